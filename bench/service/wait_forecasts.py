@@ -41,7 +41,7 @@ from bench.testbed import site
 from simenv.model import PoolSpec, TaskOptions, TaskSpec, TaskState
 from simenv.model.accounts import Account, AccountTree, Billing
 from simenv.scheduler import core
-from simenv.scheduler.forecast.expected_starts import REFRESH_NS, ExpectedStarts
+from simenv.scheduler.forecast.expected_starts import ExpectedStarts
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.wire.messages.client import STATES, AttemptResult
@@ -61,6 +61,7 @@ PACED_TASKS = 10  # of the site's day for each of the paced device
 PACED_SAMPLES = 5  # forecasts there for each of the site's day
 BEGIN_NS = 60 * SECOND  # all workers of the site have started
 TOGETHER = 4  # submissions whose tasks are foretold at one time
+ASKED_NS = 5 * SECOND  # at most, before
 ANOTHER = "another"  # who may have asked before
 OPTIONS = (
     Option("--seeds", default=[2, 3], nargs="*"),
@@ -190,7 +191,7 @@ def answer(starts: ExpectedStarts, now_ns: int, owner: str, newest: int = 0) -> 
 
 def asked_before(rng: Any, at_ns: int, user: str) -> tuple[int, str]:
     """Return when somebody asked before a user, and who."""
-    return at_ns - int(rng.integers(REFRESH_NS)), user if rng.random() < 0.5 else ANOTHER
+    return at_ns - int(rng.integers(ASKED_NS)), user if rng.random() < 0.5 else ANOTHER
 
 
 def marks_of(foretold: tuple[int, float] | None, start_ns: int) -> list[bool]:

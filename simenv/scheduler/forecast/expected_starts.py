@@ -1,7 +1,8 @@
 """Expected starts of tasks for clients, with their age and their typical error.
 
 The starts come from a `SimulatedCluster`, which runs in another thread of the service while
-somebody asks: at most once in REFRESH_NS, and of many tasks so that it takes a part of a processor.
+somebody asks: so rarely that it takes a part of a processor, of many tasks at most once in
+REFRESH_NS.
 Starts that were foretold for some tasks are compared with the real ones, and each pool keeps the
 mean of the logarithm of their ratio.
 
@@ -26,9 +27,10 @@ from simenv.scheduler.state import pools, scheduler_state
 from simenv.scheduler.views import cluster_info, run_times
 from simenv.scheduler.views.run_times import UNKNOWN
 
-REFRESH_NS = 1_000_000_000  # starts may be so old for tasks that they contain,
-PASS_AGE_NS = 400_000  # and this for each simulated pass, which takes 50 to 100 us,
-MOST_AGE_NS = 30_000_000_000  # at most
+PASS_AGE_NS = 100_000  # starts may be so old for each simulated pass, which takes about 50 us,
+MOST_AGE_NS = 30_000_000_000  # at most;
+# for tasks that they contain also OFTEN times that, between these bounds.
+LEAST_NS, REFRESH_NS, OFTEN = 20_000_000, 1_000_000_000, 4
 SHARED_FROM = 64  # passes of a simulation, from which on it is not begun for each new task
 LONG_FROM = 1_000  # passes, from which on answers use older starts rather than wait for it
 WATCH_NS = 1_000_000_000  # between two times at which new tasks are foretold unasked
@@ -196,7 +198,7 @@ class ExpectedStarts:
             return False
         age_ns = min(last.passes * PASS_AGE_NS, MOST_AGE_NS)
         if newest < last.next_task and owner in last.owners:
-            age_ns = max(age_ns, REFRESH_NS)
+            age_ns = max(age_ns, min(REFRESH_NS, max(LEAST_NS, OFTEN * age_ns)))
         elif last.passes < SHARED_FROM:
             return False
         return now_ns - last.now_ns <= age_ns

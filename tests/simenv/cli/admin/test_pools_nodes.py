@@ -17,7 +17,7 @@ BELL = str(Path(__file__).parents[4] / "examples" / "bell.qasm")
 POOL_KEYS = [
     "name", "engine", "workers", "target", "busy", "waiting", "state", "reason", "backlog_us",
     "held_us", "ranks", "most", "max_qubits", "nodes", "on_demand", "least", "kept",
-    "wait_us", "wait_off_by", "closed", "closed_reason",
+    "wait_us", "wait_off_by", "wait_age_us", "closed", "closed_reason",
 ]  # fmt: skip
 NODE_KEYS = [
     "name", "state", "reason", "slots", "slots_granted", "memory_bytes", "memory_granted",

@@ -530,7 +530,7 @@ def test_owners_for_whom_new_tasks_are_simulated_are_bounded(machine: CheckedSch
 
 
 def test_looks_of_many_owners_at_new_tasks_share_simulations(machine: CheckedScheduler) -> None:
-    """Those of 2,000 passes may be 0.8 s old: ten looks a second take two simulations."""
+    """Those of 2,000 passes may be 0.2 s old: ten looks a second take five simulations at most."""
     machine.submit(2_000, along=NARROW)
     starts = Counted(machine.state)
     for number in range(10):
@@ -538,7 +538,7 @@ def test_looks_of_many_owners_at_new_tasks_share_simulations(machine: CheckedSch
         (newest,) = machine.submit(along=NARROW)
         assert starts.refresh(machine.now_ns, f"owner{number}", newest) is None
         assert starts.task_us(machine.state.tasks[newest], machine.now_ns) >= 0
-    assert len(Counted.made) == 2
+    assert 3 <= len(Counted.made) <= 5
 
 
 def of_accounts_with_gangs(seed: int) -> Simulation:
