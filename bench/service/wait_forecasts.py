@@ -38,7 +38,7 @@ import numpy as np
 
 from bench.harness import Option, Report
 from bench.testbed import site
-from simenv.model import PoolSpec, TaskOptions, TaskSpec, TaskState
+from simenv.model import PoolSpec, ProgressInfo, TaskOptions, TaskSpec, TaskState
 from simenv.model.accounts import Account, AccountTree, Billing
 from simenv.scheduler import core
 from simenv.scheduler.forecast.expected_starts import ExpectedStarts
@@ -301,9 +301,10 @@ class ReplayedSite:
             ran_ns = self._now_ns - record.started_ns
             if ran_ns < SECOND or record.route.num_qubits < SWEPT_QUBITS:
                 continue
-            passes = round(PASSES * ran_ns / (end_ns - record.started_ns)), PASSES
+            passes = round(PASSES * ran_ns / (end_ns - record.started_ns))
+            progress = ProgressInfo("passes", passes, PASSES, passes / PASSES)
             start = self._state.workers[name].start
-            sign = core.WorkerHeartbeat(name, start, record.number, record.fence, passes=passes)
+            sign = core.WorkerHeartbeat(name, start, record.number, record.fence, progress=progress)
             self._execute(self._scheduler.heartbeat_received(sign, self._now_ns)[1])
 
     def _dispatch(self) -> None:

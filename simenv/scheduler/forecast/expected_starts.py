@@ -152,14 +152,20 @@ class ExpectedStarts:
         self._errors: dict[str, WaitErrors] = {}  # by pool
         self.changed: set[str] = set()  # pools whose errors changed since `take_changes`
 
-    def refresh(self, now_ns: int, owner: str = "", newest: int = 0) -> Future[Starts] | None:
+    def refresh(
+        self, now_ns: int, owner: str = "", newest: int = 0, asked_ns: int = 0
+    ) -> Future[Starts] | None:
         """Begin a simulation, unless one is under way or the starts are recent. Those of few tasks
         must also contain the task `newest` and a new one of `owner`; else the starts of other new
-        tasks stand for theirs. Return the Future of the one under way if they are not recent."""
+        tasks stand for theirs. Return the Future of the one under way if they are not recent.
+        `asked_ns`: time of the question, for which later starts are recent; 0: now."""
         if owner:
             self._add_owner(owner, now_ns)
         self._take(now_ns)
-        if self._is_recent(now_ns, owner, newest) or now_ns - self._failed_ns < FAILED_NS:
+        if (
+            self._is_recent(asked_ns or now_ns, owner, newest)
+            or now_ns - self._failed_ns < FAILED_NS
+        ):
             return None
         if self._next is None:
             simulation = SimulatedCluster(self._state, now_ns, self._asked_ns)

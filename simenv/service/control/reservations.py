@@ -67,9 +67,9 @@ class ReservationCommands:
         self._audit = audit
         self._reading = reading
         # Changes that wait for the calibration of their device, which gives the prices, or for
-        # expected starts, with the Future of these.
+        # expected starts, with the Future of these and the time of the message.
         self.deferred: list[
-            tuple[bytes, Identity, admin.Reserve | admin.SetPolicy, Future[Any]]
+            tuple[bytes, Identity, admin.Reserve | admin.SetPolicy, Future[Any], int]
         ] = []
         # Why another user may not enter, by name and monotonic time; None: not known yet.
         self.owner_refusal: Callable[[str, float], str | None] = lambda _owner, _now_s: ""
@@ -86,38 +86,46 @@ class ReservationCommands:
             self._own_name = ""
 
     def apply(
-        self, peer: bytes, identity: Identity, message: queries.ClientRequest, store_error: str
+        self,
+        peer: bytes,
+        identity: Identity,
+        message: queries.ClientRequest,
+        store_error: str,
+        asked_ns: int = 0,
     ) -> None:
         """Apply the change. Its answer is sent after the commit that stores it. `store_error`: the
-        reason why nothing can be stored now, or "". Raises SimenvError."""
+        reason why nothing can be stored now, or "". `asked_ns`: when the message came; 0: now.
+        Raises SimenvError."""
         if store_error:
             raise JournalError(
                 store_error, hint="nothing was changed; repeat it when the disk is repaired"
             )
         if isinstance(message, admin.Reserve | admin.SetPolicy):
-            awaited = self._reading(_device(message)) or self._simulation(identity, message)
+            asked_ns = asked_ns or time.monotonic_ns()
+            awaited = self._reading(_device(message))
+            awaited = awaited or self._simulation(identity, message, asked_ns)
             if awaited is not None:
-                self.deferred.append((peer, identity, message, awaited))
+                self.deferred.append((peer, identity, message, awaited, asked_ns))
                 return
         answer = codec.encode(CHANGES[type(message)](self, identity, message))
         fault_injection.hit("reservation.changed")
         self._executor.outbox.append((peer, answer))
 
     def _simulation(
-        self, identity: Identity, message: admin.Reserve | admin.SetPolicy
+        self, identity: Identity, message: admin.Reserve | admin.SetPolicy, asked_ns: int
     ) -> Future[Any] | None:
         """Return the Future of the expected starts that a decision waits for; None: it has them."""
         if isinstance(message, admin.SetPolicy) or message.ask.workers:
             return None
         now_ns = time.monotonic_ns()
-        simulation = self._starts.refresh(now_ns, identity.owner)
+        simulation = self._starts.refresh(now_ns, identity.owner, asked_ns=asked_ns)
         return None if self._starts.is_usable(now_ns) else simulation
 
     def _apply_deferred(self) -> None:
         deferred, self.deferred = self.deferred, []
-        for peer, identity, message, _ in deferred:
+        for peer, identity, message, _, asked_ns in deferred:
             try:
-                self.apply(peer, identity, message, "")
+                self.apply(peer, identity, message, "", asked_ns)
             except SimenvError as error:
                 refused = m.Refused(message.request, [codec.refusal(error)])
                 self._executor.outbox.append((peer, codec.encode(refused)))

@@ -135,10 +135,10 @@ class QueryHandlers:
 
     def _refresh_starts(self, identity: Identity, newest: int = 0) -> ReplySteps:
         """Bring the expected starts up to date, also those of `newest` and earlier tasks."""
-        starts = self._service.starts
+        starts, asked_ns = self._service.starts, time.monotonic_ns()
         while True:
             now_ns = time.monotonic_ns()
-            simulation = starts.refresh(now_ns, identity.owner, newest)
+            simulation = starts.refresh(now_ns, identity.owner, newest, asked_ns)
             if simulation is None or starts.is_usable(now_ns, newest):
                 return
             yield simulation

@@ -420,6 +420,19 @@ def test_answers_use_older_starts_while_the_next_are_simulated(machine: CheckedS
     assert starts.task_us(record, machine.now_ns) == pytest.approx(1_999 * 60_000 - 5e6)
 
 
+def test_simulation_that_began_after_a_question_answers_it(machine: CheckedScheduler) -> None:
+    """However long it took until the answer looks at it: else a slow loop would never answer."""
+    machine.submit(5, along=NARROW)
+    starts, asked_ns = Counted(machine.state), machine.now_ns
+    machine.now_ns += SECOND
+    assert starts.refresh(machine.now_ns, asked_ns=asked_ns) is None
+    machine.now_ns += 60 * SECOND
+    assert starts.refresh(machine.now_ns, asked_ns=asked_ns) is None
+    assert len(Counted.made) == 1
+    assert starts.refresh(machine.now_ns) is None
+    assert len(Counted.made) == 2
+
+
 def test_error_of_a_simulation_is_raised_once_and_nothing_is_simulated_for_a_while(
     machine: CheckedScheduler,
 ) -> None:
