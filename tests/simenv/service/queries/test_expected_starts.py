@@ -12,6 +12,7 @@ from service import LIMITS, ServiceHarness, spec
 
 from simenv.model import ReservationRequest, TaskOptions
 from simenv.scheduler.core import Phase
+from simenv.scheduler.forecast import expected_starts
 from simenv.scheduler.forecast.expected_starts import LONG_FROM, ExpectedStarts
 from simenv.scheduler.forecast.simulated_cluster import Starts
 from simenv.wire import codec
@@ -26,7 +27,11 @@ def flood(bench: ServiceHarness, count: int) -> None:
         bench.submit(*specs, key=f"~{begin}")
 
 
-def test_queue_tasks_pools_and_target_agree(ready: ServiceHarness) -> None:
+def test_queue_tasks_pools_and_target_agree(
+    ready: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expected_starts, "LEAST_NS", 600 * 10**9)  # one forecast for all answers
+    monkeypatch.setattr(expected_starts, "REFRESH_NS", 600 * 10**9)
     flood(ready, 500)
     rows = ready.get(m.Queue, m.GetQueue(1, limit=1_000)).tasks
     waits = [row.wait_us for row in rows if row.wait_us >= 0]
@@ -34,17 +39,19 @@ def test_queue_tasks_pools_and_target_agree(ready: ServiceHarness) -> None:
     unsent = [row.wait_us for row in rows if row.wait_us >= 0 and not row.worker]
     assert unsent == pytest.approx(sorted(unsent), rel=0.05)  # runs of equal length
     (last,) = ready.get(m.Queue, m.GetTasks(1, [500])).tasks
-    assert last.wait_us == pytest.approx(waits[-1], rel=0.1)
+    start_us = last.wait_us + last.wait_age_us
+    assert start_us == pytest.approx(rows[-1].wait_us + rows[-1].wait_age_us, rel=0.01)
     (pool,) = ready.get(admin.Pools, admin.GetPools(1)).pools
-    assert pool.wait_us >= 0.9 * last.wait_us > 0
+    new_us = pool.wait_us + pool.wait_age_us
+    assert new_us >= 0.9 * start_us > 0
     target = ready.get(admin.TargetReply, admin.GetTarget(1, "main")).info
-    assert target.wait_ns / 1e3 == pytest.approx(pool.wait_us, rel=0.1)
+    assert (target.wait_ns + target.wait_age_ns) / 1e3 == pytest.approx(new_us, rel=0.01)
     assert (pool.wait_off_by, target.wait_off_by, last.wait_off_by) == (0.0, 0.0, 0.0)
     explained = ready.get(
         queries.Explained, queries.Explain(1, TaskOptions(), spec().program, SHOTS)
     )
     (chosen,) = (each for each in explained.explanation.engines if each.chosen)
-    assert chosen.wait_s == pytest.approx(pool.wait_us / 1e6, rel=0.1)
+    assert 1e6 * (chosen.wait_s + chosen.wait_age_s) == pytest.approx(new_us, rel=0.01)
 
 
 def test_passes_go_on_while_a_long_queue_is_simulated(tmp_path: Path) -> None:
