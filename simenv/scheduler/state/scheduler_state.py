@@ -177,6 +177,7 @@ class SchedulerState:
             by_batch.setdefault(id(record.batch), []).append(record)
         for records in by_batch.values():
             pause()
+            self.queued_bytes += sum(record.size_bytes for record in records)
             self.tasks_by_owner.count_in(records)
             self.use_by_association.count_in(records)
         for reservation in self.reservations.all.values():

@@ -9,6 +9,7 @@ from launcher.base import Node
 from simenv.model import PoolSpec, TaskOptions, TaskSpec, TaskState
 from simenv.scheduler import core
 from simenv.scheduler.forecast.expected_starts import ExpectedStarts
+from simenv.scheduler.forecast.simulated_cluster import MAX_TASKS, SimulatedCluster, Starts
 from simenv.scheduler.scheduler import Scheduler
 from simenv.wire.messages.client import STATES, AttemptResult
 
@@ -53,6 +54,18 @@ def expected_starts(machine: CheckedScheduler, owner: str = "") -> ExpectedStart
     """The present ones, and of a new task of this owner."""
     starts = ExpectedStarts(machine.state)
     assert starts.refresh(machine.now_ns, owner) is None
+    return starts
+
+
+def foretell(machine: CheckedScheduler) -> Starts:
+    """Simulate from the present state on; the invariants hold in its copy too."""
+    state = machine.state
+    own = state.copy(MAX_TASKS)
+    own.own_tasks(dict.fromkeys(state.pools, MAX_TASKS), lambda: None)
+    check(own)
+    starts = SimulatedCluster(state, machine.now_ns, ("", "ana")).run()
+    check(state)
+    assert all(start_us >= 0 for start_us in starts.tasks_us.values())
     return starts
 
 

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from checked_scheduler import SECOND, CheckedScheduler, cluster, route, wide
+from checked_scheduler import SECOND, CheckedScheduler, cluster, foretell, route, wide
 from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from scheduler_invariants import check
@@ -122,6 +122,10 @@ class Walk(RuleBasedStateMachine):
         entries = list(self.machine.state.tasks)
         number = entries[which % len(entries)]
         self.machine.keep(self.machine.scheduler.cancel([number], self.machine.now_ns)[1])
+
+    @rule()
+    def foretell(self) -> None:
+        foretell(self.machine)
 
     @invariant()
     def all_hold(self) -> None:

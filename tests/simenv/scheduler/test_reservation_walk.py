@@ -5,7 +5,7 @@ from collections import Counter
 
 import msgspec
 import pytest
-from checked_scheduler import SECOND, CheckedScheduler, cluster
+from checked_scheduler import SECOND, CheckedScheduler, cluster, foretell
 from claimant import Claimant
 
 from simenv.errors import InsufficientError, NotReservedError
@@ -45,7 +45,7 @@ class Walk:
             *[self.reserve] * 4, *[self.submit] * 8, *[self.assign] * 8, *[self.finish] * 8,
             *[self.cancel] * 2, *[self.release] * 2, *[self.renew] * 1, *[self.lose] * 2,
             *[self.pass_time] * 4, *[self.withdraw] * 1, *[self.reconfigure] * 1,
-            *[self.restart] * 1, *[self.steer] * 2, *[self.others] * 2,
+            *[self.restart] * 1, *[self.steer] * 2, *[self.others] * 2, *[self.foretell] * 1,
         ]  # fmt: skip
 
     def step(self) -> None:
@@ -102,6 +102,12 @@ class Walk:
             self.note(record)
         final = self.chance.choice((TaskState.DONE, TaskState.DONE, TaskState.FAILED))
         return self.host.finish(done, final)
+
+    def foretell(self) -> object:
+        before = self.host.digest()
+        starts = foretell(self.host)
+        assert self.host.digest() == before
+        return starts.tasks_us or None
 
     def note(self, record: core.TaskRecord) -> None:
         if not record.batch.terms.reservation:
