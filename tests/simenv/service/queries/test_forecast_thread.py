@@ -1,0 +1,38 @@
+"""The thread of forecasts leaves the interpreter to the event loop, and ends with the service."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from simenv.service.queries import forecast_thread
+from simenv.service.queries.forecast_thread import ForecastStopped, ForecastThread
+
+Pause = Callable[[], object]
+
+
+def test_thread_sleeps_after_each_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(forecast_thread.time, "sleep", slept.append)
+    monkeypatch.setattr(forecast_thread, "SLICE_NS", -1)
+    thread = ForecastThread()
+    assert len(thread.run(lambda pause: [pause() for _ in range(5)]).result(60.0)) == 5
+    assert slept == [forecast_thread.PAUSE_S] * 5
+    monkeypatch.setattr(forecast_thread, "SLICE_NS", 10**15)
+    thread.run(lambda pause: [pause() for _ in range(5)]).result(60.0)
+    assert len(slept) == 5
+    thread.stop()
+
+
+def test_stop_ends_the_simulation_under_way() -> None:
+    thread, begun = ForecastThread(), threading.Event()
+
+    def endless(pause: Pause) -> None:
+        while True:
+            begun.set()
+            pause()
+
+    simulation = thread.run(endless)
+    assert begun.wait(60.0)
+    thread.stop()
+    assert isinstance(simulation.exception(60.0), ForecastStopped)
