@@ -107,7 +107,7 @@ class Connection(Protocol):
 
 
 # It changes with tables, or with the content of rows, that a version with another number could not
-# read. New tables, and new fields at the end of a row's body, leave it as it is.
+# read.
 FORMAT = 1
 
 
@@ -153,9 +153,6 @@ class Database(Protocol):
     def transaction(self, level: str) -> AbstractContextManager[Connection]:
         """Run a block in one transaction; an exception rolls it back. `level`: FULL, to survive a
         power failure, or NORMAL."""
-
-    def has_table(self, name: str, /) -> bool:
-        """Return whether there is such a table: journals that are only read may be older."""
 
     def sizes(self) -> tuple[int, int | None]:
         """Return the bytes that it takes of the disk, and those of them that are in use; None: not
@@ -206,7 +203,6 @@ class SqliteDatabase:
                 f"the journal {path} is there and has no content: it was cut", hint=WAY_OUT
             )
         self._path, self._durability = path, durability
-        self._tables: set[str] = set()  # some of those that there are
         self._log: int | None = None  # descriptor of the WAL
         self._is_log_damaged = False  # it could not be forced to disk
         try:
@@ -324,13 +320,6 @@ class SqliteDatabase:
     def _roll_back(self) -> None:
         if self.db.in_transaction:
             self.db.execute("rollback")
-
-    def has_table(self, name: str) -> bool:
-        """Return whether there is such a table."""
-        if name not in self._tables:
-            query = "select name from sqlite_master where type = 'table' and name = ?"
-            self._tables.update(row[0] for row in self.db.execute(query, (name,)))
-        return name in self._tables
 
     def _pragma(self, name: str) -> int:
         return int(self.db.execute(f"pragma {name}").fetchone()[0])

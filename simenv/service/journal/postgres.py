@@ -114,7 +114,6 @@ class PostgresDatabase:
         self._epoch = self._number = self._stored = 0
         self._lease: leadership.LeaseThread | None = None
         self._lost = ""
-        self._existing: set[str] = set()  # some of the tables that there are
         begun_s = time.monotonic()
         self._session = leadership.connect(place)
         if read_only:
@@ -286,13 +285,6 @@ class PostgresDatabase:
             if not self._session.closed or self._connect_again() != self._number:
                 raise
         self._stored = self._number
-
-    def has_table(self, name: str) -> bool:
-        """Return whether there is such a table."""
-        if name not in self._existing:
-            row = self.execute("select to_regclass(?) is not null", (name,)).fetchone()
-            self._existing |= {name} if row is not None and row[0] else set()
-        return name in self._existing
 
     def sizes(self) -> tuple[int, None]:
         """Return the bytes of all tables with their indices. The server reuses the space of removed

@@ -93,7 +93,6 @@ class Records:
         self._db = database.db
         self._errors = database.errors
         self._place = place
-        self.has_table = database.has_table
 
     def rows(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a query. Raises JournalError if the journal cannot be read."""

@@ -265,9 +265,8 @@ def read_estimates(records: Records) -> dict[tuple[str, int], LearnedEstimate]:
 
 
 def read_standing(records: Records, first: int) -> Standing:
-    """Read the standing of a Submit by its first task; empty if there were no accounts."""
-    query = f"{STANDING.query} where first = ?"
-    rows = records.rows(query, first) if records.has_table("standing") else ()
+    """Read the standing of a Submit by its first task; empty if it has none."""
+    rows = records.rows(f"{STANDING.query} where first = ?", first)
     return next((Standing(*columns[1:]) for columns in rows), Standing())
 
 

@@ -385,7 +385,7 @@ class Archive:
                 yield self._log.submitted(message, "") or missing
             case queries.GetApp():
                 yield queries.App(message.request, records.last_app())
-            case accounting.GetUsage() if records.has_table("usage"):
+            case accounting.GetUsage():
                 names = {n: key for key, n in tables.read_usage_keys(records).items()}
                 steps = usage_report(self._journal, names, message, lambda *_: True)
                 yield from (answer for answer in steps if answer is not None)

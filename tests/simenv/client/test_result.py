@@ -165,7 +165,7 @@ def test_result_attributes_are_read_only(what: str) -> None:
 
 
 def test_result_of_unknown_format_raises_version_mismatch_error() -> None:
-    fails(VersionMismatchError, "format 9, this client reads 2", result, format=9)
+    fails(VersionMismatchError, f"format 9, this client reads {RESULT_FORMAT}", result, format=9)
 
 
 @pytest.mark.parametrize(

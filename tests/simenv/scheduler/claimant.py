@@ -135,9 +135,7 @@ class Claimant(CheckedScheduler):
         old = self.state
         self.scheduler = Scheduler(self.specs, LIMITS, old.epoch + 1)
         self.state = self.scheduler.state
-        database: Any = SimpleNamespace(
-            db=self.rows, errors=(sqlite3.Error,), has_table=lambda _name: True
-        )
+        database: Any = SimpleNamespace(db=self.rows, errors=(sqlite3.Error,))
         stored, units = tables.read_reservations(Records(database, Path("rows")))
         self.scheduler.restore_controls(stored, old.controls.all)
         for number, record in sorted(old.tasks.items()):
