@@ -49,8 +49,8 @@ _MOST_LOSS = 600.0  # largest sum of -log r^2: the norm of a state stays a numbe
 _MIXED = 0.75  # probability of a Pauli error of the completely mixed state
 
 # Columns of a step of a qubit: kind, location, inserts: of its candidates (-1: none), the first one
-# for leaked qubits, and the one that brings them back (-1: none).
-_KIND, _NUMBER, _CANDIDATE, _LEAKED, _BACK = range(5)
+# for leaked qubits, and those that bring them back to |1> and to |0> (-1: none).
+_KIND, _NUMBER, _CANDIDATE, _LEAKED, _ONE, _ZERO = range(6)
 
 Matrix = NDArray[np.complex128]
 
@@ -58,8 +58,9 @@ Matrix = NDArray[np.complex128]
 class FlagSteps(msgspec.Struct, frozen=True, eq=False):
     """Steps of the flags of all qubits, one qubit after the other, in order of action."""
 
-    steps: NDArray[np.int64]  # [steps, 5]
-    probabilities: NDArray[np.float64]  # [steps]: to come back, to be mixed, to be read as |1>
+    steps: NDArray[np.int64]  # [steps, 6]
+    # [steps, 2]: to come back to |1>, to be mixed, to be read as |1>; and to come back to |0>
+    probabilities: NDArray[np.float64]
     ends: NDArray[np.int64]  # [steps]: the end of the steps of its qubit
 
     def extended(
@@ -72,7 +73,7 @@ class FlagSteps(msgspec.Struct, frozen=True, eq=False):
         """Patterns of shots from `first` on with the inserts of shots that may be leaked. `places`:
         of each insert; `key`: seed and binding."""
         steps = self.steps.copy()
-        for column in (_CANDIDATE, _LEAKED, _BACK):
+        for column in (_CANDIDATE, _LEAKED, _ONE, _ZERO):
             there = steps[:, column] >= 0
             steps[there, column] = places[steps[there, column]]
         step_of = np.full(places.size + 1, -1)
@@ -108,7 +109,7 @@ def _others(places: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.i
 
 
 @kernel(
-    "I64 I64 I64 INTS2 INTS2 REALS I64 INTS2 INT WORD WORD I64 I64 -> INT", group="trajectories"
+    "I64 I64 I64 INTS2 INTS2 REALS2 I64 INTS2 INT WORD WORD I64 I64 -> INT", group="trajectories"
 )
 def _draw(  # type: ignore[no-untyped-def]
     ends, entries, step_of, steps, others, probabilities, step_ends, done, first, seed, binding,
@@ -136,8 +137,10 @@ def _draw(  # type: ignore[no-untyped-def]
                 place = back = np.int64(-1)
                 if kind == LEAK:
                     place = steps[step, _LEAKED]
-                    if u < probabilities[step]:
-                        back = steps[step, _BACK]
+                    if u < probabilities[step, 0]:
+                        back = steps[step, _ONE]
+                    elif u < probabilities[step, 0] + probabilities[step, 1]:
+                        back = steps[step, _ZERO]
                     is_open = int(back < 0)
                     candidate = steps[step, _CANDIDATE]
                     while ahead < ends[row + 1] and entries[ahead] < candidate:
@@ -145,11 +148,12 @@ def _draw(  # type: ignore[no-untyped-def]
                     if ahead < ends[row + 1] and entries[ahead] == candidate:
                         is_open = 1
                 elif kind == MIX:
-                    if u < probabilities[step]:
-                        which = np.int64(3.0 * u / probabilities[step])
+                    if u < probabilities[step, 0]:
+                        which = np.int64(3.0 * u / probabilities[step, 0])
                         place = steps[step, _LEAKED] if which == 0 else others[step, which - 1]
                 else:
-                    place = steps[step, _LEAKED] if u >= probabilities[step] else others[step, 0]
+                    is_one = u < probabilities[step, 0]
+                    place = others[step, 0] if is_one else steps[step, _LEAKED]
                 for each in (place, back):
                     if each >= 0:
                         if result < shots.size:
@@ -252,7 +256,7 @@ def with_flags(
     old_terms = [term_of[number] for number in inserts.draw_locations.tolist()]
     own = {term: insert for insert, term in enumerate(old_terms)}  # of candidates: one
     new_terms: list[int] = []
-    of_qubit: dict[int, list[tuple[list[int], float]]] = {}
+    of_qubit: dict[int, list[tuple[list[int], tuple[float, float]]]] = {}
     letters = [np.ascontiguousarray(paulis(1)[k]) for k in (1, 2, 3)]
     resets = [[_unit(bit, 0), _unit(bit, 1)] for bit in range(2)]
     for term, step in enumerate(steps):
@@ -260,26 +264,27 @@ def with_flags(
             continue
         qubit, channel = step
         place = (int(after[term]), qubit, term)
-        line, value = [channel.kind, numbers[term], -1, -1, -1], 0.0
+        line, value = [channel.kind, numbers[term], -1, -1, -1, -1], (0.0, 0.0)
         before = len(built.rows)
         if channel.kind == MIX:
             added = [
                 built.add(CONDITIONAL, "pauli", k, [letter], place)
                 for k, letter in enumerate(letters)
             ]
-            line[_LEAKED], value = added[0], _MIXED
+            line[_LEAKED], value = added[0], (_MIXED, 0.0)
         elif channel.kind == READ:
             added = [built.add(RETURNS, "reset", k, each, place) for k, each in enumerate(resets)]
-            line[_LEAKED], value = added[0], channel.leak
+            line[_LEAKED], value = added[0], (channel.leak, 0.0)
         else:
             if channel.leak:
                 line[_CANDIDATE] = own[term]
                 built.candidate(own[term], qubit, term, channel.leak)
                 inverse = np.diag([1.0, (1.0 - channel.leak) ** -0.5]).astype(np.complex128)
                 line[_LEAKED] = built.add(CONDITIONAL, "inverse", channel.leak, [inverse], place)
-            if channel.seep:
-                line[_BACK] = built.add(RETURNS, "reset", 1, resets[1], place)
-                value = channel.seep
+            value = channel.seep, channel.decay
+            for column, bit, back in ((_ONE, 1, channel.seep), (_ZERO, 0, channel.decay)):
+                if back:
+                    line[column] = built.add(RETURNS, "reset", bit, resets[bit], place)
         new_terms += [term] * (len(built.rows) - before)
         of_qubit.setdefault(qubit, []).append((line, value))
     terms = np.array(old_terms + new_terms, np.int64)
@@ -288,7 +293,7 @@ def with_flags(
     moved[order] = np.arange(order.size)
     table = built.table(order, np.array(numbers, np.int64)[terms])
     lines = np.array([line for each in of_qubit.values() for line, _ in each], np.int64)
-    for column in (_CANDIDATE, _LEAKED, _BACK):
+    for column in (_CANDIDATE, _LEAKED, _ONE, _ZERO):
         there = lines[:, column] >= 0
         lines[there, column] = moved[lines[there, column]]
     values = np.array([value for each in of_qubit.values() for _, value in each])

@@ -116,6 +116,13 @@ class ThreeLevels(DeviceReference):
         for qubit in waiting:
             self.decay(qubit, 1e-3 * (self.calibrated(name, qubits).duration_ns or 0.0))
 
+    def delay(self, qubit: int, time_us: float) -> None:
+        """Add a delay to the circuit; all qubits wait as long."""
+        self.circuit.add("delay", [qubit], params=(1e3 * time_us,)).add("barrier", range(self.n))
+        for each in self.begun:
+            self.wait(each, 1e3 * time_us)
+            self.decay(each, time_us)
+
     def decay(self, qubit: int, time_us: float) -> None:
         """Decay of the third level while a qubit waits, by the rate equation of the levels; that of
         the others has acted."""
@@ -151,8 +158,11 @@ class ThreeLevels(DeviceReference):
         return confused(self.populations(), [self.read(0), self.read(1)])
 
 
-def random_case(seed: int, gates: int = 12) -> tuple[Circuit, CalibrationSnapshot, Probabilities]:
-    """A random circuit, its device, and the probabilities of its outcomes."""
+def random_case(
+    seed: int, gates: int = 12, waits_us: tuple[float, ...] = ()
+) -> tuple[Circuit, CalibrationSnapshot, Probabilities]:
+    """A random circuit, its device, and the probabilities of its outcomes. `waits_us`: delays, each
+    after three gates."""
     rng = np.random.default_rng(seed)
     reference = ThreeLevels(device(rng))
     names = [
@@ -160,8 +170,13 @@ def random_case(seed: int, gates: int = 12) -> tuple[Circuit, CalibrationSnapsho
         *(("cx", (0, 1)), ("cz", (0, 1))),
     ]
     first = [("sx", (0,)), ("x", (1,))]
-    for name, qubits in [*first, *(names[rng.integers(len(names))] for _ in range(gates))]:
+    waits = iter(waits_us)
+    for k, (name, qubits) in enumerate(
+        [*first, *(names[rng.integers(len(names))] for _ in range(gates))]
+    ):
         reference.add(name, *qubits)
+        if k % 3 == 2 and (time_us := next(waits, None)) is not None:
+            reference.delay(k // 3 % 2, time_us)
     assert abs(reference.populations().sum() - 1.0) < 1e-12
     return reference.measured(), reference.snapshot, reference.outcomes()
 
@@ -182,6 +197,22 @@ def test_trajectories_have_the_distribution_of_the_density_matrix(
 ) -> None:
     circuit, snapshot, wanted = random_case(100 + seed)
     assert_counts(engine, circuit, attached(circuit, snapshot), wanted, shots=shots)
+
+
+TRAJECTORY_ENGINES = [("statevector", 40_000), ("statevector-dense", 4_000), ("mps", 1_000)]
+WAITS_US = (10.0, 2.0, 40.0, 3.0)
+
+
+@pytest.mark.parametrize(("engine", "shots"), [("densitymatrix", 0), *TRAJECTORY_ENGINES])
+@pytest.mark.parametrize("seed", range(2))
+def test_leaked_qubits_come_back_during_delays(engine: str, shots: int, seed: int) -> None:
+    circuit, snapshot, wanted = random_case(200 + seed, waits_us=WAITS_US)
+    noise = attached(circuit, snapshot)
+    assert (noise.leakage.decay > 0.1).any()
+    if shots:
+        assert_counts(engine, circuit, noise, wanted, shots=shots)
+    else:
+        assert_exact(circuit, snapshot, wanted)
 
 
 LEVELS_DEVICE = chip(
@@ -276,6 +307,16 @@ def test_a_leaked_qubit_comes_back_while_it_waits(own_us: float | None, idle: bo
         {"idle": idle, "gate.depolarizing": 0, "qubit.idle": 0}),
     )  # fmt: skip
     assert still[1] == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize(("engine", "shots"), TRAJECTORY_ENGINES)
+@pytest.mark.parametrize("time_us", [10.0, 40.0])
+def test_a_leaked_qubit_comes_back_in_trajectories(engine: str, shots: int, time_us: float) -> None:
+    circuit = waiting_case(1e3 * time_us)
+    qubit = QubitCalibration(t1_us=20.0, t2_us=20.0, leaked_readout=1.0, leaked_t1_us=7.0)
+    snapshot = chip([GateCalibration("x", (), 0.6, leakage=0.25)], [qubit])
+    noise = attached(circuit, snapshot, {"gate.depolarizing": 0})
+    assert_counts(engine, circuit, noise, distribution(circuit, noise), shots=shots)
 
 
 def test_its_factor_takes_leakage_out() -> None:
