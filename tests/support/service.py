@@ -237,19 +237,23 @@ class ServiceHarness:
             self.change(f"pragma query_only={'on' if on else 'off'}")
 
     def step(self, passes: int = 2) -> None:
+        """Run passes, and one at least after what the loop waited for: it may start a worker."""
+        while (waits := self._waits()) or passes > 0:
+            self.loop._next_tick_ns = 0
+            self.loop.run_once(timeout_s=0.0)
+            check(self.state)
+            passes = max(passes - 1, int(waits))
+
+    def _waits(self) -> bool:
+        """Return whether the loop waits for a check, an answer or a forecast."""
         submit_queue, query_queue = self.loop.submit_queue, self.loop.query_queue
-        while (
-            passes > 0
-            or (submit_queue.admission and submit_queue._waiting)
+        return bool(
+            (submit_queue.admission and submit_queue._waiting)
             or query_queue.busy
             or query_queue.parked
             or self.loop.reservation_commands.deferred
             or 0.0 < self.loop._accept_answers.hold_s <= ALONE_HOLD_S  # it ends by itself
-        ):
-            passes -= 1
-            self.loop._next_tick_ns = 0
-            self.loop.run_once(timeout_s=0.0)
-            check(self.state)
+        )
 
     # --- as a client ---------------------------------------------------------------------------
 

@@ -76,7 +76,8 @@ def test_dedicated_worker_serves_its_reservation_after_crash(office: Reservation
 
 def test_queue_and_pool_views_contain_wait_forecasts(office: ReservationHarness) -> None:
     office.join()
-    office.say(m.Submit(5, "~o", 0, TaskOptions(), [spec(k, shots=10**6) for k in range(300)]))
+    # Each runs for a second: however long an answer takes, it ends before the first wait does.
+    office.say(m.Submit(5, "~o", 0, TaskOptions(), [spec(k, shots=10**8) for k in range(300)]))
     waits = [office.view(task).wait_us for task in (100, 200, 300)]
     assert 0 < waits[0] < waits[1] < waits[2]
     (pool,) = office.get(Pools, GetPools(1)).pools
