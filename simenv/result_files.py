@@ -91,8 +91,8 @@ def _allocate(file: Any, name: str, field: Field) -> int:
     )
     for key, value in field.attributes.items():
         group[leaf].attrs[key] = value
-    offset: int = built.get_offset()
-    return offset
+    offset: int | None = built.get_offset()
+    return offset or 0  # HDF5 allocates no place for an empty dataset
 
 
 class _MemoryFile(io.RawIOBase):

@@ -415,14 +415,19 @@ def implausible_values(
     """Texts for values of a fitted device more than LARGEST_FACTOR from the calibrated ones, for T1
     and T2 more than _LARGEST_OF_TIMES, unless the change is usual of such a value. Both have the
     same qubits and gates in the same order."""
+    none = None, None
     values = [
-        (f"{name} of qubit {k}", getattr(a, name), getattr(b, name), limit, usual)
+        (f"{name} of qubit {k}", old, new, limit, usual)
         for k, (a, b) in enumerate(zip(before.qubits, after.qubits, strict=True))
-        for name, limit, usual in (
-            ("t1_us", _LARGEST_OF_TIMES, 0.0),
-            ("t2_us", _LARGEST_OF_TIMES, 0.0),
-            ("p01", LARGEST_FACTOR, _USUAL_READOUT),
-            ("p10", LARGEST_FACTOR, _USUAL_READOUT),
+        for name, old, new, limit, usual in (
+            ("t1_us", a.t1_us, b.t1_us, _LARGEST_OF_TIMES, 0.0),
+            ("t2_us", a.t2_us, b.t2_us, _LARGEST_OF_TIMES, 0.0),
+            *(
+                (name, old, new, LARGEST_FACTOR, _USUAL_READOUT)
+                for name, old, new in zip(
+                    ("p01", "p10"), a.confusion or none, b.confusion or none, strict=True
+                )
+            ),
         )
     ]
     values += [

@@ -633,13 +633,15 @@ class _FreeFit(msgspec.Struct, frozen=True, eq=False):
     def of(
         data: CountsData, snapshot: CalibrationSnapshot, compiler: DeviceCompiler
     ) -> _FreeFit | None:
-        """None if no circuit is narrow enough."""
+        """None if no circuit is narrow enough, or none has a calibrated value."""
         distributions = Distributions(fit_parts.DeviceChannels(snapshot), compiler)
         observed = observe(data, distributions, [0] * len(data.records), pooled=False)
         if not observed.observations:
             return None
         places = [each.place for each in observed.observations]
         components = distributions.components(places, pooled=False)
+        if not fit_parts.are_calibrated(components):
+            return None
         problem = FitProblem(distributions, components, observed.observations)
         columns = problem.columns(Prior(_WIDTHS[0][0], 1.0))
         blocks = problem.blocks(np.zeros(len(components)))

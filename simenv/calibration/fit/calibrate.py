@@ -129,9 +129,12 @@ def calibrate(
     `force`: use data that look wrong (`guards`), and a fit that is not plausible; its devices have
     the reason. Raises DataError
     if no circuit can be fitted, and FitRefusedError."""
-    training, snapshot = data.part(test=False), fit_components.without_jumps(snapshot)
+    training = data.part(test=False)
+    snapshot = fit_components.with_each_qubit(fit_components.without_jumps(snapshot))
     if not training.records:
         raise DataError("every row of the data is a test row", hint='rows with "split": "train"')
+    if not fit_components.all_components(fit_components.DeviceChannels(snapshot)):
+        raise _nothing_to_fit(f"device {snapshot.name} has no calibrated value")
     found = guards.problem(training.records, snapshot, MOST_CHECK_WORK)
     if found and not force:
         raise FitRefusedError(
@@ -139,6 +142,11 @@ def calibrate(
             hint="correct the file; force=True fits the counts as they are",
         )
     base = fit_attempt.FitBase.of(SNAPSHOT, snapshot, training)
+    if not fit_components.are_calibrated(base.problem.components):
+        raise _nothing_to_fit(
+            f"device {snapshot.name} has no calibrated value of the qubits and gates of the"
+            " circuits"
+        )
     reference = base.unchanged_losses()
     folds = base.folds()
     null = NullGains(base.problem, folds, SHARES) if folds.any() else None
@@ -166,6 +174,15 @@ def calibrate(
             " device; force=True stores it",
         )
     return _forced(result, "; ".join(filter(None, (found, doubt))))
+
+
+def _nothing_to_fit(message: str) -> FitRefusedError:
+    return FitRefusedError(
+        f"{message}: a fit changes T1, T2, readout errors, gate errors and ZZ rates that a"
+        " calibration states",
+        hint="state them in a device of your own, as with `simenv devices new --t1-us"
+        " --readout-error --error-2q`, or import the machine's calibration, and fit that",
+    )
 
 
 def _forced(fitted: FittedDevice, refused: str) -> FittedDevice:

@@ -95,10 +95,10 @@ class ChannelKey(msgspec.Struct, frozen=True):
 class DeviceChannels:
     """Channels of a device as functions of its components. `coherent`: gates get rotations
     (`rotations_of`) in addition to the calibrated ones. Gates that are calibrated for all qubits at
-    once have an entry for each set of qubits in `snapshot`."""
+    once have an entry for each set of qubits in `snapshot`, and every qubit has an entry."""
 
     def __init__(self, snapshot: snapshots.CalibrationSnapshot, *, coherent: bool = False) -> None:
-        self.snapshot = snapshot = with_gates_of_each_set(snapshot)
+        self.snapshot = snapshot = with_gates_of_each_set(with_each_qubit(snapshot))
         self.coherent = coherent
         self.zz_khz = snapshots.acting_zz_khz(snapshot.zz)  # without the factor, which may be 0
         full = msgspec.structs.replace(snapshot, zz_strength=1.0)
@@ -123,10 +123,10 @@ class DeviceChannels:
         if any(map(self._is_detuned, qubits)):
             results.add(Component(QUASISTATIC, ()))
         for qubit in qubits:
-            calibration = self.snapshot.qubits[qubit] if qubit < len(self.snapshot.qubits) else None
-            if calibration is not None and (calibration.t1_us or calibration.t2_us):
+            calibration = self.snapshot.qubits[qubit]
+            if calibration.t1_us or calibration.t2_us:
                 results |= {Component(RELAXATION, (qubit,)), Component(DEPHASING, (qubit,))}
-            if calibration is not None and calibration.confusion is not None:
+            if calibration.confusion is not None:
                 results |= {Component(P01, (qubit,)), Component(P10, (qubit,))}
                 results |= {Component(kind, ()) for kind in (ASYMMETRY, *ADDED.values())}
         for key in gates:
@@ -139,8 +139,7 @@ class DeviceChannels:
         return tuple(sorted(results))
 
     def _is_detuned(self, qubit: int) -> bool:
-        calibrated = self.snapshot.qubits
-        return qubit < len(calibrated) and calibrated[qubit].detuning_rad_us > 0.0
+        return self.snapshot.qubits[qubit].detuning_rad_us > 0.0
 
     def key_of(self, name: str, qubits: tuple[int, ...]) -> ChannelKey | None:
         """Key of the gate that is calibrated for these qubits; None: a fit does not change it."""
@@ -381,6 +380,14 @@ class Setting:
         return result.after(constant(turn.ptm))
 
 
+def with_each_qubit(snapshot: snapshots.CalibrationSnapshot) -> snapshots.CalibrationSnapshot:
+    """Copy with an entry for each qubit, empty where the snapshot has none."""
+    if snapshot.qubits:
+        return snapshot
+    empty = (snapshots.QubitCalibration(),) * snapshot.num_qubits
+    return msgspec.structs.replace(snapshot, qubits=empty)
+
+
 def with_gates_of_each_set(
     snapshot: snapshots.CalibrationSnapshot,
 ) -> snapshots.CalibrationSnapshot:
@@ -484,6 +491,11 @@ def all_components(device: DeviceChannels) -> tuple[Component, ...]:
     """Components of all qubits and gates of the device."""
     gates = [ChannelKey(gate.name, gate.qubits) for gate in device.snapshot.gates if _changes(gate)]
     return device.components(range(device.snapshot.num_qubits), gates, device.zz_khz)
+
+
+def are_calibrated(components: Iterable[Component]) -> bool:
+    """Return whether any of the components changes a calibrated value: joint flips do not."""
+    return any(each.kind != JOINT for each in components)
 
 
 def fitted_snapshot(

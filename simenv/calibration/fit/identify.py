@@ -262,10 +262,9 @@ def _flip(kind: str, qubit: int, setting: Setting) -> float | None:
 
 
 def _of_qubit(kind: str, calibration: QubitCalibration) -> float | None:
-    if kind == P01:
-        return calibration.p01
-    if kind == P10:
-        return calibration.p10
+    if kind in (P01, P10):
+        flips = calibration.confusion
+        return flips[kind == P10] if flips else None
     if kind == T2_STAR:
         time_us = calibration.t2_star_us and calibration.t2_ramsey_us
     elif kind == T2:

@@ -39,6 +39,22 @@ def test_result_file_is_readable_with_h5py(tmp_path: Path) -> None:
             np.testing.assert_array_equal(file[name][()], array)
 
 
+def test_empty_arrays_are_stored_beside_others(tmp_path: Path) -> None:
+    """HDF5 allocates no place for them."""
+    arrays = ARRAYS | {"parameters": np.empty((0, 4), "<f8"), "values": np.empty(0, "<f8")}
+    path = tmp_path / "t-2.h5"
+    stored = result_files.write(path, arrays, {})
+    assert result_files.damage(path, stored) == ""
+    with h5py.File(path) as file:
+        assert {name: file[name].shape for name in file} == {k: v.shape for k, v in arrays.items()}
+    descriptor = result_files.open_file(path)
+    sizes = {each.field: len(result_files.mapped(descriptor, each)) for each in stored.arrays}
+    os.close(descriptor)
+    assert sizes == {name: array.nbytes for name, array in arrays.items()}
+    size, parts = result_files.parts(arrays, {})
+    assert (size, b"".join(parts)) == (path.stat().st_size, path.read_bytes())
+
+
 def test_mapped_arrays_are_equal_aligned_and_read_only(tmp_path: Path) -> None:
     path, stored = written(tmp_path)
     fd = result_files.open_file(path)
