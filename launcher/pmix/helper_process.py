@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from simenv.sandbox.child import Child
+from simenv.sandbox.frames import FrameError
+
+_MOST_BYTES = 2**24  # of a response: the list of all jobs is the longest
 
 # Messages between the launcher and its PMIx helper: one JSON object a frame.
 
@@ -71,7 +74,8 @@ class HelperProcess:
         """Start the helper. `network_of`: process in whose network namespace the DVM listens; 0:
         the namespace of this process."""
         argv = [sys.executable, "-P", "-m", "launcher.pmix.helper", str(network_of), str(uri_file)]
-        self._child = Child([*argv, *map(str, libraries)], environ, log)
+        argv += map(str, libraries)
+        self._child = Child(argv, environ, log, most_bytes=_MOST_BYTES)
 
     @property
     def pid(self) -> int:
@@ -85,8 +89,13 @@ class HelperProcess:
         self._child.send(encode(request))
 
     def responses(self) -> list[HelperResponse]:
-        """Return the responses and events since the last call."""
-        return [decode(HelperResponse, body) for body in self._child.received()]
+        """Return the responses and events since the last call. A helper whose response is too long
+        is ended."""
+        try:
+            return [decode(HelperResponse, body) for body in self._child.received()]
+        except FrameError:
+            self._child.end()
+            return []
 
     def close(self) -> None:
         self._child.end()

@@ -1,8 +1,10 @@
 """Child processes that get and send frames: the side of the parent process.
 
-Invariant: neither a write nor a read blocks beyond the caller's limit of time, whatever the child
-does. Its standard input is for frames to it, its standard output for those from it. It ends when
-its input ends, however the parent process ends: see `simenv.sandbox.parent`.
+Invariants: neither a write nor a read blocks beyond the caller's limit of time, whatever the child
+does, and what it has forked, which may hold its pipes. With `end` all that it has started ends, but
+for what has moved to another group and lost its parent. Its standard input is for frames to it, its
+standard output for those from it. It ends when its input ends, however the parent process ends: see
+`simenv.sandbox.parent`.
 """
 
 from __future__ import annotations
@@ -12,13 +14,14 @@ import select
 import subprocess
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from time import monotonic
 
-from simenv.sandbox.frames import MAX_FRAME_BYTES, FrameBuffer, FrameError, frame, write_some
-from simenv.sandbox.process_tree import kill_tree
+from simenv.sandbox.frames import FrameBuffer, FrameError, frame, write_some
+from simenv.sandbox.process_tree import end_tree, exit_code, kill_tree
 
 READ_BYTES = 2**16  # what a pipe holds
+READS = 16  # of one call of `received`
+LOOK_S = 0.25  # between two looks whether a process has ended whose pipe is held open
 KILLED_S = 1.0  # for a killed process to be gone; one that hangs in the kernel stays
 
 
@@ -50,7 +53,8 @@ class Child:
         argv: Sequence[str],
         environ: Mapping[str, str],
         log: int = subprocess.DEVNULL,
-        most_bytes: int = MAX_FRAME_BYTES,
+        *,
+        most_bytes: int,
         cwd: str | None = None,
     ) -> None:
         """Start the process. `most_bytes`: of one frame from it. Raises OSError."""
@@ -71,19 +75,23 @@ class Child:
 
     def poll(self) -> int | None:
         """Return the exit code, negative for a signal; None: the process runs."""
-        return self._process.poll()
+        return exit_code(self._process)
 
     def send(self, *parts: bytes) -> None:
-        """Queue a frame, whose body are these parts, and write what the pipe takes now."""
+        """Queue a frame, whose body are these parts, and write what the pipe takes now. Dropped for
+        a process that has ended."""
+        if self.has_ended:
+            return
         self._unsent += frame(*parts)
         self._write()
 
     def received(self) -> list[bytes]:
-        """Return the frames since the last call; never wait. Raises FrameError for one above the
-        limit."""
+        """Return frames since the last call, from READS pieces of READ_BYTES at most; never wait.
+        Raises FrameError for one above the limit."""
         self._write()
-        while self._read():
-            pass
+        for _ in range(READS):
+            if not self._read():
+                break
         frames = list(self._frames)
         self._frames.clear()
         return frames
@@ -99,28 +107,26 @@ class Child:
             poll.register(self._out, select.POLLIN)
             if self._unsent:
                 poll.register(self._in, select.POLLOUT)
-            if not poll.poll(max(0.0, end_s - monotonic()) * 1e3):
-                raise TimeoutError(f"no frame within {timeout_s:g} s")
+            left_s = max(0.0, end_s - monotonic())
+            poll.poll(min(left_s, LOOK_S) * 1e3)
             self._write()
             self._read()
+            if not left_s and not self._frames and not self.has_ended:
+                raise TimeoutError(f"no frame within {timeout_s:g} s")
         return self._frames.popleft()
 
     def end(self, patience_s: float = 0.0) -> None:
-        """End the process: close its input, kill it after `patience_s`. Idempotent."""
+        """End the process: close its input, kill it with all that it has started after
+        `patience_s`. Idempotent."""
         self._unsent.clear()
         self._in.close()
-        with suppress(subprocess.TimeoutExpired):
-            if patience_s:
-                self._process.wait(patience_s)
-        self._process.kill()  # without an effect if it has been waited for
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(KILLED_S)
+        end_tree(self._process, patience_s, KILLED_S)
         self._out.close()
         self.has_ended = True
 
     def kill_tree(self) -> None:
-        """Kill the process, which has not been waited for, with all that it has started."""
-        if self._process.poll() is None:
+        """Kill the process with all that it has started."""
+        if self._process.returncode is None:  # `end` has not waited for it
             kill_tree(self._process.pid)
 
     def _write(self) -> None:
@@ -134,13 +140,19 @@ class Child:
             self._unsent.clear()
 
     def _read(self) -> bool:
-        """Read one piece; return whether there may be more."""
+        """Read one piece; return whether there may be more. The end of the process counts as that
+        of its pipe, once what it has written is read."""
         if self.has_ended:
             return False
         try:
             data = os.read(self._out.fileno(), READ_BYTES)
         except BlockingIOError:
-            return False
+            if exit_code(self._process) is None:
+                return False
+            try:
+                data = os.read(self._out.fileno(), READ_BYTES)  # from before its end
+            except BlockingIOError:
+                data = b""
         self.has_ended = not data
         self._frames.extend(self._buffer.feed(data))
         return bool(data)

@@ -14,7 +14,6 @@ from typing import IO, TYPE_CHECKING
 if TYPE_CHECKING:
     import asyncio
 
-MAX_FRAME_BYTES = 2**30
 _LENGTH = struct.Struct("!Q")
 _BUFFERS = 1_024  # of one call: IOV_MAX of Linux
 
@@ -60,7 +59,7 @@ async def read_frame_async(reader: asyncio.StreamReader, most_bytes: int) -> byt
 class FrameBuffer:
     """Frames of a stream whose bytes come in pieces."""
 
-    def __init__(self, most_bytes: int = MAX_FRAME_BYTES) -> None:
+    def __init__(self, most_bytes: int) -> None:
         """`most_bytes`: limit of one frame."""
         self._most_bytes = most_bytes
         self._data = bytearray()

@@ -6,23 +6,32 @@ given to a function in a separate process, which returns bytes. The process is s
 first call, stays for the next ones, and is restarted after a call that ended it. Files come in
 whose headers `simenv.transpiler.qpy` has passed, as older versions hold code.
 
-    python -P -m simenv.sandbox.functions MODULE FUNCTION
+A call that outlives its limit of time, as this process has ended meanwhile, is killed by the kernel
+(setitimer(2)): its code may hold the interpreter's lock, so that no thread ends it.
+
+    python -P -m simenv.sandbox.functions MODULE FUNCTION SECONDS
 """
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import os
+import signal
 import sys
+import tempfile
 import threading
+from typing import IO
 
 import msgspec
 
 from simenv.config import interpreter
 from simenv.errors import ConfigError, LimitExceededError, ProgramError, SimenvError
-from simenv.sandbox.child import Child
+from simenv.sandbox.child import KILLED_S, Child
+from simenv.sandbox.frames import FrameError
 from simenv.sandbox.limits import limit_process
 from simenv.sandbox.parent import ParentChannel
+from simenv.sandbox.program import last_text
 from simenv.wire.codec import error_of, refusal
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES, Refusal
 
@@ -30,7 +39,13 @@ MEMORY_BYTES = 2**30  # in addition to the memory of Qiskit itself
 SECONDS = 10.0
 QUEUE_SECONDS = 60.0  # longest wait for the calls of others
 START_SECONDS = 120.0  # longest wait until Qiskit is loaded
+ERROR_BYTES = 16 * 2**20  # that the functions may print in one call
+_LINE_CHARS = 500  # of what a process said last, in an error
+_LATE_SECONDS = 5.0  # after the limit of a call, which this process is the first to enforce
+_QPY = "QPY file"
 _DONE, _REFUSED = b"d", b"w"
+_NO_MEMORY, _TOO_LONG, _FAILED = b"m", b"l", b"f"  # with no text, its length, the kind of the error
+_NO_TIME, _ENDED = b"t", b"e"  # the process says neither; _ENDED with its signal or code
 
 
 class SandboxProcess:
@@ -40,7 +55,7 @@ class SandboxProcess:
         self,
         module: str,
         function: str,
-        subject: str = "QPY file",
+        subject: str = _QPY,
         verbs: tuple[str, str] = ("reading", "read"),
         seconds: float | None = None,
     ) -> None:
@@ -52,6 +67,7 @@ class SandboxProcess:
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._child: Child | None = None
+        self._log: IO[bytes] | None = None
 
     @property
     def _seconds(self) -> float:
@@ -59,13 +75,14 @@ class SandboxProcess:
 
     def convert(self, data: bytes, name: str = "", *, head: bytes = b"") -> bytes:
         """Return what the function returns for `data`, with `head` before it. `name`: of the file,
-        for messages. Raises its errors, LimitExceededError for a call that exceeds the limits or
-        gets no turn within QUEUE_SECONDS, ConfigError if there is no Python interpreter for it."""
+        for messages. Raises its errors, LimitExceededError for a call that exceeds the limits, ends
+        the process or gets no turn within QUEUE_SECONDS, ProgramError if the process does not
+        start, ConfigError if there is no Python interpreter for it."""
         prefix = f"{name}: " if name else ""
         if not self._lock.acquire(timeout=QUEUE_SECONDS):
             what = f"another {self._subject} is being {self._verbs[1]}"
             text = f"{prefix}{what}, for {QUEUE_SECONDS:g} s by now"
-            raise LimitExceededError(text, hint="send it again, or OpenQASM")
+            raise LimitExceededError(text, hint=f"send it again{self._or_text}")
         try:
             verdict, answer = self._answer(head, data)
         finally:
@@ -76,11 +93,25 @@ class SandboxProcess:
             error = error_of([msgspec.msgpack.decode(answer, type=Refusal)])
             error.message = prefix + error.message
             raise error
-        raise LimitExceededError(
-            f"{prefix}{self._verbs[0]} the {self._subject} of {len(data)} bytes takes more than "
-            f"{MEMORY_BYTES >> 20} MiB or {self._seconds:g} s",
-            hint="a smaller circuit, or OpenQASM",
-        )
+        raise self._error(prefix, len(data), verdict, answer.decode("utf-8", "replace"))
+
+    def _error(self, prefix: str, size: int, verdict: bytes, said: str) -> SimenvError:
+        """Return the error of a call that the function has not answered."""
+        what = f"{prefix}{self._verbs[0]} the {self._subject} of {size} bytes"
+        if verdict == _FAILED:
+            return ProgramError(f"{prefix}the {self._subject} cannot be {self._verbs[1]}: {said}")
+        text = {
+            _NO_MEMORY: f"takes more than {MEMORY_BYTES >> 20} MiB of memory",
+            _NO_TIME: f"takes more than {self._seconds:g} s",
+            _TOO_LONG: f"gives {said} bytes; the limit is {MAX_MESSAGE_BYTES}",
+            _ENDED: f"has failed: its process, with {MEMORY_BYTES >> 20} MiB of memory, {said}",
+        }[verdict]
+        smaller = "circuit" if self._subject == _QPY else self._subject
+        return LimitExceededError(f"{what} {text}", hint=f"a smaller {smaller}{self._or_text}")
+
+    @property
+    def _or_text(self) -> str:
+        return ", or OpenQASM" if self._subject == _QPY else ""
 
     def close(self) -> None:
         """End the process, if there is one."""
@@ -89,41 +120,68 @@ class SandboxProcess:
 
     def _started(self) -> Child:
         if self._pid != os.getpid():
-            self._pid, self._child = os.getpid(), None
+            self._pid, self._child, self._log = os.getpid(), None, None
         if self._child is None:
             python, path = _interpreter()
-            argv = [python, "-P", "-m", __name__, *self._function]
+            argv = [python, "-P", "-m", __name__, *self._function, repr(self._seconds)]
             environ = {**os.environ, **path, "OPENBLAS_NUM_THREADS": "1"}
-            self._child = Child(argv, environ, most_bytes=1 + MAX_MESSAGE_BYTES)
             try:
+                self._log = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
+                log, most_bytes = self._log.fileno(), 1 + MAX_MESSAGE_BYTES
+                fcntl.fcntl(log, fcntl.F_SETFL, os.O_APPEND)  # so that it can be emptied
+                self._child = Child(argv, environ, log, most_bytes=most_bytes)
                 self._child.receive(START_SECONDS)
             except OSError as error:
+                if isinstance(error, TimeoutError):
+                    reason = f"does not start within {START_SECONDS:g} s"
+                elif isinstance(error, FrameError):
+                    reason = self._ended()
+                else:
+                    reason = f"cannot be started: {error.strerror}"
                 self._end()
-                text = "QPY cannot be read here: the process that reads it first does not start"
-                hint = "send OpenQASM; or see that `python -c 'import qiskit.qpy'` works"
-                raise ProgramError(text, hint=hint) from error
+                text = f"no {self._subject} can be {self._verbs[1]} here: the process for it"
+                hint = f"see that `{python} -c 'import qiskit.qpy, {self._function[0]}'` works"
+                raise ProgramError(f"{text} {reason}", hint=hint + self._or_text) from error
         return self._child
 
     def _answer(self, head: bytes, data: bytes) -> tuple[bytes, bytes]:
-        """Return the verdict, and the function's result or its error. The verdict is b"" if the
-        process ended or took too long. The process is ended if its answer was not read completely,
-        because the rest would be taken for the next answer."""
+        """Return the verdict, and the function's result or its error. The process is ended if its
+        answer was not read completely, because the rest would be taken for the next answer."""
         child = self._started()
+        assert self._log is not None
+        if os.fstat(self._log.fileno()).st_size:
+            self._log.truncate(0)
         try:
             child.send(head, data)
             reply = child.receive(self._seconds)
-        except OSError:  # TimeoutError, FrameError
+        except TimeoutError:
             self._end()
-            return b"", b""
+            return _NO_TIME, b""
+        except OSError:
+            return _ENDED, self._ended().encode()
         except BaseException:
             self._end()
             raise
         return reply[:1], reply[1:]
 
-    def _end(self) -> None:
+    def _ended(self) -> str:
+        """End the process; return how it has ended, and the last line that it has written."""
+        child, log = self._child, self._log
+        assert child is not None
+        assert log is not None
+        said = last_text(log, 4 * _LINE_CHARS).rpartition("\n")[2][-_LINE_CHARS:]
+        self._end(KILLED_S)  # its output has ended, and so will it
+        code = child.poll() or 0
+        cause = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return f"ended with {cause}: {said or 'it said nothing'}"
+
+    def _end(self, patience_s: float = 0.0) -> None:
         child, self._child = self._child, None
+        log, self._log = self._log, None
         if child is not None:
-            child.end()
+            child.end(patience_s)
+        if log is not None:
+            log.close()
 
 
 def _interpreter() -> tuple[str, dict[str, str]]:
@@ -146,20 +204,33 @@ def main() -> int:
     from qiskit import qpy as _  # noqa: F401 - its memory is not the file's
 
     function = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])
-    limit_process(more_bytes=MEMORY_BYTES)
+    limit_process(more_bytes=MEMORY_BYTES, file_bytes=ERROR_BYTES)
+    seconds = float(sys.argv[3]) + _LATE_SECONDS
     channel.end_with_parent()
     channel.send()  # ready
     while (data := channel.receive()) is not None:
         verdict, answer = _DONE, b""
+        _kill_after(seconds)
         try:
             answer = function(data)
         except SimenvError as error:
             verdict, answer = _REFUSED, msgspec.msgpack.encode(refusal(error))
+        except MemoryError:
+            verdict = _NO_MEMORY
         except BaseException as error:  # noqa: BLE001 - a Rust panic is no Exception
-            wrong = ProgramError(f"the program cannot be read: {type(error).__name__}")
-            verdict, answer = _REFUSED, msgspec.msgpack.encode(refusal(wrong))
+            verdict, answer = _FAILED, type(error).__name__.encode()
+        if len(answer) > MAX_MESSAGE_BYTES:
+            verdict, answer = _TOO_LONG, str(len(answer)).encode()
         channel.send(verdict, answer)
+        signal.setitimer(signal.ITIMER_REAL, 0)
     return 0
+
+
+def _kill_after(seconds: float) -> None:
+    """Have the kernel end this process, whatever the function has made of the signal before."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM,))
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 if __name__ == "__main__":

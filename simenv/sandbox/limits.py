@@ -1,4 +1,7 @@
-"""Limits of this process, which it and what it starts cannot raise (setrlimit(2))."""
+"""Limits of this process, which it and what it starts cannot raise (setrlimit(2)).
+
+Invariant: a hard limit of the site that is lower holds instead, as only root can raise it.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,18 @@ def limit_process(
         (resource.RLIMIT_FSIZE, file_bytes),
     ):
         if limit:
-            resource.setrlimit(kind, (limit, limit))
+            set_limit(kind, limit)
     forbid_core_dumps()
+
+
+def set_limit(kind: int, limit: int) -> None:
+    """Set a limit, resource.RLIMIT_*, to `limit` or to the lower hard limit that holds."""
+    hard = resource.getrlimit(kind)[1]
+    least = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.setrlimit(kind, (least, least))
 
 
 def forbid_core_dumps() -> None:
     """Let no process from here on leave a core dump. A limit of 1 byte is too small for any file
     and, unlike 0, also keeps the kernel from piping it to a program (core(5))."""
-    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+    set_limit(resource.RLIMIT_CORE, 1)

@@ -2,7 +2,8 @@
 
 Invariant: no process outlives its run: it is killed with its group, and its descendants with it,
 when the run ends. Only those that it has moved to another group and that have lost their parent
-are left; see `process_tree.kill_orphans`.
+are left; see `process_tree.kill_orphans`. So are all but the program itself, if it is bound to this
+process (`die_with_parent`), when this one is killed.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from simenv.sandbox.process_tree import kill_tree
+from simenv.sandbox.process_tree import end_tree, exit_code
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1e-3, 0.05
 _END_S = 5.0  # for a killed process to be gone
@@ -41,19 +41,22 @@ def run_program(
     it raises ends the program. `before_exec`: called in its process, which this one must have
     forked with one thread. Raises OutputLimitError, and OSError if it cannot be started."""
     out, err = streams
-    process = subprocess.Popen(
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=out,
-        stderr=err,
-        cwd=cwd,
-        env=dict(environ),
-        process_group=0,
-        preexec_fn=before_exec,
-    )
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            cwd=cwd,
+            env=dict(environ),
+            process_group=0,
+            preexec_fn=before_exec,
+        )
+    except subprocess.SubprocessError as error:
+        raise OSError(f"{argv[0]} cannot be started with its limits: {error}") from error
     try:
         pause_s = _FIRST_PAUSE_S
-        while (code := process.poll()) is None:
+        while (code := exit_code(process)) is None:
             check()
             _check_size(streams, most_bytes)
             time.sleep(pause_s)
@@ -63,12 +66,7 @@ def run_program(
         _check_size(streams, most_bytes)
         return code
     finally:
-        if process.poll() is None:
-            kill_tree(process.pid)
-        with suppress(OSError):  # the others of its group
-            os.killpg(process.pid, signal.SIGKILL)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_END_S)
+        end_tree(process, 0.0, _END_S)
 
 
 def last_text(stream: IO[bytes], most_bytes: int) -> str:

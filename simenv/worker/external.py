@@ -1,7 +1,7 @@
 """Programs of pools with `engine=external`: one process a circuit, in a process group of its own.
 
 Invariant: no process outlives its run (`simenv.sandbox.program`); when this worker dies, the kernel
-kills the program. It gets no SIMENV_* variable.
+kills the program, but not what it has started. It gets no SIMENV_* variable.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class ExternalProgram:
             circuit.write_text(call.circuit)
             with (Path(folder) / "stdout").open("w+b") as out, tempfile.TemporaryFile() as err:
                 self._run(self._argv(circuit, call), folder, call.ranks, (out, err), control)
-                return _text(out)
+                return self._text(out)
 
     def _argv(self, circuit: Path, call: ProgramCall) -> list[str]:
         values = {"circuit": str(circuit), "shots": call.shots, "seed": call.seed}
@@ -111,8 +111,7 @@ class ExternalProgram:
             )
             progress.read()
         except OutputLimitError as error:
-            text = f"the program {self.name} printed more than {MAX_BYTES} bytes"
-            raise BadAnswer(text) from error
+            raise self._too_long() from error
         finally:
             stderr_text = last_text(streams[1], _LOGGED_BYTES)
             if stderr_text:
@@ -124,7 +123,13 @@ class ExternalProgram:
                 f"{stderr_text[-_STDERR_CHARS:] or 'no message'}"
             )
 
+    def _text(self, out: IO[bytes]) -> str:
+        """Return what the program has printed, and what it has left running may still print."""
+        out.seek(0)
+        data = out.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise self._too_long()
+        return data.decode("utf-8", "replace")
 
-def _text(out: IO[bytes]) -> str:
-    out.seek(0)
-    return out.read().decode("utf-8", "replace")
+    def _too_long(self) -> BadAnswer:
+        return BadAnswer(f"the program {self.name} printed more than {MAX_BYTES} bytes")

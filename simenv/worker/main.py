@@ -26,7 +26,7 @@ from simenv.errors import ConfigError, SimenvError
 from simenv.model.calls import FUNCTIONS
 from simenv.sandbox import confinement, private_namespaces
 from simenv.sandbox.die_with_parent import bind_to_parent
-from simenv.sandbox.limits import forbid_core_dumps
+from simenv.sandbox.limits import forbid_core_dumps, set_limit
 from simenv.wire import keyfiles
 from simenv.wire.messages.client import EXIT_MPI
 from simenv.worker import mpirun, ranks
@@ -153,7 +153,7 @@ def _switch_and_filter(arguments: argparse.Namespace, *, allow_tcp: bool) -> Non
         if user == os.geteuid():
             raise OSError(0, "its account has no user of its own")
         private_namespaces.switch_user(user)
-        resource.setrlimit(resource.RLIMIT_NPROC, (MAX_THREADS, MAX_THREADS))
+        set_limit(resource.RLIMIT_NPROC, MAX_THREADS)
     confinement.filter_calls(allow_tcp=allow_tcp)
 
 

@@ -27,17 +27,22 @@ PAIRS = {"simenv/service/identities.py"}  # whole packets, which outlive a proce
 LIMITS = {  # of what is no memory, time or output
     "simenv/gateway/__main__.py",  # open files
     "simenv/service/workers/endpoints.py",  # open files
-    "simenv/worker/main.py",  # threads of an account's user
 }
-# Formats of sockets and files, with a length in front.
+# Formats of sockets and files, with a length in front, and numbers at a place of a structure.
 FORMATS = {
+    "simenv/client/circuits/native.py",  # keys of programs
+    "simenv/gateway/peers.py",  # netlink's answers
     "simenv/service/journal/wal.py",  # SQLite's
     "simenv/transpiler/qpy.py",  # QPY's
+    "simenv/wire/transport/sockets.py",  # tcp_info of the kernel
     "simenv/wire/transport/unix_streams.py",  # messages of clients and workers
 }
 STARTS = {
     "subprocess.Popen", "asyncio.create_subprocess_exec", "asyncio.create_subprocess_shell",
-    "os.fork", "os.forkpty", "os.posix_spawn", "os.posix_spawnp",
+    "os.fork", "os.forkpty", "os.posix_spawn", "os.posix_spawnp", "os.popen",
+}  # fmt: skip
+LENGTHS = {
+    f"struct.{name}" for name in ("Struct", "pack", "pack_into", "unpack", "unpack_from")
 }  # fmt: skip
 POOLS = {"multiprocessing", "concurrent.futures.process", "pty"}
 INTEGERS = set("bBhHiIlLqQnN")
@@ -55,15 +60,28 @@ def imported(tree: ast.Module) -> dict[str, str]:
     """What local names stand for, where an import gives them another one."""
     return {
         alias.asname or alias.name: f"{node.module}.{alias.name}"
-        for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom)
+        else alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
         for alias in node.names
+        if alias.asname or isinstance(node, ast.ImportFrom)
     }
+
+
+def resolved(node: ast.AST, names: dict[str, str]) -> str:
+    """The name of a chain of attributes, whose first one an import may have given."""
+    first, dot, rest = dotted(node).partition(".")
+    return names.get(first, first) + dot + rest
+
+
+def is_start(name: str) -> bool:
+    return name in STARTS or name.startswith("os.spawn")
 
 
 def is_length(call: ast.Call, name: str) -> bool:
     """Whether a call makes the format of one integer, which is the length of what follows."""
-    if name not in ("struct.Struct", "struct.pack", "struct.unpack") or not call.args:
+    if name not in LENGTHS or not call.args:
         return False
     text = call.args[0].value if isinstance(call.args[0], ast.Constant) else None
     return isinstance(text, str) and text.strip("<>=!@") in INTEGERS
@@ -72,25 +90,29 @@ def is_length(call: ast.Call, name: str) -> bool:
 def findings(tree: ast.Module) -> Iterator[str]:
     """Kinds of what a module does for a child process of its own: start, pair, limit, length."""
     names = imported(tree)
+    types = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Subscript)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             modules = [alias.name for alias in node.names]
             modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if POOLS & set(modules) or "ProcessPoolExecutor" in modules:
                 yield "start"
+        if isinstance(node, ast.Attribute | ast.Name) and id(node) not in types:
+            name = resolved(node, names)  # also where it is called by another name later
+            if is_start(name):
+                yield "start"
+            elif name == "socket.socketpair":
+                yield "pair"
+            elif name == "resource.setrlimit":
+                yield "limit"
         if not isinstance(node, ast.Call):
             continue
-        name = dotted(node.func)
-        name = names.get(name, name)
-        if name in STARTS or name.endswith((".subprocess_exec", ".subprocess_shell")):
+        name = resolved(node.func, names)
+        if is_start(name) or name.endswith((".subprocess_exec", ".subprocess_shell")):
             yield "start"
             piped = {k.arg for k in node.keywords if dotted(k.value).endswith("PIPE")}
             if {"stdin", "stdout"} <= piped:
                 yield "pipes"
-        elif name == "socket.socketpair":
-            yield "pair"
-        elif name == "resource.setrlimit":
-            yield "limit"
         elif is_length(node, name):
             yield "length"
 
@@ -132,6 +154,14 @@ def test_child_processes_are_those_of_the_sandbox(kind: str, allowed: set[str]) 
         ("start", "from multiprocessing import Process"),
         ("start", "from concurrent.futures import ProcessPoolExecutor"),
         ("pipes", "import subprocess as s\nsubprocess.Popen([], stdin=s.PIPE, stdout=s.PIPE)"),
+        ("pipes", "import subprocess as s\ns.Popen([], stdin=s.PIPE, stdout=s.PIPE)"),
+        ("start", "import subprocess\np = subprocess.Popen\np(['cat'])"),
+        ("start", "import os\nos.spawnv(os.P_NOWAIT, '/bin/cat', ['cat'])"),
+        ("start", "import os as system\nsystem.popen('cat')"),
+        ("limit", "from resource import setrlimit as limit\nlimit(1, (1, 1))"),
+        ("limit", "import resource as r\nr.setrlimit(1, (1, 1))"),
+        ("length", "import struct\nsize, = struct.unpack_from('!Q', data)"),
+        ("length", "import struct as s\nLENGTH = s.Struct('!Q')"),
         ("pair", "import socket\nleft, right = socket.socketpair()"),
         ("limit", "import resource\nresource.setrlimit(resource.RLIMIT_AS, (1, 1))"),
         ("length", "import struct\nLENGTH = struct.Struct('!Q')"),

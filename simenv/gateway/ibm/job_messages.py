@@ -12,6 +12,9 @@ from simenv.wire.messages.admin import TokenCertificate
 MEMORY_BYTES = 2 * 2**30  # in addition to that of the libraries
 FILE_BYTES = 16 * 2**20  # of its log, the only file that it writes
 PART_BYTES = 2**20  # of parameters and results in one message
+REPORT_BYTES = 16 * PART_BYTES  # of a whole message of the process
+MAX_REASON_CHARS = 10_000  # of a job that failed, and of one warning
+MAX_WARNINGS = 100
 
 # Reason codes: those of IBM's service.
 INVALID, FAILED, RAN_TOO_LONG, INTERNAL = 1002, 1010, 1305, 9999

@@ -38,6 +38,8 @@ from simenv.gateway.ibm.job_messages import (
     FILE_BYTES,
     INTERNAL,
     INVALID,
+    MAX_REASON_CHARS,
+    MAX_WARNINGS,
     MEMORY_BYTES,
     PART_BYTES,
     RAN_TOO_LONG,
@@ -193,7 +195,9 @@ class JobProcess:
         try:
             result = self._result(work)
             last = {kind: self._sent(work.job, kind, data) for kind, data in result.parts.items()}
-            self._send(JobDone(work.job, msgspec.structs.replace(result, parts=last)))
+            said = [text[:MAX_REASON_CHARS] for text in result.warnings[:MAX_WARNINGS]]
+            result = msgspec.structs.replace(result, parts=last, warnings=said)
+            self._send(JobDone(work.job, result))
         except MemoryError:
             reason = f"reading the job takes more than {MEMORY_BYTES >> 20} MiB"
             self._send(JobFailed(work.job, INVALID, reason))
@@ -230,7 +234,7 @@ def _reason(error: BaseException) -> tuple[int, str]:
     cause = error.__cause__ or error
     # The text of Qiskit's errors is the representation of their message, in quotes.
     said = error.message if isinstance(error, QiskitError) else str(error)
-    text = said or type(error).__name__
+    text = str(said or type(error).__name__)[:MAX_REASON_CHARS]
     if isinstance(cause, TaskExpiredError):
         return RAN_TOO_LONG, text
     if isinstance(error, JobError | TaskFailedError):

@@ -51,8 +51,8 @@ MAX_ATTEMPTS = 2  # ends of the process while it reads the same job
 MAX_ENDS = 20  # of the process, of one job
 JOB_CPU_S = 120.0  # of the CPU, for reading a job and writing its result
 START_S = 120.0  # until a process has loaded its libraries
+SEND_S = 2 * JOB_CPU_S  # until a process has read a message: the job that it reads may hold it up
 LOG_BYTES = 2**20  # of their messages; a process cannot write more than job_messages.FILE_BYTES
-MAX_REASON_CHARS = 10_000  # of a job that failed
 RETRY_S = 5.0  # after a start that failed
 IDLE_S = 600.0  # a process without a job ends
 END_S = 2.0  # from the end of its input until it is killed
@@ -85,6 +85,7 @@ class UserJobs:
 
     async def serve(self) -> None:
         """Run pending jobs until there are none for a while, or another user needs the process."""
+        watch = self._owner.spawn(self._watch())
         try:
             await self._owner.fail_orphans(self.caller)
             self.changed.clear()
@@ -92,11 +93,11 @@ class UserJobs:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.changed.wait(), _CHECK_S)
                 self.changed.clear()
-                self._check_times()
         except Exception:  # noqa: BLE001 - such as a full disk; the user's next request starts it
             self._failed_s = monotonic()
             _LOG.exception("a user's jobs wait: they could not be looked at")
         finally:
+            watch.cancel()
             await self.end()
 
     async def _dispatched(self) -> bool:
@@ -127,8 +128,12 @@ class UserJobs:
                 break
             if work is not None:
                 self.active.add(job.id)
-                await self._send_params(job.id)
-                await self._send(RunJob(work))
+                try:
+                    await self._send_params(job.id)
+                    await self._send(RunJob(work))
+                except TimeoutError:  # it is killed, and `_lost` charges its jobs
+                    _LOG.warning("the process of a user's jobs is ended: it does not read")
+                    break
         return True
 
     async def _start(self) -> None:
@@ -139,7 +144,9 @@ class UserJobs:
             log.unlink()
         with log.open("ab") as errors:
             argv = [sys.executable, "-P", "-m", JOB_PROCESS]
-            self.process = await AsyncChild.start(argv, environ, errors.fileno())
+            self.process = await AsyncChild.start(
+                argv, environ, errors.fileno(), most_bytes=job_messages.REPORT_BYTES
+            )
         self._ready.clear()
         self._owner.spawn(self._read(self.process))
         await self._send(self._owner.connection_of(self.caller))
@@ -159,7 +166,7 @@ class UserJobs:
 
     async def _send(self, message: job_messages.ToProcess) -> None:
         assert self.process is not None
-        await self.process.send(job_messages.encode(message))
+        await self.process.send(job_messages.encode(message), timeout_s=SEND_S)
 
     async def _read(self, process: AsyncChild) -> None:
         """Read the reports of the process until it ends."""
@@ -221,6 +228,12 @@ class UserJobs:
             self._owner.release(self)
             self._ready.set()
             self.changed.set()
+
+    async def _watch(self) -> None:
+        """End the process when a job takes too long, also while a message to it waits."""
+        while True:
+            await asyncio.sleep(_CHECK_S)
+            self._check_times()
 
     def _check_times(self) -> None:
         if self.process is None:
@@ -409,7 +422,7 @@ class JobProcesses:
     async def _failed(self, number: str, code: int, reason: str) -> Job | None:
         too_long = code == job_messages.RAN_TOO_LONG
         status = store.TOO_LONG if too_long else store.FAILED
-        reason = reason[:MAX_REASON_CHARS]
+        reason = reason[: job_messages.MAX_REASON_CHARS]
         return await self.stored(
             self.store.change, number, reason.encode(), status=status, reason=reason,
             reason_code=code, ended_s=time(),

@@ -34,6 +34,7 @@ REFRESHED, FAILED = "device.refreshed", "device.refresh_failed"
 
 RECORD_FORMAT = 1
 ERROR_BYTES = 4_096  # of what a refresh said, in an error
+_MOST_BYTES = 2**20  # of an outcome
 _LOG = 2  # error output of the service
 
 
@@ -81,7 +82,8 @@ def start(
     name: str, folder: Path, settings: DeviceSettings, environ: Mapping[str, str], log: int
 ) -> Child:
     """Start the process that refreshes a device, and answers with its outcome. Raises OSError."""
-    child = Child(command_line(name, folder), environ, log, cwd="/")
+    argv = command_line(name, folder)
+    child = Child(argv, environ, log, most_bytes=_MOST_BYTES, cwd="/")
     child.send(msgspec.json.encode(settings))
     return child
 
@@ -102,7 +104,6 @@ def refresh_now(name: str, folder: Path, settings: DeviceSettings) -> Refresh:
         except TimeoutError as error:
             raise ConfigError(f"the refresh did not end within {limit_s:g} s") from error
         finally:
-            child.kill_tree()
             child.end()
 
 
@@ -173,7 +174,6 @@ class DeviceRefreshes:
     def close(self) -> None:
         """End a refresh that is under way."""
         if self._running is not None:
-            self._running[1].kill_tree()
             self._running[1].end()
             self._running = None
 
@@ -191,7 +191,8 @@ class DeviceRefreshes:
         self, name: str, child: Child, deadline_s: float, now_s: float
     ) -> Iterator[RecordEvent]:
         """Yield an event if a refresh has ended without a record."""
-        child.received()  # the record has the same
+        with suppress(FrameError):
+            child.received()  # the record has the same
         code, reason = child.poll(), ""
         if code is None:
             if now_s > deadline_s:

@@ -4,7 +4,9 @@
 
 The settings come as JSON in a frame, and so goes the outcome. The command is a program
 without a shell, in a process group of its own. Invariants: neither it nor what it has started
-outlives this process; it is bounded in time, memory and output; it reads the files of the system
+outlives the refresh; when this process is killed alone, the kernel kills the command, but not what
+the command has started: `sandbox.child.Child.end` kills them all. It is bounded in time, memory and
+output; it reads the files of the system
 and those that its words name, and writes none (where the kernel has Landlock); the device's file is
 replaced by rename, after the whole import, or not at all. One refresh runs at a time in a folder of
 devices.
@@ -155,7 +157,10 @@ def _printed(settings: DeviceSettings) -> bytes:
         if code:
             raise ConfigError(f"{subject} {problem}", hint=_tail(err, settings, environ))
         out.seek(0)
-        return out.read()
+        data = out.read(OUTPUT_BYTES + 1)
+        if len(data) > OUTPUT_BYTES:  # of a process that runs on: `kill_orphans` has its limits
+            raise ConfigError(f"{subject} printed more than {OUTPUT_BYTES} bytes")
+        return data
 
 
 def _check_time(deadline_s: float) -> None:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from waiting import until
 
-from simenv.sandbox.child import Child
+from simenv.sandbox.child import READ_BYTES, READS, Child
 from simenv.sandbox.frames import FrameError
 
 PATIENCE_S = 30.0
@@ -24,8 +24,8 @@ while (body := channel.receive()) is not None:
 FOR_EVER = f"{CHANNEL} channel.end_with_parent(); channel.send(b'ready')\nwhile True: pass"
 PARENT = f"""
 import os, sys
-from simenv.sandbox.child import Child
-child = Child([sys.executable, "-c", {FOR_EVER!r}], os.environ)
+from simenv.sandbox.child import READ_BYTES, READS, Child
+child = Child([sys.executable, "-c", {FOR_EVER!r}], os.environ, most_bytes=100)
 child.receive({PATIENCE_S})
 print(child.pid, flush=True)
 sys.stdin.read()
@@ -37,8 +37,9 @@ Start = Callable[..., Child]
 def start() -> Iterator[Start]:
     children: list[Child] = []
 
-    def started(program: str, **fields: int) -> Child:
-        children.append(Child([sys.executable, "-c", program], os.environ, **fields))
+    def started(program: str, most_bytes: int = 2**24) -> Child:
+        argv = [sys.executable, "-c", program]
+        children.append(Child(argv, os.environ, most_bytes=most_bytes))
         return children[-1]
 
     yield started
@@ -102,3 +103,73 @@ def test_child_ends_with_a_killed_parent() -> None:
         pid = int(parent.stdout.readline())
         parent.kill()
     until(lambda: not psutil.pid_exists(pid), message="the child outlives its parent")
+
+
+ENDLESS = {
+    "frames": "import os\nwhile True: os.write(1, ((8).to_bytes(8, 'big') + b'x' * 8) * 4096)",
+    "empty": "import os\nwhile True: os.write(1, bytes(2**16))",
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_frames_without_end_are_read_in_bounded_calls(start: Start, kind: str) -> None:
+    child = start(ENDLESS[kind])
+    first = child.receive(PATIENCE_S)
+    for _ in range(3):
+        assert len(child.received()) <= (READS + 1) * READ_BYTES // (8 + len(first))
+
+
+def test_frame_that_comes_slowly_times_out(start: Start) -> None:
+    head = "import os; os.write(1, (2**23).to_bytes(8, 'big'))\n"
+    child = start(head + "while True: os.write(1, b'x')")
+    with pytest.raises(TimeoutError, match=r"within 0\.3 s"):
+        child.receive(0.3)
+
+
+FORKED = """
+import os, signal
+if os.fork():
+    os.write(1, (4).to_bytes(8, "big") + b"last")
+    os._exit(7)
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize("at", ["receive", "received"])
+def test_child_that_left_a_process_has_ended_and_takes_it_along(start: Start, at: str) -> None:
+    child, found = start(FORKED), []
+    if at == "receive":
+        found.append(child.receive(PATIENCE_S))
+        with pytest.raises(FrameError, match="has ended"):
+            child.receive(PATIENCE_S)
+    else:
+        until(lambda: found.extend(child.received()) or child.has_ended)
+    assert (found, child.poll()) == ([b"last"], 7)
+    left = [each for each in psutil.pids() if group_of(each) == child.pid and each != child.pid]
+    assert len(left) == 1
+    child.end()
+    assert child.poll() == 7
+    until(lambda: not psutil.pid_exists(left[0]), message="a process outlives the child")
+    child.send(b"late")
+
+
+def group_of(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return 0
+
+
+def test_end_takes_along_what_has_left_the_group(start: Start) -> None:
+    program = """
+import subprocess
+from simenv.sandbox.parent import ParentChannel
+channel = ParentChannel()
+inner = subprocess.Popen(["sleep", "600"], start_new_session=True)
+channel.send(str(inner.pid).encode())
+inner.wait()
+"""
+    child = start(program)
+    pid = int(child.receive(PATIENCE_S))
+    child.end()
+    until(lambda: not psutil.pid_exists(pid), message="a process outlives the child")

@@ -16,7 +16,7 @@ def stream() -> bytes:
 
 @pytest.mark.parametrize("size", [1, 7, 8, 9, 1_000, 10_000])
 def test_frames_in_pieces_are_whole(size: int) -> None:
-    buffer, data = FrameBuffer(), stream()
+    buffer, data = FrameBuffer(2_000), stream()
     pieces = [data[at : at + size] for at in range(0, len(data), size)]
     assert [body for piece in pieces for body in buffer.feed(piece)] == BODIES
 

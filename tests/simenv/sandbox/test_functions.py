@@ -4,13 +4,16 @@ import io
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from failing import fails
 from qiskit import QuantumCircuit, qpy
+from waiting import until
 
 from simenv.client.circuits import untrusted_qpy
 from simenv.client.qpm import circuit_run
@@ -60,7 +63,8 @@ def test_file_that_needs_gigabytes_is_refused_and_next_one_is_read(reader: Sandb
 def test_killed_reader_is_a_limit(reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     reader.convert(sound())
     os.kill(pid_of(reader), signal.SIGKILL)
-    fails(LimitExceededError, r"1024 MiB or 10 s", reader.convert, sound())
+    text = "1024 MiB of memory, ended with signal 9: it said nothing"
+    fails(LimitExceededError, text, reader.convert, sound())
     reader.convert(sound())
     os.kill(pid_of(reader), signal.SIGSTOP)
     monkeypatch.setattr(functions, "SECONDS", 0.1)
@@ -149,3 +153,82 @@ def test_qpm_checks_qpy_in_confined_process_first(monkeypatch: pytest.MonkeyPatc
     old = data[:6] + b"\x05" + data[7:]  # a version that may hold code
     fails(ProgramError, "version 5", circuit_run.prepare, Request(old, 10, None, None, False, 0))
     assert seen == [data]
+
+
+FUNCTIONS = """
+import os, re, sys
+
+def large(data):
+    return bytearray(2**31)
+
+def long(data):
+    return bytes(64 * 2**20 + 1)
+
+def wrong(data):
+    return 1 / 0
+
+def forked(data):
+    print('a notice', file=sys.stderr)
+    print('no room for it', file=sys.stderr, flush=True)
+    if os.fork() == 0:
+        import signal
+        signal.pause()
+    os._exit(7)
+
+def holding(data):
+    re.match(r'(a+)+$', 'a' * 64 + 'b')
+"""
+TEXTS = {
+    "large": (LimitExceededError, "takes more than 1024 MiB of memory"),
+    "long": (LimitExceededError, "gives 67108865 bytes; the limit is 67108864"),
+    "wrong": (ProgramError, "the request cannot be handled: ZeroDivisionError"),
+    "forked": (LimitExceededError, "1024 MiB of memory, ended with exit code 7: no room for it"),
+    "holding": (LimitExceededError, r"takes more than 1 s"),
+}
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Name of a module of functions that exceed limits."""
+    (tmp_path / "greedy_library.py").write_text(FUNCTIONS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return "greedy_library"
+
+
+@pytest.mark.parametrize("function", TEXTS)
+def test_each_limit_has_its_own_text(library: str, function: str) -> None:
+    seconds = 1.0 if function == "holding" else 60.0
+    process = SandboxProcess(library, function, "request", ("handling", "handled"), seconds)
+    kind, text = TEXTS[function]
+    try:
+        error = fails(kind, text, process.convert, b"abc", "body")
+    finally:
+        process.close()
+    assert error.message.startswith("body: ")
+    assert "QPY" not in f"{error.message} {error.hint}"
+    assert "OpenQASM" not in error.hint
+
+
+def test_process_that_does_not_start_says_why() -> None:
+    process = SandboxProcess("no_such_module", "f", "circuit", ("compiling", "compiled"))
+    text = "no circuit can be compiled here: .* exit code 1: ModuleNotFoundError: No module named"
+    error = fails(ProgramError, text, process.convert, b"")
+    assert "no_such_module" in error.hint
+
+
+CALLER = """
+from simenv.sandbox import functions
+process = functions.SandboxProcess("greedy_library", "holding", seconds=0.5)
+print(process._started().pid, flush=True)
+process.convert(b"")
+"""
+
+
+def test_call_that_holds_the_interpreters_lock_ends_without_its_parent(library: str) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", CALLER], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    with parent:
+        child = psutil.Process(int(parent.stdout.readline()))
+        until(lambda: child.num_threads() > 1 and child.status() == psutil.STATUS_RUNNING)
+        parent.kill()
+    until(lambda: not child.is_running(), message="the call outlives its limit")

@@ -1,4 +1,4 @@
-"""Limits of a process hold, in it and in what it starts."""
+"""Limits of a process hold, in it and in what it starts, also below lower ones of the site."""
 
 import subprocess
 import sys
@@ -33,3 +33,16 @@ def test_no_core_is_left() -> None:
     program = "limit_process(); import resource; print(resource.getrlimit(resource.RLIMIT_CORE))"
     done = subprocess.run([sys.executable, "-c", HEAD + program], capture_output=True, text=True)
     assert done.stdout.strip() == "(1, 1)"
+
+
+@pytest.mark.parametrize("kind", ["AS", "DATA", "FSIZE", "CORE"])
+def test_lower_hard_limit_of_the_site_holds(kind: str) -> None:
+    lower = 0 if kind == "CORE" else 2**30
+    program = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_{kind}, ({lower}, {lower}))
+limit_process(address_bytes=2**31, data_bytes=2**31, file_bytes=2**31)
+print(resource.getrlimit(resource.RLIMIT_{kind}))
+"""
+    done = subprocess.run([sys.executable, "-c", HEAD + program], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == (f"({lower}, {lower})", "")

@@ -62,3 +62,14 @@ def test_program_that_is_missing_is_an_error(tmp_path: Path) -> None:
         run_program(
             [str(tmp_path / "none")], (out, out), 1, environ={}, cwd="/", check=time.monotonic
         )
+
+
+def test_limits_that_cannot_be_set_are_an_error() -> None:
+    def refuse() -> None:
+        raise ValueError("not allowed to raise maximum limit")
+
+    with tempfile.TemporaryFile() as out, pytest.raises(OSError, match="with its limits"):
+        run_program(
+            [sys.executable], (out, out), 1,
+            environ={}, cwd="/", check=time.monotonic, before_exec=refuse,
+        )  # fmt: skip
