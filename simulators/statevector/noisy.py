@@ -75,7 +75,10 @@ class PatternRun(outputs.FinalState):
         else:
             self._walks.bind(self._params, key, self._sets[0])
         self._walks.control.expect(shots, engine.TRAJECTORIES)
-        yield from pattern_sampling.shot_blocks(self._errors, shots)
+        more = 0.0 if self._flags is None else self._flags.mean_inserts
+        for block in pattern_sampling.shot_blocks(self._errors, shots, more):
+            self._walks.control.check()
+            yield block
 
     def _sets_of(self, first: int, last: int) -> NDArray[np.int64] | None:
         return None if self._sets is None else self._sets[1][first:last]
@@ -83,7 +86,9 @@ class PatternRun(outputs.FinalState):
     def _drawn(self, first: int, last: int, key: outputs.SeedKey) -> ErrorPatterns:
         places = self._sampler.places
         result = pattern_sampling.draw_patterns(self._errors, first, last, key, places)
-        return result if self._flags is None else self._flags.extended(result, first, key, places)
+        if self._flags is None:
+            return result
+        return self._flags.extended(result, first, key, places, self._walks.control)
 
     def _sorted(self, patterns: ErrorPatterns, first: int, last: int) -> SortedPatterns:
         rows = pattern_sampling.sort_places(patterns, self._sampler.places.size)

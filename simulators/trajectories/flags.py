@@ -9,14 +9,15 @@ shots whose flag is set when they come to them; the last operator of their sets 
 
 Shots that do not leak have the operator diag(1, r), r^2 = 1 - leak, which is a part of the circuit.
 So a candidate leaks with the weight |1> / r^2 beside that of |0>, and a leaked qubit has the
-inverse of the operator at later locations.
+inverse of the operator at later locations. From its leak until it is first mixed, before a gate on
+several qubits, it is a factor of the state, whose norm has no effect, and needs no inverse.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import numpy as np
@@ -26,6 +27,7 @@ from noise_models.channel import paulis
 from noise_models.normal_form import NormalForm
 from simulators.circuit.passes.leakage import LEAK, MIX, READ, RETURN, FlagChannel
 from simulators.compiler.kernel import kernel
+from simulators.engine import RunControl
 from simulators.trajectories.noise_table import (
     AFTER_OP,
     COLUMNS,
@@ -41,7 +43,6 @@ from simulators.trajectories.noise_table import (
     NoiseTable,
     Operators,
 )
-from simulators.trajectories.pattern_sampling import group_by_shot
 from simulators.trajectories.prefix_tree import number_of
 
 FIRST_DRAW = 2**58  # number of the draw of a step at location 0
@@ -62,6 +63,7 @@ class FlagSteps(msgspec.Struct, frozen=True, eq=False):
     # [steps, 2]: to come back to |1>, to be mixed, to be read as |1>; and to come back to |0>
     probabilities: NDArray[np.float64]
     ends: NDArray[np.int64]  # [steps]: the end of the steps of its qubit
+    mean_inserts: float  # of a shot: an upper bound
 
     def extended(
         self,
@@ -69,9 +71,10 @@ class FlagSteps(msgspec.Struct, frozen=True, eq=False):
         first: int,
         key: tuple[int, int],
         places: NDArray[np.int64],
+        control: RunControl,
     ) -> ErrorPatterns:
         """Patterns of shots from `first` on with the inserts of shots that may be leaked. `places`:
-        of each insert; `key`: seed and binding."""
+        of each insert; `key`: seed and binding. Raises Stopped."""
         steps = self.steps.copy()
         for column in (_CANDIDATE, _LEAKED, _ONE, _ZERO):
             there = steps[:, column] >= 0
@@ -87,18 +90,20 @@ class FlagSteps(msgspec.Struct, frozen=True, eq=False):
             shots, entries = np.empty(room, np.int64), np.empty(room, np.int64)
             found = _draw(
                 patterns.ends, patterns.entries, step_of, steps, others, self.probabilities,
-                self.ends, np.zeros((steps.shape[0] + 1, 2), np.int64), first, *key, shots, entries,
+                self.ends, np.zeros((steps.shape[0] + 1, 2), np.int64), first, *key,
+                control.flag, shots, entries,
             )  # fmt: skip
+            control.check()
             if found <= room:
                 break
             room = found
+        sizes = np.diff(patterns.ends) + np.bincount(shots[:found], minlength=patterns.count)
         rows = np.repeat(np.arange(patterns.count), np.diff(patterns.ends))
-        shots = np.concatenate((rows, shots[:found]))
-        entries = np.concatenate((patterns.entries, entries[:found]))
-        ends, result = np.empty_like(patterns.ends), np.empty_like(entries)
-        same = np.arange(places.size)
-        group_by_shot(shots, entries, shots.size, 0, same, ends, result)
-        return ErrorPatterns(result, ends)
+        keys = np.concatenate((rows, shots[:found])) * places.size
+        keys += np.concatenate((patterns.entries, entries[:found]))
+        keys.sort()  # rows may be long
+        keys %= places.size
+        return ErrorPatterns(keys, np.append(0, sizes.cumsum()))
 
 
 def _others(places: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -109,17 +114,21 @@ def _others(places: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.i
 
 
 @kernel(
-    "I64 I64 I64 INTS2 INTS2 REALS2 I64 INTS2 INT WORD WORD I64 I64 -> INT", group="trajectories"
+    "I64 I64 I64 INTS2 INTS2 REALS2 I64 INTS2 INT WORD WORD I64 I64 I64 -> INT",
+    group="trajectories",
 )
 def _draw(  # type: ignore[no-untyped-def]
     ends, entries, step_of, steps, others, probabilities, step_ends, done, first, seed, binding,
-    shots, places,
+    stop, shots, places,
 ):  # fmt: skip
     """Draw the inserts of shots that may be leaked, and return their number; those beyond the room
     of the arrays are counted and not written. done [steps, 2]: scratch, zeros; for the end of a
-    qubit's steps: a row, and the step up to which its inserts are drawn."""
+    qubit's steps: a row, and the step up to which its inserts are drawn. stop[0]: whether to return
+    before all are drawn."""
     result = np.int64(0)
     for row in range(ends.size - 1):
+        if stop[0]:
+            break
         for k in range(ends[row], ends[row + 1]):
             begin = step_of[entries[k]]
             if begin < 0:
@@ -129,14 +138,16 @@ def _draw(  # type: ignore[no-untyped-def]
                 continue
             step = begin + 1
             ahead = k + 1
-            is_open = 1
+            is_open, mixed = 1, 0
             while step < end and is_open:
                 kind = steps[step, _KIND]
-                draw = np.uint64(FIRST_DRAW) + np.uint64(steps[step, _NUMBER])
-                u = number_of(seed, binding, draw, np.int64(first + row))
+                u = 1.0
+                if probabilities[step, 0] + probabilities[step, 1] > 0.0:
+                    draw = np.uint64(FIRST_DRAW) + np.uint64(steps[step, _NUMBER])
+                    u = number_of(seed, binding, draw, np.int64(first + row))
                 place = back = np.int64(-1)
                 if kind == LEAK:
-                    place = steps[step, _LEAKED]
+                    place = steps[step, _LEAKED] if mixed else np.int64(-1)
                     if u < probabilities[step, 0]:
                         back = steps[step, _ONE]
                     elif u < probabilities[step, 0] + probabilities[step, 1]:
@@ -148,6 +159,7 @@ def _draw(  # type: ignore[no-untyped-def]
                     if ahead < ends[row + 1] and entries[ahead] == candidate:
                         is_open = 1
                 elif kind == MIX:
+                    mixed = 1
                     if u < probabilities[step, 0]:
                         which = np.int64(3.0 * u / probabilities[step, 0])
                         place = steps[step, _LEAKED] if which == 0 else others[step, which - 1]
@@ -161,6 +173,26 @@ def _draw(  # type: ignore[no-untyped-def]
                         result += 1
                 step += 1
             done[end, 0], done[end, 1] = row + 1, step
+    return result
+
+
+def _mean_inserts(qubits: Iterable[list[FlagChannel]]) -> float:
+    """Mean number of inserts of a shot for leaked qubits, or more: times in which a qubit may be
+    leaked are counted as if they did not overlap."""
+    result = 0.0
+    for steps in qubits:
+        mixed = alone = 0.0  # inserts from a step on, of a qubit that is mixed or is not
+        for channel in reversed(steps):
+            if channel.kind == MIX:
+                mixed += _MIXED
+                alone = mixed
+            elif channel.kind == READ:
+                mixed, alone = mixed + 1.0, alone + 1.0
+            else:
+                result += channel.leak * alone
+                back = channel.seep + channel.decay
+                mixed = float(channel.leak > 0.0) + back + (1.0 - back) * mixed
+                alone = back + (1.0 - back) * alone
     return result
 
 
@@ -298,7 +330,11 @@ def with_flags(
         lines[there, column] = moved[lines[there, column]]
     values = np.array([value for each in of_qubit.values() for _, value in each])
     sizes = np.array([len(each) for each in of_qubit.values()])
-    return table, FlagSteps(lines, values, np.repeat(sizes.cumsum(), sizes)), moved
+    channels: dict[int, list[FlagChannel]] = {}
+    for qubit, channel in filter(None, steps):
+        channels.setdefault(qubit, []).append(channel)
+    ends = np.repeat(sizes.cumsum(), sizes)
+    return table, FlagSteps(lines, values, ends, _mean_inserts(channels.values())), moved
 
 
 def _unit(row: int, column: int) -> Matrix:

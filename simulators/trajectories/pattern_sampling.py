@@ -254,9 +254,12 @@ class Moments:
         return tuple(zip(self.mean.tolist(), errors.tolist(), strict=True))
 
 
-def shot_blocks(errors: ErrorTable, shots: int) -> Iterator[tuple[int, int]]:
-    """First shot and end of each block of shots that are run together."""
-    mean = max(1.0, float(errors.probabilities.sum()))
+def shot_blocks(
+    errors: ErrorTable, shots: int, more_inserts: float = 0.0
+) -> Iterator[tuple[int, int]]:
+    """First shot and end of each block of shots that are run together. `more_inserts`: mean number
+    of those of a shot that are not errors."""
+    mean = max(1.0, float(errors.probabilities.sum()) + more_inserts)
     size = max(1, min(SHOTS_AT_ONCE, int(_MOST_ERRORS / mean)))
     for first in range(0, shots, size):
         yield first, min(first + size, shots)

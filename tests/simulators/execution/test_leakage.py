@@ -3,6 +3,7 @@ numpy."""
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -29,10 +30,15 @@ from noise_models.build import build
 from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
 from simulators.circuit import ir
 from simulators.circuit.ir import Circuit, Operands
-from simulators.circuit.noise import Q0
+from simulators.circuit.noise import Q0, NoiseProgram
 from simulators.circuit.passes.components import extract_part, noise_of_part
-from simulators.engine import PauliSum
-from simulators.errors import Unsupported
+from simulators.circuit.passes.leakage import flagged
+from simulators.engine import PauliSum, Request, RunControl, RunOptions
+from simulators.errors import Stopped, Unsupported
+from simulators.statevector.noisy import NoisyPlan
+from simulators.trajectories import locations, pattern_sampling
+from simulators.trajectories.flags import FlagSteps
+from simulators.trajectories.noise_table import ErrorPatterns
 from simulators.transfer import program as transfer
 from simulators.transfer.program import ConstantTable
 
@@ -317,6 +323,73 @@ def test_a_leaked_qubit_comes_back_in_trajectories(engine: str, shots: int, time
     snapshot = chip([GateCalibration("x", (), 0.6, leakage=0.25)], [qubit])
     noise = attached(circuit, snapshot, {"gate.depolarizing": 0})
     assert_counts(engine, circuit, noise, distribution(circuit, noise), shots=shots)
+
+
+def located_part(circuit: Circuit, noise: NoiseProgram) -> tuple[locations.NoisyCircuit, FlagSteps]:
+    """Errors and flags of a circuit of one part, in the form of runs by patterns."""
+    found = flagged(circuit, noise)
+    plan = NoisyPlan(found.circuit, found.noise, RunOptions(), small=True)
+    part = plan.part(found.circuit, Request(1, 1, ("counts",)))
+    assert part.located is not None
+    assert part.located.flags is not None
+    return part.located, part.located.flags
+
+
+def drawn_inserts(
+    circuit: Circuit, noise: NoiseProgram, shots: int, control: RunControl
+) -> tuple[ErrorPatterns, ErrorPatterns, FlagSteps]:
+    """Errors of shots, the same with the inserts of leaked qubits, and the flags."""
+    located, flags = located_part(circuit, noise)
+    places = np.arange(len(located.table.table))
+    errors = pattern_sampling.draw_patterns(located.errors, 0, shots, (7, 0), places)
+    return errors, flags.extended(errors, 0, (7, 0), places, control), flags
+
+
+def test_leaked_qubits_without_a_gate_on_several_need_few_inserts() -> None:
+    circuit = Arrays(1, 1)
+    for _ in range(400):
+        circuit.add("x", [0])
+    built = circuit.measure([0]).circuit()
+    gates = [GateCalibration("x", (), 2e-3, leakage=2e-3)]
+    noise = attached(built, chip(gates, [QubitCalibration(leaked_readout=0.7)]))
+    errors, found, flags = drawn_inserts(built, noise, 1_000, RunControl())
+    assert found.entries.size - errors.entries.size <= 1_000  # each is read once
+    assert flags.mean_inserts < 2.0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_mean_number_of_inserts_is_bounded(seed: int) -> None:
+    circuit, snapshot, _ = random_case(200 + seed, gates=40, waits_us=WAITS_US)
+    noise = attached(circuit, snapshot)
+    errors, found, flags = drawn_inserts(circuit, noise, 10_000, RunControl())
+    added = np.diff(found.ends) - np.diff(errors.ends)
+    assert 0.0 < added.mean() < flags.mean_inserts + 5.0 * added.std() / 100.0
+    for begin, end in zip(found.ends[:50].tolist(), found.ends[1:51].tolist(), strict=True):
+        assert (np.diff(found.entries[begin:end]) > 0).all()
+
+
+def test_blocks_of_shots_have_room_for_inserts(monkeypatch: pytest.MonkeyPatch) -> None:
+    circuit, snapshot, _ = random_case(201, gates=40)
+    noise = attached(circuit, snapshot)
+    sizes, extended = [], FlagSteps.extended
+
+    def recorded(self: FlagSteps, *values: Any) -> ErrorPatterns:
+        result = extended(self, *values)
+        sizes.append(result.entries.size)
+        return result
+
+    monkeypatch.setattr(FlagSteps, "extended", recorded)
+    monkeypatch.setattr(pattern_sampling, "_MOST_ERRORS", 2_000)
+    Runner("statevector")(circuit, shots=2_000, seed=3, noise=noise)
+    assert max(sizes) < 2_500
+
+
+def test_a_stop_ends_the_draw_of_inserts() -> None:
+    circuit, snapshot, _ = random_case(201)
+    control = RunControl()
+    control.stop()
+    with pytest.raises(Stopped):
+        drawn_inserts(circuit, attached(circuit, snapshot), 1_000, control)
 
 
 def test_its_factor_takes_leakage_out() -> None:
