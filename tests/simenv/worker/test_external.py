@@ -71,6 +71,20 @@ def test_endless_output_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     fails(BadAnswer, "more than 10000 bytes", _run, tmp_path, "exec yes >&2")
 
 
+def test_output_that_grows_after_the_end_of_the_program_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that it has left in another group writes until the folder is gone."""
+    monkeypatch.setattr("simenv.worker.external.MAX_BYTES", 10_000)
+    program, output = ExternalProgram("run", tmp_path / "scratch"), tmp_path / "stdout"
+    output.write_bytes(b"1" * 10_000)
+    with output.open("rb") as out:
+        assert len(program._text(out)) == 10_000
+    output.write_bytes(b"1" * 10_001)
+    with output.open("rb") as out:
+        fails(BadAnswer, "more than 10000 bytes", program._text, out)
+
+
 def test_a_stop_ends_the_process_and_all_that_it_started(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     program = ExternalProgram(

@@ -1,0 +1,99 @@
+"""A job that holds the interpreter's lock of its process is ended in time, also while a message to
+the process waits, and is charged alone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from simenv.gateway.ibm import processes
+from simenv.gateway.ibm.job_messages import PART_BYTES, REPORT_BYTES, Work
+from simenv.sandbox.async_child import AsyncChild
+
+PATIENCE_S = 30.0
+HOLDING = """
+import re, threading
+from simenv.gateway.ibm.job_messages import JobBegun, encode
+from simenv.sandbox.parent import ParentChannel
+channel = ParentChannel()
+def hold():
+    channel.send(encode(JobBegun("first", threading.get_native_id())))
+    re.match(r'(a+)+$', 'a' * 64 + 'b')
+threading.Thread(target=hold, daemon=True).start()
+while channel.receive() is not None: pass
+"""
+
+
+class Owner:
+    """Of the processes: the jobs and their ends."""
+
+    store = SimpleNamespace(pending="pending", read="read")
+
+    def __init__(self) -> None:
+        self.jobs = [SimpleNamespace(id="first", reservation=0)]
+        self.charged: dict[str, tuple[bool, bool]] = {}
+        self.ended = asyncio.Event()
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    def spawn(self, work: Any) -> asyncio.Task[Any]:
+        self._tasks.append(asyncio.create_task(work))
+        return self._tasks[-1]
+
+    async def fail_orphans(self, _: object) -> None:
+        return
+
+    def is_wanted(self, _: object) -> bool:
+        return False
+
+    def release(self, _: object) -> None:
+        self.ended.set()
+
+    async def work_of(self, job: Any, _: object) -> Work:
+        return Work(job.id, "sampler", "main", b"")
+
+    async def stored(self, function: str, *arguments: Any) -> Any:
+        if function == "pending":
+            return list(self.jobs)
+        job, _, part, _ = arguments
+        return bytes(PART_BYTES) if (job, part) == ("second", 0) else b""
+
+    async def charge(self, job: str, reading: bool, too_long: bool, _: object) -> None:
+        self.charged[job] = reading, too_long
+
+
+async def serve() -> dict[str, Any]:
+    """Run two jobs, the second with parameters that the held process does not read."""
+    owner: Any = Owner()
+    user = processes.UserJobs(owner, SimpleNamespace(user="ana", reservation=0))  # type: ignore[arg-type]
+    argv = [sys.executable, "-c", HOLDING]
+    user.process = await AsyncChild.start(
+        argv, os.environ, subprocess.DEVNULL, most_bytes=REPORT_BYTES
+    )
+    owner.spawn(user._read(user.process))
+    serving = owner.spawn(user.serve())
+    while not user._threads:
+        await asyncio.sleep(0.01)
+    owner.jobs.append(SimpleNamespace(id="second", reservation=0))
+    user.changed.set()
+    await asyncio.wait_for(owner.ended.wait(), PATIENCE_S)
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+    return dict(owner.charged)
+
+
+def test_job_is_ended_while_a_message_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "JOB_CPU_S", 0.5)
+    charged = asyncio.run(serve())
+    assert charged == {"first": (True, True), "second": (False, False)}
+
+
+def test_process_that_does_not_read_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "SEND_S", 0.2)
+    charged = asyncio.run(serve())
+    assert charged == {"first": (True, False), "second": (False, False)}
