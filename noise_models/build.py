@@ -356,10 +356,14 @@ class DeviceModel(DocumentModel):
         up, kept = _populations(self.idle(qubit, duration_ns))
         excited = up / (1.0 - kept) if kept < 1.0 else 0.0
         relaxed = -math.log(max(kept, 1e-300))  # g t of the rates g to |0>, and h t to |1>
-        if (own_us := self._qubits[qubit].leaked_t1_us) is None:
-            decayed = 2.0 * relaxed
-        else:
+        calibrated = self._qubits[qubit]
+        if calibrated.leaked_t1_us is not None:
+            own_us = calibrated.leaked_t1_us
             decayed = 1e-3 * duration_ns / own_us * self.options.factor("qubit.idle")
+        elif self.snapshot.leaked_t1_us(calibrated) is None:
+            return 0.0, 0.0
+        else:
+            decayed = 2.0 * relaxed  # with the relaxation of a jump
         apart = decayed - relaxed
         # h (e^(-g t) - e^(-h t)) / (h - g): neither in the third level nor relaxed
         between = -math.expm1(-apart) / apart if apart else 1.0

@@ -83,8 +83,8 @@ class QubitCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_u
     # Probability that the qubit, in its third level, is read as |1> is (with p10), else as |0> is
     # (with p01). None: 1.
     leaked_readout: float | None = None
-    # T1 of the third level: time constant of its decay to |1> while the qubit waits. None: half of
-    # T1, as of a harmonic oscillator (Peterer et al., arXiv 1409.6031).
+    # T1 of the third level: time constant of its decay to |1> while the qubit waits. None: see
+    # `CalibrationSnapshot.leaked_t1_us`.
     leaked_t1_us: float | None = None
     # Part of a readout inside a circuit after which the outcome is decided: relaxation before it
     # changes the outcome too. None: 0.
@@ -485,6 +485,14 @@ class CalibrationSnapshot(
     def acting_zz_khz(self) -> dict[tuple[int, int], float]:
         """ZZ rates times their factor by pair, the smaller number first; those of 0 left out."""
         return acting_zz_khz(self.zz, self.zz_factor)
+
+    def leaked_t1_us(self, qubit: QubitCalibration) -> float | None:
+        """Return the T1 of a qubit's third level; None: it does not decay. Where it was not
+        measured, it is half of T1, as of a harmonic oscillator (Peterer et al., arXiv 1409.6031);
+        the levels of ions and atoms are none."""
+        if qubit.leaked_t1_us is not None or qubit.t1_us is None:
+            return qubit.leaked_t1_us
+        return None if self.technology in ("trapped-ion", "neutral-atom") else 0.5 * qubit.t1_us
 
     def reset_ns(self, qubits: Iterable[int]) -> float:
         """Return the time before a shot for the reset of these qubits. It is `rep_delay_ns`, else

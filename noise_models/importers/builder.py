@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+import itertools
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from noise_models import calibration
@@ -21,6 +23,7 @@ INSTRUCTIONS = {
 }
 
 
+_ENTRY = re.compile(r"(\w+)\[(\d+)\]\.(\w+)")  # of a list of the snapshot
 MAX_ANGLE = 1e6  # of a parameter without bounds beside one that has them
 
 
@@ -47,6 +50,8 @@ class SnapshotBuilder:
         self._zz: dict[tuple[int, int], float] = {}
         self._dates: dict[str, str] = {}
         self._gate_dates: dict[tuple[str, tuple[int, ...]], dict[str, str]] = {}
+        # Places in the source by list of the snapshot, entry and field.
+        self._places: dict[tuple[str, object, str], str] = {}
 
     def set_qubit(self, qubit: int, name: str, value: float, field: str) -> None:
         """Set a value of one qubit. Raises SnapshotError if it was set before."""
@@ -55,6 +60,7 @@ class SnapshotBuilder:
             self.recorder.ignored(field, "a time of 0: not measured")
             return
         _set_once(self._qubits[qubit], name, value, field, lambda: f"{name} of qubit {qubit}")
+        self._places["qubits", qubit, name] = field
         self.recorder.used(field, f"qubits[*].{name}")
 
     def has_qubit(self, qubit: int, name: str) -> bool:
@@ -89,6 +95,7 @@ class SnapshotBuilder:
             limits.append((ends[0], ends[1]))
             self.recorder.used(place, "angle_bounds[*]")
         self._bounds[gate] = calibration.AngleBounds(gate, tuple(limits))
+        self._places["angle_bounds", gate, "bounds_rad"] = field
 
     def list_measurement(self, qubits: tuple[int, ...], field: str, name: str = "measure") -> None:
         """List a measurement on these qubits, () for all, whether it has values or not. `name`:
@@ -127,6 +134,7 @@ class SnapshotBuilder:
             return f"{key} of {short_repr(name)} on {list(qubits)}"
 
         _set_once(self._gates[name, qubits], key, value, field, what)
+        self._places["gates", (name, qubits), key] = field
         self.recorder.used(field, f"gates[*].{key}")
 
     def set_operation(
@@ -141,6 +149,7 @@ class SnapshotBuilder:
                 values = self._named[name, qubit]
                 if qubits or key not in values:
                     _set_once(values, key, value, field, lambda: f"{key} of {name} on {qubits}")
+                    self._places["measurements", (name, qubit), key] = field
                     self.recorder.used(field, f"measurements[*].{key}")
             return
         if target is None:
@@ -168,6 +177,7 @@ class SnapshotBuilder:
         self.check_qubits(pair, field)
         ordered = (min(pair), max(pair))
         _set_once(self._zz, ordered, rate_khz, field, lambda: f"ZZ of {list(pair)}")
+        self._places["zz", ordered, "rate_khz"] = field
         self.recorder.used(field, "zz[*].rate_khz")
 
     def couple(self, pair: tuple[int, int], field: str) -> None:
@@ -297,11 +307,33 @@ class SnapshotBuilder:
             ),
             **self.values,
         )
-        check(result)
+        try:
+            check(result)
+        except SnapshotError as error:
+            place = ascii(self._place(error.field))[1:-1]
+            if place in ("", error.field):
+                raise
+            text = f"{error.message.removeprefix(f'{error.field}: ')}, as {error.field} in the"
+            raise SnapshotError(place, f"{text} snapshot", hint=error.hint) from None
         missing.report(result, self._unusable, self.recorder)
         for field, note in clamps(result):
             self.recorder.clamped(field, note)
         return result, self.recorder.report(self.source_format)
+
+    def _place(self, field: str) -> str:
+        """Return the place in the source of a field of the snapshot; "": it is in none."""
+        at = _ENTRY.fullmatch(field)
+        if at is None:
+            return self.recorder.place(field)
+        entries: dict[str, Iterable[object]] = {
+            "qubits": range(self.num_qubits),
+            "angle_bounds": self._bounds,
+            "gates": self._gates,
+            "measurements": self._named,
+            "zz": self._zz,
+        }
+        entry = next(itertools.islice(entries.get(at[1], ()), int(at[2]), None), None)
+        return self._places.get((at[1], entry, at[3]), "")
 
     def _complete_natives(self) -> None:
         """Make all measured gates native if the source has no list of native gates."""

@@ -49,6 +49,10 @@ class Recorder:
         field."""
         _count(self._used, field, note)
 
+    def place(self, note: str) -> str:
+        """Return the field whose value the snapshot's field `note` stores; "": there is none."""
+        return next((field for field, other in self._used if other == note), "")
+
     def ignored(self, field: str, note: str) -> None:
         """Count a field that is not stored; `note` gives the reason."""
         _count(self._ignored, field, note)

@@ -18,7 +18,7 @@ from noise_models.calibration import (
 from noise_models.importers import convert
 from noise_models.importers.builder import ImportedSnapshot, SnapshotBuilder
 from noise_models.importers.source import Source
-from noise_models.strict_json import SnapshotError, short_repr
+from noise_models.strict_json import STAR_US, US, SnapshotError, short_repr
 
 NAME = "trapped-ion"
 
@@ -55,6 +55,9 @@ _IGNORED = {
         ("przz_a", "przz_b", "przz_c", "przz_d", "przz_power"), "p2 holds for every angle"
     ),
 }
+_RATES = ("linear_dephasing_rate", _QUADRATIC)
+_EMISSIONS = ("p1_emission_ratio", "p2_emission_ratio")
+_NONE = "none of this noise"
 # Names of HeliosErrorParams, and those of UserErrorParams.
 _ALIASES = {
     "p_prep": "p_init", "prep_scale": "init_scale", "p_meas_crosstalk": "p_crosstalk_meas",
@@ -70,8 +73,8 @@ _SCALES = {
     **dict.fromkeys(("p_meas", "p_meas_0", "p_meas_1"), ("scale", "meas_scale")),
     "p_init": ("scale", "init_scale"),
     "p_crosstalk_meas": ("scale", "crosstalk_scale"),
-    **dict.fromkeys(("linear_dephasing_rate", _QUADRATIC), ("scale", "memory_scale")),
-    **dict.fromkeys(("p1_emission_ratio", "p2_emission_ratio"), ("emission_scale",)),
+    **dict.fromkeys((*_RATES, *_MEMORY), ("scale", "memory_scale")),
+    **dict.fromkeys(_EMISSIONS, ("emission_scale",)),
 }
 # Half of the emissions of Quantinuum's ions leak, where no distribution says it (UserErrorParams,
 # leakage_scale).
@@ -142,11 +145,16 @@ def read(source: Source, name: str) -> ImportedSnapshot:
     builder.set_gate("rz", (), "error", 0.0, "(rz is a frame change)")
     builder.set_gate("rz", (), "duration_ns", 0.0, "(rz is a frame change)")
     _scale(builder, inputs)
-    leaks = 0.0 if _switch(builder, inputs, "leak2depolar", default=False) else _LEAKS
+    emits = not inputs.keys().isdisjoint(_EMISSIONS)
+    leaks = 0.0 if _switch(builder, inputs, "leak2depolar", default=False, acts=emits) else _LEAKS
     if "leakage_scale" in inputs:
         at, value = inputs.pop("leakage_scale")
-        leaks *= _factor(value, at)
-        builder.recorder.used(at, "gates[*].leakage")
+        factor = _factor(value, at)
+        if leaks and emits:
+            builder.recorder.used(at, "gates[*].leakage")
+        else:
+            builder.recorder.ignored(at, "nothing that it scales")
+        leaks *= factor
     for names in (("p1", "r", 1), ("p2", "rzz", 2)):
         if names[0] in inputs:
             _gate(builder, inputs, names, leaks, sheet=sheet)
@@ -176,7 +184,7 @@ def read(source: Source, name: str) -> ImportedSnapshot:
         elif key in _WITHOUT_COMPONENT:
             none, note = _WITHOUT_COMPONENT[key]
             if value == none:
-                builder.recorder.ignored(place, "none of this noise")
+                builder.recorder.ignored(place, _NONE)
             else:
                 builder.recorder.unknown(place, is_noise=True, note=note)
         else:
@@ -185,13 +193,17 @@ def read(source: Source, name: str) -> ImportedSnapshot:
 
 
 def _scale(builder: SnapshotBuilder, inputs: dict[str, tuple[str, Any]]) -> None:
-    """Multiply the parameters by their factors."""
+    """Multiply the parameters by their factors; a factor of none of them is ignored."""
     names = sorted({each for scales in _SCALES.values() for each in scales} & inputs.keys())
     factors = {}
+    scales = {each for key in _SCALES.keys() & inputs.keys() for each in _SCALES[key]}
     for each in names:
         at, value = inputs.pop(each)
         factors[each] = _factor(value, at)
-        builder.recorder.used(at, "factor of the values that it scales")
+        if each in scales:
+            builder.recorder.used(at, "factor of the values that it scales")
+        else:
+            builder.recorder.ignored(at, "nothing that it scales")
     for key in _SCALES.keys() & inputs.keys():
         factor = math.prod(factors.get(each, 1.0) for each in _SCALES[key])
         at, value = inputs[key]
@@ -210,15 +222,23 @@ def _factor(value: Any, at: str) -> float:
 
 
 def _switch(
-    builder: SnapshotBuilder, inputs: dict[str, tuple[str, Any]], key: str, *, default: bool
+    builder: SnapshotBuilder,
+    inputs: dict[str, tuple[str, Any]],
+    key: str,
+    *,
+    default: bool,
+    acts: bool,
 ) -> bool:
-    """Take a parameter that is true or false."""
+    """Take a parameter that is true or false; `acts`: there is noise that it switches."""
     if key not in inputs:
         return default
     at, value = inputs.pop(key)
     if not isinstance(value, bool):
         raise SnapshotError(at, f"{short_repr(value)} is not true or false")
-    builder.recorder.used(at, "which noise acts")
+    if acts:
+        builder.recorder.used(at, "which noise acts")
+    else:
+        builder.recorder.ignored(at, "nothing that it switches")
     return value
 
 
@@ -247,7 +267,10 @@ def _gate(
     }
     if weights:
         leaks *= sum(weight for each, weight in weights.items() if "L" in each) / _LEAKS
+    if weights and emission:
         builder.recorder.used(model_at, "gates[*].leakage")
+    elif model_at:
+        builder.recorder.ignored(model_at, "no emissions" if weights else "no distribution")
     leakage = emission * min(leaks, 1.0)
     error = _infidelity(value, at, side, sheet=sheet)
     if leakage:
@@ -255,6 +278,7 @@ def _gate(
         if not _of_sheet(at, sheet=sheet):
             error = _infidelity(fault - leakage, at, side, sheet=sheet) + lost
         builder.set_gate(name, (), "leakage", leakage, ratio_at)
+        builder.recorder.defaulted("qubits[0].leaked_t1_us", "no decay of ions that have leaked")
     elif ratio_at:
         builder.recorder.ignored(ratio_at, f"emissions that do not leak are part of {key}")
     builder.set_gate(name, (), "error", error, at)
@@ -327,9 +351,12 @@ def _dephasing(
     rotation about Z by f t, in rad; a detuning that is constant during a shot and has the standard
     deviation f has the same mean probability of Z, f^2 t^2 / 4 to second order."""
     rates = {}
-    coherent = _switch(builder, entries, "coherent_dephasing", default=True)
-    idle = _switch(builder, entries, "idle_dephasing", default=True)
-    for key in ("linear_dephasing_rate", _QUADRATIC):
+    own = "memory_error" not in shared
+    acts = own and not entries.keys().isdisjoint(_RATES)
+    idle = _switch(builder, entries, "idle_dephasing", default=True, acts=acts)
+    acts = own and idle and _QUADRATIC in entries
+    coherent = _switch(builder, entries, "coherent_dephasing", default=True, acts=acts)
+    for key in _RATES:
         if key not in entries:
             continue
         at, value = entries.pop(key)
@@ -348,16 +375,20 @@ def _dephasing(
         elif rate:
             rates[key] = (at, rate)
         else:
-            builder.recorder.ignored(at, "none of this noise")
+            builder.recorder.ignored(at, _NONE)
     if "linear_dephasing_rate" in rates:
         at, rate = rates["linear_dephasing_rate"]
         if "t2_us" in shared:
             builder.recorder.ignored(at, "T2 is given")
+        elif (t2_us := 1e6 / (2.0 * rate)) > US[1]:
+            builder.recorder.ignored(at, _NONE)
         else:
-            shared["t2_us"] = (at, 1e6 / (2.0 * rate))
+            shared["t2_us"] = (at, t2_us)
     if _QUADRATIC in rates:
         at, rate = rates[_QUADRATIC]
         t1_us, t2_us = (shared[key][1] if key in shared else None for key in ("t1_us", "t2_us"))
         star_us = QubitCalibration(t1_us, t2_us).with_detuning(1e-6 * rate).t2_star_us
-        if star_us is not None:
+        if star_us is None or star_us > STAR_US[1]:
+            builder.recorder.ignored(at, _NONE)
+        else:
             shared["t2_star_us"] = (at, star_us)

@@ -31,7 +31,9 @@ def blended(
         return after if share else before
     result = msgspec.structs.replace(
         after,
-        qubits=tuple(_qubit(a, b, share) for a, b in zip(before.qubits, after.qubits, strict=True)),
+        qubits=tuple(
+            _qubit(a, b, share, after) for a, b in zip(before.qubits, after.qubits, strict=True)
+        ),
         gates=tuple(_gate(a, b, share) for a, b in zip(before.gates, after.gates, strict=True)),
         feed_forward_ns=between(before.feed_forward_ns, after.feed_forward_ns, share) or 0.0,
         correlated_readout=_together(before, after, share),
@@ -149,14 +151,18 @@ def _measurements(
 
 
 def _qubit(
-    before: calibration.QubitCalibration, after: calibration.QubitCalibration, share: float
+    before: calibration.QubitCalibration,
+    after: calibration.QubitCalibration,
+    share: float,
+    device: calibration.CalibrationSnapshot,
 ) -> calibration.QubitCalibration:
     if before == after:
         return after
-    changes = _values(_with_meanings(before), _with_meanings(after), share)
+    ends = _with_meanings(before, device), _with_meanings(after, device)
+    changes = _values(*ends, share)
     for name in after.__struct_fields__:
-        old, new = getattr(before, name), getattr(after, name)
-        if old is None and new is None:
+        old, new = (getattr(end, name) for end in ends)
+        if getattr(before, name) is None and getattr(after, name) is None:
             changes.pop(name, None)
         elif name in _TIMES and (old is None or new is None):
             changes[name] = new / share if old is None else old / (1.0 - share)
@@ -171,7 +177,9 @@ def _qubit(
     return msgspec.structs.replace(result, t1_jumps=_jumps(before, after, result.t1_us, share))
 
 
-def _with_meanings(qubit: calibration.QubitCalibration) -> calibration.QubitCalibration:
+def _with_meanings(
+    qubit: calibration.QubitCalibration, device: calibration.CalibrationSnapshot
+) -> calibration.QubitCalibration:
     """The qubit with the values by which those that are absent, and do not mean 0, act."""
     p01, p10 = qubit.confusion or (None, None)
     mean = qubit.readout_error
@@ -185,14 +193,8 @@ def _with_meanings(qubit: calibration.QubitCalibration) -> calibration.QubitCali
         readout_error=mean,
         preparation_error=qubit.excited if prepared is None else prepared,
         leaked_readout=1.0 if leaked is None else leaked,
-        leaked_t1_us=_leaked_t1_us(qubit),
+        leaked_t1_us=device.leaked_t1_us(qubit),
     )
-
-
-def _leaked_t1_us(qubit: calibration.QubitCalibration) -> float | None:
-    if qubit.leaked_t1_us is None and qubit.t1_us is not None:
-        return 0.5 * qubit.t1_us
-    return qubit.leaked_t1_us
 
 
 def _jumps(

@@ -366,6 +366,53 @@ def test_dephasing_of_ions_that_is_quadratic_in_the_time_is_a_detuning() -> None
     assert flipped(star_s) == pytest.approx(0.5 - 0.5 / math.e, abs=1e-4)
 
 
+def test_ions_that_have_leaked_do_not_decay() -> None:
+    value, report = ions(t1_s=1.0)
+    assert value.qubits[0].t1_us == 1e6
+    assert value.leaked_t1_us(value.qubits[0]) is None
+    assert "no decay" in notes(report.defaulted)["qubits[*].leaked_t1_us"]
+    assert "qubits[*].leaked_t1_us" not in notes(ions(leakage_scale=0)[1].defaulted)
+
+
+def test_factors_and_switches_of_ions_that_change_nothing_are_ignored() -> None:
+    silent = {"p1_emission_ratio": None, "p2_emission_ratio": None, "p1_seepage_prob": None}
+    still = {"linear_dephasing_rate": None, "quadratic_dephasing_rate": None}
+    scales = ("crosstalk_scale", "init_scale", "meas_scale", "memory_scale", "emission_scale")
+    switches = {"coherent_dephasing": False, "idle_dephasing": False, "leak2depolar": True}
+    model = {"p1_emission_model": {"L": 1.0}}
+    everything = dict.fromkeys((*scales, "leakage_scale"), 5.0) | switches | model
+    report = ions(**silent, **still, **everything)[1]
+    ignored = notes(report.ignored)
+    assert {ignored[each] for each in (*scales, "leakage_scale")} == {"nothing that it scales"}
+    assert {ignored[each] for each in switches} == {"nothing that it switches"}
+    assert ignored["p1_emission_model"] == "no emissions"
+    assert notes(report.used).keys().isdisjoint(everything)
+    value, report = ions(**still, memory_error=1e-4, memory_scale=3.0, scale=2.0)
+    assert value.qubits[0].memory_error == pytest.approx(6e-4)
+    assert {"memory_scale", "scale"} <= notes(report.used).keys()
+
+
+@pytest.mark.parametrize("rate", ["linear_dephasing_rate", "quadratic_dephasing_rate"])
+def test_rates_of_ions_that_no_time_has_are_none(rate: str) -> None:
+    others = dict.fromkeys(("linear_dephasing_rate", "quadratic_dephasing_rate"), None)
+    value, report = ions(**{**others, rate: 1e-10})
+    assert value.qubits == ()
+    assert notes(report.ignored)[rate] == "none of this noise"
+    assert ions(**{**others, rate: 1e-3})[0].qubits[0].t2_ramsey_us > 1e8
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("quadratic_dephasing_rate", 1e12), ("t1_s", 1e10), ("t2_s", -1.0), ("measure_s", 1e4),
+        ("duration_2q_s", -1.0), ("memory_error", 1.5), ("max_n_shots", -1), ("reset_s", 1e300),
+        ("date", "noon"),
+    ],
+)  # fmt: skip
+def test_ranges_of_ions_are_refused_by_the_name_in_the_file(key: str, value: object) -> None:
+    assert fails(SnapshotError, "", ions, **{key: value}).field == key
+
+
 def test_factors_and_switches_of_ions_act_on_what_they_name() -> None:
     plain, _ = ions(p1_emission_ratio=0, p2_emission_ratio=0, p_meas=[0.01, 0.02])
     value, _ = ions(
@@ -442,11 +489,11 @@ def test_a_snapshot_is_imported_in_its_own_form() -> None:
     [
         ("ibm-properties", ("qubits", 0, 0, "unit"), "fortnight", "qubits[0].T1.unit"),
         ("ibm-properties", ("qubits", 0, 0, "value"), "x", "qubits[0].T1"),
-        ("ibm-properties", ("qubits", 0, 0, "value"), -3.0, "qubits[0].t1_us"),
+        ("ibm-properties", ("qubits", 0, 0, "value"), -3.0, "qubits[0].T1"),
         ("ibm-properties", ("qubits", 0, 1, "name"), "T1", "qubits[0].T1"),
         ("ibm-properties", ("gates", 3, "qubits"), [7], "gates[3].qubits"),
         ("ibm-properties", ("gates", 4, "qubits"), [0], "gates[4].qubits"),
-        ("ibm-properties", ("last_update_date",), "noon", "calibrated"),
+        ("ibm-properties", ("last_update_date",), "noon", "last_update_date"),
         ("qiskit-target", ("operations", 1, "error"), 2, "operations[1].error"),
         ("cunqa", ("Qubits", "q[0]", "T1 (s)"), "x", "Qubits.q[0].T1 (s)"),
         ("qdmi", ("couplings", 0), [0, 0], "couplings[0]"),

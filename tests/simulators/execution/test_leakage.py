@@ -315,6 +315,25 @@ def test_a_leaked_qubit_comes_back_while_it_waits(own_us: float | None, idle: bo
     assert still[1] == pytest.approx(1.0, abs=1e-9)
 
 
+@pytest.mark.parametrize("technology", ["trapped-ion", "neutral-atom"])
+def test_a_leaked_ion_or_atom_stays_leaked_while_it_waits(technology: Any) -> None:
+    t1_us, time_us = 20.0, 10.0
+    qubit = QubitCalibration(t1_us=t1_us, t2_us=t1_us, leaked_readout=1.0)
+    snapshot = chip([GateCalibration("x", (), 0.6, leakage=0.25)], [qubit])
+    circuit = waiting_case(1e3 * time_us)
+
+    def ones(each: CalibrationSnapshot) -> float:
+        noise = attached(circuit, each, {"gate.depolarizing": 0})
+        return float(distribution(circuit, noise)[1])
+
+    ion = msgspec.structs.replace(snapshot, technology=technology)
+    relaxed = math.exp(-time_us / t1_us)
+    assert ones(ion) == pytest.approx(0.5 * relaxed + 0.5, abs=1e-9)
+    third = msgspec.structs.replace(qubit, leaked_t1_us=0.5 * t1_us)
+    given = ones(msgspec.structs.replace(ion, qubits=(third,)))
+    assert given == pytest.approx(ones(snapshot), abs=1e-9)
+
+
 @pytest.mark.parametrize(("engine", "shots"), TRAJECTORY_ENGINES)
 @pytest.mark.parametrize("time_us", [10.0, 40.0])
 def test_a_leaked_qubit_comes_back_in_trajectories(engine: str, shots: int, time_us: float) -> None:
