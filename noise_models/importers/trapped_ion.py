@@ -380,10 +380,10 @@ def _dephasing(
         at, rate = rates["linear_dephasing_rate"]
         if "t2_us" in shared:
             builder.recorder.ignored(at, "T2 is given")
-        elif (t2_us := 1e6 / (2.0 * rate)) > US[1]:
+        elif (echo_us := 1e6 / (2.0 * rate)) > US[1]:
             builder.recorder.ignored(at, _NONE)
         else:
-            shared["t2_us"] = (at, t2_us)
+            shared["t2_us"] = (at, echo_us)
     if _QUADRATIC in rates:
         at, rate = rates[_QUADRATIC]
         t1_us, t2_us = (shared[key][1] if key in shared else None for key in ("t1_us", "t2_us"))
