@@ -16,7 +16,7 @@ and means of Pauli strings are products of those of the parts.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import numpy as np
@@ -57,6 +57,7 @@ from simulators.execution.readout import ReadoutStage
 
 MAX_OUTCOMES = 1 << 24  # of exact probabilities
 _BINDINGS_AT_ONCE = 1 << 16  # values of parameters
+_MOST_NUMBERS = 1 << 62  # of sets of detunings
 _ROUNDING = 1e-15  # smaller sums of weights of both signs are 0
 _SETS, _PIECES = 0x71756173, 0x71756174  # domains of random numbers
 
@@ -335,18 +336,9 @@ class _Run(msgspec.Struct, frozen=True, eq=False):
         inner_seed = int(rng.integers(1 << 63))
         found = reaches(self.detunings, self.acting)
         owners = list(found)
-        drawn = np.zeros((shots, len(owners)))
-        for column, reach in enumerate(found.values()):
-            rule = nodes(reach, SAMPLED_ERROR, MOST_NODES)
-            if rule is not None:
-                x, weights = rule
-                drawn[:, column] = x[
-                    np.minimum(np.searchsorted(weights.cumsum(), rng.random(shots)), x.size - 1)
-                ]
-            else:
-                drawn[:, column] = rng.standard_normal(shots)
-        values, owner, sizes = np.unique(drawn, axis=0, return_inverse=True, return_counts=True)
-        owner = owner.ravel()
+        rules = [nodes(reach, SAMPLED_ERROR, MOST_NODES) for reach in found.values()]
+        values, owner = _drawn_sets(rng, rules, shots, self.control)
+        sizes = np.bincount(owner, minlength=len(values))
         one = self._bindings(request, owners, np.zeros((1, len(owners))))
         asked = msgspec.structs.replace(request, seed=inner_seed, bindings=one)
         takes = getattr(self.engine, "takes_shot_values", None)
@@ -406,6 +398,48 @@ def _of_row(request: Request, row: int) -> Request:
 def _generator(request: Request, domain: int) -> np.random.Generator:
     key = np.array([request.seed, request.binding], np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, domain, 0]))
+
+
+def _drawn_sets(
+    rng: np.random.Generator,
+    rules: Sequence[tuple[Array, Array] | None],
+    shots: int,
+    control: RunControl,
+) -> tuple[Array, NDArray[np.int64]]:
+    """Draw a detuning of each rule (nodes and weights; None: Gaussian) for each shot: the distinct
+    sets [sets, rules] in lexicographic order, and the set of each shot. Raises Stopped."""
+    sets, number = np.zeros((1, 0)), np.zeros(shots, np.int64)
+    pending: list[Array] = []  # nodes of the columns that `number` has beside the row of `sets`
+    width = 1  # of the numbers
+
+    def merge() -> None:
+        nonlocal sets, number, width
+        control.check()
+        rows, number = np.unique(number, return_inverse=True)
+        columns = []
+        for x in reversed(pending):
+            rows, node = np.divmod(rows, x.size)
+            columns.append(x[node])
+        sets = np.column_stack((sets[rows], *reversed(columns)))
+        width = len(sets)
+        pending.clear()
+
+    for rule in rules:
+        control.check()
+        if rule is None:
+            x, node = np.unique(rng.standard_normal(shots), return_inverse=True)
+        else:
+            x, weights = rule
+            node = np.searchsorted(weights.cumsum(), rng.random(shots))
+            np.minimum(node, x.size - 1, out=node)
+        if width * x.size > _MOST_NUMBERS:
+            merge()
+        number *= x.size
+        number += node
+        width *= x.size
+        pending.append(x)
+    merge()
+    return sets, number
 
 
 def _records(outcomes: bytes, width: int, bits: int) -> NDArray[np.uint64]:

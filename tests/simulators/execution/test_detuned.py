@@ -42,8 +42,9 @@ from simulators.circuit.analysis.quadrature import (
 from simulators.circuit.ir import Circuit
 from simulators.circuit.passes.components import active_part
 from simulators.circuit.passes.light_cone import output_support
-from simulators.engine import PauliSum
-from simulators.errors import Unsupported
+from simulators.engine import PauliSum, RunControl
+from simulators.errors import Stopped, Unsupported
+from simulators.execution import detuned
 from simulators.simulate import counts_of
 
 GRID = np.linspace(-8.5, 8.5, 121)
@@ -438,3 +439,33 @@ def test_each_binding_has_its_own_shots() -> None:
     for row, angle in zip(rows, angles[:, 0].tolist(), strict=True):
         ones = counts_of(row).get(1, 0) / 8000
         assert abs(ones - 0.5 - 0.5 * left * math.cos(angle)) < 5.0 * math.sqrt(0.25 / 8000)
+
+
+def test_sets_of_shots_are_the_distinct_rows_of_their_detunings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rules = [(np.linspace(-2.0, 2.0, k), np.full(k, 1.0 / k)) for k in (3, 5, 2)]
+    mixed = [rules[0], rules[1], None, rules[2]]
+    for limit in (1 << 62, 40):
+        monkeypatch.setattr(detuned, "_MOST_NUMBERS", limit)
+        for given in (rules, mixed, []):
+            found, owner = detuned._drawn_sets(np.random.default_rng(3), given, 500, RunControl())
+            rng = np.random.default_rng(3)
+            columns = []
+            for rule in given:
+                if rule is None:
+                    columns.append(rng.standard_normal(500))
+                else:
+                    edges = rule[1].cumsum()
+                    node = np.searchsorted(edges, rng.random(500))
+                    columns.append(rule[0][np.minimum(node, edges.size - 1)])
+            drawn = np.column_stack(columns) if columns else np.zeros((500, 0))
+            assert (found[owner] == drawn).all()
+            assert len(found) == len(np.unique(drawn, axis=0))
+
+
+def test_a_stop_ends_the_draw_of_detunings() -> None:
+    control = RunControl()
+    control.stop()
+    with pytest.raises(Stopped):
+        detuned._drawn_sets(np.random.default_rng(0), [None], 10, control)
