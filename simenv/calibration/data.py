@@ -1,8 +1,8 @@
 """Measured counts with their circuits: the file format, and readers of other sources.
 
-A row of a file is one run of one circuit (`CountsRecord`). Runs of one circuit text share a
-`MeasuredCircuit`. `read` takes JSON lines with a header, or one JSON object with a list of
-circuits:
+A row of a file is one run of one circuit (`CountsRecord`). Runs of one circuit share a
+`MeasuredCircuit`, also where texts differ by comments or names. `read` takes JSON
+lines with a header, or one JSON object with a list of circuits:
 
   {"kind": "simenv-counts", "format": 1, "device": "lima"}
   {"qasm": "OPENQASM 2.0; ...", "counts": {"00": 510, "11": 490}, "date": "2024-03-01T10:00:00Z"}
@@ -39,6 +39,7 @@ from simenv.errors import DECODE_ERRORS, OptionError, SimenvError
 if TYPE_CHECKING:
     from simenv.client.circuits import PackedCircuit
     from simenv.client.client import Client
+    from simenv.model import Program
 
 FORMAT = 1
 KIND = "simenv-counts"
@@ -57,9 +58,9 @@ class DataError(SimenvError):
 
 
 class MeasuredCircuit(msgspec.Struct, frozen=True, eq=False):
-    """Circuit of one text."""
+    """One circuit."""
 
-    text: str  # OpenQASM
+    text: str  # OpenQASM, of the first row that has it
     loaded: PackedCircuit
     num_clbits: int
     body: str  # hash of the circuit without its last gates on single qubits
@@ -139,8 +140,9 @@ _PAULIS = ("id", "x", "y", "z")
 def body_of(loaded: PackedCircuit, *, paulis: bool = True) -> str:
     """Hash of a circuit without the gates on single qubits that end it. Circuits that differ in the
     basis of their measurements have the same body: a split that separated them would train a model
-    on its own test circuits. `paulis`: False leaves out Pauli gates, by which twirled copies
-    differ."""
+    on its own test circuits. Circuits without a gate on several qubits, such as preparations of
+    states to measure readout errors, have all their gates in the body. `paulis`: False leaves out
+    Pauli gates around gates on several qubits, by which twirled copies differ."""
     program = loaded.program
     arities = np.frombuffer(program.arities, np.uint16).reshape(-1, 3).astype(np.int64)
     ops = np.frombuffer(program.ops, np.uint16)
@@ -148,12 +150,14 @@ def body_of(loaded: PackedCircuit, *, paulis: bool = True) -> str:
     begins = np.cumsum(rows, axis=0) - rows
     qubits = np.frombuffer(program.qubits, np.uint16)
     params = np.frombuffer(program.params, np.float64)
-    open_ends = set(range(program.num_qubits))
+    wide = [name != "barrier" for name in program.names]
+    is_product = not bool((np.array(wide, bool)[ops] & (rows[:, 0] > 1)).any())
+    open_ends = set() if is_product else set(range(program.num_qubits))
     kept: list[bytes] = []
     for k in range(len(ops) - 1, -1, -1):
         name, count = program.names[ops[k]], int(rows[k, 0])
         mine = qubits[begins[k, 0] : begins[k, 0] + count].tolist()
-        if name in ("measure", "barrier") or (name in _PAULIS and not paulis):
+        if name in ("measure", "barrier") or (name in _PAULIS and not paulis and not is_product):
             continue
         if count == 1 and mine[0] in open_ends:
             continue
@@ -205,7 +209,8 @@ class _Reader:
         self._where = str(path)
         self._device = ""
         self._devices: dict[str, str] = {}  # that rows name, with the place of the first of each
-        self._sources: dict[str, MeasuredCircuit] = {}
+        self._sources: dict[str, MeasuredCircuit] = {}  # by text
+        self._circuits: dict[Program, MeasuredCircuit] = {}  # without names of registers
         self._without_body: Counter[str] = Counter()  # rows by the text of their circuit
         self._ignored: Counter[str] = Counter()
         self._warnings: Counter[str] = Counter()
@@ -377,10 +382,12 @@ class _Reader:
             if not loaded.measures:
                 problem = "the circuit measures nothing"
                 raise self._wrong("qasm", problem, "counts need measurements")
-            clbits = loaded.program.num_clbits
-            result = self._sources[text] = MeasuredCircuit(
-                text, loaded, clbits, body_of(loaded), written_clbits(loaded)
-            )
+            program = msgspec.structs.replace(loaded.program, registers=())
+            if program not in self._circuits:
+                self._circuits[program] = MeasuredCircuit(
+                    text, loaded, program.num_clbits, body_of(loaded), written_clbits(loaded)
+                )
+            result = self._sources[text] = self._circuits[program]
         return result
 
     def _counts(self, row: dict[str, Any], source: MeasuredCircuit) -> dict[int, int]:

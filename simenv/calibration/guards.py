@@ -124,7 +124,7 @@ def problem(records: Sequence[CountsRecord], snapshot: CalibrationSnapshot, most
                 ideal.append((samples[-1], _sample(record, exact)))
     windows = [each for circuit in wide for each in circuit.windows()]
     return (
-        _constant([*samples, *windows])
+        _constant([*samples, *windows], snapshot, compiler, most_work)
         or _order(samples)
         or _usual_order(samples, wide)
         or _rows([*samples, *windows])
@@ -137,12 +137,13 @@ def problem(records: Sequence[CountsRecord], snapshot: CalibrationSnapshot, most
 def _sample(record: CountsRecord, prediction: Prediction) -> Sample:
     bits = tuple(measured_bits(prediction))
     measured = histogram(record.counts, bits) / record.shots
-    predicted = np.zeros(1 << len(bits))
-    for outcome, p in zip(
-        prediction.outcomes.tolist(), prediction.probabilities.tolist(), strict=True
-    ):
-        predicted[sum((outcome >> bit & 1) << k for k, bit in enumerate(bits))] += p
-    return Sample(record, predicted, measured, bits)
+    return Sample(record, _of_bits(prediction, bits), measured, bits)
+
+
+def _of_bits(prediction: Prediction, bits: Sequence[int]) -> NDArray[np.float64]:
+    """Predicted distribution of some clbits, [2^bits]."""
+    ones = _ones(prediction.outcomes.tolist(), bits)
+    return _marginal(ones, prediction.probabilities)
 
 
 class _WideSample(msgspec.Struct, frozen=True, eq=False):
@@ -248,12 +249,37 @@ def _is_explained(before: Sequence[Sample], after: Sequence[Sample]) -> bool:
     return _is_certain(before, after)
 
 
-def _constant(samples: Sequence[Sample]) -> str:
+_UNREAD = NoiseOptions.parse(
+    dict.fromkeys(("qubit.readout", "qubit.correlated_readout", "qubit.preparation"), 0.0)
+)
+
+
+def _constant(
+    samples: Sequence[Sample],
+    snapshot: CalibrationSnapshot,
+    compiler: DeviceCompiler,
+    most_work: int,
+) -> str:
     """Bits that are the same in all shots, or equal to another one in all shots, where the circuits
-    do not say so."""
+    and the errors of their gates do not say so. Errors of readout and preparation alone are no
+    reason to expect an outcome: those of an idle qubit may be far less than calibrated."""
+    found = _unseen(samples, [each.predicted for each in samples])
+    if not found:
+        return ""
+    exact = Predictor(snapshot, _UNREAD, compiler, most_work)
+    sampler = Predictor(snapshot, _UNREAD, compiler, samples=_SAMPLES)
+    predicted = []
+    for each in samples:
+        prediction = exact.prediction(each.record) or sampler.prediction(each.record)
+        predicted.append(each.predicted if prediction is None else _of_bits(prediction, each.bits))
+    return _unseen(samples, predicted)
+
+
+def _unseen(samples: Sequence[Sample], predicted: Sequence[NDArray[np.float64]]) -> str:
+    """First bit or pair of bits without an outcome that these predictions expect; "": none."""
     expected: dict[str, float] = {}
     seen: set[str] = set()
-    for each in samples:
+    for each, distribution in zip(samples, predicted, strict=True):
         shots, size = each.record.shots, len(each.bits)
         outcomes = np.arange(1 << size)
         bits = [outcomes >> k & 1 == 1 for k in range(size)]
@@ -269,7 +295,7 @@ def _constant(samples: Sequence[Sample]) -> str:
         for text, place in sides:
             if each.measured[place].any():
                 seen.add(text)
-            expected[text] = expected.get(text, 0.0) + shots * float(each.predicted[place].sum())
+            expected[text] = expected.get(text, 0.0) + shots * float(distribution[place].sum())
     for text, number in expected.items():
         if text not in seen and number > _LEAST_EXPECTED_SHOTS:
             return f"{text} in the counts, where the calibration expects {number:.0f} shots"

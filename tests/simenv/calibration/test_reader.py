@@ -10,9 +10,10 @@ from failing import fails
 from qiskit import qasm2
 
 from noise_models import library
-from simenv.calibration import data
+from simenv.calibration import accept, data
 from simenv.calibration.data import MAX_ERRORS, MAX_ROWS, DataError, dates_before, read
 from simenv.calibration.fit.observations import DeviceCompiler
+from simenv.calibration.score import with_repeats
 from simenv.cli.app import run
 from simenv.client.circuits import to_qiskit
 
@@ -171,6 +172,27 @@ def test_circuits_that_differ_in_their_last_rotations_have_one_body(tmp_path: Pa
     first, second, third = (each.body for each in data.records)
     assert first == second
     assert third != first
+
+
+def test_preparations_without_entangling_gates_have_bodies_of_their_own(tmp_path: Path) -> None:
+    """Circuits that measure readout errors are no twirled copies either."""
+    states = ["", "x q[0];", "x q[1];", "x q[0]; x q[1];"]
+    qasm = [BELL.replace("h q[0]; cx q[0],q[1];", each) for each in states]
+    twirled = BELL.replace("h q[0];", "h q[0]; x q[0];").replace("measure", "x q[0]; measure")
+    data = read(written(tmp_path, *(row(qasm=each) for each in (*qasm, BELL, twirled))))
+    bodies = [each.body for each in data.records]
+    assert len(set(bodies)) == 6
+    assert data.warnings == ()
+
+
+def test_a_circuit_whose_texts_differ_by_comments_and_names_is_one_circuit(tmp_path: Path) -> None:
+    named = BELL.replace("c[2]", "meas[2]").replace("-> c", "-> meas")
+    texts = [BELL, f"{BELL}// run 2", f"// run 3\n{BELL}", BELL.replace("; ", ";  "), named]
+    data = read(written(tmp_path, *(row(qasm=each) for each in texts)))
+    assert len({id(each.source) for each in data.records}) == 1
+    circuits = accept.held_out_circuits(data.records, [0] * 5, {})
+    assert [(each.runs, each.record.shots) for each in circuits] == [(5, 45)]
+    assert all(other is not None for _, other in with_repeats(data.records))
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
