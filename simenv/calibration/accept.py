@@ -398,23 +398,28 @@ def is_narrow(scope: calibration.FitScope) -> bool:
     return scope.bodies < LEAST_BODIES
 
 
-def implausible(factors: Iterable[tuple[str, float]]) -> tuple[str, ...]:
-    """Texts for factors outside the plausible range, by the names of their unknowns."""
-    results = []
-    for name, value in factors:
-        usual = 1.0 / LARGEST_FACTOR, LARGEST_FACTOR
-        low, high = RANGES.get(name.partition(" ")[0], usual)
+def implausible(
+    before: calibration.CalibrationSnapshot,
+    after: calibration.CalibrationSnapshot,
+    changes: Iterable[tuple[str, float]],
+) -> tuple[str, ...]:
+    """Texts for what is not plausible in a fitted device: values (`implausible_values`), and
+    `changes` outside RANGES, each with the name of its unknown. Other unknowns are judged by the
+    values that they change."""
+    results = [*implausible_values(before, after)]
+    for name, value in changes:
+        low, high = RANGES.get(name.partition(" ")[0], (-math.inf, math.inf))
         if not low <= value <= high:
-            results.append(f"{name} x {value:.3g}, outside {low:g} to {high:g}")
+            results.append(f"change of {name} {value:+.3g}, outside {low:g} to {high:g}")
     return tuple(results)
 
 
 def implausible_values(
     before: calibration.CalibrationSnapshot, after: calibration.CalibrationSnapshot
 ) -> tuple[str, ...]:
-    """Texts for values of a fitted device more than LARGEST_FACTOR from the calibrated ones, for T1
-    and T2 more than _LARGEST_OF_TIMES, unless the change is usual of such a value. Both have the
-    same qubits and gates in the same order."""
+    """Texts for values of a fitted device more than LARGEST_FACTOR from the calibrated ones (times:
+    _LARGEST_OF_TIMES), unless the change is usual of such a value. Both have the same qubits and
+    gates in the same order."""
     none = None, None
     values = [
         (f"{name} of qubit {k}", old, new, limit, usual)
@@ -422,6 +427,7 @@ def implausible_values(
         for name, old, new, limit, usual in (
             ("t1_us", a.t1_us, b.t1_us, _LARGEST_OF_TIMES, 0.0),
             ("t2_us", a.t2_us, b.t2_us, _LARGEST_OF_TIMES, 0.0),
+            ("t2_star_us", a.t2_star_us, b.t2_star_us, _LARGEST_OF_TIMES, 0.0),
             *(
                 (name, old, new, LARGEST_FACTOR, _USUAL_READOUT)
                 for name, old, new in zip(

@@ -426,9 +426,12 @@ class FitAttempt(msgspec.Struct, frozen=True, eq=False):
         """Fit to all observations."""
         return solve.fit(self.base.problem, self.score.prior)
 
-    def without(self, fold: int, start: Solution) -> FittedSnapshots:
-        """Fit to the other folds, started from the fit to all."""
-        places = np.flatnonzero(self.folds != fold)
+    def without(
+        self, fold: int, start: Solution, seen: frozenset[str] = frozenset()
+    ) -> FittedSnapshots:
+        """Fit to the other folds and to the bodies `seen`, started from the fit to all."""
+        bodies = np.array([each.body in seen for each in self.base.problem.observations])
+        places = np.flatnonzero((self.folds != fold) | bodies)
         result = solve.solve(
             self.base.problem.part(places.tolist()),
             self.columns,
@@ -436,22 +439,24 @@ class FitAttempt(msgspec.Struct, frozen=True, eq=False):
             start.latent,
             max_steps=_REFIT_STEPS,
         )
-        return FittedSnapshots.of(self, result, self.windows(result, fold))
+        return FittedSnapshots.of(self, result, self.windows(result, places))
 
-    def windows(self, solution: Solution, without: int = -1) -> tuple[FittedWindow, ...]:
-        """Fit of each window around the common fit; `without`: a fold that is left out."""
+    def windows(
+        self, solution: Solution, places: NDArray[np.int64] | None = None
+    ) -> tuple[FittedWindow, ...]:
+        """Fit of each window around the common fit; `places`: its observations, None: all."""
         if self.score.windows is None:
             return ()
         problem = self.base.problem
         shift, observations = problem.columns(self.score.windows), problem.observations
-        included = np.flatnonzero(self.folds != without).tolist()
+        included = list(range(len(observations))) if places is None else places.tolist()
         weights = dict(zip(included, solution.weights.tolist(), strict=True))
         results = []
         for number, begin_s in enumerate(self.base.starts):
-            places = [k for k in included if observations[k].window == number]
-            if places:
-                start = np.array([weights[k] for k in places])
-                built = self._window(problem.part(places), shift, start, solution.values)
+            own = [k for k in included if observations[k].window == number]
+            if own:
+                start = np.array([weights[k] for k in own])
+                built = self._window(problem.part(own), shift, start, solution.values)
                 results.append(FittedWindow(begin_s, built.latent, built.values))
         return tuple(results)
 

@@ -75,30 +75,8 @@ class FittedDevice(msgspec.Struct, frozen=True, eq=False):
     identification: Identification  # of the values of the resulting device
     reason: str = ""  # for which no fit is used
     day_tests: tuple[DayTest, ...] = ()  # of each parameter, where the counts are of several days
-
-    @property
-    def factors(self) -> list[float]:
-        """Factor of each column in the resulting device; for ZZ and asymmetry the change of the
-        factor, for `p01+` and `p10+` a probability."""
-        return self.factors_of(self.latent)
-
-    def factors_of(self, latent: NDArray[np.float64]) -> list[float]:
-        """`factors` for other values of the unknowns."""
-        return _factors(self.columns, latent * self.widths * self.share)
-
-    @property
-    def implausible(self) -> tuple[str, ...]:
-        """Texts for factors outside the plausible range, in a device that uses the fit."""
-        if not self.share:
-            return ()
-        return accept.implausible(zip(self.columns, self.factors, strict=True))
-
-
-def _factors(columns: Sequence[str], logarithms: NDArray[np.float64]) -> list[float]:
-    """Factors of columns by their names; changes and probabilities as they are."""
-    changes = [name.partition(" ")[0] in fit_components.CHANGES for name in columns]
-    results: list[float] = np.where(changes, logarithms, np.exp(logarithms)).tolist()
-    return results
+    # Values of the device that uses the fit, far from the calibrated ones (`accept.implausible`).
+    implausible: tuple[str, ...] = ()
 
 
 class _Choice(msgspec.Struct, frozen=True, eq=False):
@@ -245,12 +223,8 @@ def _implausible(attempt: fit_attempt.FitAttempt, solution: Solution) -> tuple[s
     width = _NORMAL * np.sqrt(np.einsum("kc,cd,kd->k", columns.matrix, inverse, columns.matrix))
     nearest = np.sign(values) * np.maximum(np.abs(values) - width, 0.0)
     after = fit_components.fitted_snapshot(device, components, nearest)
-    changes = (
-        (each.kind, value)
-        for each, value in zip(components, nearest.tolist(), strict=True)
-        if each.kind in accept.RANGES
-    )
-    return *accept.implausible_values(device.snapshot, after), *accept.implausible(changes)
+    changes = zip((each.kind for each in components), nearest.tolist(), strict=True)
+    return accept.implausible(device.snapshot, after, changes)
 
 
 class _Kept(msgspec.Struct, frozen=True, eq=False):
@@ -330,11 +304,18 @@ def _choices(
             if attempt.alone is not None and share == 1.0:
                 whole = fit_attempt.FittedSnapshots.of(attempt, solution, attempt.windows(solution))
                 seen = accept.fidelities(circuits, _devices(snapshot, [whole], share)[-1])
+                left_out = after[-1]
+                if attempt.alone:  # of the other bodies alone
+                    known = [
+                        attempt.without(fold, solution, attempt.alone)
+                        for fold in range(attempt.num_folds)
+                    ]
+                    left_out = accept.fidelities(circuits, _devices(snapshot, known, share)[-1])
                 gained = gained.with_likeliest(
                     _others(
                         circuits,
                         attempt.alone,
-                        after[-1] - unfitted.snapshot,
+                        left_out - unfitted.snapshot,
                         seen - unfitted.snapshot,
                     )
                 )
@@ -359,7 +340,8 @@ def _others(
     seen: NDArray[np.float64],
 ) -> accept.LikeliestGain:
     """Gains of circuits by fits that did not see them, and by the one that did. `alone`: bodies
-    that alone identify values."""
+    that alone identify values, which the fits without others have seen as well: what those say of
+    the others is not known to a fit without them."""
     runs = np.array([each.runs for each in circuits]) * np.isfinite(held_out + seen)
     is_alone = np.array([each.record.body in alone for each in circuits])
     gains = np.where(runs, seen, 0.0) * runs
@@ -508,6 +490,9 @@ def _fitted_device(
         )
 
     result = named(snapshots.snapshot, latest, best.undated_share)
+    of_base = fit_components.with_gates_of_each_set(built.base.device.snapshot)
+    used = interpolation.blended(of_base, snapshots.snapshot, share) if share else of_base
+    changes = zip(built.names, (share * built.widths * solution.latent).tolist(), strict=True)
     likelihood = LikelihoodFit.of(problem, solution.values, prior)
     after = fit_components.with_gates_of_each_set(result)
     return FittedDevice(
@@ -530,6 +515,7 @@ def _fitted_device(
         identification=identify(likelihood, before, after, is_kept=not share),
         reason=best.reason,
         day_tests=built.day_tests,
+        implausible=accept.implausible(of_base, used, changes),
     )
 
 

@@ -12,6 +12,7 @@ estimates.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,7 @@ MOST_JOINT = 0.01  # half the width of the interval of an identified joint flip
 MOST_ANGLE = 0.1  # half the width of the interval of an identified angle, rad
 MOST_ZZ = 0.5  # the same, of the factor of a ZZ rate
 CORRELATED = 0.9
-_BEYOND = 30.0  # factor of the calibrated value beyond which an end is none
+_BEYOND = 30.0  # factor beyond which a value that is not identified has no end
 _STEP = 1e-4
 
 T1, T2, T2_STAR, P01, P10, ERROR = "T1", "T2", "T2*", "p01", "p10", "error"
@@ -425,9 +426,11 @@ def _estimate(
     else:
         low = max(low, 0.0)
         is_identified = high <= MOST_RATIO * low
-        usual = before or after or high
-        start = low if low > usual / _BEYOND else 0.0
-        end = high if high < usual * _BEYOND else None
+        known = [each for each in (before, after) if each] or [high]
+        start = low if is_identified or low > min(known) / _BEYOND else 0.0
+        end = high if is_identified or high < max(*known, low) * _BEYOND else None
+        if end is not None:
+            end = max(min(end, _most(quantity)), low)
     inside = before is not None and low <= before <= high
     mark = "" if is_identified else NOT_IDENTIFIED if inside or before is None else BOUND
     if not mark and after is not None and not low <= after <= high:
@@ -449,6 +452,14 @@ def _estimate(
         mark=mark,
         mixed_with=tuple(mixed.get(quantity.name, ())),
     )
+
+
+def _most(quantity: Quantity) -> float:
+    """Largest readout error, of records without information, or gate error, of its complete
+    depolarization."""
+    if quantity.kind == ERROR:
+        return 1.0 - 0.5 ** (quantity.size or len(quantity.qubits))
+    return 0.5 if quantity.kind in (P01, P10) else math.inf
 
 
 def _correlations(fit: LikelihoodFit) -> tuple[Correlation, ...]:

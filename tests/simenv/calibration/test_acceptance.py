@@ -32,7 +32,7 @@ from noise_models.snapshot import dump, load
 from simenv.calibration import accept, interpolation
 from simenv.calibration.accept import HeldOutGain as Gain
 from simenv.calibration.data import CountsData
-from simenv.calibration.fit import attempt, calibrate as fitting
+from simenv.calibration.fit import attempt, calibrate as fitting, components as fit_components
 from simenv.calibration.fit.calibrate import AER, HOMOGENEOUS, SNAPSHOT, FitRefusedError, calibrate
 from simenv.calibration.score import Predictor
 
@@ -319,8 +319,15 @@ def test_share_with_larger_but_uncertain_gain_is_not_taken(monkeypatch: pytest.M
     monkeypatch.setattr(fitting.accept, "fidelities", lambda *_: 0.9 + next(gains))
     result = calibrate(counts, snapshot, "fitted")
     assert result.share == 0.5
-    full = np.exp(result.latent * result.widths)
-    np.testing.assert_allclose(np.array(result.factors), np.sqrt(full))
+    before = fit_components.with_gates_of_each_set(snapshot)
+    device = fit_components.DeviceChannels(snapshot)
+    whole = fit_components.fitted_snapshot(device, result.components, result.values)
+    half = interpolation.blended(before, whole, 0.5)
+    expected, values = (
+        [value for each in device.qubits for value in (each.t1_us, each.p01, each.p10)]
+        for device in (half, result.snapshot)
+    )
+    np.testing.assert_allclose(np.array(values), np.array(expected))
 
 
 def held_out(mean: float, low: float, high: float = math.inf, above_aer: float = 0.1) -> Gain:
@@ -436,12 +443,12 @@ def test_what_is_kept_is_the_least_below_both_forms_of_the_recipe_of_aer(
     assert (result.base, result.share, result.snapshot.qubits) == (SNAPSHOT, 0.0, snapshot.qubits)
 
 
-def test_factors_outside_the_plausible_range_are_named() -> None:
+def test_changes_outside_the_plausible_range_are_named() -> None:
+    lima = library.load("lima")
     names = ("relaxation 4", "zz", "zz 0 1", "asymmetry")
-    assert accept.implausible(zip(names, (1.2, 0.6, -0.2, -1.0), strict=True)) == ()
-    names = ("relaxation 4", "zz", "p01", "asymmetry")
-    texts = accept.implausible(zip(names, (19.8, 2.0, 0.1, -2.0), strict=True))
-    assert (texts[0], len(texts)) == ("relaxation 4 x 19.8, outside 0.2 to 5", 4)
+    assert accept.implausible(lima, lima, zip(names, (9.0, 0.6, -0.2, -1.0), strict=True)) == ()
+    texts = accept.implausible(lima, lima, zip(names, (9.0, 2.0, -0.6, -2.0), strict=True))
+    assert (texts[0], len(texts)) == ("change of zz +2, outside -0.5 to 1.5", 3)
 
 
 @pytest.mark.parametrize(
@@ -452,6 +459,7 @@ def test_factors_outside_the_plausible_range_are_named() -> None:
         ({"p10": 0.02}, {"p10": 0.09}, False),
         ({"t1_us": 300.0}, {"t1_us": 50.0}, False),
         ({"t1_us": 300.0}, {"t1_us": 20.0}, True),
+        ({"t2_star_us": 50.0}, {"t2_star_us": 2.0}, True),
     ],
 )
 def test_values_far_from_calibrated_ones_are_named_where_devices_do_not_change_so_much(

@@ -5,12 +5,14 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 import pytest
+from changed_devices import changed_qubit
 from known_fits import covers, identified, likelihood_fit, mixed_counts, mixed_errors
 
 from bench.engine.fit_intervals import rotated, sequences, with_joint_flips
 from bench.engine.fit_truths import changed, circuits, counts_of, device, with_t2_star
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration.data import CountsData, CountsRecord
+from simenv.calibration.fit.calibrate import calibrate
 from simenv.calibration.fit.components import with_gates_of_each_set
 from simenv.calibration.fit.identify import (
     BOUND,
@@ -21,6 +23,8 @@ from simenv.calibration.fit.identify import (
     Identification,
     LikelihoodFit,
     ParameterEstimate,
+    Quantity,
+    _estimate,
     cells,
     chosen,
     identify,
@@ -222,3 +226,33 @@ def test_marks_say_whether_a_fit_is_used_and_what_is_counted() -> None:
     assert texts[0].startswith("1 of 3 values are not identified")
     assert texts[1].startswith(f"{BOUND} (1 of 3): ")
     assert texts[2].endswith("no fit is used")
+
+
+def test_a_small_readout_error_that_is_28_times_larger_is_identified_and_plausible() -> None:
+    """As on machines a month after their calibration: the change is absolute, and both ends of its
+    interval are known though they are far from the calibrated value."""
+    random = np.random.default_rng(3)
+    truth = device(random, 2)
+    calibration, truth = (changed_qubit(truth, 0, p01=p01) for p01 in (0.0005, 0.014))
+    counts = counts_of(truth, circuits(random, 2, 12), 500_000, random)
+    result = calibrate(counts, calibration, "fitted")
+    assert result.share > 0.0
+    assert result.implausible == ()
+    (found,) = (each for each in result.identification.parameters if each.name == "p01 0")
+    assert found.identified
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < 0.014 < found.high < 0.03
+
+
+def test_ends_of_intervals_are_known_for_identified_values_and_within_their_limits() -> None:
+    p01, error = Quantity("p01", (0,)), Quantity("error", (0, 1), "cz")
+    for quantity, before, after, ends, expected in (
+        (p01, 0.0005, 0.0005, (0.012, 0.02), (0.012, 0.02)),  # identified, 40 times
+        (p01, 0.0005, 0.014, (0.004, 0.03), (0.004, 0.03)),  # near the fitted value
+        (p01, 0.0005, 0.0005, (1e-6, 0.03), (0.0, None)),
+        (p01, 0.2, 0.2, (0.15, 0.7), (0.15, 0.5)),
+        (error, 0.1, 0.1, (0.05, 0.9), (0.05, 0.75)),
+    ):
+        found = _estimate(quantity, before, after, ends, {}, OUTSIDE)
+        assert (found.low, found.high) == expected
