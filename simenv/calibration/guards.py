@@ -21,7 +21,9 @@ import networkx
 import numpy as np
 from numpy.typing import NDArray
 
+from noise_models.build import build as noise_model
 from noise_models.calibration import CalibrationSnapshot, LayerCalibration, LayerGate
+from noise_models.channel import Readout
 from noise_models.model import NoiseOptions
 from simenv.calibration import accept, judge
 from simenv.calibration.data import CountsData, CountsRecord
@@ -37,6 +39,7 @@ from simenv.calibration.fit.observations import (
 from simenv.calibration.fit.solve import FitProblem, Prior
 from simenv.calibration.score import Prediction, Predictor, measured_bits
 from simenv.worker.noise import gates_of
+from simulators.circuit.analysis.measurements import measurement_layout
 
 LEAST_SHOTS = 750  # of all circuits together
 MOST_CIRCUITS = 60  # that are compared
@@ -60,6 +63,8 @@ _LEAST_FREE = 16  # counts that do not follow from the others of their circuit, 
 _LEAST_BIASED = 0.1  # of a predicted bit, from 1/2
 _LEAST_SLOPE = 0.1  # of measured bits over predicted ones
 _LEAST_NOISE = 1.0 / accept.LARGEST_FACTOR  # of the errors that the calibration predicts
+_LEAST_QUBITS = 2  # whose readout is judged together: that of one alone may have improved
+_LEAST_CONTRAST = 0.1  # 1 - p01 - p10 of a readout whose errors can be taken back
 _MOST_UNIFORM = 0.01  # of the counts, beside what a fit explains
 _MOST_RELABELLED = 200  # other numberings of the qubits
 _MOST_REFITTED = 30  # circuits of the fit by which they are compared
@@ -106,7 +111,8 @@ def problem(records: Sequence[CountsRecord], snapshot: CalibrationSnapshot, most
     chosen = np.linspace(0, len(circuits) - 1, min(len(circuits), MOST_CIRCUITS)).astype(int)
     sampler = Predictor(snapshot, compiler=compiler, samples=_SAMPLES)
     noiseless = Predictor(snapshot, NoiseOptions.parse("off"), compiler, most_work)
-    samples, wide, sampled, ideal = [], [], 0, []
+    readout = noise_model(snapshot).readout()
+    samples, wide, sampled, ideal, read = [], [], 0, [], []
     for k in chosen.tolist():
         record = circuits[k].record
         prediction = predictor.prediction(record)
@@ -122,6 +128,8 @@ def problem(records: Sequence[CountsRecord], snapshot: CalibrationSnapshot, most
             exact = None if prediction.samples else noiseless.prediction(record)
             if exact is not None:
                 ideal.append((samples[-1], _sample(record, exact)))
+                if readout is not None:
+                    read.append(_ReadSample.of(*ideal[-1], compiler, readout))
     windows = [each for circuit in wide for each in circuit.windows()]
     return (
         _constant([*samples, *windows], snapshot, compiler, most_work)
@@ -130,6 +138,7 @@ def problem(records: Sequence[CountsRecord], snapshot: CalibrationSnapshot, most
         or _rows([*samples, *windows])
         or _independent([*samples, *windows])
         or _noiseless(ideal)
+        or _readout_free(read)
         or (_relabelled(samples, snapshot, compiler) if samples else "")
     )
 
@@ -386,6 +395,81 @@ def _noiseless(samples: Sequence[tuple[Sample, Sample]]) -> str:
         f"the counts fit the circuits without noise better: mean fidelity {other:.3f} in place of"
         f" {own:.3f}, with {max(part, 0.0):.0%} of the errors that the calibration predicts; they"
         " are those of a simulator, or their errors were mitigated"
+    )
+
+
+class _ReadSample(msgspec.Struct, frozen=True, eq=False):
+    """Circuit with the parts of its predicted distribution: that without noise, what the readout
+    errors of each qubit change, and the rest of the noise, [1 + qubits, 2^bits]."""
+
+    sample: Sample
+    ideal: NDArray[np.float64]
+    qubits: tuple[int, ...]
+    parts: NDArray[np.float64]
+
+    @staticmethod
+    def of(
+        sample: Sample, ideal: Sample, compiler: DeviceCompiler, readout: Readout
+    ) -> _ReadSample:
+        """Take the readout errors of one clbit back from the prediction, for each of them."""
+        layout = measurement_layout(compiler.run_of(sample.record).circuit)
+        bits, predicted = sample.bits, sample.predicted
+        own: dict[int, NDArray[np.float64]] = {}
+        for k, bit in enumerate(bits):
+            qubit, operation = int(layout.source[bit]), int(layout.operations[bit])
+            up, down = readout.flips(qubit, operation) if qubit >= 0 else (0.0, 0.0)
+            contrast = 1.0 - up - down
+            if up + down > 0.0 and contrast > _LEAST_CONTRAST:
+                zeros, ones = predicted.reshape(-1, 2, 1 << k).transpose(1, 0, 2)
+                moved = (up * zeros - down * ones) / contrast
+                change = own.setdefault(qubit, np.zeros(len(predicted)))
+                change += np.stack((-moved, moved), axis=1).reshape(-1)
+        rest = predicted - ideal.predicted - sum(own.values())
+        return _ReadSample(sample, ideal.predicted, tuple(own), np.array([rest, *own.values()]))
+
+
+def _readout_free(samples: Sequence[_ReadSample]) -> str:
+    """Counts whose readout errors were mitigated: those that the calibration predicts are not
+    there, beside errors of gates of any size. Of the qubits, each may have improved alone."""
+    qubits = sorted({qubit for each in samples for qubit in each.qubits})
+    if len(qubits) < _LEAST_QUBITS:
+        return ""
+    size = 1 + len(qubits)
+    matrix, right, square, outcomes = np.zeros((size, size)), np.zeros(size), 0.0, 0
+    for each in samples:
+        place = [0, *(1 + qubits.index(qubit) for qubit in each.qubits)]
+        weights = each.sample.record.shots / np.maximum(each.sample.predicted, 1e-12)
+        scaled, rest = each.parts * weights, each.sample.measured - each.ideal
+        matrix[np.ix_(place, place)] += scaled @ each.parts.T
+        right[place] += scaled @ rest
+        square += float(weights @ rest**2)
+        outcomes += len(rest) - 1
+
+    def part(columns: NDArray[np.float64], number: int) -> tuple[float, float]:
+        """Estimate of a part of the predicted change with its error, where the columns are the
+        parts that are unknown."""
+        inverse = np.linalg.pinv(columns.T @ matrix @ columns, hermitian=True)
+        found = inverse @ (columns.T @ right)
+        spread = max((square - float(found @ (columns.T @ right))) / max(outcomes, 1), 1.0)
+        return float(found[number]), math.sqrt(max(float(inverse[number, number]) * spread, 0.0))
+
+    def together(alone: Sequence[int]) -> NDArray[np.float64]:
+        """Columns of gates, of the readout of each qubit in `alone`, and of that of all others."""
+        own = np.eye(size)
+        return np.column_stack((own[:, [0, *alone]], 1.0 - own[:, [0, *alone]].sum(axis=1)))
+
+    value, error = part(together([]), 1)
+    if value + _NORMAL * error >= _LEAST_NOISE:
+        return ""
+    for k in range(1, size):
+        own, own_error = part(together([k]), 1)
+        others, others_error = part(together([k]), 2)
+        if max(own - _NORMAL * own_error, others + others_error) >= _LEAST_NOISE:
+            return ""  # it is there on one qubit, or likely on those beside one that has improved
+    return (
+        f"the counts have {max(value, 0.0):.0%} of the readout errors that the calibration predicts"
+        f" for qubits {', '.join(map(str, qubits))}, on each of them and beside errors of gates of"
+        " any size: their readout errors were mitigated, or they are those of a simulator"
     )
 
 

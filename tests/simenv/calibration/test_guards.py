@@ -381,3 +381,30 @@ def test_qubits_that_no_circuit_had_keep_their_calibration() -> None:
     for each in snapshot.gates:
         if set(each.qubits) - {0, 1, 2}:
             assert errors[each.name, each.qubits] == each.error
+
+
+def _readout(snapshot: CalibrationSnapshot, *factors: float) -> CalibrationSnapshot:
+    """Snapshot with readout errors multiplied by a factor of each qubit."""
+    qubits = tuple(
+        msgspec.structs.replace(each, p01=(each.p01 or 0.0) * k, p10=(each.p10 or 0.0) * k)
+        for each, k in zip(snapshot.qubits, factors, strict=True)
+    )
+    return msgspec.structs.replace(snapshot, qubits=qubits)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_counts_without_readout_errors_are_refused_and_a_better_readout_is_not(seed: int) -> None:
+    """Mitigated counts have the errors of gates; a readout that improved has a part of its own, or
+    it is that of one qubit alone, also where this one had the most errors."""
+    random = np.random.default_rng([62, seed])
+    snapshot = _readout(device(random, 4), 4.0, 1.0, 1.0, 1.0)
+    sources = circuits(random, 4, 20)
+    for factors, words in (
+        ((0.0, 0.0, 0.0, 0.0), "of the readout errors that the calibration predicts"),
+        ((0.3, 0.3, 0.3, 0.3), ""),
+        ((0.02, 0.7, 0.7, 0.7), ""),
+    ):
+        truth = _readout(changed(snapshot, random), *factors)
+        found = problem(counts_of(truth, sources, 4_000, random), snapshot)
+        assert bool(found) == bool(words), (factors, found)
+        assert words in found
