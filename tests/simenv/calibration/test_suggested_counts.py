@@ -5,6 +5,7 @@ and fitted.
 """
 
 import functools
+import math
 
 import msgspec
 import numpy as np
@@ -14,7 +15,10 @@ from bench.engine.fit_truths import circuits, counts_of, device, loss
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration import accept, probes
 from simenv.calibration.data import CountsData, MeasuredCircuit
+from simenv.calibration.fit.attempt import FitAttempt, FitBase, score_of
 from simenv.calibration.fit.calibrate import FittedDevice, calibrate
+from simenv.calibration.fit.significance import NullGains
+from simenv.calibration.fit.solve import Prior
 from simenv.client.circuits import load
 
 SIZE = 2
@@ -97,3 +101,22 @@ def test_suggested_counts_of_the_calibrated_device_keep_it(seed: int) -> None:
     assert result.held_out is not None
     assert not result.held_out.refutes_snapshot
     assert "of the likelihood" in result.held_out.text
+
+
+def test_a_fit_without_a_fold_can_have_the_bodies_that_alone_identify_values() -> None:
+    """Other circuits of the fold are then judged by the T1 that one body alone shows."""
+    snapshot, truth, counts, _ = suggested_counts(1, is_true=False)
+    base = FitBase.of("snapshot", snapshot, counts)
+    losses = np.ones(len(base.folds()))
+    prior = Prior(0.1, 1.0)
+    built = FitAttempt(base, base.folds(), score_of(prior, losses, losses), ())
+    alone = NullGains(base.problem, base.folds(), (1.0,)).alone(prior)
+    solution, true_us = built.fit(), truth.qubits[0].t1_us
+    assert true_us is not None
+
+    def deviations(seen: frozenset[str]) -> list[float]:
+        fits = [built.without(fold, solution, seen) for fold in range(built.num_folds)]
+        return [abs(math.log((each.snapshot.qubits[0].t1_us or 1.0) / true_us)) for each in fits]
+
+    assert max(deviations(frozenset())) > 0.4  # calibrated: 0.9
+    assert max(deviations(alone)) < 0.2
