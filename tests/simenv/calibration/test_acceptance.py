@@ -77,9 +77,8 @@ def test_the_third_level_between_two_calibrations_decays_as_on_its_technology() 
     """Without a value: half of T1, of ions no decay."""
     ends = tuple(QubitCalibration(t1_us=40.0, leaked_t1_us=leaked_us) for leaked_us in (None, 5.0))
     devices = [CalibrationSnapshot("chip", 1, qubits=(each,)) for each in ends]
-    assert interpolation.blended(*devices, 0.5).qubits[0].leaked_t1_us == pytest.approx(10.0)
+    assert interpolation.blended(*devices, 0.25).qubits[0].leaked_t1_us == pytest.approx(200**0.5)
     ions = [msgspec.structs.replace(each, technology="trapped-ion") for each in devices]
-    assert interpolation.blended(*ions, 0.5).qubits[0].leaked_t1_us == pytest.approx(10.0)
     assert interpolation.blended(*ions, 0.25).qubits[0].leaked_t1_us == pytest.approx(20.0)
 
 
