@@ -257,6 +257,8 @@ class _CircuitNoise:
         self._located, self._irregular = self._locate(touched)
         self._delay_ops = np.zeros(0, np.intp)
         self._within = _NO_QUBITS  # gates on one qubit during layers
+        # Parts of idle times and delays during layers: operations before them, qubits, times.
+        self._during = _NO_QUBITS, _NO_QUBITS, np.zeros(0)
         if has_delays(circuit):
             codes = self._operands.codes
             self._delay_ops = np.flatnonzero((codes == DELAY) | (codes == DELAY_DT))
@@ -286,7 +288,9 @@ class _CircuitNoise:
                 again = _CircuitNoise(circuit, self._registry, self._method, ordered=True)
                 return msgspec.structs.replace(again.program(), order=order)
             if uses:
+                whole = result, delays
                 result, delays = self._outside_layers(uses, result, delays)
+                self._during = self._during_layers(uses, whole, (result, delays))
         if self._model.has_idle_noise:
             duration_ns = result.duration_ns
             waits = result.idle_after, result.idle_qubit, result.idle_ns
@@ -367,6 +371,26 @@ class _CircuitNoise:
             delays = layers.without_layers(waiting, ends, delays, windows)
         return msgspec.structs.replace(timing, idle_ns=idle_ns), delays
 
+    def _during_layers(
+        self,
+        uses: list[layers.LayerUse],
+        whole: tuple[Schedule, _Times],
+        left: tuple[Schedule, _Times],
+    ) -> tuple[_Numbers, _Numbers, _Times]:
+        """Parts of idle times and delays during layers, in which leaked qubits decay: operations
+        that they follow, qubits, times. `whole`, `left`: with these parts, and without them."""
+        timing, delays = whole
+        waiting = self._operands.wires[self._operands.first[self._delay_ops]]
+        parts = [(self._delay_ops[: delays.size], waiting[: delays.size], delays - left[1])]
+        if self._model.has_idle_noise:
+            times = timing.idle_ns - left[0].idle_ns
+            parts.append((timing.idle_after, timing.idle_qubit, times))
+        after, qubits, times = (np.concatenate(each) for each in zip(*parts, strict=True))
+        mine = times > 0.0
+        alone = np.full(after.size, -1)
+        after, *_ = self._before_layers(uses, (after, alone, qubits, alone))
+        return after[mine], qubits[mine], times[mine]
+
     def _drop_relaxation(self) -> None:
         """Put the channels of gates during layers in place of their own."""
         inside = np.flatnonzero(np.isin(self._located[:, AFTER_OP], self._within))
@@ -407,12 +431,12 @@ class _CircuitNoise:
         own = np.concatenate((self._located[:, 0], irregular[:, 0]))
         ends = np.searchsorted(program.locations[:, 0], np.arange(-1, count))
         ends[1:] += np.bincount(own, minlength=count)
+        first = ends.copy()
+        first[0] = self._prepared  # of the locations before the first operation
         if idle is None:
             waits = leakage.Waits(_NO_QUBITS, _NO_QUBITS, _NO_QUBITS, np.zeros(0))
         else:
             after, channels, qubits, _ = idle
-            first = ends.copy()
-            first[0] = self._prepared  # of the locations before the first operation
             order = np.argsort(after, kind="stable")
             written = np.cumsum(channels[order] >= 0)
             begin = np.searchsorted(after[order], after[order])
@@ -422,6 +446,14 @@ class _CircuitNoise:
             waits = leakage.Waits(
                 after[order][mine], places[mine], qubits[order][mine], idle_ns[order][mine]
             )
+            first += np.bincount(after[channels >= 0] + 1, minlength=count + 1)
+        after, qubits, times = self._during
+        parts = zip(
+            (waits.after, waits.places, waits.qubits, waits.time_ns),
+            (after, first[after + 1], qubits, times),
+            strict=True,
+        )
+        waits = leakage.Waits(*(np.concatenate(each) for each in parts))
         found = leakage.leakage(self._circuit, self._operands, self._model, ends, waits)
         if found is None:
             return program

@@ -27,7 +27,14 @@ from noise_references import (
 )
 
 from noise_models.build import build
-from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
+from noise_models.calibration import (
+    CalibrationSnapshot,
+    GateCalibration,
+    LayerCalibration,
+    LayerGate,
+    PauliGenerator,
+    QubitCalibration,
+)
 from simulators.circuit import ir
 from simulators.circuit.ir import Circuit, Operands
 from simulators.circuit.noise import Q0, NoiseProgram
@@ -409,6 +416,30 @@ def test_a_stop_ends_the_draw_of_inserts() -> None:
     control.stop()
     with pytest.raises(Stopped):
         drawn_inserts(circuit, attached(circuit, snapshot), 1_000, control)
+
+
+@pytest.mark.parametrize("delays", [False, True])
+def test_a_leaked_qubit_comes_back_beside_gates_of_a_learned_layer(delays: bool) -> None:
+    """Qubit 2 leaks and waits while layers of a cx on qubits 0 and 1 act."""
+    gates = [
+        GateCalibration("x", (), 0.6, 0.0, leakage=0.25), GateCalibration("cx", (0, 1), 0.0, 2e3),
+    ]  # fmt: skip
+    qubit = QubitCalibration(t1_us=20.0, t2_us=20.0, leaked_readout=1.0, leaked_t1_us=3.0)
+    none = PauliGenerator("X", (2,), 1e-9)
+    learned = LayerCalibration((LayerGate("cx", (0, 1)),), (0, 1, 2), (none,))
+    circuit = Arrays(3, 1).add("x", [2]).add("barrier", range(3))
+    for _ in range(5):
+        circuit.add("cx", [0, 1])
+    if delays:
+        circuit.add("delay", [2], params=(1e4,))
+    built = circuit.add("barrier", range(3)).add("measure", [2], [0]).circuit()
+    snapshot = chip(gates, [qubit] * 3, coupling=((0, 1), (1, 2)), layers=(learned,))
+    options = {"gate.depolarizing": 0}
+    one = distribution(built, attached(built, snapshot, options))[1]
+    rate, third, time_us = 1.0 / 20.0, 1.0 / 3.0, 10.0
+    relaxed, left = math.exp(-rate * time_us), math.exp(-third * time_us)
+    back = left + third * (relaxed - left) / (third - rate)
+    assert one == pytest.approx(0.5 + 0.5 * back, abs=1e-6)  # a qubit in |1> has the layer's errors
 
 
 def test_its_factor_takes_leakage_out() -> None:
