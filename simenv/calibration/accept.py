@@ -91,6 +91,12 @@ _HALVINGS = 24
 _GRID = 200_001  # points of an integral
 
 
+def _signed(value: float) -> str:
+    """Value with its sign; 0 has none."""
+    text = f"{value:+z.5f}"
+    return text if text.strip("+0.") else text[1:]
+
+
 class Interval(msgspec.Struct, frozen=True):
     """Mean change of fidelity of a run, with its interval over circuit bodies (`interval`)."""
 
@@ -111,7 +117,8 @@ class Interval(msgspec.Struct, frozen=True):
     @property
     def text(self) -> str:
         """Value and interval for people."""
-        return f"{self.mean:+.5f} [{self.low:+.5f}, {self.high:+.5f}]"
+        mean, low, high = (_signed(x) for x in (self.mean, self.low, self.high))
+        return f"{mean} [{low}, {high}]"
 
 
 class Levels(msgspec.Struct, frozen=True):

@@ -507,7 +507,7 @@ def interval_text(each: ParameterEstimate) -> str:
     low, high = each.low, each.high
     is_signed = each.kind in _LINEAR
     if high is None:
-        return f"> {_digits(low)}" if low else "none"
+        return f"> {_digits(low)}" if low else "not bounded"
     return (
         f"< {_digits(high)}" if not low and not is_signed else f"{_digits(low)} to {_digits(high)}"
     )

@@ -153,7 +153,8 @@ def as_object(
         }  # fmt: skip
     return {
         "name": name, "source": source, "digest": snapshot.digest.hex(),
-        "figures": figures(snapshot), "broken": broken_summary(snapshot), "snapshot": snapshot,
+        "fit": _fitted(snapshot), "figures": figures(snapshot),
+        "broken": broken_summary(snapshot), "snapshot": snapshot,
     }  # fmt: skip
 
 
@@ -171,6 +172,7 @@ def show(name: str, snapshot: CalibrationSnapshot, source: str) -> None:
         ("coupling", "all to all" if snapshot.all_to_all else coupling),
         ("gates", gates),
         ("calibrated", snapshot.calibrated),
+        ("fitted from", _fitted(snapshot)),
         ("refused fit", _refused(snapshot)),
         ("low T1", _low(snapshot)),
         ("snapshot", snapshot.digest.hex()[:12]),
@@ -211,6 +213,27 @@ def _low(snapshot: CalibrationSnapshot) -> str:
         f"qubit {k}: {_short(qubit.in_force.t1_us or 0.0)} us"
         for k, qubit in enumerate(snapshot.qubits)
         if qubit.jump_rate_per_us
+    )
+
+
+def _fitted(snapshot: CalibrationSnapshot) -> str:
+    """Return what the device was fitted to; "" for a device that is no fit."""
+    scope = snapshot.fitted
+    if scope is None:
+        kept = snapshot.source_format == "counts"
+        return "measured counts: no fit is used, the calibration is kept" if kept else ""
+    days = " to ".join(dict.fromkeys(filter(None, (scope.first, scope.last))))
+    qubits = ", ".join(map(str, scope.qubits))
+    return "; ".join(
+        filter(
+            None,
+            (
+                f"{scope.device}, to {terminal.counted(scope.bodies, 'different circuit')}",
+                f"measured {days}" if days else "",
+                "qubits chosen by the compiler" if scope.placed else f"qubits {qubits}",
+                "in force for alike circuits alone" if snapshot.outside is not None else "",
+            ),
+        )
     )
 
 

@@ -539,3 +539,7 @@ def test_a_plausible_fit_is_taken_in_place_of_one_that_is_not() -> None:
     wild = msgspec.structs.replace(whole, implausible=("p10 of qubit 0",))
     assert fitting._accepted([half, wild]) is half
     assert fitting._accepted([wild]) is wild
+
+
+def test_a_gain_that_rounds_to_zero_has_no_sign() -> None:
+    assert accept.Interval(-1e-9, -1e-8, 2e-5).text == "0.00000 [0.00000, +0.00002]"

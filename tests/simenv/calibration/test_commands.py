@@ -5,10 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from bench.calibration_data import random_counts
 from noise_models import library, snapshot as snapshots
+from noise_models.calibration import FitScope
 from simenv.calibration import data
 from simenv.calibration.accept import below
 from simenv.calibration.fit.identify import (
@@ -20,7 +22,7 @@ from simenv.calibration.fit.identify import (
 )
 from simenv.calibration.score import IdealDistributions, Predictor, Score, ScoreRow, score
 from simenv.cli.app import run
-from simenv.cli.devices import overview
+from simenv.cli.devices import details, overview
 from simenv.errors import StoreError
 
 
@@ -210,3 +212,19 @@ def test_a_page_has_the_table_of_values(report: Any, tmp_path: Path) -> None:
     assert row in text
     assert "<th>95 % interval</th>" in text
     assert "simenv certify" in text
+
+
+def test_a_fitted_device_says_what_it_was_fitted_to(capsys: pytest.CaptureFixture[str]) -> None:
+    lima = library.load("lima")
+    scope = FitScope("lima", (0, 2), 7, 3, 4, first="2024-03-01", last="2024-03-04")
+    fitted = msgspec.structs.replace(lima, fitted=scope, outside=lima, source_format="counts")
+    text = (
+        "lima, to 7 different circuits; measured 2024-03-01 to 2024-03-04; qubits 0, 2; in force"
+        " for alike circuits alone"
+    )
+    assert details.as_object("mine", fitted, "imported", None)["fit"] == text
+    details.show("mine", fitted, "imported")
+    assert f"fitted from {text}" in " ".join(capsys.readouterr().out.split())
+    kept = msgspec.structs.replace(lima, source_format="counts")
+    assert "the calibration is kept" in details.as_object("mine", kept, "imported", None)["fit"]
+    assert details.as_object("lima", lima, "bundled", None)["fit"] == ""

@@ -134,7 +134,7 @@ def test_a_table_has_the_ends_that_exist_and_the_identified_values_first() -> No
     assert interval_text(estimate(0.012345, 0.02)) == "0.0123 to 0.02"
     assert interval_text(estimate(0.0, 0.02)) == "< 0.02"
     assert interval_text(estimate(40.0, None, "T1")) == "> 40"
-    assert interval_text(estimate(0.0, None)) == "none"
+    assert interval_text(estimate(0.0, None)) == "not bounded"
     rows = [estimate(0.0, None), estimate(0.009, 0.011), estimate(0.02, 0.03)]
     assert chosen(rows, 2) == rows[1:]
     assert chosen(rows, 1) == rows[2:]  # the calibration is outside
