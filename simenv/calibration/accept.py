@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from noise_models import calibration
 from simenv.calibration import score as calibration_score
-from simenv.calibration.data import CountsRecord
+from simenv.calibration.data import SUGGESTED, CountsRecord
 from simenv.calibration.fit.components import ADDED, ASYMMETRY, JOINT, ZZ
 from simenv.calibration.fit.significance import LEAST_CHANCE
 from simenv.calibration.fit.solve import FitProblem
@@ -390,7 +390,7 @@ def scope_of(
         bodies=len({each.body for each in observed}),
         widest=max(len(each.qubits) for each in programs),
         two_qubit_gates=max(each.two_qubit_gates for each in observed),
-        families=tuple(sorted({each.family[:100] for each in records})),
+        families=tuple(sorted({r.family[:100] for r in records if r.family != SUGGESTED})),
         first=first,
         last=last,
         placed=any(each.was_placed for each in observed),

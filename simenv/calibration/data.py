@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from simenv.client.client import Client
     from simenv.model import Program
 
+SUGGESTED = "suggested"  # family of the circuits that `simenv calibrate --suggest` writes
 FORMAT = 1
 KIND = "simenv-counts"
 

@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simenv.calibration.data import CountsRecord, MeasuredCircuit, qasm_of, row
+from simenv.calibration.data import SUGGESTED, CountsRecord, MeasuredCircuit, qasm_of, row
 from simenv.calibration.experiments import programs
 from simenv.calibration.experiments.clifford import native_set
 from simenv.calibration.experiments.programs import CircuitPiece, NativeGateRows, joined
@@ -267,7 +267,8 @@ def _on_pair(native: NativeGateRows) -> Iterator[tuple[str, CircuitPiece]]:
 def rows(suggestion: Suggestion) -> list[dict[str, Any]]:
     """Rows of a file of measured counts, without counts."""
     return [
-        row(qasm_of(each.circuit), {}, name=each.name, body=each.body) for each in suggestion.probes
+        row(qasm_of(each.circuit), {}, name=each.name, body=each.body, family=SUGGESTED)
+        for each in suggestion.probes
     ]
 
 
@@ -353,7 +354,7 @@ def measure(sampler, path):
         counts = {{key: int(count) for key, count in result.join_data().get_counts().items()}}
         lines.append({{
             "qasm": entry["qasm"], "counts": counts, "date": date,
-            "name": entry["name"], "body": entry["body"],
+            "name": entry["name"], "body": entry["body"], "family": "suggested",
         }})
     with open(path, "a") as out:
         out.writelines(json.dumps(line) + "\\n" for line in lines)

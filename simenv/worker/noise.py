@@ -507,7 +507,9 @@ class Noise:
         if scope is not None:
             outside = outside_fit(scope, self._scoped(terms, program)[0], terms.name)
         if acting is not document:
-            outside = (f"{outside[0]}: its noise is that of the calibration before the fit",)
+            assert scope is not None
+            text = f"its noise is that of the calibration before the fit, of {scope.device}"
+            outside = (f"{outside[0]}: {text}",)
             assert not isinstance(acting, CustomModel)
             document = acting
         elif scope is not None and scope.refused:

@@ -60,12 +60,12 @@ def calibrate(
     """Fit a device's noise to measured counts, and store it as a device.
 
     Rows with "split": "test" are not used. On circuits that a fit did not see, the gain must be
-    significant (99 %; of fewer than 10 different circuits likely, 80 %): else the device's own
-    calibration is kept, and a fit that is worse is refused. No fit is used that is below Aer's
-    recipe for the calibration on these circuits, with p01 = p10 (aer) or as calibrated (aer-
-    properties). A fit to fewer than 10 different circuits acts on alike circuits alone. Counts that
-    cannot be those of the circuits on this device are refused: bits in another order, rows of other
-    circuits, other qubits, values that are not plausible.
+    significant (99 %; of fewer than 10 different circuits, above 0 with probability 0.9): else the
+    device's own calibration is kept, and a fit that is worse is refused. No fit is used that is
+    below Aer's recipe for the calibration on these circuits, with p01 = p10 (aer) or as calibrated
+    (aer-properties). A fit to fewer than 10 different circuits acts on alike circuits alone. Counts
+    that cannot be those of the circuits on this device are refused: bits in another order, rows of
+    other circuits, other qubits, values that are not plausible.
 
     The table has the values of the circuits' qubits and gates, with the intervals of 95 % that the
     counts alone give, and marks those that they do not identify.

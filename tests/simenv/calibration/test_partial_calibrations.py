@@ -9,9 +9,10 @@ import pytest
 from bench.engine.fit_truths import circuits, counts_of, device
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot, QubitCalibration
-from simenv.calibration import probes
-from simenv.calibration.data import CountsData
+from simenv.calibration import accept, probes
+from simenv.calibration.data import SUGGESTED, CountsData
 from simenv.calibration.fit import calibrate as store
+from simenv.calibration.fit.attempt import FitBase
 from simenv.calibration.fit.calibrate import FitRefusedError, calibrate
 
 Measured = tuple[CountsData, CalibrationSnapshot]
@@ -59,3 +60,14 @@ def test_readout_errors_given_as_a_mean_are_values_of_the_fit(measured: Measured
     asked = probes.suggested(fitted.likelihood, fitted.identification)
     named = {*asked.identified, *asked.open}
     assert named == {name for name, each in found.items() if not each.identified}
+
+
+def test_suggested_circuits_name_no_family_of_the_scope(measured: Measured) -> None:
+    data, calibration = measured
+    named = [
+        msgspec.structs.replace(each, family=SUGGESTED if k % 2 else "ghz")
+        for k, each in enumerate(data.records)
+    ]
+    base = FitBase.of("snapshot", calibration, data)
+    assert accept.scope_of(named, base.problem, "drawn").families == ("ghz",)
+    assert accept.scope_of(named[1::2], base.problem, "drawn").families == ()

@@ -190,7 +190,10 @@ def test_scope_of_a_fit_is_compared_once_with_each_circuit(
             task = AssignedTask(1, number, 0, program.packed(), 100, 1, b"", 0)
             terms = TaskOptions(snapshot=digest, device=DEVICE)
             warnings = noise.record(program, task, terms).warnings
-            assert any("calibration before the fit" in each for each in warnings) is outside
+            assert (
+                any("calibration before the fit, of lattice" in each for each in warnings)
+                is outside
+            )
         assert len(compared) == times
 
 
