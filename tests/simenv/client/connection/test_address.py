@@ -132,6 +132,19 @@ def test_elapsed_time_is_formatted_with_hours_and_days(seconds: float, text: str
 OWN = OwnerEndpoint("tcp://127.0.0.1:9", *(letter * 40 for letter in "abc"))
 
 
+def test_connection_file_without_the_key_of_the_service_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "connection.json")
+    document = msgspec.json.decode(path.read_bytes())
+    del document["socket_key"]
+    path.write_bytes(msgspec.json.encode(document))
+    fails(
+        NoServiceError,
+        "is not a connection file.*socket_key",
+        address.FileAddress(path).open,
+        b"me",
+    )
+
+
 def test_service_on_another_node_without_listener_is_refused_with_hint(tmp_path: Path) -> None:
     path = write(tmp_path / "connection.json", node="elsewhere")
     with pytest.raises(NoServiceError, match=r"runs on elsewhere.*listens for no other") as caught:
