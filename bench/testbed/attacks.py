@@ -22,6 +22,7 @@ from simenv.client.client import Client
 from simenv.client.submission.prepare import prepare_one
 from simenv.errors import ProtocolError
 from simenv.model import (
+    PROGRAM_FORMAT,
     AdmissionReason,
     Observable,
     Program,
@@ -82,7 +83,7 @@ def _long(gates: int, qubits: int = 1, angle: float = 0.1) -> Program:
     ops = np.concatenate((np.zeros(gates, np.uint16), chain, np.full(qubits, 2, np.uint16)))
     places = [0] * gates + [k for pair in range(qubits - 1) for k in (pair, pair, pair + 1)]
     return Program(
-        2,
+        PROGRAM_FORMAT,
         qubits,
         qubits,
         (("c", qubits),),

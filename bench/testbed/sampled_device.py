@@ -29,7 +29,7 @@ from simenv.calibration.experiments.plans import (
 )
 from simenv.calibration.experiments.procedure import ExperimentShots, Procedure, choose
 from simenv.calibration.experiments.programs import Arm, CircuitPiece
-from simenv.model.program import Program
+from simenv.model.program import PROGRAM_FORMAT, Program
 from simenv.model.views import DeviceInfo, DeviceKind, GateInfo
 
 QUBITS = 5
@@ -93,7 +93,7 @@ class PointPlanner(Planner):
 
 
 _NOTHING = CircuitPiece(np.zeros(0, np.uint16), np.zeros(0, np.int64), np.zeros(0))
-_NO_PROGRAM = Program(2, 0, 0, (), (), b"", b"", b"", b"", b"")
+_NO_PROGRAM = Program(PROGRAM_FORMAT, 0, 0, (), (), b"", b"", b"", b"", b"")
 
 
 def _random_gates(seed: int, name: str, place: tuple[int, ...], length: int, number: int) -> int:

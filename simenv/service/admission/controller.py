@@ -460,6 +460,9 @@ def _key(packed: bytes, at: int, end: int, terms_digest: bytes) -> tuple[int, in
     return len(packed), at, digest(packed[:at] + packed[end:]), terms_digest
 
 
+_AFTER_PARAMS = Program.__struct_fields__.index("params") + 1
+
+
 def _place(packed: bytes, program: Program) -> tuple[int, int] | None:
     """Return the position of the angles in a packed program, (begin, end); None if it has none or
     is not packed as `Program.packed` does it: then its bytes alone do not tell the position.
@@ -469,10 +472,7 @@ def _place(packed: bytes, program: Program) -> tuple[int, int] | None:
     params = program.params
     if not params or packed != program.packed():
         return None
-    after = (
-        *(program.num_slots, program.slots, program.conditions, program.constants),
-        *(program.variables, program.matrices),
-    )
+    after = msgspec.structs.astuple(program)[_AFTER_PARAMS:]
     end = len(packed) - (len(_ENCODE(after)) - 1)  # without the byte for the length of the array
     return end - len(params), end
 

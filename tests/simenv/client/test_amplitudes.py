@@ -21,7 +21,7 @@ import simenv
 from simenv import errors
 from simenv.client.submission.prepare import prepare_one
 from simenv.model import Observable, TaskOptions, TaskState
-from simenv.model.task import AmplitudeResultData, ResultData
+from simenv.model.task import RESULT_FORMAT, AmplitudeResultData, ResultData
 from simenv.service.admission import rules
 
 STRINGS = ["0101", "1111", "0000", "1000"]
@@ -179,7 +179,7 @@ def test_bytes_of_tasks_and_results_without_amplitudes_are_those_of_before() -> 
     fields = msgspec.structs.astuple(prepared.terms)
     assert len(fields) == len(msgspec.structs.astuple(without.terms)) == 27
     assert without.terms.bit_strings == ()
-    packed = msgspec.msgpack.encode(ResultData(2, (), 2, 0, 0))
+    packed = msgspec.msgpack.encode(ResultData(RESULT_FORMAT, (), 2, 0, 0))
     decoded = msgspec.msgpack.decode(packed, type=AmplitudeResultData)
     assert (decoded.bit_strings, decoded.amplitudes) == (b"", b"")
 

@@ -35,7 +35,7 @@ def test_gateway_of_an_earlier_start_of_the_service_ends_itself(tmp_path: Path) 
     """Its parent lives on: the kernel does not end it."""
     home = files.private_folder(tmp_path / "web")
     fields = (CONNECTION_FORMAT, "web", __version__, os.getpid(), os.uname().nodename)
-    file = ConnectionFile(*fields, epoch=7, sockets="")
+    file = ConnectionFile(*fields, epoch=7, sockets="", socket_key="")
     files.write_atomic(home / "connection.json", msgspec.json.encode(file))
     argv = ["-m", "simenv.gateway", "web", "--home", str(home), "--metrics-fd", "0"]
     ended = subprocess.run(

@@ -80,22 +80,6 @@ def test_task_timeout_beyond_is_refused(bench: ServiceHarness, field: str, secon
     assert field in refused.refusals[0].message
 
 
-def test_endless_timeout_in_old_journal_is_reduced_to_maximum(bench: ServiceHarness) -> None:
-    endless = TaskOptions(queue_timeout_s=1e300, run_timeout_s=1e300)
-    bench.submit(spec())
-    (row,) = bench.journal.records.accepted()
-    body = codec.encode(m.Submit(5, "~old", 0, endless, [spec()]))
-    bench.journal.accept(msgspec.structs.replace(row, first=2, body=body))
-    bench.journal.commit()
-    bench.restart()
-    bench.join()
-    task = bench.assigned()[-1]
-    bench.work.send(codec.encode(m.Started(task.task, task.attempt)))
-    bench.step()
-    terms = bench.state.tasks[2].batch.terms
-    assert (terms.queue_timeout_s, terms.run_timeout_s) == (rules.MAX_SECONDS, rules.MAX_SECONDS)
-
-
 @pytest.mark.parametrize("idle_s", [float("inf"), float("nan"), -1.0, 1e300])
 def test_pool_idle_time_out_of_range_is_refused(idle_s: float) -> None:
     with pytest.raises(ConfigError, match="idle_s"):

@@ -107,7 +107,8 @@ def test_home_writable_by_others_fails(home: Path) -> None:
 def test_stale_connection_file_is_a_warning(home: Path) -> None:
     folder = home / "old"
     folder.mkdir()
-    file = ConnectionFile(1, "old", "0.1.0", 2**22 - 1, os.uname().nodename, 1, str(home))
+    node = os.uname().nodename
+    file = ConnectionFile(1, "old", "0.1.0", 2**22 - 1, node, 1, str(home), "")
     (folder / "connection.json").write_bytes(msgspec.json.encode(file))
     stale = next(doctor_checks.connections())
     assert (stale.level, stale.remedy) == ("warn", "simenv up --name old --restore")

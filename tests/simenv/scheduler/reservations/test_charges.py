@@ -425,19 +425,3 @@ def test_forecasts_are_paid_by_runs_on_workers_and_on_a_paced_device() -> None:
         paid = dedicated_workers.paid_units(site.state, pool, number, lambda name: name == "b")
         assert paid == pytest.approx(units, rel=0.06)
     assert not dedicated_workers.paid_units(site.state, pool, number, lambda name: name == "a")
-
-
-def test_task_that_was_paid_in_part_leaves_the_charges_of_its_batch(site: CheckedScheduler) -> None:
-    """What the others used is learnt from, whatever their place in the message of results."""
-    parts = []
-    for places in ((), (0,), (1,), (2,)):
-        machine = CheckedScheduler(workers=1, limits=cluster(1))
-        machine.submit(3)
-        (sent,) = machine.assign()
-        for place in places:
-            sent.records[place].prepaid = 0, 0
-        machine.finish(list(sent.records), run_us=70)
-        parts.append(machine.state.pools["main"].queue._expected_units)
-    whole = parts[0]
-    assert whole > 0.0
-    assert parts[1:] == pytest.approx([whole * 2 / 3] * 3, rel=0.05)

@@ -19,7 +19,7 @@ from service import ServiceHarness, program, spec
 
 from simenv import model
 from simenv.errors import OptionError, ProtocolError, QueueFullError
-from simenv.model import Program, TaskOptions, TaskSpec, qubits_of
+from simenv.model import PROGRAM_FORMAT, Program, TaskOptions, TaskSpec, qubits_of
 from simenv.service import event_loop, fairness
 from simenv.service.admission import background_checks, submissions
 from simenv.service.admission.background_checks import CheckPending, RunningChecks
@@ -37,7 +37,7 @@ def large(sound: bool = True) -> bytes:
     ops = np.concatenate([np.zeros(GATES), np.ones(2)]).astype(np.uint16)
     qubits = np.concatenate([np.arange(GATES) % 2, [0, 1 if sound else 7]]).astype(np.uint16)
     made = Program(
-        2,
+        PROGRAM_FORMAT,
         2,
         2,
         (("c", 2),),
