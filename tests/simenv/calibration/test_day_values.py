@@ -138,6 +138,10 @@ def test_a_series_is_used_where_shots_alone_do_not_explain_it(drifts: bool) -> N
     assert result.held_out is not None
     assert result.held_out.refutes_snapshot == drifts
     assert bool(result.share) == drifts
-    assert [each.qubits[FIRST].p01 for each in result.series] == pytest.approx(
-        levels if drifts else [], rel=0.3
-    )
+    # At least a quarter of the way: how far is the choice of the folds.
+    moved = [np.log((each.qubits[FIRST].p01 or 0.0) / calibrated) for each in result.series]
+    expected = [np.log(level / calibrated) for level in levels] if drifts else []
+    assert len(moved) == len(expected)
+    for found, true in zip(moved, expected, strict=True):
+        assert abs(found) >= 0.2 * abs(true)
+        assert abs(found - true) <= 0.8 * abs(true) + 0.1
