@@ -30,6 +30,9 @@ class FullDisk:
     async def stored(self, *_: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
+    def spawn(self, work: Any) -> asyncio.Task[Any]:
+        return asyncio.ensure_future(work)
+
     def release(self, _user: UserJobs) -> None:
         self.released += 1
 
