@@ -38,12 +38,15 @@ def job_path(job: str) -> Path:
     return spool() / f"{job.split('.')[0]}.json"
 
 
-def change(job: str, **changes: object) -> None:
+def write(job: str, document: dict[str, object]) -> None:
     path = job_path(job)
-    document = {**json.loads(path.read_text()), **changes}
-    fresh = path.with_suffix(".new")
+    fresh = path.with_suffix(".new")  # who reads meanwhile finds a whole document
     fresh.write_text(json.dumps(document))
     fresh.rename(path)
+
+
+def change(job: str, **changes: object) -> None:
+    write(job, {**json.loads(job_path(job).read_text()), **changes})
 
 
 def qsub(arguments: list[str]) -> int:
@@ -79,7 +82,7 @@ def qsub(arguments: list[str]) -> int:
         "queue": named.get("-q", "workq"), "comment": "Not Running: Not enough free nodes",
         "Variable_List": environ,
     }  # fmt: skip
-    job_path(job).write_text(json.dumps(attributes))
+    write(job, attributes)
     limit_s = (hours * 60 + minutes) * 60 + seconds
     words = [
         sys.executable,

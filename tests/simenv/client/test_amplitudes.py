@@ -358,7 +358,7 @@ def test_sweeps_have_their_own_seeds_and_a_bad_one_is_named(env: simenv.Client) 
 
 
 def test_cancelling_one_binding_ends_its_task(env: simenv.Client) -> None:
-    tasks = env.submit_many((circuit(11, 3_000), VALUES), shots=16, seed=1)
+    tasks = env.submit_many((circuit(17, 3_000), VALUES), shots=16, seed=1)  # minutes
     assert tasks[-1].cancel()
     assert tasks[-1].wait(timeout_s=60) is TaskState.CANCELLED
     together = [task for task in tasks if task.handle is tasks[-1].handle]
