@@ -293,7 +293,7 @@ def show_error(error: errors.SimenvError, as_json: bool = False) -> None:
 # command's name, or `execute`.
 _GROUPS = {
     "Tasks": {
-        **dict.fromkeys(("run", "submit", "result", "cancel"), "tasks.submit"),
+        **dict.fromkeys(("run", "submit", "result"), "tasks.submit"), "cancel": "tasks.cancel",
         "explain": "tasks.explain", "simulate": "tasks.simulate", "exec": "execute",
     },
     "Environments": {
@@ -309,10 +309,10 @@ _GROUPS = {
     },
     "Observation": {
         **dict.fromkeys(("queue", "pools", "workers", "nodes"), "observe"),
-        "devices": "devices.command", "history": "tasks.history", "trace": "tasks.history",
-        "profile": "observe", "events": "tasks.history",
+        "devices": "devices.command", "history": "tasks.history", "trace": "tasks.trace",
+        "profile": "profiling", "events": "tasks.history",
     },
-    "Accounting": dict.fromkeys(("usage", "shares", "receipt"), "accounting"),
+    "Accounting": {name: name for name in ("usage", "shares", "receipt")},
     "Administration": {
         **dict.fromkeys(("scale", "drain", "undrain", "calendar", "policy"), "admin.pools"),
         **dict.fromkeys(("accounts", "qos"), "admin.accounts"),

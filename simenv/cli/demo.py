@@ -16,7 +16,7 @@ from simenv.cli.listing import Column, Style, following, listing
 from simenv.text import elapsed
 
 if TYPE_CHECKING:
-    from simenv.cli import demo_runs
+    from simenv.cli import demo_runs, demo_variational
     from simenv.client.client import Client
 
 
@@ -29,7 +29,7 @@ def demo(
 ) -> None:
     """Run fifteen algorithms, and one circuit on 127 noisy qubits; check and draw the results."""
     import simenv
-    from simenv.cli import demo_runs
+    from simenv.cli import demo_runs, demo_variational
 
     common = app.settings_of(context)
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,14 +57,14 @@ def demo(
     with simenv.local(workers=workers) as client:
         _compile_kernels()
         following(columns, Style(common.as_json, aligned=True), rows(client))
-        run = demo_runs.minimise(client)
+        run = demo_variational.minimise(client)
         comparisons = demo_runs.compare(demo_runs.submit(client))
-        noisy = demo_runs.minimise(client, device=demo_runs.DEVICE)
+        noisy = demo_variational.minimise(client, device=demo_runs.DEVICE)
     emulated = f"\nshares of right outcomes, ideal and on the emulated {demo_runs.DEVICE}:"
-    common.answer(run, ("", demo_runs.summary(run), emulated))
+    common.answer(run, ("", demo_variational.summary(run), emulated))
     listing(_COMPARED, Style(common.as_json, aligned=True), lambda: comparisons)
     kernels = f"kernels: {config.kernel_cache()}, compiled once for every environment"
-    common.answer(noisy, ("", demo_runs.summary(noisy), kernels))
+    common.answer(noisy, ("", demo_variational.summary(noisy), kernels))
     picture = _draw(acts, run, comparisons, noisy, folder)
     if picture and not common.as_json:
         terminal.line(f"picture: {picture.resolve()}")
@@ -112,9 +112,9 @@ _COMPARED: tuple[Column[demo_runs.EmulatedComparison], ...] = (
 
 def _draw(
     acts: list[demo_runs.DemoRow],
-    run: demo_runs.VariationalRun,
+    run: demo_variational.VariationalRun,
     comparisons: list[demo_runs.EmulatedComparison],
-    noisy: demo_runs.VariationalRun,
+    noisy: demo_variational.VariationalRun,
     folder: Path,
 ) -> Path | None:
     from importlib.util import find_spec

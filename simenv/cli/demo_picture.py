@@ -19,7 +19,8 @@ from simenv.library import ExpectedOutcomes, ExpectedParities
 from simenv.library.algorithm import parity
 
 if TYPE_CHECKING:
-    from simenv.cli.demo_runs import DemoRow, EmulatedComparison, VariationalRun
+    from simenv.cli.demo_runs import DemoRow, EmulatedComparison
+    from simenv.cli.demo_variational import VariationalRun
 
 INK, MEASURED, THEORY, QUIET, LATER = "#22303c", "#2a7f9e", "#d1495b", "#c9d3da", "#edae49"
 MOST_BARS = 16  # most outcomes of a panel

@@ -32,6 +32,7 @@ import typer
 
 from simenv.errors import ConfigError, OptionError
 
+OWN_USER = "(own user)"  # of the environment, in columns of users
 LEAST_TEXT = 12  # least number of columns for wrapped text
 _PIECES = re.compile(r"\S+|\s+")
 

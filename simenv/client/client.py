@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from simenv.client import result_display
 from simenv.client.circuits.load import is_stim
+from simenv.client.completions import CompletionIterator, checked_cursor
 from simenv.client.connection import address
 from simenv.client.connection.channel import LOST_S
 from simenv.client.connection.session import ServiceSession
 from simenv.client.connection.task_handle import Submission
 from simenv.client.environment import Environment
-from simenv.client.history import CompletionIterator, checked_cursor
 from simenv.client.result import Result
 from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.options import BatchOptions, SubmitOptions, with_options_of

@@ -9,11 +9,12 @@ from typing import Any
 
 from launcher import probe
 from simenv.cli.admin import doctor_installation
-from simenv.cli.demo_runs import DemoRow, VariationalRun as DemoRun
-from simenv.cli.observe import ProfileReport as PerformanceReport
+from simenv.cli.demo_runs import DemoRow
+from simenv.cli.demo_variational import VariationalRun as DemoRun
+from simenv.cli.profiling import ProfileReport as PerformanceReport
 from simenv.cli.tasks.explain import Line as PlanLine
-from simenv.cli.tasks.history import Trace
 from simenv.cli.tasks.resource_fit import ResourceFit
+from simenv.cli.tasks.trace import Trace
 from simenv.client.administration.policies import PoolPolicies
 from simenv.client.environments import EnvironmentInfo
 from simenv.client.qpm import identity

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from simenv.client.client import Client
     from simenv.model import OwnerReport
 
-OWN_USER = "(own user)"
 # Uses that have not the name of the limit; a limit on single requests bounds no use.
 _USED_BY = {"max_reserved_percent": "reserved_workers"}
 
@@ -47,7 +46,7 @@ class LimitRow:
 
 
 _LINES: tuple[Column[LimitRow], ...] = (
-    Column("OWNER", lambda line: line.owner or OWN_USER),
+    Column("OWNER", lambda line: line.owner or terminal.OWN_USER),
     Column("ROLE", lambda line: line.role or "-"),
     Column("LIMIT", lambda line: line.limit),
     Column("USED", lambda line: _figure(line, line.used, "-"), right=True),

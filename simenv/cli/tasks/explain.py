@@ -15,7 +15,7 @@ import typer
 
 from simenv import text
 from simenv.cli import app, terminal
-from simenv.cli.devices import certify
+from simenv.cli.devices.ledger import show as show_ledger
 from simenv.cli.listing import Column, Style, keyed, listing
 from simenv.cli.tasks import circuit_input
 from simenv.client.circuits import load_observables
@@ -307,7 +307,7 @@ def explain(
             if not asked.device:
                 raise OptionError("--ledger without --device", hint="--device NAME")
             mode = asked.compiled.value
-            certify.show(file, asked.device, noise, mode, plot, as_json=common.as_json)
+            show_ledger(file, asked.device, noise, mode, plot, as_json=common.as_json)
         return
     if plan:
         with circuit_input.errors_for_command_line():

@@ -55,7 +55,7 @@ class KeyStore(Protocol):
         """Revoke a key at once. Raises NotFoundError if there is none of that name."""
 
 
-class ServiceKeyStore:
+class ServiceKeyStore(KeyStore):
     """Keys of a running service."""
 
     def __init__(self, session: ServiceSession) -> None:
@@ -93,7 +93,7 @@ class ServiceKeyStore:
         self._session.request(admin.Keys, admin.RevokeKey, name=name)
 
 
-class OfflineKeyStore:
+class OfflineKeyStore(KeyStore):
     """Keys in the files of an environment that is down."""
 
     def __init__(self, paths: EnvironmentPaths, name: str) -> None:

@@ -10,7 +10,7 @@ from shell import Shell
 import simenv
 from simenv.cli import execute
 from simenv.cli.app import run
-from simenv.cli.demo_runs import run_s
+from simenv.cli.demo_variational import run_s
 from simenv.client.tasks.task import Task
 
 PROGRAM = """OPENQASM 3.0; include "stdgates.inc";

@@ -15,7 +15,7 @@ import live
 import pytest
 from shell import Shell
 
-from simenv.cli import accounting, terminal
+from simenv.cli import receipt as command, shares, terminal, usage
 from simenv.cli.admin import accounts
 from simenv.model import TaskState, Timing
 from simenv.model.accounts import Account, Receipt, ShareRow, Used, WaitReason
@@ -192,16 +192,16 @@ def test_wait_is_a_sum_of_reasons() -> None:
         (WaitReason.SHARE, 22_100_000),
         (WaitReason.RANKS, 6_000_000),
     )
-    assert accounting.waited_text(stored) == (
+    assert command.waited_text(stored) == (
         "31.204 s: 22.100 s after others by fair share, 6.000 s no 4 free slots at once,"
         " 3.104 s slots reserved by others"
     )
-    assert accounting.waited_text(receipt()) == "0.000 s"
+    assert command.waited_text(receipt()) == "0.000 s"
 
 
 def test_each_reason_has_a_text() -> None:
     for reason in WaitReason:
-        assert len(accounting.waited_text(receipt((reason, 5_000)))) > len("0.005 s: 0.005 s ")
+        assert len(command.waited_text(receipt((reason, 5_000)))) > len("0.005 s: 0.005 s ")
 
 
 @pytest.mark.parametrize(
@@ -217,13 +217,13 @@ def test_small_amounts_are_shown_with_more_decimals(value: float, text: str) -> 
 
 @pytest.mark.parametrize("parts", [[499, 499, 502], [1, 1, 1], [999_999, 1], [1_500, 2_500], [0]])
 def test_rounded_parts_add_up_to_the_rounded_sum(parts: list[int]) -> None:
-    ms = accounting.rounded_parts(parts, sum(parts))
+    ms = command.rounded_parts(parts, sum(parts))
     assert sum(ms) == round(sum(parts) / 1000)
     assert all(abs(1000 * ms - us) < 1000 for ms, us in zip(ms, parts, strict=True))
 
 
 def test_text_names_what_was_used_and_the_place_in_the_order() -> None:
-    text = "\n".join(accounting.receipt_lines(receipt()))
+    text = "\n".join(command.receipt_lines(receipt()))
     assert "ana, account chem, class normal" in text
     assert "4.000 s x slots, 1.000 s x GPUs, 0.500 s x GiB" in text
     assert "25.00 % of the site, usage 1234.5 units, rank 3 at the submission" in text
@@ -237,7 +237,7 @@ def test_tree_of_shares_is_indented(capsys: pytest.CaptureFixture[str]) -> None:
         ShareRow("physics", "ana", 1, 1.0, 0.5, 9.0, 0.9, 1),
         ShareRow("physics", "", 1, 1.0, 0.5, 9.0, 0.9, 2),
     ]
-    listing(accounting._SHARES, Style(False, aligned=True), lambda: tree)
+    listing(shares._SHARES, Style(False, aligned=True), lambda: tree)
     _, first, second, third = capsys.readouterr().out.splitlines()
     assert first.split() == ["physics", "-", "2", "0.5000", "9.00", "0.9000", "-", "3600.0"]
     assert second.startswith("  physics  ana")
@@ -258,7 +258,7 @@ def row(**changes: object) -> LogRow:
 
 
 def test_line_of_sacct_has_cores_gpus_memory_and_times_in_utc() -> None:
-    assert accounting.sacct_line(row(), "lab") == (
+    assert usage.sacct_line(row(), "lab") == (
         "11|11|lab|main|high_er|chem|nogroup|65534|nobody-knows|65534|1970-01-02T00:00:00|"
         "1970-01-02T00:00:00|1970-01-02T00:00:01|1970-01-03T02:03:04|1-02:03:03|0:0|COMPLETED|2|"
         "8|8|2048M|cpu=8,mem=2048M,node=2,gres/gpu=4|cpu=8,mem=2048M,node=2,gres/gpu=4|"
@@ -268,7 +268,7 @@ def test_line_of_sacct_has_cores_gpus_memory_and_times_in_utc() -> None:
 
 def test_task_that_never_ran_has_no_nodes() -> None:
     waited = row(state=TaskState.CANCELLED, node="here", slots=0, timing=Timing(5, 0, 0))
-    fields = accounting.sacct_line(waited, "lab").split("|")
+    fields = usage.sacct_line(waited, "lab").split("|")
     assert (fields[12], fields[15], fields[16], fields[24]) == (
         "Unknown", "0:15", "CANCELLED", "None assigned",
     )  # fmt: skip

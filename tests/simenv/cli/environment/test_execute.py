@@ -17,7 +17,7 @@ from failing import fails
 from shell import Shell
 
 from simenv.cli import app, environment, execute
-from simenv.cli.observe import report_of
+from simenv.cli.profiling import report_of
 from simenv.model import Event, NodeInfo, PoolInfo, ServiceInfo, TaskState
 
 BELL = Path(__file__).parents[4] / "examples" / "bell.qasm"

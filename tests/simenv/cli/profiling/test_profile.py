@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 from histories import T0, History
 
-from simenv.cli.observe import worker_starts
 from simenv.cli.profile import STAGES, PerfFinding, Span, common, findings, merged, profile_of
+from simenv.cli.profiling import worker_starts
 from simenv.model import Event, TaskState
 from simenv.wire.messages.queries import Spent
 

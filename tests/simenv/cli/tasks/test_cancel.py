@@ -13,7 +13,7 @@ from shell import Shell, Terminal
 from waiting import until
 
 import simenv
-from simenv.cli.tasks import submit as cancel
+from simenv.cli.tasks import cancel
 from simenv.cli.tasks.circuit_input import answer_progress, kernel_progress
 from simenv.client.administration.keys import issue_key
 from simenv.client.tasks import progress
