@@ -317,7 +317,7 @@ _GROUPS = {
         **dict.fromkeys(("scale", "drain", "undrain", "calendar", "policy"), "admin.pools"),
         **dict.fromkeys(("accounts", "qos"), "admin.accounts"),
         "admin": "admin.lifecycle",
-        "limits": "admin.owners", "keys": "admin.owners", "prune": "admin.pools",
+        "limits": "admin.limits", "keys": "admin.keys", "prune": "admin.pools",
         "qpm": "admin.qpm", "qfw": "admin.integrations", "qpi": "admin.integrations",
         "slurm": "admin.slurm",
     },

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from simenv.cli import app, terminal
 from simenv.cli.listing import keyed
 from simenv.model.accounts import Receipt, WaitReason
-
-if TYPE_CHECKING:
-    pass
-
 
 INDENT = 9  # column of a line's text, after its keyword
 _REASONS = {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack, overload
 
 from simenv import model
 from simenv.client import reservations as client_reservations, result_display
-from simenv.client.administration.accounts import AccountSettings, QosSettings
+from simenv.client.administration.accounts import EntitySettings
 from simenv.client.administration.policies import PolicySettings
 from simenv.client.administration.tokens import TokenSettings
 from simenv.client.connection.address import Address, FileAddress, KeyFileAddress
@@ -19,12 +19,12 @@ from simenv.client.connection.channel import LOST_S
 from simenv.client.connection.session import ServiceSession
 from simenv.client.history import TaskHistory
 from simenv.client.submission.devices import SubmitDevices
-from simenv.client.submission.options import CallOptions, PartOptions
+from simenv.client.submission.options import CallOptions, PartOptions, with_options_of
 from simenv.client.tasks.parts import KEEP_S, PartTask, submit_part
 from simenv.client.tasks.task import Task, number_of
 from simenv.config import check_name, running_gateway
 from simenv.errors import NotFoundError, OptionError, SimenvError
-from simenv.model.accounts import Receipt, ShareRow
+from simenv.model.accounts import Account, Qos, Receipt, ShareRow
 from simenv.model.reservations import CalendarEntry
 from simenv.model.task_rules import MAX_REASON_CHARS, MAX_WORKERS, check_value, checked_integer
 from simenv.model.views import CalibrationSource, DeviceInfo
@@ -245,14 +245,14 @@ class Environment:
         return PolicySettings(self._session)
 
     @property
-    def accounts(self) -> AccountSettings:
+    def accounts(self) -> EntitySettings[Account]:
         """Accounts of the environment."""
-        return AccountSettings(self._session)
+        return EntitySettings(self._session, Account)
 
     @property
-    def qos(self) -> QosSettings:
+    def qos(self) -> EntitySettings[Qos]:
         """Classes of service of the environment."""
-        return QosSettings(self._session)
+        return EntitySettings(self._session, Qos)
 
     @property
     def tokens(self) -> TokenSettings:
@@ -326,9 +326,11 @@ class Environment:
         *,
         start_s: float,
         every_s: float | None = None,
+        zone: str = "",
         **request: Unpack[ReserveOptions],
     ) -> CalendarEntry: ...
 
+    @with_options_of(client_reservations.ReserveOptions)
     def reserve(
         self,
         pool: str | None = None,
@@ -336,18 +338,7 @@ class Environment:
         start_s: float | None = None,
         every_s: float | None = None,
         zone: str = "",
-        workers: SupportsIndex = 0,
-        for_s: float = 600.0,
-        bound_s: float | None = None,
-        count: SupportsIndex = 1,
-        qubits: SupportsIndex = 0,
-        depth: SupportsIndex = 0,
-        gates_1q: SupportsIndex = 0,
-        gates_2q: SupportsIndex = 0,
-        measurements: SupportsIndex = 0,
-        shots: SupportsIndex = 0,
-        account: str = "",
-        timeout_s: float | None = None,
+        **options: Unpack[ReserveOptions],
     ) -> client_reservations.Reservation | CalendarEntry:
         """Reserve a pool, or the whole environment, for `for_s` seconds unless it is renewed.
 
@@ -368,16 +359,16 @@ class Environment:
         `every_s`: again each time so many seconds have passed since the start before; whole days
         are counted by the clocks of `zone`, a name such as Europe/Rome; default: of this machine.
         """
-        sizes = (count, qubits, depth, gates_1q, gates_2q, measurements, shots)
-        request = client_reservations.reservation_request(
-            pool, for_s, workers, bound_s, sizes, account
-        )
+        request = client_reservations.reservation_request(pool, options)
+        for_s = request.ttl_ns / 1e9
         if start_s is not None:
             entry = CalendarEntry(start_s, for_s, every_s or 0.0, ask=request, zone=zone)
             return self.calendar.add(entry)
         if every_s is not None:
             raise OptionError("every_s needs start_s", hint="start_s=time.time()")
-        number = client_reservations.request_decision(self._session, request, timeout_s).reservation
+        number = client_reservations.request_decision(
+            self._session, request, options.get("timeout_s")
+        ).reservation
         info = client_reservations.listed(self._session, number)[0]
         return client_reservations.Reservation(self._session, self._renewer, info, for_s)
 

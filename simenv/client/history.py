@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -25,9 +25,6 @@ from simenv.model.views import check_window
 from simenv.wire.messages import client as m
 from simenv.wire.messages.metrics import GetSeries, Series
 from simenv.wire.messages.queries import NEWEST, App, GetApp, GetHistory, History, LogRow, Submitted
-
-if TYPE_CHECKING:
-    pass
 
 PAGE_ROWS = 1_000
 EVENTS_PAGE = 1_000

@@ -11,14 +11,15 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from threading import Event
 from time import monotonic
-from typing import TYPE_CHECKING, Any, SupportsIndex, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, SupportsIndex, TypedDict, get_type_hints
 
 import msgspec
 
 from simenv import model
+from simenv.client.submission.options import check_names
 from simenv.config import application
 from simenv.errors import NotReservedError, SimenvError, TimedOutError
 from simenv.model import AdmissionReason, task_rules
@@ -111,32 +112,49 @@ def ended(session: ServiceSession, number: int, reason: str, *, cancel: bool) ->
     return [model.task_name(task) for task in released.running]
 
 
-def reservation_request(
-    pool: str | None,
-    for_s: float,
-    workers: SupportsIndex,
-    bound_s: float | None,
-    sizes: Sequence[SupportsIndex],
-    account: str = "",
-) -> model.ReservationRequest:
-    """Return the request of `reserve`; its request id makes a repeat idempotent. `sizes`: the
-    fields of a Workload, in order. Raises OptionError."""
-    fields = zip(model.Workload.__struct_fields__, sizes, strict=True)
+class ReserveOptions(TypedDict, total=False):
+    """Options of `reserve` about its size, as documented there."""
+
+    workers: Annotated[SupportsIndex, 0]
+    for_s: Annotated[float, 600.0]
+    bound_s: Annotated[float | None, None]
+    count: Annotated[SupportsIndex, 1]
+    qubits: Annotated[SupportsIndex, 0]
+    depth: Annotated[SupportsIndex, 0]
+    gates_1q: Annotated[SupportsIndex, 0]
+    gates_2q: Annotated[SupportsIndex, 0]
+    measurements: Annotated[SupportsIndex, 0]
+    shots: Annotated[SupportsIndex, 0]
+    account: Annotated[str, ""]
+    timeout_s: Annotated[float | None, None]
+
+
+_DEFAULTS: dict[str, Any] = {
+    name: hint.__metadata__[0]
+    for name, hint in get_type_hints(ReserveOptions, include_extras=True).items()
+}
+
+
+def reservation_request(pool: str | None, options: ReserveOptions) -> model.ReservationRequest:
+    """Return the request of `reserve`; its request id makes a repeat idempotent. Raises
+    OptionError, and TypeError for an option that does not exist."""
+    check_names(options, ReserveOptions)
+    asked = {**_DEFAULTS, **options}
     counts = [
-        task_rules.checked_integer(name, value, int(name == "count"), MAX_WORKLOAD_FIELD)
-        for name, value in fields
+        task_rules.checked_integer(name, asked[name], int(name == "count"), MAX_WORKLOAD_FIELD)
+        for name in model.Workload.__struct_fields__
     ]
-    app = application()
-    ttl_ns = _nanoseconds("for_s", for_s)
+    app, bound_s = application(), asked["bound_s"]
+    ttl_ns = _nanoseconds("for_s", asked["for_s"])
     return model.ReservationRequest(
         request_id=secrets.token_hex(8),
         device=pool or "",
         ttl_ns=ttl_ns,
         walltime_ns=ttl_ns,
         workload=model.Workload(*counts),
-        workers=task_rules.checked_integer("workers", workers, 0, task_rules.MAX_WORKERS),
+        workers=task_rules.checked_integer("workers", asked["workers"], 0, task_rules.MAX_WORKERS),
         bound_ns=0 if bound_s is None else _nanoseconds("bound_s", bound_s),
-        account=account,
+        account=asked["account"],
         metadata=((APP, app),) if app else (),
     )
 
@@ -192,23 +210,6 @@ def checked_reservation(number: SupportsIndex) -> int:
 
 def _nanoseconds(name: str, seconds: float) -> int:
     return round(task_rules.checked_seconds(name, seconds) * 1e9)
-
-
-class ReserveOptions(TypedDict, total=False):
-    """Options of `reserve` about its size, as documented there."""
-
-    workers: SupportsIndex
-    for_s: float
-    bound_s: float | None
-    count: SupportsIndex
-    qubits: SupportsIndex
-    depth: SupportsIndex
-    gates_1q: SupportsIndex
-    gates_2q: SupportsIndex
-    measurements: SupportsIndex
-    shots: SupportsIndex
-    account: str
-    timeout_s: float | None
 
 
 def local_zone() -> str:

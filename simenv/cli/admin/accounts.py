@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simenv.cli import app
-from simenv.cli.admin.owners import parse_limits
+from simenv.cli.admin.limits import changed_limits, limits_text
 from simenv.cli.listing import Column, listed, printed
 from simenv.errors import NotFoundError, OptionError
 
@@ -60,7 +60,7 @@ _ACCOUNTS: tuple[Column[AccountRow], ...] = (
     Column("USERS", lambda row: ",".join(row.users) or "-"),
     Column("COORDINATORS", lambda row: ",".join(row.coordinators) or "-", optional=1),
     Column("QOS", lambda row: ",".join(row.qos) or "all", optional=2),
-    Column("LIMITS", lambda row: _limits_text(row.limits), optional=3),
+    Column("LIMITS", lambda row: limits_text(row.limits), optional=3),
 )
 
 
@@ -143,15 +143,7 @@ class AccountChanges:
             if added or removed:
                 kept = [name for name in before if name not in (removed or ())]
                 changes[key] = list(dict.fromkeys([*kept, *(added or ())]))
-        return changes | _limit_changes(account, limits, "simenv accounts set")
-
-
-def _limit_changes(value: Account | Qos, limits: Names, command: str) -> dict[str, Any]:
-    """Return the changed limits; a limit of 0 is removed."""
-    if not limits:
-        return {}
-    merged = {**value.limits, **parse_limits(limits, command)}
-    return {"limits": {key: number for key, number in merged.items() if number}}
+        return changes | changed_limits(account.limits, limits, "simenv accounts set")
 
 
 def _account_lines(row: AccountRow) -> Iterator[str]:
@@ -243,7 +235,7 @@ _QOS: tuple[Column[QosRow], ...] = (
     Column("USAGE_FACTOR", lambda row: f"{row.usage_factor:g}", right=True),
     Column("PREEMPT", lambda row: "yes" if row.preempt else "no"),
     Column("MAX_RUN_S", lambda row: str(row.max_run_s) if row.max_run_s else "none", right=True),
-    Column("LIMITS", lambda row: _limits_text(row.limits)),
+    Column("LIMITS", lambda row: limits_text(row.limits)),
 )
 QosName = Annotated[str, typer.Argument(help="Name of the class of service.")]
 
@@ -295,7 +287,7 @@ def set_qos(
     }
     changes: dict[str, Any] = {key: value for key, value in values.items() if value is not None}
     before = client.qos.listed().get(name, Qos())
-    changes |= _limit_changes(before, limits, "simenv qos set")
+    changes |= changed_limits(before.limits, limits, "simenv qos set")
     return _qos_row(name, client.qos.set(name, **changes))
 
 
@@ -305,7 +297,3 @@ def remove_qos(client: Client, name: QosName) -> dict[str, Any]:
     """Remove a class of service that no account names; its tasks stay."""
     client.qos.remove(name)
     return {"name": name, "removed": True}
-
-
-def _limits_text(limits: Mapping[str, int]) -> str:
-    return ",".join(f"{key}={value}" for key, value in limits.items()) or "none"

@@ -21,7 +21,7 @@ import typer
 
 from simenv import config, files
 from simenv.cli import app, terminal
-from simenv.cli.admin.owners import note_without_account
+from simenv.cli.admin.keys import note_without_account
 from simenv.cli.listing import Column, listed
 from simenv.client.connection import address
 from simenv.config import running_gateway

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import msgspec
 import typer
@@ -15,9 +15,6 @@ from simenv.cli.listing import (
     listing,
 )
 from simenv.wire.messages.queries import LogRow
-
-if TYPE_CHECKING:
-    pass
 
 
 class TraceStage(msgspec.Struct, frozen=True):

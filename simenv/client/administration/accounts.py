@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -13,64 +13,49 @@ from simenv.errors import ConfigError, OptionError
 from simenv.model.accounts import Account, Qos
 from simenv.wire.messages import accounting
 
+Entity = TypeVar("Entity", Account, Qos)
+_ENTITIES = {  # field of messages, name in errors, message
+    Account: ("account", "account", accounting.SetAccount),
+    Qos: ("qos", "class of service", accounting.SetQos),
+}
 
-class AccountSettings:
-    """Requests for accounts. Thread-safe."""
 
-    def __init__(self, session: ServiceSession) -> None:
+class EntitySettings(Generic[Entity]):
+    """Requests for accounts (`client.accounts`), or for classes of service (`client.qos`), by name.
+    Thread-safe."""
+
+    def __init__(self, session: ServiceSession, entity: type[Entity]) -> None:
         self._session = session
+        self._entity: type[Entity] = entity
+        self._field, self._what, self._message = _ENTITIES[entity]
 
-    def listed(self) -> dict[str, Account]:
-        """Return accounts by name: all for an admin, else those that the caller may use or
-        coordinates."""
-        return self._session.request(accounting.Accounts, accounting.GetAccounts).accounts
+    def listed(self) -> dict[str, Entity]:
+        """Return all for an admin, else the accounts that the caller may use or coordinates, or the
+        classes that the caller may use."""
+        return self._of(self._session.request(accounting.Accounts, accounting.GetAccounts))
 
-    def set(self, name: str, **changes: Any) -> Account:
-        """Add an account, or change some fields of `simenv.model.accounts.Account`; sizes in
+    def set(self, name: str, **changes: Any) -> Entity:
+        """Add one, or change some fields of `simenv.model.accounts.Account` or `Qos`; sizes in
         `limits` may be texts. It persists over restarts, until `simenv.toml` changes it. Raises
         OptionError, ConfigError, NotAllowedError."""
-        account = _with_changes(self.listed().get(name, Account()), changes)
-        fields = {"name": check_name(name, "account"), "account": account}
-        result = self._session.request(accounting.Accounts, accounting.SetAccount, **fields)
-        return result.accounts[name]
+        value = _with_changes(self.listed().get(name, self._entity()), changes)
+        return self._of(self._set(check_name(name, self._what), value))[name]
 
     def remove(self, name: str) -> None:
-        """Remove an account that has none below it; its tasks stay. Raises NotFoundError,
-        OptionError, NotAllowedError."""
-        fields = {"name": name, "account": None}
-        self._session.request(accounting.Accounts, accounting.SetAccount, **fields)
+        """Remove an account that has none below it, or a class that no account names; its tasks
+        stay. Raises NotFoundError, OptionError, NotAllowedError."""
+        self._set(name, None)
+
+    def _set(self, name: str, value: Entity | None) -> accounting.Accounts:
+        fields = {"name": name, self._field: value}
+        return self._session.request(accounting.Accounts, self._message, **fields)
+
+    def _of(self, answer: accounting.Accounts) -> dict[str, Entity]:
+        values: Any = answer.accounts if self._entity is Account else answer.qos
+        return values  # type: ignore[no-any-return]
 
 
-class QosSettings:
-    """Requests for classes of service. Thread-safe."""
-
-    def __init__(self, session: ServiceSession) -> None:
-        self._session = session
-
-    def listed(self) -> dict[str, Qos]:
-        """Return classes of service by name: all for an admin, else those that the caller may
-        use."""
-        return self._session.request(accounting.Accounts, accounting.GetAccounts).qos
-
-    def set(self, name: str, **changes: Any) -> Qos:
-        """Add a class of service, or change some fields of `simenv.model.accounts.Qos`. Persists
-        and raises as for accounts."""
-        qos = _with_changes(self.listed().get(name, Qos()), changes)
-        fields = {"name": check_name(name, "class of service"), "qos": qos}
-        result = self._session.request(accounting.Accounts, accounting.SetQos, **fields)
-        return result.qos[name]
-
-    def remove(self, name: str) -> None:
-        """Remove a class of service that no account names; its tasks stay. Raises NotFoundError,
-        OptionError, NotAllowedError."""
-        fields = {"name": name, "qos": None}
-        self._session.request(accounting.Accounts, accounting.SetQos, **fields)
-
-
-S = TypeVar("S", Account, Qos)
-
-
-def _with_changes(value: S, changes: dict[str, Any]) -> S:
+def _with_changes(value: Entity, changes: dict[str, Any]) -> Entity:
     """Return an account or a class with some fields changed. Raises OptionError."""
     fields = value.__struct_fields__
     for name in changes:

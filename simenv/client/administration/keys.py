@@ -15,7 +15,7 @@ from typing import Protocol
 import msgspec
 
 from simenv import config
-from simenv.client.administration.accounts import AccountSettings
+from simenv.client.administration.accounts import EntitySettings
 from simenv.client.connection.address import FileAddress, ended, find, read
 from simenv.client.connection.session import ServiceSession
 from simenv.config import EnvironmentPaths
@@ -82,7 +82,7 @@ class ServiceKeyStore(KeyStore):
         return self._session.request(admin.Keys, admin.GetKeys).keys
 
     def accounts(self) -> dict[str, Account]:
-        return AccountSettings(self._session).listed()
+        return EntitySettings(self._session, Account).listed()
 
     def reports(self) -> dict[str, OwnerReport]:
         reports = self._session.request(admin.OwnerReports, admin.GetLimits).owners

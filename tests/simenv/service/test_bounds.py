@@ -258,7 +258,7 @@ def test_client_and_service_accept_the_same_largest_options(option: str, most: A
 
 def test_client_and_service_accept_the_same_largest_reservation() -> None:
     def request(workers: int, for_s: float) -> ReservationRequest:
-        return reservation_request(None, for_s, workers, None, [1, 0, 0, 0, 0, 0, 1])
+        return reservation_request(None, {"for_s": for_s, "workers": workers, "shots": 1})
 
     check_request(request(rules.MAX_WORKERS, rules.MAX_SECONDS))
     for wrong in ((rules.MAX_WORKERS + 1, 1.0), (1, rules.MAX_SECONDS + 1.0)):

@@ -9,7 +9,7 @@ import live
 import pytest
 from shell import Shell
 
-from simenv.cli.admin.owners import note_without_account
+from simenv.cli.admin.keys import note_without_account
 from simenv.cli.app import run
 from simenv.client.client import Client
 from simenv.model.accounts import Account

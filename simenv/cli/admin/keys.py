@@ -1,14 +1,13 @@
-"""`simenv limits` and `simenv keys`: owners, their limits and their keys.
+"""`simenv keys`: keys of users who may use an environment from other machines.
 
-`simenv limits` shows limits and present use of each owner of a key; admins change limits here.
-`simenv keys` manages keys of users who may use an environment from other machines. Invariant: a
-secret key is written only to the file of its owner; it is printed only on request (`--out -`).
+Invariant: a secret key is written only to the file of its owner; it is printed only on request
+(`--out -`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,117 +17,14 @@ import typer
 
 from simenv import config, files
 from simenv.cli import app, terminal
-from simenv.cli.listing import Column, Columns, NoHeader, Style, listed, listing, printed
+from simenv.cli.listing import Column, Columns, NoHeader, Style, listing
 from simenv.client.connection import address
-from simenv.config.load import limit_values
-from simenv.errors import ConfigError, OptionError
+from simenv.errors import OptionError
 from simenv.model import OwnerLimits, OwnerUse
 from simenv.model.accounts import Account
 
 if TYPE_CHECKING:
     from simenv.client.administration.keys import KeyStore
-    from simenv.client.client import Client
-    from simenv.model import OwnerReport
-
-# Uses that have not the name of the limit; a limit on single requests bounds no use.
-_USED_BY = {"max_reserved_percent": "reserved_workers"}
-
-
-@dataclass(frozen=True, slots=True)
-class LimitRow:
-    """One limit of one owner. `used` is None for a limit on single requests."""
-
-    owner: str
-    role: str
-    limit: str
-    used: int | None
-    maximum: int | None  # None: no limit
-
-
-_LINES: tuple[Column[LimitRow], ...] = (
-    Column("OWNER", lambda line: line.owner or terminal.OWN_USER),
-    Column("ROLE", lambda line: line.role or "-"),
-    Column("LIMIT", lambda line: line.limit),
-    Column("USED", lambda line: _figure(line, line.used, "-"), right=True),
-    Column("MAXIMUM", lambda line: _figure(line, line.maximum, "none"), right=True),
-)
-
-limits = typer.Typer(help="Show and set limits for each owner of a key.")
-
-
-@limits.callback(invoke_without_command=True)
-@listed(_LINES)
-def show(
-    client: Client,
-    owner: Annotated[str, typer.Option(help="Only this owner (name as in `keys list`).")] = "",
-) -> Iterable[LimitRow]:
-    """List limits and use: of all owners for an admin, else of your own key.
-
-    USED is the present use; `-` where the limit holds for each request.
-    """
-    reports = client.limits().values()
-    return (row for each in reports if owner in ("", each.owner) for row in _of(each))
-
-
-def _report(report: OwnerReport) -> Iterator[str]:
-    for row in _of(report):
-        yield f"{row.limit:<22}{_figure(row, row.maximum, 'none')}"
-
-
-@limits.command("set")
-def set_limits(
-    context: typer.Context,
-    owner: Annotated[str, typer.Argument(help="Owner (name as in `keys list`).")],
-    values: Annotated[
-        list[str], typer.Argument(help="KEY=VALUE: max_queued_tasks=1000, max_kept_bytes=2GiB.")
-    ],
-) -> None:
-    """Set limits of one owner; they persist over restarts. 0 means no limit."""
-    # A wrong one is refused without an environment too.
-    settings = parse_limits(values, "simenv limits set")
-    common = app.settings_of(context)
-    with common.connect() as client:
-        report = client.set_limits(owner, settings)
-    common.answer(report, _report(report))
-
-
-@limits.command()
-@printed(_report)
-def reset(
-    client: Client, owner: Annotated[str, typer.Argument(help="Owner (name as in `keys list`).")]
-) -> OwnerReport:
-    """Remove the limits set for one owner; those of simenv.toml hold again."""
-    return client.set_limits(owner, reset=True)
-
-
-def _of(report: OwnerReport) -> Iterator[LimitRow]:
-    for name in report.limits.__struct_fields__:
-        value = getattr(report.limits, name)
-        used = _USED_BY.get(name, name.removeprefix("max_"))
-        is_bound = bool(value) or (name == "max_priority" and bool(report.owner))
-        maximum = value if is_bound else None
-        yield LimitRow(report.owner, report.role, name, getattr(report.use, used, None), maximum)
-
-
-def parse_limits(assignments: Iterable[str], command: str) -> dict[str, int]:
-    """Parse KEY=VALUE texts of limits; sizes may have units. Raises OptionError."""
-    entries: dict[str, object] = {}
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals:
-            raise OptionError(f"{assignment[:80]!r} is not understood", hint="KEY=VALUE")
-        entries[key] = int(value) if value.isdecimal() else value
-    try:
-        return limit_values(entries, command)
-    except ConfigError as error:
-        raise OptionError(error.message, hint=error.hint) from error
-
-
-def _figure(line: LimitRow, value: int | None, none: str) -> str:
-    if value is None:
-        return none
-    return terminal.size(value) if line.limit.endswith("_bytes") else str(value)
-
 
 _SHOWN_CHARS = 10  # shown characters of a public key, enough to distinguish keys
 
