@@ -226,7 +226,7 @@ class ReplayedSite:
         self._foretold: dict[int, tuple[int, float]] = {}  # task: (submitted, foretold wait)
         self._marks: list[bool] = []
         self._chosen: list[range] = []  # submissions at this time whose tasks are foretold
-        while len(self._state.workers) < SLOTS:
+        while len(self._state.cluster.workers) < SLOTS:
             for action in self._scheduler.tick(self._now_ns):
                 if isinstance(action, core.StartWorker):
                     name, start = action.worker, action.start
@@ -264,7 +264,7 @@ class ReplayedSite:
         heapq.heappush(self._events, (when_ns, next(self._order), event))
 
     def _tick(self) -> None:
-        for worker in self._state.workers.values():
+        for worker in self._state.cluster.workers.values():
             worker.heard_ns = self._now_ns
         self._execute(self._scheduler.tick(self._now_ns))
         if not self._has_accounts:  # where this would take most of the time
@@ -280,7 +280,7 @@ class ReplayedSite:
             route = msgspec.structs.replace(
                 route, evolve_us=each.work_us / 20, device_shot_ns=each.work_us, paced=True
             )
-        self._first = self._state.next_task
+        self._first = self._state.tasks.next_number
         batch = core.SubmitBatch(
             b"", TaskOptions(priority=each.priority), "", 0, self._first, self._now_ns,
             owner=each.user, account=each.account,
@@ -303,7 +303,7 @@ class ReplayedSite:
                 continue
             passes = round(PASSES * ran_ns / (end_ns - record.started_ns))
             progress = ProgressInfo("passes", passes, PASSES, passes / PASSES)
-            start = self._state.workers[name].start
+            start = self._state.cluster.workers[name].start
             sign = core.WorkerHeartbeat(name, start, record.number, record.fence, progress=progress)
             self._execute(self._scheduler.heartbeat_received(sign, self._now_ns)[1])
 
@@ -311,8 +311,11 @@ class ReplayedSite:
         self._execute(self._scheduler.dispatch(self._now_ns))
         if self._state.deferred_actions:
             self._execute(self._scheduler.tick(self._now_ns))
-        for device in self._state.paced.all.values():
-            for when_ns in (device.free_ns - device.lookahead_ns, self._state.paced.next_ns):
+        for device in self._state.devices.paced.all.values():
+            for when_ns in (
+                device.free_ns - device.lookahead_ns,
+                self._state.devices.paced.next_ns,
+            ):
                 if self._now_ns < when_ns < 2**62 and when_ns not in self._alarms:
                     self._alarms.add(when_ns)
                     self._at(when_ns, when_ns)
@@ -330,7 +333,7 @@ class ReplayedSite:
 
     def _proceed(self, name: str) -> None:
         """Let a worker begin the next task that it holds."""
-        worker = self._state.workers[name]
+        worker = self._state.cluster.workers[name]
         if name in self._runs or not worker.held:
             return
         record = next(iter(worker.held.values()))
@@ -411,7 +414,7 @@ class ForetoldDay(site.SimulatedDay):
         return assignments
 
     def _submit(self, work: site.Submission) -> None:
-        first = self.state.next_task
+        first = self.state.tasks.next_number
         super()._submit(work)
         if not work.time_s:  # all of these are foretold at one time anyway
             self._recent.clear()

@@ -206,7 +206,7 @@ class SimulatedDay:
         self.scheduler.set_clock(WALL_NS, 0)
         self.scheduler.set_accounts(AccountTree(self.accounts), self._billing, {})
         stored = tables.read_fair_usage(self._journal.records) if self._journal else {}
-        self.state.fair_share.restore(stored, WALL_NS, self.now_ns)
+        self.state.shares.fair_share.restore(stored, WALL_NS, self.now_ns)
         self._at(0, self._tick)
 
     def run(self, until_s: float) -> None:
@@ -250,7 +250,7 @@ class SimulatedDay:
         for assignments in self._chunks.values():
             for each in assignments:
                 self._count(each.records[0].batch.account, len(each.records))
-        self._start(self.state.epoch + 1, self.state.next_task)
+        self._start(self.state.epoch + 1, self.state.tasks.next_number)
         for batch, group in groupby(records, key=lambda record: record.batch):
             tasks = list(group)
             for first, run in _consecutive(tasks):
@@ -278,7 +278,7 @@ class SimulatedDay:
         return {name: time_s for name, time_s in self.since.items() if name not in self.idle}
 
     def _usage(self) -> dict[tuple[str, str], float]:
-        rows = self.state.fair_share.rows(self.now_ns)
+        rows = self.state.shares.fair_share.rows(self.now_ns)
         return {(row.account, row.user): row.usage for row in rows}
 
     def close(self) -> None:
@@ -287,7 +287,7 @@ class SimulatedDay:
             self._journal.close()
 
     def _store(self) -> None:
-        changes = self._timed("end", self.state.fair_share.take_changes, WALL_NS)
+        changes = self._timed("end", self.state.shares.fair_share.take_changes, WALL_NS)
         if self._journal is not None:
             self._journal.put(tables.fair_usage_statements(changes), forced=False)
             self._journal.commit()
@@ -316,7 +316,7 @@ class SimulatedDay:
         memory, cost_us = 2**28 if ranks > 1 else 2**20, work.cost_s * 1e6
         route = core.Route("statevector", "", pool, 20, memory, cost_us, 0.0, 1, ranks)
         batch = core.SubmitBatch(
-            b"client", TaskOptions(), "key", 0, self.state.next_task, self.now_ns,
+            b"client", TaskOptions(), "key", 0, self.state.tasks.next_number, self.now_ns,
             len(SPEC.program), work.user, work.account,
             association=association(work.account, work.user),
         )  # fmt: skip
@@ -326,7 +326,7 @@ class SimulatedDay:
 
     def _begin(self, name: str) -> None:
         """Begin the worker's next chunk."""
-        worker, assignment = self.state.workers[name], self._chunks[name][0]
+        worker, assignment = self.state.cluster.workers[name], self._chunks[name][0]
         first = assignment.records[0]
         started = self.scheduler.task_started
         self._timed("end", started, name, first.number, first.fence, self.now_ns)
@@ -364,7 +364,7 @@ class SimulatedDay:
         self._at(TICK_NS, self._tick)
 
     def _join(self, name: str, start: int) -> None:
-        worker = self.state.workers.get(name)
+        worker = self.state.cluster.workers.get(name)
         if worker is not None:
             self.scheduler.worker_joined(name, start, worker.host.node.name, 1, self.now_ns)
 

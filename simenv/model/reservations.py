@@ -258,6 +258,21 @@ class CalendarEntry(msgspec.Struct, frozen=True):
         begin_s = self._begin_s(number)
         return begin_s, begin_s + self.length_s
 
+    def due(self, now_s: float) -> tuple[ReservationRequest, float] | None:
+        """Return the request for the rest of the occurrence that is under way and not decided yet,
+        and the end of this occurrence; None if there is none, or it is of a maintenance."""
+        found = self.occurrence(now_s)
+        if found is None or self.ask is None:
+            return None
+        begin_s, end_s = found
+        if now_s < begin_s or self.decided_s >= end_s:
+            return None
+        left_ns = round((end_s - now_s) * 1e9)
+        number = f"calendar-{self.id}-{begin_s:.0f}"
+        replace = msgspec.structs.replace
+        ask = replace(self.ask, request_id=number, ttl_ns=left_ns, walltime_ns=left_ns)
+        return ask, end_s
+
     def last_end_s(self, now_s: float) -> float:
         """Return the end of the last occurrence that is over; 0: none is."""
         number = self._next(now_s)

@@ -208,7 +208,7 @@ class WorkerHeartbeat(msgspec.Struct, frozen=True, gc=False):
     compiling: bool = False  # the worker compiles kernels that the task needs
     load: tuple[int, int, int] = (0, 0, 0)  # see `Worker.cpu_ms` and `NodeState.busy_ms`
     base_bytes: int = 0  # resident memory of its rank 0 without a task; 0: not known
-    grants: int = 0  # see `SchedulerState.grants`; of the newest answer that the worker has read
+    grants: int = 0  # see `DispatchState.grants`; of the newest answer that the worker has read
 
 
 class AssignTasks(msgspec.Struct, frozen=True):

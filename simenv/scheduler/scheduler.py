@@ -101,7 +101,7 @@ class Scheduler:
     def finish_restore(self, next_task: int) -> list[Action]:
         """Complete a restart: all unfinished tasks are restored. `next_task`: the first unused
         number."""
-        self.state.next_task = max(self.state.next_task, next_task)
+        self.state.tasks.next_number = max(self.state.tasks.next_number, next_task)
         reservations.finish_restore(self.state)
         return []
 
@@ -114,7 +114,7 @@ class Scheduler:
     def reopen(self, ended: Mapping[model.TaskState, int]) -> list[Action]:
         """Count tasks, by their final state, as unfinished: their results are lost."""
         for final, count in ended.items():
-            self.state.ended[final] -= count
+            self.state.tasks.ended[final] -= count
         return []
 
     worker_joined = SchedulerEvent(workers.worker_joined)
@@ -154,13 +154,13 @@ class Scheduler:
     def begin_outage(self, device: str, begun_wall_ns: int | None) -> list[Action]:
         """Begin an outage: the device starts nothing more. Tasks that it runs at `begun_wall_ns`
         run again after the outage; None: they continue."""
-        offset_ns = self.state.paced.offset_ns
+        offset_ns = self.state.devices.paced.offset_ns
         begun_ns = None if begun_wall_ns is None else begun_wall_ns - offset_ns
         return devices.begin_outage(self.state, device, begun_ns)
 
     def end_outage(self, device: str) -> list[Action]:
         """End an outage: the device starts tasks again."""
-        self.state.outages.discard(device)
+        self.state.devices.outages.discard(device)
         return []
 
     reserve = SchedulerEvent(reservations.reserve)
@@ -172,13 +172,13 @@ class Scheduler:
         self, table: Mapping[str, model.OwnerLimits], default: model.OwnerLimits
     ) -> list[Action]:
         """Replace the limits of owners; `default`: limits of owners that are not in the table."""
-        self.state.quotas.set(table, default)
+        self.state.shares.quotas.set(table, default)
         return []
 
     def hold_removed(self, owners: frozenset[str]) -> list[Action]:
         """Start no waiting tasks of these users, and of all others, from now on."""
-        self.state.quotas.changed |= owners != self.state.quotas.removed
-        self.state.quotas.removed = owners
+        self.state.shares.quotas.changed |= owners != self.state.shares.quotas.removed
+        self.state.shares.quotas.removed = owners
         return []
 
     def set_accounts(
@@ -197,17 +197,19 @@ class Scheduler:
         assigned before. `budgets_left`: billing units of this month that are not spent, by account
         with a budget."""
         state = self.state
-        state.quotas.budgets_left = budgets_left or {}
-        state.fair_share.at(now_ns)
+        state.shares.quotas.budgets_left = budgets_left or {}
+        state.shares.fair_share.at(now_ns)
         is_awaited = accepted > dispatcher.FIRST_ASSIGNS
-        state.assigns_left = dispatcher.FIRST_ASSIGNS if is_awaited else dispatcher.ASSIGNS
-        actions: list[Action] = [*devices.end_due_runs(state, now_ns)] if state.paced else []
+        state.dispatch.assigns_left = dispatcher.FIRST_ASSIGNS if is_awaited else dispatcher.ASSIGNS
+        actions: list[Action] = (
+            [*devices.end_due_runs(state, now_ns)] if state.devices.paced else []
+        )
         ledger = state.reservations
         if ledger.emptying:
             actions += reservations.cancel_parked(state, now_ns)
         if ledger.freed:
             actions += reservations.release_parked(state, now_ns)
-        if state.dependencies.ready:
+        if state.tasks.dependencies.ready:
             tasks.release_children(state, now_ns)
         if not state.draining:
             actions += dispatcher.assign(state, now_ns)
@@ -220,16 +222,16 @@ class Scheduler:
         all are."""
         state = self.state
         if state.was_suspended(now_ns):
-            for worker in state.workers.values():  # heartbeats could not be received
+            for worker in state.cluster.workers.values():  # heartbeats could not be received
                 worker.heard_ns = now_ns
-        state.last_tick_ns, state.lacks_workers = now_ns, False
+        state.last_tick_ns, state.cluster.lacks_workers = now_ns, False
         actions, state.deferred_actions = state.deferred_actions, []
         if state.dedicated:
             least_us = dedicated_workers.CHARGED_US
             actions += dedicated_workers.charge_reserved(state, now_ns, least_us)
         actions += tasks.end_overdue(state, now_ns)
         batching.expire(state, now_ns)
-        if state.dependencies.failed:
+        if state.tasks.dependencies.failed:
             actions += tasks.end_failed(state, now_ns)
         heard_ns = now_ns if read_ns is None else min(now_ns, read_ns)
         actions += workers.detect_silent_nodes(state, heard_ns)
@@ -254,5 +256,5 @@ class Scheduler:
             return []
         charges = self.charge_reserved(now_ns)
         self.state.draining = True
-        running = f"{self.state.running} running"
+        running = f"{self.state.tasks.running} running"
         return [*charges, RecordEvent("service.draining", environment, running)]

@@ -240,7 +240,7 @@ class Startup:
 
     def _report(self) -> None:
         """Send the progress of the start to the starter, if it has changed."""
-        pools = self._environment.loop.state.pools.values()
+        pools = self._environment.loop.state.cluster.pools.values()
         target = sum(pool.spec.min for pool in pools)
         ready = sum(info.workers for info in pool_infos(self._environment.loop.state))
         text = f"{ready} of {target} workers ready"
@@ -280,7 +280,7 @@ def _report_readiness(environment: RunningService, ready_fd: int) -> bool:
     is_late = age_ns > state.limits.start_timeout_ns
     ready = True
     for info in pool_infos(state):
-        pool = state.pools[info.name]
+        pool = state.cluster.pools[info.name]
         is_coming = any(w.state is WorkerState.STARTING for w in pool.workers.values())
         failing = info.state in ("degraded", "quarantined")
         if pool.spec.jobs is not None or (failing and pool.spec.provider):

@@ -196,7 +196,7 @@ class EventLoop(ServiceComponents):
             return 0.0
         if time.monotonic_ns() < self._assign_from_ns:
             return BACKGROUND_POLL_S
-        if self.state.assigns_left <= 0 and not self.store_error:
+        if self.state.dispatch.assigns_left <= 0 and not self.store_error:
             return 0.0
         if self.reservation_commands.busy and not self.store_error:
             return 0.0
@@ -210,7 +210,9 @@ class EventLoop(ServiceComponents):
             return 0.02
         if self.journal.unsynced:
             return SYNC_DELAY_S
-        left_s = (min(self._next_tick_ns, self.state.paced.next_ns) - time.monotonic_ns()) / 1e9
+        left_s = (
+            min(self._next_tick_ns, self.state.devices.paced.next_ns) - time.monotonic_ns()
+        ) / 1e9
         return min(max(0.0, left_s), TICK_IDLE_S)
 
     def _drain(self, begin_ns: int, *, is_alone: bool) -> None:
@@ -253,7 +255,7 @@ class EventLoop(ServiceComponents):
                 self._answers.append((pending.peer, codec.encode(refused)))
                 self.owners.count_refusal(pending.owner)
                 self.usage.counters.refused += 1
-        if self.state.lacks_workers:
+        if self.state.cluster.lacks_workers:
             self._next_tick_ns = 0
 
     def _commit(self) -> None:
@@ -263,8 +265,8 @@ class EventLoop(ServiceComponents):
         state, commands = self.state, self.reservation_commands
         if (
             state.reservations.changes != UNCHANGED
-            or state.controls.changes
-            or state.paced.changes
+            or state.devices.controls.changes
+            or state.devices.paced.changes
             or commands.deferred
         ):
             with self._guarded("the storage of reservations"):
@@ -369,8 +371,8 @@ class EventLoop(ServiceComponents):
             answer: m.ToWorker = m.StopWorker("unknown worker")
             if alive:
                 state = self.state
-                intervals_s = state.heartbeat_intervals_s
-                answer = m.LeaseRenewed(state.epoch, *intervals_s, state.grants)
+                intervals_s = state.cluster.heartbeat_intervals_s
+                answer = m.LeaseRenewed(state.epoch, *intervals_s, state.dispatch.grants)
             self.executor.execute(actions)
             self.listener.send(PeerKind.WORKER, peer, codec.encode(answer))
         elif type(message) is m.Started:
@@ -490,7 +492,7 @@ class EventLoop(ServiceComponents):
                 self.executor.execute(actions)
                 fault_injection.hit("assign.sent")
             self._assign_from_ns = 0
-        if self.state.deferred_actions or self.state.dependencies.failed:
+        if self.state.deferred_actions or self.state.tasks.dependencies.failed:
             self._next_tick_ns = 0
 
     def _check_drain(self, now_ns: int) -> None:

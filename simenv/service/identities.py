@@ -340,7 +340,7 @@ class Identities(CertificateIssuer):
         if configs.USER_RULE.match(user):
             if not names.isdisjoint(settings.admins):
                 return Identity(user, Role.ADMIN)
-            accounts = self._service.state.accounts.accounts.values()
+            accounts = self._service.state.shares.accounts.accounts.values()
             if not names.isdisjoint(settings.users) or any(
                 not names.isdisjoint(account.users) for account in accounts
             ):
@@ -396,11 +396,11 @@ class Identities(CertificateIssuer):
             self._owners = {
                 uid: owner
                 for uid, owner in self._owners.items()
-                if uid in holders or owner in reserving or state.tasks_by_owner.of(owner)
+                if uid in holders or owner in reserving or state.tasks.by_owner.of(owner)
             }
             entered, named = {*self._owners.values()}, set[str]()
             if self._service.accounts.has_groups:  # of those, too, who entered before a restart
-                working = {each.owner for each in state.use_by_association} | reserving
+                working = {each.owner for each in state.tasks.by_association} | reserving
                 named = {*filter(configs.USER_RULE.match, working - entered)}
             self._service.accounts.retain_groups(entered | named)
             uids = [*holders, *(uid for uid in self._owners if uid not in holders)]

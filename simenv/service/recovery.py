@@ -67,7 +67,7 @@ def replay(
     scheduler.state.estimator.restore(tables.read_estimates(journal.records))
     now_ns = time.monotonic_ns()
     stored_usage = tables.read_fair_usage(journal.records)
-    scheduler.state.fair_share.restore(stored_usage, time.time_ns() - now_ns, now_ns)
+    scheduler.state.shares.fair_share.restore(stored_usage, time.time_ns() - now_ns, now_ns)
     total = journal.records.next_task()
     final = final_tasks(journal, total)
     attempts = _attempts(journal, final)
@@ -116,7 +116,7 @@ def parts(
     now."""
     submit = codec.submit(row.body)
     terms = submit.terms
-    routes = [state.reroute(route) for route in reader.unpack_routes(row.routes)]
+    routes = [state.cluster.reroute(route) for route in reader.unpack_routes(row.routes)]
     share_bytes = submissions.bytes_per_task(row.body, row.count)
     account = accounts.of_stored(row.first, row.owner, routes, submit.tasks)
     fields = {} if account is None else msgspec.structs.asdict(account)

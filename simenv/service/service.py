@@ -223,7 +223,10 @@ class WorkerEvents:
                 end.code in INFRASTRUCTURE_EXITS
                 and self._service.state.may_be_cut_off(end.name, now_ns, self._quiet_ns)
             )
-            worker, message = self._service.scheduler.state.workers.get(end.name), end.reason
+            worker, message = (
+                self._service.scheduler.state.cluster.workers.get(end.name),
+                end.reason,
+            )
             isolation = self._service.workers.isolation
             if isolation is not None:
                 if isolation.is_out_of_memory(end.name):

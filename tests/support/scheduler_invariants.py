@@ -49,12 +49,12 @@ def check_dedicated_workers(state: SchedulerState) -> None:
     live = state.reservations.live
     assert state.dedicated.all.keys() <= live.keys(), "workers are kept for what is over"
     counts: Counter[tuple[str, int]] = Counter()
-    for worker in state.workers.values():
+    for worker in state.cluster.workers.values():
         own = worker.reservation_id
         if not own:
             continue
         counts[worker.pool, own] += 1
-        indexed = state.pools[worker.pool].dedicated[own]
+        indexed = state.cluster.pools[worker.pool].dedicated[own]
         assert indexed.get(worker.name) is worker, f"{worker.name} is in no index"
         assert not worker.leaving, f"{worker.name} leaves and is kept"
         assert worker.state in (WorkerState.IDLE, WorkerState.BUSY), f"{worker.name} is not there"
@@ -63,7 +63,7 @@ def check_dedicated_workers(state: SchedulerState) -> None:
             assert is_own or record.sent_ns <= worker.reserved_since_ns, (
                 f"{worker.name} runs another's task"
             )
-    indexed_count = sum(len(pool.dedicated_workers()) for pool in state.pools.values())
+    indexed_count = sum(len(pool.dedicated_workers()) for pool in state.cluster.pools.values())
     assert indexed_count == counts.total(), "a worker that is not dedicated is indexed"
     for (pool, own), count in counts.items():
         dedicated = state.dedicated.requests[pool] if own == REQUESTED else state.dedicated.all[own]
@@ -110,7 +110,7 @@ def _check_devices(state: SchedulerState) -> None:
 def check(state: SchedulerState) -> None:
     """Check all invariants. Raises AssertionError with the broken rule."""
     waiting: dict[int, TaskRecord] = {}
-    for pool in state.pools.values():
+    for pool in state.cluster.pools.values():
         listed = list(pool.queue)
         assert len(listed) == len(pool.queue), f"{pool.spec.name}: queue count is off"
         numbers = {r.number: r for r in listed}
@@ -120,7 +120,9 @@ def check(state: SchedulerState) -> None:
         waiting_of, backlog_us = _count(listed)
         assert pool.queue._waiting == waiting_of, f"{pool.spec.name}: associations are off"
         assert abs(pool.queue.backlog_us - backlog_us) < 1.0
-        assert all(state.workers.get(n) is w for n, w in pool.workers.items()), "stray worker"
+        assert all(state.cluster.workers.get(n) is w for n, w in pool.workers.items()), (
+            "stray worker"
+        )
         assert {
             WorkerState.STARTING: pool.starting_workers,
             WorkerState.IDLE: pool.idle_workers,
@@ -130,10 +132,10 @@ def check(state: SchedulerState) -> None:
         leaving = {name: worker for name, worker in pool.workers.items() if worker.leaving}
         assert pool.leaving_workers == leaving, "a worker leaves and is counted"
         assert pool.live() == sum(worker.is_live for worker in pool.workers.values())
-    keepers = {name: worker for name, worker in state.workers.items() if worker.kept_bytes}
-    assert state.state_keepers == keepers, "a worker keeps states and is not noted"
+    keepers = {name: worker for name, worker in state.cluster.workers.items() if worker.kept_bytes}
+    assert state.cluster.state_keepers == keepers, "a worker keeps states and is not noted"
     held = {}
-    for worker in state.workers.values():
+    for worker in state.cluster.workers.values():
         for number, record in worker.held.items():
             assert number not in held, f"task {number} is held twice"
             held[number] = record
@@ -142,13 +144,15 @@ def check(state: SchedulerState) -> None:
             fence = (state.epoch << ATTEMPT_BITS) + record.attempts
             assert record.fence == fence, f"task {number} has an old fence"
         assert bool(worker.held) == (worker.state == WorkerState.BUSY), f"{worker.name} state"
-        if state.limits.isolates_accounts and not state.pools[worker.pool].is_exclusive:
+        if state.limits.isolates_accounts and not state.cluster.pools[worker.pool].is_exclusive:
             served = {account_of(record) for record in worker.held.values()}
             assert served <= {worker.account}, f"{worker.name} serves {served}"
         needs = bool(worker.held) or worker.reservation_id != 0
-        needs = needs and not state.pools[worker.pool].is_exclusive
+        needs = needs and not state.cluster.pools[worker.pool].is_exclusive
         assert needs == (worker.slots > 0), f"{worker.name} holds slots idly"
-        assert not state.pools[worker.pool].is_exclusive or len(worker.held) <= 1, "two at a time"
+        assert not state.cluster.pools[worker.pool].is_exclusive or len(worker.held) <= 1, (
+            "two at a time"
+        )
         suspects = sum(bool(r.incident) for r in worker.held.values())
         assert not suspects or len(worker.held) == 1, "a suspect has company"
     assert not waiting.keys() & held.keys(), "a task waits and is held"
@@ -201,13 +205,13 @@ def _check_counts(state: SchedulerState) -> None:
             running += 1
         if phase not in UNSENT:
             assigned[batch.association] = assigned.get(batch.association, 0) + 1
-    assert state.running == running, f"{state.running} running, {running} found"
-    noted = {n: r for tasks in state.tasks_by_owner._records.values() for n, r in tasks.items()}
+    assert state.tasks.running == running, f"{state.tasks.running} running, {running} found"
+    noted = {n: r for tasks in state.tasks.by_owner._records.values() for n, r in tasks.items()}
     assert noted == owned, "an owner's are off"
-    assert state.fair_share._running == assigned, "expected units of tasks are off"
-    counted = {key: [u.tasks, u.size_bytes] for key, u in state.use_by_association._all.items()}
+    assert state.shares.fair_share._running == assigned, "expected units of tasks are off"
+    counted = {key: [u.tasks, u.size_bytes] for key, u in state.tasks.by_association._all.items()}
     assert counted == use, "the use of an account is off"
-    assert state.queued_bytes == total_bytes, "queued bytes are off"
+    assert state.tasks.queued_bytes == total_bytes, "queued bytes are off"
 
 
 def _check_dependencies(state: SchedulerState) -> set[int]:
@@ -215,7 +219,7 @@ def _check_dependencies(state: SchedulerState) -> set[int]:
 
     Return the tasks in phase DEPENDENT.
     """
-    table = state.dependencies
+    table = state.tasks.dependencies
     groups = {id(group): group for group in table.by_task.values()}
     listed = {number: group for group in groups.values() for number in group.tasks}
     assert listed == table.by_task, "a task is in another group"
@@ -243,21 +247,21 @@ def _check_dependencies(state: SchedulerState) -> set[int]:
 def _check_paced(state: SchedulerState) -> set[int]:
     """Check that the runs of paced devices do not overlap. Return the tasks whose results are
     held."""
-    for name, device in state.paced.all.items():
+    for name, device in state.devices.paced.all.items():
         end_ns = 0
         for number, run in device.runs.items():
             assert run.record is state.tasks.get(number), f"{name}: a run of an ended task"
             assert run.begin_ns >= max(end_ns, run.earliest_ns), f"{name}: runs overlap"
             end_ns = run.end_ns
-            is_held = number in state.paced.held
+            is_held = number in state.devices.paced.held
             assert is_held == (run.timing is not None), f"{name}: {number} is held by half"
             assert is_held == (run.record.phase == Phase.HELD), f"{name}: {number} has no place"
             waits = number in device.waiting
             assert waits == (run.record.phase == Phase.WAITING), f"{name}: {number} is not sent"
-    runs = {number for device in state.paced.all.values() for number in device.runs}
-    assert state.paced.held.keys() <= runs, "a result is held for no run"
-    assert state.paced.stored.keys() == runs, "a run is not stored, or one that is over is"
-    return set(state.paced.held)
+    runs = {number for device in state.devices.paced.all.values() for number in device.runs}
+    assert state.devices.paced.held.keys() <= runs, "a result is held for no run"
+    assert state.devices.paced.stored.keys() == runs, "a run is not stored, or one that is over is"
+    return set(state.devices.paced.held)
 
 
 def _in_state(pool: Pool, state: WorkerState) -> dict[str, Worker]:
@@ -266,10 +270,10 @@ def _in_state(pool: Pool, state: WorkerState) -> dict[str, Worker]:
 
 def _nodes(state: SchedulerState) -> None:
     """Check that the resources of workers on each node agree with the node table."""
-    hosts = state.nodes.hosts
+    hosts = state.cluster.nodes.hosts
     slots, memory, reserved, ranks, ganged = (dict.fromkeys(hosts, 0) for _ in range(5))
     on_demand = dict.fromkeys(hosts, 0)
-    for worker in state.workers.values():
+    for worker in state.cluster.workers.values():
         assert sum(n for _, n in worker.host_ranks) == worker.ranks, f"{worker.name} lacks ranks"
         assert [s.node for s in worker.shares] == [h.node.name for h, _ in worker.host_ranks]
         assert worker.slots in (0, worker.ranks) or worker.ranks == 1, "a part of a gang's slots"
@@ -282,13 +286,13 @@ def _nodes(state: SchedulerState) -> None:
             reserved[name] += count * worker.reserved
             ranks[name] += count
             ganged[name] += count * (worker.ranks > 1)
-            on_demand[name] += count * bool(state.pools[worker.pool].base)
+            on_demand[name] += count * bool(state.cluster.pools[worker.pool].base)
             assert count <= host.node.slots, f"{worker.name} could never run on {name}"
         memory[worker.host.node.name] += worker.memory_bytes + worker.kept_bytes
     for host in hosts.values():
         assigned_gpus = [
             gpu
-            for worker in state.workers.values()
+            for worker in state.cluster.workers.values()
             for place, gpus in gpus_by_host(worker.host_ranks, worker.gpus)
             if place is host
             for gpu in gpus

@@ -44,7 +44,7 @@ def serves(state: scheduler_state.SchedulerState, worker: pools.Worker, record: 
     """Return whether a worker may run a task without a restart."""
     if not state.limits.isolates_accounts or worker.account is None:
         return True
-    return worker.account == account_of(record) or state.pools[worker.pool].is_exclusive
+    return worker.account == account_of(record) or state.cluster.pools[worker.pool].is_exclusive
 
 
 def begin_account(
@@ -74,7 +74,7 @@ def assign_by_account(
             break
         queue.hold_back(frozenset((*queue.held_back, record.batch.association)))
     leaf = "" if assignment is None else assignment.records[0].batch.association
-    if assignment is None or not scheduler_state.slot_limits(state, leaf):  # else computed anew
+    if assignment is None or not state.shares.slot_limits(leaf):  # else computed anew
         queue.hold_back(held_back)
     return assignment
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from simenv.model import WorkerState
 from simenv.model.accounts import Waits
 from simenv.scheduler import core
-from simenv.scheduler.dispatch import account_isolation
+from simenv.scheduler.dispatch import account_isolation, held_back
 from simenv.scheduler.queueing.lanes import (
     ALONE_US,
     CHUNK_TASKS,
@@ -51,7 +51,7 @@ def grant(
     host, missing_bytes = worker.host, max(0, state_memory_bytes - worker.kept_bytes)
     if _exceeds_limit(state, worker, record.batch.owner, worker.kept_bytes + missing_bytes):
         if not worker.held:  # its state must not use the grant of another owner
-            state.release_kept_states(worker)
+            state.cluster.release_kept_states(worker)
         return
     granted = sum(other.kept_bytes for other in host.workers.values() if other.host is host)
     free = host.free_memory - host.claimed_memory
@@ -59,7 +59,7 @@ def grant(
         return
     host.free_memory -= missing_bytes
     worker.kept_bytes += missing_bytes
-    state.state_keepers[worker.name] = worker
+    state.cluster.state_keepers[worker.name] = worker
     worker.kept_owner = record.batch.owner
     worker.kept_s, worker.kept_until_ns = max(worker.kept_s, parts.keep_s), 0
 
@@ -68,27 +68,27 @@ def _exceeds_limit(
     state: scheduler_state.SchedulerState, worker: pools.Worker, owner: str, kept_bytes: int
 ) -> bool:
     """Return whether states of `owner` would exceed the limit, with `kept_bytes` of this worker."""
-    limit = state.quotas.of(owner).max_state_bytes
+    limit = state.shares.quotas.of(owner).max_state_bytes
     if not limit:
         return False
     own = worker.kept_bytes if worker.kept_owner == owner else 0
-    return scheduler_state.state_bytes(state, owner) - own + kept_bytes > limit
+    return state.cluster.state_bytes(owner) - own + kept_bytes > limit
 
 
 def expire(state: scheduler_state.SchedulerState, now_ns: int) -> None:
     """End the grants whose time is over. A worker drops states only while it waits for tasks."""
-    for worker in list(state.state_keepers.values()):
+    for worker in list(state.cluster.state_keepers.values()):
         if 0 < worker.kept_until_ns <= now_ns and not worker.held:
-            state.release_kept_states(worker)
+            state.cluster.release_kept_states(worker)
 
 
 def reclaim(state: scheduler_state.SchedulerState) -> list[core.Action]:
     """Drop states that idle workers keep if the first waiting task of a pool or a reservation can
     start at once with their memory, and not without it."""
-    if not state.state_keepers:
+    if not state.cluster.state_keepers:
         return []
     actions: list[core.Action] = []
-    for pool in state.pools.values():
+    for pool in state.cluster.pools.values():
         if (
             pool.spec.ranks > 1
             or pool.spec.memory_bytes
@@ -157,7 +157,7 @@ def drop(
         if need_bytes <= 0:
             break
         need_bytes -= worker.kept_bytes
-        state.release_kept_states(worker)
+        state.cluster.release_kept_states(worker)
         actions.append(core.DropKeptStates(worker.name))
     return actions
 
@@ -187,7 +187,7 @@ def worker_with_states(
 def may_send(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -> bool:
     """Return whether the clock of a paced device allows the pool's next task to be sent. True if
     the device is free soon, or if the task already has a run on the device."""
-    device = state.paced.all[pool.device]
+    device = state.devices.paced.all[pool.device]
     if device.is_open(now_ns):
         return True
     head = pool.queue.head() if device.waiting else None
@@ -202,7 +202,7 @@ def reserve(
 ) -> None:
     """Reserve the device's time for tasks that are being sent."""
     for record in records:
-        state.paced.reserve(
+        state.devices.paced.reserve(
             pool.device, record, core.expected_ns(record.route, record.spec), now_ns
         )
 
@@ -253,14 +253,14 @@ def build_chunk(
         if worker.state != WorkerState.BUSY:
             waiting += pool.assigned
         share = max(share, _least_tasks(head.cost_us, waiting))
-        count = min(CHUNK_TASKS, share, state.controls.assignable_tasks(pool))
+        count = min(CHUNK_TASKS, share, state.devices.controls.assignable_tasks(pool))
         max_us = most_us(head.cost_us, len(queue) + 1)
         total_us, memory = _add_similar_tasks(
             state, queue, chunk, count, max_us, max_bytes, reservation, worker.account
         )
-    state.assigns_left -= CHUNK_ASSIGNS + len(chunk)
-    if state.controls.is_restricting:
-        state.controls.count_assigned(pool, len(chunk))
+    state.dispatch.assigns_left -= CHUNK_ASSIGNS + len(chunk)
+    if state.devices.controls.is_restricting:
+        state.devices.controls.count_assigned(pool, len(chunk))
     if memory > granted:
         worker.memory_bytes += memory - granted
         host.free_memory -= memory - granted
@@ -295,13 +295,13 @@ def build_chunk(
         pool.move(worker, WorkerState.BUSY)
     pool.open_workers[name] = worker
     worker.idle_beats = 0
-    state.grants += 1
-    worker.granted = state.grants
+    state.dispatch.grants += 1
+    worker.granted = state.dispatch.grants
     is_limited = _is_limited(state, head.batch)
     if is_limited:  # then a chunk has tasks of one association
         worker.newest_of[head.batch.association] = chunk[-1]
-    if is_limited or (state.quotas.budgets_left and head.batch.units):
-        scheduler_state.refresh_held_back(state, now_ns)
+    if is_limited or (state.shares.quotas.budgets_left and head.batch.units):
+        held_back.refresh(state, now_ns)
     slots = worker.slots if worker.ranks == 1 else 1
     memory_bytes = worker.reserved + worker.memory_bytes
     return core.AssignTasks(worker.name, slots, memory_bytes, announce, chunk, worker.kept_bytes)
@@ -309,8 +309,8 @@ def build_chunk(
 
 def _is_limited(state: scheduler_state.SchedulerState, batch: core.SubmitBatch) -> bool:
     """Return whether a limit of running slots holds for these tasks."""
-    caps = state.quotas.caps_slots
-    return caps and bool(scheduler_state.slot_limits(state, batch.association))
+    caps = state.shares.quotas.caps_slots
+    return caps and bool(state.shares.slot_limits(batch.association))
 
 
 def _waits(queue: PoolQueue, batch: core.SubmitBatch, now_ns: int) -> Waits:
@@ -348,7 +348,7 @@ def _add_similar_tasks(
     batch, route = head.batch, head.route
     total_us, memory = head.cost_us, route.memory_bytes
     size = _bytes(head)
-    one_association = _is_limited(state, batch) or state.deferred_gangs
+    one_association = _is_limited(state, batch) or state.dispatch.deferred_gangs
     others, ends = not one_association, False
     while len(chunk) < count and not ends:
         others = (

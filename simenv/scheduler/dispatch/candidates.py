@@ -4,7 +4,7 @@ Idle workers are those with a free slot: most free slots of their node first, as
 nodes of jobs the fewest, as `PACKED`. `AHEAD` are busy workers that may be sent more small tasks,
 those with the least work first; workers that have enough leave `Pool.open_workers` until some of
 their tasks end. Who takes slots of a node within a pass calls `taken`; who gives some back clears
-`SchedulerState.candidates`. Between passes only workers that become idle change a large heap, if no
+`DispatchState.candidates`. Between passes only workers that become idle change a large heap, if no
 reservation, gang or account can.
 """
 
@@ -24,41 +24,43 @@ _IDLE, _BUSY = WorkerState.IDLE, WorkerState.BUSY
 
 def begin_pass(state: scheduler_state.SchedulerState, now_ns: int) -> None:
     """Forget what another pass must find again."""
-    if not state.candidates:
+    if not state.dispatch.candidates:
         return
     kept = [
-        each for each in state.candidates.items() if each[0][1] != AHEAD and each[1].serves(now_ns)
+        each
+        for each in state.dispatch.candidates.items()
+        if each[0][1] != AHEAD and each[1].serves(now_ns)
     ]
-    state.candidates.clear()
-    if kept and not (state.gangs or state.dedicated or state.limits.isolates_accounts):
-        state.candidates.update(kept)
+    state.dispatch.candidates.clear()
+    if kept and not (state.cluster.gangs or state.dedicated or state.limits.isolates_accounts):
+        state.dispatch.candidates.update(kept)
 
 
 def idle(
     state: scheduler_state.SchedulerState, pool: pools.Pool, order: str, now_ns: int
 ) -> Candidates:
     """Return the idle workers of a pool that could get a slot, as SPREAD or PACKED."""
-    found = state.candidates.get((pool.spec.name, order))
+    found = state.dispatch.candidates.get((pool.spec.name, order))
     if found is None:
         key_of = _packed if order == PACKED else _spread
         found = Candidates(pool.idle_workers.values(), key_of, now_ns)
-        state.candidates[pool.spec.name, order] = found
+        state.dispatch.candidates[pool.spec.name, order] = found
     return found
 
 
 def ahead(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -> Candidates:
     """Return the busy workers that may take tasks ahead; their `count` is that of all workers that
     share the tasks."""
-    found = state.candidates.get((pool.spec.name, AHEAD))
+    found = state.dispatch.candidates.get((pool.spec.name, AHEAD))
     if found is None:
         found = _ahead(pool, now_ns, has_reservations=bool(state.dedicated))
-        state.candidates[pool.spec.name, AHEAD] = found
+        state.dispatch.candidates[pool.spec.name, AHEAD] = found
     return found
 
 
 def taken(state: scheduler_state.SchedulerState, worker: pools.Worker) -> None:
     """Note that a worker was given a chunk, and a slot if it was idle."""
-    for (pool, order), candidates in state.candidates.items():
+    for (pool, order), candidates in state.dispatch.candidates.items():
         if order != AHEAD:
             candidates.changed_on(worker.host, pool, worker)
         elif worker.pool == pool:

@@ -56,14 +56,14 @@ def remove_reservation(
     dedicated = state.dedicated.all.get(number)
     if dedicated is None:
         return []
-    pool = state.pools[dedicated.pool]
+    pool = state.cluster.pools[dedicated.pool]
     charges = _charge(state, pool, number, dedicated, now_ns)
     pool.queue.merge_dedicated_lanes(number)
     for record, ran_ns in _device_runs(state, pool, number, now_ns):
         simulated_us, _ = record.prepaid or (0, 0)
         record.prepaid = simulated_us, dedicated.taken_ns(ran_ns)
     for worker in pool.dedicated_workers(number):
-        state.release_from_reservation(worker)
+        state.cluster.release_from_reservation(worker)
     del state.dedicated.all[number]
     return charges
 
@@ -99,7 +99,7 @@ def _release_requested(
     held = state.dedicated.requests.pop(pool.spec.name, None)
     charges = [] if held is None else _charge(state, pool, REQUESTED, held, now_ns)
     for worker in pool.dedicated_workers(REQUESTED):
-        state.release_from_reservation(worker)
+        state.cluster.release_from_reservation(worker)
     return charges
 
 
@@ -108,14 +108,14 @@ def release_held(state: scheduler_state.SchedulerState, now_ns: int) -> list[cor
     charges: list[core.Action] = []
     for name, dedicated in list(state.dedicated.requests.items()):
         if now_ns >= dedicated.until_ns:
-            charges += _release_requested(state, state.pools[name], now_ns)
+            charges += _release_requested(state, state.cluster.pools[name], now_ns)
     return charges
 
 
 def find_workers(state: scheduler_state.SchedulerState, now_ns: int) -> None:
     """Find workers for reservations that lack some: idle ones, else the busy ones that are free
     first."""
-    for pool in list(state.pools.values()):
+    for pool in list(state.cluster.pools.values()):
         has_more = True  # of workers that can be dedicated
         for number, dedicated in state.dedicated.of(pool.spec.name):
             own = pool.dedicated_workers(number)
@@ -158,7 +158,7 @@ def _exchanged(
     if sooner is None or sooner.held_us > SOON_US:
         return False
     number = engaged.reservation_id
-    state.release_from_reservation(engaged)
+    state.cluster.release_from_reservation(engaged)
     _dedicate(pool, sooner, number, now_ns)
     return True
 
@@ -172,7 +172,7 @@ def missing_workers(state: scheduler_state.SchedulerState, pool: state_pools.Poo
 def worker_count(state: scheduler_state.SchedulerState, number: int) -> int:
     """Return how many workers a reservation has now."""
     dedicated = state.dedicated.all.get(number)
-    pool = None if dedicated is None else state.pools.get(dedicated.pool)
+    pool = None if dedicated is None else state.cluster.pools.get(dedicated.pool)
     return 0 if pool is None else len(pool.dedicated.get(number, ()))
 
 
@@ -215,9 +215,9 @@ def charge_reserved(
 ) -> list[core.Action]:
     """Charge the time since the last call for which reservations had their workers, to each that
     has `least_us` or more of it."""
-    state.fair_share.at(now_ns)
+    state.shares.fair_share.at(now_ns)
     charges: list[core.Action] = []
-    for pool in state.pools.values():
+    for pool in state.cluster.pools.values():
         for number, dedicated in state.dedicated.of(pool.spec.name):
             charges += _charge(state, pool, number, dedicated, now_ns, least_us)
     return charges
@@ -242,8 +242,8 @@ def _charge(
     used, units = charge_of(state, pool, held_us)
     leaf = association(account, owner)
     if account:
-        state.fair_share.name(leaf, account, owner)
-    state.fair_share.charge(leaf, units)
+        state.shares.fair_share.name(leaf, account, owner)
+    state.shares.fair_share.charge(leaf, units)
     return [core.ChargeReserved(pool.spec.name, account, owner, used, units)]
 
 
@@ -269,8 +269,8 @@ def _count_held(
 def starts_nothing(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> bool:
     """Return whether no task may start: the device is paused, drained or in an outage, or the
     service shuts down."""
-    is_closed = bool(state.controls.closed_state(pool.device))
-    return is_closed or pool.device in state.outages or state.draining
+    is_closed = bool(state.devices.controls.closed_state(pool.device))
+    return is_closed or pool.device in state.devices.outages or state.draining
 
 
 def paid_us(worker: state_pools.Worker, record: core.TaskRecord, until_ns: int) -> int:
@@ -285,7 +285,7 @@ def take_device_time(
     state: scheduler_state.SchedulerState, record: core.TaskRecord, device_ns: int, now_ns: int
 ) -> None:
     """Note how much of a task's time on a paced device its reservation has paid."""
-    pool, number = state.pools[record.route.pool], record.batch.terms.reservation
+    pool, number = state.cluster.pools[record.route.pool], record.batch.terms.reservation
     dedicated = state.dedicated.all.get(number)
     if dedicated is not None and dedicated.pool == pool.spec.name:
         _count_held(state, pool, number, dedicated, now_ns)
@@ -304,9 +304,9 @@ def use_of(
 ) -> tuple[Used, float]:
     """Return what an attempt used, and its billing units without those that its reservation has
     paid: of a slot for the run time, and of time on the device."""
-    used, units = state.meter(record, slots)[run_us, device_ns]
-    pool, factor = state.pools[record.route.pool], record.batch.usage_factor
-    _, paid = state.meter_of(pool, (1, 0, 1, factor))[
+    pool, factor = state.cluster.pools[record.route.pool], record.batch.usage_factor
+    used, units = state.shares.meter(pool, record, slots)[run_us, device_ns]
+    _, paid = state.shares.meter_of(pool, (1, 0, 1, factor))[
         min(run_us, prepaid[0]), min(device_ns, prepaid[1])
     ]
     return used, max(0.0, units - paid)
@@ -331,7 +331,7 @@ def paid_units(
     for record, ran_us, ran_ns in runs:
         batch = record.batch
         if counts(batch.account):
-            price = state.meter_of(pool, (1, 0, 1, min(1.0, batch.usage_factor)))
+            price = state.shares.meter_of(pool, (1, 0, 1, min(1.0, batch.usage_factor)))
             total += min(batch.units, price[ran_us, ran_ns][1])
     return total
 
@@ -341,7 +341,7 @@ def _device_runs(
 ) -> list[tuple[core.TaskRecord, int]]:
     """Return the tasks of a reservation that a paced device has begun, each with its time there
     until now in ns."""
-    device = state.paced.all[pool.device] if pool.spec.pace else None
+    device = state.devices.paced.all[pool.device] if pool.spec.pace else None
     return [
         (run.record, max(0, min(run.end_ns, now_ns) - run.begin_ns))
         for run in (() if device is None else device.runs.values())
@@ -355,7 +355,7 @@ def charge_of(
     """Return what dedicated workers use in this time of a worker, and its billing units. Of a paced
     device each worker that its pool may have is an equal part."""
     device_ns = worker_us * 1000 // max(1, pool.spec.max) if pool.spec.pace else 0
-    return state.meter_of(pool, (1, 0, 1, 1.0))[worker_us, device_ns]
+    return state.shares.meter_of(pool, (1, 0, 1, 1.0))[worker_us, device_ns]
 
 
 # --- availability -------------------------------------------------------------------------------
@@ -368,7 +368,7 @@ def availability_verdict(
     nothing."""
     pool = _pool_of(state, request)
     if pool is None:
-        names = ", ".join(pool.spec.name for pool in state.pools.values() if not pool.base)
+        names = ", ".join(pool.spec.name for pool in state.cluster.pools.values() if not pool.base)
         message = f"workers = {request.workers}: name their pool, one of {names}"
         return PolicyVerdict(REJECTED, AdmissionReason.UNSUPPORTED, message)
     name, spec, requested = pool.spec.name, pool.spec, request.workers
@@ -433,7 +433,7 @@ def capacity(state: scheduler_state.SchedulerState, request: ReservationRequest)
     pool = _pool_of(state, request)
     if pool is None:
         return 0, 0
-    slots = sum(host.node.slots for host in state.nodes.hosts.values())
+    slots = sum(host.node.slots for host in state.cluster.nodes.hosts.values())
     max_workers = pool.spec.max if pool.is_exclusive else min(pool.spec.max, slots)
     dedicated = state.dedicated.all.values()
     return max_workers, sum(each.workers for each in dedicated if each.pool == pool.spec.name)
@@ -443,7 +443,7 @@ def _pool_of(
     state: scheduler_state.SchedulerState, request: ReservationRequest
 ) -> state_pools.Pool | None:
     """Return the pool of a request; for the device "" only if the environment has one pool."""
-    pools = [pool for pool in state.pools.values() if not pool.base]
+    pools = [pool for pool in state.cluster.pools.values() if not pool.base]
     if not request.device and len(pools) == 1:
         return pools[0]
     return next((pool for pool in pools if pool.spec.name == request.device), None)

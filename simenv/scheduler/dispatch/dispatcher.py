@@ -19,6 +19,7 @@ from simenv.scheduler.dispatch import (
     candidates,
     dedicated_workers,
     gang_scheduling,
+    held_back,
     planned_reservations,
 )
 from simenv.scheduler.queueing.lanes import LONG_US
@@ -34,22 +35,22 @@ FIRST_ASSIGNS = 512  # while the acceptance of more tasks than these waits for t
 def assign(state: scheduler_state.SchedulerState, now_ns: int) -> list[AssignTasks]:
     """Assign all tasks that can be assigned now; the returned tasks are already marked as sent."""
     assignments: list[AssignTasks] = []
-    state.paced.now_ns = now_ns
+    state.devices.paced.now_ns = now_ns
     candidates.begin_pass(state, now_ns)
-    is_plain = not (state.dedicated or state.gangs or state.deferred_gangs)
-    if is_plain and not any(pool.queue.count for pool in state.pools.values()):
+    is_plain = not (state.dedicated or state.cluster.gangs or state.dispatch.deferred_gangs)
+    if is_plain and not any(pool.queue.count for pool in state.cluster.pools.values()):
         return assignments
-    quotas = state.quotas
+    quotas = state.shares.quotas
     if quotas.caps_slots or quotas.changed or quotas.removed or quotas.budgets_left:
         quotas.changed = False
-        scheduler_state.refresh_held_back(state, now_ns)
-    if state.controls.is_restricting:
-        scheduler_state.refresh_assignable_tasks(state)
+        held_back.refresh(state, now_ns)
+    if state.devices.controls.is_restricting:
+        _refresh_assignable_tasks(state)
     if state.dedicated:
         dedicated_workers.find_workers(state, now_ns)
         _to_all_dedicated(state, assignments, now_ns)
-    waiting = [p for p in state.pools.values() if p.spec.ranks == 1 and _may_send(state, p)]
-    if state.gangs:
+    waiting = [p for p in state.cluster.pools.values() if p.spec.ranks == 1 and _may_send(state, p)]
+    if state.cluster.gangs:
         singles = [pool for pool in waiting if not pool.is_exclusive]
         gang_scheduling.assign_gangs(state, singles, assignments, now_ns)
     for pool in [pool for pool in waiting if pool.is_exclusive]:
@@ -81,14 +82,14 @@ def _assign_deferred(
     now_ns: int,
 ) -> None:
     """Assign tasks of several ranks whose turn has come since they were deferred."""
-    if state.deferred_gangs:
+    if state.dispatch.deferred_gangs:
         gang_scheduling.assign_gangs(state, singles, assignments, now_ns)
-        state.candidates.clear()
+        state.dispatch.candidates.clear()
 
 
 def note_waits(state: scheduler_state.SchedulerState, now_ns: int) -> None:
     """Note for each queue why its next task was not assigned."""
-    for pool in state.pools.values():
+    for pool in state.cluster.pools.values():
         queue = pool.queue
         if not queue.count:
             queue.clock.stop()
@@ -99,8 +100,8 @@ def note_waits(state: scheduler_state.SchedulerState, now_ns: int) -> None:
         reason = WaitReason.LIMIT if head is None else _wait_reason(state, pool)
         first = "" if head is None else head.batch.association
         removed: Collection[str] = ()
-        if state.quotas.removed:
-            user_of, out = state.fair_share.user, state.quotas.removed
+        if state.shares.quotas.removed:
+            user_of, out = state.shares.fair_share.user, state.shares.quotas.removed
             removed = {leaf for leaf in queue.held_back if user_of(leaf) in out}
         queue.clock.note(reason, first, queue.held_back, now_ns, removed)
 
@@ -118,17 +119,17 @@ def _wait_reason(state: scheduler_state.SchedulerState, pool: pools.Pool) -> Wai
     ):
         return WaitReason.ISOLATION
     if not (pool.idle_workers or pool.busy_workers):
-        hosts = state.nodes.hosts.values()
+        hosts = state.cluster.nodes.hosts.values()
         is_possible = any(host.is_up or host.node.pool for host in hosts)  # jobs bring their nodes
         return WaitReason.STARTING if is_possible else WaitReason.NODES
     if any(worker.state == WorkerState.IDLE for worker in pool.dedicated_workers()):
         return WaitReason.RESERVED
     if pool.spec.ranks == 1:
         return WaitReason.SLOTS
-    singles = [p for p in state.pools.values() if p.spec.ranks == 1 and not p.is_exclusive]
+    singles = [p for p in state.cluster.pools.values() if p.spec.ranks == 1 and not p.is_exclusive]
     heads = gang_scheduling.first_tasks([pool, *singles])
     is_behind = pool.queue.is_shared and gang_scheduling.is_behind(
-        state.fair_share, heads[0], heads[1:]
+        state.shares.fair_share, heads[0], heads[1:]
     )
     return WaitReason.SHARE if is_behind else WaitReason.RANKS
 
@@ -137,12 +138,12 @@ def _may_send(state: scheduler_state.SchedulerState, pool: pools.Pool) -> bool:
     """Return whether a task waits in the pool and the controls, outages and clock of its device let
     it start."""
     if not pool.queue.count or (
-        state.controls.is_restricting and state.controls.assignable_tasks(pool) <= 0
+        state.devices.controls.is_restricting and state.devices.controls.assignable_tasks(pool) <= 0
     ):
         return False
-    if state.outages and pool.device in state.outages:
+    if state.devices.outages and pool.device in state.devices.outages:
         return False
-    return not pool.spec.pace or batching.may_send(state, pool, state.paced.now_ns)
+    return not pool.spec.pace or batching.may_send(state, pool, state.devices.paced.now_ns)
 
 
 def _next_assignment(
@@ -154,13 +155,24 @@ def _next_assignment(
     return assignment or _assigned_by(_prefetch_chunk, state, pool, now_ns)
 
 
+def _refresh_assignable_tasks(state: scheduler_state.SchedulerState) -> None:
+    """Recompute how many tasks may be assigned to the workers of each device."""
+    state.devices.controls.set_assignable_tasks(
+        {
+            device: limit - sum(state.cluster.inflight(device)) if limit else UNLIMITED
+            for device in {*state.devices.controls.all, *state.reservations.devices}
+            for limit in (state.inflight_limit(device),)
+        }
+    )
+
+
 def _assigned_by(
     assign: account_isolation.Assign,
     state: scheduler_state.SchedulerState,
     pool: pools.Pool,
     now_ns: int,
 ) -> AssignTasks | None:
-    if state.assigns_left <= 0:  # the rest follows in the next pass, which comes at once
+    if state.dispatch.assigns_left <= 0:  # the rest follows in the next pass, which comes at once
         return None
     if state.limits.isolates_accounts:
         return account_isolation.assign_by_account(state, pool, now_ns, assign)
@@ -185,7 +197,7 @@ def _to_worker(
     worker = gang_scheduling.take_back_slot(state, pool, now_ns)
     if worker is None:
         return None
-    state.candidates.clear()
+    state.dispatch.candidates.clear()
     return _to_idle(state, pool, worker, 1, now_ns, allow_long=False)
 
 
@@ -201,7 +213,7 @@ def _to_all_dedicated(
     state: scheduler_state.SchedulerState, assignments: list[AssignTasks], now_ns: int
 ) -> None:
     """Assign tasks of reservations to their dedicated workers."""
-    for pool in state.pools.values():
+    for pool in state.cluster.pools.values():
         for worker in pool.dedicated_workers():
             while worker.state == WorkerState.IDLE and _may_send(state, pool):
                 assignment = _to_dedicated(state, pool, worker, now_ns)
@@ -243,8 +255,8 @@ def _to_dedicated(
             spare -= host.backfill_slots
         if state.calendar.planned:
             spare = min(spare, planned_reservations.spare_slots(state, pool, record, now_ns) - 1)
-        if state.quotas.caps_slots:
-            spare = min(spare, scheduler_state.slots_left(state, record.batch.association) - 1)
+        if state.shares.quotas.caps_slots:
+            spare = min(spare, held_back.slots_left(state, record.batch.association) - 1)
         spare = max(0, spare)
         max_slots = min(record.route.max_slots, 1 + spare)
         slots = _slots_for(record.cost_us, max_slots, 1 + spare, len(pool.queue), pool.live())
@@ -290,7 +302,7 @@ def _assign_round_robin(
             slots_of_pools[index] += assignment.slots
     if not any(_may_send(state, pool) for pool in waiting):
         return
-    fair_share = sum(h.node.slots for h in state.nodes.up()) / len(waiting)
+    fair_share = sum(h.node.slots for h in state.cluster.nodes.up()) / len(waiting)
     starved = any(
         slots < fair_share and _may_send(state, pool) and pool.idle()
         for pool, slots in zip(waiting, slots_of_pools, strict=True)
@@ -372,7 +384,7 @@ def _to_idle(
         slots = _slots_for(
             cost_us,
             _slot_bound(state, pool, record, host, now_ns),
-            sum(max(0, h.free_slots - h.claimed_slots) for h in state.nodes.up()),
+            sum(max(0, h.free_slots - h.claimed_slots) for h in state.cluster.nodes.up()),
             len(pool.queue),
             max(idle, pool.spec.max - pool.live() + idle),  # workers that could share the slots
         )
@@ -489,7 +501,9 @@ def _may_be_long(
 def _short_tasks_arriving(
     state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int
 ) -> bool:
-    return pool.queue.has_short() or now_ns - state.last_short_ns < gang_scheduling.RECENT_NS
+    return (
+        pool.queue.has_short() or now_ns - state.dispatch.last_short_ns < gang_scheduling.RECENT_NS
+    )
 
 
 def _slot_bound(
@@ -502,13 +516,13 @@ def _slot_bound(
     """Return the most slots that a task may get; a long task leaves a slot to short ones."""
     free = host.free_slots - host.claimed_slots
     keeps_one = host.node.slots > 1 and (
-        now_ns - state.last_short_ns < gang_scheduling.RECENT_NS
+        now_ns - state.dispatch.last_short_ns < gang_scheduling.RECENT_NS
         or not state.estimator.kernels_compiled
     )
     if record.cost_us > LONG_US:
         free = max(1, free - host.backfill_slots - keeps_one)
-    if state.quotas.caps_slots:
-        free = max(1, min(free, scheduler_state.slots_left(state, record.batch.association)))
+    if state.shares.quotas.caps_slots:
+        free = max(1, min(free, held_back.slots_left(state, record.batch.association)))
     if state.calendar.planned:
         free = min(free, planned_reservations.spare_slots(state, pool, record, now_ns))
     return min(record.route.max_slots, free)

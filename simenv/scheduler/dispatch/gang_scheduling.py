@@ -25,7 +25,7 @@ import functools
 from collections.abc import Iterable
 
 from simenv.scheduler import core
-from simenv.scheduler.dispatch import account_isolation, batching, planned_reservations
+from simenv.scheduler.dispatch import account_isolation, batching, held_back, planned_reservations
 from simenv.scheduler.queueing.fair_share import FairShare
 from simenv.scheduler.queueing.lane_heads import OWN_USER
 from simenv.scheduler.queueing.lanes import LONG_US, aged_priority
@@ -51,15 +51,15 @@ def assign_gangs(
 ) -> None:
     """Assign tasks of several ranks, and renew the claims of those that wait. `singles`: pools of
     one rank whose tasks may go before them."""
-    state.nodes.forget_slot_claims()
-    state.deferred_gangs = False
-    heads, shares = dict[str, Head](), state.fair_share
-    candidates = [pool for pool in state.gangs if _note_head(state, pool, heads, now_ns)]
+    state.cluster.nodes.forget_slot_claims()
+    state.dispatch.deferred_gangs = False
+    heads, shares = dict[str, Head](), state.shares.fair_share
+    candidates = [pool for pool in state.cluster.gangs if _note_head(state, pool, heads, now_ns)]
     while candidates:
         first = first_gang(shares, (heads[pool.spec.name] for pool in candidates))
-        pool, assignment = state.pools[first[1].route.pool], None
+        pool, assignment = state.cluster.pools[first[1].route.pool], None
         if is_behind(shares, first, first_tasks(each for each in singles if each.idle())):
-            state.deferred_gangs = True
+            state.dispatch.deferred_gangs = True
         else:
             assignment = _next_assignment(state, pool, now_ns)
         if assignment is not None:
@@ -114,9 +114,9 @@ def _note_head(
     now_ns: int,
 ) -> bool:
     """Note the first task that waits in a pool; return False if no task can start."""
-    if state.controls.is_restricting and not state.controls.assignable_tasks(pool):
+    if state.devices.controls.is_restricting and not state.devices.controls.assignable_tasks(pool):
         return False
-    if pool.device in state.outages:
+    if pool.device in state.devices.outages:
         return False
     if pool.spec.pace and not batching.may_send(state, pool, now_ns):
         return False
@@ -222,19 +222,19 @@ def may_use_last_slots(
 ) -> bool:
     """Return whether slots remain for short tasks, or the task has waited long enough to take the
     last."""
-    slots = sum(host.node.slots for host in state.nodes.up())
-    gangs = sum(w.slots for pool in state.gangs for w in pool.workers.values())
+    slots = sum(host.node.slots for host in state.cluster.nodes.up())
+    gangs = sum(w.slots for pool in state.cluster.gangs for w in pool.workers.values())
     if slots - gangs > ranks or not short_tasks_arriving(state, now_ns):
         return True
     patience_ns = PATIENCE_NS if record.cost_us > LONG_US else round(record.cost_us * 1e3)
-    return now_ns - max(record.batch.accepted_ns, state.gang_ended_ns) > patience_ns
+    return now_ns - max(record.batch.accepted_ns, state.dispatch.gang_ended_ns) > patience_ns
 
 
 def short_tasks_arriving(state: scheduler_state.SchedulerState, now_ns: int) -> bool:
     """Return whether short tasks of one rank wait, or one was submitted within RECENT_NS."""
-    if now_ns - state.last_short_ns < RECENT_NS:
+    if now_ns - state.dispatch.last_short_ns < RECENT_NS:
         return True
-    return any(p.spec.ranks == 1 and p.queue.has_short() for p in state.pools.values())
+    return any(p.spec.ranks == 1 and p.queue.has_short() for p in state.cluster.pools.values())
 
 
 def long_slots(host: state_pools.NodeState) -> int:
@@ -264,7 +264,7 @@ def note_resizable(
     card = catalog.card(record.route.engine)
     if worker.slots > 1 and card is not None and card.parallel.resizable:
         worker.granted_slots = worker.slots
-        state.multi_slot_workers[worker.name] = worker
+        state.cluster.multi_slot_workers[worker.name] = worker
 
 
 def take_back_slot(
@@ -272,7 +272,7 @@ def take_back_slot(
 ) -> state_pools.Worker | None:
     """Free a slot for the pool's first short task and return the idle worker that is to run the
     task. Return None if no slot can be freed or no task needs one."""
-    if not state.multi_slot_workers:
+    if not state.cluster.multi_slot_workers:
         return None
     record = pool.queue.head(False)
     if record is None or record.cost_us > LONG_US:
@@ -284,7 +284,7 @@ def take_back_slot(
         and account_isolation.serves(state, worker, record)
         and record.route.memory_bytes <= state_pools.memory_for(worker, record)
     ]
-    for worker in state.multi_slot_workers.values():
+    for worker in state.cluster.multi_slot_workers.values():
         host, running = worker.host, _running(worker)
         if running is None or worker.slots < 2 or host.claimed_slots:
             continue
@@ -292,7 +292,7 @@ def take_back_slot(
         if idle_worker is not None:
             worker.slots -= 1
             host.free_slots += 1
-            state.slot_taken_ns = now_ns
+            state.dispatch.slot_taken_ns = now_ns
             state.deferred_actions.append(_set_threads(worker, running))
             return idle_worker
     return None
@@ -302,17 +302,17 @@ def return_slots(state: scheduler_state.SchedulerState, now_ns: int) -> list[cor
     """Return slots that were taken back, unless one was taken within RECENT_NS. While short tasks
     arrive, one slot stays free on each node."""
     actions: list[core.Action] = []
-    if not state.multi_slot_workers or now_ns - state.slot_taken_ns < RECENT_NS:
+    if not state.cluster.multi_slot_workers or now_ns - state.dispatch.slot_taken_ns < RECENT_NS:
         return actions
-    retained = now_ns - state.last_short_ns < RECENT_NS
-    for worker in state.multi_slot_workers.values():
+    retained = now_ns - state.dispatch.last_short_ns < RECENT_NS
+    for worker in state.cluster.multi_slot_workers.values():
         host, running = worker.host, _running(worker)
         spare = host.free_slots - host.claimed_slots - host.backfill_slots - retained
         count = min(spare, worker.granted_slots - worker.slots)
-        if state.quotas.caps_slots and running is not None:
-            count = min(count, scheduler_state.slots_left(state, running.batch.association))
+        if state.shares.quotas.caps_slots and running is not None:
+            count = min(count, held_back.slots_left(state, running.batch.association))
         if running is not None and count > 0 and state.calendar.planned:
-            pool = state.pools[worker.pool]
+            pool = state.cluster.pools[worker.pool]
             most = planned_reservations.spare_slots(state, pool, running, now_ns, besides=worker)
             count = min(count, most - worker.slots)
         if running is not None and count > 0:

@@ -82,7 +82,7 @@ def ends_after(
     """Return whether a task that begins then would end after `closing_ns`, see `too_late`."""
     slots = 1
     if record.route.ranks == 1:
-        max_slots = max((host.node.slots for host in state.nodes.up()), default=1)
+        max_slots = max((host.node.slots for host in state.cluster.nodes.up()), default=1)
         slots = max(1, min(record.route.max_slots, max_slots))
     return begin_ns + record.cost_us * 1e3 / slots > closing_ns
 
@@ -113,7 +113,7 @@ def spare_slots(
 def readmit(state: scheduler_state.SchedulerState, now_ns: int) -> None:
     """Try the tasks again that were set aside for a reservation, if it was granted or removed, or
     more slots will be free at its begin."""
-    for pool in state.pools.values():
+    for pool in state.cluster.pools.values():
         if not pool.held_until_ns:
             continue
         until_ns = pool.held_until_ns
@@ -159,7 +159,7 @@ def _lacks(
 def _spare_workers(
     state: scheduler_state.SchedulerState, planned: PlannedReservation, now_ns: int
 ) -> int:
-    pool = state.pools[planned.pool]
+    pool = state.cluster.pools[planned.pool]
     until = [_engaged_until_ns(state, worker, now_ns) for worker in pool.workers.values()]
     engaged = sum(end_ns > max(now_ns, planned.begin_ns) for end_ns in until)
     return pool.spec.max - engaged - planned.needed
@@ -174,13 +174,13 @@ def _spare(
 ) -> int:
     """Return how many slots tasks may hold at the begin of a reservation in addition to those that
     they hold already; `besides`: but for this worker."""
-    reserved = state.pools[planned.pool]
+    reserved = state.cluster.pools[planned.pool]
     if any(each.is_exclusive or each.spec.jobs for each in (reserved, pool)):
         return UNLIMITED  # their workers need no slots of others
-    slots = sum(host.node.slots for host in state.nodes.expected() if not host.node.pool)
+    slots = sum(host.node.slots for host in state.cluster.nodes.expected() if not host.node.pool)
     engaged = [
         worker.slots
-        for worker in state.workers.values()
+        for worker in state.cluster.workers.values()
         if worker.slots
         and worker is not besides
         and not worker.host.node.pool

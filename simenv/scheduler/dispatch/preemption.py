@@ -25,25 +25,25 @@ EVERY_NS = 5_000_000_000  # at most one task for a pool
 
 def count_overruns(state: scheduler_state.SchedulerState, now_ns: int) -> None:
     """Count the time of running tasks beyond what was expected, while they run."""
-    busy = (w for pool in state.pools.values() for w in pool.busy_workers.values())
+    busy = (w for pool in state.cluster.pools.values() for w in pool.busy_workers.values())
     for worker in busy:
-        queue = state.pools[worker.pool].queue
+        queue = state.cluster.pools[worker.pool].queue
         record = next(iter(worker.held.values()))
         ran_us = (now_ns - record.sent_ns) / 1e3 * pools.speedup_slots(worker)
         excess_us = ran_us - record.cost_us - worker.overrun_us
         if record.phase == core.Phase.RUNNING and excess_us > 1e6:
             worker.overrun_us += excess_us
             units = excess_us * queue.rate * record.batch.usage_factor
-            state.fair_share.expect(record.batch.association, units)
+            state.shares.fair_share.expect(record.batch.association, units)
 
 
 def preempt(state: scheduler_state.SchedulerState, now_ns: int) -> list[core.Action]:
     """Ask tasks to end for accounts below their share."""
-    after_ns = state.fair_share.billing.preempt_after_s * 1e9
+    after_ns = state.shares.fair_share.billing.preempt_after_s * 1e9
     actions: list[core.Action] = []
-    if not after_ns or not state.fair_share.tree:
+    if not after_ns or not state.shares.fair_share.tree:
         return actions
-    for pool in state.pools.values():
+    for pool in state.cluster.pools.values():
         if pool.is_exclusive or dedicated_workers.starts_nothing(state, pool):
             continue
         head = pool.queue.head() if pool.queue.is_shared else None
@@ -56,7 +56,7 @@ def preempt(state: scheduler_state.SchedulerState, now_ns: int) -> list[core.Act
             pool.preempted_ns = now_ns
             victim.preempted = True
             number, fence = victim.number, victim.fence
-            state.deadlines.stop_by(now_ns, number, fence, state.grace_ns(victim))
+            state.tasks.deadlines.stop_by(now_ns, number, fence, state.cluster.grace_ns(victim))
             text = f"it waits again: {head.batch.account} is far below its share"
             actions.append(core.RecordEvent("task.preempted", task_name(number), text))
             actions.append(core.StopAttempt(victim.worker, number, fence, "preempted"))
@@ -69,7 +69,7 @@ def _in_the_way(state: scheduler_state.SchedulerState, pool: pools.Pool) -> Iter
     yield from pool.busy_workers.values()
     idle = (each for each in pool.idle_workers.values() if not each.reservation_id)
     hosts = {host for worker in idle for host, _ in worker.host_ranks}
-    for other in state.pools.values():
+    for other in state.cluster.pools.values():
         if other is not pool and other.device == pool.device:
             for worker in other.busy_workers.values():
                 if not hosts.isdisjoint(host for host, _ in worker.host_ranks):
@@ -103,8 +103,8 @@ def _victim(
 def _is_preemptible(
     state: scheduler_state.SchedulerState, record: core.TaskRecord, now_ns: int
 ) -> bool:
-    qos = state.qos.get(record.batch.qos)
-    after_ns = state.fair_share.billing.preempt_running_s * 1e9
+    qos = state.shares.qos.get(record.batch.qos)
+    after_ns = state.shares.fair_share.billing.preempt_running_s * 1e9
     return (qos is not None and qos.preempt) or (
         after_ns > 0 and now_ns - record.started_ns > after_ns
     )
@@ -115,7 +115,7 @@ def _ratios(
 ) -> tuple[float, float]:
     """Return the usage for its share of the account that waits and of the one that runs, where
     their paths part; equal ones within one account."""
-    shares = state.fair_share
+    shares = state.shares.fair_share
     for own, other in zip(
         shares.path(head.batch.association)[:-1],
         shares.path(record.batch.association)[:-1],

@@ -44,8 +44,8 @@ def set_device_state(
 ) -> bool:
     """Pause, drain or resume a device; return False if nothing changed. Raises NotFoundError,
     OptionError."""
-    scheduler_state.check_device(state, device)
-    old = state.controls.of(device)
+    state.cluster.check_device(device)
+    old = state.devices.controls.of(device)
     active = device_state.DeviceControl(
         version=old.version, policy=old.policy, options=old.options, max_inflight=old.max_inflight
     )
@@ -80,10 +80,10 @@ def _check_drain(mode: str, timeout_s: float) -> None:
 def set_max_inflight(state: scheduler_state.SchedulerState, device: str, max_inflight: int) -> bool:
     """Limit the tasks that a device's workers hold; return False if nothing changed. Raises
     NotFoundError, OptionError."""
-    scheduler_state.check_device(state, device)
+    state.cluster.check_device(device)
     if not 0 <= max_inflight <= reservations.MAX_INFLIGHT:
         raise OptionError(f"max_inflight = {max_inflight}", hint="0 or more; 0: no limit")
-    old = state.controls.of(device)
+    old = state.devices.controls.of(device)
     return _change(state, device, old, msgspec.structs.replace(old, max_inflight=max_inflight))
 
 
@@ -95,9 +95,9 @@ def set_queue_policy(
 ) -> bool:
     """Reorder a device's queues; return False if nothing changed. Raises NotFoundError,
     OptionError."""
-    scheduler_state.check_device(state, device)
-    old = state.controls.of(device)
-    if parse_queue_policy(policy, options) == state.controls.queue_policy(device):
+    state.cluster.check_device(device)
+    old = state.devices.controls.of(device)
+    if parse_queue_policy(policy, options) == state.devices.controls.queue_policy(device):
         return False
     return _change(state, device, old, msgspec.structs.replace(old, policy=policy, options=options))
 
@@ -107,7 +107,7 @@ def set_profile(
 ) -> bool:
     """Set a device's profile; return False if nothing changed. Raises NotFoundError, OptionError,
     and InsufficientError if live reservations have more."""
-    scheduler_state.check_device(state, device)
+    state.cluster.check_device(device)
     changed = state.reservations.set_profile(device, profile)
     refresh_restrictions(state)
     return changed
@@ -121,7 +121,7 @@ def set_admission_policy(
 ) -> bool:
     """Set a device's admission policy; return False if nothing changed. `expected_version` -1: any.
     Raises the errors of `set_profile`."""
-    scheduler_state.check_device(state, device)
+    state.cluster.check_device(device)
     changed = state.reservations.set_policy(device, policy, expected_version)
     refresh_restrictions(state)
     return changed
@@ -135,25 +135,24 @@ def _change(
 ) -> bool:
     if new == old:
         return False
-    state.controls.put(device, msgspec.structs.replace(new, version=old.version + 1))
+    state.devices.controls.put(device, msgspec.structs.replace(new, version=old.version + 1))
     _apply(state)
     return True
 
 
 def _apply(state: scheduler_state.SchedulerState) -> None:
-    for pool in state.pools.values():
-        pool.queue.arrange(state.controls.queue_policy(pool.device))
+    for pool in state.cluster.pools.values():
+        pool.queue.arrange(state.devices.controls.queue_policy(pool.device))
     refresh_restrictions(state)
 
 
 def refresh_restrictions(state: scheduler_state.SchedulerState) -> None:
     """Recompute whether any control restricts assignments; called after each change of a
     control."""
-    controls = state.controls
+    controls = state.devices.controls
     devices = {*controls.all, *state.reservations.devices}
     controls.is_restricting = any(
-        controls.of(d).state != device_state.ACTIVE or scheduler_state.inflight_limit(state, d)
-        for d in devices
+        controls.of(d).state != device_state.ACTIVE or state.inflight_limit(d) for d in devices
     )
 
 
@@ -161,7 +160,7 @@ def restore_control(
     state: scheduler_state.SchedulerState, device: str, control: device_state.DeviceControl
 ) -> None:
     """Restore stored controls of a device; controls of an unknown pool have no effect."""
-    state.controls.all[device] = control
+    state.devices.controls.all[device] = control
     _apply(state)
 
 
@@ -173,10 +172,10 @@ def device_described(
 ) -> tuple[str, list[core.Action]]:
     """Record the hardware that a worker holds; return the name of its pool, and the event to
     record. The name is "" if this start of the worker is over or its pool holds no hardware."""
-    worker = state.workers.get(name)
+    worker = state.cluster.workers.get(name)
     if worker is None or (epoch, start) != (state.epoch, worker.start):
         return "", []
-    pool = state.pools[worker.pool]
+    pool = state.cluster.pools[worker.pool]
     if not pool.is_exclusive:
         return "", []
     pool.hardware_qubits = info.num_qubits
@@ -186,15 +185,15 @@ def device_described(
 
 def complete_drains(state: scheduler_state.SchedulerState, wall_ns: int) -> list[core.Action]:
     """Record an event for each draining device whose last task has ended."""
-    state.controls.wall_ns = wall_ns
+    state.devices.controls.wall_ns = wall_ns
     actions: list[core.Action] = []
-    for device, control in list(state.controls.all.items()):
+    for device, control in list(state.devices.controls.all.items()):
         if (
             control.state == device_state.DRAINING
             and not control.drained
             and not _unfinished(state, device)
         ):
-            state.controls.put(device, msgspec.structs.replace(control, drained=True))
+            state.devices.controls.put(device, msgspec.structs.replace(control, drained=True))
             actions.append(
                 core.RecordEvent("device.drained", device or "all", "its last task has ended")
             )
@@ -202,10 +201,10 @@ def complete_drains(state: scheduler_state.SchedulerState, wall_ns: int) -> list
 
 
 def _unfinished(state: scheduler_state.SchedulerState, device: str) -> int:
-    waiting = sum(len(pool.queue) for pool in scheduler_state.pools_of(state, device))
-    waiting += state.dependencies.count(device)
-    sent = sum(scheduler_state.inflight(state, device))
-    return waiting + sent + scheduler_state.parked(state, device)
+    waiting = sum(len(pool.queue) for pool in state.cluster.pools_of(device))
+    waiting += state.tasks.dependencies.count(device)
+    sent = sum(state.cluster.inflight(device))
+    return waiting + sent + state.reservations.parked(device)
 
 
 # --- outages ------------------------------------------------------------------------------------
@@ -217,7 +216,7 @@ def begin_outage(
     """Begin an outage: the device starts nothing more. `begun_ns`: time of the failure; tasks that
     the device ran then are interrupted. None: the device did not fail, and its running tasks
     continue."""
-    state.outages.add(device)
+    state.devices.outages.add(device)
     if begun_ns is None:
         return []
     actions: list[core.Action] = []
@@ -225,12 +224,12 @@ def begin_outage(
         if record.stopping:
             continue
         if record.phase == core.HELD:
-            del state.paced.held[record.number]
+            del state.devices.paced.held[record.number]
             actions.append(core.DropHeldResult(record.number))
             requeue_interrupted(state, [record])
         elif record.phase != core.WAITING:
             record.interrupted = True
-        note = f"attempt {record.attempts + 1} ({outage_reason(state.pools[device])})"
+        note = f"attempt {record.attempts + 1} ({outage_reason(state.cluster.pools[device])})"
         actions.append(core.RecordEvent("task.requeued", task_name(record.number), note))
     return actions
 
@@ -238,15 +237,15 @@ def begin_outage(
 def _interrupted(
     state: scheduler_state.SchedulerState, device: str, begun_ns: int
 ) -> list[core.TaskRecord]:
-    timeline = state.paced.all.get(device)
+    timeline = state.devices.paced.all.get(device)
     if timeline is not None:
         results = [run.record for run in timeline.interrupt(begun_ns)]
         for record in results:
-            state.paced.forget(record.number)
+            state.devices.paced.forget(record.number)
         return results
     return [
         record
-        for pool in state.pools.values()
+        for pool in state.cluster.pools.values()
         if pool.device == device
         for worker in pool.workers.values()
         for record in worker.held.values()
@@ -259,13 +258,13 @@ def requeue_interrupted(
 ) -> None:
     """Put interrupted tasks of one pool, which no worker holds, at the front of its queue."""
     for record in records:
-        state.running -= record.phase in (core.RUNNING, core.HELD)
+        state.tasks.running -= record.phase in (core.RUNNING, core.HELD)
         record.phase = core.WAITING
         record.worker = ""
         record.interrupted = record.preempted = False
         record.prepaid = None
     if records:
-        state.pools[records[0].route.pool].queue.requeue_front(records)
+        state.cluster.pools[records[0].route.pool].queue.requeue_front(records)
 
 
 # --- runs of paced devices ----------------------------------------------------------------------
@@ -276,7 +275,7 @@ def hold_result(
 ) -> bool:
     """Hold the result of a task until its time on the device is over; return False if its pool is
     not paced. `timing` includes the time on the device by the calibration of the attempt."""
-    device = state.paced.all.get(state.pools[record.route.pool].device)
+    device = state.devices.paced.all.get(state.cluster.pools[record.route.pool].device)
     run = None if device is None else device.runs.get(record.number)
     if device is None or run is None or record.stopping:
         return False
@@ -284,15 +283,15 @@ def hold_result(
     if run.length_ns != timing.device_ns:
         run.length_ns = timing.device_ns
         device.arrange()
-    state.running += record.phase != core.RUNNING
+    state.tasks.running += record.phase != core.RUNNING
     record.phase = core.HELD
-    state.paced.held[record.number] = device
+    state.devices.paced.held[record.number] = device
     return True
 
 
 def end_due_runs(state: scheduler_state.SchedulerState, now_ns: int) -> list[core.TaskEnded]:
     """End the tasks whose time on their device is over."""
-    timelines = state.paced
+    timelines = state.devices.paced
     endings: list[core.TaskEnded] = []
     for device in timelines.all.values():
         for run in device.pop_over(now_ns):
@@ -307,10 +306,10 @@ def _end_run(
     record, timing, slots = run.record, run.timing, run.slots
     assert timing is not None
     number = record.number
-    begun_ns = run.begin_ns + state.paced.offset_ns
+    begun_ns = run.begin_ns + state.devices.paced.offset_ns
     timing = msgspec.structs.replace(timing, begun_ns=begun_ns)
-    del state.paced.held[number]
-    state.paced.forget(number)
+    del state.devices.paced.held[number]
+    state.devices.paced.forget(number)
     del state.tasks[number]
     if state.reservations.by_task:
         state.reservations.settle(number, timing.device_ns, done=True)
@@ -320,7 +319,7 @@ def _end_run(
     used, units = dedicated_workers.use_of(
         state, record, slots, timing.run_us, timing.device_ns, record.prepaid or (0, 0)
     )
-    state.fair_share.charge(record.batch.association, units)
+    state.shares.fair_share.charge(record.batch.association, units)
     return core.TaskEnded(
         *(record, TaskState.DONE, slots, timing, core.HELD_RESULT), used=used, units=units
     )
@@ -330,25 +329,25 @@ def withdraw_run(
     state: scheduler_state.SchedulerState, record: core.TaskRecord, now_ns: int
 ) -> None:
     """Remove the run of a task that ended without its time on the device; later runs move up."""
-    if state.paced:
-        state.paced.held.pop(record.number, None)
-        for device in state.paced.all.values():
+    if state.devices.paced:
+        state.devices.paced.held.pop(record.number, None)
+        for device in state.devices.paced.all.values():
             device.withdraw(record.number, now_ns)
-        state.paced.forget(record.number)
+        state.devices.paced.forget(record.number)
 
 
 def resend_runs(
     state: scheduler_state.SchedulerState, pool: pools.Pool, records: list[core.TaskRecord]
 ) -> None:
     """Mark tasks of a lost worker to be sent again; their runs on the device keep their places."""
-    device = state.paced.all.get(pool.device)
+    device = state.devices.paced.all.get(pool.device)
     if device is not None:
         device.waiting.update(device.runs.keys() & {record.number for record in records})
 
 
 def set_clock(state: scheduler_state.SchedulerState, wall_ns: int, now_ns: int) -> None:
     """Relate the wall clock to the monotonic clock; called once at each start of the service."""
-    state.paced.offset_ns = wall_ns - now_ns
+    state.devices.paced.offset_ns = wall_ns - now_ns
 
 
 def restore_runs(
@@ -360,9 +359,11 @@ def restore_runs(
         record = state.tasks.get(number)
         if (
             record is None
-            or run.device not in state.paced.all
+            or run.device not in state.devices.paced.all
             or state.pool_of(record.route).device != run.device
         ):
-            state.paced.changes[number] = None
+            state.devices.paced.changes[number] = None
             continue
-        state.paced.restore(number, run, record, core.expected_ns(record.route, record.spec))
+        state.devices.paced.restore(
+            number, run, record, core.expected_ns(record.route, record.spec)
+        )

@@ -17,7 +17,7 @@ from simenv.scheduler.state import pools, scheduler_state
 def _host(
     state: scheduler_state.SchedulerState, name: str
 ) -> tuple[pools.NodeState, pools.NodeJob] | None:
-    host = state.nodes.hosts.get(name)
+    host = state.cluster.nodes.hosts.get(name)
     return None if host is None or host.job is None else (host, host.job)
 
 
@@ -46,7 +46,7 @@ def job_refused(
         return []
     host, _ = found
     host.job = pools.NodeJob()
-    pool = state.pools[host.node.pool]
+    pool = state.cluster.pools[host.node.pool]
     actions: list[core.Action] = [core.RecordEvent("job.failed", name, reason)]
     if blame:
         actions.append(pool.record_failure(f"job of {name}: {reason}", now_ns))
@@ -64,7 +64,7 @@ def node_joined(
     if found is None or found[1].phase is not pools.NodeJobPhase.SUBMITTED:
         return []
     host, job = found
-    pool = state.pools[host.node.pool]
+    pool = state.cluster.pools[host.node.pool]
     jobs.learn_start(pool, job, now_ns)
     host.node = node
     host.free_slots, host.free_memory = node.slots, node.memory_bytes
@@ -73,7 +73,7 @@ def node_joined(
     host.job = pools.NodeJob(
         pools.NodeJobPhase.UP, job.detail, source, job.submitted_ns, now_ns, end_ns
     )
-    state.nodes_changed()
+    state.cluster.nodes_changed()
     took_s = (now_ns - job.submitted_ns) / 1e9
     left = f", ends in {(end_ns - now_ns) / 1e9:.0f} s" if end_ns else ""
     text = f"{source}, {took_s:.1f} s after its submission{left}"
@@ -103,10 +103,10 @@ def job_over(
     for worker in list(host.workers.values()):
         text = f"node {name} has left: {reason}"
         actions += declare_worker_lost(state, worker, text, now_ns, blame=False)
-    pool = state.pools[host.node.pool]
+    pool = state.cluster.pools[host.node.pool]
     if not pool.failures:
         pool.resume_starts()  # other jobs are sound
     host.job, host.drained, host.lost = pools.NodeJob(), "", ""
-    state.nodes_changed()
+    state.cluster.nodes_changed()
     kind = "node.left" if was_ending and not actions else "node.lost"
     return [core.RecordEvent(kind, name, f"{job.source}: {reason}"), *actions]

@@ -82,20 +82,20 @@ def renew_reservation(
     requester, whose limits apply. Raises NotReservedError, OptionError and LimitExceededError."""
     ledger = state.reservations
     ttl_ns = ttl_ns or ledger.default_ttl_ns(ledger.find(number, scope))
-    owner_quotas.check_renewal(state.quotas.of(owner), owner, ttl_ns)
+    owner_quotas.check_renewal(state.shares.quotas.of(owner), owner, ttl_ns)
     return ledger.renew(number, scope, ttl_ns, wall_ns)
 
 
 def set_default_accounts(state: scheduler_state.SchedulerState) -> None:
     """Set the accounts of reservations that were made when there were none: the default account of
     the owner. One whose owner is in no account stays without, and is not renewed."""
-    if not state.accounts:
+    if not state.shares.accounts:
         return
     for number, reservation in state.reservations.live.items():
         if reservation.grant.ask.account:
             continue
         try:
-            account = state.accounts.resolve(reservation.grant.owner, "")
+            account = state.shares.accounts.resolve(reservation.grant.owner, "")
         except NotAllowedError:
             continue
         state.reservations.set_account(reservation, account)
@@ -144,7 +144,7 @@ def close(
         short = ((int(WaitReason.SERVICE), waited_us),)
         record.waits = waits_so_far(state, record, now_ns) or short  # not for units, as it ends
         if record.phase == Phase.WAITING:
-            state.pools[record.route.pool].queue.drop(record)
+            state.cluster.pools[record.route.pool].queue.drop(record)
     reservation.park_for_cancellation(waiting)
     charges = dedicated_workers.remove_reservation(state, number, now_ns)
     if reservation.parked:
@@ -178,7 +178,7 @@ def release_parked(state: scheduler_state.SchedulerState, now_ns: int) -> list[A
         if left <= 0 and reservation.parked:
             ledger.freed[number] = None
         for record in ready:
-            if record.number in state.dependencies.by_task:
+            if record.number in state.tasks.dependencies.by_task:
                 record.phase = Phase.DEPENDENT
             else:
                 record.waits = unqueued_waits(record, now_ns)
@@ -226,7 +226,7 @@ def advance_calendar(
             del calendar.under_way[number]
             busy = {name for _, names in calendar.under_way.values() for name in names}
             for name in nodes:
-                host = state.nodes.hosts.get(name)
+                host = state.cluster.nodes.hosts.get(name)
                 if host is not None and host.drained_until_ns and name not in busy:
                     actions += workers.use_node(state, host)
     for number, entry in list(calendar.entries.items()):
@@ -247,7 +247,7 @@ def _begin_maintenance(
     state: scheduler_state.SchedulerState, number: int, end_s: float, wall_ns: int, now_ns: int
 ) -> list[Action]:
     entry, actions, drained = state.calendar.entries[number], list[Action](), list[str]()
-    for name, host in state.nodes.hosts.items():
+    for name, host in state.cluster.nodes.hosts.items():
         if entry.node not in ("", name) or (host.drained and not host.drained_until_ns):
             continue  # an administrator has drained it: it stays so
         if name in entry.released and entry.decided_s == end_s:
@@ -266,7 +266,7 @@ def _set_closing(state: scheduler_state.SchedulerState, wall_ns: int, now_ns: in
     """Set `closing_ns`; tasks that were set aside for an earlier one are tried again."""
     nodes = [
         name
-        for name, host in state.nodes.hosts.items()
+        for name, host in state.cluster.nodes.hosts.items()
         if not host.lost and (host.drained_until_ns or not host.drained)
     ]
     state.calendar.set_windows(nodes, wall_ns, now_ns)
@@ -275,7 +275,7 @@ def _set_closing(state: scheduler_state.SchedulerState, wall_ns: int, now_ns: in
     if abs(closing_ns - state.closing_ns) > START_NS:  # no mere step of the wall clock
         later = not closing_ns or (state.closing_ns and closing_ns > state.closing_ns)
         state.closing_ns = closing_ns
-        for pool in state.pools.values() if later else ():
+        for pool in state.cluster.pools.values() if later else ():
             pool.queue.readmit_late()
 
 

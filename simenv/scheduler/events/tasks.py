@@ -62,16 +62,16 @@ def submit(
         record = tasks[number] = core.TaskRecord(number, spec, batch, route, cost_us)
         records.append(record)
     size_bytes = batch.share_bytes * len(specs) or sum(len(s.program) for s in specs)
-    state.queued_bytes += size_bytes
+    state.tasks.queued_bytes += size_bytes
     if attempts is not None:
         for number, count in enumerate(attempts, batch.first):
             tasks[number].attempts = count
     if batch.account:
-        state.fair_share.name(batch.association, batch.account, batch.owner)
+        state.shares.fair_share.name(batch.association, batch.account, batch.owner)
     if batch.owner:
-        state.tasks_by_owner.add(batch, tasks, len(specs))
+        state.tasks.by_owner.add(batch, tasks, len(specs))
     if batch.account or batch.qos:
-        state.use_by_association.add(batch, len(specs), size_bytes)
+        state.tasks.by_association.add(batch, len(specs), size_bytes)
     if units is not None:
         _hold_units(state, batch, units, by_pool)
         queued = itertools.chain.from_iterable(by_pool.values())
@@ -80,20 +80,20 @@ def submit(
         parents = task_index.unfinished(batch.terms.after, tasks)
         if parents or failed_parent:
             span = range(batch.first, batch.first + len(specs))
-            state.dependencies.add([tasks[number] for number in span], parents, failed_parent)
+            state.tasks.dependencies.add([tasks[number] for number in span], parents, failed_parent)
             by_pool, has_short = {}, False
     for records in by_pool.values():
-        pool = state.pools.get(records[0].route.pool) or state.pool_of(records[0].route)
+        pool = state.cluster.pools.get(records[0].route.pool) or state.pool_of(records[0].route)
         pool.queue.append(records)
         if not pool.workers:
-            state.lacks_workers = True
-    state.next_task = max(state.next_task, batch.first + len(specs))
+            state.cluster.lacks_workers = True
+    state.tasks.next_number = max(state.tasks.next_number, batch.first + len(specs))
     if has_short:
-        state.last_short_ns = batch.accepted_ns
+        state.dispatch.last_short_ns = batch.accepted_ns
     if batch.terms.queue_timeout_s:
         when_ns = batch.accepted_ns + round(batch.terms.queue_timeout_s * 1e9)
         span = range(batch.first, batch.first + len(specs))
-        state.deadlines.wait_until(when_ns, span, tasks, len(tasks))
+        state.tasks.deadlines.wait_until(when_ns, span, tasks, len(tasks))
     return []
 
 
@@ -128,12 +128,12 @@ def rollback_submit(
     for number in range(first, first + count):
         record = state.tasks.pop(number)
         if record.phase == core.Phase.WAITING:
-            state.pools[record.route.pool].queue.drop(record)
+            state.cluster.pools[record.route.pool].queue.drop(record)
         elif record.phase not in core.UNQUEUED:
-            worker = state.workers[record.worker]
+            worker = state.cluster.workers[record.worker]
             del worker.held[number]
             worker.held_us -= record.cost_us
-            pool = state.pools[worker.pool]
+            pool = state.cluster.pools[worker.pool]
             pool.open_workers[worker.name] = worker
             pool.assigned -= 1
             if not worker.held:
@@ -154,11 +154,11 @@ def tasks_finished(
     now_ns: int,
 ) -> list[core.TaskEnded]:
     """Finalize the tasks of these results; results of outdated attempts are ignored."""
-    worker = state.workers.get(name)
+    worker = state.cluster.workers.get(name)
     if worker is None:
         return []
     worker.heard_ns, held_us = now_ns, worker.held_us
-    pool = state.pools[worker.pool]
+    pool = state.cluster.pools[worker.pool]
     pool.open_workers[name] = worker
     held, tasks, by_task = worker.held, state.tasks, state.reservations.by_task
     num_held = len(held)
@@ -209,10 +209,10 @@ def tasks_finished(
             or has_paid is not had_paid
         ):
             if batch is not None and count:
-                state.charge_ended(pool, batch, count, cost_us, charged)
+                state.shares.charge_ended(pool, batch, count, cost_us, charged)
             batch, route, sent_ns, had_paid = record.batch, record.route, record.sent_ns, has_paid
             count, cost_us, charged = 0, 0.0, 0.0
-            meter = state.meter(record, slots)
+            meter = state.shares.meter(pool, record, slots)
             is_prepaid = has_paid or batch.terms.reservation == reservation
             queued_us = (sent_ns - batch.accepted_ns) // 1000
             since_sent_us = (now_ns - sent_ns) // 1000
@@ -263,7 +263,7 @@ def tasks_finished(
     worker.held_us = held_us
     pool.assigned -= num_held - len(held)
     if batch is not None and count:
-        state.charge_ended(pool, batch, count, cost_us, charged)
+        state.shares.charge_ended(pool, batch, count, cost_us, charged)
     devices.requeue_interrupted(state, interrupted)
     state.finalize_many(ended, states)
     worker.tasks += len(endings)
@@ -293,7 +293,7 @@ def _charge_preempted(
     )
     record.used = used if record.used is None else record.used + used
     record.units += units
-    state.fair_share.charge(record.batch.association, units)
+    state.shares.fair_share.charge(record.batch.association, units)
 
 
 def _timing_of(
@@ -320,7 +320,7 @@ def _timing_of(
 
 def _run_limit_s(state: scheduler_state.SchedulerState, record: core.TaskRecord) -> float:
     batch = record.batch
-    limits = state.quotas.of(batch.owner)
+    limits = state.shares.quotas.of(batch.owner)
     return owner_quotas.run_limit_s(limits, batch.terms, batch.run_limit_s)
 
 
@@ -380,9 +380,9 @@ def _stop(
     if record.stopping:
         return []
     record.stopping, record.stop_message = reason, message
-    deadlines = state.deadlines
+    deadlines = state.tasks.deadlines
     set_deadline = deadlines.skip_by if _waits_behind(state, record) else deadlines.stop_by
-    set_deadline(now_ns, record.number, record.fence, state.grace_ns(record))
+    set_deadline(now_ns, record.number, record.fence, state.cluster.grace_ns(record))
     return [core.StopAttempt(record.worker, record.number, record.fence, reason)]
 
 
@@ -390,7 +390,7 @@ def _waits_behind(state: scheduler_state.SchedulerState, record: core.TaskRecord
     """Return whether the task was sent behind another one and is not known to have started."""
     if record.phase != core.Phase.SENT:
         return False
-    return record is not next(iter(state.workers[record.worker].held.values()))
+    return record is not next(iter(state.cluster.workers[record.worker].held.values()))
 
 
 def end_unrun(
@@ -404,7 +404,7 @@ def end_unrun(
     """Finalize a task that no worker holds, without a result."""
     waits = waits_so_far(state, record, now_ns)
     if record.phase == core.Phase.WAITING:
-        state.pools[record.route.pool].queue.drop(record)
+        state.cluster.pools[record.route.pool].queue.drop(record)
     devices.withdraw_run(state, record, now_ns)
     del state.tasks[record.number]
     state.finalize(record, final)
@@ -422,7 +422,7 @@ def waits_so_far(
     if record.phase in core.UNQUEUED:
         return unqueued_waits(record, now_ns)
     if record.phase == core.Phase.WAITING and now_ns - record.batch.accepted_ns > WAITED_NS:
-        clock = state.pools[record.route.pool].queue.clock
+        clock = state.cluster.pools[record.route.pool].queue.clock
         return record.waits + clock.read(record.batch.association, now_ns, assigned=False)
     return record.waits
 
@@ -441,23 +441,23 @@ def unqueued_waits(record: core.TaskRecord, now_ns: int) -> Waits:
 
 def end_overdue(state: scheduler_state.SchedulerState, now_ns: int) -> list[core.Action]:
     actions: list[core.Action] = []
-    for number in state.deadlines.queue_timeouts(now_ns):
+    for number in state.tasks.deadlines.queue_timeouts(now_ns):
         record = state.tasks.get(number)
         if record is not None and (record.phase in core.UNSENT or _waits_behind(state, record)):
             actions += _stop(state, record, "queue_timeout", now_ns)
-    for number, fence in state.deadlines.run_timeouts(now_ns):
+    for number, fence in state.tasks.deadlines.run_timeouts(now_ns):
         record = state.tasks.get(number)
         if record is not None and record.fence == fence:
             actions += _stop(state, record, "run_timeout", now_ns)
-    for number, fence in state.deadlines.skip_timeouts(now_ns):
+    for number, fence in state.tasks.deadlines.skip_timeouts(now_ns):
         record = state.tasks.get(number)
-        if record is not None and record.fence == fence and record.worker in state.workers:
+        if record is not None and record.fence == fence and record.worker in state.cluster.workers:
             actions += _unconfirmed(state, record, now_ns)
-    for number, fence in state.deadlines.stop_timeouts(now_ns):
+    for number, fence in state.tasks.deadlines.stop_timeouts(now_ns):
         record = state.tasks.get(number)
-        if record is not None and record.fence == fence and record.worker in state.workers:
-            worker = state.workers[record.worker]
-            actions += state.kill(worker, f"did not stop ({record.stopping})")
+        if record is not None and record.fence == fence and record.worker in state.cluster.workers:
+            worker = state.cluster.workers[record.worker]
+            actions += state.cluster.kill(worker, f"did not stop ({record.stopping})")
     return actions
 
 
@@ -469,13 +469,13 @@ def _unconfirmed(
     front, the task may have started, so the grace period of a stop begins."""
     if not _waits_behind(state, record):
         if record.phase == core.Phase.SENT:
-            grace_ns = state.grace_ns(record)
-            state.deadlines.stop_by(now_ns, record.number, record.fence, grace_ns)
+            grace_ns = state.cluster.grace_ns(record)
+            state.tasks.deadlines.stop_by(now_ns, record.number, record.fence, grace_ns)
         return []
-    worker = state.workers[record.worker]
+    worker = state.cluster.workers[record.worker]
     del worker.held[record.number]
     worker.held_us = max(0.0, worker.held_us - record.cost_us)
-    pool = state.pools[worker.pool]
+    pool = state.cluster.pools[worker.pool]
     pool.open_workers[worker.name] = worker
     pool.assigned -= 1
     worker.skipped[record.number] = record.fence, 0
@@ -490,11 +490,11 @@ def _unconfirmed(
 def release_children(state: scheduler_state.SchedulerState, now_ns: int) -> None:
     """Queue the tasks whose parents have all ended as DONE."""
     by_queue: dict[tuple[str, int], list[core.TaskRecord]] = {}
-    for record in state.dependencies.take_ready():
+    for record in state.tasks.dependencies.take_ready():
         record.waits = unqueued_waits(record, now_ns)
         by_queue.setdefault((record.route.pool, id(record.batch)), []).append(record)
         if record.route.ranks == 1 and record.cost_us <= LONG_US:
-            state.last_short_ns = now_ns
+            state.dispatch.last_short_ns = now_ns
     for records in by_queue.values():
         state.pool_of(records[0].route).queue.append(records)
 
@@ -504,7 +504,7 @@ def end_failed(state: scheduler_state.SchedulerState, now_ns: int) -> list[core.
     chain is followed task by task, without recursion. At most MAX_ENDED tasks are ended; the next
     call ends the rest."""
     endings: list[core.TaskEnded] = []
-    failed = state.dependencies.failed
+    failed = state.tasks.dependencies.failed
     while failed and len(endings) < MAX_ENDED:
         group = next(iter(failed))
         left = MAX_ENDED - len(endings)

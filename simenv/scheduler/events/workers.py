@@ -44,11 +44,11 @@ def worker_joined(
     state: scheduler_state.SchedulerState, name: str, start: int, node: str, pid: int, now_ns: int
 ) -> bool:
     """Record that a started worker is ready; return False if this start of it is not expected."""
-    worker = state.workers.get(name)
+    worker = state.cluster.workers.get(name)
     if worker is None or worker.start != start or worker.state != WorkerState.STARTING:
         return False
     worker.node, worker.pid = node, pid
-    state.pools[worker.pool].joined(worker, now_ns)
+    state.cluster.pools[worker.pool].joined(worker, now_ns)
     if worker.leaving:
         state.begin_retirement(worker, worker.leaving, now_ns)
     return True
@@ -58,7 +58,7 @@ def task_started(
     state: scheduler_state.SchedulerState, name: str, task: int, fence: int, now_ns: int
 ) -> list[core.Action]:
     """Record that a worker runs a task; long tasks are announced at once, others by heartbeat."""
-    worker = state.workers.get(name)
+    worker = state.cluster.workers.get(name)
     if worker is not None and _note_start(state, name, task, fence, now_ns):
         worker.heard_ns = now_ns
     return []
@@ -74,17 +74,17 @@ def _note_start(
     if record.phase == core.Phase.SENT:
         record.phase = core.Phase.RUNNING
         record.started_ns = now_ns
-        state.running += 1
+        state.tasks.running += 1
         batch = record.batch
         limit_s = batch.terms.run_timeout_s
         if batch.owner or batch.run_limit_s:
-            limits = state.quotas.of(batch.owner)
+            limits = state.shares.quotas.of(batch.owner)
             limit_s = owner_quotas.run_limit_s(limits, batch.terms, batch.run_limit_s)
         if limit_s:
             next_ns = now_ns + round(limit_s * 1e9)
-            state.deadlines.run_until(next_ns, task, fence)
+            state.tasks.deadlines.run_until(next_ns, task, fence)
         if record.stopping:
-            state.deadlines.stop_by(now_ns, task, fence, state.grace_ns(record))
+            state.tasks.deadlines.stop_by(now_ns, task, fence, state.cluster.grace_ns(record))
     return True
 
 
@@ -101,7 +101,7 @@ def heartbeat_received(
     its newest chunk: others may be older than the chunk, and wait in the sockets while the service
     is stalled."""
     name, task, fence = beat.name, beat.task, beat.fence
-    worker = state.workers.get(name)
+    worker = state.cluster.workers.get(name)
     if worker is None or worker.start != beat.start:
         return False, []
     if worker.state != WorkerState.STARTING:
@@ -153,17 +153,20 @@ def _not_skipped(
         return [core.StopAttempt(worker.name, task, fence, "cancelled")]
     if now_ns < until_ns or worker.killed:
         return []
-    return state.kill(worker, "did not stop a task that has ended")
+    return state.cluster.kill(worker, "did not stop a task that has ended")
 
 
 def worker_unusable(
     state: scheduler_state.SchedulerState, name: str, reason: str, now_ns: int
 ) -> list[core.Action]:
     """Kill a worker; its tasks are queued again and none of them is charged."""
-    worker = state.workers.get(name)
+    worker = state.cluster.workers.get(name)
     if worker is None:
         return []
-    return [*state.kill(worker, reason), *declare_worker_lost(state, worker, reason, now_ns)]
+    return [
+        *state.cluster.kill(worker, reason),
+        *declare_worker_lost(state, worker, reason, now_ns),
+    ]
 
 
 def worker_lost(
@@ -177,18 +180,18 @@ def worker_lost(
     blame: bool = True,
 ) -> list[core.Action]:
     """Handle the end of a worker's processes; `blame`: a task or the pool may be the cause."""
-    worker = state.workers.get(name)
+    worker = state.cluster.workers.get(name)
     if worker is None or worker.start != start:
-        if state.unreaped_workers.get(name) == start:
-            del state.unreaped_workers[name]
-            for pool in state.pools.values():
+        if state.cluster.unreaped_workers.get(name) == start:
+            del state.cluster.unreaped_workers[name]
+            for pool in state.cluster.pools.values():
                 pool.names_below = 0
-            record = state.uncharged.pop(name, None)
+            record = state.cluster.uncharged.pop(name, None)
             if record is not None and blame:  # its node is there: the worker was at fault
                 record.deaths += 1
         return []
     actions = declare_worker_lost(state, worker, reason, now_ns, log, blame=blame)
-    del state.unreaped_workers[name]
+    del state.cluster.unreaped_workers[name]
     return actions
 
 
@@ -202,13 +205,13 @@ def declare_worker_lost(
     blame: bool = True,
 ) -> list[core.Action]:
     """Remove a worker; its name is not reused while its processes may live."""
-    pool = state.pools[worker.pool]
+    pool = state.cluster.pools[worker.pool]
     held = list(worker.held.values())
-    state.remove_worker(worker)
-    state.unreaped_workers[worker.name] = worker.start
+    state.cluster.remove_worker(worker)
+    state.cluster.unreaped_workers[worker.name] = worker.start
     is_starting = worker.state == WorkerState.STARTING
     if is_starting:
-        blame = blame and not state.lost_launchers
+        blame = blame and not state.cluster.lost_launchers
         for host, _ in worker.host_ranks:
             host.avoid_until_ns = now_ns + state_pools.AVOID_NS
     retired = worker.state == WorkerState.DRAINING and not held
@@ -216,7 +219,7 @@ def declare_worker_lost(
     if retired:
         return []
     device = pool.device
-    state.lost_workers[device] = state.lost_workers.get(device, 0) + 1
+    state.cluster.lost_workers[device] = state.cluster.lost_workers.get(device, 0) + 1
     actions: list[core.Action] = [core.RecordEvent("worker.lost", worker.name, reason)]
     if held:
         charged = blame and not worker.killed
@@ -242,14 +245,14 @@ def _requeue_or_end(
     verdict = task_index.attribute_crash(held, reason, log, worker.node, charged)
     if not (charged or worker.killed):
         verdict.endings.extend(
-            jobs.cut_off(state.pools[worker.pool].spec, worker, held, log, now_ns)
+            jobs.cut_off(state.cluster.pools[worker.pool].spec, worker, held, log, now_ns)
         )
-    state.incidents.record(verdict)
+    state.tasks.incidents.record(verdict)
     actions: list[core.Action] = []
     requeued = []
     ran_ns = {r.number: now_ns - r.started_ns for r in held if r.phase == core.Phase.RUNNING}
     for record in held:
-        state.running -= record.phase == core.Phase.RUNNING
+        state.tasks.running -= record.phase == core.Phase.RUNNING
         record.waits += ((int(WaitReason.LOST), (now_ns - record.sent_ns) // 1000),)
         record.preempted = False
         if record.prepaid is not None:  # a run on the device keeps its place
@@ -270,8 +273,8 @@ def _requeue_or_end(
             requeued.append(record)
             note = f"attempt {record.attempts + 1} ({worker.name} was lost: {reason})"
             actions.append(core.RecordEvent("task.requeued", task_name(record.number), note))
-    state.lost_attempts += len(held)
-    pool = state.pools[worker.pool]
+    state.tasks.lost_attempts += len(held)
+    pool = state.cluster.pools[worker.pool]
     devices.resend_runs(state, pool, requeued)
     pool.queue.requeue_front(requeued)
     return actions
@@ -282,10 +285,10 @@ def _expire_silent_workers(
 ) -> list[core.Action]:
     """Declare workers without a heartbeat for too long lost. `unheard`: see `_unheard`."""
     actions: list[core.Action] = []
-    is_single = len(state.nodes.hosts) == 1
-    draining = [w for pool in state.pools.values() for w in pool.draining_workers.values()]
+    is_single = len(state.cluster.nodes.hosts) == 1
+    draining = [w for pool in state.cluster.pools.values() for w in pool.draining_workers.values()]
     for worker in [*draining, *unheard]:
-        if worker.name not in state.workers:
+        if worker.name not in state.cluster.workers:
             continue
         if worker.state == WorkerState.DRAINING and (
             now_ns - worker.since_ns > state.limits.silent_ns
@@ -296,7 +299,7 @@ def _expire_silent_workers(
             continue
         starting = worker.state == WorkerState.STARTING
         limit = state.limits.start_timeout_ns if starting else state.limits.silent_ns
-        if worker.held and state.pools[worker.pool].is_exclusive:
+        if worker.held and state.cluster.pools[worker.pool].is_exclusive:
             limit = max(limit, HARDWARE_SILENT_NS)
         if now_ns - worker.heard_ns > limit:
             problem = "not ready" if starting else "silent"
@@ -307,7 +310,7 @@ def _expire_silent_workers(
             blame = record is None and (starting or bool(worker.held) or is_single)
             actions += declare_worker_lost(state, worker, reason, now_ns, blame=blame)
             if record is not None and record.phase != core.FINAL:
-                state.uncharged[worker.name] = record
+                state.cluster.uncharged[worker.name] = record
     return actions
 
 
@@ -317,7 +320,7 @@ def _uncharged_task(
     """Return the task of a silent worker that is not charged yet, because the worker is the only
     one on a node: the node may be lost. The last charge before `poison` is not postponed, so that
     the attempts of a task that silences its workers are bounded."""
-    if len(state.nodes.hosts) == 1 or len(worker.held) != 1:
+    if len(state.cluster.nodes.hosts) == 1 or len(worker.held) != 1:
         return None
     (record,) = worker.held.values()
     ready = (WorkerState.IDLE, WorkerState.BUSY)
@@ -341,9 +344,9 @@ def scale(
 ) -> list[core.Action]:
     """Set the bounds of a pool's size; `overcommit`: also beyond the capacity of its nodes. Raises
     OptionError, NotFoundError."""
-    pool = state.pools.get(name)
+    pool = state.cluster.pools.get(name)
     if pool is None or pool.base:
-        names = [n for n, p in state.pools.items() if not p.base]
+        names = [n for n, p in state.cluster.pools.items() if not p.base]
         hint = f"pools: {', '.join(names)}"
         if pool is None:
             raise NotFoundError(f"there is no pool {name[:64]!r}", hint=hint)
@@ -364,10 +367,10 @@ def drain_node(
     NotFoundError."""
     host = _host(state, name)
     host.drained, host.drained_until_ns = reason or "no reason given", 0
-    state.nodes_changed()
+    state.cluster.nodes_changed()
     actions: list[core.Action] = [core.RecordEvent("node.drained", name, host.drained)]
     for worker in list(host.workers.values()):
-        actions += state.retire(worker, f"node {name} is drained", now_ns)
+        actions += state.cluster.retire(worker, f"node {name} is drained", now_ns)
     return actions + record_unplaceable(state)
 
 
@@ -376,8 +379,8 @@ def resume(
 ) -> list[core.Action]:
     """Use a drained or lost node, or a quarantined pool, again. `is_probed`: the launcher cannot
     start anything on the node and still looks for it, so the node stays lost until it is back."""
-    pool = state.pools.get(name)
-    if pool is not None and name not in state.nodes.hosts:
+    pool = state.cluster.pools.get(name)
+    if pool is not None and name not in state.cluster.nodes.hosts:
         pool.record_success()
         return [core.RecordEvent("pool.resumed", name, "its workers are started again")]
     host = _host(state, name)
@@ -392,7 +395,7 @@ def use_node(
     name = host.node.name
     host.drained, host.drained_until_ns, host.avoid_until_ns = "", 0, 0
     host.lost = (host.lost or "lost").removesuffix(_PROBED) + _PROBED if is_probed else ""
-    state.nodes_changed()
+    state.cluster.nodes_changed()
     text = f"once it is back ({host.lost})" if is_probed else "workers may be placed there again"
     return [core.RecordEvent("node.resumed", name, text)]
 
@@ -401,28 +404,28 @@ def node_lost(
     state: scheduler_state.SchedulerState, name: str, reason: str, now_ns: int
 ) -> list[core.Action]:
     """Declare a node and its workers lost; neither their pools nor their tasks are charged."""
-    host = state.nodes.hosts.get(name)
+    host = state.cluster.nodes.hosts.get(name)
     if host is None or host.lost:
         return []
     host.lost = reason or "lost"
-    state.nodes_changed()
+    state.cluster.nodes_changed()
     actions: list[core.Action] = [core.RecordEvent("node.lost", name, host.lost)]
     for worker in list(host.workers.values()):
         actions.append(core.KillWorker(worker.name, f"node {name} was lost", worker.start))
         actions += declare_worker_lost(
             state, worker, f"node {name} was lost: {host.lost}", now_ns, blame=False
         )
-        state.pools[worker.pool].resume_starts()  # other nodes are sound
+        state.cluster.pools[worker.pool].resume_starts()  # other nodes are sound
     return actions + record_unplaceable(state)
 
 
 def node_back(state: scheduler_state.SchedulerState, name: str) -> list[core.Action]:
     """Use a lost node again, because the launcher reports it back."""
-    host = state.nodes.hosts.get(name)
+    host = state.cluster.nodes.hosts.get(name)
     if host is None or not host.lost:
         return []
     host.lost = ""
-    state.nodes_changed()
+    state.cluster.nodes_changed()
     host.avoid_until_ns = 0
     return [core.RecordEvent("node.back", name, f"drained: {host.drained}" if host.drained else "")]
 
@@ -432,9 +435,9 @@ def launcher_lost(
 ) -> list[core.Action]:
     """Record that a part of the launcher, such as a DVM, is lost. Workers that die with it may be
     reported before it is."""
-    state.lost_launchers.add(name)
+    state.cluster.lost_launchers.add(name)
     actions: list[core.Action] = [core.RecordEvent("dvm.lost", name, reason)]
-    for pool in state.pools.values():
+    for pool in state.cluster.pools.values():
         actions += pool.take_back_failures(now_ns - LAUNCHER_LOSS_NS, f"{name} was lost: {reason}")
     return actions
 
@@ -443,9 +446,9 @@ def launcher_started(
     state: scheduler_state.SchedulerState, name: str, message: str
 ) -> list[core.Action]:
     """Record that a part of the launcher is up; starts that waited for it wait no more."""
-    if name in state.lost_launchers:
-        state.lost_launchers.remove(name)
-        for pool in state.pools.values():
+    if name in state.cluster.lost_launchers:
+        state.cluster.lost_launchers.remove(name)
+        for pool in state.cluster.pools.values():
             if not pool.failures:
                 pool.resume_starts()
     return [core.RecordEvent("dvm.started", name, message)]
@@ -456,7 +459,7 @@ def detect_silent_nodes(state: scheduler_state.SchedulerState, now_ns: int) -> l
     actions: list[core.Action] = []
     unheard = _unheard(state, now_ns)
     hosts = {h.node.name: h for w in unheard for h, _ in w.host_ranks}
-    for host in hosts.values() if len(state.nodes.hosts) > 1 else ():
+    for host in hosts.values() if len(state.cluster.nodes.hosts) > 1 else ():
         on_node = host.workers.values()
         ready = [w for w in on_node if w.state in (WorkerState.IDLE, WorkerState.BUSY)]
         silent = [w for w in ready if now_ns - w.heard_ns > state.limits.silent_ns]
@@ -471,14 +474,14 @@ def _unheard(state: scheduler_state.SchedulerState, now_ns: int) -> list[state_p
     a tick at all workers."""
     limits = state.limits
     since_ns = now_ns - min(limits.silent_ns, limits.start_timeout_ns)
-    found = [worker for worker in state.workers.values() if worker.heard_ns < since_ns]
+    found = [worker for worker in state.cluster.workers.values() if worker.heard_ns < since_ns]
     return [worker for worker in found if worker.state is not WorkerState.DRAINING]
 
 
 def _host(state: scheduler_state.SchedulerState, name: str) -> state_pools.NodeState:
-    host = state.nodes.hosts.get(name)
+    host = state.cluster.nodes.hosts.get(name)
     if host is None:
-        nodes, pools = ", ".join(state.nodes.hosts), ", ".join(state.pools)
+        nodes, pools = ", ".join(state.cluster.nodes.hosts), ", ".join(state.cluster.pools)
         hint = f"nodes: {nodes}; pools: {pools}"
         raise NotFoundError(f"there is no node or pool {name[:64]!r}", hint=hint)
     return host
@@ -487,7 +490,7 @@ def _host(state: scheduler_state.SchedulerState, name: str) -> state_pools.NodeS
 def record_unplaceable(state: scheduler_state.SchedulerState) -> list[core.RecordEvent]:
     """Return an event for each pool with waiting tasks that fit no node now. Called when a node was
     lost or drained. Only the first MAX_CHECKED unfinished tasks are checked."""
-    if state.capacity.is_whole:
+    if state.cluster.capacity.is_whole:
         return []
     by_route: dict[core.Route, str] = {}
     counts: Counter[str] = Counter()
@@ -497,7 +500,7 @@ def record_unplaceable(state: scheduler_state.SchedulerState) -> list[core.Recor
             continue
         reason = by_route.get(record.route)
         if reason is None:
-            reason = by_route[record.route] = state.unplaceable_reason(record.route)
+            reason = by_route[record.route] = state.cluster.unplaceable_reason(record.route)
         if reason:
             counts[record.route.pool] += 1
             reasons.setdefault(record.route.pool, reason)
@@ -568,7 +571,7 @@ def over_memory_reason(
     if used <= memory_bound(worker):
         worker.over_beats = 0
         return ""
-    if state.pools[worker.pool].is_exclusive:  # a provider's library is granted no memory
+    if state.cluster.pools[worker.pool].is_exclusive:  # a provider's library is granted no memory
         return ""
     worker.over_beats += 1
     if worker.over_beats < OVER_BEATS:
@@ -581,7 +584,7 @@ def worker_over_disk(
     state: scheduler_state.SchedulerState, name: str, reason: str, now_ns: int
 ) -> list[core.Action]:
     """End a worker that wrote too much; the task that it runs is charged."""
-    worker = state.workers.get(name)
+    worker = state.cluster.workers.get(name)
     if worker is None:
         return []
     record = next((r for r in worker.held.values() if r.phase == core.Phase.RUNNING), None)

@@ -222,10 +222,12 @@ class ExpectedStarts:
 
     def task_us(self, record: TaskRecord, now_ns: int) -> float:
         """Return the time until a waiting or sent task starts; UNKNOWN for others."""
-        pool = self._state.pools.get(record.route.pool)
+        pool = self._state.cluster.pools.get(record.route.pool)
         if pool is None or record.stopping or record.phase in core.UNQUEUED:
             return UNKNOWN
-        if pool.spec.pace and (run := self._state.paced.all[pool.device].runs.get(record.number)):
+        if pool.spec.pace and (
+            run := self._state.devices.paced.all[pool.device].runs.get(record.number)
+        ):
             wait_ns = run.begin_ns - now_ns
             return wait_ns / 1e3 if wait_ns > 0 else UNKNOWN
         if record.phase == Phase.SENT:
@@ -250,7 +252,7 @@ class ExpectedStarts:
 
     def _sent_us(self, pool: pools.Pool, record: TaskRecord, now_ns: int) -> float:
         """Return the time until a task that its worker holds starts."""
-        worker, ahead_us = self._state.workers[record.worker], 0.0
+        worker, ahead_us = self._state.cluster.workers[record.worker], 0.0
         first, *others = worker.held.values()
         if first is record:
             return 0.0
@@ -285,7 +287,7 @@ class ExpectedStarts:
     def device_ns(self, device: str, now_ns: int, owner: str = "") -> int:
         """Return the time in ns until a task accepted now for a device would start, the least of
         all its pools; -1 if unknown."""
-        each = [pool for pool in self._state.pools.values() if not pool.base]
+        each = [pool for pool in self._state.cluster.pools.values() if not pool.base]
         matching = [
             pool for pool in each if pool.spec.name == device or not (device or pool.is_exclusive)
         ]
@@ -296,7 +298,7 @@ class ExpectedStarts:
         """Return all pools with the wait of a new task of an owner."""
         infos = list[PoolInfo]()
         for info in cluster_info.pool_infos(self._state):
-            wait_us = self.new_us(self._state.pools[info.name], now_ns, owner)
+            wait_us = self.new_us(self._state.cluster.pools[info.name], now_ns, owner)
             infos.append(
                 msgspec.structs.replace(
                     info,
@@ -336,8 +338,8 @@ class ExpectedStarts:
                     errors = self._errors.setdefault(foretold.record.route.pool, WaitErrors())
                     self.changed.add(foretold.record.route.pool)
                     errors.learn(foretold, max(MIN_WAIT_US, (start_ns - foretold.at_ns) / 1e3))
-        waiting = sum(len(pool.queue) for pool in self._state.pools.values())
-        age_ns = max(WATCH_NS, (waiting + len(self._state.workers)) * SAMPLE_NS)
+        waiting = sum(len(pool.queue) for pool in self._state.cluster.pools.values())
+        age_ns = max(WATCH_NS, (waiting + len(self._state.cluster.workers)) * SAMPLE_NS)
         if not waiting or now_ns - self._sampled_ns < age_ns:
             return
         if self.refresh(now_ns) is not None:
@@ -356,9 +358,9 @@ class ExpectedStarts:
         """Return when a task started; 0: it ended without a start; None: it has not started."""
         if record.phase in (Phase.WAITING, Phase.SENT, *core.UNQUEUED):
             return None
-        pool = self._state.pools.get(record.route.pool)
+        pool = self._state.cluster.pools.get(record.route.pool)
         if pool is not None and pool.spec.pace:
-            run = self._state.paced.all[pool.device].runs.get(record.number)
+            run = self._state.devices.paced.all[pool.device].runs.get(record.number)
             if run is not None:
                 return run.begin_ns if run.begin_ns <= now_ns else None
         return record.started_ns or record.sent_ns

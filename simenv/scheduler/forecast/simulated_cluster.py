@@ -103,8 +103,8 @@ class SimulatedCluster:
         """Copy the state. `owners`: those for whom the start of a new task is determined."""
         self._begin_ns = self._now_ns = now_ns
         self._owners = tuple(owners)
-        self._next_task = state.next_task
-        names = state.pools
+        self._next_task = state.tasks.next_number
+        names = state.cluster.pools
         self._most = {
             name: MAX_TASKS if run_times.starts_tasks(state, pool) else 0
             for name, pool in names.items()
@@ -113,8 +113,8 @@ class SimulatedCluster:
         self._scheduler = Scheduler((), state.limits, state.epoch)
         self._scheduler.state = self.state
         self._estimator = state.estimator.copy()
-        self._budgets = dict(state.quotas.budgets_left)
-        self._offset_ns = state.calendar.offset_ns or state.paced.offset_ns
+        self._budgets = dict(state.shares.quotas.budgets_left)
+        self._offset_ns = state.calendar.offset_ns or state.devices.paced.offset_ns
         self._speeds = {name: (p.small.speed, p.large.speed) for name, p in names.items()}
         self._events: list[tuple[int, int, Callable[..., None], tuple[object, ...]]] = []
         self._order = count()
@@ -136,15 +136,15 @@ class SimulatedCluster:
         millisecond."""
         state, events = self.state, self._events
         state.own_tasks(self._most, pause)
-        read = {name: pool.queue.count for name, pool in state.pools.items()}
+        read = {name: pool.queue.count for name, pool in state.cluster.pools.items()}
         self._pending |= {
             record.number for record in state.tasks.values() if record.phase == core.WAITING
         }
         self._use_nodes_in_maintenance()
         self._begin(pause)
         self._tick_at(max(self._now_ns, state.last_tick_ns + TICK_NS))
-        if state.lacks_workers or any(
-            worker.state == WorkerState.DRAINING for worker in state.workers.values()
+        if state.cluster.lacks_workers or any(
+            worker.state == WorkerState.DRAINING for worker in state.cluster.workers.values()
         ):
             self._tick()
         self._dispatch(pause)
@@ -163,16 +163,16 @@ class SimulatedCluster:
 
     def _use_nodes_in_maintenance(self) -> None:
         """Use the nodes that come back from maintenance, if there are no others."""
-        nodes = self.state.nodes
+        nodes = self.state.cluster.nodes
         if not nodes.up():
             for host in nodes.expected():
                 host.drained, host.drained_until_ns = "", 0
-            self.state.nodes_changed()
+            self.state.cluster.nodes_changed()
 
     def _begin(self, pause: Pause) -> None:
         """Add what is under way, and what is expected."""
         state, now_ns = self.state, self._now_ns
-        for worker in state.workers.values():
+        for worker in state.cluster.workers.values():
             pause()
             if worker.state == WorkerState.STARTING:
                 ready_ns = max(now_ns + MIN_START_NS, worker.since_ns + core.START_NS)
@@ -181,10 +181,10 @@ class SimulatedCluster:
                 self._at(now_ns + EXIT_NS, self._exit, worker.name, worker.start)
             elif worker.held:
                 self._go_on(worker)
-        for host in state.nodes.hosts.values():
+        for host in state.cluster.nodes.hosts.values():
             job = host.job
             if job is not None and job.phase is NodeJobPhase.SUBMITTED:
-                pool = state.pools[host.node.pool]
+                pool = state.cluster.pools[host.node.pool]
                 self._at(max(now_ns, job.submitted_ns + pool.job_start_ns), self._node, host)
             elif job is not None and job.end_ns:
                 self._at(max(now_ns, job.end_ns), self._job_over, host.node.name)
@@ -194,7 +194,7 @@ class SimulatedCluster:
                 self._at(max(now_ns, expires_ns), self._tick)
         for planned in state.calendar.planned:
             self._at(max(now_ns, planned.begin_ns), self._tick)
-        for name, pool in list(state.pools.items()):
+        for name, pool in list(state.cluster.pools.items()):
             if not self._most[name]:
                 continue
             for number, arrivals in enumerate(list(pool.queue.arrivals.values())):
@@ -228,9 +228,12 @@ class SimulatedCluster:
         """Add a new task of each owner to the queue of a pool: like those that wait, of priority 0,
         accepted now."""
         state, name, queue = self.state, pool.spec.name, pool.queue
-        cost_us, last_short_ns = queue.backlog_us / max(1, queue.count), state.last_short_ns
+        cost_us, last_short_ns = (
+            queue.backlog_us / max(1, queue.count),
+            state.dispatch.last_short_ns,
+        )
         route = core.Route("", "", name, 0, 0, cost_us, 0.0, 1)
-        tree = state.fair_share.tree
+        tree = state.shares.fair_share.tree
         for owner in self._owners:
             number = NEW + len(self._new)
             self._new[number] = name, owner
@@ -241,7 +244,7 @@ class SimulatedCluster:
             self._scheduler.submit(batch, [TaskSpec(b"", 0, 0)], [route])
             self._pending.add(number)
         queue.instant = len(self._owners)
-        state.last_short_ns = last_short_ns
+        state.dispatch.last_short_ns = last_short_ns
 
     # --- time -------------------------------------------------------------------------------------
 
@@ -267,7 +270,7 @@ class SimulatedCluster:
 
     def _tick(self) -> None:
         state, now_ns = self.state, self._now_ns
-        for worker in state.workers.values():
+        for worker in state.cluster.workers.values():
             worker.heard_ns = now_ns
         self._execute(self._scheduler.tick(now_ns))
         if state.calendar.entries or state.dedicated:
@@ -282,13 +285,13 @@ class SimulatedCluster:
             awaited = dispatcher.FIRST_ASSIGNS + 1  # so that a pass takes a millisecond
             self._execute(scheduler.dispatch(self._now_ns, awaited, self._budgets))
             pause()
-            if state.assigns_left > 0:
+            if state.dispatch.assigns_left > 0:
                 break
         if state.deferred_actions:
             self._tick()
             self._tick_at(self._now_ns + TICK_NS)
-        for device in state.paced.all.values():
-            for when_ns in (device.free_ns - device.lookahead_ns, state.paced.next_ns):
+        for device in state.devices.paced.all.values():
+            for when_ns in (device.free_ns - device.lookahead_ns, state.devices.paced.next_ns):
                 if self._now_ns < when_ns < 2**62 and when_ns not in self._wakes:
                     self._wakes.add(when_ns)
                     self._at(when_ns, self._wake)
@@ -297,7 +300,7 @@ class SimulatedCluster:
 
     def _execute(self, actions: Iterable[core.Action]) -> None:
         """Do what the scheduler asks for."""
-        workers, now_ns = self.state.workers, self._now_ns
+        workers, now_ns = self.state.cluster.workers, self._now_ns
         for action in actions:
             if isinstance(action, core.AssignTasks):
                 self._send(workers[action.worker], action.records, action.slots)
@@ -312,7 +315,10 @@ class SimulatedCluster:
             elif isinstance(action, core.TaskEnded):
                 self._pending.discard(action.record.number)
             elif isinstance(action, core.SubmitJob):
-                host, start_ns = self.state.nodes.hosts[action.node], self.state.pools[action.pool]
+                host, start_ns = (
+                    self.state.cluster.nodes.hosts[action.node],
+                    self.state.cluster.pools[action.pool],
+                )
                 self._at(now_ns + start_ns.job_start_ns, self._node, host)
             elif isinstance(action, core.EndJob):
                 self._at(now_ns + EXIT_NS, self._job_over, action.node)
@@ -337,8 +343,8 @@ class SimulatedCluster:
         self, worker: pools.Worker, records: list[core.TaskRecord], begin_ns: int
     ) -> int:
         """Note the starts of the tasks of a chunk; return its run time."""
-        pool, pending = self.state.pools[worker.pool], self._pending
-        runs = self.state.paced.all[pool.device].runs if pool.spec.pace else {}
+        pool, pending = self.state.cluster.pools[worker.pool], self._pending
+        runs = self.state.devices.paced.all[pool.device].runs if pool.spec.pace else {}
         slots, speeds, when_us = pools.speedup_slots(worker), self._speeds[pool.spec.name], 0.0
         begin_us = (begin_ns - self._begin_ns) / 1e3
         for record in records:
@@ -363,7 +369,7 @@ class SimulatedCluster:
 
     def _run_ns(self, worker: pools.Worker, records: Iterable[core.TaskRecord]) -> int:
         """Return the run time of tasks that a worker holds."""
-        pool = self.state.pools[worker.pool]
+        pool = self.state.cluster.pools[worker.pool]
         each_us = (
             run_times.work_us(self.state, pool, record, self._cost_us(record)) for record in records
         )
@@ -377,7 +383,7 @@ class SimulatedCluster:
         key = (id(record.route), record.spec.shots, record.spec.count)
         cost_us = self._costs_us.get(key)
         if cost_us is None:
-            is_paced = self.state.pools[record.route.pool].spec.pace
+            is_paced = self.state.cluster.pools[record.route.pool].spec.pace
             expected = self._estimator.simulation_us if is_paced else self._estimator.cost_us
             cost_us = self._costs_us[key] = expected(record.route, record.spec)
         return cost_us
@@ -388,7 +394,7 @@ class SimulatedCluster:
         first = chunk.records[0]
         if first.phase == core.SENT:
             first.phase, first.started_ns = core.RUNNING, self._now_ns
-            self.state.running += 1
+            self.state.tasks.running += 1
         self._end_at(worker.name, self._now_ns + chunk.run_ns)
 
     def _end_at(self, name: str, when_ns: int) -> None:
@@ -400,8 +406,8 @@ class SimulatedCluster:
         chunks = self._chunks.get(name)
         if not chunks or chunks[0] is not chunk or self._ends[name] != self._now_ns:
             return
-        worker = self.state.workers[name]
-        is_paced = self.state.pools[worker.pool].spec.pace
+        worker = self.state.cluster.workers[name]
+        is_paced = self.state.cluster.pools[worker.pool].spec.pace
         results = [
             AttemptResult(
                 *(record.number, record.fence, chunk.state, b"", 0),
@@ -430,14 +436,14 @@ class SimulatedCluster:
             self._end_at(name, min(self._ends[name], self._now_ns + STOP_NS))
 
     def _join(self, name: str, start: int) -> None:
-        worker = self.state.workers.get(name)
+        worker = self.state.cluster.workers.get(name)
         if worker is not None:
             node = worker.host.node.name
             self._scheduler.worker_joined(name, start, node, 1, self._now_ns)
             self._tick_at(self._now_ns + TICK_NS)
 
     def _exit(self, name: str, start: int) -> None:
-        worker = self.state.workers.get(name)
+        worker = self.state.cluster.workers.get(name)
         if worker is None or worker.start == start:
             self._chunks.pop(name, None)
         self._execute(self._scheduler.worker_lost(name, start, "", self._now_ns, blame=False))
@@ -447,35 +453,26 @@ class SimulatedCluster:
 
     def _node(self, host: pools.NodeState) -> None:
         """Let the job of a node begin."""
-        jobs = self.state.pools[host.node.pool].spec.jobs
+        jobs = self.state.cluster.pools[host.node.pool].spec.jobs
         end_ns = self._now_ns + round(jobs.time_s * 1e9) if jobs is not None else 0
         self._execute(self._scheduler.node_joined(host.node, "", end_ns, self._now_ns))
         self._at(end_ns, self._job_over, host.node.name)
         self._tick_at(self._now_ns + TICK_NS)
 
     def _job_over(self, node: str) -> None:
-        for name in self.state.nodes.hosts[node].workers:
+        for name in self.state.cluster.nodes.hosts[node].workers:
             self._chunks.pop(name, None)
         self._execute(self._scheduler.job_over(node, "", self._now_ns))
         self._tick_at(self._now_ns + TICK_NS)
 
     def _reserve_planned(self, wall_ns: int) -> None:
         """Request the reservations of the calendar whose time has come, as the service does."""
-        calendar, now_s = self.state.calendar, wall_ns / 1e9
+        calendar = self.state.calendar
         for entry in list(calendar.entries.values()):
-            found = entry.occurrence(now_s)
-            if found is None or entry.ask is None:
+            due = entry.due(wall_ns / 1e9)
+            if due is None:
                 continue
-            begin_s, end_s = found
-            if now_s < begin_s or entry.decided_s >= end_s:
-                continue
-            left_ns = round((end_s - now_s) * 1e9)
-            ask = msgspec.structs.replace(
-                *(entry.ask,),
-                request_id=f"calendar-{entry.id}-{begin_s:.0f}",
-                ttl_ns=left_ns,
-                walltime_ns=left_ns,
-            )
+            ask, end_s = due
             decision, actions = reservations.reserve(
                 *(self.state, ask, entry.owner, wall_ns), now_ns=self._now_ns
             )
@@ -483,7 +480,7 @@ class SimulatedCluster:
             is_granted = decision.status == "accepted"
             if is_granted:
                 calendar.decide(entry.id, end_s)
-            self._at(self._now_ns + (left_ns if is_granted else RETRY_NS), self._tick)
+            self._at(self._now_ns + (ask.ttl_ns if is_granted else RETRY_NS), self._tick)
 
     def _submit_later(self, later: Later) -> None:
         """Submit tasks as an association is expected to, and expect the next ones."""
@@ -505,7 +502,7 @@ class SimulatedCluster:
         It is not added to the queue, where it would claim slots that others use."""
         for name in [name for name, waiting in self._gangs.items() if waiting <= 0]:
             del self._gangs[name]
-            pool = self.state.pools.get(name)
+            pool = self.state.cluster.pools.get(name)
             start_us = (self._gang_ns(pool) - self._begin_ns) / 1e3
             self._new_us.update({(name, owner): start_us for owner in self._owners})
 
@@ -514,7 +511,7 @@ class SimulatedCluster:
         all is over there."""
         live = [] if pool is None else [each for each in pool.workers.values() if each.is_live]
         if not live:
-            ends = self._ends_on(self.state.nodes.hosts.values())
+            ends = self._ends_on(self.state.cluster.nodes.hosts.values())
             return max([self._now_ns + core.START_NS, *ends])
         worker = min(live, key=gang_scheduling.missing_slots)
         ready_ns = self._now_ns
@@ -532,10 +529,10 @@ class SimulatedCluster:
     def _clear(self) -> None:
         """Remove references in circles, so that no collection of garbage is needed."""
         state = self.state
-        for host in state.nodes.hosts.values():
+        for host in state.cluster.nodes.hosts.values():
             host.workers.clear()
-        for pool in state.pools.values():
+        for pool in state.cluster.pools.values():
             pool.meters.clear()
         self._events.clear()
-        state.candidates.clear()
-        state.workers.clear()
+        state.dispatch.candidates.clear()
+        state.cluster.workers.clear()

@@ -118,7 +118,7 @@ class FairShare:
         self._sums, self.ratios = {}, {}
         self._shares = {name: each.share for name, each in tree.accounts.items()}
         self.changes += 1
-        for leaf in {*self._settled, *self._pending}:
+        for leaf in dict.fromkeys((*self._settled, *self._pending)):
             self._add(leaf, self._settled.get(leaf, 0.0) + self._pending.get(leaf, 0.0))
 
     def at(self, now_ns: int) -> None:
@@ -240,7 +240,7 @@ class FairShare:
         self.at(now_ns)
         if now_ns - self._ranked_ns > _RANKED_NS or leaf not in self._ranks:
             self._ranked_ns = now_ns
-            self._ranks = self._ranking({*self._users(), leaf})
+            self._ranks = self._ranking(dict.fromkeys((*self._users(), leaf)))
         path = self.path(leaf)
         account = path[-2] if len(path) > 1 else leaf
         used = self._sums.get(account, 0.0) / self._growth

@@ -199,7 +199,8 @@ class LaneHeads:
 
     def __init__(self, shares: UsageOrder, keys: Iterable[LaneKey] = ()) -> None:
         """Mark the existing lanes `keys` as changed."""
-        self.changed = set(keys)
+        # In the order of their changes: which association is added first decides between equals.
+        self.changed = dict.fromkeys(keys)
         self._shares = shares
         # Of all tasks, and at last of those that are not long.
         self._heaps: list[dict[str, _Heap]] = [{}]
@@ -276,10 +277,10 @@ class LaneHeads:
         """Leave out these associations, and no others, from now on."""
         self._chosen_at = -1
         for heaps, order in zip(self._heaps, self._orders, strict=True):
-            for leaf in leaves:
+            for leaf in sorted(leaves):
                 if leaf not in self._held and leaf in heaps:
                     order.remove(leaf)
-            for leaf in self._held:
+            for leaf in sorted(self._held):
                 head = heaps[leaf].first() if leaf not in leaves and leaf in heaps else None
                 if head is not None:
                     order.add(leaf, head.number)

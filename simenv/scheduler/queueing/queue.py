@@ -144,7 +144,7 @@ class PoolQueue:
         """Note that the first task of this task's lane may have changed."""
         if self._plain and len(self._lanes) > 1:
             batch = record.batch
-            self._heads.changed.add((batch.association, batch.priority))
+            self._heads.changed[batch.association, batch.priority] = None
 
     def _add_association(self, leaf: str) -> None:
         if not self._is_shared:

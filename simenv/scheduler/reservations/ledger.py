@@ -16,6 +16,7 @@ import msgspec
 
 from simenv import model
 from simenv.errors import InsufficientError, NotReservedError, OptionError
+from simenv.model.views import base_of
 from simenv.scheduler.reservations import policies
 from simenv.scheduler.reservations.circuit_times import DeviceTimes
 from simenv.scheduler.reservations.reservation import PARTS, Grant, Progress, ReservationEntry
@@ -331,6 +332,17 @@ class ReservationLedger:
         """Return the changes that are not stored yet; they count as stored from now on."""
         changes, self.changes = self.changes, UnstoredChanges()
         return changes
+
+    def parked(self, device: str) -> int:
+        """Return the number of parked tasks of a device, including tasks whose pool does not exist
+        yet; of all devices for ""."""
+        counts = [each.parked_in for each in self.all.values() if each.parked]
+        return sum(
+            count
+            for by_pool in counts
+            for name, count in by_pool.items()
+            if device in ("", base_of(name) or name)
+        )
 
     def _changed(self, number: int, urgent: bool = False) -> None:
         self.changes.reservations[number] = None

@@ -70,7 +70,7 @@ def workers_to_start(state: scheduler_state.SchedulerState, pool: pools.Pool, mi
     waiting = len(pool.queue) - pool.queue.late
     if missing <= 0 and (waiting <= 0 or pool.live() >= pool.spec.max):
         return 0
-    hosts = [host for host in state.nodes.of_jobs(pool.spec.name) if host.is_up]
+    hosts = [host for host in state.cluster.nodes.of_jobs(pool.spec.name) if host.is_up]
     empty = min(waiting, sum(not host.ranks for host in hosts), pool.spec.max - pool.live())
     room = sum(
         max(0, workers_of(pool.spec, host.node.slots, host.node.gpus) - host.ranks)
@@ -101,7 +101,7 @@ def resize(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int)
     spec = pool.spec.jobs
     if spec is None:
         return []
-    hosts = state.nodes.of_jobs(pool.spec.name)
+    hosts = state.cluster.nodes.of_jobs(pool.spec.name)
     readmit(pool, hosts)
     actions: list[Action] = []
     drained_ns = now_ns + pools.drain_ns(spec)
@@ -125,7 +125,7 @@ def resize(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int)
     if not off or pool.is_quarantined or now_ns < pool.next_start_ns:
         return actions
     demand = _demand(pool, hosts)
-    controls = state.controls
+    controls = state.devices.controls
     if controls.is_restricting and controls.starts_nothing(pool.device):
         demand = msgspec.structs.replace(demand, waiting=0, late=0)
     for host in off[: min(jobs_to_submit(demand), SUBMITS_PER_TICK)]:
@@ -181,7 +181,7 @@ def drain(
     host.drained = reason
     actions: list[Action] = [RecordEvent("node.drained", host.node.name, reason)]
     for worker in list(host.workers.values()):
-        actions += state.retire(worker, f"node {host.node.name}: {reason}", now_ns)
+        actions += state.cluster.retire(worker, f"node {host.node.name}: {reason}", now_ns)
     return actions
 
 
@@ -262,7 +262,7 @@ def text(state: scheduler_state.SchedulerState, pool: pools.Pool) -> str:
     """Return the state of the pool's jobs, for tasks that wait for them."""
     submitted = [
         host.job
-        for host in state.nodes.of_jobs(pool.spec.name)
+        for host in state.cluster.nodes.of_jobs(pool.spec.name)
         if host.job is not None and host.job.phase is pools.NodeJobPhase.SUBMITTED
     ]
     if not submitted:

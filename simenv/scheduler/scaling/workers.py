@@ -45,7 +45,7 @@ def nodes_for_head(
         return []
     return [
         host
-        for host in state.nodes.up()
+        for host in state.cluster.nodes.up()
         if host.free_slots > host.claimed_slots
         and host.free_memory - _claimed(host, head) >= head.route.memory_bytes
         and launcher_placement.matches(
@@ -78,7 +78,7 @@ def evict_idle(
     if not idle:
         return []
     worker = min(idle, key=lambda w: w.since_ns)
-    return state.retire(worker, f"pool {pool.spec.name} needs one on another node", now_ns)
+    return state.cluster.retire(worker, f"pool {pool.spec.name} needs one on another node", now_ns)
 
 
 def memory_for_head(
@@ -109,7 +109,7 @@ def memory_for_head(
         has_slot = host.free_slots > host.claimed_slots
         if has_slot and required_bytes <= host.free_memory - _claimed(host, head) + freed:
             reason = f"its node's memory is needed by pool {pool.spec.name}"
-            return [action for w in evictable for action in state.retire(w, reason, now_ns)]
+            return [action for w in evictable for action in state.cluster.retire(w, reason, now_ns)]
     return []
 
 
@@ -119,10 +119,10 @@ FIRST_STARTS = 4  # at a time for each slot, including first workers of pools
 
 def resize(state: scheduler_state.SchedulerState, now_ns: int) -> list[Action]:
     """Resize all pools, and renew the claims of those that lack memory."""
-    state.nodes.forget_claims()
-    state.starts_left = STARTS_PER_TICK
+    state.cluster.nodes.forget_claims()
+    state.cluster.starts_left = STARTS_PER_TICK
     actions: list[Action] = []
-    for pool in list(state.pools.values()):
+    for pool in list(state.cluster.pools.values()):
         actions += jobs.resize(state, pool, now_ns)
         actions += grow(state, pool, now_ns)
         actions += shrink(state, pool, now_ns)
@@ -138,7 +138,7 @@ def grow(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -
     lacking = dedicated_workers.missing_workers(state, pool)
     lacking += pool.awaited_accounts if len(pool.queue) else 0
     missing = pool.target(lacking) - pool.live()
-    controls = state.controls
+    controls = state.devices.controls
     if controls.is_restricting and controls.starts_nothing(pool.device):  # more would be idle
         missing = pool.spec.min - pool.live()
     if pool.spec.jobs is not None:
@@ -177,20 +177,20 @@ def _may_start(state: scheduler_state.SchedulerState, pool: pools.Pool) -> int:
     At least one worker may start while none is starting. A pool without workers may add one, so
     that slow starts elsewhere do not delay it. Workers that hold hardware are not counted."""
     if pool.is_exclusive:
-        return state.starts_left
+        return state.cluster.starts_left
     starting = sum(
         worker.ranks
-        for each in state.pools.values()
+        for each in state.cluster.pools.values()
         if not each.is_exclusive
         for worker in each.starting_workers.values()
     )
-    max_starts = max(1, sum(host.node.slots for host in state.nodes.up()))
+    max_starts = max(1, sum(host.node.slots for host in state.cluster.nodes.up()))
     allowed = (max_starts - starting) // pool.spec.ranks
     if not starting:
         allowed = max(1, allowed)
     if not pool.live() and starting < FIRST_STARTS * max_starts:
         allowed = max(1, allowed)
-    return max(0, min(allowed, state.starts_left))
+    return max(0, min(allowed, state.cluster.starts_left))
 
 
 def _should_wait(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -> bool:
@@ -199,7 +199,7 @@ def _should_wait(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns
         return False
     head = pool.queue.head()
     if head is None:
-        return any(other.shortage and len(other.queue) for other in state.pools.values())
+        return any(other.shortage and len(other.queue) for other in state.cluster.pools.values())
     ready_ns = now_ns + START_NS
     if pool.spec.ranks > 1 and not gang_scheduling.may_use_last_slots(
         state, pool.spec.ranks, head, ready_ns
@@ -248,7 +248,7 @@ def _start(
     name = _free_name(state, pool)
     restarts = pool.starts.get(name, 0)
     pool.starts[name] = restarts + 1
-    host_ranks = state.nodes.host_ranks(placement.shares)
+    host_ranks = state.cluster.nodes.host_ranks(placement.shares)
     pools.occupy(host_ranks, rank_bytes, bool(pool.base))
     worker = pools.Worker(
         name,
@@ -256,7 +256,7 @@ def _start(
         WorkerState.STARTING,
         now_ns,
         now_ns,
-        state.next_start,
+        state.cluster.next_start,
         placement.shares,
         host_ranks,
         host_ranks[0][0],
@@ -265,9 +265,9 @@ def _start(
         gpus=pools.take_gpus(host_ranks, rank_gpus(pool.spec)),
         restarts=restarts,
     )
-    state.next_start += 1
-    state.starts_left -= 1
-    state.workers[name] = worker
+    state.cluster.next_start += 1
+    state.cluster.starts_left -= 1
+    state.cluster.workers[name] = worker
     pool.add(worker)
     for host, _ in host_ranks:
         host.workers[name] = worker
@@ -276,7 +276,9 @@ def _start(
 
 def _free_name(state: scheduler_state.SchedulerState, pool: pools.Pool) -> str:
     number = pool.names_below
-    while (name := f"{pool.spec.name}-{number}") in pool.workers or name in state.unreaped_workers:
+    while (
+        name := f"{pool.spec.name}-{number}"
+    ) in pool.workers or name in state.cluster.unreaped_workers:
         number += 1
     pool.names_below = number  # the caller takes it
     return name
@@ -305,7 +307,7 @@ def _load(pool: pools.Pool, number: int, host: pools.NodeState) -> _Load:
 
 
 def _hosts(state: scheduler_state.SchedulerState, pool: pools.Pool) -> list[pools.NodeState]:
-    return state.nodes.of_jobs(pool.spec.name if pool.spec.jobs is not None else "")
+    return state.cluster.nodes.of_jobs(pool.spec.name if pool.spec.jobs is not None else "")
 
 
 def _own_workers(pool: pools.Pool, host: pools.NodeState) -> int:
@@ -371,7 +373,7 @@ def _reclaim_memory(
         return gang_scheduling.long_memory(host)
 
     def on_demand(host: pools.NodeState) -> int:
-        on_demand_workers = [w for w in reclaimable if state.pools[w.pool].base]
+        on_demand_workers = [w for w in reclaimable if state.cluster.pools[w.pool].base]
         return host.on_demand - sum(
             n for w in on_demand_workers for h, n in w.host_ranks if h is host
         )
@@ -390,7 +392,7 @@ def _reclaim_memory(
     else:
         return []
     actions: list[Action] = []
-    for host, ranks in state.nodes.host_ranks(placement.shares):
+    for host, ranks in state.cluster.nodes.host_ranks(placement.shares):
         if waits_long:
             host.backfill_memory += ranks * request.memory_bytes
         else:
@@ -399,7 +401,7 @@ def _reclaim_memory(
         for worker in reclaimable:
             if any(h is host for h, _ in worker.host_ranks):
                 reason = f"its node's memory is needed by pool {pool.spec.name}"
-                actions += state.retire(worker, reason, now_ns)
+                actions += state.cluster.retire(worker, reason, now_ns)
     return actions
 
 
@@ -409,7 +411,7 @@ def _reclaimable(
     """Return workers of other pools that may be evicted, and all that are ending already."""
     return [
         w
-        for w in state.workers.values()
+        for w in state.cluster.workers.values()
         if w.state == WorkerState.DRAINING
         or (w.pool != pool.spec.name and _may_be_evicted(state, w, now_ns))
     ]
@@ -421,7 +423,7 @@ def _may_be_evicted(
     """Return whether the worker is idle on memory that its own pool does not need now."""
     if worker.state != WorkerState.IDLE or not worker.reserved or worker.reservation_id:
         return False
-    head = state.pools[worker.pool].queue.head()
+    head = state.cluster.pools[worker.pool].queue.head()
     if head is None:
         return True
     return worker.ranks > 1 and not gang_scheduling.may_use_last_slots(
@@ -440,15 +442,15 @@ def shrink(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int)
         idle += [w for w in pool.dedicated_workers() if w.state == WorkerState.IDLE and w.is_live]
     for worker in idle:
         if live > spec.max:
-            actions += state.retire(worker, f"pool {spec.name} was scaled down", now_ns)
+            actions += state.cluster.retire(worker, f"pool {spec.name} was scaled down", now_ns)
         elif live <= spec.min or len(pool.queue) > pool.queue.late or worker.reservation_id:
             break
         elif now_ns - worker.since_ns > idle_ns:
-            actions += state.retire(worker, f"idle for {spec.idle_s:g} s", now_ns)
+            actions += state.cluster.retire(worker, f"idle for {spec.idle_s:g} s", now_ns)
         else:
             continue
         live -= 1
     is_paused = pool.is_quarantined or now_ns < pool.next_start_ns
     if pool.base and not (pool.workers or len(pool.queue) or is_paused):
-        state.close_pool(pool)
+        state.cluster.close_pool(pool)
     return actions

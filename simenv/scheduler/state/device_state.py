@@ -331,3 +331,18 @@ class DeviceControls:
         for device in (pool.device, ""):
             if device in self._assignable_tasks:
                 self._assignable_tasks[device] -= count
+
+
+class DeviceStates:
+    """Controls and timelines of all devices. The journal stores both, see `take_changes`."""
+
+    def __init__(self) -> None:
+        self.controls = DeviceControls()
+        self.paced = PacedDevices()
+        self.outages: set[str] = set()  # devices that start nothing
+
+    def copy(self) -> DeviceStates:
+        result = DeviceStates()
+        result.controls, result.paced = self.controls.copy(), self.paced.copy()
+        result.outages = {*self.outages}
+        return result

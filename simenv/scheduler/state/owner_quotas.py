@@ -31,7 +31,7 @@ class Quotas:
         # Billing units of this month that are not spent, by account with a budget.
         self.budgets_left: Mapping[str, float] = {}
         self.changed = False  # since the last assignment of tasks
-        # Of running slots, by association, and what each limits; see `scheduler_state.slot_limits`.
+        # Of running slots, by association, and what each limits; see `ShareState.slot_limits`.
         self.slot_limits: dict[str, SlotLimits] = {}
         self.limited: dict[str, tuple[int, set[str]]] = {}  # (limit, associations) by node
 

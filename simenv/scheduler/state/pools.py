@@ -372,7 +372,7 @@ class Worker(msgspec.Struct, eq=False):
     overrun_us: float = 0.0  # that its running task takes longer than expected, on all its slots
     working_since_ns: int = 0  # begin of its work on the held tasks; 0: it does not work
     idle_beats: int = 0  # consecutive idle heartbeats while it holds tasks
-    granted: int = 0  # `SchedulerState.grants` with its newest chunk
+    granted: int = 0  # `DispatchState.grants` with its newest chunk
     # Tasks that ended before it began them and that it was asked to skip, until it answers: (fence,
     # 0), or (fence, time of its kill) once it runs one all the same.
     skipped: dict[int, tuple[int, int]] = msgspec.field(default_factory=dict)

@@ -9,7 +9,12 @@ from simenv.errors import InsufficientError, NotReservedError, OptionError, Sime
 from simenv.model import task_rules
 from simenv.model.views import base_of
 from simenv.scheduler.core import END_MARGIN_NS, RUNS, Phase, Route, TaskRecord
-from simenv.scheduler.dispatch import dedicated_workers, gang_scheduling, planned_reservations
+from simenv.scheduler.dispatch import (
+    dedicated_workers,
+    gang_scheduling,
+    held_back,
+    planned_reservations,
+)
 from simenv.scheduler.queueing.lanes import LONG_US
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.reservations.policies import DELAYED, REJECTED, PolicyVerdict
@@ -27,8 +32,8 @@ def draining_refusal(state: scheduler_state.SchedulerState, routes: list[Route])
     """Return why a draining device accepts none of these tasks; "" if all are accepted."""
     for name in {route.pool for route in routes}:
         device = base_of(name) or name
-        if state.controls.closed_state(device, starts=False):
-            draining = state.controls.of(device).state == device_state.DRAINING
+        if state.devices.controls.closed_state(device, starts=False):
+            draining = state.devices.controls.of(device).state == device_state.DRAINING
             subject = f"pool {device}" if draining else "the environment"
             return f"{subject} is draining and accepts nothing new"
     return ""
@@ -50,15 +55,15 @@ def availability_veto(
 ) -> PolicyVerdict | None:
     """Return why a valid request cannot be accepted, whatever credits or rate remain; None if it
     can."""
-    pool = state.pools.get(request.device)
+    pool = state.cluster.pools.get(request.device)
     if request.device and (pool is None or pool.base):
-        names = ", ".join(name for name, each in state.pools.items() if not each.base)
+        names = ", ".join(name for name, each in state.cluster.pools.items() if not each.base)
         message = f"there is no device {request.device[:64]!r}; pools: {names}"
         return PolicyVerdict(REJECTED, model.AdmissionReason.DEVICE_NOT_FOUND, message)
     if pool is not None and pool.is_quarantined:
         message = f"pool {pool.spec.name} is quarantined: {pool.reason}"
         return PolicyVerdict(DELAYED, model.AdmissionReason.DEVICE_UNAVAILABLE, message)
-    if state.controls.closed_state(request.device, starts=False):
+    if state.devices.controls.closed_state(request.device, starts=False):
         message = f"{request.device or 'the environment'} is draining and accepts nothing new"
         return PolicyVerdict(DELAYED, model.AdmissionReason.DEVICE_UNAVAILABLE, message)
     widest = _widest(state, request.device)
@@ -85,7 +90,7 @@ def _widest(state: scheduler_state.SchedulerState, device: str) -> int:
     """Return the qubits of the widest circuit of a device, or of all for ""; 0: not known."""
     times = state.reservations.times
     widths = []
-    for pool in state.pools.values():
+    for pool in state.cluster.pools.values():
         if pool.base or device not in ("", pool.spec.name):
             continue
         figures = None if times is None else times.figures(pool.spec.name)
@@ -105,7 +110,7 @@ def _max_shots(state: scheduler_state.SchedulerState, device: str) -> int:
     """Return the shots of one circuit that a device takes, or that any of all takes for ""; 0: any
     number, or not known."""
     times = state.reservations.times
-    names = [each.spec.name for each in state.pools.values() if not each.base]
+    names = [each.spec.name for each in state.cluster.pools.values() if not each.base]
     if times is None:
         return 0
     figures = [times.figures(name) for name in names if device in ("", name)]
@@ -120,7 +125,7 @@ def owner_veto(
     none."""
     if not owner:
         return None
-    limits, use = state.quotas.of(owner), scheduler_state.of_owner(state, owner)
+    limits, use = state.shares.quotas.of(owner), state.use_of(owner)
     ttl_ns = request.ttl_ns or state.reservations.terms(request.device).profile.default_ttl_ns
     pool = dedicated_workers.pool_name(state, request)
     pool_workers, reserved = dedicated_workers.capacity(state, request)
@@ -187,7 +192,7 @@ def pending_reason(state: scheduler_state.SchedulerState, record: TaskRecord, no
     if record.stopping:
         return f"stopping: {record.stopping}"
     if record.phase == Phase.RUNNING:
-        worker = state.workers.get(record.worker)
+        worker = state.cluster.workers.get(record.worker)
         compiles = worker is not None and worker.compiling == record.number
         return "compiling kernels, once on this machine" if compiles else ""
     if record.phase == Phase.HELD:
@@ -207,7 +212,7 @@ def pending_reason(state: scheduler_state.SchedulerState, record: TaskRecord, no
             return f"the allocation ends in {text.duration(left_s)}, before it would"
         if left_s > 0:  # else it is under way, and the drained nodes are the reason
             return f"maintenance begins in {text.duration(left_s)}, before it would end"
-    pool = state.pools[record.route.pool]
+    pool = state.cluster.pools[record.route.pool]
     if pool.held_until_ns and now_ns + record.cost_us * 1e3 > pool.held_until_ns:
         left_s = max(0, pool.held_until_ns - now_ns) / 1e9
         return f"a planned reservation begins in {text.duration(left_s)}, before it would end"
@@ -215,16 +220,16 @@ def pending_reason(state: scheduler_state.SchedulerState, record: TaskRecord, no
         expected, longest = record.cost_us / 1e6, pool.spec.jobs.time_s
         message = f"its expected {text.duration(expected)} are too long for a job of its pool"
         return f"{message} ({text.duration(longest)})"
-    unplaceable = state.unplaceable_reason(record.route)
+    unplaceable = state.cluster.unplaceable_reason(record.route)
     if unplaceable:
         return unplaceable
-    if pool.device in state.outages:
+    if pool.device in state.devices.outages:
         return outage_reason(pool)
     held_back = _held_back(state, pool)
     if held_back:
         return held_back
     owner = record.batch.owner
-    if owner in state.quotas.removed:
+    if owner in state.shares.quotas.removed:
         return f"held: {owner} may not use the environment any more"
     limited = _limited(state, pool, record, now_ns)
     if limited:
@@ -236,7 +241,7 @@ def pending_reason(state: scheduler_state.SchedulerState, record: TaskRecord, no
     if not usable:
         return f"all workers of pool {pool.spec.name} are kept for reservations"
     idle = [w for w in usable if w.state == model.WorkerState.IDLE]
-    if pool.spec.pace and not state.paced.all[pool.device].is_open(now_ns):
+    if pool.spec.pace and not state.devices.paced.all[pool.device].is_open(now_ns):
         return f"waiting for device {pool.spec.device}"
     if not idle:
         return _behind_others(pool, record) or "waiting for a worker"
@@ -253,14 +258,14 @@ def _limited(
     """Return the limit of running slots, or the budget, of the task's user or accounts that keeps
     it waiting; "" if none does. A limit below the task's ranks was lowered after its submission."""
     batch, ranks = record.batch, pool.spec.ranks
-    for node, limit in scheduler_state.slot_limits(state, batch.association):
+    for node, limit in state.shares.slot_limits(batch.association):
         if limit < ranks:
             name = node.removeprefix("@")
             text = f"it needs {ranks} slots, and never starts while the limit for {name} is"
             return f"{text} {limit} (max_running_slots): raise the limit or cancel the task"
-    used_up = scheduler_state.used_up_budgets(state, now_ns)
-    if used_up and scheduler_state.is_budget_used_up(state, batch.association, used_up):
-        name = next(each for each in state.accounts.path(batch.account) if each in used_up)
+    used_up = held_back.used_up_budgets(state, now_ns)
+    if used_up and held_back.is_budget_used_up(state, batch.association, used_up):
+        name = next(each for each in state.shares.accounts.path(batch.account) if each in used_up)
         text = f"the budget of {name} is spent, or needed by its running tasks: an admin can raise"
         return f"{text} it, and a month begins with a new one"
     if batch.association in pool.queue.held_back:
@@ -287,9 +292,9 @@ def outage_reason(pool: pools.Pool) -> str:
 def _dependency_reason(state: scheduler_state.SchedulerState, record: TaskRecord) -> str:
     """Return the first unfinished parent of the task with its state, and the number of further
     ones."""
-    parent, count = state.dependencies.first_parent(record)
+    parent, count = state.tasks.dependencies.first_parent(record)
     if not parent:
-        failed = state.dependencies.by_task[record.number].failed_parent
+        failed = state.tasks.dependencies.by_task[record.number].failed_parent
         ending = f"ends: {model.task_name(failed)} did not end as DONE"
         return ending if failed else "next in its queue"
     runs = state.tasks[parent].phase in RUNS
@@ -299,8 +304,8 @@ def _dependency_reason(state: scheduler_state.SchedulerState, record: TaskRecord
 
 def _on_device(state: scheduler_state.SchedulerState, record: TaskRecord, now_ns: int) -> str:
     """Return the position on the device of a run whose result is held."""
-    run = state.paced.held[record.number].runs[record.number]
-    name = state.pools[record.route.pool].spec.device
+    run = state.devices.paced.held[record.number].runs[record.number]
+    name = state.cluster.pools[record.route.pool].spec.device
     if now_ns < run.begin_ns:
         return f"next on device {name}"
     left_s = max(0, run.end_ns - now_ns) / 1e9
@@ -309,14 +314,14 @@ def _on_device(state: scheduler_state.SchedulerState, record: TaskRecord, now_ns
 
 def _held_back(state: scheduler_state.SchedulerState, pool: pools.Pool) -> str:
     """Return the control of the pool's device that holds its tasks back; "" if none does."""
-    if not state.controls.is_restricting:
+    if not state.devices.controls.is_restricting:
         return ""
     for device in (pool.device, ""):
-        control = state.controls.of(device)
+        control = state.devices.controls.of(device)
         if control.state == device_state.PAUSED:
             name, note = f"pool {device}" if device else "everything", f": {control.reason}"
             return f"{name} is paused{note if control.reason else ''}"
-    if state.controls.assignable_tasks(pool):
+    if state.devices.controls.assignable_tasks(pool):
         return ""
     return f"pool {pool.device} has reached its limit of tasks in flight"
 
@@ -337,8 +342,8 @@ def _no_worker(state: scheduler_state.SchedulerState, pool: pools.Pool) -> str:
         return jobs.text(state, pool)
     if pool.reason:
         return f"pool {name} retries after: {pool.reason}"
-    unavailable = [h for h in state.nodes.hosts.values() if not h.is_up]
-    if unavailable and not state.nodes.up():
+    unavailable = [h for h in state.cluster.nodes.hosts.values() if not h.is_up]
+    if unavailable and not state.cluster.nodes.up():
         states = (
             f"{h.node.name} ({': '.join(filter(None, (h.state, h.lost or h.drained)))})"
             for h in unavailable

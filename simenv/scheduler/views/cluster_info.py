@@ -19,9 +19,9 @@ from simenv.scheduler.state import device_state, pools as state_pools, scheduler
 def closed_pools(state: scheduler_state.SchedulerState) -> tuple[tuple[str, str], ...]:
     """Return the pools that accept no program now, with the reasons."""
     closed = []
-    for pool in state.pools.values():
+    for pool in state.cluster.pools.values():
         info = pool_info(state, pool)
-        reason = state.controls.closed_state(pool.device)
+        reason = state.devices.controls.closed_state(pool.device)
         if reason or info.state != "up":
             closed.append((info.name, reason or info.state))
     return tuple(closed)
@@ -29,12 +29,12 @@ def closed_pools(state: scheduler_state.SchedulerState) -> tuple[tuple[str, str]
 
 def target_info(state: scheduler_state.SchedulerState, device: str) -> TargetInfo:
     """Return the controls of a device and the counts of its tasks. Raises NotFoundError."""
-    scheduler_state.check_device(state, device)
-    control, order = state.controls.of(device), state.controls.queue_policy(device)
-    pools = scheduler_state.pools_of(state, device)
-    sent, running = scheduler_state.inflight(state, device)
+    state.cluster.check_device(device)
+    control, order = state.devices.controls.of(device), state.devices.controls.queue_policy(device)
+    pools = state.cluster.pools_of(device)
+    sent, running = state.cluster.inflight(device)
     live, held, in_flight = device_usage(state, device)
-    options = control.options if control.policy else state.controls.of("").options
+    options = control.options if control.policy else state.devices.controls.of("").options
     return TargetInfo(
         device=device,
         state=control.state,
@@ -47,7 +47,7 @@ def target_info(state: scheduler_state.SchedulerState, device: str) -> TargetInf
         drain_timeout_s=control.timeout_s,
         drain_started_ns=control.started_ns,
         queued=sum(len(pool.queue) for pool in pools),
-        parked=scheduler_state.parked(state, device),
+        parked=state.reservations.parked(device),
         sent=sent,
         running=running,
         queued_ns=round(sum(pool.queue.backlog_us for pool in pools) * 1e3),
@@ -59,7 +59,7 @@ def target_info(state: scheduler_state.SchedulerState, device: str) -> TargetInf
 
 def pool_infos(state: scheduler_state.SchedulerState) -> list[PoolInfo]:
     """Return all pools, without their waits."""
-    return [pool_info(state, pool) for pool in state.pools.values()]
+    return [pool_info(state, pool) for pool in state.cluster.pools.values()]
 
 
 def pool_info(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> PoolInfo:
@@ -68,8 +68,8 @@ def pool_info(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> 
     ready = sum(w.state in (WorkerState.IDLE, WorkerState.BUSY) for w in workers)
     busy = sum(w.state == WorkerState.BUSY for w in workers)
     reason = pool.reason or pool.shortage
-    closed = state.controls.closed_state(pool.device)
-    closed_reason = state.controls.reason_of(closed, pool.device) if closed else ""
+    closed = state.devices.controls.closed_state(pool.device)
+    closed_reason = state.devices.controls.reason_of(closed, pool.device) if closed else ""
     if pool.is_quarantined:
         status = "quarantined"
     elif pool.reason:
@@ -92,7 +92,7 @@ def pool_info(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> 
         ranks=spec.ranks,
         least=spec.min,
         most=spec.max,
-        max_qubits=pool.hardware_qubits or ranks.widest_of(spec, state.capacity.limits),
+        max_qubits=pool.hardware_qubits or ranks.widest_of(spec, state.cluster.capacity.limits),
         nodes=tuple(dict.fromkeys(h.node.name for w in workers for h, _ in w.host_ranks)),
         on_demand=bool(pool.base),
         kept=pool.kept(),
@@ -105,7 +105,7 @@ def node_infos(state: scheduler_state.SchedulerState) -> list[NodeInfo]:
     """Return all nodes but those that come by jobs and have none."""
     return [
         node_info(state, host)
-        for host in state.nodes.hosts.values()
+        for host in state.cluster.nodes.hosts.values()
         if host.job is None or host.job.phase is not state_pools.NodeJobPhase.OFF
     ]
 
@@ -116,7 +116,7 @@ def node_info(state: scheduler_state.SchedulerState, host: state_pools.NodeState
     reason = host.lost or host.drained
     if job is not None and host.is_absent:
         reason = job.detail
-    end_ns = host.end_ns + state.paced.offset_ns if host.end_ns else 0
+    end_ns = host.end_ns + state.devices.paced.offset_ns if host.end_ns else 0
     return NodeInfo(
         name=node.name,
         state=host.state,
@@ -143,7 +143,7 @@ def device_usage(
     reservations = [r for r in ledger.all.values() if device in ("", r.grant.ask.device)]
     assigned: dict[int, int] = {}  # units by reservation
     if ledger.by_task:
-        for worker in state.workers.values():
+        for worker in state.cluster.workers.values():
             for task in worker.held:
                 reservation = ledger.by_task.get(task)
                 if reservation is not None:
@@ -174,14 +174,14 @@ def running_tasks(
     if reservation.is_over:
         return list(reservation.holds)
     by_task = state.reservations.by_task
-    held = (task for worker in state.workers.values() for task in worker.held)
+    held = (task for worker in state.cluster.workers.values() for task in worker.held)
     return sorted(task for task in held if by_task.get(task) is reservation)
 
 
 def running_counts(state: scheduler_state.SchedulerState) -> Counter[int]:
     """Return how many tasks of each live reservation workers hold, by reservation number."""
     by_task = state.reservations.by_task
-    held = (by_task.get(task) for worker in state.workers.values() for task in worker.held)
+    held = (by_task.get(task) for worker in state.cluster.workers.values() for task in worker.held)
     return Counter(reservation.grant.id for reservation in held if reservation is not None)
 
 

@@ -23,7 +23,7 @@ def run_forecast(
 ) -> tuple[float, float]:
     """Return the expected rest of a task's run in microseconds, UNKNOWN if it does not run alone on
     a worker; and its time so far relative to the forecast at its start, 0.0 while that holds."""
-    worker = state.workers.get(record.worker)
+    worker = state.cluster.workers.get(record.worker)
     if record.phase != Phase.RUNNING or worker is None or list(worker.held) != [record.number]:
         return UNKNOWN, 0.0
     cost_us = state.estimator.cost_us(record.route, record.spec)
@@ -38,7 +38,9 @@ def starts_tasks(state: scheduler_state.SchedulerState, pool: pools.Pool) -> boo
     an outage."""
     if state.draining or pool.is_quarantined or not (pool.spec.max or pool.workers):
         return False
-    return not (state.controls.starts_nothing(pool.device) or pool.device in state.outages)
+    return not (
+        state.devices.controls.starts_nothing(pool.device) or pool.device in state.devices.outages
+    )
 
 
 def work_us(
@@ -68,7 +70,9 @@ def forecast_us(
     cost_us: float,
 ) -> float:
     """Return the time that a worker needs for a task on the slots that it has."""
-    return work_us(state, state.pools[worker.pool], record, cost_us) / pools.speedup_slots(worker)
+    return work_us(state, state.cluster.pools[worker.pool], record, cost_us) / pools.speedup_slots(
+        worker
+    )
 
 
 def running_us(

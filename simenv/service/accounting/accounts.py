@@ -229,7 +229,7 @@ class AccountRegistry:
         self._has_standings = True
         standing = Standing(account, qos)
         if account:
-            place = self._state.fair_share.standing(batch.association, time.monotonic_ns())
+            place = self._state.shares.fair_share.standing(batch.association, time.monotonic_ns())
             standing = Standing(account, qos, *place)
         return standing, batch
 
@@ -314,7 +314,7 @@ class AccountRegistry:
             limits = self._qos_limits[qos]
             error = owner_quotas.check_terms(limits, qos, terms, "class")
             if error is None and (limits.max_queued_tasks or limits.max_queued_bytes):
-                uses = [each for each in self._state.use_by_association if each.qos == qos]
+                uses = [each for each in self._state.tasks.by_association if each.qos == qos]
                 use = _sum([each for each in uses if each.owner == owner])
                 error = check_queue(limits, qos, use, count, size_bytes, "class")
             if error is not None:
@@ -340,15 +340,15 @@ class AccountRegistry:
         state, limits = self._state, self._state.limits
         max_tasks, max_bytes = limits.max_queued_tasks, limits.max_queued_bytes
         fits_tasks = not max_tasks or 2 * (len(state.tasks) + count) <= max_tasks
-        fits_bytes = not max_bytes or 2 * (state.queued_bytes + size_bytes) <= max_bytes
+        fits_bytes = not max_bytes or 2 * (state.tasks.queued_bytes + size_bytes) <= max_bytes
         if fits_tasks and fits_bytes:  # mostly: all together have at most half of the queue
             return None
         for _, own in self._limits_of(path):
             max_tasks = 0 if own.max_queued_tasks else max_tasks
             max_bytes = 0 if own.max_queued_bytes else max_bytes
-        use = _sum([each for each in state.use_by_association if each.account == path[-1]])
+        use = _sum([each for each in state.tasks.by_association if each.account == path[-1]])
         others = OwnerUse(
-            len(state.tasks) - use.queued_tasks, state.queued_bytes - use.queued_bytes
+            len(state.tasks) - use.queued_tasks, state.tasks.queued_bytes - use.queued_bytes
         )
         max_use = OwnerUse(max_tasks, max_bytes)
         return owner_quotas.check_room(max_use, use, others, count, size_bytes, path[-1])
@@ -454,14 +454,14 @@ class AccountRegistry:
         live = self._state.reservations.live.values()
         reserving = self._state.reserving_owners()
         if self.tree:
-            owners = {each.owner for each in self._state.use_by_association}
+            owners = {each.owner for each in self._state.tasks.by_association}
             for owner in owners | {each.grant.owner for each in live if each.grant.ask.account}:
                 if owner and not self.tree.accounts_of(owner):
                     removed[owner] = f"{owner!r} is in no account of this environment any more"
         self._refused = {
             owner: text
             for owner, text in self._refused.items()
-            if text and (owner in reserving or self._state.tasks_by_owner.of(owner))
+            if text and (owner in reserving or self._state.tasks.by_owner.of(owner))
         }
         return removed | self._refused
 
@@ -487,7 +487,7 @@ class AccountRegistry:
         for owner, text in sorted(certain.items()):
             if now_ns - self._removed_since_ns[owner] < hold_ns:
                 continue
-            records = self._state.tasks_by_owner.of(owner)
+            records = self._state.tasks.by_owner.of(owner)
             waiting = (record.number for record in records if record.phase in core.UNSENT)
             if numbers := list(islice(waiting, ENDED_PER_TICK)):
                 self._removed_unchecked = True

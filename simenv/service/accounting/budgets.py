@@ -59,21 +59,21 @@ class Budgets:
 
     def _path(self, account: str) -> tuple[str, ...]:
         """Return an account and those above it."""
-        return self._state.accounts.path(account)
+        return self._state.shares.accounts.path(account)
 
     def below(self, account: str) -> list[AssociationUse]:
         """Return the use of an account and of the accounts below it."""
-        uses = self._state.use_by_association
+        uses = self._state.tasks.by_association
         return [each for each in uses if account in self._path(each.account)]
 
     def of(self, account: str) -> float:
         """Return the billing units of a month; 0: no budget."""
-        entry = self._state.accounts.accounts.get(account)
+        entry = self._state.shares.accounts.accounts.get(account)
         return 0.0 if entry is None else entry.budget_slot_h * SLOT_HOUR
 
     def left(self) -> dict[str, float]:
         """Return the billing units of this month that are not spent, by account with a budget."""
-        accounts = self._state.accounts.accounts
+        accounts = self._state.shares.accounts.accounts
         return {
             name: budget - self.spent_units(name) for name in accounts if (budget := self.of(name))
         }
@@ -174,7 +174,7 @@ class Budgets:
         claims = {0: _Claim(0.0, 0, tasks[0])}
         for number, each in dedicated.items():
             if name in self._path(each.account):
-                pool, left = self._state.pools[each.pool], tasks.get(number, 0.0)
+                pool, left = self._state.cluster.pools[each.pool], tasks.get(number, 0.0)
                 if left:
                     left -= dedicated_workers.paid_units(
                         self._state, pool, number, lambda account: name in self._path(account)
@@ -189,7 +189,7 @@ class Budgets:
         """Return the refusal of a request for dedicated workers by a budget."""
         terms = self._state.reservations.terms(request.device)
         ttl_ns = request.ttl_ns or terms.profile.default_ttl_ns
-        pool = self._state.pools.get(dedicated_workers.pool_name(self._state, request))
+        pool = self._state.cluster.pools.get(dedicated_workers.pool_name(self._state, request))
         path = self._path(account)
         if pool is None or not request.workers or not any(map(self.of, path)):
             return None
@@ -204,7 +204,7 @@ class Budgets:
         dedicated = self._state.dedicated.all.get(reservation.grant.id)
         if dedicated is None:
             return None
-        path, pool = self._path(dedicated.account), self._state.pools[dedicated.pool]
+        path, pool = self._path(dedicated.account), self._state.cluster.pools[dedicated.pool]
         number, advice = reservation.grant.id, "a shorter time (for_s=)"
         return self._error_of_workers(path, pool, dedicated.workers, ttl_ns, number, advice)
 
@@ -226,7 +226,7 @@ class Budgets:
 
     def _units(self, route: core.Route, run_us: float, slots: int, device_us: float = 0.0) -> float:
         """Return the billing units of a run with `slots` slots on all ranks together."""
-        pool = self._state.pools.get(base_of(route.pool) or route.pool)
+        pool = self._state.cluster.pools.get(base_of(route.pool) or route.pool)
         gpus = 0 if pool is None else core.rank_gpus(pool.spec)
         used = Used(
             round(run_us * slots),
@@ -234,7 +234,7 @@ class Budgets:
             round(run_us * route.memory_bytes * route.ranks / 2**30),
             round(device_us),
         )
-        return self._state.billing.units(used, base_of(route.pool) or route.pool)
+        return self._state.shares.billing.units(used, base_of(route.pool) or route.pool)
 
     # --- ends ------------------------------------------------------------------------------------
 
@@ -242,7 +242,7 @@ class Budgets:
         """End tasks and reservations of accounts that say so and whose budget is spent; some tasks
         in each call."""
         actions: list[core.Action] = []
-        for name, account in self._state.accounts.accounts.items():
+        for name, account in self._state.shares.accounts.accounts.items():
             if account.cut and account.budget_slot_h:
                 actions += self._cut(name, now_ns)
         return actions
@@ -265,7 +265,7 @@ class Budgets:
         records = (
             record
             for owner in sorted(owners)
-            for record in (state.tasks_by_owner.of(owner) if owner else all_tasks)
+            for record in (state.tasks.by_owner.of(owner) if owner else all_tasks)
             if (record.batch.account, owner) in accounts
             and record.batch.owner == owner
             and not record.stopping
@@ -280,7 +280,7 @@ class Budgets:
     def _running_units(self, name: str, now_ns: int) -> float:
         """Return the billing units that running tasks of an account have used so far."""
         total = 0.0
-        for worker in self._state.workers.values():
+        for worker in self._state.cluster.workers.values():
             record = next(iter(worker.held.values()), None)
             if record is None or record.phase != core.RUNNING:
                 continue

@@ -127,7 +127,7 @@ class UsageLedger:
     @property
     def tree(self) -> AccountTree:
         """The present accounts."""
-        return self._state.accounts
+        return self._state.shares.accounts
 
     def add(self, endings: Sequence[TaskEnded], at_s: float) -> None:
         """Add ended tasks of one pool and engine to the next commit, which stores their ends."""
@@ -162,7 +162,9 @@ class UsageLedger:
             self.charge(key.account, sums.units, at_s)
             self._count(key, sums)
         if self._state.remembers_usage:
-            changes = self._state.fair_share.take_changes(time.time_ns() - time.monotonic_ns())
+            changes = self._state.shares.fair_share.take_changes(
+                time.time_ns() - time.monotonic_ns()
+            )
             statements += tables.fair_usage_statements(changes)
         self._journal.put(statements, forced=False)
 

@@ -74,7 +74,7 @@ class AdmissionController:
         self._has_hardware = any(pool.provider for pool in pools)
         self._pools = pools
         self._state = state
-        self._capacity = state.capacity
+        self._capacity = state.cluster.capacity
         self._structures = StructureCache()
         # By profile, slots and options: nothing else matters while pools and nodes stay.
         self._profiles: dict[tuple[Profile, int, bytes], AdmittedProgram] = {}
@@ -103,8 +103,8 @@ class AdmissionController:
         message = pending.message
         if self._has_hardware or message.terms.prefer:
             self._refresh_snapshot()
-        if self._capacity is not self._state.capacity:
-            self._capacity = self._state.capacity
+        if self._capacity is not self._state.cluster.capacity:
+            self._capacity = self._state.cluster.capacity
             self._clear()
         try:
             if not pending.terms_digest and not self._terms_are_valid(pending):

@@ -259,11 +259,11 @@ class SubmitQueue:
         self, pending: PendingSubmit, internal_errors: InternalErrors
     ) -> messages.Accepted | list[messages.Refusal]:
         """Accept a Submit; where the service fails half-way, take its tasks back and refuse it."""
-        first = self._state.next_task
+        first = self._state.tasks.next_number
         refusals: list[messages.Refusal] = []
         with internal_errors.guarded("the acceptance of a submission", refusing(refusals)):
             return self._accept(pending)
-        message, count = pending.message, self._state.next_task - first
+        message, count = pending.message, self._state.tasks.next_number - first
         if count:
             self._scheduler.rollback_submit(first, count, time.monotonic_ns())
             self.forget(pending.owner, message.key, message.offset)
@@ -308,7 +308,7 @@ class SubmitQueue:
             fields = msgspec.structs.asdict(account)
         if fault_injection.plan:
             fault_injection.hit("submit.admitted")
-        first = self._state.next_task
+        first = self._state.tasks.next_number
         share_bytes = bytes_per_task(pending.body, count)
         values = pending.peer, terms, key, offset, first, pending.received_ns, share_bytes, owner
         batch = SubmitBatch(*values, **fields)
@@ -333,8 +333,8 @@ class SubmitQueue:
         if len(state.tasks) + count > limits.max_queued_tasks:
             present = f"{len(state.tasks)} tasks are queued"
             full = f"{present}, {count} more would pass the limit of {limits.max_queued_tasks}"
-        elif state.queued_bytes + size_bytes > limits.max_queued_bytes:
-            present, limit = size(state.queued_bytes), size(limits.max_queued_bytes)
+        elif state.tasks.queued_bytes + size_bytes > limits.max_queued_bytes:
+            present, limit = size(state.tasks.queued_bytes), size(limits.max_queued_bytes)
             full = f"queued programs hold {present}; the limit is {limit}"
         if full:
             hint = "wait for results, then go on"
@@ -343,14 +343,14 @@ class SubmitQueue:
         if owner or (self.reserve is not None and self.reserve.spent):
             error = self.disk_refusal(owner)
         if owner and error is None:
-            of_owner = state.quotas.of(owner)
-            use = scheduler_state.of_queue(state, owner)
+            of_owner = state.shares.quotas.of(owner)
+            use = state.tasks.use_of(owner)
             error = (
                 owner_quotas.check_terms(of_owner, owner, pending.message.terms)
                 or owner_quotas.check_routes(of_owner, owner, pending.routes)
                 or owner_quotas.check_queue(of_owner, owner, use, count, size_bytes)
             )
-        if error is None and state.controls.is_restricting:
+        if error is None and state.devices.controls.is_restricting:
             reason = draining_refusal(state, pending.routes)
             if reason:
                 hint = "another pool, or submit again when an admin has resumed it"

@@ -33,7 +33,6 @@ from simenv.model.reservations import (
 from simenv.scheduler.core import Action, RecordEvent
 from simenv.scheduler.reservations.policies import check_request
 from simenv.scheduler.scheduler import Scheduler
-from simenv.scheduler.state.scheduler_state import check_device
 from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.control.reservations import check_scope
 from simenv.service.journal import tables, writer
@@ -126,21 +125,15 @@ class CalendarCommands:
             text = f"entry {entry.id} of the calendar: nothing could be reserved in its time"
             yield RecordEvent("reservation.missed", ask.device or "all", text, entry.owner)
             entry = self._calendar.decide(entry.id, last_end_s)
-        found = entry.occurrence(now_s)
-        if found is None:
+        if entry.occurrence(now_s) is None:
             self._calendar.remove(entry.id)
             return
-        begin_s, end_s = found
-        if now_s < begin_s or entry.decided_s >= end_s:
+        due = entry.due(now_s)
+        if due is None:
             return
-        left_ns = round((end_s - now_s) * 1e9)
-        request = msgspec.structs.replace(
-            ask,
-            request_id=f"calendar-{entry.id}-{begin_s:.0f}",
-            ttl_ns=left_ns,
-            walltime_ns=left_ns,
-            metadata=(*ask.metadata, (ENTRY, str(entry.id))),
-        )
+        request, end_s = due
+        metadata = (*ask.metadata, (ENTRY, str(entry.id)))
+        request = msgspec.structs.replace(request, metadata=metadata)
         try:
             request, veto = self._accounts.reservation_terms(entry.owner, request)
             decision, actions = self._scheduler.reserve(
@@ -188,15 +181,15 @@ class CalendarCommands:
         if entry.ask is None:
             if identity.scope:
                 raise NotAllowedError("maintenance is planned by administrators")
-            if entry.node and entry.node not in self._scheduler.state.nodes.hosts:
-                nodes = ", ".join(self._scheduler.state.nodes.hosts)
+            if entry.node and entry.node not in self._scheduler.state.cluster.nodes.hosts:
+                nodes = ", ".join(self._scheduler.state.cluster.nodes.hosts)
                 raise NotFoundError(f"no node {entry.node[:80]!r}", hint=f"there are: {nodes}")
         else:
             if entry.node:
                 raise OptionError(f"node={entry.node[:80]!r}: a reservation is of a device")
             check_request(entry.ask)
             check_scope(identity, entry.ask)
-            check_device(self._scheduler.state, entry.ask.device)
+            self._scheduler.state.cluster.check_device(entry.ask.device)
             self._accounts.reservation_terms(identity.owner, entry.ask)
         owner = "" if entry.ask is None else identity.owner
         number = self._calendar.next_id

@@ -9,7 +9,7 @@ from simenv.config import Limits
 from simenv.model import UNLIMITED, OwnerLimits, OwnerReport
 from simenv.model.task_rules import merged
 from simenv.scheduler.scheduler import Scheduler
-from simenv.scheduler.state import owner_quotas, scheduler_state
+from simenv.scheduler.state import owner_quotas
 from simenv.service.journal import tables, writer
 from simenv.wire import keyfiles
 from simenv.wire.messages import admin
@@ -67,14 +67,14 @@ class Owners:
 
     def check_rate(self, owner: str, now_ns: int) -> None:
         """Count one message of an owner. Raises QueueFullError above the owner's rate."""
-        limits = self._state.quotas.of(owner)
+        limits = self._state.shares.quotas.of(owner)
         wait_s = self._rates.take(owner, limits, now_ns)
         if wait_s:
             raise owner_quotas.too_fast(owner, limits, wait_s)
 
     def count_refusal(self, owner: str) -> None:
         """Count a refused Submit, which took more time than its message."""
-        self._rates.take_more(owner, self._state.quotas.of(owner), REFUSED_MESSAGES - 1)
+        self._rates.take_more(owner, self._state.shares.quotas.of(owner), REFUSED_MESSAGES - 1)
 
     def change(self, message: admin.SetLimits) -> str:
         """Set or reset limits, which the next commit stores. Returns a description of the change.
@@ -109,8 +109,8 @@ class Owners:
         ]
 
     def _report(self, owner: str, role: str) -> OwnerReport:
-        use = scheduler_state.of_owner(self._state, owner, self._kept_bytes(owner))
-        return OwnerReport(owner, role, self._state.quotas.of(owner), use)
+        use = self._state.use_of(owner, self._kept_bytes(owner))
+        return OwnerReport(owner, role, self._state.shares.quotas.of(owner), use)
 
     def _arrange(self) -> None:
         table = {name: self._of(name, role) for name, role in self._roles.items()}

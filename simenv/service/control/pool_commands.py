@@ -99,7 +99,9 @@ class PoolCommands:
                 actions = self._steer(message.node, "pause", message.reason)
             case admin.DrainNode():
                 actions = self._scheduler.drain_node(message.node, message.reason, now_ns)
-                if self._state.nodes.hosts[message.node].job is None:  # else: until its job ends
+                if (
+                    self._state.cluster.nodes.hosts[message.node].job is None
+                ):  # else: until its job ends
                     self._journal.drained(message.node, message.reason)
             case admin.ResumeNode():
                 actions = self._scheduler.resume(message.name, self._recheck_node(message.name))
@@ -109,13 +111,13 @@ class PoolCommands:
         return actions
 
     def _is_pool(self, name: str) -> bool:
-        return name in self._state.pools and name not in self._state.nodes.hosts
+        return name in self._state.cluster.pools and name not in self._state.cluster.nodes.hosts
 
     def _steer(self, pool: str, verb: str, reason: str) -> list[Action]:
         """Let the device of a pool start nothing more, or start tasks again. One that drains, and
         so accepts nothing, drains on: a pause would let it accept tasks."""
-        device = self._state.pools[pool].device
-        control = self._state.controls.of(device)
+        device = self._state.cluster.pools[pool].device
+        control = self._state.devices.controls.of(device)
         mode, timeout_s = "", 0.0
         if verb == "pause" and control.state == DRAINING:
             verb, mode, timeout_s = "drain", control.mode, control.timeout_s
@@ -152,7 +154,9 @@ class PoolCommands:
             hint = f"to start nothing on it for a time: simenv drain {message.pool} --reason TEXT"
             raise errors.OptionError(text, hint=hint)
         others = [
-            p.spec for name, p in self._state.pools.items() if name != message.pool and not p.base
+            p.spec
+            for name, p in self._state.cluster.pools.items()
+            if name != message.pool and not p.base
         ]
         return self._is_forced(spec, message, others)
 

@@ -34,7 +34,6 @@ from simenv.scheduler.forecast.expected_starts import ExpectedStarts
 from simenv.scheduler.reservations.policies import DELAYED, MOST, REJECTED
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.device_state import STEERED
-from simenv.scheduler.state.scheduler_state import check_device
 from simenv.scheduler.views import cluster_info
 from simenv.service import fault_injection
 from simenv.service.accounting.accounts import AccountRegistry
@@ -257,7 +256,7 @@ class ReservationCommands:
 
     def _calibrate(self, identity: Identity, message: admin.SteerTarget) -> admin.TargetReply:
         """Publish the present noise as the calibration of a device that drifts."""
-        check_device(self._state, message.device)
+        self._state.cluster.check_device(message.device)
         if self._executor.drifting is None:
             raise OptionError(f"pool {message.device[:64]!r} does not drift")
         result, event = self._executor.drifting.calibrate(message.device, time.time_ns())
@@ -309,7 +308,7 @@ class ReservationCommands:
         """Return the answer to a query about one device. Raises NotFoundError."""
         if isinstance(message, admin.GetTarget):
             return self._target(identity, message, False)
-        check_device(self._state, message.device)
+        self._state.cluster.check_device(message.device)
         terms = self._ledger.terms(message.device)
         if isinstance(message, admin.GetProfile):
             return admin.ProfileReply(message.request, terms.profile_version, False, terms.profile)
@@ -342,11 +341,11 @@ class ReservationCommands:
         changes = self._ledger.take_changes()
         statements = tables.reservation_statements(self._ledger, changes)
         self._journal.put(statements, forced=changes.urgent)
-        if self._state.controls.changes:
-            changed = self._state.controls.take_changes()
+        if self._state.devices.controls.changes:
+            changed = self._state.devices.controls.take_changes()
             self._journal.put(tables.CONTROL.statements(changed), forced=True)
-        forced = self._state.paced.is_forced
-        runs = tables.paced_statements(self._state.paced.take_changes())
+        forced = self._state.devices.paced.is_forced
+        runs = tables.paced_statements(self._state.devices.paced.take_changes())
         self._journal.put(runs, forced=forced)
 
 

@@ -312,8 +312,8 @@ class DriftingDevices:
     def _start_ns(self, name: str, record: TaskRecord) -> int:
         """Return the start of a task: on a paced device its begin there, else the time at which it
         was sent first."""
-        offset_ns = self._state.paced.offset_ns
-        paced = self._state.paced.all.get(name)
+        offset_ns = self._state.devices.paced.offset_ns
+        paced = self._state.devices.paced.all.get(name)
         if paced is not None:
             return paced.runs[record.number].begin_ns + offset_ns
         if len(self._starts) >= MAX_STARTS:

@@ -97,7 +97,7 @@ class QueryHandlers:
 
         service = self._service
         while True:
-            now = service.state.capacity
+            now = service.state.cluster.capacity
             result = explain(
                 message,
                 identity.owner,
@@ -119,7 +119,7 @@ class QueryHandlers:
         """Return an explanation with the time for which the task would wait now."""
         choices = []
         for each in result.explanation.engines:
-            pool = self._service.state.pools.get(each.pool)
+            pool = self._service.state.cluster.pools.get(each.pool)
             if pool is not None:
                 now_ns = time.monotonic_ns()
                 us = self._service.starts.new_us(pool, now_ns, identity.owner)
@@ -166,7 +166,7 @@ class QueryHandlers:
         from simenv.service.queries.engines import engines_view
 
         service = self._service
-        limits = service.state.capacity.limits
+        limits = service.state.cluster.capacity.limits
         return queries.Engines(message.request, engines_view(service.config.pools, limits))
 
     def _pong(self, message: m.Ping) -> m.Pong:
@@ -192,7 +192,7 @@ class QueryHandlers:
 
     def _devices(self, message: queries.GetDevices) -> ReplySteps:
         service = self._service
-        return described(service.devices, service.state.capacity.limits, message)
+        return described(service.devices, service.state.cluster.capacity.limits, message)
 
     def _noise(self, message: queries.StoreNoise, identity: Identity, _peer: bytes) -> ReplySteps:
         service = self._service
@@ -223,7 +223,7 @@ class QueryHandlers:
         self, message: accounting.GetShares, identity: Identity, _peer: bytes
     ) -> accounting.Shares:
         usage, sees = self._service.usage, self._sees(identity)
-        rows = self._service.state.fair_share.rows(time.monotonic_ns())
+        rows = self._service.state.shares.fair_share.rows(time.monotonic_ns())
         accounts = usage.tree.accounts_of(identity.owner)
         own = {name for each in accounts for name in usage.tree.path(each)}
         result = []
@@ -312,7 +312,7 @@ class QueryHandlers:
                 m.Refused(message.request, [m.Refusal("journal", text, database.hint)])
             )
             return
-        held = sum(len(worker.held) for worker in state.workers.values())
+        held = sum(len(worker.held) for worker in state.cluster.workers.values())
         yield codec.encode(m.Stopping(message.request, held, len(state.tasks) - held))
         self._service.drain(now=message.now)
 
@@ -366,7 +366,7 @@ class QueryHandlers:
 
     def _is_pruned(self, number: int, scope: str) -> bool:
         """Return whether an id was used, is visible in `scope`, and its end is no longer kept."""
-        if not 0 < number < self._service.state.next_task:
+        if not 0 < number < self._service.state.tasks.next_number:
             return False
         owner = self._service.journal.records.owner_of(number)
         return owner is None or scope in ("", owner)
@@ -481,11 +481,11 @@ class QueryHandlers:
     def status(self) -> ServiceInfo:
         service = self._service
         state, now_ns = service.state, time.monotonic_ns()
-        waiting = [pool.queue.head() for pool in state.pools.values()]
+        waiting = [pool.queue.head() for pool in state.cluster.pools.values()]
         oldest = min((r.batch.accepted_ns for r in waiting if r is not None), default=now_ns)
         slowest = service.journal.records.slowest_cursor()
         pools, nodes = service.starts.pool_infos(now_ns), node_infos(state)
-        present = state.capacity.limits
+        present = state.cluster.capacity.limits
         problems = [
             service.store_error,
             service.checkpointer.error if service.checkpointer else "",
@@ -509,14 +509,16 @@ class QueryHandlers:
             epoch=state.epoch,
             up_s=(now_ns - service.started_ns) / 1e9,
             durability=service.config.durability,
-            queued=len(state.tasks) - state.running,
-            running=state.running,
-            done=service.facts.ended_before[TaskState.DONE] + state.ended[TaskState.DONE],
-            failed=service.facts.ended_before[TaskState.FAILED] + state.ended[TaskState.FAILED],
+            queued=len(state.tasks) - state.tasks.running,
+            running=state.tasks.running,
+            done=service.facts.ended_before[TaskState.DONE] + state.tasks.ended[TaskState.DONE],
+            failed=service.facts.ended_before[TaskState.FAILED]
+            + state.tasks.ended[TaskState.FAILED],
             cancelled=service.facts.ended_before[TaskState.CANCELLED]
-            + state.ended[TaskState.CANCELLED],
-            expired=service.facts.ended_before[TaskState.EXPIRED] + state.ended[TaskState.EXPIRED],
-            lost_attempts=state.lost_attempts,
+            + state.tasks.ended[TaskState.CANCELLED],
+            expired=service.facts.ended_before[TaskState.EXPIRED]
+            + state.tasks.ended[TaskState.EXPIRED],
+            lost_attempts=state.tasks.lost_attempts,
             unread=0 if slowest is None else service.completions.newest - slowest,
             oldest_s=(now_ns - oldest) / 1e9,
             slots=present.slots,
@@ -539,7 +541,9 @@ class QueryHandlers:
                 StandbyInfo(each.node, each.state) for each in service.journal.database.standbys
             ),
             gateway=known_gateway(config.gateway, service.key_commands.path.parent),
-            slot_s=slot_s(service.usage.counters.pools.values(), state.workers.values(), now_ns),
+            slot_s=slot_s(
+                service.usage.counters.pools.values(), state.cluster.workers.values(), now_ns
+            ),
         )
 
 

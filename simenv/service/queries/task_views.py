@@ -29,19 +29,19 @@ def listed(
     stated): running, prefetched, waiting in order, then those that wait for units or other tasks.
     `scope`: the only owner whose tasks may be seen, see Identity. Such a listing has no turns,
     because they would require a search through the whole queue."""
-    running = [r for w in state.workers.values() for r in w.held.values()]
-    running += [state.tasks[number] for number in state.paced.held]
+    running = [r for w in state.cluster.workers.values() for r in w.held.values()]
+    running += [state.tasks[number] for number in state.devices.paced.held]
     running = [r for r in running if scope in ("", r.batch.owner)]
     running.sort(key=lambda r: (-r.phase, r.number))
     results = [(record, 0) for record in running[:limit]]
     remaining = limit - len(results)
     if scope:
-        own_tasks = state.tasks_by_owner.of(scope)
+        own_tasks = state.tasks.by_owner.of(scope)
         waiting = (r for r in own_tasks if r.phase in UNSENT)
         return len(own_tasks), results + [
             (record, 0) for record in itertools.islice(waiting, remaining)
         ]
-    queued = itertools.chain.from_iterable(pool.queue for pool in state.pools.values())
+    queued = itertools.chain.from_iterable(pool.queue for pool in state.cluster.pools.values())
     turns = enumerate(itertools.islice(queued, remaining), 1)
     results += [(record, turn) for turn, record in turns]
     results += _parked(state, limit - len(results))
@@ -60,7 +60,7 @@ def _parked(state: SchedulerState, limit: int) -> list[tuple[TaskRecord, int]]:
 
 def _dependent(state: SchedulerState, limit: int) -> list[tuple[TaskRecord, int]]:
     """Return tasks that wait only for other tasks."""
-    each = (group.tasks[number] for number, group in state.dependencies.by_task.items())
+    each = (group.tasks[number] for number, group in state.tasks.dependencies.by_task.items())
     return [(r, 0) for r in itertools.islice((r for r in each if r.phase == DEPENDENT), limit)]
 
 
@@ -73,7 +73,7 @@ def task_view(
 ) -> model.TaskInfo:
     """Return the view of one unfinished task. `turn`: its turn in the queue; 0: not known."""
     running = record.phase in RUNS
-    worker = state.workers.get(record.worker)
+    worker = state.cluster.workers.get(record.worker)
     left_us, outrun = run_forecast(state, record, now_ns)
     wait_us = starts.task_us(record, now_ns) if starts is not None else -1.0
     return model.TaskInfo(
@@ -125,7 +125,7 @@ def workers_view(state: SchedulerState, scope: str) -> list[model.WorkerInfo]:
     """Return the views of all workers. `scope`: the only owner whose tasks may be named, see
     Identity."""
     workers = []
-    for worker in state.workers.values():
+    for worker in state.cluster.workers.values():
         running, record = next(iter(worker.held.items()), (0, None))
         if record is not None and scope not in ("", record.batch.owner):
             running = 0

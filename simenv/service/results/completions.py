@@ -392,7 +392,7 @@ class HeldResults:
     def hold(self, message: m.AttemptResults, endings: Sequence[TaskEnded]) -> set[int]:
         """Store the results of a message that the scheduler holds. Returns their indices in the
         message."""
-        held = self._state.paced.held
+        held = self._state.devices.paced.held
         if not held or len(endings) == len(message.results):
             return set()
         ended = {ending.index for ending in endings}

@@ -562,7 +562,7 @@ class Retention:
     def _limits(self) -> RetentionLimits:
         config = self._config
         before_s = time.time() - DAY_S * config.history.keep_days
-        quotas = self._state.quotas
+        quotas = self._state.shares.quotas
         sizes = self._old.bytes_by_owner()
         owners = {
             owner: max_bytes for owner in sizes if (max_bytes := quotas.of(owner).max_kept_bytes)

@@ -49,7 +49,10 @@ class MetricsReader:
             request,
             self._of_service(),
             self._pools(),
-            [_node(host) for host in islice(state.nodes.hosts.values(), metrics.MAX_LABELS)],
+            [
+                _node(host)
+                for host in islice(state.cluster.nodes.hosts.values(), metrics.MAX_LABELS)
+            ],
             self._measured(),
             self._accounts(),
         )
@@ -62,11 +65,11 @@ class MetricsReader:
             version=__version__,
             at_s=now_s,
             started_s=now_s - (time.monotonic_ns() - service.started_ns) / 1e9,
-            accepted=state.next_task - 1,
+            accepted=state.tasks.next_number - 1,
             refused=service.usage.counters.refused,
-            running=state.running,
-            lost_attempts=state.lost_attempts,
-            queued_bytes=state.queued_bytes,
+            running=state.tasks.running,
+            lost_attempts=state.tasks.lost_attempts,
+            queued_bytes=state.tasks.queued_bytes,
             cpu_s=time.process_time(),
             resident_bytes=resident_bytes(),
             open_files=_open_files(),
@@ -83,7 +86,7 @@ class MetricsReader:
     def _pools(self) -> list[metrics.PoolMetrics]:
         """Return the configured pools, each with the pools made on demand for it."""
         by_device: dict[str, list[Pool]] = {}
-        for pool in self._service.state.pools.values():
+        for pool in self._service.state.cluster.pools.values():
             by_device.setdefault(pool.device, []).append(pool)
         oldest_ns = self._oldest_ns()
         now_ns = time.monotonic_ns()
@@ -108,7 +111,7 @@ class MetricsReader:
             oldest_s=oldest_ns / 1e9,
             slots_granted=sum(worker.slots for worker in workers),
             workers=dict(Counter(str(worker.state) for worker in workers)),
-            workers_lost=service.state.lost_workers.get(name, 0),
+            workers_lost=service.state.cluster.lost_workers.get(name, 0),
             workers_bytes=sum(worker.rss_bytes for worker in workers),
             workers_cpu_s=sum(worker.cpu_ms for worker in workers) / 1e3,
             wait=counters.wait.histogram(),
@@ -119,7 +122,7 @@ class MetricsReader:
     def _oldest_ns(self) -> dict[str, int]:
         """Return when the oldest waiting task of each configured pool was accepted."""
         state = self._service.state
-        lacking = {pool.device for pool in state.pools.values() if len(pool.queue)}
+        lacking = {pool.device for pool in state.cluster.pools.values() if len(pool.queue)}
         result: dict[str, int] = {}
         for record in islice(state.tasks.values(), MAX_CHECKED):  # in the order of acceptance
             if not lacking:
@@ -128,7 +131,7 @@ class MetricsReader:
             if record.phase == WAITING and name in lacking:
                 lacking.remove(name)
                 result[name] = record.batch.accepted_ns
-        for pool in state.pools.values():
+        for pool in state.cluster.pools.values():
             head = pool.queue.head() if pool.device in lacking else None
             if head is not None:
                 result[pool.device] = head.batch.accepted_ns
@@ -146,7 +149,7 @@ class MetricsReader:
         return result
 
     def _accounts(self) -> list[metrics.AccountMetrics]:
-        usage, tree = self._service.usage, self._service.state.accounts.accounts
+        usage, tree = self._service.usage, self._service.state.shares.accounts.accounts
         names = dict.fromkeys((*usage.counters.slot_us, *tree))
         rows = []
         for name in islice(names, metrics.MAX_LABELS + 1):  # with OTHER

@@ -75,7 +75,7 @@ class ActionExecutor:
         ended: list[core.TaskEnded] = []
         for action in actions:
             if type(action) is core.AssignTasks:
-                if action.worker not in self._state.workers:
+                if action.worker not in self._state.cluster.workers:
                     continue  # an earlier chunk did not reach it; all its tasks are queued again
                 peer = self._workers.work_peer(action.worker)
                 self._journal.sent([record.number for record in action.records])
@@ -83,7 +83,7 @@ class ActionExecutor:
                 body = packed(action, needed, self._emulates, self._in_force)
                 is_sent = self._send_documents(action.worker, peer, needed)
                 if self._workers.isolation is not None:
-                    bound_bytes = kernel_bound(self._state.workers[action.worker])
+                    bound_bytes = kernel_bound(self._state.cluster.workers[action.worker])
                     self._workers.isolation.assign(action.worker, action.records, bound_bytes)
                 # A worker without one of its documents could run none of the tasks that name it.
                 if not (is_sent and self._listener.send(sockets.PeerKind.WORKER, peer, body)):
@@ -157,7 +157,7 @@ class ActionExecutor:
         log.info("%s %s %s", kind, subject, message)
 
     def _start(self, action: core.StartWorker) -> None:
-        error = self._workers.start(action, self._state.pools[action.pool].spec)
+        error = self._workers.start(action, self._state.cluster.pools[action.pool].spec)
         if error:
             now_ns = time.monotonic_ns()
             self.execute(self._scheduler.worker_lost(action.worker, action.start, error, now_ns))
@@ -169,7 +169,7 @@ class ActionExecutor:
     def _emulates(self, pool: str, terms: TaskOptions) -> bool:
         """Return whether tasks have the noise of their device in a pool. A device that was only
         preferred is emulated in its own pools only."""
-        return not terms.prefer or self._state.pools[pool].spec.device == terms.device
+        return not terms.prefer or self._state.cluster.pools[pool].spec.device == terms.device
 
     def _in_force(self, record: core.TaskRecord) -> TaskOptions:
         """Return the options of a task with noise at its start."""
@@ -180,7 +180,7 @@ class ActionExecutor:
         Returns False if one of them could not be sent."""
         if self._documents is None or not needed:
             return True
-        start = self._state.workers[worker].start
+        start = self._state.cluster.workers[worker].start
         missing, alone = self._sent_documents.missing(
             worker, start, needed, lambda digest: len(self._body(digest))
         )

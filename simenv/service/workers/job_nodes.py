@@ -416,12 +416,12 @@ class JobNodes:
             self._reply(peer, nodes.EndNode("this node has not joined"))
             return []
         state = self._scheduler.state
-        intervals_s = state.heartbeat_intervals_s
-        self._reply(peer, LeaseRenewed(state.epoch, *intervals_s, state.grants))
+        intervals_s = state.cluster.heartbeat_intervals_s
+        self._reply(peer, LeaseRenewed(state.epoch, *intervals_s, state.dispatch.grants))
         if node.peer:
             return self._relayed(node, message.beats, now_ns)
         node.peer = peer
-        template = state.nodes.hosts[name].node
+        template = state.cluster.nodes.hosts[name].node
         joined = replace(
             template,
             slots=facts.slots,
@@ -496,7 +496,7 @@ class JobNodes:
     ) -> list[Action]:
         """End a node whose job or agent is no more. `blame`: the next job is delayed if this node
         has not joined."""
-        if not self._scheduler.state.nodes.hosts[name].is_absent:
+        if not self._scheduler.state.cluster.nodes.hosts[name].is_absent:
             return self._over(name, reason, cancel=cancel)
         self._drop(name, cancel=cancel)
         reason = f"{reason}; its node has not joined: {self._log_of(name)}"
@@ -536,7 +536,7 @@ class JobNodes:
     def forward(self, worker: str, body: bytes) -> bool:
         """Send a control message to a worker whose heartbeats its agent relays; False if its agent
         cannot be reached."""
-        present = self._scheduler.state.workers.get(worker)
+        present = self._scheduler.state.cluster.workers.get(worker)
         node = None if present is None else self._nodes.get(present.host.node.name)
         if node is None or not node.peer:
             return False

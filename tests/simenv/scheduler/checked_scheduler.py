@@ -61,7 +61,7 @@ def foretell(machine: CheckedScheduler) -> Starts:
     """Simulate from the present state on; the invariants hold in its copy too."""
     state = machine.state
     own = state.copy(MAX_TASKS)
-    own.own_tasks(dict.fromkeys(state.pools, MAX_TASKS), lambda: None)
+    own.own_tasks(dict.fromkeys(state.cluster.pools, MAX_TASKS), lambda: None)
     check(own)
     starts = SimulatedCluster(state, machine.now_ns, ("", "ana")).run()
     check(state)
@@ -90,9 +90,9 @@ class CheckedScheduler:
         self.actions: list[core.Action] = []
         self.tick(0)
         value = 0
-        while value < len(self.state.workers):  # more start when these are ready
-            value = len(self.state.workers)
-            for worker in list(self.state.workers):
+        while value < len(self.state.cluster.workers):  # more start when these are ready
+            value = len(self.state.cluster.workers)
+            for worker in list(self.state.cluster.workers):
                 self.join(worker)
             self.tick(0)
 
@@ -107,7 +107,7 @@ class CheckedScheduler:
         return self.keep(self.scheduler.tick(self.now_ns))
 
     def start_of(self, worker: str) -> int:
-        result = self.state.workers.get(worker)
+        result = self.state.cluster.workers.get(worker)
         return result.start if result is not None else 0
 
     def join(self, worker: str) -> bool:
@@ -132,7 +132,7 @@ class CheckedScheduler:
             TaskOptions(**terms),
             "key",
             0,
-            self.state.next_task,
+            self.state.tasks.next_number,
             self.now_ns,  # type: ignore[arg-type]
             share_bytes,
             owner,
@@ -175,12 +175,12 @@ class CheckedScheduler:
 
     def hear(self) -> None:
         """All workers have just said something."""
-        for worker in self.state.workers.values():
+        for worker in self.state.cluster.workers.values():
             worker.heard_ns = self.now_ns
 
     @property
     def free_slots(self) -> int:
-        return sum(host.free_slots for host in self.state.nodes.hosts.values())
+        return sum(host.free_slots for host in self.state.cluster.nodes.hosts.values())
 
     def starts(self) -> int:
         """How many workers were started."""
@@ -201,6 +201,6 @@ class CheckedScheduler:
         for action in self.tick():
             if isinstance(action, core.StartWorker):
                 self.join(action.worker)
-        for name, worker in list(self.state.workers.items()):
+        for name, worker in list(self.state.cluster.workers.items()):
             if worker.state == "STARTING":
                 self.join(name)

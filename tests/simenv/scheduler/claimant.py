@@ -88,7 +88,7 @@ class Claimant(CheckedScheduler):
         )
         if errors:
             raise errors[0]
-        first = self.state.next_task
+        first = self.state.tasks.next_number
         batch = SubmitBatch(
             b"client", model.TaskOptions(reservation=number, after=after), "key", 0, first,
             self.now_ns, 0, owner,
@@ -137,16 +137,16 @@ class Claimant(CheckedScheduler):
         self.state = self.scheduler.state
         database: Any = SimpleNamespace(db=self.rows, errors=(sqlite3.Error,))
         stored, units = tables.read_reservations(Records(database, Path("rows")))
-        self.scheduler.restore_controls(stored, old.controls.all)
+        self.scheduler.restore_controls(stored, old.devices.controls.all)
         for number, record in sorted(old.tasks.items()):
             batch = msgspec.structs.replace(record.batch, first=number)
             takes = [units[number][1]] if number in units else None
             entries = ([record.spec], [record.route], takes, [record.attempts])
             self.scheduler.submit(batch, *entries)
-        self.scheduler.finish_restore(old.next_task)
+        self.scheduler.finish_restore(old.tasks.next_number)
         check(self.state)
         self.tick(0)
-        for name in list(self.state.workers):
+        for name in list(self.state.cluster.workers):
             self.join(name)
 
     def ended(self, task: int) -> TaskEnded:

@@ -37,7 +37,7 @@ class Simulation(CheckedScheduler):
 
     def join(self, worker: str) -> bool:
         """Workers join when their time has come."""
-        return worker in self.state.workers
+        return worker in self.state.cluster.workers
 
     def keep(self, actions: list[core.Action]) -> list[core.Action]:
         for action in actions:
@@ -67,20 +67,20 @@ class Simulation(CheckedScheduler):
 
     def _pass(self, now_ns: int) -> None:
         slots = self.state.limits.slots
-        if any(len(pool.queue) for pool in self.state.pools.values()):
+        if any(len(pool.queue) for pool in self.state.cluster.pools.values()):
             self.span_ns += (now_ns - self.now_ns) * slots
             self.slot_ns += (now_ns - self.now_ns) * (slots - self.free_slots)
         self.now_ns = now_ns
 
     def _happen(self, kind: str, what: object) -> None:
         if kind == "tick":
-            for worker in self.state.workers.values():
+            for worker in self.state.cluster.workers.values():
                 worker.heard_ns = self.now_ns
             self.keep(self.scheduler.tick(self.now_ns))
             self._at(TICK_NS, "tick", None)
         elif kind == "join":
             name, start = what  # type: ignore[misc]
-            worker = self.state.workers.get(name)
+            worker = self.state.cluster.workers.get(name)
             if worker is not None:
                 self.scheduler.worker_joined(name, start, worker.shares[0].node, 1, self.now_ns)
         elif kind == "exit":
@@ -103,7 +103,7 @@ class Simulation(CheckedScheduler):
 
     def _proceed(self, name: str) -> None:
         """A worker goes on to the next task it holds."""
-        worker = self.state.workers[name]
+        worker = self.state.cluster.workers[name]
         if name in self._busy or not worker.held:
             return
         record = next(iter(worker.held.values()))

@@ -232,7 +232,7 @@ def test_device_limits_apply_to_tasks_of_its_reservations(host: Claimant, number
 
 
 def test_reservation_of_quarantined_pool_is_delayed(host: Claimant) -> None:
-    host.state.pools["main"].failures = 7
+    host.state.cluster.pools["main"].failures = 7
     result = host.reserve(1)
     assert (result.status, result.code) == ("delayed", AdmissionReason.DEVICE_UNAVAILABLE)
 
@@ -345,10 +345,10 @@ def test_resident_workers_take_slots_only_while_they_run() -> None:
 
 def test_ranks_of_resident_workers_are_spread_over_slots() -> None:
     machine = CheckedScheduler(limits=cluster(2), specs=(crew("big", ranks=3, count=1),))
-    assert machine.state.workers == {}
+    assert machine.state.cluster.workers == {}
     assert "2" in pool_infos(machine.state)[0].reason
     other = CheckedScheduler(limits=cluster(2, 1), specs=(crew("big", ranks=3, count=2),))
-    ranks = {w.name: [s.ranks for s in w.shares] for w in other.state.workers.values()}
+    ranks = {w.name: [s.ranks for s in w.shares] for w in other.state.cluster.workers.values()}
     assert ranks == {"big-0": [2, 1], "big-1": [2, 1]}
     machine = CheckedScheduler(limits=cluster(2, 2, 2), specs=(crew("big", count=6),))
     assert [node.ranks for node in node_infos(machine.state)] == [4, 4, 4]
@@ -369,7 +369,7 @@ def test_on_demand_workers_are_not_started_without_free_slots() -> None:
     (send,) = machine.assign()
     machine.submit(1, along=wide(2, memory=64 * MIB))
     machine.revive()
-    assert "main.x2-0" not in machine.state.workers
+    assert "main.x2-0" not in machine.state.cluster.workers
     machine.finish(send.records)
     (retired,) = [a for a in machine.tick() if isinstance(a, RetireWorker)]
     assert retired.worker == "main.x4-0"
@@ -392,7 +392,9 @@ def test_gangs_that_need_same_slots_run_in_order_of_arrival() -> None:
     (left,) = host.submit(1, along=work("left", 4, 5e5))
     for send in small:
         assert host.assign() == []
-        assert all(h.claimed_slots + h.backfill_slots <= 2 for h in host.state.nodes.hosts.values())
+        assert all(
+            h.claimed_slots + h.backfill_slots <= 2 for h in host.state.cluster.nodes.hosts.values()
+        )
         host.finish(send.records)
     (first,) = host.assign()
     assert [r.number for r in first.records] == [right], "the one that came first"
@@ -424,7 +426,7 @@ def test_worker_that_holds_memory_is_chosen_before_one_without() -> None:
         machine.finish(send.records)
     (node,) = node_infos(machine.state)
     assert node.memory_granted == 2 * 16 * MIB
-    assert {w.state for w in machine.state.workers.values()} == {WorkerState.IDLE}
+    assert {w.state for w in machine.state.cluster.workers.values()} == {WorkerState.IDLE}
 
 
 @pytest.mark.parametrize("slots", [(2, 2), (2, 2, 2), (4, 2), (8,)])
@@ -457,40 +459,40 @@ def test_starts_of_workers_are_bounded_and_leave_room_for_others() -> None:
     machine.keep(machine.scheduler.scale("main", 11, 11))
     for started in (3, 6, 9, 11, 11):
         machine.tick()
-        assert len(machine.state.workers) == started
-        for worker in list(machine.state.workers):
+        assert len(machine.state.cluster.workers) == started
+        for worker in list(machine.state.cluster.workers):
             machine.join(worker)
     machine = CheckedScheduler(limits=cluster(4), specs=(PoolSpec("main", ranks=2, min=0, max=5),))
     machine.keep(machine.scheduler.scale("main", 5, 5))
     for started in (2, 4, 5):
         machine.tick()
-        assert len(machine.state.workers) == started
-        for worker in list(machine.state.workers):
+        assert len(machine.state.cluster.workers) == started
+        for worker in list(machine.state.cluster.workers):
             machine.join(worker)
     machine = CheckedScheduler(0, cluster(64))
     machine.keep(machine.scheduler.scale("main", 20, 20))
     for started in (8, 16, 20):
         machine.tick()
-        assert len(machine.state.workers) == started
+        assert len(machine.state.cluster.workers) == started
     specs = (PoolSpec("slow", min=9, max=9), PoolSpec("main", min=0, max=9))
     machine = CheckedScheduler(limits=cluster(2), specs=specs)
     machine.keep(machine.scheduler.scale("slow", 12, 12))
     machine.tick()
     machine.submit(1)
     machine.tick()
-    assert [w.pool for w in machine.state.workers.values()].count("main") == 1
+    assert [w.pool for w in machine.state.cluster.workers.values()].count("main") == 1
 
 
 def test_remaining_nodes_take_workers_only_up_to_their_rank_limit() -> None:
     limits = cluster(1, 1, per_slot=2**40)
     machine = CheckedScheduler(limits=limits, specs=(PoolSpec("main", min=40, max=40),))
-    assert len(machine.state.workers) == 40
+    assert len(machine.state.cluster.workers) == 40
     machine.keep(machine.scheduler.node_lost("n2", "gone", machine.now_ns))
-    while [worker for worker in machine.state.workers if machine.join(worker)] or (
-        machine.state.nodes.hosts["n1"].ranks < 32
+    while [worker for worker in machine.state.cluster.workers if machine.join(worker)] or (
+        machine.state.cluster.nodes.hosts["n1"].ranks < 32
     ):
         machine.tick()
-    assert machine.state.nodes.hosts["n1"].ranks == 32
+    assert machine.state.cluster.nodes.hosts["n1"].ranks == 32
     (info,) = pool_infos(machine.state)
     assert "hold no more" in info.reason
 
@@ -499,5 +501,5 @@ def test_pool_that_reserves_memory_grows_beside_a_pool_with_a_worker_per_slot() 
     main = PoolSpec("main", min=16, max=16)
     big = PoolSpec("big", min=3, max=3, memory_bytes=16 * 2**30)
     machine = CheckedScheduler(limits=cluster(16, per_slot=4 * 2**30), specs=(main, big))
-    sizes = {name: len(pool.workers) for name, pool in machine.state.pools.items()}
+    sizes = {name: len(pool.workers) for name, pool in machine.state.cluster.pools.items()}
     assert sizes == {"main": 16, "big": 3}

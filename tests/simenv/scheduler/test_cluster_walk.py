@@ -78,12 +78,12 @@ class Walk(RuleBasedStateMachine):
     def finish(self, which: int, count: int) -> None:
         busy = self.workers(WorkerState.BUSY)
         if busy:
-            value = self.machine.state.workers[busy[which % len(busy)]].held
+            value = self.machine.state.cluster.workers[busy[which % len(busy)]].held
             self.machine.finish(list(value.values())[:count])
 
     @rule(which=PICK, blame=st.booleans())
     def lose_worker(self, which: int, blame: bool) -> None:
-        names = list(self.machine.state.workers)
+        names = list(self.machine.state.cluster.workers)
         if names:
             self.machine.lose(names[which % len(names)], blame=blame)
 
@@ -143,7 +143,7 @@ class Walk(RuleBasedStateMachine):
         if not hasattr(self, "machine"):
             return
         machine, state = self.machine, self.machine.state
-        for name in [*state.nodes.hosts, *state.pools]:
+        for name in [*state.cluster.nodes.hosts, *state.cluster.pools]:
             machine.keep(machine.scheduler.resume(name))
         machine.keep(machine.scheduler.scale("main", 1, 6))
         for _ in range(3_000):
@@ -169,17 +169,17 @@ class Walk(RuleBasedStateMachine):
         self.retired_ones_end()
         machine.assign()
         for name in self.workers(WorkerState.BUSY):
-            machine.finish(list(machine.state.workers[name].held.values()))
+            machine.finish(list(machine.state.cluster.workers[name].held.values()))
 
     def workers(self, state: WorkerState) -> list[str]:
-        return [w.name for w in self.machine.state.workers.values() if w.state == state]
+        return [w.name for w in self.machine.state.cluster.workers.values() if w.state == state]
 
     def node(self, which: int) -> str:
-        names = list(self.machine.state.nodes.hosts)
+        names = list(self.machine.state.cluster.nodes.hosts)
         return names[which % len(names)]
 
     def fit(self, memory: int) -> list[object]:
-        hosts = self.machine.state.nodes.hosts.values()
+        hosts = self.machine.state.cluster.nodes.hosts.values()
         return [h for h in hosts if h.node.memory_bytes // h.node.slots >= memory]
 
 
@@ -202,25 +202,25 @@ def test_every_accepted_task_ends_exactly_once_after_random_events(seed: int) ->
     machine = CheckedScheduler(min=1, max=4, idle_s=2.0)
     accepted: set[int] = set()
     for _ in range(STEPS):
-        entries = [r for w in machine.state.workers.values() for r in w.held.values()]
+        entries = [r for w in machine.state.cluster.workers.values() for r in w.held.values()]
         what = chance.random()
         if what < 0.2:
             cost = chance.choice([5.0, 300.0, 3_000.0, 80_000.0, 3e6])
             terms = {"priority": chance.randrange(3), "queue_timeout_s": chance.choice([0, 0, 9])}
             accepted.update(machine.submit(chance.randrange(1, 6), cost=cost, **terms))
         elif what < 0.55 and entries:
-            worker = machine.state.workers[chance.choice(entries).worker]
+            worker = machine.state.cluster.workers[chance.choice(entries).worker]
             records = list(worker.held.values())[: chance.randrange(1, 60)]
             machine.finish(records, chance.choice([TaskState.DONE] * 9 + [TaskState.FAILED]))
         elif what < 0.6 and entries:
             machine.begin(chance.choice(entries))
-        elif what < 0.65 and machine.state.workers:
-            machine.lose(chance.choice(list(machine.state.workers)))
+        elif what < 0.65 and machine.state.cluster.workers:
+            machine.lose(chance.choice(list(machine.state.cluster.workers)))
         elif what < 0.72 and machine.state.tasks:
             number = chance.choice(list(machine.state.tasks))
             machine.keep(machine.scheduler.cancel([number], machine.now_ns)[1])
         elif what < 0.8:
-            for worker in machine.state.workers.values():
+            for worker in machine.state.cluster.workers.values():
                 worker.heard_ns = machine.now_ns
             machine.tick(chance.random())
         elif what < 0.9:
@@ -234,7 +234,7 @@ def test_every_accepted_task_ends_exactly_once_after_random_events(seed: int) ->
 
 
 def _finish_all(machine: CheckedScheduler) -> None:
-    machine.state.pools["main"].failures = 0
+    machine.state.cluster.pools["main"].failures = 0
     for _ in range(20_000):
         if not machine.state.tasks:
             return
@@ -244,7 +244,7 @@ def _finish_all(machine: CheckedScheduler) -> None:
                 machine.join(action.worker)
         machine.revive()
         machine.assign()
-        for worker in list(machine.state.workers.values()):
+        for worker in list(machine.state.cluster.workers.values()):
             worker.heard_ns = machine.now_ns
             if worker.state == WorkerState.BUSY:
                 machine.finish(list(worker.held.values()))

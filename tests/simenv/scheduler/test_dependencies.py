@@ -27,7 +27,7 @@ def endings(machine: CheckedScheduler) -> dict[int, TaskEnded]:
 
 
 def is_empty(machine: CheckedScheduler) -> bool:
-    table = machine.state.dependencies
+    table = machine.state.tasks.dependencies
     left = (table.by_task, table.by_parent, table.ready, table.failed, machine.state.tasks)
     return not any(left) and not table.count("")
 
@@ -87,12 +87,12 @@ def test_chain_of_10000_ends_without_recursion_in_parts(pair: CheckedScheduler) 
     first = last
     for _ in range(10_000):  # without checks, which look at all tasks
         terms = TaskOptions(after=(last,))
-        batch = SubmitBatch(b"client", terms, "key", 0, state.next_task, pair.now_ns)
+        batch = SubmitBatch(b"client", terms, "key", 0, state.tasks.next_number, pair.now_ns)
         last = batch.first
         scheduler.submit(batch, [TaskSpec(b"program", 100, 0)], [route()])
     _, actions = scheduler.cancel([first], pair.now_ns)
     ticks = 0
-    while state.dependencies.failed:
+    while state.tasks.dependencies.failed:
         actions += scheduler.tick(pair.now_ns)
         ticks += 1
     ended = [action for action in actions if isinstance(action, TaskEnded)]
@@ -154,12 +154,12 @@ def test_drained_device_waits_for_its_dependent_tasks() -> None:
     scheduler, wall_ns = machine.scheduler, 10 * SECOND
     scheduler.set_device_state("other", "drain", "", "", 0.0, wall_ns)
     machine.keep(scheduler.wall_clock_tick(wall_ns, wall_ns))
-    assert not machine.state.controls.of("other").drained
+    assert not machine.state.devices.controls.of("other").drained
     machine.finish(sent(machine))
     machine.finish(sent(machine))
     assert endings(machine)[child].state is TaskState.DONE
     machine.keep(scheduler.wall_clock_tick(wall_ns, wall_ns))
-    assert machine.state.controls.of("other").drained
+    assert machine.state.devices.controls.of("other").drained
 
 
 def test_reason_names_parent_and_state_and_wait_is_unknown(pair: CheckedScheduler) -> None:
@@ -205,7 +205,7 @@ def test_the_parent_comes_first_then_units(host: Claimant) -> None:
     host.finish([records[parent]])
     assert not sent(host)
     assert host.state.tasks[child].phase == Phase.PARKED
-    assert child not in host.state.dependencies.by_task
+    assert child not in host.state.tasks.dependencies.by_task
     host.finish([records[blocker]], TaskState.FAILED)
     assert [r.number for r in sent(host)] == [child]
 
@@ -220,7 +220,7 @@ def test_failed_parent_ends_parked_children_and_returns_held_units(host: Claiman
     host.tick()
     assert {holds, parked} <= endings(host).keys()
     assert (host.ledger[number].held, host.ledger[number].free) == (0, 4)
-    assert not host.state.dependencies.by_task
+    assert not host.state.tasks.dependencies.by_task
 
 
 def test_end_of_a_reservation_cancels_its_dependent_tasks(host: Claimant) -> None:
@@ -231,7 +231,7 @@ def test_end_of_a_reservation_cancels_its_dependent_tasks(host: Claimant) -> Non
     released = ReservationState.RELEASED
     host.keep(host.scheduler.close_reservation(reservation, released, "", 0, host.now_ns))
     assert endings(host)[child].state is TaskState.CANCELLED
-    assert not host.state.dependencies.by_task
+    assert not host.state.tasks.dependencies.by_task
 
 
 @settings(max_examples=60, deadline=None)

@@ -52,23 +52,25 @@ def test_gpus_bound_workers_and_go_to_successors() -> None:
         0, 0, 1,
     ]  # fmt: skip
     machine = CheckedScheduler(limits=gpu_cluster(2), specs=(PoolSpec("main"), pool()))
-    assert machine.state.workers["main-0"].gpus == ()
+    assert machine.state.cluster.workers["main-0"].gpus == ()
     machine = CheckedScheduler(limits=gpu_cluster(2), specs=(pool(3),))
-    assert len(machine.state.workers) == 2
+    assert len(machine.state.cluster.workers) == 2
     (info,) = pool_infos(machine.state)
     assert "GPU" in info.reason
     machine = CheckedScheduler(limits=gpu_cluster(2, uuids=UUIDS), specs=(pool(),))
     machine.lose("g-0")
-    assert machine.state.nodes.hosts["n1"].free_gpus == ["GPU-aaaa"]
+    assert machine.state.cluster.nodes.hosts["n1"].free_gpus == ["GPU-aaaa"]
     machine.tick(60.0)
-    assert machine.state.workers["g-0"].gpus == ("GPU-aaaa",)
+    assert machine.state.cluster.workers["g-0"].gpus == ("GPU-aaaa",)
 
 
 def test_each_worker_gets_a_gpu_of_its_own_by_uuid_or_number() -> None:
     machine = CheckedScheduler(limits=gpu_cluster(2, uuids=UUIDS), specs=(pool(),))
     assert starts(machine) == {"g-0": ("GPU-aaaa",), "g-1": ("GPU-bbbb",)}
-    assert machine.state.nodes.hosts["n1"].free_gpus == []
-    workers = CheckedScheduler(limits=gpu_cluster(0, 2, 1), specs=(pool(3),)).state.workers.values()
+    assert machine.state.cluster.nodes.hosts["n1"].free_gpus == []
+    workers = CheckedScheduler(
+        limits=gpu_cluster(0, 2, 1), specs=(pool(3),)
+    ).state.cluster.workers.values()
     assert sorted((w.host.node.name, *w.gpus) for w in workers) == [
         ("n2", "0"), ("n2", "1"), ("n3", "0"),
     ]  # fmt: skip
@@ -108,12 +110,12 @@ def test_ranks_have_gpus_of_their_own_alone() -> None:
         check_pools((pool(2, ranks=2),), gpu_cluster(3))
     machine = CheckedScheduler(limits=gpu_cluster(2, 1, uuids=UUIDS), specs=(pool(1, ranks=3),))
     assert starts(machine) == {"g-0": ("GPU-aaaa", "GPU-bbbb", "0")}
-    hosts = machine.state.nodes.hosts
+    hosts = machine.state.cluster.nodes.hosts
     assert [hosts[name].free_gpus for name in ("n1", "n2")] == [[], []]
     machine.lose("g-0")
     assert [hosts[name].free_gpus for name in ("n1", "n2")] == [list(UUIDS), ["0"]]
     machine.tick(60.0)
-    assert machine.state.workers["g-0"].gpus == ("GPU-aaaa", "GPU-bbbb", "0")
+    assert machine.state.cluster.workers["g-0"].gpus == ("GPU-aaaa", "GPU-bbbb", "0")
     assert dict(gpu_environ("GPU-bbbb")) == {
         "CUDA_VISIBLE_DEVICES": "GPU-bbbb",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",

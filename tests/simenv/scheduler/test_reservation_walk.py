@@ -73,7 +73,9 @@ class Walk:
             walltime_ns=10 * SECOND,
             workers=self.chance.choice((0, 0, 0, 1, 2)),
         )
-        self.seen["kept"] += any(w.reservation_id > 0 for w in self.host.state.workers.values())
+        self.seen["kept"] += any(
+            w.reservation_id > 0 for w in self.host.state.cluster.workers.values()
+        )
         return result.reservation or None
 
     def submit(self) -> object:
@@ -92,7 +94,7 @@ class Walk:
         return self.host.assign() or None
 
     def finish(self) -> object:
-        busy = [w for w in self.host.state.workers.values() if w.held]
+        busy = [w for w in self.host.state.cluster.workers.values() if w.held]
         if not busy:
             return None
         entries = list(self.chance.choice(busy).held.values())
@@ -136,7 +138,7 @@ class Walk:
             return None
 
     def lose(self) -> object:
-        name = self.chance.choice(list(self.host.state.workers) or [""])
+        name = self.chance.choice(list(self.host.state.cluster.workers) or [""])
         if not name:
             return None
         self.host.lose(name)
@@ -207,7 +209,7 @@ def test_units_add_up_at_random(seed: int, limited: str, monkeypatch: pytest.Mon
     assert walk.seen["kept"] > 5, walk.seen
     for number in list(walk.host.state.reservations.live):
         walk.host.end(number, ReservationState.CANCELLED)
-    for worker in list(walk.host.state.workers.values()):
+    for worker in list(walk.host.state.cluster.workers.values()):
         if worker.held:
             walk.host.finish(list(worker.held.values()), TaskState.CANCELLED)
     walk.host.keep(walk.host.scheduler.cancel(list(walk.host.state.tasks), walk.host.now_ns)[1])
@@ -224,7 +226,7 @@ def test_cancel_of_a_waiting_task_ends_it_at_once(machine: CheckedScheduler) -> 
     value, actions = machine.scheduler.cancel(task[1:2], machine.now_ns)
     machine.keep(actions)
     assert (value, [e.state for e in machine.endings]) == (["cancelled"], [TaskState.CANCELLED])
-    assert len(machine.state.pools["main"].queue) == 1
+    assert len(machine.state.cluster.pools["main"].queue) == 1
 
 
 def test_cancel_of_running_task_sends_one_stop_request(machine: CheckedScheduler) -> None:
@@ -270,7 +272,7 @@ def test_a_task_is_stopped_at_its_run_timeout(machine: CheckedScheduler) -> None
 
 def test_a_pool_without_workers_starts_one_on_demand() -> None:
     machine = CheckedScheduler(min=0, max=2)
-    assert machine.state.workers == {}
+    assert machine.state.cluster.workers == {}
     machine.submit(1)
     assert [type(a) for a in machine.tick()] == [core.StartWorker]
 
@@ -280,7 +282,7 @@ def test_a_pool_grows_with_its_backlog_and_shrinks_when_idle() -> None:
     machine.submit(100, cost=90_000.0)
     (first,) = machine.assign()
     machine.tick(0.1)
-    assert len(machine.state.workers) == 2
+    assert len(machine.state.cluster.workers) == 2
     machine.revive()
     machine.finish(first.records)
     while sends := machine.assign():
@@ -289,7 +291,9 @@ def test_a_pool_grows_with_its_backlog_and_shrinks_when_idle() -> None:
     machine.tick(1.0)
     actions = machine.tick(6.0)
     assert any(isinstance(action, core.RetireWorker) for action in actions)
-    assert len([w for w in machine.state.workers.values() if w.state == WorkerState.IDLE]) == 1
+    assert (
+        len([w for w in machine.state.cluster.workers.values() if w.state == WorkerState.IDLE]) == 1
+    )
 
 
 def test_withdrawn_tasks_are_removed_and_their_slots_freed(machine: CheckedScheduler) -> None:
@@ -317,7 +321,7 @@ def test_cancelled_tasks_leave_memory_behind_a_waiting_one(machine: CheckedSched
     machine.submit(1, cost=60_000.0)
     task = machine.submit(3_000)
     machine.keep(machine.scheduler.cancel(task, machine.now_ns)[1])
-    queue = machine.state.pools["main"].queue
+    queue = machine.state.cluster.pools["main"].queue
     assert len(queue) == 1
     assert sum(len(lanes.short) for lanes in queue._lanes.values()) < 1_500
 
@@ -330,10 +334,10 @@ def test_retired_worker_that_does_not_exit_is_removed() -> None:
         machine.finish(send.records)
     assert any(isinstance(action, core.RetireWorker) for action in machine.tick(1.5))
     for _ in range(12):
-        for worker in machine.state.workers.values():
+        for worker in machine.state.cluster.workers.values():
             worker.heard_ns = machine.now_ns
         machine.tick(1.0)
-    assert machine.state.workers == {}
+    assert machine.state.cluster.workers == {}
 
 
 def sent_behind(
@@ -379,7 +383,7 @@ def test_expired_prefetched_task_ends_after_grace_period_and_its_worker_is_not_k
     machine.finish([front])
     assert machine.finish([behind], TaskState.EXPIRED) == [], "it was told before"
     assert not any(isinstance(action, core.KillWorker) for action in machine.actions)
-    assert machine.state.workers["main-0"].skipped == {}
+    assert machine.state.cluster.workers["main-0"].skipped == {}
 
 
 def test_skipped_task_that_begins_is_stopped_and_then_its_worker_is_killed() -> None:

@@ -186,9 +186,9 @@ def test_observables_count_in_memory_limit_of_queue(bench: ServiceHarness) -> No
             refusals.append(answer.refusals[0])
             break
     assert [refusal.code for refusal in refusals] == ["queue_full"]
-    queued_bytes = bench.state.queued_bytes
+    queued_bytes = bench.state.tasks.queued_bytes
     bench.restart()
-    assert bench.state.queued_bytes == queued_bytes
+    assert bench.state.tasks.queued_bytes == queued_bytes
 
 
 def test_admission_stores_task_options_by_their_digest(bench: ServiceHarness) -> None:

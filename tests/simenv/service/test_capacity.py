@@ -57,7 +57,7 @@ def test_program_with_a_queue_timeout_waits_for_the_lost_node(bench: ServiceHarn
     (queue,) = bench.say(m.GetTasks(4, [answer.first]))
     assert "n2 is lost: no answer" in queue.tasks[0].reason
     bench.loop.executor.execute(bench.scheduler.tick(time.monotonic_ns() + 61 * 10**9))
-    assert bench.state.ended[TaskState.EXPIRED] == 1
+    assert bench.state.tasks.ended[TaskState.EXPIRED] == 1
 
 
 def test_routing_uses_a_node_again_when_it_is_back(bench: ServiceHarness) -> None:

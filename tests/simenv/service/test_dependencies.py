@@ -32,7 +32,7 @@ def bench(tmp_path: Path) -> ServiceHarness:
 def after(bench: ServiceHarness, *parents: int, key: str = "") -> int:
     """The number of a new task that comes after these."""
     terms = model.TaskOptions(after=parents)
-    answer = bench.submit(key=key or f"~{bench.state.next_task}", terms=terms)
+    answer = bench.submit(key=key or f"~{bench.state.tasks.next_number}", terms=terms)
     assert isinstance(answer, m.Accepted), answer
     return answer.first
 
@@ -146,7 +146,7 @@ def test_crash_between_both_ends(bench: ServiceHarness, monkeypatch: pytest.Monk
     tasks = bench.assigned()
     monkeypatch.setattr("simenv.scheduler.events.tasks.MAX_ENDED", 0)  # no end is stored
     bench.finish(tasks, model.TaskState.FAILED, BOOM)
-    assert bench.state.dependencies.failed
+    assert bench.state.tasks.dependencies.failed
     assert bench.loop.completions.find(child) is None
     monkeypatch.undo()
     bench.restart()

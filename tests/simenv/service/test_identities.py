@@ -276,7 +276,7 @@ def test_waiting_tasks_of_a_user_who_leaves_the_site_follow_the_policy(
         site.step()
 
     confirm("chem")
-    assert not site.state.quotas.removed
+    assert not site.state.shares.quotas.removed
     site.users._table.withdraw(BEN)  # its certificate has ended, its task waits
     site.tick(identities.CHECK_S)
     assert site.broker.sent == [identity.CheckUsers([BEN])]
@@ -286,7 +286,7 @@ def test_waiting_tasks_of_a_user_who_leaves_the_site_follow_the_policy(
     outcome = {"keep": SENT, "hold": WAITING, "cancel": FINAL}
     assert task.phase == outcome[policy]
     if policy == "hold":
-        assert site.state.quotas.removed == {"ben"}
+        assert site.state.shares.quotas.removed == {"ben"}
         confirm("chem")
         assert task.phase == SENT
 
@@ -356,14 +356,14 @@ def test_work_of_a_group_member_outlives_a_restart_until_the_broker_denies_the_g
     reserve(site, ben)
     site.restart()
     site.look_up_groups()
-    assert site.state.quotas.removed == {"ben"}  # its tasks are held meanwhile
+    assert site.state.shares.quotas.removed == {"ben"}  # its tasks are held meanwhile
     site.tick(identities.CHECK_S)
     assert site.broker.sent == [identity.CheckUsers(["ben"])]
     site.broker.handle(UserAccount(BEN, "ben", groups))
     site.look_up_groups()
     is_member = groups == ("lab",)
     assert (len(site.state.tasks), len(site.state.reservations.live)) == (is_member, is_member)
-    assert not site.state.quotas.removed or not is_member
+    assert not site.state.shares.quotas.removed or not is_member
 
 
 def test_work_of_nobody_the_broker_knows_ends_soon_after_a_restart(
@@ -424,7 +424,7 @@ def test_limits_of_a_user_without_key_survive_restart(site: Site) -> None:
     site.say(admin.SetLimits(1, "ana", {"max_queued_tasks": 7}))
     site.restart()
     site.enter(ANA)
-    assert site.state.quotas.of("ana").max_queued_tasks == 7
+    assert site.state.shares.quotas.of("ana").max_queued_tasks == 7
 
 
 def test_holder_of_certificate_cannot_rotate_key_of_higher_role(site: Site) -> None:

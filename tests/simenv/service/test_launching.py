@@ -42,7 +42,7 @@ def last(worker: MemoryConnection) -> object:
 
 
 def is_ready(bench: ServiceHarness) -> bool:
-    return bench.state.workers["main-0"].state in (WorkerState.IDLE, WorkerState.BUSY)
+    return bench.state.cluster.workers["main-0"].state in (WorkerState.IDLE, WorkerState.BUSY)
 
 
 def option(argv: tuple[str, ...], name: str) -> str:
@@ -113,7 +113,7 @@ def test_heartbeat_of_another_worker_start_is_answered_with_stop(bench: ServiceH
     own = bench.listener.connect(PeerKind.WORKER, f"main-0.{start}!".encode())
     own.send(codec.encode(m.Heartbeat("main-0", bench.journal.epoch, 0, 0, 10, start)))
     bench.step()
-    intervals_s = bench.scheduler.state.heartbeat_intervals_s
+    intervals_s = bench.scheduler.state.cluster.heartbeat_intervals_s
     assert 0.0 < intervals_s[0] < intervals_s[1]
     assert last(own) == m.LeaseRenewed(bench.journal.epoch, *intervals_s)
     assert last(work) is None
@@ -148,7 +148,7 @@ def test_pool_shows_reason_of_failed_worker_start(bench: ServiceHarness) -> None
     bench.paper.fails = "prte: no room for a helper"
     bench.paper.kill("main-0")
     bench.step()
-    bench.loop.state.pools["main"].next_start_ns = 0
+    bench.loop.state.cluster.pools["main"].next_start_ns = 0
     bench.step()
     (info,) = pool_infos(bench.state)
     assert "no room for a helper" in info.reason
@@ -161,7 +161,7 @@ def test_pool_shows_last_log_line_of_worker_that_exits_early(bench: ServiceHarne
     bench.step()
     (info,) = pool_infos(bench.state)
     assert (info.reason, info.state) == ("exit 105: COMM_WORLD has size 1, 4 were told", "degraded")
-    bench.state.pools["main"].next_start_ns = 0
+    bench.state.cluster.pools["main"].next_start_ns = 0
     bench.step()  # the next process of that name ends before it writes anything
     start = bench.paper.commands["main-0"].start
     assert start != command.start
@@ -187,7 +187,7 @@ def test_charged_for_exits_it_may_cause(
     ready.submit(spec())
     (task,) = ready.assigned()
     start = ready.paper.commands["main-0"].start
-    ready.state.workers["main-0"].heard_ns -= silent_s * 10**9
+    ready.state.cluster.workers["main-0"].heard_ns -= silent_s * 10**9
     ready.paper.gone.append(Exit("main-0", 0, code, "gone", start))
     ready.step()
     assert ready.state.tasks[task.task].deaths == deaths
@@ -215,11 +215,11 @@ def test_task_that_ends_workers_as_if_cut_off_fails(
         (command,) = ready.paper.commands.values()
         ready.join(command.name)
         ready.assigned()
-        ready.state.workers[command.name].heard_ns -= silent_s * 10**9
+        ready.state.cluster.workers[command.name].heard_ns -= silent_s * 10**9
         ready.paper.commands.clear()
         ready.paper.gone.append(Exit(command.name, 0, m.EXIT_LEASE, "exit 103", command.start))
         ready.step()
-        ready.loop.state.pools["main"].next_start_ns = 0
+        ready.loop.state.cluster.pools["main"].next_start_ns = 0
         ready.step()
     assert not ready.state.tasks
     (completion,) = completions(ready.heard())

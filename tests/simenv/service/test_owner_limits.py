@@ -92,7 +92,9 @@ def test_a_running_task_is_stopped_at_the_limit_of_its_owner(office: Reservation
     (task,) = office.assigned()
     state = office.state
     office.scheduler.task_started("main-0", task.task, task.attempt, 10**15)
-    assert list(state.deadlines.run_timeouts(10**15 + 2 * 10**9)) == [(task.task, task.attempt)]
+    assert list(state.tasks.deadlines.run_timeouts(10**15 + 2 * 10**9)) == [
+        (task.task, task.attempt)
+    ]
 
 
 def test_service_user_has_no_limits(office: ReservationHarness) -> None:

@@ -17,7 +17,7 @@ LONG = 900_000.0
 
 def accounts(machine: CheckedScheduler) -> dict[str, str | None]:
     """The account of each worker."""
-    return {name: worker.account for name, worker in machine.state.workers.items()}
+    return {name: worker.account for name, worker in machine.state.cluster.workers.items()}
 
 
 def owners(sends: list[core.AssignTasks]) -> dict[str, str]:
@@ -65,7 +65,7 @@ def test_chunks_and_prefetch_never_mix_accounts(policy: str, configured: tuple[s
     machine.scheduler.set_accounts(
         AccountTree({name: Account() for name in configured}), Billing(), {}
     )
-    for pool in machine.state.pools.values():
+    for pool in machine.state.cluster.pools.values():
         pool.queue.arrange(QueuePolicy(policy))
     for number in range(60):
         account = configured[number // 2 % 2] if configured else ""
@@ -73,7 +73,7 @@ def test_chunks_and_prefetch_never_mix_accounts(policy: str, configured: tuple[s
     mixed_owners = False
     for _ in range(200):
         sends = machine.assign()
-        held = [worker.held.values() for worker in machine.state.workers.values()]
+        held = [worker.held.values() for worker in machine.state.cluster.workers.values()]
         for records in (*held, *(send.records for send in sends)):
             batches = [record.batch for record in records]
             assert len({batch.account or batch.owner for batch in batches}) <= 1
@@ -184,7 +184,7 @@ def test_those_who_wait_for_a_worker_do_not_wait_for_a_limit(limit: int) -> None
     machine.submit(1, cost=LONG, owner="cleo")
     machine.submit(1, cost=LONG, owner="ben")
     assert list(owners(machine.assign()).values()) == ["ben"]
-    assert not machine.state.pools["main"].queue.held_back
+    assert not machine.state.cluster.pools["main"].queue.held_back
     assert first in machine.state.tasks
 
 
@@ -197,7 +197,7 @@ def test_busy_worker_is_taken_over_after_a_quantum_however_much_waits() -> None:
     begin_ns = machine.now_ns
     machine.submit(1, cost=LONG, owner="ben")
     while not retired(machine):
-        held = list(machine.state.workers["main-0"].held.values())
+        held = list(machine.state.cluster.workers["main-0"].held.values())
         assert {record.batch.owner for record in held} == {"ana"}
         machine.now_ns += round(LONG / 10 * 1e3)
         machine.hear()
@@ -312,7 +312,7 @@ def test_configured_account_decides_and_not_the_user() -> None:
             TaskOptions(),
             "key",
             0,
-            machine.state.next_task,
+            machine.state.tasks.next_number,
             machine.now_ns,
             0,
             owner,
@@ -347,7 +347,7 @@ def test_task_whose_worker_wrote_too_much_is_charged() -> None:
         machine.begin(send.records[0])
         machine.keep(machine.scheduler.worker_over_disk("main-0", "too much", machine.now_ns))
         assert send.records[0].deaths == death
-        machine.state.unreaped_workers.clear()
+        machine.state.cluster.unreaped_workers.clear()
         machine.now_ns += SECOND
         machine.hear()
         machine.revive()

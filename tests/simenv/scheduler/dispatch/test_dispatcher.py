@@ -129,9 +129,9 @@ def test_sent_task_is_not_running_until_worker_begins_it(machine: CheckedSchedul
     (send,) = machine.assign()
     assert send.announce
     record = send.records[0]
-    assert (record.phase, machine.state.running) == (Phase.SENT, 0)
+    assert (record.phase, machine.state.tasks.running) == (Phase.SENT, 0)
     machine.begin(record)
-    assert machine.state.running == 1
+    assert machine.state.tasks.running == 1
 
 
 def test_a_wide_task_alone_gets_all_slots_and_gives_them_back(pair: CheckedScheduler) -> None:
@@ -183,10 +183,10 @@ def test_a_long_task_takes_the_last_slot_after_ten_seconds(pair: CheckedSchedule
     pair.submit(2, cost=5e6)
     pair.assign()
     pair.tick(9.0)
-    pair.state.last_short_ns = pair.now_ns  # others come in
+    pair.state.dispatch.last_short_ns = pair.now_ns  # others come in
     assert pair.assign() == []
     pair.tick(1.5)
-    pair.state.last_short_ns = pair.now_ns
+    pair.state.dispatch.last_short_ns = pair.now_ns
     assert len(pair.assign()) == 1
 
 
@@ -212,11 +212,11 @@ def test_lanes_of_unused_priorities_are_removed(machine: CheckedScheduler) -> No
     while machine.state.tasks:
         for send in machine.assign():
             ran += [record.batch.terms.priority for record in send.records]
-        machine.finish(list(machine.state.workers["main-0"].held.values()))
+        machine.finish(list(machine.state.cluster.workers["main-0"].held.values()))
     assert ran == order[::-1]
     machine.submit()
     machine.assign()
-    assert len(machine.state.pools["main"].queue._lanes) <= 2
+    assert len(machine.state.cluster.pools["main"].queue._lanes) <= 2
 
 
 def test_task_waits_until_memory_is_free() -> None:
@@ -235,7 +235,7 @@ def test_cost_estimates_follow_measured_run_times(machine: CheckedScheduler) -> 
         (send,) = machine.assign()
         for record in send.records:
             record.cost_us = 100.0  # what `finish` reports as run time
-        machine.state.workers["main-0"].held_us = 100.0
+        machine.state.cluster.workers["main-0"].held_us = 100.0
         machine.finish(send.records)
     machine.submit(1, cost=10.0)
     (send,) = machine.assign()
@@ -266,13 +266,13 @@ def test_hardware_worker_takes_no_slot_and_one_task_at_a_time() -> None:
 def test_hardware_worker_is_not_moved_when_slots_of_its_node_are_taken() -> None:
     specs = (PoolSpec("n1", nodes="n1"), PoolSpec("n2", nodes="n2"), QPU)
     machine = CheckedScheduler(limits=cluster(1, 1), specs=specs)
-    node = machine.state.workers["qpu-0"].host.node.name
+    node = machine.state.cluster.workers["qpu-0"].host.node.name
     machine.submit(1, along=route(60e6, pool=node))
     machine.assign()
     machine.submit(1, along=route(1e6, pool="qpu", engine="hardware"))
     for _ in range(3):
         machine.tick(1.0)
-    assert not machine.state.workers["qpu-0"].leaving
+    assert not machine.state.cluster.workers["qpu-0"].leaving
     assert [send.worker for send in machine.assign()] == ["qpu-0"]
 
 
@@ -331,7 +331,7 @@ def test_short_task_gets_a_slot_of_a_running_wide_task_at_once() -> None:
     record = wide(machine)
     machine.submit(1, cost=1_000.0)
     (send,) = machine.assign()
-    assert (send.slots, machine.state.workers[record.worker].slots) == (1, 1)
+    assert (send.slots, machine.state.cluster.workers[record.worker].slots) == (1, 1)
     machine.tick()
     assert told(machine) == [1]
     machine.submit(1, along=route(500_000.0))
@@ -348,7 +348,7 @@ def test_wide_task_regains_slots_after_one_second_without_short_tasks() -> None:
     assert told(machine) == [1]
     machine.tick(0.6)
     assert told(machine) == [1, 2]
-    assert (machine.state.workers[record.worker].slots, machine.free_slots) == (2, 0)
+    assert (machine.state.cluster.workers[record.worker].slots, machine.free_slots) == (2, 0)
 
 
 def test_only_short_tasks_take_slots_of_running_tasks_that_resize() -> None:
@@ -377,7 +377,7 @@ def test_resized_run_does_not_change_cost_estimate() -> None:
     machine.assign()
     machine.finish([record])
     assert machine.state.estimator.cost_us(record.route, record.spec) == before
-    assert machine.state.multi_slot_workers == {}
+    assert machine.state.cluster.multi_slot_workers == {}
 
 
 def test_wide_task_regains_all_but_one_slot_while_few_short_tasks_come() -> None:
@@ -387,7 +387,7 @@ def test_wide_task_regains_all_but_one_slot_while_few_short_tasks_come() -> None
     while sends := machine.assign():
         for send in sends:
             machine.finish(send.records)
-    worker = machine.state.workers[record.worker]
+    worker = machine.state.cluster.workers[record.worker]
     assert worker.slots < 15
     for _ in range(3):
         machine.submit(1, cost=1_000.0)
@@ -419,6 +419,6 @@ def test_slots_taken_back_go_to_short_tasks_alone() -> None:
     pool = PoolSpec("main", min=2, max=2, memory_bytes=2**28)
     machine = CheckedScheduler(limits=cluster(2, per_slot=2**28), specs=(pool,))
     wide(machine)
-    assert not any(host.free_memory for host in machine.state.nodes.hosts.values())
+    assert not any(host.free_memory for host in machine.state.cluster.nodes.hosts.values())
     machine.submit(1, cost=1_000.0)
     assert len(machine.assign()) == 1

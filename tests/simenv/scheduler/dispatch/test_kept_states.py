@@ -19,7 +19,6 @@ from simenv.scheduler.core import Action, AssignTasks, DropKeptStates, RetireWor
 from simenv.scheduler.events import reservations
 from simenv.scheduler.reservations.policies import BOUND_NS
 from simenv.scheduler.reservations.reservation import REQUESTED
-from simenv.scheduler.state import scheduler_state
 from simenv.scheduler.views.cluster_info import pool_infos, reservation_info
 
 GIB = 2**30
@@ -46,7 +45,7 @@ def part(
 
 
 def free_memory(scheduler: CheckedScheduler) -> int:
-    (host,) = scheduler.state.nodes.hosts.values()
+    (host,) = scheduler.state.cluster.nodes.hosts.values()
     return host.free_memory
 
 
@@ -70,9 +69,9 @@ def test_worker_that_has_the_state_is_preferred_unless_leaving() -> None:
     assert part(scheduler, "main-7").worker in ("main-0", "main-1")  # there is none such
     scheduler = machine()
     first = part(scheduler, "main-1")
-    scheduler.state.workers["main-1"].leaving = "asked to"
+    scheduler.state.cluster.workers["main-1"].leaving = "asked to"
     scheduler.finish(first.records)
-    assert scheduler.state.workers["main-1"].state == WorkerState.DRAINING
+    assert scheduler.state.cluster.workers["main-1"].state == WorkerState.DRAINING
     assert part(scheduler, "main-1").worker == "main-0"
 
 
@@ -160,18 +159,18 @@ def dropped(actions: list[Action]) -> list[str]:
 def test_grant_is_charged_to_the_owner_of_the_newest_state() -> None:
     scheduler = machine(1)
     scheduler.finish(part(scheduler, owner="ana").records)
-    assert scheduler_state.of_owner(scheduler.state, "ana").state_bytes == GIB
+    assert scheduler.state.use_of("ana").state_bytes == GIB
     scheduler.finish(part(scheduler, owner="bo").records)  # on the same worker, in its place
-    use = {n: scheduler_state.of_owner(scheduler.state, n).state_bytes for n in ("ana", "bo")}
+    use = {n: scheduler.state.use_of(n).state_bytes for n in ("ana", "bo")}
     assert use == {"ana": 0, "bo": GIB}
     scheduler.tick(KEEP_S + 3)
-    assert scheduler_state.of_owner(scheduler.state, "bo").state_bytes == 0
+    assert scheduler.state.use_of("bo").state_bytes == 0
 
 
 def test_owner_is_granted_no_more_than_its_limit() -> None:
     scheduler = machine(2)
     total = free_memory(scheduler)
-    scheduler.state.quotas.set({"ana": OwnerLimits(max_state_bytes=GIB)}, CLIENT_LIMITS)
+    scheduler.state.shares.quotas.set({"ana": OwnerLimits(max_state_bytes=GIB)}, CLIENT_LIMITS)
     sent = [part(scheduler, owner="ana") for _ in range(2)]
     assert [each.kept_bytes for each in sent] == [GIB, 0]
     for each in sent:
@@ -184,7 +183,7 @@ def test_owner_is_granted_no_more_than_its_limit() -> None:
 def test_state_above_its_owners_limit_does_not_use_the_grant_of_another() -> None:
     scheduler = machine(1)
     total = free_memory(scheduler)
-    scheduler.state.quotas.set({"bo": OwnerLimits(max_state_bytes=GIB // 2)}, CLIENT_LIMITS)
+    scheduler.state.shares.quotas.set({"bo": OwnerLimits(max_state_bytes=GIB // 2)}, CLIENT_LIMITS)
     scheduler.finish(part(scheduler, owner="ana").records)
     sent = part(scheduler, owner="bo")
     assert sent.kept_bytes == 0
@@ -265,7 +264,9 @@ def test_worker_of_another_reservation_is_not_preferred() -> None:
     scheduler = Claimant()
     number = scheduler.reserve(workers=1).reservation
     scheduler.assign()
-    (own,) = [w.name for w in scheduler.state.workers.values() if w.reservation_id == number]
+    (own,) = [
+        w.name for w in scheduler.state.cluster.workers.values() if w.reservation_id == number
+    ]
     (other,) = {"main-0", "main-1"} - {own}
     for reservation, preferred, expected in ((number, other, own), (0, own, other)):
         scheduler.submit(
@@ -284,7 +285,7 @@ def host() -> Claimant:
 
 
 def _kept(host: Claimant, number: int) -> list[str]:
-    return [w.name for w in host.state.workers.values() if w.reservation_id == number]
+    return [w.name for w in host.state.cluster.workers.values() if w.reservation_id == number]
 
 
 def _serve(host: Claimant) -> list[tuple[str, int]]:
@@ -293,7 +294,7 @@ def _serve(host: Claimant) -> list[tuple[str, int]]:
     while sends := host.assign():
         for send in sends:
             entries += [(send.worker, record.number) for record in send.records]
-        for worker in list(host.state.workers.values()):
+        for worker in list(host.state.cluster.workers.values()):
             if worker.held:
                 host.finish(list(worker.held.values()))
                 host.settle()
@@ -321,7 +322,7 @@ def test_reservation_tasks_run_on_dedicated_worker_ahead_of_queued_tasks(host: C
     assert [send.worker] == _kept(host, number)
     more = host.under(number, 3)  # they wait for it: others wait for the other worker
     for _ in range(20):
-        for worker in list(host.state.workers.values()):
+        for worker in list(host.state.cluster.workers.values()):
             if worker.held and worker.name not in _kept(host, number):
                 host.finish(list(worker.held.values())[:1])
         host.settle()
@@ -346,7 +347,7 @@ def test_lost_dedicated_worker_is_replaced_under_load(host: Claimant) -> None:
     (second,) = _kept(host, number)
     assert second != first
     (task,) = host.under(number)
-    host.finish(list(host.state.workers[second].held.values()))
+    host.finish(list(host.state.cluster.workers[second].held.values()))
     sends = [s for s in host.assign() if s.worker == second]
     assert [record.number for send in sends for record in send.records] == [task]
 
@@ -358,7 +359,7 @@ def test_dedicated_worker_is_freed_with_reservation(host: Claimant, how: Reserva
     host.assign()
     host.end(number, how)
     assert _kept(host, number) == []
-    for worker in list(host.state.workers.values()):
+    for worker in list(host.state.cluster.workers.values()):
         if worker.held:
             host.finish(list(worker.held.values()))
     host.settle()
@@ -435,7 +436,9 @@ def test_reservation_task_on_shared_workers_is_first_after_60_seconds(host: Clai
     table = {r.number: s.worker in _kept(host, number) for s in host.assign() for r in s.records}
     assert table.pop(first)
     assert list(table.values()) == [False]
-    (others,) = [w for w in host.state.workers.values() if w.reservation_id != number and w.held]
+    (others,) = [
+        w for w in host.state.cluster.workers.values() if w.reservation_id != number and w.held
+    ]
     (task,) = host.under(number, cost=60_000.0)
     host.pass_time(59)
     early = host.submit(1, cost=1_200.0)
@@ -456,10 +459,10 @@ def test_next_free_worker_is_held_for_delayed_reservation_request(host: Claimant
     assert 0.8e9 < decision.retry_after_ns < 0.95e9
     host.assign()
     (name,) = _kept(host, REQUESTED)
-    host.finish(list(host.state.workers[name].held.values()))
+    host.finish(list(host.state.cluster.workers[name].held.values()))
     host.settle()
     host.assign()
-    assert not host.state.workers[name].held, "it waits for whoever asked"
+    assert not host.state.cluster.workers[name].held, "it waits for whoever asked"
     number = host.reserve(workers=1).reservation
     host.assign()
     assert _kept(host, number) == [name]
@@ -556,7 +559,7 @@ def test_gang_waiting_for_dedicated_slot_does_not_block_its_node() -> None:
         reservations.reserve(machine.state, ask, "", 1_800_000_000 * SECOND)[0].status == "accepted"
     )
     assert machine.assign() == []
-    assert any(worker.reservation_id for worker in machine.state.workers.values())
+    assert any(worker.reservation_id for worker in machine.state.cluster.workers.values())
     machine.submit(1, along=wide(2))
     machine.revive()
     assert machine.assign() == []  # the gang lacks a slot as long as that one is reserved

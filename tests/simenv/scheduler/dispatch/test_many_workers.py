@@ -10,21 +10,21 @@ from simenv.model import PoolSpec
 from simenv.model.accounts import WaitReason
 from simenv.scheduler.core import AssignTasks
 from simenv.scheduler.dispatch import batching, candidates as orders, dispatcher
-from simenv.scheduler.state import candidates, pools, scheduler_state
+from simenv.scheduler.state import candidates, cluster as state_cluster, pools
 
 
 def check_kept(machine: CheckedScheduler) -> int:
     """Check that each idle worker is in the kept heaps as it would be in new ones; return their
     number."""
     state = machine.state
-    for (pool, order), kept in state.candidates.items():
+    for (pool, order), kept in state.dispatch.candidates.items():
         new = candidates.Candidates(
-            state.pools[pool].idle_workers.values(), kept._key_of, machine.now_ns
+            state.cluster.pools[pool].idle_workers.values(), kept._key_of, machine.now_ns
         )
         assert order != orders.AHEAD, "busy workers are kept"
         assert set(new._heap) <= set(kept._heap), "an idle worker is missing"
         assert (new.count, new._names) == (kept.count, kept._names)
-    return len(state.candidates)
+    return len(state.dispatch.candidates)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -50,12 +50,12 @@ def test_candidates_are_found_again_after_a_while(monkeypatch: pytest.MonkeyPatc
     machine = CheckedScheduler(3, cluster(4))
     machine.submit(1, cost=4_000.0)
     machine.assign()
-    (kept,) = machine.state.candidates.values()
+    (kept,) = machine.state.dispatch.candidates.values()
     machine.assign()
-    assert list(machine.state.candidates.values()) == [kept]
+    assert list(machine.state.dispatch.candidates.values()) == [kept]
     machine.now_ns += candidates.KEEP_NS
     machine.assign()
-    assert not machine.state.candidates
+    assert not machine.state.dispatch.candidates
 
 
 def test_pass_is_bounded_and_next_one_continues(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,9 +64,9 @@ def test_pass_is_bounded_and_next_one_continues(monkeypatch: pytest.MonkeyPatch)
     machine.submit(8, cost=4_000.0)
     costs = batching.CHUNK_ASSIGNS + 1
     assert len(machine.assign()) == -(-100 // costs)
-    assert machine.state.assigns_left <= 0
+    assert machine.state.dispatch.assigns_left <= 0
     assert len(machine.assign()) == 8 - -(-100 // costs)
-    assert machine.state.assigns_left > 0
+    assert machine.state.dispatch.assigns_left > 0
     assert len({record.worker for record in machine.state.tasks.values()}) == 8
 
 
@@ -78,7 +78,7 @@ def test_few_tasks_are_assigned_while_acceptance_of_many_is_awaited(
     machine.submit(8, cost=4_000.0)
     scheduler, most = machine.scheduler, dispatcher.FIRST_ASSIGNS
     assert len(scheduler.dispatch(machine.now_ns, accepted=most + 1)) == 2
-    assert machine.state.assigns_left <= 0, "the next pass must come at once"
+    assert machine.state.dispatch.assigns_left <= 0, "the next pass must come at once"
     assert len(scheduler.dispatch(machine.now_ns, accepted=most)) == 6
 
 
@@ -91,7 +91,7 @@ def test_reason_of_wait_is_found_without_a_look_at_all_idle_workers(
 
     machine = CheckedScheduler(8, cluster(8))
     machine.submit(16, cost=4_000.0)
-    pool = machine.state.pools["main"]
+    pool = machine.state.cluster.pools["main"]
     monkeypatch.setattr(pool, "idle_workers", Unseen(pool.idle_workers))
     dispatcher.note_waits(machine.state, machine.now_ns)
     assert pool.queue.clock._reason is WaitReason.SLOTS
@@ -130,21 +130,21 @@ def test_heartbeat_interval_grows_with_workers_up_to_part_of_silence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     state = CheckedScheduler(8, cluster(8)).state
-    longest_s = state.limits.silent_ns / 1e9 / scheduler_state.SILENT_BEATS
-    assert state.heartbeat_intervals_s == (pytest.approx(0.008), longest_s)
-    monkeypatch.setattr(scheduler_state, "HEARTBEATS_PER_S", 1)
-    assert state.heartbeat_intervals_s == (min(8.0, longest_s), longest_s)
-    monkeypatch.setattr(scheduler_state, "HEARTBEATS_PER_S", 0.01)
-    assert state.heartbeat_intervals_s == (longest_s, longest_s)
+    longest_s = state.limits.silent_ns / 1e9 / state_cluster.SILENT_BEATS
+    assert state.cluster.heartbeat_intervals_s == (pytest.approx(0.008), longest_s)
+    monkeypatch.setattr(state_cluster, "HEARTBEATS_PER_S", 1)
+    assert state.cluster.heartbeat_intervals_s == (min(8.0, longest_s), longest_s)
+    monkeypatch.setattr(state_cluster, "HEARTBEATS_PER_S", 0.01)
+    assert state.cluster.heartbeat_intervals_s == (longest_s, longest_s)
 
 
 def test_silent_workers_are_found_among_others() -> None:
     machine = CheckedScheduler(8, cluster(4, 4))
     for _ in range(6):
         machine.now_ns += 2 * SECOND
-        for name, worker in machine.state.workers.items():
+        for name, worker in machine.state.cluster.workers.items():
             if name not in ("main-3", "main-5"):
                 worker.heard_ns = machine.now_ns
-        assert not machine.state.unreaped_workers
+        assert not machine.state.cluster.unreaped_workers
         machine.tick()
-    assert set(machine.state.unreaped_workers) == {"main-3", "main-5"}
+    assert set(machine.state.cluster.unreaped_workers) == {"main-3", "main-5"}

@@ -53,7 +53,7 @@ def test_long_task_starts_when_another_has_ended() -> None:
     machine.run(2.0, until_idle=False)
     assert (first in machine.began, second in machine.began) == (True, False)
     machine.state.tasks[first].cost_us = 1.0  # as if it were nearly over
-    machine.state.workers[machine.state.tasks[first].worker].held_us = 1.0
+    machine.state.cluster.workers[machine.state.tasks[first].worker].held_us = 1.0
     machine.run(2.0, until_idle=False)
     assert second in machine.began
 
@@ -62,7 +62,9 @@ def test_wide_task_leaves_slots_and_gets_none_back_that_are_kept() -> None:
     machine = Planned()
     machine.submit(1, along=route(400e6, max_slots=64))
     machine.run(10.0, until_idle=False)
-    assert [worker.slots for worker in machine.state.workers.values() if worker.slots] == [2]
+    assert [worker.slots for worker in machine.state.cluster.workers.values() if worker.slots] == [
+        2
+    ]
 
 
 def test_tasks_of_other_pools_and_of_several_ranks_leave_slots_too() -> None:
@@ -71,7 +73,7 @@ def test_tasks_of_other_pools_and_of_several_ranks_leave_slots_too() -> None:
     machine.submit(1, along=wide(3, cost_us=100e6, memory=2**20))
     machine.run(10.0, until_idle=False)
     assert len(machine.began) == 2
-    assert machine.state.pools["main.x3"].held_until_ns == machine.begin_ns
+    assert machine.state.cluster.pools["main.x3"].held_until_ns == machine.begin_ns
 
 
 def test_reservation_that_would_last_too_long_waits_for_the_planned_one() -> None:
@@ -94,7 +96,7 @@ def test_only_so_many_tasks_are_set_aside_at_a_time(monkeypatch: pytest.MonkeyPa
     machine.tasks(10, 100.0)
     short = machine.tasks(1, 0.5)
     machine.run(5.0, until_idle=False)
-    assert machine.state.pools["main"].queue.late == 3
+    assert machine.state.cluster.pools["main"].queue.late == 3
     assert short[0] in machine.ended
     machine.state.calendar.remove(1)
     machine.run(1_000.0)

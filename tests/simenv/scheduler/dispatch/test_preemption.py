@@ -21,7 +21,7 @@ def pair() -> CheckedScheduler:
     """Four slots; account a has used something, the others have not."""
     machine = CheckedScheduler(workers=4, limits=cluster(2, 2))
     machine.scheduler.set_accounts(TREE, AFTER_30_S, LOW)
-    machine.state.fair_share.charge(accounts.association("a", "ana"), 20.0)
+    machine.state.shares.fair_share.charge(accounts.association("a", "ana"), 20.0)
     return machine
 
 
@@ -68,7 +68,7 @@ def test_task_that_may_be_preempted_ends_for_an_account_below_its_share(
     machine.finish(send.records)
     (send,) = machine.assign()
     assert send.records[0].number == long
-    assert machine.state.fair_share.usage("a", "ana", machine.now_ns) >= 500.0
+    assert machine.state.shares.fair_share.usage("a", "ana", machine.now_ns) >= 500.0
     assert dict(send.records[0].waits)[WaitReason.PREEMPTED] >= 40_000_000
 
 

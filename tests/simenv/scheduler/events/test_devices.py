@@ -143,7 +143,7 @@ def test_invalid_device_commands_are_refused_without_changes(pair: CheckedSchedu
         fails(OptionError, "", wrong)
     fails(NotFoundError, "", _say, pair, "pause", device="nowhere")
     assert cluster_info.target_info(pair.state, "main").version == 1
-    assert pair.state.controls.changes == {}
+    assert pair.state.devices.controls.changes == {}
 
 
 def test_device_version_grows_only_with_changes(pair: CheckedScheduler) -> None:
@@ -161,14 +161,14 @@ def test_device_settings_survive_restart(pair: CheckedScheduler) -> None:
     devices.set_queue_policy(pair.state, "main", "fifo", ())
     devices.set_max_inflight(pair.state, "", 7)
     new = CheckedScheduler()
-    for device, value in pair.state.controls.all.items():
+    for device, value in pair.state.devices.controls.all.items():
         devices.restore_control(new.state, device, value)
     for device in ("", "main"):
         assert cluster_info.target_info(new.state, device) == cluster_info.target_info(
             pair.state, device
         )
     new.submit()
-    assert (new.assign(), new.state.controls.changes) == ([], {})
+    assert (new.assign(), new.state.devices.controls.changes) == ([], {})
 
 
 WALL_NS = 1_700_000_000 * SECOND
@@ -210,7 +210,7 @@ def test_run_on_a_paced_device_is_run_again_after_the_outage() -> None:
     (event,) = fail(machine)
     assert (event.kind, event.message) == ("task.requeued", "attempt 2 (outage of device chip)")
     assert core.DropHeldResult(1) in machine.actions
-    assert (record.phase, machine.state.running) == (core.Phase.WAITING, 0)
+    assert (record.phase, machine.state.tasks.running) == (core.Phase.WAITING, 0)
     assert pending_reason(machine.state, record, machine.now_ns) == "outage of device chip"
     machine.tick(20.0)
     assert not sent(machine)
@@ -238,7 +238,7 @@ def test_result_of_an_interrupted_simulation_is_discarded(pace: bool) -> None:
     (event,) = fail(machine)
     assert "outage of device chip" in event.message
     assert machine.finish([record]) == []
-    assert (record.phase, machine.state.running) == (core.Phase.WAITING, 0)
+    assert (record.phase, machine.state.tasks.running) == (core.Phase.WAITING, 0)
     machine.keep(machine.scheduler.end_outage("lab"))
     (again,) = sent(machine)
     machine.finish([again])
@@ -298,7 +298,7 @@ def _beats(
     machine: CheckedScheduler, rss_bytes: int, count: int, base_bytes: int = 0
 ) -> list[core.KillWorker]:
     """Heartbeats of the running task with this memory; returns the kills that follow."""
-    (record,) = machine.state.workers["main-0"].held.values()
+    (record,) = machine.state.cluster.workers["main-0"].held.values()
     before = len(machine.actions)
     start = machine.start_of("main-0")
     beat = core.WorkerHeartbeat(
@@ -360,7 +360,7 @@ def test_worker_is_ended_above_its_base_and_one_and_a_half_times_its_grant(
 def test_large_program_is_granted_the_memory_of_its_plan(machine: CheckedScheduler) -> None:
     machine.submit(1, cost=60_000.0)
     machine.assign()
-    worker = machine.state.workers["main-0"]
+    worker = machine.state.cluster.workers["main-0"]
     before = memory_bound(worker)
     (record,) = worker.held.values()
     record.batch = msgspec.structs.replace(record.batch, share_bytes=2**24)
@@ -372,7 +372,7 @@ def test_call_is_granted_the_memory_of_its_slots(engine: str, machine: CheckedSc
     """A worker that compiles circuits of 120 qubits and 300 layers takes 1.3 GiB."""
     machine.submit(1, cost=60_000.0)
     machine.assign()
-    worker = machine.state.workers["main-0"]
+    worker = machine.state.cluster.workers["main-0"]
     worker.base_bytes = 120 * MIB
     assert memory_bound(worker) < GIB
     (record,) = worker.held.values()
@@ -397,7 +397,7 @@ def test_peak_between_heartbeats_and_a_late_one_end_no_worker(machine: CheckedSc
 def test_only_the_task_that_ran_is_charged(machine: CheckedScheduler) -> None:
     numbers = machine.submit(4, cost=10.0)
     machine.assign()
-    worker = machine.state.workers["main-0"]
+    worker = machine.state.cluster.workers["main-0"]
     record = worker.held[numbers[2]]
     beat = core.WorkerHeartbeat("main-0", worker.start, record.number, record.fence, 4 * GIB)
     for _ in range(OVER_BEATS):

@@ -57,7 +57,7 @@ def test_result_is_held_until_the_device_has_run_its_task() -> None:
     machine = paced()
     machine.submit(3, **along(500 * MS))
     assert [record.phase for record in all_at_once(machine, 500 * MS)] == [Phase.HELD]
-    assert machine.state.running == 1
+    assert machine.state.tasks.running == 1
     machine.tick(0.499)
     machine.assign()
     assert not machine.endings
@@ -78,7 +78,7 @@ def test_next_task_is_sent_just_before_the_device_is_free() -> None:
     machine = paced(1)
     machine.submit(1, **along(10 * SECOND))
     (record,) = all_at_once(machine, 10 * SECOND)
-    assert machine.state.workers[record.worker].state == "IDLE"
+    assert machine.state.cluster.workers[record.worker].state == "IDLE"
     assert machine.free_slots == machine.state.limits.slots
 
 
@@ -179,7 +179,7 @@ def restarted(
     after = paced()
     after.scheduler.set_clock(WALL_NS + elapsed_ns, after.now_ns)
     after.submit(tasks, **along(length_ns))
-    after.scheduler.restore_paced(before.state.paced.stored)
+    after.scheduler.restore_paced(before.state.devices.paced.stored)
     check(after.state)
     return after
 
@@ -190,8 +190,8 @@ def test_run_goes_on_after_a_restart() -> None:
     all_at_once(before, 10 * SECOND)
     before.tick(4.0)
     before.assign()
-    assert before.state.paced.is_forced
-    assert before.state.paced.take_changes() == {1: StoredRun("lab", 1, WALL_NS)}
+    assert before.state.devices.paced.is_forced
+    assert before.state.devices.paced.take_changes() == {1: StoredRun("lab", 1, WALL_NS)}
 
     after = restarted(before, 2, 10 * SECOND, 1)
     all_at_once(after, 10 * SECOND)
@@ -203,7 +203,7 @@ def test_run_goes_on_after_a_restart() -> None:
         (WALL_NS, WALL_NS + 10 * SECOND),
         (WALL_NS + 10 * SECOND, WALL_NS + 20 * SECOND),
     ]
-    assert after.state.paced.take_changes()[1] is None
+    assert after.state.devices.paced.take_changes()[1] is None
 
 
 def test_short_runs_that_were_sent_keep_their_places_after_a_restart() -> None:
@@ -213,13 +213,13 @@ def test_short_runs_that_were_sent_keep_their_places_after_a_restart() -> None:
     assert [record.number for record in sent] == [1, 2, 3, 4]  # as far as 0.2 s ahead
     before.tick(0.07)
     before.assign()
-    stored = before.state.paced.stored
+    stored = before.state.devices.paced.stored
     assert {number: run.place for number, run in stored.items()} == {2: 2, 3: 3, 4: 4, 5: 5}
-    assert before.state.paced.take_changes()[1] is None
+    assert before.state.devices.paced.take_changes()[1] is None
     assert stored[2].earliest_ns == WALL_NS + 60 * MS
 
     after = restarted(before, 10, 60 * MS, 3)
-    ended = before.state.ended[TaskState.DONE]
+    ended = before.state.tasks.ended[TaskState.DONE]
     after.keep(after.scheduler.cancel(list(range(1, 1 + ended)), after.now_ns)[1])
     all_at_once(after, 60 * MS)
     after.assign()
@@ -239,7 +239,7 @@ def test_run_of_a_task_that_ended_meanwhile_is_not_restored() -> None:
     host.submit(1, **along(60 * MS))
     host.scheduler.restore_paced({7: StoredRun("lab", 3, WALL_NS), 1: StoredRun("x", 4, WALL_NS)})
     check(host.state)
-    assert host.state.paced.take_changes() == {7: None, 1: None}
+    assert host.state.devices.paced.take_changes() == {7: None, 1: None}
 
 
 def test_expected_starts_follow_the_clock_of_the_machine() -> None:
@@ -250,13 +250,13 @@ def test_expected_starts_follow_the_clock_of_the_machine() -> None:
     starts, now_ns = expected_starts(machine), machine.now_ns
     waits_us = [starts.task_us(machine.state.tasks[number], now_ns) for number in task[1:]]
     assert waits_us == pytest.approx([6e6, 16e6, 26e6])
-    assert starts.new_us(machine.state.pools["lab"], now_ns) == pytest.approx(36e6)
+    assert starts.new_us(machine.state.cluster.pools["lab"], now_ns) == pytest.approx(36e6)
 
 
 def test_expected_submissions_take_the_time_of_the_machine() -> None:
     machine = paced()
     machine.scheduler.set_accounts(AccountTree({"a": Account(), "b": Account()}), Billing(), {})
-    machine.state.fair_share.charge(association("a", "ana"), 1e5)
+    machine.state.shares.fair_share.charge(association("a", "ana"), 1e5)
     mine = machine.submit(10, **along(40 * SECOND), owner="ana", account="a")
     for _ in range(60):
         machine.submit(**along(30 * SECOND), owner="ben", account="b")

@@ -240,7 +240,9 @@ def test_running_task_keeps_record_and_credits_of_ended_reservation(host: Claima
 
 def test_queue_timeout_expires_parked_tasks(host: Claimant) -> None:
     _, parked = host.under(host.reserve(1).reservation, 2)
-    host.state.deadlines.wait_until(host.now_ns, range(parked, parked + 1), host.state.tasks, 2)
+    host.state.tasks.deadlines.wait_until(
+        host.now_ns, range(parked, parked + 1), host.state.tasks, 2
+    )
     actions = host.tick()
     host.settle()
     assert [a.record.number for a in actions if isinstance(a, TaskEnded)] == [parked]

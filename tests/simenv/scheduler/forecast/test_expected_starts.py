@@ -34,7 +34,7 @@ def _waits(machine: CheckedScheduler, *tasks: int) -> list[float]:
 
 def _new(machine: CheckedScheduler, pool: str = "main", owner: str = "") -> float:
     starts = expected_starts(machine, owner)
-    result = starts.new_us(machine.state.pools[pool], machine.now_ns, owner)
+    result = starts.new_us(machine.state.cluster.pools[pool], machine.now_ns, owner)
     return result / 1e3 if result >= 0 else result
 
 
@@ -51,7 +51,7 @@ def test_forecast_counts_running_and_waiting_work(pair: CheckedScheduler) -> Non
     # Each worker has one, with 15 ms left, and the next; two more wait.
     assert _waits(pair, *tasks[2:]) == pytest.approx([15, 15, 35, 35])
     assert _new(pair) == pytest.approx(55)
-    (worker, *_) = pair.state.workers.values()
+    (worker, *_) = pair.state.cluster.workers.values()
     assert worker.working_since_ns == pair.now_ns - 5 * MS
 
 
@@ -60,23 +60,23 @@ def test_forecast_follows_measured_pace_of_pool(pair: CheckedScheduler) -> None:
     for _ in range(20):
         pair.assign()
         pair.now_ns += 60 * MS  # of each a third is work
-        for worker in list(pair.state.workers.values()):
+        for worker in list(pair.state.cluster.workers.values()):
             pair.finish(list(worker.held.values())[:1])
     assert len(pair.state.tasks) == 20
     assert _new(pair) == pytest.approx(20 * 60 / 2, rel=0.15)
-    assert pair.state.pools["main"].small.speed == 1  # of these nothing was learned
+    assert pair.state.cluster.pools["main"].small.speed == 1  # of these nothing was learned
 
 
 def test_pace_of_small_tasks_is_learned_apart_from_large_ones(machine: CheckedScheduler) -> None:
     machine.submit(40, cost=100.0)
     machine.submit(1, cost=50_000.0)
-    while len(machine.state.pools["main"].queue):
+    while len(machine.state.cluster.pools["main"].queue):
         (send, *_) = machine.assign()
         machine.now_ns += round(sum(r.cost_us for r in send.records) * 10_000)  # ten times
         machine.finish(send.records)
-        if len(machine.state.pools["main"].queue) == 1:
+        if len(machine.state.cluster.pools["main"].queue) == 1:
             break
-    pool = machine.state.pools["main"]
+    pool = machine.state.cluster.pools["main"]
     assert pool.small.speed < 0.9
     assert pool.large.speed == 1
 
@@ -267,7 +267,7 @@ def test_reason_names_state_of_pool_without_workers() -> None:
     assert why(machine, number) == "pool main retries after: exit 1"
     for _ in range(7):
         machine.tick(61.0)
-        for name in list(machine.state.workers):
+        for name in list(machine.state.cluster.workers):
             machine.lose(name, "exit 1")
     assert why(machine, number) == "pool main is quarantined: exit 1"
     machine.keep(machine.scheduler.resume("main"))
@@ -311,13 +311,13 @@ def test_reason_of_waiting_gang_counts_needed_and_free_slots() -> None:
     (number,) = machine.submit(1, along=wide(4))
     assert why(machine, number) == "pool main.x4 is starting"
     machine.revive()
-    gang = {share.node for share in machine.state.workers["main.x4-0"].shares}
-    done = next(s for s in first if machine.state.workers[s.worker].host.node.name in gang)
+    gang = {share.node for share in machine.state.cluster.workers["main.x4-0"].shares}
+    done = next(s for s in first if machine.state.cluster.workers[s.worker].host.node.name in gang)
     machine.finish(done.records)
     assert machine.assign() == []
     assert why(machine, number) == "waiting for 4 slots on 2 nodes: 1 is free"
     (late,) = machine.submit(1, cost=200_000.0)
-    node = machine.state.workers[done.worker].host.node.name
+    node = machine.state.cluster.workers[done.worker].host.node.name
     expected = f"free slots on {node} are kept for a task of several ranks"
     assert why(machine, late) == expected
     assert small
@@ -349,7 +349,7 @@ def test_reason_of_gang_names_last_slots_and_drained_nodes() -> None:
 
 def test_reason_of_task_too_large_for_nodes_in_use_names_its_memory() -> None:
     machine = CheckedScheduler(limits=cluster(2, 8), specs=(PoolSpec("main", min=1, max=2),))
-    (worker,) = machine.state.workers.values()
+    (worker,) = machine.state.cluster.workers.values()
     machine.keep(machine.scheduler.drain_node("n2", "disk", machine.now_ns))
     machine.lose(worker.name, "exit 0")
     machine.revive()

@@ -42,7 +42,7 @@ def simulated(machine: CheckedScheduler) -> Starts:
 def foretold_and_real(machine: Simulation) -> list[tuple[float, float]]:
     """Let all waiting tasks run; return their simulated and real starts, in microseconds."""
     machine.assign()
-    for worker in list(machine.state.workers):
+    for worker in list(machine.state.cluster.workers):
         machine._proceed(worker)
     begin_ns, starts_us = machine.now_ns, simulated(machine).tasks_us
     waiting = [r.number for r in machine.state.tasks.values() if r.phase == core.WAITING]
@@ -279,10 +279,10 @@ def test_simulation_changes_neither_state_nor_order(policy: str) -> None:
     for owner, priority in itertools.product(("ana", "ben"), (0, 1)):
         host.submit(4, cost=30_000.0, owner=owner, priority=priority)
     host.assign()
-    queue = host.state.pools["main"].queue
+    queue = host.state.cluster.pools["main"].queue
     before = [record.number for record in queue], host.digest()
     starts = expected_starts(host, owner="eva")
-    assert starts.new_us(host.state.pools["main"], host.now_ns, "eva") > 0
+    assert starts.new_us(host.state.cluster.pools["main"], host.now_ns, "eva") > 0
     assert ([record.number for record in queue], host.digest()) == before
     for sent in iter(host.assign, []):
         for assignment in sent:
@@ -303,7 +303,7 @@ def test_state_may_change_while_a_simulation_runs() -> None:
             return
         machine.keep(machine.scheduler.cancel(tasks[-2 * step - 1 : -2 * step + 1], 0)[1])
         machine.submit(3, along=route(60e3, max_slots=1), owner=f"owner{step % 7}")
-        for worker in machine.state.workers.values():
+        for worker in machine.state.cluster.workers.values():
             if worker.held:
                 machine.finish([next(iter(worker.held.values()))])
         machine.assign()
@@ -338,7 +338,7 @@ def test_wait_behind_more_tasks_than_are_simulated_is_extrapolated(
     monkeypatch.setattr(simulated_cluster, "MAX_TASKS", 500)
     tasks = machine.submit(2_000, along=route(10_000.0, max_slots=1))
     starts = expected_starts(machine)
-    pool, now_ns = machine.state.pools["main"], machine.now_ns
+    pool, now_ns = machine.state.cluster.pools["main"], machine.now_ns
     assert starts.new_us(pool, now_ns) == pytest.approx(2_000 * 10_000, rel=0.01)
     assert starts.task_us(machine.state.tasks[tasks[-1]], now_ns) == module.UNKNOWN
 
@@ -534,7 +534,7 @@ def test_waits_are_corrected_by_the_errors_of_waits_as_long(machine: CheckedSche
 def test_owners_for_whom_new_tasks_are_simulated_are_bounded(machine: CheckedScheduler) -> None:
     machine.submit(10, along=NARROW)
     starts = module.ExpectedStarts(machine.state)
-    pool = machine.state.pools["main"]
+    pool = machine.state.cluster.pools["main"]
     for number in range(50):
         assert starts.refresh(machine.now_ns, f"owner{number}") is None
         assert starts.new_us(pool, machine.now_ns, f"owner{number}") == pytest.approx(60_000)
@@ -577,14 +577,13 @@ def of_accounts_with_gangs(seed: int) -> Simulation:
 def test_gangs_of_accounts_start_when_their_turn_comes(seed: int) -> None:
     waits = foretold_and_real(of_accounts_with_gangs(seed))
     right = sum(real / 1.1 <= foretold <= 1.1 * real for foretold, real in waits)
-    # Of seed 2, .67 or .81: the order of equals in sets differs between processes.
-    assert right >= 0.6 * len(waits)
+    assert right >= 0.7 * len(waits)
 
 
 def test_tasks_of_accounts_that_go_first_are_expected_as_they_came_so_far() -> None:
     machine = ready(cluster(1), PoolSpec("main", min=1, max=1))
     machine.scheduler.set_accounts(AccountTree({"a": Account(), "b": Account()}), Billing(), {})
-    machine.state.fair_share.charge(association("a", "ana"), 1e5)
+    machine.state.shares.fair_share.charge(association("a", "ana"), 1e5)
     mine = machine.submit(30, along=route(40e6, max_slots=1), owner="ana", account="a")
     for _ in range(180):
         machine.submit(along=route(30e6, max_slots=1), owner="ben", account="b")
@@ -608,7 +607,7 @@ def test_tasks_count_as_what_they_use_once_they_have_ended() -> None:
 
     submit(1, 100.0, "ana", "a")
     machine.scheduler.dispatch(machine.now_ns)  # it is expected to use 100 units
-    machine.state.fair_share.charge(association("b", "ben"), 20.0)
+    machine.state.shares.fair_share.charge(association("b", "ben"), 20.0)
     (mine,) = submit(1, 10.0, "ana", "a")
     others = submit(6, 10.0, "ben", "b")
     starts_us = simulated(machine).tasks_us

@@ -27,6 +27,7 @@ from simenv.model import (
 )
 from simenv.model.accounts import Account, AccountTree, Billing, Qos, WaitReason, explained_waits
 from simenv.scheduler import core
+from simenv.scheduler.dispatch import held_back
 from simenv.scheduler.queueing.fair_share import DAY_NS, FairShare
 from simenv.scheduler.state import scheduler_state
 from simenv.scheduler.views import admission
@@ -50,16 +51,29 @@ def submit(
     reservation: int = 0,
     **batch_fields: object,
 ) -> list[int]:
-    state = machine.state
+    first, terms = machine.state.tasks.next_number, TaskOptions(reservation=reservation)
     batch = core.SubmitBatch(
-        *(b"c", TaskOptions(reservation=reservation), "key", 0, state.next_task, machine.now_ns),
+        *(b"c", terms, "key", 0, first, machine.now_ns),
         owner=user,
         account=account,
         **batch_fields,  # type: ignore[arg-type]
     )
     specs = [TaskSpec(b"program", 100, seed) for seed in range(count)]
     machine.scheduler.submit(batch, specs, [along or route(cost_us)] * count)
-    return list(range(batch.first, batch.first + count))
+    return list(range(first, first + count))
+
+
+def test_equal_accounts_go_first_in_the_order_of_their_tasks(machine: CheckedScheduler) -> None:
+    """Not in the order of a set, which differs between processes."""
+    machine.scheduler.set_accounts(tree(dict.fromkeys("abcdefgh", 1.0)), Billing(), {})
+    for user in ("ana", "ben"):
+        for account in "abcdefgh":
+            submit(machine, account, user)
+    queue, order = machine.state.cluster.pools["main"].queue, list[str]()
+    while (head := queue.head()) is not None and len(order) < 8:
+        queue.pop(head)
+        order.append(head.batch.account)
+    assert order == list("abcdefgh")
 
 
 def run_for(machine: CheckedScheduler, seconds: float) -> dict[str, float]:
@@ -67,7 +81,7 @@ def run_for(machine: CheckedScheduler, seconds: float) -> dict[str, float]:
     used: dict[str, float] = {}
     end_ns = machine.now_ns + round(seconds * SECOND)
     ends: dict[int, int] = {}
-    for worker in machine.state.workers.values():
+    for worker in machine.state.cluster.workers.values():
         at_ns = machine.now_ns
         for record in worker.held.values():
             at_ns = ends[record.number] = at_ns + round(record.cost_us * 1e3)
@@ -133,7 +147,7 @@ def pair() -> CheckedScheduler:
     """Four slots; account a has used something, b has not."""
     machine = CheckedScheduler(workers=4, limits=cluster(2, 2))
     machine.scheduler.set_accounts(tree({"a": 1.0, "b": 1.0}), Billing(), {})
-    machine.state.fair_share.charge(accounts.association("a", "ana"), 20.0)
+    machine.state.shares.fair_share.charge(accounts.association("a", "ana"), 20.0)
     return machine
 
 
@@ -170,7 +184,7 @@ def test_gangs_of_different_widths_are_chosen_in_the_order_of_accounts() -> None
     specs = tuple(PoolSpec(f"x{n}", "any", min=1, max=1, ranks=n) for n in (2, 4))
     machine = CheckedScheduler(limits=cluster(2, 2), specs=specs)
     machine.scheduler.set_accounts(tree({"a": 1.0, "b": 1.0}), Billing(), {})
-    machine.state.fair_share.charge(accounts.association("a", "ana"), 20.0)
+    machine.state.shares.fair_share.charge(accounts.association("a", "ana"), 20.0)
     (older,) = submit(machine, "a", "ana", along=route(LONG_US, pool="x2", ranks=2))
     (gang,) = submit(machine, "b", "ben", along=route(LONG_US, pool="x4", ranks=4))
     assert [send.records[0].number for send in machine.assign()] == [gang]
@@ -240,7 +254,7 @@ def test_figures_stay_finite_over_a_year_of_short_half_lives() -> None:
 def test_expected_units_are_replaced_by_what_tasks_used(site: CheckedScheduler) -> None:
     submit(site, "a", "ana", 1, 10_000_000.0)
     (send,) = site.assign()
-    share = site.state.fair_share
+    share = site.state.shares.fair_share
     assert share.ratio("a") == pytest.approx(10.0)
     record = send.records[0]
     site.now_ns += SECOND
@@ -258,13 +272,13 @@ def test_equal_runs_are_charged_by_their_class_and_the_present_weights(
         billing = Billing(slot_s=slot_s)
         site.scheduler.set_accounts(tree(), billing, {"low": Qos(usage_factor=factor)})
         submit(site, "a", "ana", 2, 10_000.0, usage_factor=factor)
-        before = site.state.fair_share.usage("a", now_ns=site.now_ns)
+        before = site.state.shares.fair_share.usage("a", now_ns=site.now_ns)
         run_for(site, 0.1)
         ended = site.endings[-2:]
         for ending in ended:
             assert ending.used.slot_us == 10_000
             assert ending.units == billing.units(ending.used, "main", factor) > 0.0
-        charged = site.state.fair_share.usage("a", now_ns=site.now_ns) - before
+        charged = site.state.shares.fair_share.usage("a", now_ns=site.now_ns) - before
         assert charged == pytest.approx(sum(each.units for each in ended), rel=1e-4)
 
 
@@ -273,7 +287,7 @@ def test_tasks_of_a_lost_worker_are_not_charged(site: CheckedScheduler) -> None:
     (send,) = site.assign()
     site.now_ns += 3 * SECOND
     site.lose(send.worker)
-    assert site.state.fair_share.ratio("a") == 0.0
+    assert site.state.shares.fair_share.ratio("a") == 0.0
     record = site.state.tasks[send.records[0].number]
     assert dict(record.waits)[WaitReason.LOST] == 3_000_000
 
@@ -286,15 +300,15 @@ def test_running_task_counts_beyond_what_was_expected(site: CheckedScheduler) ->
     for _ in range(60):
         site.hear()
         site.tick(1.0)
-    assert site.state.fair_share.ratio("a") == pytest.approx(240.0, abs=8.0)  # on 4 slots
+    assert site.state.shares.fair_share.ratio("a") == pytest.approx(240.0, abs=8.0)  # on 4 slots
 
 
 def test_class_of_service_multiplies_units_and_adds_priority(site: CheckedScheduler) -> None:
     (low,) = submit(site, "a", "ana", 1)
     (urgent,) = submit(site, "a", "ana", 1, qos="urgent", usage_factor=2.0, class_priority=100)
-    assert [record.number for record in site.state.pools["main"].queue] == [urgent, low]
+    assert [record.number for record in site.state.cluster.pools["main"].queue] == [urgent, low]
     site.assign()
-    assert site.state.fair_share.ratio("a") == pytest.approx(2.0 + 4.0)
+    assert site.state.shares.fair_share.ratio("a") == pytest.approx(2.0 + 4.0)
 
 
 def test_account_has_no_more_running_slots_than_its_limit(site: CheckedScheduler) -> None:
@@ -304,7 +318,7 @@ def test_account_has_no_more_running_slots_than_its_limit(site: CheckedScheduler
     submit(site, "a", "amy", 4)
     submit(site, "b", "ben", 8)
     site.assign()
-    running = [next(iter(w.held.values())) for w in site.state.workers.values() if w.held]
+    running = [next(iter(w.held.values())) for w in site.state.cluster.workers.values() if w.held]
     assert sorted(record.batch.account for record in running) == ["a", "b", "b", "b"]
 
 
@@ -313,16 +327,21 @@ def test_account_at_its_limit_keeps_no_other_of_its_reservation_waiting(cost_us:
     machine = CheckedScheduler(workers=3, limits=cluster(4))
     limited = Account(limits={"max_running_slots": 1})
     machine.scheduler.set_accounts(tree({"b": 1.0}, a=limited), Billing(), {})
-    machine.state.quotas.set({"ana": OwnerLimits()}, CLIENT_LIMITS)  # she may reserve all workers
+    machine.state.shares.quotas.set(
+        {"ana": OwnerLimits()}, CLIENT_LIMITS
+    )  # she may reserve all workers
     request = ReservationRequest(device="main", workers=3, ttl_ns=600 * SECOND)
     decision, _ = machine.scheduler.reserve(request, "ana", 1_800_000_000 * SECOND)
     number = decision.reservation
     assert number, decision
     for account in "a", "b", "a", "b":
         submit(machine, account, "ana", 30, cost_us, reservation=number)
-    listed = [record.number for record in machine.state.pools["main"].queue]
+    listed = [record.number for record in machine.state.cluster.pools["main"].queue]
     assert listed == sorted(listed), "in the order of their submission"
-    queue, workers = machine.state.pools["main"].queue, machine.state.workers.values()
+    queue, workers = (
+        machine.state.cluster.pools["main"].queue,
+        machine.state.cluster.workers.values(),
+    )
     while machine.state.tasks:
         machine.assign()
         on = [next(iter(w.held.values())).batch.account if w.held else "" for w in workers]
@@ -401,13 +420,13 @@ def test_limits_are_counted_anew_only_after_chunks_of_those_who_have_some(
     machine, counted = CheckedScheduler(workers=8, limits=cluster(8)), list[int]()
     limited = Account(limits={"max_running_slots": 1})
     machine.scheduler.set_accounts(tree({"a": 1.0, "b": 1.0}, c=limited), Billing(), {})
-    used = scheduler_state._used_slots
+    used = held_back._used_slots
 
     def counting(state: scheduler_state.SchedulerState) -> dict[str, int]:
         counted.append(1)
         return used(state)
 
-    monkeypatch.setattr(scheduler_state, "_used_slots", counting)
+    monkeypatch.setattr(held_back, "_used_slots", counting)
     for account in ("a", "b", "c"):
         submit(machine, account, "ana", 8, 60_000.0)
     chunks = [send.records[0].batch.account for send in machine.assign()]
@@ -427,7 +446,7 @@ def test_only_tasks_of_those_with_limits_travel_alone() -> None:
     while sends := machine.assign():
         chunks += [{record.batch.account for record in send.records} for send in sends]
         for worker in {send.worker for send in sends}:
-            machine.finish(list(machine.state.workers[worker].held.values()))
+            machine.finish(list(machine.state.cluster.workers[worker].held.values()))
     assert not machine.state.tasks
     assert {"a", "b"} in chunks
     assert all(chunk == {"c"} for chunk in chunks if "c" in chunk)
@@ -443,7 +462,7 @@ def test_rows_show_shares_and_usage_of_accounts_and_their_users(site: CheckedSch
     site.scheduler.set_accounts(table, Billing(), {})
     submit(site, "c", "cem", 4)
     run_for(site, 10.0)
-    rows = {(row.account, row.user): row for row in site.state.fair_share.rows(site.now_ns)}
+    rows = {(row.account, row.user): row for row in site.state.shares.fair_share.rows(site.now_ns)}
     assert rows["c", ""].norm_share == pytest.approx(0.75)
     assert rows["c", "dan"].norm_share == pytest.approx(0.375)
     assert rows["c", "cem"].usage == pytest.approx(8.0, rel=1e-4)

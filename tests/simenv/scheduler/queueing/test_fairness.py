@@ -24,7 +24,7 @@ def submit(
 ) -> list[int]:
     state = machine.state
     terms = TaskOptions(priority=priority)
-    batch = SubmitBatch(b"c", terms, "key", 0, state.next_task, machine.now_ns, owner=owner)
+    batch = SubmitBatch(b"c", terms, "key", 0, state.tasks.next_number, machine.now_ns, owner=owner)
     specs = [TaskSpec(b"program", 100, seed) for seed in range(count)]
     machine.scheduler.submit(batch, specs, [route(cost_us)] * count)
     return list(range(batch.first, batch.first + count))
@@ -42,7 +42,7 @@ def sent(machine: CheckedScheduler, passes: int = 10**6) -> list[TaskRecord]:
             assert waiting.isdisjoint(turns[:-1]), "a turn ended with a chunk that has room"
             order += send.records
         check(machine.state)
-        for worker in list(machine.state.workers.values()):
+        for worker in list(machine.state.cluster.workers.values()):
             if worker.held:
                 machine.finish(list(worker.held.values()))
     return order
@@ -90,7 +90,7 @@ def chunks(
         submit(machine, f"u{number % owner_count}", tasks, cost_us)
     while machine.state.tasks:
         result += [send.records for send in machine.assign()]
-        machine.finish([r for w in machine.state.workers.values() for r in w.held.values()])
+        machine.finish([r for w in machine.state.cluster.workers.values() for r in w.held.values()])
     return result
 
 
@@ -136,14 +136,14 @@ def test_order_of_waiting_small_tasks_is_that_in_which_they_are_sent() -> None:
     machine = CheckedScheduler(workers=1)
     for number in range(40):
         submit(machine, f"u{number % 7}", 50, 14.0)
-    foretold = [record.number for record in machine.state.pools["main"].queue]
+    foretold = [record.number for record in machine.state.cluster.pools["main"].queue]
     assert [record.number for record in sent(machine)] == foretold
 
 
 def test_order_of_more_tasks_than_are_counted_is_read_to_its_end(machine: CheckedScheduler) -> None:
     for owner in "ab":
         submit(machine, owner, 400, 10.0)
-    queue = machine.state.pools["main"].queue
+    queue = machine.state.cluster.pools["main"].queue
     queue.count = 10
     assert len(list(queue.shared())) == 800
 
@@ -153,7 +153,7 @@ def test_turn_ends_before_a_task_that_travels_alone_and_that_is_foretold() -> No
     for owner in "ab":
         for count, cost_us in ((2, 400.0), (1, ALONE_US), (300, 400.0)):
             submit(machine, owner, count, cost_us)
-    foretold = [record.number for record in machine.state.pools["main"].queue]
+    foretold = [record.number for record in machine.state.cluster.pools["main"].queue]
     order = sent(machine)
     assert [record.batch.owner for record in order[:5]] == ["a", "a", "b", "b", "a"]
     assert [record.number for record in order[:5]] == foretold[:5]
@@ -199,7 +199,7 @@ def test_urgent_tasks_of_service_user_alternate_with_aged_ones(machine: CheckedS
 def test_listed_queue_order_equals_dispatch_order(machine: CheckedScheduler) -> None:
     submit(machine, "a", 5)
     submit(machine, "b", 3)
-    listed = [record.number for record in machine.state.pools["main"].queue]
+    listed = [record.number for record in machine.state.cluster.pools["main"].queue]
     assert [record.number for record in sent(machine)] == listed
 
 
@@ -207,14 +207,18 @@ def test_listed_queue_order_equals_dispatch_order(machine: CheckedScheduler) -> 
 def test_an_owner_has_no_more_running_slots_than_its_limit(policy: str) -> None:
     machine = CheckedScheduler(workers=4, limits=msgspec.structs.replace(LIMITS, slots=4))
     devices.set_queue_policy(machine.state, "main", policy, ())
-    machine.state.quotas.set({"a": OwnerLimits(max_running_slots=1)}, CLIENT_LIMITS)
+    machine.state.shares.quotas.set({"a": OwnerLimits(max_running_slots=1)}, CLIENT_LIMITS)
     submit(machine, "a", 8)
     submit(machine, "b", 8)
     machine.assign()
-    entries = [next(iter(w.held.values())) for w in machine.state.workers.values() if w.held]
+    entries = [
+        next(iter(w.held.values())) for w in machine.state.cluster.workers.values() if w.held
+    ]
     assert sum(record.batch.owner == "a" for record in entries) == 1
     assert sum(record.batch.owner == "b" for record in entries) >= 1
-    assert len(sent(machine)) + sum(len(w.held) for w in machine.state.workers.values()) >= 8
+    assert (
+        len(sent(machine)) + sum(len(w.held) for w in machine.state.cluster.workers.values()) >= 8
+    )
     check(machine.state)
 
 
@@ -222,14 +226,14 @@ def test_an_owner_has_no_more_running_slots_than_its_limit(policy: str) -> None:
 def test_limit_of_slots_counts_tasks_behind_those_of_others(policy: str) -> None:
     machine = CheckedScheduler(workers=3, limits=cluster(3))
     devices.set_queue_policy(machine.state, "main", policy, ())
-    machine.state.quotas.set({"a": OwnerLimits(max_running_slots=1)}, CLIENT_LIMITS)
+    machine.state.shares.quotas.set({"a": OwnerLimits(max_running_slots=1)}, CLIENT_LIMITS)
     for _ in range(40):
         submit(machine, "b", 1, 400.0)
         submit(machine, "a", 3, 400.0)
     ended = 0
     while machine.state.tasks:
         machine.assign()
-        workers = machine.state.workers.values()
+        workers = machine.state.cluster.workers.values()
         held = [list(worker.held.values()) for worker in workers]
         assert sum(any(r.batch.owner == "a" for r in records) for records in held) <= 1
         for records in filter(None, held):  # the first tasks that a worker holds
@@ -239,7 +243,7 @@ def test_limit_of_slots_counts_tasks_behind_those_of_others(policy: str) -> None
 
 def test_a_wide_task_gets_no_more_slots_than_its_owner_may_have() -> None:
     machine = CheckedScheduler(workers=1, limits=msgspec.structs.replace(LIMITS, slots=4))
-    machine.state.quotas.set({"a": OwnerLimits(max_running_slots=2)}, CLIENT_LIMITS)
+    machine.state.shares.quotas.set({"a": OwnerLimits(max_running_slots=2)}, CLIENT_LIMITS)
     submit(machine, "a", 1, cost_us=5e6)
     (send,) = machine.assign()
     assert send.slots == 2
@@ -256,13 +260,13 @@ def reserve(machine: CheckedScheduler, owner: str, workers: int) -> int:
 @pytest.mark.parametrize("cost_us", [100.0, ALONE_US, 5e6])
 def test_limit_of_slots_counts_tasks_on_workers_of_a_reservation(cost_us: float) -> None:
     machine = CheckedScheduler(workers=3, limits=cluster(4))
-    machine.state.quotas.set({"a": OwnerLimits(max_running_slots=2)}, CLIENT_LIMITS)
+    machine.state.shares.quotas.set({"a": OwnerLimits(max_running_slots=2)}, CLIENT_LIMITS)
     number = reserve(machine, "a", 3)
     machine.submit(30, cost=cost_us, owner="a", reservation=number)
     slots: list[int] = []
     while machine.state.tasks:
         machine.assign()
-        busy = [worker for worker in machine.state.workers.values() if worker.held]
+        busy = [worker for worker in machine.state.cluster.workers.values() if worker.held]
         slots.append(sum(worker.slots for worker in busy))
         machine.finish(list(busy[0].held.values()))
     assert max(slots) == 2
@@ -270,7 +274,7 @@ def test_limit_of_slots_counts_tasks_on_workers_of_a_reservation(cost_us: float)
 
 def test_task_of_a_reservation_waits_for_slots_on_other_workers_too() -> None:
     machine = CheckedScheduler(workers=3, limits=cluster(3))
-    machine.state.quotas.set({"a": OwnerLimits(max_running_slots=1)}, CLIENT_LIMITS)
+    machine.state.shares.quotas.set({"a": OwnerLimits(max_running_slots=1)}, CLIENT_LIMITS)
     number = reserve(machine, "a", 1)
     machine.submit(3, cost=5e6, owner="a", reservation=number)
     machine.now_ns += 100 * SECOND  # so long that any worker takes them
@@ -284,7 +288,7 @@ def test_work_of_a_queue_is_never_negative_and_none_when_it_is_empty(seed: int) 
     for owner in ("a", "b", "a"):
         for cost_us in drawn.uniform(0.1, 2_000.0, 40):
             submit(machine, owner, 1, float(cost_us))
-    (pool,) = machine.state.pools.values()
+    (pool,) = machine.state.cluster.pools.values()
     for number in drawn.permutation(list(machine.state.tasks)).tolist():
         pool.queue.drop(machine.state.tasks[number])
         assert pool.queue.backlog_us >= 0.0
@@ -297,7 +301,7 @@ def test_programs_of_cancelled_tasks_leave_the_queue(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("simenv.scheduler.queueing.queue.SWEPT_BYTES", 0)
     machine = CheckedScheduler(workers=1)
     submit(machine, "a", 50)
-    (pool,) = machine.state.pools.values()
+    (pool,) = machine.state.cluster.pools.values()
     for record in list(machine.state.tasks.values())[1:]:
         record.phase = FINAL
         pool.queue.drop(record)

@@ -28,11 +28,11 @@ def _ran(machine: CheckedScheduler) -> list[int]:
     """All tasks in the order they are sent; what is listed agrees with it."""
     order: list[int] = []
     while machine.state.tasks:
-        listed = [record.number for record in machine.state.pools["main"].queue]
+        listed = [record.number for record in machine.state.cluster.pools["main"].queue]
         sent = [r for send in machine.assign() for r in send.records]
         assert [record.number for record in sent] == listed[: len(sent)]
         order += [record.number for record in sent]
-        for worker in list(machine.state.workers.values()):
+        for worker in list(machine.state.cluster.workers.values()):
             if worker.held:
                 machine.finish(list(worker.held.values()))
     return order
@@ -44,7 +44,9 @@ def _order(machine: CheckedScheduler, policy: str, **options: str) -> None:
 
 def _submit_as(machine: CheckedScheduler, owner: str, count: int, cost: float = ALONE) -> list[int]:
     state = machine.state
-    batch = SubmitBatch(b"c", TaskOptions(), "key", 0, state.next_task, machine.now_ns, owner=owner)
+    batch = SubmitBatch(
+        b"c", TaskOptions(), "key", 0, state.tasks.next_number, machine.now_ns, owner=owner
+    )
     specs = [TaskSpec(b"program", 100, seed) for seed in range(count)]
     machine.scheduler.submit(batch, specs, [route(cost)] * count)
     return list(range(batch.first, batch.first + count))

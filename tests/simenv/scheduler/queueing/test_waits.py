@@ -73,7 +73,7 @@ class Load(Simulation):
             self._task_of[user] = tasks[-1]
 
     def _lose_one(self) -> None:
-        running = [name for name in self._busy if self.state.workers[name].ranks == 1]
+        running = [name for name in self._busy if self.state.cluster.workers[name].ranks == 1]
         if running:
             name = self._random.choice(sorted(running))
             self._busy.discard(name)
@@ -83,7 +83,7 @@ class Load(Simulation):
         name = record.worker
         self._busy.discard(name)
         self.finish([record], device_ns=ON_DEVICE_NS if record.route.paced else 0)
-        if name in self.state.workers:
+        if name in self.state.cluster.workers:
             self._proceed(name)
 
 

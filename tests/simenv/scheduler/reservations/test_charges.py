@@ -60,9 +60,11 @@ def test_idle_reservation_uses_its_share(site: CheckedScheduler) -> None:
     release(site, number)
     site.tick()
     assert charged_s(site) == pytest.approx(130.0, abs=0.5)
-    usage = site.state.fair_share.usage("b", "", site.now_ns)
+    usage = site.state.shares.fair_share.usage("b", "", site.now_ns)
     assert usage == pytest.approx(130.0, rel=0.01)
-    assert site.state.fair_share.sort_key("b/") > site.state.fair_share.sort_key("a/ana")
+    assert site.state.shares.fair_share.sort_key("b/") > site.state.shares.fair_share.sort_key(
+        "a/ana"
+    )
     pass_time(site, 30.0)
     assert charged_s(site) == pytest.approx(130.0, abs=0.5), "nothing after its end"
 
@@ -74,7 +76,7 @@ def test_worker_that_still_runs_tasks_of_others_is_not_charged() -> None:
     (send,) = site.assign()
     site.begin(send.records[0])
     pass_time(site, 29.98, 0.01)
-    site.state.workers[send.worker].held_us = 20_000.0  # it is nearly done
+    site.state.cluster.workers[send.worker].held_us = 20_000.0  # it is nearly done
     number = reserve(site, workers=1)
     pass_time(site, 20.0)
     assert not charged_s(site)
@@ -222,8 +224,8 @@ def test_tasks_cost_nothing_more_than_the_reservation(
     release(site, number)
     seconds = (site.now_ns - begin_ns) / SECOND
     assert total_units(site) == pytest.approx(seconds, rel=0.01)
-    usage = site.state.fair_share.usage("b", "", site.now_ns)
-    assert usage + site.state.fair_share.usage("b", "ben", site.now_ns) == pytest.approx(
+    usage = site.state.shares.fair_share.usage("b", "", site.now_ns)
+    assert usage + site.state.shares.fair_share.usage("b", "ben", site.now_ns) == pytest.approx(
         seconds, rel=0.01
     )
 
@@ -245,7 +247,11 @@ def test_class_of_its_tasks_changes_no_price(site: CheckedScheduler, usage_facto
 def ended(site: CheckedScheduler, number: int, how: str, send: core.AssignTasks) -> None:
     """The worker leaves its reservation, or the reservation ends."""
     if how == "retired":
-        site.keep(site.state.retire(site.state.workers[send.worker], "a drain", site.now_ns))
+        site.keep(
+            site.state.cluster.retire(
+                site.state.cluster.workers[send.worker], "a drain", site.now_ns
+            )
+        )
     elif how == "expired":
         site.keep(site.scheduler.wall_clock_tick(WALL_NS + 601 * SECOND, site.now_ns))
     else:
@@ -306,7 +312,7 @@ def test_tasks_beyond_the_workers_of_the_reservation_are_charged() -> None:
     site.scheduler.set_accounts(TREE, Billing(), {})
     number = reserve(site, workers=1)
     site.submit(2, cost=60e6, owner="ben", account="b", reservation=number)
-    sends = {site.state.workers[send.worker].reservation_id: send for send in site.assign()}
+    sends = {site.state.cluster.workers[send.worker].reservation_id: send for send in site.assign()}
     for send in sends.values():
         site.begin(send.records[0])
     pass_time(site, 60.0)
@@ -349,7 +355,7 @@ def test_task_pays_for_slots_and_memory_beyond_its_worker(site: CheckedScheduler
     number = reserve(site, workers=1)
     large = route(600e6, max_slots=4, memory_bytes=2**30)
     send = run_task(site, number, along=large)
-    slots = site.state.workers[send.worker].slots
+    slots = site.state.cluster.workers[send.worker].slots
     assert slots == 4
     pass_time(site, 100.0)
     results = [
@@ -368,13 +374,13 @@ def test_task_pays_for_its_time_before_its_worker_was_dedicated(is_released: boo
     site.scheduler.set_accounts(TREE, Billing(), {})
     number = reserve(site, workers=1)
     site.submit(2, cost=600e6, owner="ben", account="b", reservation=number)
-    sends = {site.state.workers[send.worker].reservation_id: send for send in site.assign()}
+    sends = {site.state.cluster.workers[send.worker].reservation_id: send for send in site.assign()}
     for send in sends.values():
         site.begin(send.records[0])
     pass_time(site, 500.0, 5.0)
     site.lose(sends[number].worker)
     site.assign()
-    assert site.state.workers[sends[0].worker].reservation_id == number
+    assert site.state.cluster.workers[sends[0].worker].reservation_id == number
     pass_time(site, 50.0, 5.0)
     if is_released:
         release(site, number)
@@ -419,7 +425,7 @@ def test_forecasts_are_paid_by_runs_on_workers_and_on_a_paced_device() -> None:
     (send,) = site.assign()
     site.begin(record)
     site.finish(send.records, device_ns=600 * SECOND, run_us=1)
-    pool = site.state.pools["qpu"]
+    pool = site.state.cluster.pools["qpu"]
     for seconds, units in ((100.0, 10_000.0), (300.0, 30_000.0)):  # no more than was forecast
         pass_time(site, seconds, 5.0)
         paid = dedicated_workers.paid_units(site.state, pool, number, lambda name: name == "b")

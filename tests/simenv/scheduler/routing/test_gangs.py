@@ -27,7 +27,7 @@ def with_gang(machine: CheckedScheduler, **told: int) -> None:
 def test_gang_is_started_on_demand_and_packed_on_fewest_nodes() -> None:
     machine = CheckedScheduler(3, cluster(2, 2, 2))
     machine.submit(1, along=wide(4))
-    assert machine.state.lacks_workers
+    assert machine.state.cluster.lacks_workers
     machine.tick()
     started = gang_of(machine)
     assert (started.pool, started.worker) == ("main.x4", "main.x4-0")
@@ -42,7 +42,7 @@ def test_gang_holds_one_slot_per_rank() -> None:
     with_gang(machine)
     (send,) = machine.assign()
     assert (send.slots, send.memory_bytes) == (1, 2**28)
-    assert (machine.state.workers["main.x4-0"].slots, machine.free_slots) == (4, 2)
+    assert (machine.state.cluster.workers["main.x4-0"].slots, machine.free_slots) == (4, 2)
     machine.finish(send.records)
     assert machine.free_slots == 6
 
@@ -58,9 +58,9 @@ def test_small_tasks_do_not_take_slots_claimed_by_waiting_gang() -> None:
     for send in first:
         machine.finish(send.records)
         for more in machine.assign():
-            node = machine.state.workers[more.worker].host.node.name
+            node = machine.state.cluster.workers[more.worker].host.node.name
             assert more.worker == "main.x4-0" or node not in gang
-    assert machine.state.workers["main.x4-0"].held
+    assert machine.state.cluster.workers["main.x4-0"].held
 
 
 def test_no_chunks_are_prefetched_on_nodes_claimed_by_gang() -> None:
@@ -91,7 +91,9 @@ def test_small_task_is_not_sent_to_node_claimed_by_gang() -> None:
     assert share.ranks == 4
     machine.submit(1, cost=200_000.0)
     on_other = [s for s in machine.assign() if s.worker != "main.x4-0"]
-    assert [machine.state.workers[s.worker].host.node.name for s in on_other] != [share.node]
+    assert [machine.state.cluster.workers[s.worker].host.node.name for s in on_other] != [
+        share.node
+    ]
 
 
 def test_gang_takes_last_slots_after_waiting_and_alternates_with_short_tasks() -> None:
@@ -156,7 +158,7 @@ def test_long_tasks_do_not_overtake_gang_that_waits_for_one_of_them(long_bytes: 
     machine.hear()
     machine.tick()
     assert machine.assign() == []
-    item = next(w for w in machine.state.workers.values() if w.held)
+    item = next(w for w in machine.state.cluster.workers.values() if w.held)
     machine.finish(list(item.held.values()))
     machine.revive()
     assert next(send.worker for send in machine.assign()) == "main.x4-0"
@@ -175,19 +177,19 @@ def test_memory_freed_by_small_tasks_goes_to_waiting_gang() -> None:
     machine = CheckedScheduler(4, cluster(2, 2))
     machine.submit(8, along=route(200_000.0, memory_bytes=400 * MIB))
     first = machine.assign()
-    machine.state.last_short_ns = 0
+    machine.state.dispatch.last_short_ns = 0
     machine.tick(12.0)
     assert len(first) == 4
     machine.submit(1, along=wide(4, memory=512 * MIB))
     machine.now_ns += 11 * SECOND  # it may take all
     machine.hear()
     machine.tick()
-    assert "main.x4-0" not in machine.state.workers
+    assert "main.x4-0" not in machine.state.cluster.workers
     for send in first:
         machine.finish(send.records)
         assert machine.assign() == []
     machine.tick()
-    assert machine.state.workers["main.x4-0"].state == WorkerState.STARTING
+    assert machine.state.cluster.workers["main.x4-0"].state == WorkerState.STARTING
 
 
 def test_idle_worker_is_retired_for_memory_that_gang_needs() -> None:
@@ -209,7 +211,7 @@ def test_idle_worker_is_retired_for_memory_that_gang_needs() -> None:
 def test_idle_gang_is_retired_for_memory_that_small_tasks_need() -> None:
     machine = CheckedScheduler(2, cluster(1, 1))
     with_gang(machine, ranks=2, memory=512 * MIB)
-    machine.state.last_short_ns = 0
+    machine.state.dispatch.last_short_ns = 0
     (send,) = machine.assign()
     machine.submit(1, cost=200_000.0)
     assert machine.assign() == []
@@ -282,12 +284,12 @@ def test_lost_node_ends_whole_gang_without_charging_its_task() -> None:
     machine.begin(send.records[0])
     lost = gang_of(machine).shares[1].node
     machine.keep(machine.scheduler.node_lost(lost, "off", machine.now_ns))
-    assert "main.x4-0" not in machine.state.workers
+    assert "main.x4-0" not in machine.state.cluster.workers
     assert send.records[0].deaths == 0
     machine.revive()
     (again,) = (s for s in machine.assign() if s.worker.startswith("main.x4"))
     assert again.records == send.records
-    assert lost not in {share.node for share in machine.state.workers[again.worker].shares}
+    assert lost not in {share.node for share in machine.state.cluster.workers[again.worker].shares}
 
 
 def test_pool_of_gang_that_never_starts_is_quarantined_with_reason() -> None:
@@ -295,7 +297,7 @@ def test_pool_of_gang_that_never_starts_is_quarantined_with_reason() -> None:
     machine.submit(1, along=wide(2))
     for _ in range(7):
         machine.tick(61.0)
-        for worker in [w for w in machine.state.workers if w.startswith("main.x2")]:
+        for worker in [w for w in machine.state.cluster.workers if w.startswith("main.x2")]:
             machine.lose(worker, "exit 5: COMM_WORLD has size 1, 2 were told")
     pool = next(p for p in pool_infos(machine.state) if p.name == "main.x2")
     assert (pool.state, "COMM_WORLD" in pool.reason) == ("quarantined", True)

@@ -40,19 +40,21 @@ class JobScheduler(CheckedScheduler):
 
     def submitted(self) -> list[str]:
         """Nodes whose jobs are submitted and have not begun."""
-        hosts = self.state.nodes.of_jobs("big")
+        hosts = self.state.cluster.nodes.of_jobs("big")
         return [h.node.name for h in hosts if h.job and h.job.phase is NodeJobPhase.SUBMITTED]
 
     def begin_job(self, name: str, length_s: float = 3_600.0, slots: int = 1) -> None:
         """The node joins, and its workers become ready."""
-        node = replace(self.state.nodes.hosts[name].node, slots=slots, memory_bytes=slots * 2**30)
+        node = replace(
+            self.state.cluster.nodes.hosts[name].node, slots=slots, memory_bytes=slots * 2**30
+        )
         end_ns = self.now_ns + round(length_s * SECOND) if length_s else 0
         self.keep(self.scheduler.node_joined(node, "Slurm job 7", end_ns, self.now_ns))
         self.revive()
 
     def end_job(self, name: str, reason: str = "exit 0") -> None:
         self.keep(self.scheduler.job_over(name, reason, self.now_ns))
-        for worker, start in list(self.state.unreaped_workers.items()):
+        for worker, start in list(self.state.cluster.unreaped_workers.items()):
             self.keep(self.scheduler.worker_lost(worker, start, reason, self.now_ns, blame=False))
 
     def ended(self) -> list[str]:
@@ -145,7 +147,7 @@ def test_node_joins_runs_tasks_and_is_ended_after_idling() -> None:
     machine.tick(59)
     assert machine.ended() == []
     machine.tick(2)
-    worker = next(iter(machine.state.workers))
+    worker = next(iter(machine.state.cluster.workers))
     machine.lose(worker, "exit 0", blame=False)
     machine.tick(0.1)
     assert machine.ended() == ["big:1"]
@@ -162,10 +164,10 @@ def test_workers_of_the_pool_run_on_its_own_nodes_alone() -> None:
     machine = JobScheduler()
     machine.task(count=3, seconds=100.0)
     machine.tick(1)
-    assert not machine.state.workers
+    assert not machine.state.cluster.workers
     for name in machine.submitted():
         machine.begin_job(name)
-    assert {w.host.node.name for w in machine.state.workers.values()} == {
+    assert {w.host.node.name for w in machine.state.cluster.workers.values()} == {
         "big:1", "big:2", "big:3",
     }  # fmt: skip
 
@@ -229,7 +231,7 @@ def test_node_is_drained_before_the_end_of_its_job() -> None:
     assert task in machine.state.tasks, "it was not left to end"
     machine.finish(send.records)
     machine.tick(0.1)
-    machine.lose(next(iter(machine.state.workers)), "exit 0", blame=False)
+    machine.lose(next(iter(machine.state.cluster.workers)), "exit 0", blame=False)
     machine.tick(0.1)
     assert machine.ended() == ["big:1"]
 
@@ -253,7 +255,7 @@ def test_task_longer_than_the_rest_of_a_job_waits_for_the_next() -> None:
     machine.tick()
     (send,) = machine.assign()
     assert [r.number for r in send.records] == [long]
-    assert machine.state.workers[send.worker].host.node.name == "big:2"
+    assert machine.state.cluster.workers[send.worker].host.node.name == "big:2"
 
 
 def test_task_longer_than_any_job_waits_with_a_reason_and_submits_none() -> None:
@@ -296,7 +298,7 @@ def cut_off(machine: JobScheduler, name: str, done: float = 0.0) -> core.TaskRec
     (send,) = machine.assign()
     (record,) = send.records
     machine.begin(record)
-    end_ns = machine.state.nodes.hosts[name].end_ns
+    end_ns = machine.state.cluster.nodes.hosts[name].end_ns
     machine.now_ns = end_ns - SECOND
     beat = core.WorkerHeartbeat(
         send.worker, machine.start_of(send.worker), record.number, record.fence,
@@ -342,7 +344,7 @@ def test_task_that_a_job_cut_off_waits_for_one_that_is_longer() -> None:
     machine.tick()
     (send,) = machine.assign()
     assert [r.number for r in send.records] == [task]
-    assert machine.state.workers[send.worker].host.node.name == "big:2"
+    assert machine.state.cluster.workers[send.worker].host.node.name == "big:2"
 
 
 def test_task_that_continues_from_checkpoints_runs_over_many_jobs() -> None:
@@ -367,19 +369,19 @@ def test_tasks_are_packed_so_that_other_nodes_become_idle() -> None:
     machine.revive()
     sends = machine.assign()
     assert len(sends) == 4
-    first = [s for s in sends if machine.state.workers[s.worker].host.node.name == "big:1"]
+    first = [s for s in sends if machine.state.cluster.workers[s.worker].host.node.name == "big:1"]
     for send in sends:
         if send is not first[0]:
             machine.finish(send.records)
     machine.task(seconds=5.0)
     (send,) = machine.assign()
-    assert machine.state.workers[send.worker].host.node.name == "big:1"
+    assert machine.state.cluster.workers[send.worker].host.node.name == "big:1"
 
 
 def test_other_pools_do_not_use_nodes_of_jobs() -> None:
     limits = msgspec.structs.replace(LIMITS, nodes=(Node("login", 1, 2**30), *NODES))
     machine = CheckedScheduler(limits=limits, specs=(PoolSpec("main", min=3, max=3), POOL))
-    assert {w.host.node.name for w in machine.state.workers.values()} == {"login"}
+    assert {w.host.node.name for w in machine.state.cluster.workers.values()} == {"login"}
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -391,7 +393,7 @@ def test_random_events_keep_the_invariants_and_every_task_ends(seed: int) -> Non
     submitted = 0
     for step in range(300):
         event = choice.randrange(8)
-        up = [h.node.name for h in machine.state.nodes.of_jobs("big") if not h.is_absent]
+        up = [h.node.name for h in machine.state.cluster.nodes.of_jobs("big") if not h.is_absent]
         if event <= 1 and step < 200:
             submitted += len(machine.task(choice.choice((0.5, 5.0, 50.0)), choice.randrange(1, 4)))
         elif event == 2 and machine.submitted():
@@ -401,14 +403,14 @@ def test_random_events_keep_the_invariants_and_every_task_ends(seed: int) -> Non
         elif event == 4 and machine.submitted() and step < 200:
             name = choice.choice(machine.submitted())
             machine.keep(machine.scheduler.job_refused(name, "no", machine.now_ns))
-            machine.state.pools["big"].record_success()
+            machine.state.cluster.pools["big"].record_success()
         elif event == 5 and up and step < 200:
             machine.keep(machine.scheduler.node_leaving(choice.choice(up), "TERM", machine.now_ns))
         else:
             machine.hear()
             machine.tick(choice.choice((0.1, 1.0, 2.0)))
             machine.revive()
-        sent = [s for s in sent if s.records[0].worker in machine.state.workers]
+        sent = [s for s in sent if s.records[0].worker in machine.state.cluster.workers]
         sent += machine.assign()
         if sent and choice.random() < 0.6:
             send = sent.pop(choice.randrange(len(sent)))
@@ -419,13 +421,13 @@ def test_random_events_keep_the_invariants_and_every_task_ends(seed: int) -> Non
         machine.hear()
         machine.tick(1.0)
         machine.revive()
-        for host in machine.state.nodes.of_jobs("big"):
-            draining = [w for w in machine.state.workers.values() if w.host is host]
+        for host in machine.state.cluster.nodes.of_jobs("big"):
+            draining = [w for w in machine.state.cluster.workers.values() if w.host is host]
             if host.drained and host.job and host.job.phase is NodeJobPhase.ENDING and not draining:
                 machine.end_job(host.node.name)
-        for worker in [w for w in machine.state.workers.values() if w.state == "DRAINING"]:
+        for worker in [w for w in machine.state.cluster.workers.values() if w.state == "DRAINING"]:
             machine.lose(worker.name, "exit 0", blame=False)
-        sent = [s for s in sent if s.records[0].worker in machine.state.workers]
+        sent = [s for s in sent if s.records[0].worker in machine.state.cluster.workers]
         for send in [*sent, *machine.assign()]:
             machine.finish(send.records)
         sent = []

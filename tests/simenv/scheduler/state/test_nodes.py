@@ -15,7 +15,7 @@ from simenv.wire.messages.client import STATES, AttemptResult
 
 
 def where(machine: CheckedScheduler) -> Counter[str]:
-    return Counter(w.host.node.name for w in machine.state.workers.values() if w.is_live)
+    return Counter(w.host.node.name for w in machine.state.cluster.workers.values() if w.is_live)
 
 
 def notes(machine: CheckedScheduler) -> list[str]:
@@ -42,14 +42,14 @@ def test_each_slot_is_granted_once_and_one_left_to_short_tasks() -> None:
     machine = CheckedScheduler(9, cluster(2, 2, 2))
     machine.submit(9, cost=100_000.0)
     assert len(machine.assign()) == 6
-    assert all(host.free_slots == 0 for host in machine.state.nodes.hosts.values())
+    assert all(host.free_slots == 0 for host in machine.state.cluster.nodes.hosts.values())
     machine = CheckedScheduler(4, cluster(2, 2))
     machine.submit(1)
     for send in machine.assign():
         machine.finish(send.records)
     machine.submit(4, cost=5e6)
     sends = machine.assign()
-    assert {machine.state.workers[s.worker].host.node.name for s in sends} == {"n1", "n2"}
+    assert {machine.state.cluster.workers[s.worker].host.node.name for s in sends} == {"n1", "n2"}
     assert [s.slots for s in sends] == [1, 1]
 
 
@@ -91,7 +91,7 @@ def test_worker_that_only_sends_heartbeats_is_not_ready() -> None:
     for _ in range(machine.state.limits.start_timeout_ns // SECOND + 2):
         machine.scheduler.heartbeat_received(beat, machine.now_ns)
         machine.tick(1.0)
-    assert "main-0" not in machine.state.workers or machine.start_of("main-0") != start
+    assert "main-0" not in machine.state.cluster.workers or machine.start_of("main-0") != start
 
 
 def test_late_heartbeat_makes_no_task_older() -> None:
@@ -99,7 +99,7 @@ def test_late_heartbeat_makes_no_task_older() -> None:
     machine.submit(1)
     (send,) = machine.assign()
     (record,) = send.records
-    worker = machine.state.workers[send.worker]
+    worker = machine.state.cluster.workers[send.worker]
     heard_ns = worker.heard_ns
     beat = core.WorkerHeartbeat(worker.name, worker.start, record.number, record.fence)
     assert machine.scheduler.heartbeat_received(beat, machine.now_ns, 9 * SECOND) == (True, [])
@@ -112,18 +112,18 @@ def test_worker_name_is_reused_only_after_its_process_ended() -> None:
     old = host.start_of("main-0")
     host.keep(host.scheduler.worker_unusable("main-0", "it cannot be reached", host.now_ns))
     host.tick(1.1)
-    assert list(host.state.workers) == ["main-1"]
+    assert list(host.state.cluster.workers) == ["main-1"]
     host.keep(host.scheduler.worker_lost("main-0", old, "signal 9", host.now_ns))
     host.lose("main-1")
     host.tick(2.1)
-    assert list(host.state.workers) == ["main-0"]
+    assert list(host.state.cluster.workers) == ["main-0"]
 
 
 def test_drained_node_finishes_its_tasks_and_retires_its_workers() -> None:
     machine = CheckedScheduler(2, cluster(2, 2))
     machine.submit(1, cost=60_000.0)
     (send,) = machine.assign()
-    busy = machine.state.workers[send.worker]
+    busy = machine.state.cluster.workers[send.worker]
     node = busy.host.node.name
     actions = machine.keep(machine.scheduler.drain_node(node, "disk", machine.now_ns))
     assert [type(a) for a in actions] == [core.RecordEvent]  # the busy one finishes
@@ -134,7 +134,9 @@ def test_drained_node_finishes_its_tasks_and_retires_its_workers() -> None:
     assert (retired.worker, retired.start) == (busy.name, busy.start)
     machine.lose(busy.name, "exit 0")
     machine.submit(8, cost=60_000.0)
-    assert all(machine.state.workers[s.worker].host.node.name != node for s in machine.assign())
+    assert all(
+        machine.state.cluster.workers[s.worker].host.node.name != node for s in machine.assign()
+    )
     info = {n.name: n for n in node_infos(machine.state)}[node]
     assert (info.state, info.reason, info.workers) == ("drained", "disk", 0)
 
@@ -143,7 +145,7 @@ def test_worker_that_starts_on_drained_node_is_retired() -> None:
     machine = CheckedScheduler(1, cluster(2, 2))
     machine.lose("main-0", blame=False)
     machine.tick(1.5)
-    (worker,) = machine.state.workers.values()
+    (worker,) = machine.state.cluster.workers.values()
     assert worker.state == WorkerState.STARTING
     machine.keep(machine.scheduler.drain_node(worker.host.node.name, "", machine.now_ns))
     machine.join(worker.name)
@@ -155,8 +157,8 @@ def test_worker_that_starts_on_drained_node_is_retired() -> None:
 def test_resumed_node_gets_workers_again() -> None:
     machine = CheckedScheduler(2, cluster(2, 2))
     machine.keep(machine.scheduler.drain_node("n1", "disk", machine.now_ns))
-    for name in list(machine.state.workers):
-        if machine.state.workers[name].state == WorkerState.DRAINING:
+    for name in list(machine.state.cluster.workers):
+        if machine.state.cluster.workers[name].state == WorkerState.DRAINING:
             machine.lose(name, "exit 0")
     machine.revive()
     assert where(machine) == {"n2": 2}
@@ -179,13 +181,13 @@ def test_lost_node_charges_neither_its_tasks_nor_its_pool() -> None:
     for _ in range(10):
         (send,) = machine.assign()
         machine.begin(send.records[0])
-        node = machine.state.workers[send.worker].host.node.name
+        node = machine.state.cluster.workers[send.worker].host.node.name
         actions = machine.keep(machine.scheduler.node_lost(node, "no answer", machine.now_ns))
         assert any(isinstance(a, core.KillWorker) for a in actions)
         machine.revive()
         machine.keep(machine.scheduler.node_back(node))
     assert (machine.endings, machine.state.tasks[number].deaths) == ([], 0)
-    assert machine.state.pools["main"].failures == 0
+    assert machine.state.cluster.pools["main"].failures == 0
     assert notes(machine).count("node.lost") == notes(machine).count("node.back") == 10
 
 
@@ -213,7 +215,7 @@ def test_node_whose_workers_are_all_silent_is_lost() -> None:
     machine = CheckedScheduler(4, cluster(2, 2))
     for _ in range(6):
         machine.now_ns += 2 * SECOND
-        for worker in machine.state.workers.values():
+        for worker in machine.state.cluster.workers.values():
             if worker.host.node.name == "n1":
                 worker.heard_ns = machine.now_ns
         machine.tick()
@@ -227,7 +229,7 @@ def test_one_silent_worker_does_not_make_its_node_lost() -> None:
     machine = CheckedScheduler(4, cluster(2, 2))
     for _ in range(6):
         machine.now_ns += 2 * SECOND
-        for worker in machine.state.workers.values():
+        for worker in machine.state.cluster.workers.values():
             if worker.name != "main-1":
                 worker.heard_ns = machine.now_ns
         machine.tick()
@@ -244,11 +246,11 @@ def test_silent_lone_worker_charges_its_task_only_if_its_own_end_is_reported() -
         start = machine.start_of(send.worker)
         for _ in range(6):
             machine.now_ns += 2 * SECOND
-            for worker in machine.state.workers.values():
+            for worker in machine.state.cluster.workers.values():
                 if worker.name != send.worker:
                     worker.heard_ns = machine.now_ns
             machine.tick()
-        assert send.worker not in machine.state.workers
+        assert send.worker not in machine.state.cluster.workers
         if deaths == 2:  # the attempts of a task that silences its workers are bounded
             break
         record = machine.state.tasks[number]
@@ -269,13 +271,13 @@ def test_task_of_a_lone_worker_on_a_lost_node_is_not_charged() -> None:
     (send,) = machine.assign()
     machine.begin(send.records[0])
     start = machine.start_of(send.worker)
-    for worker in machine.state.workers.values():
+    for worker in machine.state.cluster.workers.values():
         worker.heard_ns += (11 * SECOND) * (worker.name != send.worker)
     machine.tick(11.0)
     report = send.worker, start, "its node is gone", machine.now_ns
     machine.keep(machine.scheduler.worker_lost(*report, blame=False))
     assert machine.state.tasks[number].deaths == 0
-    assert not machine.state.uncharged
+    assert not machine.state.cluster.uncharged
 
 
 def test_wait_while_no_node_is_up_has_its_own_reason() -> None:
@@ -299,11 +301,11 @@ def test_starts_are_retried_on_other_configured_nodes() -> None:
     machine = CheckedScheduler(1, cluster(2, 2))
     machine.lose("main-0", blame=False)
     machine.tick(1.5)
-    (worker,) = machine.state.workers.values()
+    (worker,) = machine.state.cluster.workers.values()
     first = worker.host.node.name
     machine.lose(worker.name, "exit 1")
     machine.tick(2.5)
-    (worker,) = machine.state.workers.values()
+    (worker,) = machine.state.cluster.workers.values()
     assert worker.host.node.name != first
     spec = PoolSpec("main", min=3, max=3, nodes="n2,n3*")
     assert set(where(CheckedScheduler(limits=cluster(2, 2, 2), specs=(spec,)))) == {"n2", "n3"}
@@ -330,11 +332,11 @@ def test_pools_share_slots_evenly_when_one_has_many_tasks() -> None:
     simulation.run(1.0, until_idle=False)
     flood = simulation.submit(2_000, along=route(5_000.0, pool="one"))
     simulation.run(0.5, until_idle=False)
-    assert {w.pool for w in simulation.state.workers.values() if w.held} == {"one"}
+    assert {w.pool for w in simulation.state.cluster.workers.values() if w.held} == {"one"}
     others = {p: simulation.submit(200, along=route(5_000.0, pool=p)) for p in ("two", "three")}
     simulation.slot_ns = simulation.span_ns = 0
     simulation.run(0.2, until_idle=False)
-    slots = Counter(w.pool for w in simulation.state.workers.values() if w.held)
+    slots = Counter(w.pool for w in simulation.state.cluster.workers.values() if w.held)
     assert slots == {"one": 2, "two": 2, "three": 2}
     simulation.run(60.0)
     assert simulation.used > 0.85
@@ -346,7 +348,7 @@ def test_idle_worker_on_occupied_node_is_replaced_on_node_with_free_slot() -> No
     specs = (PoolSpec("main", min=2, max=2), PoolSpec("other", min=1, max=1, nodes="n2"))
     run = Simulation(cluster(1, 1, 1), *specs)
     run.run(1.0, until_idle=False)
-    assert {w.host.node.name for w in run.state.workers.values() if w.pool == "main"} == {
+    assert {w.host.node.name for w in run.state.cluster.workers.values() if w.pool == "main"} == {
         "n1", "n2"
     }  # fmt: skip
     for pool, node in (("other", "n2"), ("main", "n1")):
@@ -356,12 +358,12 @@ def test_idle_worker_on_occupied_node_is_replaced_on_node_with_free_slot() -> No
     (waits,) = run.submit(cost=1_000.0)
     run.run(10.0, until_idle=False)
     assert run.ran_on.get(waits) == "n3", "the one on n2 has no slot for long"
-    assert len(run.state.pools["main"].workers) == 2
+    assert len(run.state.cluster.pools["main"].workers) == 2
 
 
 def test_worker_is_moved_to_node_with_memory_for_waiting_task() -> None:
     machine = CheckedScheduler(1, cluster(2, 8))
-    (worker,) = machine.state.workers.values()
+    (worker,) = machine.state.cluster.workers.values()
     assert worker.host.node.name == "n2"  # the roomier one
     machine.keep(machine.scheduler.node_lost("n2", "off", machine.now_ns))
     machine.revive()
@@ -374,7 +376,7 @@ def test_worker_is_moved_to_node_with_memory_for_waiting_task() -> None:
     machine.revive()
     (send,) = machine.assign()
     assert send.records[0].number == number
-    assert machine.state.workers[send.worker].host.node.name == "n2"
+    assert machine.state.cluster.workers[send.worker].host.node.name == "n2"
 
 
 def test_a_lost_task_goes_to_the_front_with_its_next_attempt(machine: CheckedScheduler) -> None:
@@ -385,7 +387,7 @@ def test_a_lost_task_goes_to_the_front_with_its_next_attempt(machine: CheckedSch
     machine.revive()
     (again,) = machine.assign()
     assert (again.records[0].number, again.records[0].attempts) == (first, 2)
-    assert [r.number for r in machine.state.pools["main"].queue] == [second, third]
+    assert [r.number for r in machine.state.cluster.pools["main"].queue] == [second, third]
 
 
 def test_late_result_of_lost_attempt_is_ignored(machine: CheckedScheduler) -> None:
@@ -430,7 +432,7 @@ def test_only_crashing_task_of_chunk_is_charged(machine: CheckedScheduler) -> No
                     machine.revive()
                     break
             else:
-                value = machine.state.workers["main-0"].held
+                value = machine.state.cluster.workers["main-0"].held
                 records = [r for r in send.records if r.number in value]
                 if records:
                     machine.finish(records)
@@ -487,11 +489,11 @@ def test_silent_hardware_worker_is_lost_only_without_a_task() -> None:
     (send,) = machine.assign()
     for _ in range(250):
         machine.tick(2.0)
-    assert "qpu-0" in machine.state.workers
+    assert "qpu-0" in machine.state.cluster.workers
     machine.finish(send.records)
     for _ in range(4):
         machine.tick(2.0)
-    assert "qpu-0" in machine.state.workers
+    assert "qpu-0" in machine.state.cluster.workers
     for _ in range(2):
         machine.tick(2.0)
     assert any("silent for" in str(action) for action in machine.actions)
@@ -501,7 +503,7 @@ def test_silent_worker_is_not_lost_after_service_was_suspended(machine: CheckedS
     machine.submit(1, cost=60_000.0)
     machine.assign()
     machine.tick(3600.0)
-    assert "main-0" in machine.state.workers
+    assert "main-0" in machine.state.cluster.workers
 
 
 def test_start_failures_back_off_and_end_in_quarantine(machine: CheckedScheduler) -> None:
@@ -513,7 +515,7 @@ def test_start_failures_back_off_and_end_in_quarantine(machine: CheckedScheduler
                 starts += 1
                 machine.lose(action.worker, "exit 1")
     assert starts == 6
-    assert machine.state.pools["main"].is_quarantined
+    assert machine.state.cluster.pools["main"].is_quarantined
     notes = [a.kind for a in machine.actions if isinstance(a, core.RecordEvent)]
     assert notes.count("pool.quarantined") == 1
 
@@ -536,19 +538,19 @@ def test_worker_that_gave_up_its_lease_charges_no_task(machine: CheckedScheduler
 
 def test_repeated_launcher_failures_back_off_worker_starts() -> None:
     machine = CheckedScheduler(4, cluster(4))
-    for name in list(machine.state.workers):
+    for name in list(machine.state.cluster.workers):
         machine.lose(name, blame=False)
     machine.tick(1.0)
     assert machine.starts() == 8, "those that die together count as one"
-    for name in list(machine.state.workers):
+    for name in list(machine.state.cluster.workers):
         machine.join(name)
     begun = machine.starts()
     for _ in range(120):
-        for name in list(machine.state.workers):
+        for name in list(machine.state.cluster.workers):
             machine.lose(name, "its DVM was lost", blame=False)
         machine.tick(1.0)
     assert 4 * 8 <= machine.starts() - begun <= 4 * 14
-    assert machine.state.pools["main"].failures == 0
+    assert machine.state.cluster.pools["main"].failures == 0
 
 
 def messages(machine: CheckedScheduler, kind: str) -> list[str]:
@@ -567,7 +569,7 @@ def test_starts_that_a_lost_launcher_fails_are_repeated_and_never_quarantine_the
             if isinstance(action, core.StartWorker):
                 starts += 1
                 machine.lose(action.worker, "given up after 5 tries", blame=starts % 2 == 0)
-    pool = machine.state.pools["main"]
+    pool = machine.state.cluster.pools["main"]
     assert not pool.is_quarantined
     assert 7 < starts < 20
     info = pool_info(machine.state, pool)
@@ -582,7 +584,7 @@ def test_starts_that_a_lost_launcher_fails_are_repeated_and_never_quarantine_the
 def test_quarantine_by_workers_that_died_with_their_launcher_ends(
     machine: CheckedScheduler,
 ) -> None:
-    pool = machine.state.pools["main"]
+    pool = machine.state.cluster.pools["main"]
     for _ in range(6):
         pool.record_failure("exit 1", machine.now_ns)
     machine.tick(10.0)
@@ -600,9 +602,9 @@ def test_worker_that_runs_none_of_its_tasks_is_replaced(machine: CheckedSchedule
     machine.assign()
     start, now_ns = machine.start_of("main-0"), machine.now_ns
     for _ in range(20):  # sent before the chunk, and received after a stall of the service
-        earlier = core.WorkerHeartbeat("main-0", start, grants=machine.state.grants - 1)
+        earlier = core.WorkerHeartbeat("main-0", start, grants=machine.state.dispatch.grants - 1)
         assert machine.scheduler.heartbeat_received(earlier, now_ns) == (True, [])
-    heartbeat = core.WorkerHeartbeat("main-0", start, grants=machine.state.grants), now_ns
+    heartbeat = core.WorkerHeartbeat("main-0", start, grants=machine.state.dispatch.grants), now_ns
     for _ in range(2):
         assert machine.scheduler.heartbeat_received(*heartbeat) == (True, [])
     machine.keep(machine.scheduler.heartbeat_received(*heartbeat)[1])
@@ -637,4 +639,4 @@ def test_cancelling_all_suspects_closes_their_incident(machine: CheckedScheduler
     machine.assign()
     machine.lose("main-0")
     machine.keep(machine.scheduler.cancel(task, machine.now_ns)[1])
-    assert not machine.state.incidents._open
+    assert not machine.state.tasks.incidents._open

@@ -15,8 +15,8 @@ from service import completions, spec
 from simenv.model import TaskOptions, TaskState
 from simenv.model.accounts import SLOT_HOUR, Account, Qos, WaitReason
 from simenv.scheduler.core import RUNNING, SENT, WAITING
+from simenv.scheduler.dispatch.held_back import used_up_budgets
 from simenv.scheduler.forecast.expected_starts import ForetoldStart
-from simenv.scheduler.state.scheduler_state import used_up_budgets
 from simenv.scheduler.views.admission import pending_reason
 from simenv.service.accounting import accounts as module
 from simenv.service.accounting.groups import LOOKUP_NS, Members
@@ -74,7 +74,7 @@ def test_without_accounts_nothing_changes_and_names_are_refused(tmp_path: Path) 
     town = AccountHarness(tmp_path, accounts={}, qos={})
     batch = town.batch()
     assert (batch.account, batch.qos, batch.units, batch.run_limit_s) == ("", "", 0.0, 0.0)
-    assert not list(town.state.use_by_association)
+    assert not list(town.state.tasks.by_association)
     refusal = town.refused_by("not_found", account="chem", key="~b")
     assert refusal.message == "account 'chem': this environment has no accounts"
     town.refused_by("not_found", qos="normal", key="~c")
@@ -114,12 +114,12 @@ def test_use_of_an_account_is_released_when_tasks_end(tmp_path: Path) -> None:
     town.join()
     answer = town.sent(count=2)
     assert isinstance(answer, m.Accepted)
-    (use,) = town.state.use_by_association
+    (use,) = town.state.tasks.by_association
     assert (use.account, use.owner, use.tasks) == ("chem", "ana", 2)
     assert use.size_bytes > 0
     town.finish(town.assigned())
     town.say(m.Cancel(1, [answer.first, answer.first + 1]), town.ana)
-    assert not list(town.state.use_by_association)
+    assert not list(town.state.tasks.by_association)
     assert isinstance(town.sent(count=2, key="~b"), m.Accepted)
 
 
@@ -154,7 +154,7 @@ def test_running_task_is_stopped_at_the_limit_of_its_class(town: AccountHarness)
     town.batch(qos="urgent")
     (task,) = town.assigned()
     town.scheduler.task_started("main-0", task.task, task.attempt, 10**15)
-    timeouts = town.state.deadlines.run_timeouts(10**15 + 60 * 10**9)
+    timeouts = town.state.tasks.deadlines.run_timeouts(10**15 + 60 * 10**9)
     assert list(timeouts) == [(task.task, task.attempt)]
     refusal = town.refused_by("limit", qos="urgent", run_timeout_s=61.0, key="~b")
     assert "limit of 60 s for a user in class 'urgent'" in refusal.message
@@ -166,7 +166,7 @@ def test_end_at_the_limit_of_a_class_names_it(town: AccountHarness) -> None:
     (task,) = town.assigned()
     now_ns = time.monotonic_ns()
     town.scheduler.task_started("main-0", task.task, task.attempt, now_ns - 61 * 10**9)
-    town.state.workers["main-0"].heard_ns = now_ns
+    town.state.cluster.workers["main-0"].heard_ns = now_ns
     town.step()
     town.finish([task], TaskState.EXPIRED)
     assert isinstance(answer, m.Accepted)
@@ -296,7 +296,7 @@ def test_running_tasks_count_in_a_budget_with_their_forecast_or_their_time(tmp_p
     (task,) = town.assigned()
     now_ns = time.monotonic_ns()
     town.scheduler.task_started("main-0", task.task, task.attempt, now_ns)
-    record, quotas = town.state.tasks[task.task], town.state.quotas
+    record, quotas = town.state.tasks[task.task], town.state.shares.quotas
     quotas.budgets_left = {"physics": units * 1.5}
     assert used_up_budgets(town.state, now_ns) == set()
     twice_ns = now_ns + round(2e3 * record.cost_us)
@@ -333,7 +333,7 @@ def test_bytes_of_an_account_leave_room_for_other_accounts(town: AccountHarness)
     limits = town.state.limits
     town.state.limits = msgspec.structs.replace(limits, max_queued_bytes=2**15)
     while isinstance(answer := town.sent(count=9, key=f"~{len(town.state.tasks)}"), m.Accepted):
-        assert town.state.queued_bytes <= 2**14
+        assert town.state.tasks.queued_bytes <= 2**14
     assert answer.code == "queue_full"
     assert "account 'chem' holds " in answer.message
     assert "(max_queued_bytes)" in answer.message
@@ -443,7 +443,7 @@ def test_account_after_a_restart_is_that_of_the_acceptance(town: AccountHarness)
     batch = town.state.tasks[1].batch
     assert (batch.account, batch.qos, batch.association) == ("chem", "urgent", "chem/ana")
     assert (batch.class_priority, batch.run_limit_s) == (7, 60.0)
-    (use,) = town.state.use_by_association
+    (use,) = town.state.tasks.by_association
     assert (use.account, use.tasks) == ("chem", 1)
     assert town.batch(key="~b").account == "bio"
 
@@ -534,7 +534,7 @@ def test_present_use_of_a_removed_account_is_released(town: AccountHarness) -> N
     town.batch()
     town.set_account("chem", None)
     town.finish(town.assigned())
-    assert not list(town.state.use_by_association)
+    assert not list(town.state.tasks.by_association)
     assert town.batch(key="~b").account == "bio"
 
 
@@ -543,7 +543,7 @@ def test_submission_that_cannot_be_stored_leaves_no_trace_in_its_account(
 ) -> None:
     town.read_only(True)
     assert "cannot be written" in town.refused_by("journal").message
-    assert not list(town.state.use_by_association)
+    assert not list(town.state.tasks.by_association)
     town.read_only(False)
     town.batch(key="~b")
     assert [row[0] for row in town.rows(tables.STANDING.query)] == [2]

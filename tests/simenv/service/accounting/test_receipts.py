@@ -2,7 +2,6 @@
 
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -56,7 +55,7 @@ def test_receipt_has_what_was_stored_at_acceptance_and_end(ready: ServiceHarness
 def test_receipt_has_share_usage_and_rank_of_the_submission(tmp_path: Path) -> None:
     town = AccountHarness(tmp_path)
     town.join()
-    share = town.state.fair_share
+    share = town.state.shares.fair_share
     share.charge("chem/ana", 5_000.0)
     share.charge("bio/carl", 100.0)
     norm, used, rank = share.standing("chem/ana", time.monotonic_ns())
@@ -149,9 +148,7 @@ def test_shares_are_of_own_accounts_and_have_what_is_left_of_the_budget(
             "bio": Account(coordinators=("ben",)),
         }
     )  # fmt: skip
-    share = getattr(bench.state, "fair_share", None) or SimpleNamespace(take_changes=lambda _: {})
-    monkeypatch.setattr(share, "rows", lambda _: rows, raising=False)
-    monkeypatch.setattr(bench.state, "fair_share", share, raising=False)
+    monkeypatch.setattr(bench.state.shares.fair_share, "rows", lambda _: rows)
     monkeypatch.setattr(UsageLedger, "tree", tree)
     bench.loop.usage.charge("chem", 600.0, time.time())
 

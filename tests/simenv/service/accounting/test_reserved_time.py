@@ -205,7 +205,7 @@ def test_budget_refuses_a_renewal_but_lets_the_reservation_go_on(tmp_path: Path)
 
 def forecast(town: AccountHarness, number: int, slot_hours: float) -> None:
     """Let the unfinished tasks under a reservation be expected to use so much."""
-    (use,) = (each for each in town.state.use_by_association if each.reservation == number)
+    (use,) = (each for each in town.state.tasks.by_association if each.reservation == number)
     use.units = slot_hours * SLOT_HOUR
 
 

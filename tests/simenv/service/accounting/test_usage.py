@@ -269,7 +269,9 @@ class Books:
     def __init__(self, folder: Path) -> None:
         self.journal = Journal(folder / "j.db", "process")
         share = SimpleNamespace(tree=TREE, take_changes=lambda _: {})
-        self.state: Any = SimpleNamespace(fair_share=share, accounts=TREE, remembers_usage=True)
+        self.state: Any = SimpleNamespace(
+            shares=SimpleNamespace(fair_share=share, accounts=TREE), remembers_usage=True
+        )
         self.ledger = UsageLedger(self.journal, self.state)
 
     def add(self, *endings: TaskEnded, at_s: float | None = None) -> None:
@@ -408,7 +410,7 @@ def test_month_units_are_of_the_account_and_all_below_in_this_month(
     assert (units("chem"), units("physics"), units("bio"), units("none")) == (1.5, 2.5, 4.0, 0.0)
     again = UsageLedger(books.journal, books.state)
     assert (again.month_units("chem"), again.month_units("physics")) == (1.5, 2.5)
-    books.state.accounts = books.state.fair_share.tree = AccountTree(
+    books.state.shares.accounts = books.state.shares.fair_share.tree = AccountTree(
         {"bio": Account(), "chem": Account(parent="bio")}
     )
     assert (units("physics"), units("bio")) == (1.0, 5.5)
@@ -435,7 +437,7 @@ def test_numbers_too_large_for_the_journal_do_not_stop_it(books: Books) -> None:
 
 def test_fair_usage_is_in_the_commit_of_the_ends(books: Books) -> None:
     changes = {"chem/ana": ("chem", "ana", 7.5, 12_000_000_000)}
-    books.state.fair_share.take_changes = lambda _: changes
+    books.state.shares.fair_share.take_changes = lambda _: changes
     books.ledger.add([ending("chem", "ana", 1.0)], time.time())
     assert tables.read_fair_usage(books.journal.records) == {}
     books.journal.commit()

@@ -356,6 +356,8 @@ def test_structures_of_one_profile_are_routed_once_while_options_and_nodes_stay(
     assert len(routed) == 1
     assert admit(2, 2, engine="densitymatrix").engine == "densitymatrix"
     assert len(routed) == 2
-    bench.state.capacity = msgspec.structs.replace(bench.state.capacity)  # as when a node is lost
+    bench.state.cluster.capacity = msgspec.structs.replace(
+        bench.state.cluster.capacity
+    )  # as when a node is lost
     assert admit(3, 1) == first
     assert len(routed) == 3

@@ -216,7 +216,7 @@ def test_second_connection_cannot_take_over_joined_worker(town: MultiUserHarness
     town.order(town.ana)
     town.join()
     thief = town.listener.connect(PeerKind.WORKER, b"thief")
-    worker = town.state.workers["main-0"]
+    worker = town.state.cluster.workers["main-0"]
     join = m.Join("0.1.0", "main-0", 1, "here", town.state.epoch, (), worker.start)
     assert isinstance(told(town, thief, join), m.StopWorker)
     (work,) = town.assigned()

@@ -53,7 +53,7 @@ def test_scaled_pool_starts_workers_and_keeps_scale_after_restart(bench: Service
     assert len(bench.paper.commands) == 3
     bench.restart()
     assert len(bench.paper.commands) == 3
-    pool = bench.state.pools["main"].spec
+    pool = bench.state.cluster.pools["main"].spec
     assert (pool.min, pool.max) == (3, 5)
 
 
@@ -168,19 +168,21 @@ def test_scale_is_refused_when_minimums_of_pools_do_not_fit(bench: ServiceHarnes
 def test_forced_scale_starts_more_workers_than_fit_after_restart(bench: ServiceHarness) -> None:
     bench.get(Pools, Scale(1, "main", 20, 20, force=True))
     _all_join(bench)
-    assert len(bench.state.pools["main"].workers) == 20
+    assert len(bench.state.cluster.pools["main"].workers) == 20
     bench.restart()
     _all_join(bench)
-    assert len(bench.state.pools["main"].workers) == 20
+    assert len(bench.state.cluster.pools["main"].workers) == 20
     bench.get(Pools, Scale(1, "main", 2, 2))
-    assert not bench.state.pools["main"].overcommit
+    assert not bench.state.cluster.pools["main"].overcommit
 
 
 def _all_join(bench: ServiceHarness) -> None:
     """Tick until no more workers are started."""
     now_ns = time.monotonic_ns()
     join = bench.scheduler.worker_joined
-    while [w for w in [*bench.state.workers.values()] if join(w.name, w.start, "n1", 1, now_ns)]:
+    while [
+        w for w in [*bench.state.cluster.workers.values()] if join(w.name, w.start, "n1", 1, now_ns)
+    ]:
         bench.loop.executor.execute(bench.scheduler.tick(now_ns))
 
 
@@ -214,7 +216,7 @@ def test_pool_that_reserves_memory_fits_beside_a_pool_with_a_worker_per_slot() -
 
 
 def test_refusal_of_scale_names_memory_limit_that_applied(bench: ServiceHarness) -> None:
-    assert bench.state.pools["big"].spec.memory_bytes == 2**29
+    assert bench.state.cluster.pools["big"].spec.memory_bytes == 2**29
     result = bench.refusal(Scale(1, "big", 0, 3))
     assert "2.0 GiB of memory for 512.0 MiB a rank (4)" in result.message
     bench.get(Pools, Scale(2, "main", 15, 15))
@@ -248,19 +250,19 @@ def test_node_that_was_drained_before_its_maintenance_is_used_again_in_it(
 def test_drained_pool_whose_device_drains_accepts_no_tasks(bench: ServiceHarness) -> None:
     steer = SteerTarget(1, "main", "drain", "of the QPM", "graceful", 600.0)
     bench.get(TargetReply, steer)
-    started_ns = bench.state.controls.of("main").started_ns
+    started_ns = bench.state.devices.controls.of("main").started_ns
     pool = bench.get(Pools, DrainNode(2, "main", "cold head")).pools[0]
     assert (pool.state, pool.reason) == ("draining", "cold head")
-    control = bench.state.controls.of("main")
+    control = bench.state.devices.controls.of("main")
     assert (control.timeout_s, control.started_ns) == (600.0, started_ns)
     assert "drain" in bench.refused().message
     bench.get(Pools, ResumeNode(3, "main"))
-    assert bench.state.controls.closed_state("main") == ""
+    assert bench.state.devices.controls.closed_state("main") == ""
 
 
 @pytest.mark.parametrize(("verb", "state"), [("pause", "paused"), ("drain", "draining")])
 def test_closed_pool_says_so_beside_its_fault(bench: ServiceHarness, verb: str, state: str) -> None:
-    pool = bench.state.pools["main"]
+    pool = bench.state.cluster.pools["main"]
     pool.record_failure("no GPU", time.monotonic_ns())
     bench.get(TargetReply, SteerTarget(1, "main", verb, "cold head"))
     info = bench.get(Pools, GetPools(2)).pools[0]

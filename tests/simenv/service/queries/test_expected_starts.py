@@ -108,7 +108,7 @@ def test_evaluation_counts_the_queue(ready: ServiceHarness) -> None:
 
 def test_typical_error_is_shown_after_tasks_have_started(ready: ServiceHarness) -> None:
     flood(ready, 500)
-    pool = ready.state.pools["main"]
+    pool = ready.state.cluster.pools["main"]
     pool.large.learn(1e6, 400e6)  # so that waits are long
     pool.small.learn(1e6, 400e6)
     ready.loop.starts = ExpectedStarts(ready.state, ready.loop.forecasts.run)  # none so far

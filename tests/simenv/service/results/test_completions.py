@@ -182,7 +182,7 @@ def test_task_that_was_asked_to_stop_ends_cancelled_though_its_result_comes(
     ready: ServiceHarness,
 ) -> None:
     """Its caller was answered "cancelling", for which `Task.cancel` returns True."""
-    (number,) = range(ready.submit(spec(seed=1)).first, ready.state.next_task)
+    (number,) = range(ready.submit(spec(seed=1)).first, ready.state.tasks.next_number)
     tasks = ready.assigned()
     assert ready.get(m.Cancelled, m.Cancel(2, [number])).words == ["cancelling"]
     (done,) = ended(ready.finish(tasks))

@@ -76,4 +76,4 @@ def test_stop_that_is_not_sent_is_left_to_the_grace_of_the_task(
 ) -> None:
     monkeypatch.setattr(ready.listener, "send", lambda *_: False)
     ready.loop.executor.execute([core.StopAttempt("main-0", 1, 2**16 + 1, "cancelled")])
-    assert "main-0" in ready.state.workers
+    assert "main-0" in ready.state.cluster.workers

@@ -187,7 +187,7 @@ def test_kernel_bounds_each_worker_by_the_grant_of_its_tasks(
     for qubits in (2, 24):
         bench.submit(spec(program=program(qubits).packed()), key=f"~{qubits}")
         tasks = bench.assigned()
-        worker = bench.state.workers["main-0"]
+        worker = bench.state.cluster.workers["main-0"]
         assert [record.route.num_qubits for record in worker.held.values()] == [qubits]
         bounds.append(kernel_bound(worker))
         assert bounds[-1] > memory_bound(worker)

@@ -22,7 +22,7 @@ from simenv.model import JobSpec, PoolSpec, TaskOptions, TaskSpec
 from simenv.scheduler import core
 from simenv.scheduler.core import SubmitJob
 from simenv.scheduler.scheduler import Scheduler
-from simenv.scheduler.state.scheduler_state import SchedulerState
+from simenv.scheduler.state.cluster import ClusterState
 from simenv.service.workers.endpoints import WorkerEndpoint
 from simenv.service.workers.job_nodes import (
     JobNodes,
@@ -130,7 +130,7 @@ class Site:
 
     @property
     def state(self) -> str:
-        return self.scheduler.state.nodes.hosts[NODE].state
+        return self.scheduler.state.cluster.nodes.hosts[NODE].state
 
 
 def token_of(script: str) -> nodes.JoinToken:
@@ -176,7 +176,7 @@ def site() -> Iterator[Site]:
 
 def test_node_joins_with_its_token_and_then_its_own_key(site: Site) -> None:
     _, connection = joined(site)
-    host = site.scheduler.state.nodes.hosts[NODE]
+    host = site.scheduler.state.cluster.nodes.hosts[NODE]
     assert host.node.slots == 2
     assert host.job is not None
     assert host.job.source == "Slurm job 7 on g07"
@@ -186,7 +186,7 @@ def test_node_joins_with_its_token_and_then_its_own_key(site: Site) -> None:
 def test_answer_to_a_heartbeat_says_the_intervals(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SchedulerState, "heartbeat_intervals_s", (2.0, 4.0))
+    monkeypatch.setattr(ClusterState, "heartbeat_intervals_s", (2.0, 4.0))
     token, connection = joined(site)
     connection.send(codec.encode(nodes.NodeHeartbeat(token.node, token.epoch)))
     assert site.answer(connection) == m.LeaseRenewed(1, 2.0, 4.0)
@@ -252,7 +252,7 @@ def test_job_that_runs_without_a_node_is_cancelled_and_the_next_one_delayed(site
     assert site.state == "pending"
     site.nodes.tick(now_ns + 61 * 10**9)
     assert site.jobs.forgotten == [(1, True)]
-    assert site.scheduler.state.pools["big"].next_start_ns > now_ns
+    assert site.scheduler.state.cluster.pools["big"].next_start_ns > now_ns
 
 
 def test_stall_of_the_service_ends_no_node(site: Site) -> None:
@@ -308,7 +308,7 @@ def test_agent_that_leaves_before_it_joins_frees_its_name_and_delays_the_next_jo
     connection.send(codec.encode(left))
     site.pump(lambda: site.jobs.forgotten)
     assert site.state == "off"
-    assert "has not joined" in site.scheduler.state.pools["big"].reason
+    assert "has not joined" in site.scheduler.state.cluster.pools["big"].reason
     connection.close()
 
 
@@ -362,7 +362,7 @@ def relayed(site: Site) -> Iterator[tuple[Site, nodes.JoinToken, WorkerTcpConnec
 
 def heartbeat(site: Site, age_ms: int = 0, **changes: object) -> bytes:
     """A heartbeat of the agent, with one of its worker."""
-    (worker,) = site.scheduler.state.workers.values()
+    (worker,) = site.scheduler.state.cluster.workers.values()
     fields = {"name": worker.name, "epoch": 1, "task": 0, "attempt": 0, "rss_bytes": 7}
     fields |= {"start": worker.start, **changes}
     beat = codec.encode(m.Heartbeat(**fields))  # type: ignore[arg-type]
@@ -373,7 +373,7 @@ def test_relayed_heartbeat_counts_from_its_arrival_at_the_agent(
     relayed: tuple[Site, nodes.JoinToken, WorkerTcpConnection],
 ) -> None:
     site, _, connection = relayed
-    (worker,) = site.scheduler.state.workers.values()
+    (worker,) = site.scheduler.state.cluster.workers.values()
     worker.heard_ns = 1
     begin_ns = time.monotonic_ns()
     connection.send(heartbeat(site, 3_000))
@@ -386,7 +386,7 @@ def test_hung_worker_is_lost_while_its_agent_goes_on(
     relayed: tuple[Site, nodes.JoinToken, WorkerTcpConnection],
 ) -> None:
     site, token, connection = relayed
-    (worker,) = site.scheduler.state.workers.values()
+    (worker,) = site.scheduler.state.cluster.workers.values()
     late = heartbeat(site)
     worker.heard_ns -= site.scheduler.state.limits.silent_ns
     connection.send(codec.encode(nodes.NodeHeartbeat(token.node, token.epoch)))
@@ -396,7 +396,7 @@ def test_hung_worker_is_lost_while_its_agent_goes_on(
     connection.send(late)
     answers = [site.answer(connection) for _ in range(2)]
     assert nodes.SignalWorker(worker.name, kill=True) in answers
-    assert worker.name not in site.scheduler.state.workers
+    assert worker.name not in site.scheduler.state.cluster.workers
 
 
 @pytest.mark.parametrize("changes", [{"name": "big-9"}, {"start": 1}])
@@ -404,7 +404,7 @@ def test_relayed_heartbeat_of_another_worker_or_start_is_ignored(
     relayed: tuple[Site, nodes.JoinToken, WorkerTcpConnection], changes: dict[str, object]
 ) -> None:
     site, _, connection = relayed
-    (worker,) = site.scheduler.state.workers.values()
+    (worker,) = site.scheduler.state.cluster.workers.values()
     connection.send(heartbeat(site, **changes))
     assert isinstance(site.answer(connection), m.LeaseRenewed)
     assert worker.rss_bytes == 0
@@ -415,7 +415,7 @@ def test_what_is_no_heartbeat_is_ignored_and_those_beside_it_are_not(
     relayed: tuple[Site, nodes.JoinToken, WorkerTcpConnection], body: bytes
 ) -> None:
     site, _, connection = relayed
-    (worker,) = site.scheduler.state.workers.values()
+    (worker,) = site.scheduler.state.cluster.workers.values()
     message = codec.from_worker(heartbeat(site))
     assert isinstance(message, nodes.NodeHeartbeat)
     beats = [nodes.RelayedBeat(0, body), *message.beats, nodes.RelayedBeat(0, body)]
@@ -429,7 +429,7 @@ def test_control_message_goes_through_the_agent(
     relayed: tuple[Site, nodes.JoinToken, WorkerTcpConnection],
 ) -> None:
     site, _, connection = relayed
-    (worker,) = site.scheduler.state.workers.values()
+    (worker,) = site.scheduler.state.cluster.workers.values()
     site.nodes.forward(worker.name, b"stop")
     assert site.answer(connection) == nodes.ForwardControl(worker.name, b"stop")
 
@@ -453,13 +453,13 @@ def test_news_of_the_site_reach_the_node_of_that_job_alone(site: Site) -> None:
     site.submit()
     site.jobs.pending = [JobOutcome(1, "Slurm job 7 (PENDING: Priority)"), JobOutcome(9, "other")]
     site.nodes.tick(time.monotonic_ns())
-    host = site.scheduler.state.nodes.hosts[NODE]
+    host = site.scheduler.state.cluster.nodes.hosts[NODE]
     assert host.job is not None
     assert host.job.detail == "Slurm job 7 (PENDING: Priority)"
     site.jobs.pending = [JobOutcome(1, "Slurm job 7 (FAILED)", over=True)]
     site.nodes.tick(time.monotonic_ns())
     assert site.state == "off"
-    assert "FAILED" in site.scheduler.state.pools["big"].reason
+    assert "FAILED" in site.scheduler.state.cluster.pools["big"].reason
 
 
 def test_script_shows_the_token_to_its_standard_input_alone(tmp_path: Path) -> None:
