@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from noise_models.custom import CustomModel
     from noise_models.document import Document
     from noise_models.model import NoiseModel
-    from simulators.circuit.passes.attach_noise import NoiseAttachment, ShotTimes
+    from simulators.circuit.passes.attach_noise import NoiseAttachment
+    from simulators.circuit.passes.shot_times import ShotTimes
 
 
 _SHOWN = 12
@@ -482,7 +483,7 @@ class Noise:
         result = self._times.get(key)
         if result is None and terms.device:
             from noise_models.calibration import CalibrationSnapshot
-            from simulators.circuit.passes.attach_noise import ShotTimes
+            from simulators.circuit.passes.shot_times import ShotTimes
 
             if not isinstance(document, CalibrationSnapshot):
                 return None

@@ -284,30 +284,6 @@ def outcome_width(num_bits: int) -> int:
 ) = range(29)  # fmt: skip
 
 
-# Operands of a circuit's operations, in the form that passes over its arrays need.
-
-
-class Operands(msgspec.Struct, frozen=True, eq=False):
-    """Qubits of operation k: `wires[first[k] : first[k + 1]]`."""
-
-    codes: NDArray[np.int64]  # [operations]
-    counts: NDArray[np.int64]  # [operations]: qubits
-    first: NDArray[np.int64]  # [operations + 1]
-    wires: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, circuit: Circuit) -> Operands:
-        """Operands of an admissible circuit."""
-        rows = circuit.table.rows
-        codes, counts = rows[:, 0][circuit.ops], rows[:, 1][circuit.ops]
-        first = np.zeros(counts.size + 1, np.int64)
-        counts.cumsum(out=first[1:])
-        return cls(codes, counts, first, circuit.qubits.astype(np.int64))
-
-    def qubits(self, k: int) -> tuple[int, ...]:
-        return tuple(self.wires[self.first[k] : self.first[k + 1]].tolist())
-
-
 def used_qubits(circuit: Circuit) -> NDArray[np.intp]:
     """Qubits that operations other than barriers act on, ascending."""
     rows, qubits = circuit.table.rows, circuit.qubits

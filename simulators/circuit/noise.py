@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from noise_models.channel import Channel, Readout
 from simulators.catalog import NoiseKind
 from simulators.circuit.ir import Circuit
-from simulators.circuit.time_order import reordered
+from simulators.circuit.time_order import OrderedCircuit
 
 __all__ = ["AFTER_OP", "CHANNEL", "Q0", "Q1", "NoiseProgram", "Readout"]
 
@@ -216,14 +216,12 @@ class NoiseProgram(msgspec.Struct, frozen=True, eq=False):
     duration_ns: float = -1.0  # duration of the circuit's schedule; -1.0: not scheduled
     detunings: Detunings | None = None
     leakage: Leakage | None = None
-    order: NDArray[np.int64] | None = (
-        None  # operations of the circuit by start time; None: as listed
-    )
+    ordered: OrderedCircuit | None = None  # by start time; None: the operations stay as listed
 
     def located(self, circuit: Circuit) -> Circuit:
         """The circuit that the noise acts on: the one that it was made for, in the order of time
         where coupled qubits interact."""
-        return circuit if self.order is None else reordered(circuit, self.order)
+        return circuit if self.ordered is None else self.ordered.of(circuit)
 
     @property
     def memory_bytes(self) -> int:
@@ -231,7 +229,8 @@ class NoiseProgram(msgspec.Struct, frozen=True, eq=False):
         facts = 0 if self.known_facts is None else self.known_facts.rows.nbytes
         rotations = 0 if self.detunings is None else 24 * self.detunings.angles.size
         flags = 0 if self.leakage is None else self.leakage.memory_bytes
-        own = self.locations.nbytes + facts + rotations + flags
+        ordered = 0 if self.ordered is None else self.ordered.memory_bytes
+        own = self.locations.nbytes + facts + rotations + flags + ordered
         return own + sum(each.ptm.nbytes for each in self.channels)
 
     @property

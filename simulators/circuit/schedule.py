@@ -11,15 +11,17 @@ operation other than a barrier, since it is still being prepared, nor after a fi
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit import gates, ir
-from simulators.circuit.ir import Circuit, Operands, register_starts
-from simulators.compiler.kernel import device_function, kernel
+from simulators.circuit.analysis.measurements import TERMINAL
+from simulators.circuit.ir import Circuit, register_starts
+from simulators.circuit.operands import Operands
+from simulators.compiler.kernel import I64, REAL, REALS, device_function, kernel, record
 
 Method = Literal["alap", "asap"]
 METHODS: tuple[Method, ...] = ("alap", "asap")
@@ -30,23 +32,32 @@ _SCALE = 10.0**_DIGITS
 _ACTS, _WAITS, _ENDS = range(3)  # kinds of an item: an operation, a barrier, a measurement
 
 
-class Schedule(msgspec.Struct, frozen=True, eq=False):
+@record
+class Schedule(NamedTuple):
     """Start times of operations, and idle times in the order of their operations."""
 
-    start_ns: NDArray[np.float64]  # [operations]; inside a block: from the start of its branch
-    length_ns: NDArray[np.float64]  # [operations]; of the head of a block: that of the block
-    idle_after: NDArray[np.int64]  # [idle times]: the operation right before the end of each
-    idle_qubit: NDArray[np.int64]  # [idle times]
-    idle_ns: NDArray[np.float64]  # [idle times]
-    duration_ns: float
+    start_ns: REALS  # [operations]; inside a block: from the start of its branch
+    length_ns: REALS  # [operations]; of the head of a block: that of the block
+    idle_after: I64  # [idle times]: the operation right before the end of each
+    idle_qubit: I64  # [idle times]
+    idle_ns: REALS  # [idle times]
+    idle_end_ns: REALS  # [idle times]; inside a block: see `start_ns`
+    duration_ns: REAL
 
-    @property
-    def idle_end_ns(self) -> NDArray[np.float64]:
-        """End of each idle time outside of blocks [idle times]."""
-        result: NDArray[np.float64] = np.append(self.start_ns, self.duration_ns)[
-            self.idle_after + 1
-        ]
-        return result
+    def with_delays(
+        self, operations: NDArray[np.int64], qubits: NDArray[np.int64], times: NDArray[np.float64]
+    ) -> Schedule:
+        """This schedule with the delays, whose qubits and durations are given, as idle times."""
+        after = np.concatenate((operations, self.idle_after))
+        order = np.argsort(after, kind="stable")
+        return self._replace(
+            idle_after=after[order],
+            idle_qubit=np.concatenate((qubits, self.idle_qubit))[order],
+            idle_ns=np.concatenate((times, self.idle_ns))[order],
+            idle_end_ns=np.concatenate((self.start_ns[operations] + times, self.idle_end_ns))[
+                order
+            ],
+        )
 
 
 @device_function
@@ -100,36 +111,44 @@ _schedule_items = kernel(
 )(_place_items)
 
 
-@device_function
-def schedule_operations(  # type: ignore[no-untyped-def]
-    codes, first, wires, final, duration, late, start, end, used, after, qubit, idle, total
-):
-    """Schedule operations without blocks: fill `start` [operations], `total` [1], and the idle
-    times [operands + qubits] with their operations and qubits; returns the number of idle times.
-    `final` [operations]: measurements after which a qubit idles no more. Scratch: `end`, `used`
-    [qubits]."""
+@record
+class ScheduledTimes(NamedTuple):
+    """What `_schedule_operations` fills, and its scratch memory."""
+
+    start: REALS  # [operations]
+    after: I64  # of each idle time [operands + qubits], the operation before its end
+    qubit: I64
+    idle: REALS
+    idle_end: REALS
+    total: REALS  # [1]
+    end: REALS  # [qubits], scratch
+    used: I64  # [qubits], scratch
+
+
+@kernel("Operands I64 REALS INT ScheduledTimes -> INT", group="attachment")
+def _schedule_operations(operands, roles, duration, late, found):  # type: ignore[no-untyped-def]
+    """Schedule operations without blocks; returns the number of idle times. `roles`: see
+    `classify`."""
+    codes, wires, first = operands.codes, operands.wires, operands.first
+    start, idle, after = found.start, found.idle, found.after
     for k in range(codes.size):
-        after[k] = _WAITS if codes[k] == gates.BARRIER else _ENDS if final[k] else _ACTS
-    total[0] = _place_items(first, wires, duration, after, late, 0, start, idle, end, used)
+        after[k] = _WAITS if codes[k] == gates.BARRIER else _ENDS if roles[k] == TERMINAL else _ACTS
+    total = _place_items(first, wires, duration, after, late, 0, start, idle, found.end, found.used)
     count = 0
     for k in range(codes.size):
         for j in range(first[k], first[k + 1]):
             if idle[j] > _LEAST_NS:  # writes stay at or before the reads
                 idle[count] = np.rint(idle[j] * _SCALE) / _SCALE
-                after[count], qubit[count] = k - 1, wires[j]
+                after[count], found.qubit[count], found.idle_end[count] = k - 1, wires[j], start[k]
                 count += 1
-    for q in range(end.size):
-        left = total[0] - end[q]
-        if used[q] and left > _LEAST_NS:
+    for q in range(found.end.size):
+        left = total - found.end[q]
+        if found.used[q] and left > _LEAST_NS:
             idle[count] = np.rint(left * _SCALE) / _SCALE
-            after[count], qubit[count] = codes.size - 1, q
+            after[count], found.qubit[count], found.idle_end[count] = codes.size - 1, q, total
             count += 1
+    found.total[0] = total
     return count
-
-
-_schedule_plain = kernel(
-    "I64 I64 I64 U8 REALS INT REALS REALS I64 I64 I64 REALS REALS -> INT", group="attachment"
-)(schedule_operations)
 
 
 def schedule(
@@ -138,30 +157,28 @@ def schedule(
     method: Method = "alap",
     *,
     feed_forward_ns: float = 0.0,
-    final: NDArray[np.bool_] | None = None,
+    roles: NDArray[np.int64] | None = None,
     operands: Operands | None = None,
 ) -> Schedule:
-    """Schedule an admissible circuit. `durations_ns` [operations]; `final` [operations]:
-    measurements that no operation on their qubits follows; `operands`: if known."""
+    """Schedule an admissible circuit. `durations_ns` [operations]; `roles` [operations]: see
+    `classify`, None: no measurement is final; `operands`: if known."""
     wiring = Operands.of(circuit) if operands is None else operands
-    first, wires = wiring.first, wiring.wires
+    size, num_qubits = circuit.ops.size, circuit.num_qubits
+    if roles is None:
+        roles = np.zeros(size, np.int64)
     if circuit.conditions_data:
         kinds = np.where(wiring.codes == gates.BARRIER, _WAITS, _ACTS)
-        if final is not None:
-            kinds[final] = _ENDS
-        return _Blocks(circuit, durations_ns, method, feed_forward_ns, kinds, first).schedule()
-    size, num_qubits = circuit.ops.size, circuit.num_qubits
-    ends = np.zeros(size, np.bool_) if final is None else final
-    start, total = np.empty(size), np.empty(1)
-    room = size + wires.size + num_qubits
-    idle_places, idle = np.empty((2, room), np.int64), np.empty(room)
-    count = _schedule_plain(
-        wiring.codes, first, wires, ends.view(np.uint8), durations_ns, int(method == "alap"), start,
-        np.empty(num_qubits), np.empty(num_qubits, np.int64), *idle_places, idle, total,
+        kinds[roles == TERMINAL] = _ENDS
+        return _Blocks(circuit, durations_ns, method, feed_forward_ns, kinds, wiring).schedule()
+    room = size + wiring.wires.size + num_qubits
+    found = ScheduledTimes(
+        np.empty(size), np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room),
+        np.empty(room), np.empty(1), np.empty(num_qubits), np.empty(num_qubits, np.int64),
     )  # fmt: skip
+    count = _schedule_operations(wiring, roles, durations_ns, int(method == "alap"), found)
     return Schedule(
-        start, durations_ns, idle_places[0, :count], idle_places[1, :count], idle[:count],
-        float(total[0]),
+        found.start, durations_ns, found.after[:count], found.qubit[:count], found.idle[:count],
+        found.idle_end[:count], float(found.total[0]),
     )  # fmt: skip
 
 
@@ -185,7 +202,7 @@ class _Blocks:
         method: Method,
         feed_forward_ns: float,
         kinds: NDArray[np.int64],
-        first: NDArray[np.int64],
+        operands: Operands,
     ) -> None:
         self._circuit = circuit
         self._durations = durations_ns.tolist()
@@ -194,7 +211,7 @@ class _Blocks:
         self._kinds = kinds.tolist()
         rows = circuit.table.rows[circuit.ops]
         self._codes = rows[:, 0].tolist()
-        clbits = np.cumsum(rows[:, 2])
+        clbits, first = np.cumsum(rows[:, 2]), operands.first
         spans = np.column_stack((first[:-1], first[1:], clbits - rows[:, 2], clbits))
         self._wires = [
             circuit.qubits[a:b].tolist() + (circuit.num_qubits + circuit.clbits[c:d]).tolist()
@@ -211,10 +228,11 @@ class _Blocks:
     def schedule(self) -> Schedule:
         total, _ = self._body(active=0)
         self._idle.sort(key=lambda row: row[0])
-        table = np.array(self._idle, np.float64).reshape(-1, 3)
+        after, qubit, idle = np.array(self._idle, np.float64).reshape(-1, 3).T
+        before = after.astype(np.int64)
         return Schedule(
-            self._start, np.array(self._durations), table[:, 0].astype(np.int64),
-            table[:, 1].astype(np.int64), np.round(table[:, 2], _DIGITS), total,
+            self._start, np.array(self._durations), before, qubit.astype(np.int64),
+            np.round(idle, _DIGITS), np.append(self._start, total)[before + 1], total,
         )  # fmt: skip
 
     def _body(self, active: int) -> tuple[float, set[int]]:

@@ -48,7 +48,25 @@ def after_writers(circuit: Circuit, start_ns: NDArray[np.float64]) -> NDArray[np
     return np.array(results)
 
 
-def reordered(circuit: Circuit, order: NDArray[np.int64]) -> Circuit:
+class OrderedCircuit(msgspec.Struct, frozen=True, eq=False):
+    """A circuit whose operations are listed in another order."""
+
+    circuit: Circuit
+    params: NDArray[np.int64]  # [parameters]: those of the circuit that it was made of
+
+    def of(self, circuit: Circuit) -> Circuit:
+        """The ordered form of another circuit with the same structure."""
+        params = circuit.params[self.params].tobytes()
+        return msgspec.structs.replace(self.circuit, params_data=params)
+
+    @property
+    def memory_bytes(self) -> int:
+        own = self.circuit
+        data = (own.ops_data, own.qubits_data, own.clbits_data, own.params_data, own.slots_data)
+        return sum(map(len, data)) + self.params.nbytes
+
+
+def reordered(circuit: Circuit, order: NDArray[np.int64]) -> OrderedCircuit:
     """The circuit without blocks whose operation k is operation `order[k]` of another."""
     rows = circuit.table.rows[circuit.ops]
     qubits, clbits, params = (_places(rows[:, column], order) for column in (1, 2, 3))
@@ -58,7 +76,7 @@ def reordered(circuit: Circuit, order: NDArray[np.int64]) -> Circuit:
         moved[params] = np.arange(params.size)
         slots = np.column_stack((moved[slots[:, 0]], slots[:, 1]))
         slots = slots[np.argsort(slots[:, 0], kind="stable")].astype(np.int32)
-    return msgspec.structs.replace(
+    built = msgspec.structs.replace(
         circuit,
         ops_data=circuit.ops[order].tobytes(),
         qubits_data=circuit.qubits[qubits].tobytes(),
@@ -66,6 +84,7 @@ def reordered(circuit: Circuit, order: NDArray[np.int64]) -> Circuit:
         params_data=circuit.params[params].tobytes(),
         slots_data=slots.tobytes(),
     )
+    return OrderedCircuit(built, params)
 
 
 def _places(counts: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.int64]:

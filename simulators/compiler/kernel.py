@@ -24,11 +24,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import numba
 import numpy as np
 from numba import types
+from numpy.typing import NDArray
 
 from simulators.compiler import numba_pipeline
 from simulators.compiler.kernel_time import booked
@@ -115,34 +116,64 @@ def _without_blas() -> None:
             del sys.modules["scipy.linalg"]
 
 
-# Argument types by their names in signatures. Read-only: views on received bytes.
-_ARRAYS = {
-    "BYTES": types.Bytes(types.uint8, 1, "C"),
-    "NAMES": types.Array(types.int64, 2, "C"),  # the table of a circuit
-    "U16": types.Array(types.uint16, 1, "C", readonly=True),
-    "I32": types.Array(types.int32, 1, "C", readonly=True),
-    "F64": types.Array(types.float64, 1, "C", readonly=True),
-    "F64_2": types.Array(types.float64, 2, "C", readonly=True),
-    "I64": types.int64[::1],
-    "INTS2": types.int64[:, ::1],
-    "INTS3": types.int64[:, :, ::1],
-    "U8": types.uint8[::1],
-    "SHORTS": types.uint16[::1],
-    "U32": types.uint32[::1],
-    "U64": types.uint64[::1],
-    "WORDS2": types.uint64[:, ::1],
-    "REALS": types.float64[::1],
-    "REALS2": types.float64[:, ::1],
-    "REALS3": types.float64[:, :, ::1],
-    "SINGLES": types.float32[::1],
-    "COMPLEX": types.complex128[::1],
+# Types of arguments and of fields of records, under these names in signatures. Read-only: views on
+# received bytes.
+BYTES = Annotated[bytes, types.Bytes(types.uint8, 1, "C")]
+NAMES = Annotated[NDArray[np.int64], types.Array(types.int64, 2, "C")]  # the table of a circuit
+U16 = Annotated[NDArray[np.uint16], types.Array(types.uint16, 1, "C", readonly=True)]
+I32 = Annotated[NDArray[np.int32], types.Array(types.int32, 1, "C", readonly=True)]
+F64 = Annotated[NDArray[np.float64], types.Array(types.float64, 1, "C", readonly=True)]
+F64_2 = Annotated[NDArray[np.float64], types.Array(types.float64, 2, "C", readonly=True)]
+I64 = Annotated[NDArray[np.int64], types.int64[::1]]
+INTS2 = Annotated[NDArray[np.int64], types.int64[:, ::1]]
+INTS3 = Annotated[NDArray[np.int64], types.int64[:, :, ::1]]
+U8 = Annotated[NDArray[np.uint8], types.uint8[::1]]
+SHORTS = Annotated[NDArray[np.uint16], types.uint16[::1]]
+U32 = Annotated[NDArray[np.uint32], types.uint32[::1]]
+U64 = Annotated[NDArray[np.uint64], types.uint64[::1]]
+WORDS2 = Annotated[NDArray[np.uint64], types.uint64[:, ::1]]
+REALS = Annotated[NDArray[np.float64], types.float64[::1]]
+REALS2 = Annotated[NDArray[np.float64], types.float64[:, ::1]]
+REALS3 = Annotated[NDArray[np.float64], types.float64[:, :, ::1]]
+SINGLES = Annotated[NDArray[np.float32], types.float32[::1]]
+COMPLEX = Annotated[NDArray[np.complex128], types.complex128[::1]]
+INT = Annotated[int, types.int64]
+WORD = Annotated[np.uint64, types.uint64]
+REAL = Annotated[float, types.float64]
+
+
+def integer_fields(*names: str) -> np.dtype[np.void]:
+    """Layout of rows of named integers."""
+    return np.dtype([(name, np.int64) for name in names])
+
+
+def structured(dtype: np.dtype[np.void]) -> Any:
+    """Type of an array of one axis with named fields, to annotate a field of a record."""
+    return types.Array(numba.from_dtype(dtype), 1, "C")
+
+
+TYPES = {
+    name: get_args(alias)[1] for name, alias in globals().items() if get_origin(alias) is Annotated
 }
-TYPES = _ARRAYS | {"INT": types.int64, "WORD": types.uint64, "REAL": types.float64}
+
+
+_Record = TypeVar("_Record", bound=tuple[Any, ...])
+
+
+def record(cls: type[_Record]) -> type[_Record]:
+    """Register a NamedTuple as a type of arguments, under its own name: arrays and numbers that
+    kernels take together. Fields are annotated with the types above, and need them exactly: numba
+    lets a writable array pass for a read-only one, and an int for a WORD, as an argument alone, not
+    in a field."""
+    fields = get_type_hints(cls, include_extras=True).values()
+    TYPES[cls.__name__] = types.BaseTuple.from_types([get_args(each)[1] for each in fields], cls)
+    return cls
 
 
 def signature_of(text: str) -> Any:
-    """numba's signature of names of types, `NAMES U16 INT -> INT`; no arrow: nothing is returned.
-    AMPLITUDES: of one state, in double and in single precision; one of the arrays is empty."""
+    """numba's signature of names of types and records, `NAMES U16 INT -> INT`; no arrow: nothing is
+    returned. AMPLITUDES: of one state, in double and in single precision; one of the arrays is
+    empty."""
     names, _, returned = text.replace("AMPLITUDES", "REALS SINGLES").partition("->")
     result = TYPES[returned.strip()] if returned else types.void
     return result(*(TYPES[name] for name in names.split()))
@@ -255,9 +286,11 @@ Group = Literal[
 
 
 class Kernel:
-    """Function compiled for one signature; a call loads it first if necessary."""
+    """Function compiled for one signature; a call loads it first if necessary. The types of
+    arguments are checked at each call, or at the first one if there are records among them: numba
+    takes as long as a small circuit to find the type of a record."""
 
-    __slots__ = ("_dispatcher", "_lock", "_signature", "group", "name", "py_func")
+    __slots__ = ("_call", "_code", "_dispatcher", "_lock", "_signature", "group", "name", "py_func")
 
     def __init__(
         self, function: Callable[..., Any], signature: Any, group: Group, precision: str = ""
@@ -268,14 +301,18 @@ class Kernel:
         self.group: Group = group
         self._signature = signature
         self._dispatcher: Any = None
+        self._code: Any = None
+        self._call: Any = None
         self._lock = threading.Lock()
 
     def __call__(self, *args: Any) -> Any:
-        dispatcher = self._dispatcher
-        if dispatcher is None:
-            self.load()
-            dispatcher = self._dispatcher
-        return dispatcher(*args)
+        if self._call is not None:
+            return self._call(*args)
+        self.load()
+        result = self._dispatcher(*args)
+        has_records = any(isinstance(each, types.BaseTuple) for each in self._signature.args)
+        self._call = self._code if has_records else self._dispatcher
+        return result
 
     def __repr__(self) -> str:
         return f"<kernel {self.name}, {'loaded' if self.is_loaded else 'not loaded'}>"
@@ -299,10 +336,9 @@ class Kernel:
     def entry_point(self) -> Callable[..., Any]:
         """Machine code, loaded if necessary. It does not check argument types, which halves the
         cost of a call: for callers that are sure of the types."""
-        self.load()
-        (overload,) = self._dispatcher.overloads.values()
-        code: Callable[..., Any] = overload.entry_point
-        return code
+        if self._code is None:
+            self.load()
+        return self._code  # type: ignore[no-any-return]
 
     def load(self, *, wait: bool = True) -> bool:
         """Load the machine code from the cache, or compile it; any thread may call this. Processes
@@ -322,7 +358,9 @@ class Kernel:
             )
             try:
                 with booked(), once, _compiling, undisturbed():
-                    self._dispatcher = self._loaded(path)
+                    dispatcher = self._loaded(path)
+                    (overload,) = dispatcher.overloads.values()
+                    self._code, self._dispatcher = overload.entry_point, dispatcher
             except KernelLocked:
                 return False
         return True

@@ -29,7 +29,8 @@ from simulators.circuit.analysis.noise_profile import noise_profile
 from simulators.circuit.analysis.profile import NoiseProfile, Profile, StringsSize
 from simulators.circuit.device_check import DeviceLimits
 from simulators.circuit.ir import Circuit
-from simulators.circuit.passes.attach_noise import NoiseAttachment, ShotTimes
+from simulators.circuit.passes.attach_noise import NoiseAttachment
+from simulators.circuit.passes.shot_times import ShotTimes
 from simulators.compiler.kernel import kernels
 from simulators.errors import EngineError
 from simulators.strings.size import strings_size

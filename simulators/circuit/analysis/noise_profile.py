@@ -13,8 +13,9 @@ from simulators.circuit.analysis.measurements import NO_OP_RESET, TERMINAL, has_
 from simulators.circuit.analysis.profile import NoiseProfile
 from simulators.circuit.analysis.quadrature import grid_size
 from simulators.circuit.gates import BARRIER, GATES, MEASURE, RESET, UNITARY
-from simulators.circuit.ir import Circuit, Operands, Operation, matrix, operations, used_qubits
+from simulators.circuit.ir import Circuit, Operation, matrix, operations, used_qubits
 from simulators.circuit.noise import CHANNEL, Q0, Q1, NoiseProgram
+from simulators.circuit.operands import Operands
 from simulators.circuit.passes import light_cone as cones
 from simulators.circuit.passes.components import PACKED_QUBITS, connect
 from simulators.compiler.kernel import kernel

@@ -254,7 +254,7 @@ def noise_of_part(
         of_part = msgspec.structs.replace(of_part, own=own)
     return msgspec.structs.replace(
         noise,
-        order=None,
+        ordered=None,
         digest=digest.digest(),
         locations=moved,
         channels=tuple([noise.channels[k] for k in used.tolist()]),

@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 
 from noise_models.channel import Channel, from_unitary
 from simulators.circuit import gates
-from simulators.circuit.ir import Circuit, Operands, table_of
+from simulators.circuit.ir import Circuit, table_of
 from simulators.circuit.noise import AFTER_OP, Detunings, NoiseProgram
+from simulators.circuit.operands import Operands
 
 _ROTATION = "p"  # of the relative phase alone: one half of the amplitudes
 _LOOPS = (gates.WHILE, gates.FOR)

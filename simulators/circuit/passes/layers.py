@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from noise_models.layers import gate_key
 from noise_models.model import LayerNoise
 from simulators.circuit.gates import UNITARY
-from simulators.circuit.ir import Operands
+from simulators.circuit.operands import Operands
 
 _SCALE = 1e3  # of times in ns that are rounded, so that sums of the same durations are equal
 _ROUNDING_NS = 1e-3  # of times
@@ -199,3 +199,15 @@ def layer_windows(
         for qubit in use.layer.qubits:
             result[qubit].append((begin, end))
     return dict(result)
+
+
+def before_layers(
+    uses: Sequence[LayerUse], after: NDArray[np.int64], num_operations: int
+) -> NDArray[np.int64]:
+    """Operations that channels on waiting qubits follow: what ends at a gate of a layer acts before
+    the channels of the layer. The gates of each are listed one after the other."""
+    place = np.arange(-1, num_operations)  # of what follows operation k - 1
+    for use in uses:
+        first, last = use.operations[0], use.operations[-1]
+        place[first + 1 : last + 1] = first - 1
+    return place[after + 1]

@@ -14,6 +14,7 @@ from reference import matrix
 from simenv.client.circuits import load
 from simenv.model import Token as WireToken
 from simulators.circuit import ir
+from simulators.circuit.analysis.measurements import ORDINARY, TERMINAL
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.device_check import DeviceLimits, refusal
 from simulators.circuit.expressions import expressions_of
@@ -328,10 +329,10 @@ def scheduled(
     circuit: Circuit, method: Method = "alap", *, final: tuple[int, ...] = (), latency: float = 0.0
 ) -> Schedule:
     names = [circuit.table.names[row] for row in circuit.ops.tolist()]
-    mask = np.zeros(len(names), np.bool_)
-    mask[list(final)] = True
+    roles = np.full(len(names), ORDINARY)
+    roles[list(final)] = TERMINAL
     durations = np.array([NS.get(name, 0.0) for name in names])
-    return schedule(circuit, durations, method, feed_forward_ns=latency, final=mask)
+    return schedule(circuit, durations, method, feed_forward_ns=latency, roles=roles)
 
 
 def idle(found: Schedule) -> list[tuple[int, int, float]]:

@@ -34,12 +34,12 @@ def test_reordered_operations_keep_their_operands_and_parameters() -> None:
         return [(row.name, *row.qubits, *row.clbits, *row.params) for row in operations(of)]  # type: ignore[arg-type]
 
     listed = rows(built)
-    assert rows(reordered(built, order)) == [listed[k] for k in order]
+    assert rows(reordered(built, order).circuit) == [listed[k] for k in order]
 
 
 def test_slots_of_parameters_follow_their_operations() -> None:
     circuit = Arrays(2, 0).add("rx", [0], params=[0.1]).add("u", [1], params=[0.2, 0.3, 0.4])
     circuit.slots, circuit.num_slots = [(0, 1), (2, 0), (3, 1)], 2
-    moved = reordered(circuit.circuit(), np.array([1, 0]))
+    moved = reordered(circuit.circuit(), np.array([1, 0])).circuit
     assert moved.params.tolist() == [0.2, 0.3, 0.4, 0.1]
     assert moved.slots.reshape(-1, 2).tolist() == [[1, 0], [2, 1], [3, 1]]

@@ -106,10 +106,10 @@ from pathlib import Path
 import numpy as np
 from simulators.compiler import kernel
 kernel.use_cache(Path(sys.argv[1]))
-from simulators.circuit.passes.noise_locations import append_locations
-rows, ones = np.zeros((3, 4), np.int64), np.ones(2, np.int64)
-assert append_locations(ones, ones, ones, ones, rows, 0) == 2
-assert rows.sum() == 8
+from simulators.circuit.passes.noise_locations import insert_timed
+keys, rows = np.full((4, 3), -1), np.ones((1, 3), np.int64)
+insert_timed(rows, keys)
+assert keys.sum() == 3 - 9
 print([name for name in ("numba.np.arraymath", "numba.np.linalg") if name in sys.modules])
 """
 

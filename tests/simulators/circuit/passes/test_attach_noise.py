@@ -9,12 +9,13 @@ from failing import fails
 
 from noise_models import channel as channels
 from noise_models.channel import ReadoutGroup
-from noise_models.model import LocatedChannel
+from noise_models.model import LayerNoise, LocatedChannel
 from simulators.circuit import ir
-from simulators.circuit.ir import Operands
+from simulators.circuit.operands import Operands
 from simulators.circuit.passes import attach_noise as attachment
 from simulators.circuit.passes.attach_noise import NoiseAttachment, attach_noise, depends_on_params
-from simulators.circuit.passes.timed_noise import CoupledPairs, timed_noise
+from simulators.circuit.passes.noise_locations import EMPTY
+from simulators.circuit.passes.timed_noise import CoupledPairs, TimedTables, timed_noise
 from simulators.circuit.schedule import schedule
 from simulators.errors import Unsupported
 
@@ -125,6 +126,17 @@ def test_a_channel_on_an_unused_neighbour_acts_as_it_does_beside_zero() -> None:
     assert both.locations.tolist() == [[0, 0, 0, 1]]
 
 
+def test_a_layer_of_more_qubits_than_the_circuit_acts_on_those_of_the_circuit() -> None:
+    one, two = channels.depolarizing(0.01, 1), channels.depolarizing(0.01, 2)
+    model = DeviceModel(4, idle=False)
+    acting = (LocatedChannel((0,), one), LocatedChannel((3,), one), LocatedChannel((3, 1), two))
+    model.layers = (LayerNoise((("cz", (0, 1)),), frozenset(range(4)), acting),)
+    found = attach_noise(Arrays(2, 0).add("cz", [0, 1]).circuit(), model)
+    assert found.locations[:, [0, 2, 3]].tolist() == [[-1, 0, -1], [-1, 1, -1]]
+    alone = found.channels[found.locations[1, 1]].ptm
+    assert np.abs(np.diag(alone)[1:] - two.ptm[1, 1]).max() < 1e-15
+
+
 def test_readout_of_exactly_read_qubits_is_left_out() -> None:
     circuit = bell().circuit()
     noisy = DeviceModel(2, readout=(0.1, 0.2))
@@ -141,17 +153,16 @@ def test_operations_on_no_qubits_have_no_noise() -> None:
     assert attach_noise(Arrays(1, 0).add("global_phase", params=[0.3]).circuit(), DeviceModel(1))
 
 
-def random_circuit(rng: np.random.Generator, num_qubits: int, *, plain: bool = False) -> Arrays:
-    """`plain`: without delays and gates on three qubits."""
+def random_circuit(rng: np.random.Generator, num_qubits: int) -> Arrays:
     circuit = Arrays(num_qubits, num_qubits)
     for _ in range(60):
         a, b, c = rng.permutation(num_qubits)[:3].tolist()
         match int(rng.integers(6)):
             case 0:
                 circuit.add("cx", [a, b])
-            case 1 if not plain:
+            case 1:
                 circuit.add("ccx", [a, b, c])
-            case 2 if not plain:
+            case 2:
                 circuit.add("delay", [a], params=[float(rng.integers(1, 9) * 50)])
             case 3:
                 if rng.random() < 0.5:
@@ -163,25 +174,6 @@ def random_circuit(rng: np.random.Generator, num_qubits: int, *, plain: bool = F
     return circuit.add("measure", [0], [0])
 
 
-@pytest.mark.parametrize("limit", [attachment.MAX_CHANNELS, 8])
-def test_kept_attachment_gives_equal_programs(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
-    monkeypatch.setattr(attachment, "MAX_CHANNELS", limit)
-    model = DeviceModel(
-        9, preparation_error=0.01, readout=(0.1, 0.2), crosstalk_pairs=((0, 1), (2, 5), (7, 8))
-    )
-    noise_attachment, rng = NoiseAttachment(model), np.random.default_rng(7)
-    for _ in range(40):
-        circuit = random_circuit(rng, int(rng.integers(3, 10))).circuit()
-        result, expected = noise_attachment.attach(circuit), attach_noise(circuit, model)
-        assert (result.digest, result.kinds) == (expected.digest, expected.kinds)
-        np.testing.assert_array_equal(result.locations, expected.locations)
-        for one, two in zip(result.channels, expected.channels, strict=True):
-            np.testing.assert_array_equal(one.ptm, two.ptm)
-        facts = msgspec.structs.replace(result, known_facts=None).facts
-        np.testing.assert_array_equal(result.facts.traits, facts.traits)
-        np.testing.assert_allclose(result.facts.errors, facts.errors, rtol=1e-12)
-
-
 class _ReadingModel(DeviceModel):
     """Measured qubits relax."""
 
@@ -189,31 +181,32 @@ class _ReadingModel(DeviceModel):
         return self._relaxation(qubit, duration_ns)
 
 
-@pytest.mark.parametrize("pairs", [(), ((7, 8),)])  # of qubits that no circuit has
-@pytest.mark.parametrize("method", ["alap", "asap"])
-def test_plain_circuits_are_attached_in_one_pass_with_equal_results(
-    monkeypatch: pytest.MonkeyPatch, method: attachment.Method, pairs: tuple[tuple[int, int], ...]
+@pytest.mark.parametrize("model_class", [DeviceModel, _ReadingModel])
+@pytest.mark.parametrize("pairs", [(), ((7, 8),), ((0, 1), (2, 5), (7, 8))])  # of all qubits or few
+@pytest.mark.parametrize(("limit", "method"), [(attachment.MAX_CHANNELS, "alap"), (8, "asap")])
+def test_kept_attachment_gives_equal_programs(
+    monkeypatch: pytest.MonkeyPatch,
+    limit: int,
+    method: attachment.Method,
+    pairs: tuple[tuple[int, int], ...],
+    model_class: type[DeviceModel],
 ) -> None:
-    model = _ReadingModel(9, preparation_error=0.01, readout=(0.1, 0.2), crosstalk_pairs=pairs)
-    noise_attachment, rng, entries = NoiseAttachment(model), np.random.default_rng(11), []
-    locate = attachment.PlainLocator.locate
-
-    def recorded(*arguments: object) -> object:
-        entries.append(locate(*arguments) is not None)  # type: ignore[arg-type]
-        return locate(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(attachment.PlainLocator, "locate", recorded)
-    for _ in range(60):
-        circuit = random_circuit(rng, int(rng.integers(3, 9)), plain=True).circuit()
-        result = noise_attachment.attach(circuit, method)  # first look: the kernel lacks channels
-        with monkeypatch.context() as patch:
-            patch.setattr(attachment.PlainLocator, "locate", lambda *_: None)
-            expected = noise_attachment.attach(circuit, method)
+    monkeypatch.setattr(attachment, "MAX_CHANNELS", limit)
+    model = model_class(9, preparation_error=0.01, readout=(0.1, 0.2), crosstalk_pairs=pairs)
+    noise_attachment, rng = NoiseAttachment(model), np.random.default_rng(7)
+    for _ in range(20):
+        circuit = random_circuit(rng, int(rng.integers(3, 10))).circuit()
+        result = noise_attachment.attach(circuit, method)
+        expected = attach_noise(circuit, model, method)
         assert (result.digest, result.kinds) == (expected.digest, expected.kinds)
-        assert (result.channels, result.duration_ns) == (expected.channels, expected.duration_ns)
-        np.testing.assert_array_equal(result.locations, expected.locations)
+        assert result.duration_ns == expected.duration_ns
         assert (result.readout is None) == (expected.readout is None)
-    assert entries == [True] * 60
+        np.testing.assert_array_equal(result.locations, expected.locations)
+        for one, two in zip(result.channels, expected.channels, strict=True):
+            np.testing.assert_array_equal(one.ptm, two.ptm)
+        facts = msgspec.structs.replace(result, known_facts=None).facts
+        np.testing.assert_array_equal(result.facts.traits, facts.traits)
+        np.testing.assert_allclose(result.facts.errors, facts.errors, rtol=1e-12)
 
 
 def test_correlated_readout_alone_is_kept_where_its_qubits_are_measured() -> None:
@@ -238,11 +231,11 @@ def pieces(circuit: Arrays) -> list[tuple[int, tuple[int, int], float]]:
     outcome = circuit.circuit()
     durations = np.array([NS.get(outcome.table.names[row], 0.0) for row in outcome.ops.tolist()])
     result = timed_noise(
-        outcome,
         Operands.of(outcome),
         np.zeros(outcome.ops.size, np.int64),
         schedule(outcome, durations, "asap"),
         CoupledPairs.of([PAIR], outcome.num_qubits),
+        TimedTables(*(np.full((2, 3), EMPTY),) * 3),
     )
     own = result.owner == 0
     return [

@@ -180,7 +180,7 @@ def test_pair_decoupled_at_the_same_times_is_independent_of_the_listing(name: st
     assert 0.70 < sum(p for bits, p in expected.items() if not bits & 1) < 0.80
     built = listed.circuit()
     noise = attach_noise(built, build(snapshot))
-    assert noise.order is not None
+    assert noise.ordered is not None
     found = Exact(built, noise).probs
     keys = expected.keys() | found.keys()
     assert 0.5 * sum(abs(expected.get(k, 0.0) - found.get(k, 0.0)) for k in keys) < 1e-3

@@ -1,0 +1,32 @@
+"""Operands of a circuit's operations, in the form that passes over its arrays need."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from simulators.circuit.ir import Circuit
+from simulators.compiler.kernel import I64, record
+
+
+@record
+class Operands(NamedTuple):
+    """Qubits of operation k: `wires[first[k] : first[k + 1]]`."""
+
+    codes: I64  # [operations]
+    counts: I64  # [operations]: qubits
+    first: I64  # [operations + 1]
+    wires: I64
+
+    @classmethod
+    def of(cls, circuit: Circuit) -> Operands:
+        """Operands of an admissible circuit."""
+        rows = circuit.table.rows
+        codes, counts = rows[:, 0][circuit.ops], rows[:, 1][circuit.ops]
+        first = np.zeros(counts.size + 1, np.int64)
+        counts.cumsum(out=first[1:])
+        return cls(codes, counts, first, circuit.qubits.astype(np.int64))
+
+    def qubits(self, k: int) -> tuple[int, ...]:
+        return tuple(self.wires[self.first[k] : self.first[k + 1]].tolist())
