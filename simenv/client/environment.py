@@ -18,6 +18,7 @@ from simenv.client.connection.address import Address, FileAddress, KeyFileAddres
 from simenv.client.connection.channel import LOST_S
 from simenv.client.connection.session import ServiceSession
 from simenv.client.history import TaskHistory
+from simenv.client.jobs import JobRecords
 from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.options import CallOptions, PartOptions, with_options_of
 from simenv.client.tasks.parts import KEEP_S, PartTask, submit_part
@@ -168,6 +169,18 @@ class Environment:
         found = self._session.request(queries.Devices, queries.GetDevices, **asked)
         return found.devices[0], found.document
 
+    def known_calibrations(self, name: str) -> dict[str, float]:
+        """Return the ids of the calibrations of a device or pool that clients have seen, with their
+        times in seconds since 1970, the oldest first."""
+        asked = {"name": name, "known": True}
+        found = self._session.request(queries.Devices, queries.GetDevices, **asked)
+        return {number: float(time_s) for number, time_s in found.names}
+
+    def known_device(self, name: str, calibration_id: str) -> DeviceInfo:
+        """Return a device or pool with one of `known_calibrations(name)`. Raises NotFoundError."""
+        asked = {"name": name, "known": True, "calibration_id": calibration_id}
+        return self._session.request(queries.Devices, queries.GetDevices, **asked).devices[0]
+
     def transpile(
         self,
         circuits: Any,
@@ -238,6 +251,11 @@ class Environment:
     def events(self, since: int = 0, kinds: Sequence[str] | None = None) -> Iterator[model.Event]:
         """Iterate over the events after number `since`. `kinds`: patterns like `worker.*`."""
         return self.history.events(since, kinds)
+
+    @property
+    def jobs(self) -> JobRecords:
+        """Durable jobs of the caller: for interfaces that group tasks under a name."""
+        return JobRecords(self._session)
 
     @property
     def policies(self) -> PolicySettings:

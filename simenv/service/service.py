@@ -20,8 +20,10 @@ from simenv.service.control.owner_limits import Owners
 from simenv.service.control.pool_commands import PoolCommands
 from simenv.service.control.reservations import ReservationCommands
 from simenv.service.control.results import ResultRequests
+from simenv.service.devices.calibration_log import CalibrationLog
 from simenv.service.devices.refresh import DeviceRefreshes
 from simenv.service.internal_errors import InternalErrors
+from simenv.service.jobs.store import JobStore
 from simenv.service.journal import maintenance, tables, writer
 from simenv.service.ownership import ConnectionFileLease
 from simenv.service.queries.devices import DeviceRecords
@@ -76,6 +78,7 @@ class ServiceComponents:
     def __post_init__(self) -> None:
         scheduler, journal, devices = self.scheduler, self.journal, self.devices
         self.state = scheduler.state
+        devices.known = CalibrationLog(journal)
         self.internal_errors = InternalErrors()
         self.forecasts = ForecastThread()
         self.starts = ExpectedStarts(self.state, self.forecasts.run, self._forecast_failed)
@@ -106,6 +109,8 @@ class ServiceComponents:
         self.calendar = CalendarCommands(scheduler, self.accounts, journal, self.audit)
         kept, has_users = self.result_requests.bytes_of, self.config.identity.has_users
         self.owners = Owners(self.config.limits, scheduler, journal, kept, has_users=has_users)
+        keep_days, refusal = self.config.gateway.keep_days, self.result_requests.disk_refusal
+        self.jobs = JobStore(journal, keep_days, refusal)
         self.usage = self.completions.usage = UsageLedger(journal, self.state)
         self.accounts.budgets.spent_units = self.usage.month_units
         self.submit_queue.reserve = self.result_requests.reserve

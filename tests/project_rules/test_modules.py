@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from source_trees import parsed
 
+from simenv.service.journal import tables
+
 ROOT = Path(__file__).parents[2]
 PRODUCT = ("launcher", "simenv", "simulators")
 # Without cycles, type-only and local imports included.
 PACKAGES = ("launcher", "noise_models", "simenv", "simulators")
 SQL_OUTSIDE = {  # modules with statements or connections outside simenv.service.journal
-    "simenv/gateway/ibm/store.py",  # of another process
     "simenv/service/control/pool_commands.py",
     "simenv/service/recovery.py",
     "simenv/service/results/retention.py",
@@ -91,6 +92,21 @@ def has_sql(tree: ast.Module) -> bool:
         if isinstance(text, str) and text.lower().lstrip().startswith(STATEMENTS):
             return True
     return False
+
+
+def test_databases_are_opened_by_the_journal_package_alone() -> None:
+    """Jobs of all interfaces are in the journal: no process has a database of its own."""
+    openers = {
+        str(path)
+        for path, tree in trees().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr == "connect"
+        if isinstance(node.value, ast.Name) and node.value.id in ("sqlite3", "psycopg")
+        if not path.is_relative_to("simenv/service/journal")
+    }
+    assert openers == {"simenv/service/recovery.py"}, "it looks at the journal of another start"
+    jobs = [table for table in tables.TABLES if " from job" in table.query]
+    assert jobs == [tables.JOB, tables.JOB_BLOB]
 
 
 def test_sql_is_in_the_journal_package_alone() -> None:

@@ -22,6 +22,7 @@ from simenv.client.result_data import Provenance, Stages
 from simenv.client.tasks.bundle_manifest import Manifest
 from simenv.config.model import Config, Policies
 from simenv.config.paths import ConnectionFile, GatewayFile, StartupMessage
+from simenv.gateway.ibm.jobs import Job, SessionRecord
 from simenv.model import Program, ResultData, accounts, views as info
 from simenv.model.calls import (
     DetectionAnswer,
@@ -31,6 +32,7 @@ from simenv.model.calls import (
     TranspileAnswer,
     TranspileCall,
 )
+from simenv.model.jobs import JobRecord, JobSelector
 from simenv.model.reservations import (
     AdmissionPolicy,
     CalendarEntry,
@@ -104,6 +106,8 @@ JOURNAL: dict[str, Any] = {
     "routes of a submit": tuple[list[Route], list[int]],
     "route": Route,
     "event": info.Event,
+    "job of a vendor's client": Job,
+    "session of a vendor's client": SessionRecord,
     "reservation": tuple[Grant, Progress],
     "reservation grant": Grant,
     "reservation progress": Progress,
@@ -132,6 +136,8 @@ NESTED: dict[str, Any] = {
     "circuit with detectors": DetectionCall,
     "samples of detectors": DetectionAnswer,
     "device of a result": DeviceRecord,
+    "job": JobRecord,
+    "jobs of a listing": JobSelector,
     "result origin": Origin,
     "result timing": Timing,
     "result file": ResultFile,

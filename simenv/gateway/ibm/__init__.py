@@ -2,8 +2,8 @@
 unchanged.
 
 `endpoints`: the routes; `service`: what they do; `backends`, `answers`: forms of that API, pure;
-`options`: options of the primitives; `store`: jobs and sessions on the disk; `processes`,
-`job_messages`, `job_process`, `programs`, `executor`: where jobs are decoded and run.
+`options`: options of the primitives; `jobs`: jobs and sessions as the service stores them;
+`processes`, `job_messages`, `job_process`, `programs`, `executor`: where jobs are decoded and run.
 """
 
 from __future__ import annotations

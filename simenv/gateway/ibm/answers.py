@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from simenv import errors
 from simenv.client.tasks.progress import progress_of
 from simenv.gateway.ibm.backends import Plain, date_of
-from simenv.gateway.ibm.store import Job, SessionRecord
+from simenv.gateway.ibm.jobs import Job, SessionRecord
 from simenv.model import TaskState
 from simenv.model.accounts import ShareRow, UsageRow
 from simenv.model.views import TaskInfo

@@ -23,8 +23,8 @@ from litestar.types import ControllerRouterHandler
 from simenv.errors import DECODE_ERRORS, KeyRefusedError, OptionError, SimenvError
 from simenv.gateway import limits
 from simenv.gateway.context import Caller, Gateway, trace_of
-from simenv.gateway.ibm import answers, backends
-from simenv.gateway.ibm.service import ComputeService, checked_tags, query_of
+from simenv.gateway.ibm import answers, backends, jobs
+from simenv.gateway.ibm.service import ComputeService, checked_tags, selector_of
 
 PREFIX = "/experimental/api/v1"
 VERSIONS = ("2026-04-15", "2026-03-15", "2026-02-15", "2025-05-01", "2025-01-01")
@@ -183,7 +183,7 @@ def _instance_routes(service: ComputeService) -> list[Any]:
     @get("/tags")
     async def tags(caller: NamedDependency[Caller], request: AnyRequest) -> Response[bytes]:
         search = request.query_params.get("search", "")
-        return _answer({"tags": await asyncio.to_thread(service.store.tags, caller.user, search)})
+        return _answer({"tags": await service.gateway.call(caller, jobs.tags, search)})
 
     @get("/workloads")
     async def workloads(caller: NamedDependency[Caller], request: AnyRequest) -> Response[bytes]:
@@ -191,8 +191,8 @@ def _instance_routes(service: ComputeService) -> list[Any]:
         ascending = given.pop("sort", "") in ("createdAt", "created_at")
         given["sort"] = "ASC" if ascending else "DESC"
         given["offset"] = given.get("next") or given.get("previous") or "0"
-        query = query_of(caller, given, request.query_params.getall("tags", []))
-        count, found = await asyncio.to_thread(service.store.jobs, query)
+        query = selector_of(given, request.query_params.getall("tags", []))
+        count, found = await service.listed(caller, query)
         return _answer(answers.workloads(found, count, query.limit, query.offset))
 
     return [usage, instance, versions, tags, workloads]
@@ -208,8 +208,8 @@ def _job_routes(service: ComputeService) -> list[Any]:
     async def listing(caller: NamedDependency[Caller], request: AnyRequest) -> Response[bytes]:
         service.arrived(caller)
         tags = request.query_params.getall("tags", [])
-        query = query_of(caller, dict(request.query_params), tags)
-        count, found = await asyncio.to_thread(service.store.jobs, query)
+        query = selector_of(dict(request.query_params), tags)
+        count, found = await service.listed(caller, query)
         page = [answers.job(each) for each in found]
         return _answer(answers.any_list("jobs", page, count, query.limit, query.offset))
 
@@ -223,7 +223,8 @@ def _job_routes(service: ComputeService) -> list[Any]:
         if request.query_params.get("exclude_params") == "true" or job.private:
             return Response(head, media_type="application/json")
         before = head[:-1] + b',"params":'
-        return await service.stored_answer(number, "params", "application/json", before, b"}")
+        kind = "application/json"
+        return await service.stored_answer(caller, number, "params", kind, before, b"}")
 
     @delete("/jobs/{number:str}", status_code=204)
     async def remove(caller: NamedDependency[Caller], number: FromPath[str]) -> None:
@@ -240,7 +241,7 @@ def _job_routes(service: ComputeService) -> list[Any]:
         await service.job(caller, number)
         given = await _object(request)
         chosen = checked_tags(given.get("tags"))
-        await asyncio.to_thread(service.store.change, number, tags=chosen)
+        await service.gateway.call(caller, jobs.change, number, tags=chosen)
         return _empty()
 
     return [submit, listing, one, remove, cancel, tags]
@@ -252,9 +253,11 @@ def _job_part_routes(service: ComputeService) -> list[Any]:
         job = await service.job(caller, number)
         if job.is_pending:
             return Response(b"", status_code=204)
-        answer = await service.stored_answer(number, "result", "text/plain; charset=utf-8")
+        if job.status != jobs.COMPLETED:
+            return _text(job.reason)
+        answer = await service.stored_answer(caller, number, "result", "text/plain; charset=utf-8")
         if job.private:  # it is given once, and again to a client that lost it
-            answer.background = BackgroundTask(service.forget_result, number)
+            answer.background = BackgroundTask(service.forget_result, caller, number)
         return answer
 
     @get("/jobs/{number:str}/interim_results")

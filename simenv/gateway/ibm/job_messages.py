@@ -11,42 +11,7 @@ from simenv.wire.messages.admin import TokenCertificate
 
 MEMORY_BYTES = 2 * 2**30  # in addition to that of the libraries
 FILE_BYTES = 16 * 2**20  # of its log, the only file that it writes
-PART_BYTES = 2**20  # of parameters and results in one message
-REPORT_BYTES = 16 * PART_BYTES  # of a whole message of the process
-MAX_REASON_CHARS = 10_000  # of a job that failed, and of one warning
-MAX_WARNINGS = 100
-
-# Reason codes: those of IBM's service.
-INVALID, FAILED, RAN_TOO_LONG, INTERNAL = 1002, 1010, 1305, 9999
-
-AcceptedTasks = list[tuple[str, int]]  # id, and number of sets of values (0: a task of one)
-
-
-class Work(msgspec.Struct, frozen=True):
-    """One job to run. `params`: JSON; `accepted`: its tasks, if an earlier process had them
-    accepted; `run_timeout_s` 0: no limit; `reservation` 0: none; `noise`: the document of the
-    device's calibration, b"": the present one."""
-
-    job: str
-    program: str
-    backend: str
-    params: bytes
-    account: str = ""
-    run_timeout_s: float = 0.0
-    reservation: int = 0
-    accepted: AcceptedTasks = []
-    noise: bytes = b""
-    trace: str = ""  # traceparent that its tasks continue
-
-
-class JobResult(msgspec.Struct, frozen=True):
-    """Result of a job. Times in seconds since 1970."""
-
-    parts: dict[str, bytes]  # by kind: `result`, or the artifacts of IQM's API
-    quantum_s: float  # on the device, by its calibration; of an ideal one: of the simulation
-    started_s: float
-    ended_s: float
-    warnings: list[str] = []
+REPORT_BYTES = 64 * 2**10  # of one message of the process
 
 
 class Connect(msgspec.Struct, frozen=True, tag="connect"):
@@ -64,15 +29,8 @@ class Certified(msgspec.Struct, frozen=True, tag="certified"):
     refusal: str = ""
 
 
-class ParamsPart(msgspec.Struct, frozen=True, tag="params"):
-    """Bytes of the parameters of a job, before its RunJob, which has the last ones."""
-
-    job: str
-    data: bytes
-
-
 class RunJob(msgspec.Struct, frozen=True, tag="run"):
-    work: Work
+    job: str
 
 
 class CertificateWanted(msgspec.Struct, frozen=True, tag="certificate"):
@@ -96,26 +54,12 @@ class JobAccepted(msgspec.Struct, frozen=True, tag="submitted"):
     """The service has accepted the tasks of a job."""
 
     job: str
-    tasks: AcceptedTasks
 
 
-class ResultPart(msgspec.Struct, frozen=True, tag="part"):
-    """Bytes of the result of a job, before its JobDone, which has the last ones of each kind."""
+class JobEnded(msgspec.Struct, frozen=True, tag="ended"):
+    """The end of a job is stored."""
 
     job: str
-    kind: str
-    data: bytes
-
-
-class JobDone(msgspec.Struct, frozen=True, tag="ended"):
-    job: str
-    result: JobResult
-
-
-class JobFailed(msgspec.Struct, frozen=True, tag="failed"):
-    job: str
-    code: int
-    reason: str
 
 
 class JobInterrupted(msgspec.Struct, frozen=True, tag="interrupted"):
@@ -124,17 +68,8 @@ class JobInterrupted(msgspec.Struct, frozen=True, tag="interrupted"):
     job: str
 
 
-ToProcess = Connect | Certified | ParamsPart | RunJob
-FromProcess = (
-    CertificateWanted
-    | Ready
-    | JobBegun
-    | JobAccepted
-    | ResultPart
-    | JobDone
-    | JobFailed
-    | JobInterrupted
-)
+ToProcess = Connect | Certified | RunJob
+FromProcess = CertificateWanted | Ready | JobBegun | JobAccepted | JobEnded | JobInterrupted
 decode_request = msgspec.msgpack.Decoder(ToProcess).decode
 decode_report = msgspec.msgpack.Decoder(FromProcess).decode
 encode = msgspec.msgpack.Encoder().encode

@@ -4,8 +4,9 @@ python -P -m simenv.gateway.ibm.job_process  # started by the gateway alone
 
 It decodes what a user sent, which may ask for any amount of memory or time: the process has a bound
 of memory, and the gateway ends it when one job takes too much time of the CPU. It holds the rights
-of its user and of nobody else. When the gateway ends, so does the process. Jobs run at the same
-time, one thread each; they are decoded one after the other.
+of its user and of nobody else: with them it reads jobs, submits their tasks and stores their ends.
+When the gateway ends, so does the process. Jobs run at the same time, one thread each; they are
+decoded one after the other.
 """
 
 from __future__ import annotations
@@ -15,11 +16,9 @@ import queue
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
-
-import msgspec
 
 from simenv.client.client import Client
 from simenv.client.connection.address import FileAddress
@@ -27,43 +26,32 @@ from simenv.client.connection.broker import TRIES, CertificateAddress
 from simenv.errors import (
     KeyRefusedError,
     NoServiceError,
+    NotFoundError,
     SimenvError,
     SimenvWarning,
     TaskExpiredError,
     TaskFailedError,
 )
-from simenv.gateway.ibm import programs
+from simenv.gateway.ibm import jobs, programs
 from simenv.gateway.ibm.job_messages import (
-    FAILED,
     FILE_BYTES,
-    INTERNAL,
-    INVALID,
-    MAX_REASON_CHARS,
-    MAX_WARNINGS,
     MEMORY_BYTES,
-    PART_BYTES,
-    RAN_TOO_LONG,
-    AcceptedTasks,
     CertificateWanted,
     Certified,
     Connect,
     FromProcess,
     JobAccepted,
     JobBegun,
-    JobDone,
-    JobFailed,
+    JobEnded,
     JobInterrupted,
-    JobResult,
-    ParamsPart,
     Ready,
-    ResultPart,
     RunJob,
     ToProcess,
-    Work,
     decode_request,
     encode,
 )
-from simenv.gateway.ibm.store import IQM_CIRCUITS
+from simenv.gateway.ibm.jobs import Job
+from simenv.gateway.ibm.programs import AcceptedTasks, JobResult, Work
 from simenv.gateway.iqm import circuits
 from simenv.model import FINAL_STATES, TaskState
 from simenv.sandbox.limits import limit_process
@@ -71,6 +59,7 @@ from simenv.sandbox.parent import ParentChannel
 from simenv.wire.messages.admin import TokenCertificate
 
 SAMPLES = 20  # of the tasks that run, in the longest time of a job
+MAX_WARNING_BYTES = 16 * 2**10  # of the results of one job
 LEAST_SAMPLE_S, MOST_SAMPLE_S = 0.1, 5.0  # between two of them
 
 
@@ -148,15 +137,9 @@ class JobProcess:
         if not isinstance(first, Connect):
             return 2
         threading.Thread(target=self._connect, args=(first,), daemon=True).start()
-        params: dict[str, bytearray] = {}
         while (message := self._read()) is not None:
-            if isinstance(message, ParamsPart):
-                params.setdefault(message.job, bytearray()).extend(message.data)
-            elif isinstance(message, RunJob):
-                work = message.work
-                if (before := params.pop(work.job, None)) is not None:
-                    work = msgspec.structs.replace(work, params=bytes(before + work.params))
-                threading.Thread(target=self._job, args=(work,), daemon=True).start()
+            if isinstance(message, RunJob):
+                threading.Thread(target=self._run, args=(message.job,), daemon=True).start()
             elif isinstance(message, Certified):
                 self._certified.put(message)
         return 0
@@ -191,39 +174,72 @@ class JobProcess:
     def _send(self, message: FromProcess) -> None:
         self._channel.send(encode(message))
 
-    def _job(self, work: Work) -> None:
-        try:
-            result = self._result(work)
-            last = {kind: self._sent(work.job, kind, data) for kind, data in result.parts.items()}
-            said = [text[:MAX_REASON_CHARS] for text in result.warnings[:MAX_WARNINGS]]
-            result = msgspec.structs.replace(result, parts=last, warnings=said)
-            self._send(JobDone(work.job, result))
-        except MemoryError:
-            reason = f"reading the job takes more than {MEMORY_BYTES >> 20} MiB"
-            self._send(JobFailed(work.job, INVALID, reason))
-        except Exception as error:  # noqa: BLE001 - whatever reading it raises fails the job
-            lost = isinstance(error.__cause__ or error, NoServiceError | KeyRefusedError)
-            self._send(JobInterrupted(work.job) if lost else JobFailed(work.job, *_reason(error)))
-
-    def _sent(self, job: str, kind: str, data: bytes) -> bytes:
-        """Send a part of a result but its last bytes; return these."""
-        start = 0
-        while len(data) - start > PART_BYTES:
-            self._send(ResultPart(job, kind, data[start : start + PART_BYTES]))
-            start += PART_BYTES
-        return data[start:]
-
-    def _result(self, work: Work) -> JobResult:
+    def _run(self, number: str) -> None:
+        """Run a job and store its end."""
         assert self._client is not None
-        begun = JobBegun(work.job, threading.get_native_id())
+        try:
+            job = jobs.find(self._client, number)
+            if job.is_pending:
+                self._end(job)
+        except NotFoundError:  # it was deleted
+            pass
+        except Exception as error:  # noqa: BLE001 - its end is not stored: it runs again
+            sys.stderr.write(f"job {number} is interrupted: {error!r}\n")
+            sys.stderr.flush()
+            self._send(JobInterrupted(number))
+            return
+        self._send(JobEnded(number))
+
+    def _end(self, job: Job) -> None:
+        """Run a job and store its end. Raises KeyRefusedError, NoServiceError."""
+        assert self._client is not None
+        try:
+            result = self._result(job)
+        except MemoryError:
+            failure = jobs.INVALID, f"reading the job takes more than {MEMORY_BYTES >> 20} MiB"
+        except Exception as error:  # whatever reading it raises fails the job
+            if isinstance(error.__cause__ or error, NoServiceError | KeyRefusedError):
+                raise
+            failure = _reason(error)
+        else:
+            if result is not None:
+                jobs.end(
+                    self._client, job, result.parts, status=jobs.COMPLETED,
+                    started_s=result.started_s, ended_s=result.ended_s,
+                    quantum_s=result.quantum_s, warnings=_bounded(result.warnings),
+                )  # fmt: skip
+            return
+        jobs.fail(self._client, job, *failure)
+
+    def _result(self, job: Job) -> JobResult | None:
+        """Decode a job, submit it and wait for its result; None: it was cancelled or deleted."""
+        client = self._client
+        assert client is not None
+        begun = JobBegun(job.id, threading.get_native_id())
         with self._decoding:
             self._send(begun)
-            submit = circuits.submit if work.program == IQM_CIRCUITS else programs.submit
-            job = submit(work, self._client)
-        tasks = job.accepted()
-        self._send(JobAccepted(work.job, tasks))
-        with RunLimit(self._client, tasks, work.run_timeout_s):
-            return job.result()
+            noise = client.jobs.data(job.id, "noise") if job.calibration_id else b""
+            work = Work(job, client.jobs.data(job.id, "params"), noise)
+            submit = circuits.submit if job.kind == jobs.IQM else programs.submit
+            submitted = submit(work, client)
+        tasks = submitted.accepted()
+        self._send(JobAccepted(job.id))
+        # What an earlier process did not complete goes.
+        if jobs.change(client, job.id, jobs.RESULTS, tasks=tasks) is None:
+            client.cancel([name for name, _ in tasks])
+            return None
+        with RunLimit(client, tasks, float(job.cost)):
+            return submitted.result()
+
+
+def _bounded(warnings: Sequence[str]) -> tuple[str, ...]:
+    """Return the warnings that a job keeps."""
+    kept, size = list[str](), 0
+    for text in warnings:
+        size += len(text.encode())
+        if size <= MAX_WARNING_BYTES:
+            kept.append(text)
+    return tuple(kept)
 
 
 def _reason(error: BaseException) -> tuple[int, str]:
@@ -234,14 +250,14 @@ def _reason(error: BaseException) -> tuple[int, str]:
     cause = error.__cause__ or error
     # The text of Qiskit's errors is the representation of their message, in quotes.
     said = error.message if isinstance(error, QiskitError) else str(error)
-    text = str(said or type(error).__name__)[:MAX_REASON_CHARS]
+    text = str(said or type(error).__name__)
     if isinstance(cause, TaskExpiredError):
-        return RAN_TOO_LONG, text
+        return jobs.RAN_TOO_LONG, text
     if isinstance(error, JobError | TaskFailedError):
-        return FAILED, text
+        return jobs.RUN_FAILED, text
     if isinstance(error, SimenvError | QiskitError | ValueError | TypeError):
-        return INVALID, text
-    return INTERNAL, f"{type(error).__name__}: {text}"
+        return jobs.INVALID, text
+    return jobs.INTERNAL, f"{type(error).__name__}: {text}"
 
 
 def main() -> int:

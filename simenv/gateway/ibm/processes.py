@@ -1,10 +1,10 @@
 """Job processes of the gateway: one for each user with jobs, restarted and bounded. Jobs under the
 reservation of a token have a process of their own, with the rights of that token alone.
 
-Invariant: a job is in the store before a process sees it, and leaves the pending ones only when its
-end is stored; so a killed process or gateway loses none. What is run again has the same idempotency
-keys, or the ids of its accepted tasks, so nothing runs twice. A process that ends while it reads a
-job is charged to that job alone: after MAX_ATTEMPTS such ends the job fails.
+Invariant: the service has stored a job before a process sees it, and it leaves the pending ones
+only when its end is stored; so a killed process, gateway or service loses none. What is run again
+has the same idempotency keys, or the ids of its accepted tasks, so nothing runs twice. A process
+that ends while it reads a job is charged to that job alone: after MAX_ATTEMPTS such ends it fails.
 
 The jobs of a user go on when the user is known to this gateway: at once, or after a restart with
 the next request that carries the user's token.
@@ -17,31 +17,26 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from time import monotonic, time
-from typing import Any, TypeVar
+from typing import Any
 
 from simenv.client.client import Client
-from simenv.errors import NotFoundError, SimenvError
+from simenv.errors import NoServiceError, NotFoundError, SimenvError
 from simenv.gateway.context import Caller, Gateway
-from simenv.gateway.ibm import job_messages, store
+from simenv.gateway.ibm import job_messages, jobs
 from simenv.gateway.ibm.job_messages import (
     CertificateWanted,
     Certified,
     Connect,
     JobAccepted,
     JobBegun,
-    JobDone,
-    JobFailed,
+    JobEnded,
     JobInterrupted,
-    ParamsPart,
     Ready,
-    ResultPart,
     RunJob,
-    Work,
 )
-from simenv.gateway.ibm.store import Job, JobStore
+from simenv.gateway.ibm.jobs import Job
 from simenv.model import ReservationState
 from simenv.sandbox.async_child import AsyncChild
 
@@ -52,13 +47,13 @@ MAX_ENDS = 20  # of the process, of one job
 JOB_CPU_S = 120.0  # of the CPU, for reading a job and writing its result
 START_S = 120.0  # until a process has loaded its libraries
 SEND_S = 2 * JOB_CPU_S  # until a process has read a message: the job that it reads may hold it up
+DAY_S = 86_400.0
 LOG_BYTES = 2**20  # of their messages; a process cannot write more than job_messages.FILE_BYTES
 RETRY_S = 5.0  # after a start that failed
 IDLE_S = 600.0  # a process without a job ends
 END_S = 2.0  # from the end of its input until it is killed
 _CHECK_S = 1.0
 _TICKS_S = os.sysconf("SC_CLK_TCK")
-T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 
 
@@ -70,6 +65,7 @@ class UserJobs:
         self.active: set[str] = set()
         self.used_s = monotonic()
         self.changed = asyncio.Event()
+        self._is_due = True  # the pending jobs are to be looked at
         self.task: asyncio.Task[None] | None = None
         self.process: AsyncChild | None = None
         self._reading: dict[str, int] = {}  # thread of each job that is being read
@@ -88,10 +84,11 @@ class UserJobs:
         watch = self._owner.spawn(self._watch())
         try:
             await self._owner.fail_orphans(self.caller)
-            self.changed.clear()
+            self._is_due = True
             while await self._dispatched():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.changed.wait(), _CHECK_S)
+                    self._is_due = True
                 self.changed.clear()
         except Exception:  # noqa: BLE001 - such as a full disk; the user's next request starts it
             self._failed_s = monotonic()
@@ -109,7 +106,14 @@ class UserJobs:
             return True
         if self._failed_s and monotonic() - self._failed_s < RETRY_S:
             return True
-        pending = await owner.stored(owner.store.pending, self.caller.user)
+        pending: list[Job] = []
+        if self._is_due:
+            try:
+                pending = await owner.pending(self.caller)
+            except NoServiceError:  # it starts again, or the gateway ends with it
+                self._failed_s = monotonic()
+                return True
+            self._is_due = False
         mine = [job for job in pending if job.reservation == self.caller.reservation]
         ready = [job for job in mine if job.id not in self.active][:room]
         if not ready:
@@ -123,17 +127,14 @@ class UserJobs:
                 self._failed_s = monotonic()
                 return False
         for job in ready:
-            work = await owner.work_of(job, self.caller)
             if self.process is None:  # it has ended meanwhile
                 break
-            if work is not None:
-                self.active.add(job.id)
-                try:
-                    await self._send_params(job.id)
-                    await self._send(RunJob(work))
-                except TimeoutError:  # it is killed, and `_lost` charges its jobs
-                    _LOG.warning("the process of a user's jobs is ended: it does not read")
-                    break
+            self.active.add(job.id)
+            try:
+                await self._send(RunJob(job.id))
+            except TimeoutError:  # it is killed, and `_lost` charges its jobs
+                _LOG.warning("the process of a user's jobs is ended: it does not read")
+                break
         return True
 
     async def _start(self) -> None:
@@ -153,16 +154,6 @@ class UserJobs:
         await asyncio.wait_for(self._ready.wait(), START_S)
         if self.process is None:
             raise OSError("it has ended; jobs.log in the gateway's folder says why")
-
-    async def _send_params(self, job: str) -> None:
-        """Send the parameters of a job, part by part as the process reads them."""
-        owner, part, count = self._owner, 0, job_messages.PART_BYTES // store.PART_BYTES
-        while self.process is not None:
-            data = await owner.stored(owner.store.read, job, "params", part, count)
-            if not data:
-                break
-            await self._send(ParamsPart(job, data))
-            part += count
 
     async def _send(self, message: job_messages.ToProcess) -> None:
         assert self.process is not None
@@ -187,18 +178,13 @@ class UserJobs:
             self._ready.set()
         elif isinstance(report, CertificateWanted):
             await self._send(await self._owner.certified(self.caller, report.public_key))
-        elif isinstance(report, JobInterrupted):
-            self._failed_s = monotonic()
-            self._forget(report.job)
         elif isinstance(report, JobBegun):
             self._reading[report.job] = self._threads[report.job] = report.thread
         elif isinstance(report, JobAccepted):
             self._reading.pop(report.job, None)
-            await self._owner.accepted(report.job, tuple(report.tasks), self.caller)
-        elif isinstance(report, ResultPart):
-            await self._owner.stored(self._owner.store.append, report.job, report.kind, report.data)
-        elif isinstance(report, JobDone | JobFailed):
-            await self._owner.ended(report, self.caller)
+        elif isinstance(report, JobEnded | JobInterrupted):
+            if isinstance(report, JobInterrupted):
+                self._failed_s = monotonic()
             self._forget(report.job)
             self.changed.set()
 
@@ -264,14 +250,8 @@ def _cpu_s(pid: int, thread: int) -> float:
 class JobProcesses:
     """The processes of all users."""
 
-    def __init__(
-        self,
-        gateway: Gateway,
-        jobs: JobStore,
-        on_end: Callable[[Job, Caller], Awaitable[None]],
-    ) -> None:
-        """`on_end`: called after the end of a job."""
-        self._gateway, self.store, self._on_end = gateway, jobs, on_end
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
         self._most = max(1, gateway.settings.max_processes)
         self._most_of_user = max(1, self._most // 2)  # of all reservations together
         self.folder = gateway.folder
@@ -281,9 +261,9 @@ class JobProcesses:
         self._freed = asyncio.Condition()
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def stored(self, function: Callable[..., T], *args: Any, **fields: Any) -> T:
-        """Call the store in a thread."""
-        return await asyncio.to_thread(function, *args, **fields)
+    async def pending(self, caller: Caller) -> list[Job]:
+        """Return the caller's jobs that have not ended."""
+        return await self._gateway.call(caller, jobs.pending)
 
     def spawn(self, work: Any) -> asyncio.Task[Any]:
         """Start a task that is ended with the gateway."""
@@ -361,91 +341,41 @@ class JobProcesses:
         except SimenvError as error:
             return Certified(None, str(error))
 
-    async def work_of(self, job: Job, caller: Caller) -> Work | None:
-        """The job as its process gets it; None: it has ended meanwhile, or its session is gone,
-        which fails this job alone."""
-        if not await self.stored(self.store.size, job.id, "params"):
-            return None
-        await self.stored(self.store.forget_result, job.id)
-        reservation = job.reservation
-        if job.session:
-            try:
-                session = await self.stored(self.store.session, job.session, None)
-            except NotFoundError as error:
-                failed = await self._failed(job.id, job_messages.INVALID, str(error))
-                if failed is not None:
-                    await self._on_end(failed, caller)
-                return None
-            reservation = reservation or session.reservation
-        noise = await self.stored(self.store.blob, job.id, "noise") if job.calibration_id else b""
-        return Work(
-            job.id, job.program, job.backend, b"", job.account, float(job.cost), reservation,
-            list(job.tasks), noise, job.trace,
-        )  # fmt: skip
-
     async def fail_orphans(self, caller: Caller) -> None:
-        """Fail the user's pending jobs whose reservation is over: their token has ended with it."""
-        pending = await self.stored(self.store.pending, caller.user)
-        others = [job for job in pending if job.reservation not in (0, caller.reservation)]
-        if not others:
-            return
-        listed = await self._gateway.call(caller, Client.reservations)
-        live = {each.id for each in listed if each.state is ReservationState.ACTIVE}
-        for job in others:
-            if job.reservation not in live:
-                text = f"reservation {job.reservation} is over"
-                failed = await self._failed(job.id, job_messages.INVALID, text)
-                if failed is not None:
-                    await self._on_end(failed, caller)
-
-    async def accepted(self, job: str, tasks: tuple[tuple[str, int], ...], caller: Caller) -> None:
-        """The service has accepted a job's tasks; cancel them if the job was cancelled before."""
-        if await self.stored(self.store.change, job, tasks=tasks) is None:
-            names = [name for name, _ in tasks]
-            await self._gateway.call(caller, lambda client: client.cancel(names))
-
-    async def ended(self, report: JobDone | JobFailed, caller: Caller) -> None:
-        """Store the end of a job, unless it was cancelled."""
-        if isinstance(report, JobDone):
-            result = report.result
-            fields: dict[str, Any] = {
-                "status": store.COMPLETED, "started_s": result.started_s,
-                "ended_s": result.ended_s, "quantum_s": result.quantum_s,
-                "warnings": tuple(result.warnings),
-            }  # fmt: skip
-            job = await self.stored(self.store.change, report.job, result.parts, **fields)
-        else:
-            job = await self._failed(report.job, report.code, report.reason)
-        if job is not None:
-            await self._on_end(job, caller)
-
-    async def _failed(self, number: str, code: int, reason: str) -> Job | None:
-        too_long = code == job_messages.RAN_TOO_LONG
-        status = store.TOO_LONG if too_long else store.FAILED
-        reason = reason[: job_messages.MAX_REASON_CHARS]
-        return await self.stored(
-            self.store.change, number, reason.encode(), status=status, reason=reason,
-            reason_code=code, ended_s=time(),
-        )  # fmt: skip
+        """Fail the user's pending jobs whose reservation is over, as their token has ended with it,
+        and those that have not ended within the days that jobs are kept."""
+        keep_days = self._gateway.settings.keep_days
+        pending = await self.pending(caller)
+        live = set[int]()
+        if any(job.reservation not in (0, caller.reservation) for job in pending):
+            listed = await self._gateway.call(caller, Client.reservations)
+            live = {each.id for each in listed if each.state is ReservationState.ACTIVE}
+        for job in pending:
+            if job.created_s < time() - keep_days * DAY_S:
+                why = jobs.RUN_FAILED, f"it has not ended within {keep_days:g} days"
+            elif job.reservation not in (0, caller.reservation, *live):
+                why = jobs.INVALID, f"reservation {job.reservation} is over"
+            else:
+                continue
+            await self._gateway.call(caller, jobs.fail, job, *why)
 
     async def charge(self, number: str, reading: bool, too_long: bool, caller: Caller) -> None:
         """The process of a job has ended; fail the job if that is its fault."""
+        call = self._gateway.call
         try:
-            job = await self.stored(self.store.job, number, None)
+            job = await call(caller, jobs.find, number)
         except NotFoundError:
             return
         attempts = job.attempts + 1
         guilty = too_long or attempts >= (MAX_ATTEMPTS if reading else MAX_ENDS)
         if not guilty:
-            await self.stored(self.store.change, number, attempts=attempts)
+            await call(caller, jobs.change, number, attempts=attempts)
             return
         reason = f"reading the job takes more than {JOB_CPU_S:g} s of the CPU"
         if not too_long:
             memory = job_messages.MEMORY_BYTES >> 20
             reason = f"the process that read the job ended {attempts} times; it has {memory} MiB"
-        ended = await self._failed(number, job_messages.INVALID, reason)
-        if ended is not None:
-            await self._on_end(ended, caller)
+        await call(caller, jobs.fail, job, jobs.INVALID, reason)
 
     async def close(self) -> None:
         """End all processes; what they ran goes on when the gateway starts again."""

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.primitives import PrimitiveResult, PubResult
@@ -39,13 +40,39 @@ from simenv.errors import LimitExceededError, OptionError, ProgramError
 from simenv.frontends.qiskit import SimenvBackend, SimenvEstimator, SimenvSampler
 from simenv.gateway.ibm import backends, options
 from simenv.gateway.ibm.executor import submit_executor
-from simenv.gateway.ibm.job_messages import AcceptedTasks, JobResult, Work
+from simenv.gateway.ibm.jobs import Job
 from simenv.model.views import DeviceKind
 from simenv.transpiler import qpy
 from simenv.transpiler.transpiler import NativeForm
 
 MAX_CIRCUIT_BYTES = 256 * 2**20  # of one circuit or array, unpacked
 _PHYSICAL = re.compile(r"\$\d")
+
+
+AcceptedTasks = Sequence[tuple[str, int]]  # as of `Job.tasks`
+
+
+class Work(msgspec.Struct, frozen=True):
+    """One job to run. `params`: JSON; `noise`: the document of the device's calibration, b"": the
+    present one."""
+
+    job: Job
+    params: bytes
+    noise: bytes = b""
+
+    @property
+    def reservation(self) -> int:
+        return self.job.reservation or self.job.session_reservation
+
+
+class JobResult(msgspec.Struct, frozen=True):
+    """Result of a job. Times in seconds since 1970."""
+
+    parts: dict[str, bytes]  # by kind: `result`, or the artifacts of IQM's API
+    quantum_s: float  # on the device, by its calibration; of an ideal one: of the simulation
+    started_s: float
+    ended_s: float
+    warnings: list[str] = []
 
 
 class SubmittedJob:
@@ -61,13 +88,13 @@ class SubmittedJob:
         end of the run in seconds since 1970."""
         self._tasks, self._wait, self._encode = tasks, wait, encode
 
-    def accepted(self) -> AcceptedTasks:
+    def accepted(self) -> tuple[tuple[str, int], ...]:
         """Tasks of the job, in their order."""
         found: dict[int, tuple[str, int]] = {}
         for task in self._tasks:
             identifier, rows = found.get(task.handle.number, (task.handle.id, 0))
             found[task.handle.number] = identifier, rows + (task.row is not None)
-        return list(found.values())
+        return tuple(found.values())
 
     def result(self) -> JobResult:
         """Wait for the result. Raises JobError, SimenvError."""
@@ -87,13 +114,13 @@ class SubmittedJob:
 
 def submit(work: Work, client: Client) -> SubmittedJob:
     """Decode a job and submit it. Raises SimenvError, QiskitError, ValueError, TypeError."""
-    if work.program == "executor":
+    if work.job.program == "executor":
         return _submit_executor(work, client)
-    chosen = options.read(work.program, work.params)
+    chosen = options.read(work.job.program, work.params)
     pubs = _decoded(work.params)
     backend = backend_of(work, client)
     settings = primitive_options(work, chosen.seed, len(pubs))
-    if work.program == "sampler":
+    if work.job.program == "sampler":
         shots = chosen.shots or backends.DEFAULT_SHOTS
         sampled = [_sampler_pub(number, pub, backend) for number, pub in enumerate(pubs)]
         job = SimenvSampler(backend, default_shots=shots, **settings).run(sampled)
@@ -112,15 +139,15 @@ def _submit_executor(work: Work, client: Client) -> SubmittedJob:
     own = task_options(work)
     if work.reservation:
         own["reservation"] = work.reservation
-    own["name"] = f"executor-{work.job[:8]}"
-    job = submit_executor(json.loads(work.params), work.backend, client, work.job, **own)
+    own["name"] = f"executor-{work.job.id[:8]}"
+    job = submit_executor(json.loads(work.params), work.job.backend, client, work.job.id, **own)
     return SubmittedJob(job.tasks, job.result, lambda text, _: text)
 
 
 def task_options(work: Work) -> dict[str, Any]:
     """Options of a job's tasks."""
-    limit_s = work.run_timeout_s or None
-    own = {"account": work.account or None, "run_timeout_s": limit_s, "trace": work.trace}
+    limit_s = float(work.job.cost) or None
+    own = {"account": work.job.account or None, "run_timeout_s": limit_s, "trace": work.job.trace}
     return {**own, "noise": work.noise} if work.noise else own
 
 
@@ -128,17 +155,17 @@ def primitive_options(work: Work, seed: int | None, count: int) -> dict[str, Any
     """Options of a primitive with this many PUBs. Seeds of its tasks: of one PUB as
     `Client.submit`, of several as `Client.submit_many` would use the seed; None: it follows from
     the job."""
-    chosen = checked_seed(seed, work.job)
+    chosen = checked_seed(seed, work.job.id)
     seeds = [chosen] if count == 1 else item_seeds(chosen, count, None)
     return {"seed": seeds, **task_options(work)}
 
 
 def backend_of(work: Work, client: Client) -> SimenvBackend:
     """Backend of a job, whose submissions have the job's idempotency keys."""
-    backend = SimenvBackend(work.backend, env=client)
+    backend = SimenvBackend(work.job.backend, env=client)
     if work.reservation:
         backend = backend.reserved(client.reservation(work.reservation))
-    return backend.keyed(work.job, _tasks(client, work.accepted))
+    return backend.keyed(work.job.id, _tasks(client, work.job.tasks))
 
 
 def _tasks(client: Client, accepted: AcceptedTasks) -> list[Task]:

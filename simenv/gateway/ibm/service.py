@@ -6,11 +6,11 @@ Invariant: a caller sees and changes own jobs and sessions alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from time import time
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from litestar import Response
@@ -23,35 +23,34 @@ from simenv.errors import (
     LimitExceededError,
     NotFoundError,
     OptionError,
-    SimenvError,
     StoreError,
 )
 from simenv.gateway import confined
 from simenv.gateway.context import Caller, Gateway
-from simenv.gateway.ibm import answers, backends, job_request, store
+from simenv.gateway.ibm import answers, backends, job_request, jobs
 from simenv.gateway.ibm.backends import Backend, Plain
 from simenv.gateway.ibm.job_request import MAX_TAG_CHARS, MAX_TAGS, Name, Text
+from simenv.gateway.ibm.jobs import Job, SessionRecord
 from simenv.gateway.ibm.processes import JobProcesses
-from simenv.gateway.ibm.store import Job, JobQuery, JobStore, SessionRecord
 from simenv.model import FINAL_STATES, TaskState
+from simenv.model.jobs import JobSelector
 from simenv.model.views import CalibrationSource, DeviceInfo, TaskInfo
 from simenv.text import short_repr
+from simenv.wire.messages.jobs import JobBlob, ReadJobBlob
 
-MAX_QUERY_TAGS = 100  # of a listing; SQLite has a limit for the depth of a condition
+MAX_QUERY_TAGS = 100  # of a listing
 MAX_BACKEND_CHARS = 255
 MAX_COST_S = MAX_SESSION_S = 365 * 86_400
 SESSION_S = 8 * 3_600
 MAX_SHOWN = 100  # tasks of a job that are looked at for its state and its log
 QUEUE_SHOWN = 1_000  # tasks among which the place of a job is looked for
 GIVEN_S = 300.0  # a private result stays after it was sent, should the connection have broken
-STREAMED_BYTES = 2 * store.PART_BYTES  # of a stored answer that is not sent in one piece
 MAX_CIRCUITS_BYTES = 16 * 2**20  # of the programs that are written as text at once
 MAX_DIGITS = 12  # of a number in a query
+MAX_ASKED = 10_000  # jobs for which the time of that is kept
 STATE_S = 0.2  # a job's state is asked of the service again after this time
 CLASSES = ("job", "session", "batch")
 _FUNCTION_ENGINE = "functions"
-
-T = TypeVar("T")
 
 
 class SessionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,14 +70,8 @@ class ComputeService:
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
-        path = gateway.folder / "ibm_jobs.sqlite"
-        self.store = JobStore(path, gateway.settings.keep_days)
-        self.processes = JobProcesses(gateway, self.store, self._after_job)
+        self.processes = JobProcesses(gateway)
         self._asked_s: dict[str, float] = {}  # when the state of a job was asked for
-
-    async def _stored(self, function: Callable[..., T], *args: Any, **fields: Any) -> T:
-        """Call the store in a thread."""
-        return await asyncio.to_thread(function, *args, **fields)
 
     def arrived(self, caller: Caller) -> None:
         """See to the jobs of a user who was not seen since the gateway's start."""
@@ -86,29 +79,37 @@ class ComputeService:
             self.processes.wake(caller)
 
     async def stored_answer(
-        self, number: str, kind: str, media_type: str, before: bytes = b"", after: bytes = b""
-    ) -> Response[Any]:
-        """Return the response with a blob of a job, with bytes around it. A large one is read from
-        the store as the client reads the answer. `kind`: params, result, or an artifact."""
-        size = await self._stored(self.store.size, number, kind)
-        if size <= STREAMED_BYTES:
-            data = await self._stored(self.store.blob, number, kind)
-            return Response(before + data + after, media_type=media_type)
+        self, caller: Caller, number: str, kind: str, media_type: str, before: bytes = b"",
+        after: bytes = b"",
+    ) -> Response[Any]:  # fmt: skip
+        """Return the response with data of a job, with bytes around it. Large data are read as the
+        client reads the answer. `kind`: params, result, or an artifact."""
+        first, size = await self._part(caller, number, kind, 0)
+        if len(first) >= size:
+            return Response(before + first + after, media_type=media_type)
         headers = {"Content-Length": str(len(before) + size + len(after))}
-        parts = self._parts(number, kind, size, before, after)
+        parts = self._parts(caller, number, kind, (first, size), before, after)
         return Stream(parts, media_type=media_type, headers=headers)
 
+    async def _part(self, caller: Caller, number: str, kind: str, start: int) -> tuple[bytes, int]:
+        fields = {"job": number, "name": kind, "start": start}
+        found = await self.gateway.ask(caller, JobBlob, ReadJobBlob, **fields)
+        return found.data, found.size_bytes
+
     async def _parts(
-        self, number: str, kind: str, size: int, before: bytes, after: bytes
-    ) -> AsyncIterator[bytes]:
+        self, caller: Caller, number: str, kind: str, first: tuple[bytes, int], before: bytes,
+        after: bytes,
+    ) -> AsyncIterator[bytes]:  # fmt: skip
         yield before
-        part, count = 0, STREAMED_BYTES // store.PART_BYTES
-        while size > 0:
-            data = await self._stored(self.store.read, number, kind, part, count)
-            if not data:
-                raise StoreError(f"job {number}: its {kind} were removed meanwhile")
+        (data, size), start = first, 0
+        while data:
             yield data
-            size, part = size - len(data), part + count
+            start += len(data)
+            if start >= size:
+                break
+            data, _ = await self._part(caller, number, kind, start)
+        if start < size:
+            raise StoreError(f"job {number}: its {kind} were removed meanwhile")
         yield after
 
     # Backends.
@@ -152,18 +153,16 @@ class ComputeService:
         try:
             if len(name) > MAX_BACKEND_CHARS:  # no message may have it
                 raise NotFoundError("no name is as long")
-            found = await self.gateway.call(caller, read)
+            return await self.gateway.call(caller, read)
         except (NotFoundError, OptionError) as error:
             hint = "GET /backends lists the pools and the devices"
             raise NotFoundError(f"Backend not found: {name[:80]}", hint=hint) from error
-        await self._stored(self.store.record, name, found.info)
-        return found
 
     async def calibration(
         self, caller: Caller, name: str, calibration_id: str, before: str
     ) -> DeviceInfo:
         """Return a backend with its present calibration; with that of an id, or of a time (ISO
-        8601), among those that the environment has stored or this gateway has seen. Raises
+        8601), among those that the environment has stored or clients have seen. Raises
         NotFoundError, OptionError."""
         found = await self.backend(caller, name)
         before_s = 0.0 if calibration_id else _time("updated_before", before)
@@ -172,11 +171,7 @@ class ComputeService:
             return present
         if before_s and present.calibrated_s <= before_s:
             return present
-        info: DeviceInfo | None = None
-        with suppress(NotFoundError):
-            info = await self.gateway.call(caller, _recorded, name, calibration_id, before_s)
-        if info is None:
-            info = await self._stored(self.store.calibration, name, calibration_id, before_s)
+        info = await self.gateway.call(caller, _recorded, name, calibration_id, before_s)
         if info is None:
             wanted = calibration_id[:80] or before[:80]
             text = f"backend {name!r} has no recorded calibration {wanted}"
@@ -218,7 +213,7 @@ class ComputeService:
         session = asked.session_id or ""
         account = caller.account
         if session:
-            record = await self._stored(self.store.session, session, caller.user)
+            record = await self.session(caller, session)
             if record.is_closed(time()) or not record.accepting:
                 raise OptionError(f"session {session} is closed", hint="open another one")
             if asked.backend not in ("", record.backend):
@@ -236,34 +231,40 @@ class ComputeService:
                 hint = f"leave it out; the present one is {found.info.calibration_id}"
                 raise OptionError(text, hint=hint) from error
         job = Job(
-            store.new_id(), caller.user, account, asked.program_id, name, time(), session,
+            jobs.new_id(), caller.user, account, asked.program_id, name, 0.0, session,
             checked_tags(asked.tags), cost, asked.private, (asked.runtime or "")[:80], wanted,
             trace=trace, reservation=caller.reservation_of(name),
+            session_reservation=record.reservation if session else 0,
         )  # fmt: skip
-        await self._stored(self.store.add, job, params, noise)
+        job = await self.gateway.call(caller, jobs.add, job, params, noise)
         self.processes.wake(caller)
         if session and not record.activated_s:
             now_s = time()
             fields = {"activated_s": now_s, "job_started_s": now_s}
-            await self._stored(self.store.change_session, session, **fields)
+            await self.gateway.call(caller, jobs.change_session, session, **fields)
         return job
 
     async def job(self, caller: Caller, number: str) -> Job:
         """Return a job in its present state. Raises NotFoundError."""
-        job = await self._stored(self.store.job, number, caller.user)
+        job = await self.gateway.call(caller, jobs.find, number)
         now_s = time()
-        if job.status != store.QUEUED or not job.tasks:
+        if job.status != jobs.QUEUED or not job.tasks:
             return job
         if now_s - self._asked_s.get(number, 0.0) < STATE_S:
             return job
-        if len(self._asked_s) > store.USER_JOBS:
+        if len(self._asked_s) > MAX_ASKED:
             self._asked_s.clear()
         self._asked_s[number] = now_s
         infos = await self.tasks(caller, job)
         if all(info.state is TaskState.QUEUED for info in infos):
             return job
-        await self._stored(self.store.change, number, status=store.RUNNING, started_s=now_s)
-        return await self._stored(self.store.job, number, caller.user)
+        fields: dict[str, Any] = {"status": jobs.RUNNING, "started_s": now_s}
+        await self.gateway.call(caller, jobs.change, number, **fields)
+        return await self.gateway.call(caller, jobs.find, number)
+
+    async def listed(self, caller: Caller, selector: JobSelector) -> tuple[int, list[Job]]:
+        """Return the number of jobs that match without limit and offset, and those within."""
+        return await self.gateway.call(caller, jobs.listed, selector)
 
     async def tasks(self, caller: Caller, job: Job) -> list[TaskInfo]:
         """Return the first tasks of a job, as the service knows them."""
@@ -275,7 +276,7 @@ class ComputeService:
         if not job.is_pending:
             return answers.JobForecast()
         infos = await self.tasks(caller, job)
-        if job.status != store.QUEUED:
+        if job.status != jobs.QUEUED:
             lefts_us = [info.left_us for info in infos if info.state not in FINAL_STATES]
             is_known = lefts_us and min(lefts_us) >= 0.0
             return answers.JobForecast(end_s=time() + max(lefts_us) / 1e6 if is_known else None)
@@ -289,31 +290,32 @@ class ComputeService:
 
     async def cancel(self, caller: Caller, number: str) -> None:
         """Cancel a job and its tasks. Raises NotFoundError, KeyConflictError if it has ended."""
-        job = await self._stored(self.store.job, number, caller.user)
-        fields: dict[str, Any] = {"status": store.CANCELLED, "ended_s": time()}
-        ended = await self._stored(self.store.change, number, **fields)
-        if ended is None:
-            raise KeyConflictError(f"job {number} is {job.status}: it cannot be cancelled")
-        names = [name for name, _ in ended.tasks]
-        if names:
-            await self.gateway.call(caller, lambda client: client.cancel(names))
-        await self._after_job(ended, caller)
+
+        def cancelled(client: Client) -> None:
+            job = jobs.find(client, number)
+            ended = jobs.end(client, job, status=jobs.CANCELLED, ended_s=time())
+            if ended is None:
+                raise KeyConflictError(f"job {number} is {job.status}: it cannot be cancelled")
+            if ended.tasks:
+                client.cancel([name for name, _ in ended.tasks])
+
+        await self.gateway.call(caller, cancelled)
 
     async def delete(self, caller: Caller, number: str) -> None:
         """Delete a job that has ended; cancel it before, if it has not."""
-        job = await self._stored(self.store.job, number, caller.user)
+        job = await self.gateway.call(caller, jobs.find, number)
         if job.is_pending:
             await self.cancel(caller, number)
-        await self._stored(self.store.remove, number)
+        await self.gateway.call(caller, lambda client: client.jobs.remove(number))
 
-    async def forget_result(self, number: str) -> None:
+    async def forget_result(self, caller: Caller, number: str) -> None:
         """Remove the result of a job some time after it was sent, or when the gateway ends."""
-        self.processes.spawn(self._forget_later(number, GIVEN_S))
+        self.processes.spawn(self._forget_later(caller, number, GIVEN_S))
 
-    async def _forget_later(self, number: str, seconds: float) -> None:
+    async def _forget_later(self, caller: Caller, number: str, seconds: float) -> None:
         with suppress(asyncio.CancelledError):  # the gateway ends
             await asyncio.sleep(seconds)
-        self.store.remove(number, "result")
+        await self.gateway.call(caller, jobs.remove_result, number)
 
     async def circuits(self, caller: Caller, job: Job) -> bytes:
         """Return the circuits of a job's tasks, as they run on the device, in OpenQASM 3, as JSON:
@@ -361,77 +363,59 @@ class ComputeService:
 
         for_s, reservation = await self.gateway.call(caller, reserve)
         session = SessionRecord(
-            store.new_id(), caller.user, caller.account, name, asked.mode, now_s, for_s,
+            jobs.new_id(), caller.user, caller.account, name, asked.mode, now_s, for_s,
             reservation,
         )  # fmt: skip
         try:
-            await self._stored(self.store.put_session, session)
+            await self.gateway.call(caller, jobs.put_session, session)
         except BaseException:  # such as a full disk: nobody could close it
             if reservation:
-                await self._release(caller, reservation)
+                release = lambda client: client.reservation(reservation).release()  # noqa: E731
+                await self.gateway.call(caller, release)
             raise
         return session
 
     async def session(self, caller: Caller, number: str) -> SessionRecord:
         """Return a session. Raises NotFoundError."""
-        return await self._stored(self.store.session, number, caller.user)
+        return await self.gateway.call(caller, jobs.session, number)
 
     async def stop_accepting(self, caller: Caller, number: str) -> None:
         """Take no more jobs in a session, which closes after the last one."""
+
+        def stop(client: Client) -> None:
+            jobs.change_session(client, number, accepting=False)
+            jobs.close_if_done(client, number)
+
         await self.session(caller, number)
-        await self._stored(self.store.change_session, number, accepting=False)
-        await self._close_if_done(caller, number)
+        await self.gateway.call(caller, stop)
 
     async def close_session(self, caller: Caller, number: str) -> None:
         """Cancel the jobs of a session and close it."""
         session = await self.session(caller, number)
-        query = JobQuery(caller.user, limit=store.USER_PENDING, pending=True, session=number)
-        await self._stored(self.store.change_session, number, accepting=False)
-        for job in (await self._stored(self.store.jobs, query))[1]:
-            try:
+        await self.gateway.call(caller, jobs.change_session, number, accepting=False)
+        for job in await self.gateway.call(caller, jobs.pending, number):
+            with suppress(KeyConflictError):  # it has just ended
                 await self.cancel(caller, job.id)
-            except KeyConflictError:
-                continue  # it has just ended
-        await self._closed(caller, session)
-
-    async def _after_job(self, job: Job, caller: Caller) -> None:
-        self._asked_s.pop(job.id, None)
-        if job.session:
-            try:
-                fields = {"job_ended_s": job.ended_s}
-                await self._stored(self.store.change_session, job.session, **fields)
-                await self._close_if_done(caller, job.session)
-            except SimenvError:
-                return  # its reservation ends by itself
-
-    async def _close_if_done(self, caller: Caller, number: str) -> None:
-        session = await self._stored(self.store.session, number, None)
-        query = JobQuery(session.user, limit=1, pending=True, session=number)
-        count, _ = await self._stored(self.store.jobs, query)
-        if not session.accepting and not count:
-            await self._closed(caller, session)
-
-    async def _closed(self, caller: Caller, session: SessionRecord) -> None:
-        if session.closed_s:
-            return
-        await self._stored(self.store.change_session, session.id, closed_s=time())
-        if session.reservation:
-            await self._release(caller, session.reservation)
-
-    async def _release(self, caller: Caller, number: int) -> None:
-        await self.gateway.call(caller, lambda client: client.reservation(number).release())
+        await self.gateway.call(caller, jobs.close_session, session)
 
 
 def _recorded(client: Client, name: str, calibration_id: str, before_s: float) -> DeviceInfo | None:
-    """Return a device with a stored calibration: that of an id, else the one that was in force at a
-    time. None, or NotFoundError: there is none."""
-    if calibration_id:
-        return client.recorded_device(name, calibration_id[:128])[0]
-    dates_s = [each for each in client.calibrations(name) if each <= before_s]
-    return client.device(name, dates_s[-1]) if dates_s else None
+    """Return a device with a stored or known calibration: that of an id, else the newest one that
+    was in force at a time. None: there is none."""
+    with suppress(NotFoundError):
+        if calibration_id:
+            return client.recorded_device(name, calibration_id[:128])[0]
+        dates_s = [each for each in client.calibrations(name) if each <= before_s]
+        if dates_s:
+            return client.device(name, dates_s[-1])
+    known = client.known_calibrations(name)
+    if not calibration_id:
+        ids = [number for number, time_s in known.items() if time_s <= before_s]
+        calibration_id = ids[-1] if ids else ""
+    return client.known_device(name, calibration_id) if calibration_id in known else None
 
 
-def query_of(caller: Caller, given: Mapping[str, str], tags: Sequence[str]) -> JobQuery:
+def selector_of(given: Mapping[str, str], tags: Sequence[str]) -> JobSelector:
     """Filters of a listing, from the query of a request. Raises OptionError."""
     ordered = given.get("sort", "DESC").upper()
     if ordered not in ("ASC", "DESC"):
@@ -442,19 +426,16 @@ def query_of(caller: Caller, given: Mapping[str, str], tags: Sequence[str]) -> J
     if len(tags) > MAX_QUERY_TAGS:
         expected = f"at most {MAX_QUERY_TAGS}"
         raise OptionError(option="tags", value=f"{len(tags)} tags", expected=expected)
-    return JobQuery(
-        caller.user,
-        limit=_number("limit", given.get("limit", "200"), 1, 200),
-        offset=_number("offset", given.get("offset", "0"), 0, 10**9),
-        pending=None if pending is None else pending == "true",
-        backend=given.get("backend", ""),
-        program=given.get("program", ""),
-        session=given.get("session_id", ""),
-        tags=tuple(tags),
+    fields = {name: given.get(name, "") for name in ("backend", "program")}
+    return JobSelector(
+        (jobs.IBM,),
+        jobs.labels(tags=tags, session=given.get("session_id", ""), **fields),
+        is_open=None if pending is None else pending == "true",
         after_s=_time("created_after", given.get("created_after", "")),
         before_s=_time("created_before", given.get("created_before", "")),
         ascending=ordered == "ASC",
-        except_program=store.IQM_CIRCUITS,
+        limit=_number("limit", given.get("limit", "200"), 1, 200),
+        offset=_number("offset", given.get("offset", "0"), 0, 10**9),
     )
 
 

@@ -21,8 +21,7 @@ from simenv.client.client import Client
 from simenv.errors import DECODE_ERRORS, LimitExceededError, ProgramError
 from simenv.frontends.qiskit import SimenvSampler
 from simenv.gateway.ibm.backends import MAX_CIRCUITS
-from simenv.gateway.ibm.job_messages import Work
-from simenv.gateway.ibm.programs import SubmittedJob, backend_of, primitive_options
+from simenv.gateway.ibm.programs import SubmittedJob, Work, backend_of, primitive_options
 from simenv.gateway.iqm import architecture
 from simenv.gateway.iqm.architecture import IMPLEMENTATIONS
 from simenv.gateway.iqm.job_request import Definition, Locus, Name, read
@@ -64,7 +63,7 @@ class IqmCircuit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def submit(work: Work, client: Client) -> SubmittedJob:
     """Decode a job and submit its circuits. Raises SimenvError, QiskitError."""
     backend = backend_of(work, client)
-    asked = read(work.params, work.backend, backend.info)
+    asked = read(work.params, work.job.backend, backend.info)
     try:
         given = msgspec.json.decode(asked.circuits, type=list[IqmCircuit | str])
     except DECODE_ERRORS as error:

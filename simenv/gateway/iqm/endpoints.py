@@ -25,16 +25,15 @@ from simenv._version import __version__
 from simenv.client.client import Client
 from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.gateway.context import Caller, trace_of
-from simenv.gateway.ibm import store
+from simenv.gateway.ibm import jobs
 from simenv.gateway.ibm.backends import MAX_CIRCUITS, Backend, Plain, date_of
+from simenv.gateway.ibm.jobs import Job
 from simenv.gateway.ibm.service import ComputeService
-from simenv.gateway.ibm.store import Job
 from simenv.gateway.iqm import architecture, job_request
 from simenv.gateway.problems import status_of
 from simenv.model.views import CalibrationSource, DeviceInfo, PoolInfo
 
 PREFIX = "/api/v1"
-PROGRAM = store.IQM_CIRCUITS
 MAX_TAG_CHARS = 100
 # A request with `wait_until_terminal` is answered after this time at the latest. QRMI sends one
 # before it cancels a job.
@@ -42,10 +41,10 @@ HOLD_S = 5.0
 _LOOK_S = 0.2  # interval in which a held request looks at its job
 ARTIFACTS = ("measurements", "measurement_counts")
 _STATUS = {
-    store.QUEUED: "waiting",
-    store.RUNNING: "processing",
-    store.COMPLETED: "completed",
-    store.CANCELLED: "cancelled",
+    jobs.QUEUED: "waiting",
+    jobs.RUNNING: "processing",
+    jobs.COMPLETED: "completed",
+    jobs.CANCELLED: "cancelled",
 }
 AnyRequest = Request[Any, Any, Any]
 TheCaller = NamedDependency[Caller]
@@ -264,7 +263,7 @@ def _calibration_routes(service: ComputeService) -> list[Any]:
         name = found.name
         known = [found.info.calibration_id]
         if wanted != "default":
-            known += await asyncio.to_thread(service.store.calibration_ids, name)
+            known += await service.gateway.call(caller, Client.known_calibrations, name)
         for each in known:
             number = str(architecture.calibration_id(name, each))
             if each == found.info.calibration_id and wanted in ("default", number):
@@ -330,7 +329,7 @@ async def _found_job(service: ComputeService, caller: Caller, number: str) -> Jo
         job = await service.job(caller, number)
     except NotFoundError as error:
         raise _not_found("job_not_found", f"job {number[:80]!r} not found") from error
-    if job.program != PROGRAM:
+    if job.kind != jobs.IQM:
         raise _not_found("job_not_found", f"job {number[:80]!r} is one of another API")
     return job
 
@@ -368,11 +367,11 @@ async def _submit(service: ComputeService, caller: Caller, name: str, request: A
     sandbox = service.gateway.sandbox(caller)
     await service.gateway.call(caller, lambda _: job_request.check(sandbox, body, found))
     job = Job(
-        str(uuid.uuid4()), caller.user, caller.account, PROGRAM, found.name, time(),
+        str(uuid.uuid4()), caller.user, caller.account, "", found.name,
         tags=(tag,) if tag else (), calibration_id=found.info.calibration_id,
         trace=trace_of(request), reservation=caller.reservation_of(found.name),
     )  # fmt: skip
-    await asyncio.to_thread(service.store.add, job, body)
+    job = await service.gateway.call(caller, jobs.add, job, body)
     service.processes.wake(caller)
     return job
 
@@ -405,19 +404,19 @@ def _job_routes(service: ComputeService) -> list[Any]:
     @get("/jobs/{number:str}/payload")
     async def payload(caller: TheCaller, number: Part) -> Response[Any]:
         job = await _found_job(service, caller, number)
-        answer = await service.stored_answer(job.id, "params", "application/json")
+        answer = await service.stored_answer(caller, job.id, "params", "application/json")
         answer.headers["IQM-Job-Type"] = "circuit"
         return answer
 
     @get("/jobs/{number:str}/artifacts/{kind:str}")
     async def artifact(caller: TheCaller, number: Part, kind: Part) -> Response[Any]:
         job = await _found_job(service, caller, number)
-        if job.status != store.COMPLETED or kind not in ARTIFACTS:
+        if job.status != jobs.COMPLETED or kind not in ARTIFACTS:
             text = f"job {number} is {_STATUS.get(job.status, 'failed')}"
             if kind not in ARTIFACTS:
                 text += f", and has no artifact {kind[:80]!r}; there are {', '.join(ARTIFACTS)}"
             raise _not_found("job_artifact_not_found", text)
-        return await service.stored_answer(job.id, kind, "application/json")
+        return await service.stored_answer(caller, job.id, kind, "application/json")
 
     @post("/jobs/{number:str}/cancel", status_code=200)
     async def cancel(caller: TheCaller, number: Part) -> Response[bytes]:

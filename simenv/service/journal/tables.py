@@ -33,19 +33,27 @@ Value = TypeVar("Value")
 class Columns:
     """A table with a column for each value. `columns`: those of `create table`, the key first."""
 
-    def __init__(self, name: str, columns: str, options: str = "") -> None:
+    def __init__(
+        self, name: str, columns: str, options: str = "", indexes: Sequence[str] = ()
+    ) -> None:
+        """`indexes`: columns of each."""
         self.schema = f"create table if not exists {name}({columns}){options};"
+        for number, each in enumerate(indexes, 1):
+            self.schema += f"create index if not exists {name}_{number} on {name}({each});"
         names = [column.split()[0] for column in columns.split(", primary key(")[0].split(", ")]
         self.query = f"select {', '.join(names)} from {name}"
         self._insert = f"insert or replace into {name} values({','.join('?' * len(names))})"
-        self._delete = f"delete from {name} where {names[0]} = ?"
+        self._delete = f"delete from {name} where "
+        self._names = names
 
     def put(self, *values: Any) -> Statement:
         """Return the statement that stores a row."""
         return self._insert, values
 
-    def remove(self, key: Any) -> Statement:
-        return self._delete, (key,)
+    def remove(self, *key: Any) -> Statement:
+        """Return the statement that removes the rows whose first columns are these."""
+        columns = (f"{name} = ?" for name in self._names[: len(key)])
+        return self._delete + " and ".join(columns), key
 
 
 class JournalTable(Columns, Generic[Key, Value]):
@@ -173,9 +181,27 @@ USAGE = Columns(
     " primary key(level, start, key)",
     " without rowid",
 )
+# `created`, `ended`: seconds since 1970, 0: it has not ended. `bytes`: also of its blobs.
+JOB = Columns(
+    "job",
+    "number integer primary key, owner text, id text, kind text, version int, created real,"
+    " ended real, bytes int, labels blob, tasks blob, metadata blob",
+    indexes=("owner, id", "owner, number", "owner, ended, bytes", "ended, created, kind, bytes"),
+)
+JOB_BLOB = Columns(
+    "job_blob",
+    "job int, name text, start int, data blob, primary key(job, name, start)",
+    " without rowid",
+)
+CALIBRATION = Columns(
+    "calibration",
+    "device text, calibration text, calibrated real, body blob, primary key(device, calibration)",
+    " without rowid",
+)
 TABLES: tuple[Columns, ...] = (
     *(RESERVATION, UNITS, DEVICE, CONTROL, PACED, DRIFT, OWNER_LIMITS, NOISE, ESTIMATE),
     *(ACCOUNT, QOS, STANDING, FAIR_USAGE, USAGE_KEY, USAGE, WAIT_ERRORS, CALENDAR),
+    *(JOB, JOB_BLOB, CALIBRATION),
 )
 NEXT_ENTRY = "next_calendar_entry"
 NEXT_ID = "next_reservation"  # a key of `meta`: ids are never used twice

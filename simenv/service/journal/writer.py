@@ -215,6 +215,11 @@ class Journal:
             raise LeadershipLost(f"{self.place}: {self.database.lost}")
 
     @property
+    def forced_level(self) -> str:
+        """Level of a `transaction` whose answer promises that it is stored."""
+        return "NORMAL" if self._durability == "process" else "FULL"
+
+    @property
     def has_pending_ends(self) -> bool:
         """True if ends of tasks wait for the next commit."""
         return bool(self._finished)

@@ -22,6 +22,7 @@ from simenv.scheduler.routing.engine_support import RoutingSnapshot, runs_only_c
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.scheduler.views.cluster_info import closed_pools
+from simenv.service.devices.calibration_log import CalibrationLog
 from simenv.service.devices.drifting import DriftingDevices
 from simenv.service.devices.registry import EmulatedDevice
 from simenv.service.devices.resolve import DocumentPending, Documents, EmulatedDevices
@@ -39,6 +40,7 @@ class DeviceRecords:
         self._holding = frozenset(pool.name for pool in pools if pool.provider)
         self._descriptions: dict[str, DeviceInfo] = {}
         self.emulated: EmulatedDevices | None = None  # None: there are none
+        self.known: CalibrationLog | None = None  # None: it is not open yet
         self._emulating = frozenset(pool.name for pool in pools if pool.device)
         # By pool, with the description that they were computed of.
         self._figures: dict[str, tuple[DeviceInfo | EmulatedDevice, DeviceFigures]] = {}
@@ -203,6 +205,16 @@ def described(
         )
         yield codec.encode(queries.Devices(message.request, [], names))
         return
+    known = devices.known
+    assert known is not None
+    if message.known and message.calibration_id:
+        info = known.read(message.name, message.calibration_id)
+        yield codec.encode(queries.Devices(message.request, [info]))
+        return
+    if message.known:
+        told = [(number, str(time_s)) for number, time_s in known.ids(message.name).items()]
+        yield codec.encode(queries.Devices(message.request, [], told))
+        return
     if message.calibration_id:
         yield from _recorded(devices, message)
         return
@@ -216,6 +228,9 @@ def described(
         except DocumentPending as waiting:
             yield waiting.future
             continue
+        if not message.at_s:
+            for each in result:
+                known.record(each)
         yield codec.encode(queries.Devices(message.request, result))
         return
     while not dates_future.done():

@@ -26,6 +26,7 @@ from simenv.scheduler.routing import ranks
 from simenv.scheduler.views.cluster_info import node_infos
 from simenv.service.accounting.receipts import ReceiptReader
 from simenv.service.accounting.usage import usage_report
+from simenv.service.jobs.store import JobStore
 from simenv.service.queries import task_views
 from simenv.service.queries.devices import described, routing_snapshot, store_noise
 from simenv.service.queries.history import Log
@@ -36,7 +37,7 @@ from simenv.service.telemetry.snapshot import MetricsReader, slot_s
 from simenv.service.tokens import TokenCommands
 from simenv.wire import codec
 from simenv.wire.keyfiles import Identity
-from simenv.wire.messages import accounting, admin, client as m, metrics, queries
+from simenv.wire.messages import accounting, admin, client as m, jobs, metrics, queries
 
 COMPLETION_GROUPS = 64  # packed messages in one page
 PAGE_BYTES = 4 * 2**20  # of completions, unless one alone is larger
@@ -53,8 +54,8 @@ class Cancelling(m.Cancel, frozen=True):
 
 
 class QueryHandlers:
-    """Answers to queries of clients. They change nothing but watched tasks, stored noise documents
-    and results, and the service's drain on a Shutdown."""
+    """Answers to queries of clients. They change nothing but watched tasks, stored noise documents,
+    results and jobs, and the service's drain on a Shutdown."""
 
     def __init__(self, service: ServiceComponents, tokens: TokenCommands) -> None:
         self._service = service
@@ -566,6 +567,13 @@ def _scoped(method: Callable[[QueryHandlers, Any, str], Answer]) -> Handler:
     return lambda handlers, message, identity, _peer: method(handlers, message, identity.scope)
 
 
+def _of_jobs(method: Callable[[JobStore, str, Any], Answer]) -> Handler:
+    """Return the handler of a message about the sender's jobs. It is answered in its own commit."""
+    return lambda handlers, message, identity, _peer: method(
+        handlers._service.jobs, identity.owner, message
+    )
+
+
 # The handler of each query, by the kind of its message.
 QUERIES: dict[type, Handler] = {
     m.Hello: QueryHandlers._hello,
@@ -609,4 +617,10 @@ QUERIES: dict[type, Handler] = {
     queries.FetchResult: QueryHandlers._stored_results,
     queries.VerifyResult: QueryHandlers._stored_results,
     queries.CollectGarbage: QueryHandlers._stored_results,
+    jobs.PutJob: _of_jobs(JobStore.put),
+    jobs.AppendJobBlob: _of_jobs(JobStore.append),
+    jobs.GetJob: _of_jobs(JobStore.get),
+    jobs.ListJobs: _of_jobs(JobStore.listed),
+    jobs.DeleteJob: _of_jobs(JobStore.remove),
+    jobs.ReadJobBlob: _of_jobs(JobStore.blob),
 }

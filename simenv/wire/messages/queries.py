@@ -175,13 +175,16 @@ class GetDevices(ClientRequest, frozen=True, tag=43):
     """Request descriptions of devices; answered by Devices. `name`: only this emulated device, also
     without a pool of it; "": every pool. `names`: the names that `device=` accepts, and no pools.
     `dates`: only the times of the device's stored calibrations; `at_s`: the calibration of one of
-    them, 0: the present one; `calibration_id`: that with this id, and its noise document."""
+    them, 0: the present one; `calibration_id`: that with this id, and its noise document.
+    `known`: of the calibrations that clients were told, the one with this id, or all ids as
+    `names`."""
 
     name: Text = ""
     names: bool = False
     dates: bool = False
     at_s: float = 0.0
     calibration_id: Text = ""
+    known: bool = False
 
 
 class StoreNoise(ClientRequest, frozen=True, tag=46):
@@ -198,7 +201,8 @@ class Devices(Reply, frozen=True, tag=43):
     """Every pool as a device; a pool of hardware that has not described itself yet has 0 qubits."""
 
     devices: list[DeviceInfo]
-    # Names of devices, with the source of each: see `CalibrationSource`.
+    # Names of devices, with the source of each: see `CalibrationSource`. Or ids of known
+    # calibrations, with their times.
     names: list[tuple[str, str]] = msgspec.field(default_factory=list)
     # Since when each stored calibration was in force, in seconds since 1970, the oldest first.
     dates_s: list[float] = msgspec.field(default_factory=list)

@@ -1,12 +1,11 @@
 """A store that fails costs a user neither the place for a process nor the jobs that wait."""
 
 import asyncio
-import sqlite3
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from simenv.errors import JournalError
 from simenv.gateway.context import Caller
 from simenv.gateway.ibm import processes
 from simenv.gateway.ibm.processes import JobProcesses, UserJobs
@@ -16,19 +15,18 @@ class FullDisk:
     """The owner of a process, whose store fails."""
 
     waiting: tuple[UserJobs, ...] = ()
-    store: Any = SimpleNamespace(pending=None)
 
     def __init__(self) -> None:
         self.released = 0
 
     async def charge(self, *_: object) -> None:
-        raise sqlite3.OperationalError("database or disk is full")
+        raise JournalError("database or disk is full")
 
     async def fail_orphans(self, _caller: Caller) -> None:
         pass
 
-    async def stored(self, *_: object) -> None:
-        raise sqlite3.OperationalError("database or disk is full")
+    async def pending(self, _caller: Caller) -> None:
+        raise JournalError("database or disk is full")
 
     def spawn(self, work: Any) -> asyncio.Task[Any]:
         return asyncio.ensure_future(work)

@@ -1,5 +1,4 @@
-"""A job that holds the interpreter's lock of its process is ended in time, also while a message to
-the process waits, and is charged alone."""
+"""A job that holds the interpreter's lock of its process is ended in time, and is charged alone."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from simenv.gateway.ibm import processes
-from simenv.gateway.ibm.job_messages import PART_BYTES, REPORT_BYTES, Work
+from simenv.gateway.ibm.job_messages import REPORT_BYTES
 from simenv.sandbox.async_child import AsyncChild
 
 PATIENCE_S = 30.0
@@ -32,8 +31,6 @@ while channel.receive() is not None: pass
 
 class Owner:
     """Of the processes: the jobs and their ends."""
-
-    store = SimpleNamespace(pending="pending", read="read")
 
     def __init__(self) -> None:
         self.jobs = [SimpleNamespace(id="first", reservation=0)]
@@ -54,21 +51,15 @@ class Owner:
     def release(self, _: object) -> None:
         self.ended.set()
 
-    async def work_of(self, job: Any, _: object) -> Work:
-        return Work(job.id, "sampler", "main", b"")
-
-    async def stored(self, function: str, *arguments: Any) -> Any:
-        if function == "pending":
-            return list(self.jobs)
-        job, _, part, _ = arguments
-        return bytes(PART_BYTES) if (job, part) == ("second", 0) else b""
+    async def pending(self, _: object) -> list[Any]:
+        return list(self.jobs)
 
     async def charge(self, job: str, reading: bool, too_long: bool, _: object) -> None:
         self.charged[job] = reading, too_long
 
 
 async def serve() -> dict[str, Any]:
-    """Run two jobs, the second with parameters that the held process does not read."""
+    """Run two jobs, of which the held process reads the first."""
     owner: Any = Owner()
     user = processes.UserJobs(owner, SimpleNamespace(user="ana", reservation=0))  # type: ignore[arg-type]
     argv = [sys.executable, "-c", HOLDING]
@@ -87,13 +78,9 @@ async def serve() -> dict[str, Any]:
     return dict(owner.charged)
 
 
-def test_job_is_ended_while_a_message_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_job_that_holds_the_interpreter_is_charged_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(processes, "JOB_CPU_S", 0.5)
     charged = asyncio.run(serve())
     assert charged == {"first": (True, True), "second": (False, False)}
-
-
-def test_process_that_does_not_read_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "SEND_S", 0.2)
-    charged = asyncio.run(serve())
-    assert charged == {"first": (True, False), "second": (False, False)}

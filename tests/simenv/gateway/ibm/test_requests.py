@@ -1,7 +1,6 @@
 """Requests that are malformed, large or early are answered in the form of the vendor's API."""
 
 import asyncio
-import sqlite3
 import threading
 from collections.abc import Iterator
 from datetime import datetime
@@ -14,26 +13,20 @@ import msgspec
 import pytest
 from gateway_stand_in import app_of
 from litestar.testing import TestClient
+from stored_jobs import StoredJobs
 from waiting import until
 
 from simenv.config import GatewaySettings
-from simenv.errors import KeyRefusedError, QueueFullError
+from simenv.errors import JournalError, KeyRefusedError, QueueFullError
 from simenv.gateway import limits
 from simenv.gateway.context import AccessToken
-from simenv.gateway.ibm import endpoints, service as services
+from simenv.gateway.ibm import endpoints, jobs, service as services
 from simenv.gateway.ibm.answers import JobForecast
 from simenv.gateway.ibm.backends import Backend
 from simenv.gateway.ibm.job_request import JobRequest
+from simenv.gateway.ibm.jobs import COMPLETED, RUNNING, Job, SessionRecord
 from simenv.gateway.ibm.processes import JobProcesses
 from simenv.gateway.ibm.service import ComputeService
-from simenv.gateway.ibm.store import (
-    COMPLETED,
-    IQM_CIRCUITS,
-    RUNNING,
-    Job,
-    JobStore,
-    SessionRecord,
-)
 from simenv.gateway.iqm import architecture, endpoints as iqm, job_request
 from simenv.model import ProgressInfo, TaskInfo, TaskState
 from simenv.model.task_rules import OwnerLimits
@@ -48,13 +41,16 @@ class NoEnvironment:
 
     environment, url, settings = "none", "", GatewaySettings()
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, stored: StoredJobs) -> None:
+        self.folder, self.stored, self.jobs = folder, stored, stored.of("ana")
         self.reserved: list[tuple[str, int]] = []
         self.released: list[int] = []
 
-    async def call(self, _caller: object, function: Any) -> Any:
-        return await asyncio.to_thread(function, self)
+    async def call(self, _caller: object, function: Any, *given: Any, **fields: Any) -> Any:
+        return await asyncio.to_thread(function, self, *given, **fields)
+
+    async def ask(self, _caller: object, *request: Any, **fields: Any) -> Any:
+        return self.jobs._session.request(*request, **fields)
 
     def sandbox(self, _caller: object) -> None:  # small bodies need none
         return None
@@ -79,9 +75,9 @@ class NoEnvironment:
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[ComputeService]:
-    made = ComputeService(NoEnvironment(tmp_path))  # type: ignore[arg-type]
-    yield made
-    made.store.close()
+    stored = StoredJobs(tmp_path / "j.db")
+    yield ComputeService(cast("Any", NoEnvironment(tmp_path, stored)))
+    stored.close()
 
 
 @pytest.fixture
@@ -105,8 +101,20 @@ def client(service: ComputeService) -> Iterator[TestClient[Any]]:
         yield made
 
 
-def add(service: ComputeService, **fields: Any) -> None:
-    service.store.add(Job("a", "ana", "", "sampler", "main", time(), **fields), b"{}")
+def add(
+    service: ComputeService, number: str = "a", program: str = "sampler", **fields: Any
+) -> None:
+    jobs.add(client_of(service), Job(number, "ana", "", program, "main", **fields), b"{}")
+
+
+def client_of(service: ComputeService) -> Any:
+    return service.gateway
+
+
+def end(service: ComputeService) -> None:
+    client = client_of(service)
+    result = {"result": b"result"}
+    jobs.end(client, jobs.find(client, "a"), result, status=COMPLETED, ended_s=time())
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'{"tags": "\xff"}'])
@@ -114,7 +122,8 @@ def test_a_body_that_is_no_object_is_refused(
     client: TestClient[Any], service: ComputeService, body: bytes
 ) -> None:
     add(service)
-    service.store.put_session(SessionRecord("s", "ana", "", "main", "batch", time(), 60))
+    record = SessionRecord("s", "ana", "", "main", "batch", time(), 60)
+    jobs.put_session(client_of(service), record)
     tags = client.put(f"{PREFIX}/jobs/a/tags", content=body)
     session = client.patch(f"{PREFIX}/sessions/s", content=body)
     for answer in (tags, session):
@@ -140,7 +149,7 @@ def test_the_cursor_of_the_workloads_leads_through_all_of_them(
     client: TestClient[Any], service: ComputeService
 ) -> None:
     for number in range(5):
-        service.store.add(Job(str(number), "ana", "", "sampler", "main", float(number)), b"{}")
+        add(service, str(number))
     seen, cursor = [], {}
     while len(seen) < 5:
         page = client.get(f"{PREFIX}/workloads", params={"limit": 2, **cursor}).json()
@@ -173,30 +182,30 @@ def test_a_private_result_can_be_read_again_for_a_while(
     client: TestClient[Any], service: ComputeService, device: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(service, private=True)
-    service.store.change("a", b"result", status=COMPLETED, ended_s=time())
+    end(service)
     path = f"{PREFIX}/jobs/a/results"
     assert client.get(path).content == b"result"
     monkeypatch.setattr(services, "GIVEN_S", 0.0)
     assert client.get(path).content == b"result"
-    until(lambda: not service.store.blob("a", "result"), 30.0)
+    until(lambda: not client_of(service).jobs.data("a", "result"), 30.0)
 
 
 def test_a_private_result_goes_with_the_gateway(service: ComputeService, device: None) -> None:
     add(service, private=True)
-    service.store.change("a", b"result", status=COMPLETED, ended_s=time())
+    end(service)
     with TestClient(app_of(endpoints.routes(service.gateway, service))) as client:
         client.headers["Authorization"] = "Bearer ana"
         assert client.get(f"{PREFIX}/jobs/a/results").content == b"result"
-    assert service.store.blob("a", "result") == b""
+    assert client_of(service).jobs.data("a", "result") == b""
 
 
 def test_a_session_that_cannot_be_stored_keeps_no_reservation(
     client: TestClient[Any], service: ComputeService, device: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
-        raise sqlite3.OperationalError("database or disk is full")
+        raise JournalError("database or disk is full")
 
-    monkeypatch.setattr(JobStore, "put_session", full)
+    monkeypatch.setattr(jobs, "put_session", full)
     assert client.post(f"{PREFIX}/sessions", json={"backend": "main"}).status_code == 500
     gateway = cast("NoEnvironment", service.gateway)
     assert (gateway.reserved, gateway.released) == ([("main", 600)], [1])
@@ -282,7 +291,7 @@ def test_warnings_of_results_are_in_the_log_of_ibm_and_the_messages_of_iqm(
     }
     add(service, **ended)
     number = "2a1c2b76-9a39-4f0e-8d6c-0c4b6c1c2f11"
-    service.store.add(Job(number, "ana", "", IQM_CIRCUITS, "main", time(), **ended), b"{}")
+    add(service, number, "", **ended)
     assert client.get(f"{PREFIX}/jobs/a/logs").text == "warning: h has no noise\n"
     messages = client.get(f"{iqm.PREFIX}/jobs/{number}").json()["messages"]
     assert messages == [{"source": "simenv", "message": "h has no noise"}]

@@ -1,0 +1,268 @@
+"""Jobs in the journal survive, belong to one owner, change in order, and stay within bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from time import time
+from typing import Any
+
+import msgspec
+import postgres_journal
+import pytest
+from stored_jobs import StoredJobs
+
+from simenv.client.jobs import JobRecords
+from simenv.errors import (
+    InsufficientError,
+    KeyConflictError,
+    NotFoundError,
+    OptionError,
+    ProtocolError,
+    QueueFullError,
+)
+from simenv.model.jobs import BLOB_PART_BYTES, MAX_METADATA_BYTES, JobRecord, JobSelector
+from simenv.service.jobs import store as stores
+
+DAY_S = 86_400.0
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoredJobs]:
+    if request.param == "sqlite":
+        opened = StoredJobs(tmp_path / "j.db")
+        yield opened
+        opened.close()
+        return
+    with postgres_journal.new_place() as place:
+        opened = StoredJobs(place)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def jobs(stored: StoredJobs) -> JobRecords:
+    return stored.of("ana")
+
+
+def job(number: str, **fields: Any) -> JobRecord:
+    return JobRecord(number, fields.pop("kind", "ibm"), **fields)
+
+
+NOW_S = time()
+
+
+def end(
+    jobs: JobRecords, number: str, ended_s: float = NOW_S, removed: tuple[str, ...] = ()
+) -> None:
+    jobs.change(number, lambda old: msgspec.structs.replace(old, ended_s=ended_s), removed)
+
+
+def ids(jobs: JobRecords, **fields: Any) -> list[str]:
+    return [each.id for each in jobs.listed(JobSelector(("ibm",), **fields))[0]]
+
+
+def total(stored: StoredJobs) -> int:
+    """Bytes of all jobs, as counted and as summed, which are equal."""
+    rows = stored.journal.records.rows
+    ((size,),) = stored.call(lambda: list(rows("select coalesce(sum(bytes), 0) from job")))
+    assert stored.jobs._bytes == size
+    return int(size)
+
+
+@pytest.mark.parametrize(
+    "size", [0, 100, BLOB_PART_BYTES, BLOB_PART_BYTES + 1, 3 * BLOB_PART_BYTES + 7]
+)
+def test_a_job_and_its_data_survive_a_crash(stored: StoredJobs, size: int) -> None:
+    params = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    tasks = ("t-1", 0), ("t-2", 3)
+    made = stored.of().add(
+        job("a", labels=("tag=x",), tasks=tasks, metadata=b"meta"),
+        {"params": memoryview(params), "noise": b"document"},
+    )
+    stored.restart()
+    found = stored.of().get("a")
+    assert found == made
+    assert (found.labels, found.tasks, found.metadata) == (("tag=x",), tasks, b"meta")
+    assert stored.of().data("a", "params") == params
+    assert stored.of().data("a", "noise") == b"document"
+    assert stored.of().data("a", "other") == b""
+    assert ids(stored.of()) == ["a"]
+
+
+def test_no_other_owner_finds_changes_or_counts_a_job(stored: StoredJobs) -> None:
+    ana, ben, own = (stored.of(user) for user in ("ana", "ben", ""))
+    ana.add(job("a", metadata=b"mine"), {"params": b"secret"})
+    for other in (ben, own):
+        with pytest.raises(NotFoundError):
+            other.get("a")
+        with pytest.raises(NotFoundError):
+            other.data("a", "params")
+        with pytest.raises(NotFoundError):
+            other.append("a", "params", b"more")
+        other.remove("a")
+        assert ids(other) == []
+    ben.add(job("a", metadata=b"another"), {})
+    assert [each.get("a").metadata for each in (ana, ben)] == [b"mine", b"another"]
+    assert ana.data("a", "params") == b"secret"
+
+
+def test_a_repeated_message_has_no_effect(jobs: JobRecords, stored: StoredJobs) -> None:
+    """As after the loss of an answer."""
+    first = jobs.add(job("a", metadata=b"m"), {"params": b"1"})
+    assert jobs.add(job("a", metadata=b"m"), {"params": b"1"}) == first
+    assert jobs.data("a", "params") == b"1"
+    jobs._append_from("a", "result", b"xy", 0, 0)
+    jobs._append_from("a", "result", b"xy", 0, 0)
+    assert jobs.data("a", "result") == b"xy"
+    with pytest.raises(OptionError, match="the end of result"):
+        jobs._append_from("a", "result", b"z", 0, 7)
+    with pytest.raises(KeyConflictError):
+        jobs.add(job("a", metadata=b"other"), {})
+    jobs.remove("a")
+    jobs.remove("a")
+    assert total(stored) == 0
+
+
+def test_a_change_of_an_outdated_job_is_made_again(jobs: JobRecords) -> None:
+    jobs.add(job("a"), {})
+    seen = []
+
+    def change(old: JobRecord) -> JobRecord:
+        seen.append(old.version)
+        if len(seen) == 1:
+            jobs.change("a", lambda each: msgspec.structs.replace(each, labels=("tag=x",)))
+        return msgspec.structs.replace(old, metadata=b"changed")
+
+    changed = jobs.change("a", change)
+    assert changed is not None
+    assert (seen, changed.labels, changed.metadata) == ([1, 2], ("tag=x",), b"changed")
+    assert jobs.change("a", lambda _: None) is None
+    with pytest.raises(NotFoundError):
+        jobs.change("b", change)
+
+
+def test_data_of_an_ended_job_do_not_grow(jobs: JobRecords, stored: StoredJobs) -> None:
+    jobs.add(job("a", metadata=b"meta"), {"params": b"secret"})
+    jobs.append("a", "result", b"x" * (BLOB_PART_BYTES + 5))
+    jobs.append("a", "result", b"yz")
+    end(jobs, "a", removed=("params",))
+    assert jobs.data("a", "result") == b"x" * (BLOB_PART_BYTES + 5) + b"yz"
+    assert jobs.data("a", "params") == b""
+    with pytest.raises(KeyConflictError, match="has ended"):
+        jobs.append("a", "result", b"late")
+    assert total(stored) == BLOB_PART_BYTES + 7 + len(b"meta") + 1  # of no tasks
+    stored.restart()
+    assert total(stored) == BLOB_PART_BYTES + 12
+
+
+def test_listings_have_filters_and_pages(jobs: JobRecords, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "LISTED_ROWS", 2)
+    for number in range(6):
+        monkeypatch.setattr(stores, "time", lambda number=number: 100.0 + number)
+        labels = f"backend={('emu', 'main')[number % 2]}", *(("tag=even",) * (number % 2 == 0))
+        jobs.add(job(str(number), labels=labels), {})
+    jobs.add(job("q", kind="iqm"), {})
+    end(jobs, "5", 103.0)
+    end(jobs, "3", 10**9)
+    page, count = jobs.listed(JobSelector(("ibm",), limit=2, offset=1))
+    assert (count, [each.id for each in page]) == (6, ["4", "3"])
+    up = {"ascending": True}
+    assert ids(jobs, labels=("backend=main",), **up) == ["1", "3", "5"]
+    assert ids(jobs, is_open=False) == ["5"]
+    assert ids(jobs, is_open=True, labels=("backend=emu", "tag=even"), **up) == ["0", "2", "4"]
+    assert ids(jobs, after_s=102.0, before_s=103.0, **up) == ["2", "3"]
+    assert ids(jobs, offset=7) == []
+    both = JobSelector(("ibm", "iqm"), limit=4)
+    assert [each.id for each in jobs.all(both)] == ["q", *"543210"]
+
+
+def test_the_oldest_ended_jobs_make_room(
+    stored: StoredJobs, jobs: JobRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "OWNER_BYTES", 100)
+    for number in range(3):
+        jobs.add(job(str(number)), {"params": b"x" * 29})
+        end(jobs, str(number), NOW_S - 9 + number)
+    jobs.add(job("new"), {"params": b"x" * 59})
+    assert ids(jobs, ascending=True) == ["2", "new"]
+    with pytest.raises(QueueFullError, match="61 more exceed the limit of 100"):
+        jobs.add(job("more"), {"params": b"x" * 61})
+    assert ids(jobs, ascending=True) == ["2", "new"]  # what was removed for it is back
+    with pytest.raises(QueueFullError):
+        jobs.append("new", "result", b"x" * 41)
+    assert total(stored) == 90
+    monkeypatch.setattr(stores, "ALL_BYTES", 120)
+    stored.of("ben").add(job("a"), {"params": b"x" * 40})
+    assert ids(jobs) == ["new"]
+    with pytest.raises(QueueFullError, match="all users' jobs"):
+        stored.of("ben").add(job("b"), {"params": b"x" * 40})
+
+
+def test_numbers_of_jobs_and_sessions_are_bounded(
+    stored: StoredJobs, jobs: JobRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "OWNER_OPEN", 2)
+    monkeypatch.setattr(stores, "OWNER_JOBS", 5)
+    for number in "ab":
+        jobs.add(job(number), {})
+        jobs.add(job(f"s{number}", kind="session", ended_s=10**10), {})
+    with pytest.raises(QueueFullError, match="2 jobs of this user have not ended"):
+        jobs.add(job("c"), {})
+    with pytest.raises(QueueFullError, match="2 sessions of this user are open"):
+        jobs.add(job("sc", kind="session", ended_s=10**10), {})
+    stored.of("ben").add(job("d"), {})
+    end(jobs, "a")
+    for number in "ef":  # `a` makes room for the second
+        jobs.add(job(number), {})
+        end(jobs, number, NOW_S + 0.001)
+    assert ids(jobs) == ["f", "e", "b"]
+    assert [jobs.get(each).id for each in ("sa", "sb")] == ["sa", "sb"]
+
+
+def test_old_jobs_and_incomplete_ones_go(
+    stored: StoredJobs, jobs: JobRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at(days: float) -> None:
+        monkeypatch.setattr(stores, "time", lambda: days * DAY_S)
+
+    at(1.0)
+    for number in ("ended", "kept", "open"):
+        jobs.add(job(number), {"params": b"x"})
+    jobs.add(job("draft", kind=""), {"params": b"y"})
+    end(jobs, "ended", 2.0 * DAY_S)
+    end(jobs, "kept", 20.0 * DAY_S)
+    at(33.0)
+    jobs.add(job("new"), {})
+    assert ids(jobs) == ["new", "open", "kept"]
+    with pytest.raises(NotFoundError):
+        jobs.get("draft")
+    at(61.5)
+    jobs.add(job("newer"), {})
+    assert ids(jobs) == ["newer", "new"]
+    stored.restart()
+    assert total(stored) == 2  # of no tasks each
+
+
+def test_a_full_disk_refuses_new_jobs_alone(stored: StoredJobs, jobs: JobRecords) -> None:
+    jobs.add(job("a"), {})
+    stored.jobs._disk_refusal = lambda owner: InsufficientError(f"no space for {owner}")
+    with pytest.raises(InsufficientError, match="no space for ana"):
+        jobs.add(job("b"), {})
+    jobs.append("a", "result", b"end")
+    end(jobs, "a")
+    assert ids(jobs) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        job("a", metadata=bytes(MAX_METADATA_BYTES + 1)),
+        job(""),
+        job("a", labels=("x" * 1_000,)),
+        job("a", labels=("x",) * 100),
+    ],
+)
+def test_what_is_too_large_is_no_message(jobs: JobRecords, made: JobRecord) -> None:
+    with pytest.raises(ProtocolError):
+        jobs.add(made, {})

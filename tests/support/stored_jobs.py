@@ -1,0 +1,67 @@
+"""Jobs of some users in a journal of this process, without a service around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+from simenv.client.jobs import JobRecords
+from simenv.service.jobs.store import JobStore
+from simenv.service.journal.database import PostgresPlace
+from simenv.service.journal.writer import Journal
+from simenv.service.queries.handlers import QUERIES
+from simenv.wire import codec
+from simenv.wire.keyfiles import Identity, Role
+from simenv.wire.messages.queries import ServiceMessage
+
+T = TypeVar("T")
+
+
+class StoredJobs:
+    """The store of a service, and the thread that has its journal."""
+
+    def __init__(self, place: Path | PostgresPlace, keep_days: float = 30.0) -> None:
+        self.place, self._keep_days = place, keep_days
+        self._thread = ThreadPoolExecutor(1, "stored-jobs")
+        self.call(self._open)
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Return what a function returns in the thread."""
+        return self._thread.submit(function, *arguments).result()
+
+    def _open(self) -> None:
+        self.journal = Journal(self.place, "process")
+        self.jobs = JobStore(self.journal, self._keep_days)
+
+    def restart(self) -> None:
+        """As after a crash of the service."""
+        self.call(self.journal.database.abandon)
+        self.call(self._open)
+
+    def of(self, user: str = "ana") -> JobRecords:
+        """What a client of the user has as `client.jobs`."""
+        session: Any = SimpleNamespace(request=partial(self._ask, user))
+        return JobRecords(session)
+
+    def _ask(self, user: str, kind: type[Any], make: Any, **fields: Any) -> Any:
+        message = codec.from_client(codec.encode(make(1, **fields)))
+        answer = self.call(self._answer, user, message)
+        assert isinstance(answer, kind)
+        return answer
+
+    def _answer(self, user: str, message: Any) -> Any:
+        handlers: Any = SimpleNamespace(_service=self)
+        answer = QUERIES[type(message)](handlers, message, Identity(user, Role.CLIENT), b"")
+        if isinstance(answer, ServiceMessage):
+            return answer
+        assert answer is not None
+        (packed,) = [each for each in answer if isinstance(each, bytes)]
+        return codec.to_client(packed)
+
+    def close(self) -> None:
+        self.call(self.journal.close)
+        self._thread.shutdown()
