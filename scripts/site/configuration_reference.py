@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from simenv.config import model
-from simenv.model import OwnerLimits, PoolSpec
+from simenv.model import Limits, PoolSpec
 from simenv.model.accounts import Account, Billing, Qos
 
 _INTRODUCTION = """# Configuration
@@ -91,7 +91,7 @@ _TABLES: tuple[tuple[str, type[msgspec.Struct], str], ...] = (
     ("[billing]", Billing, "Weights of billing units: one unit is one slot for one second."),
     (
         "[limits.client], [limits.admin], [limits.keys.NAME]",
-        OwnerLimits,
+        Limits,
         "Limits of the owners of keys; [Set limits](limits.md) has the roles' defaults.",
     ),
 )

@@ -26,8 +26,9 @@ from simenv.client.tasks.task import Task, number_of
 from simenv.config import check_name, running_gateway
 from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.model.accounts import Account, Qos, Receipt, ShareRow
+from simenv.model.limits import check_value
 from simenv.model.reservations import CalendarEntry
-from simenv.model.task_rules import MAX_REASON_CHARS, MAX_WORKERS, check_value, checked_integer
+from simenv.model.task_rules import MAX_REASON_CHARS, MAX_WORKERS, checked_integer
 from simenv.model.views import CalibrationSource, DeviceInfo
 from simenv.transpiler.qiskit_runtime import SEED
 from simenv.wire.messages import accounting, admin, client as m, queries
@@ -287,7 +288,7 @@ class Environment:
         self, owner: str, values: Mapping[str, int] | None = None, *, reset: bool = False
     ) -> model.OwnerReport:
         """Change some limits of the owner of a key. They persist over restarts. `values`: fields of
-        OwnerLimits; 0 means no limit. `reset`: first remove all settings made before. Raises
+        Limits; 0 means no limit. `reset`: first remove all settings made before. Raises
         NotFoundError, OptionError, NotAllowedError."""
         settings = dict(values or {})
         for key, value in settings.items():

@@ -22,13 +22,9 @@ from simenv.model.accounts import (
     Billing,
     Qos,
 )
-from simenv.model.task_rules import MAX_PRIORITY, MAX_SECONDS, merged
+from simenv.model.limits import SubjectKind, merged
+from simenv.model.task_rules import MAX_PRIORITY, MAX_SECONDS
 
-# The limits of owners that accounts and classes have too; `Qos` has a run time of its own.
-ACCOUNT_LIMITS = (
-    *("max_queued_tasks", "max_queued_bytes", "max_running_slots", "max_priority", "max_run_s"),
-)
-QOS_LIMITS = ("max_queued_tasks", "max_queued_bytes", "max_priority")
 MAX_FACTOR = 1e6
 MAX_DAYS = 36_500.0
 
@@ -40,7 +36,7 @@ def check_accounts(accounts: Mapping[str, Account], qos: Mapping[str, Qos], sour
             raise ConfigError(f"{source}: {number} {key}; at most {MAX_ACCOUNTS} are allowed")
     for name, account in accounts.items():
         subject = f"{source}: accounts.{check_name(name, 'account')}"
-        _check_limits(account.limits, ACCOUNT_LIMITS, subject)
+        _check_limits(account.limits, SubjectKind.ACCOUNT, subject)
         for user in (*account.users, *account.coordinators):
             if not user.removeprefix(GROUP) or "/" in user or not user.isprintable():
                 hint = "a name of a user, or @NAME of a group of the operating system"
@@ -51,7 +47,7 @@ def check_accounts(accounts: Mapping[str, Account], qos: Mapping[str, Qos], sour
                 raise ConfigError(f"{subject}: qos {each[:64]!r} is not known", hint=hint)
     for name, each_class in qos.items():
         subject = f"{source}: qos.{check_name(name, 'class of service')}"
-        _check_limits(each_class.limits, QOS_LIMITS, subject)
+        _check_limits(each_class.limits, SubjectKind.QOS, subject)
         _check_range(each_class, "priority", -MAX_PRIORITY, MAX_PRIORITY, subject)
         _check_range(each_class, "usage_factor", 0, MAX_FACTOR, subject)
         _check_range(each_class, "max_run_s", 0, MAX_SECONDS, subject)
@@ -77,10 +73,11 @@ def check_billing(billing: Billing, pools: Iterable[str], source: str) -> None:
             raise ConfigError(f"{subject}.device_s.{pool} = {weight} is outside 0 .. {MAX_UNITS:g}")
 
 
-def _check_limits(limits: Mapping[str, int], names: tuple[str, ...], subject: str) -> None:
+def _check_limits(limits: Mapping[str, int], kind: SubjectKind, subject: str) -> None:
     for key in limits:
-        if key not in names:
-            hint = f"there are: {', '.join(names)}; other limits are of single users: [limits]"
+        if key not in kind.resources:
+            there = ", ".join(kind.resources)
+            hint = f"there are: {there}; other limits are of single users: [limits]"
             raise ConfigError(f"{subject}.limits: {key[:64]!r} is not known", hint=hint)
     try:
         merged(UNLIMITED, limits)

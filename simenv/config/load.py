@@ -17,22 +17,22 @@ from typing import Any, get_args, get_origin
 
 import msgspec
 
-from simenv.config.model import CONFIG_FORMAT, Config, Limits, check
+from simenv.config.model import CONFIG_FORMAT, Config, LimitSettings, check
 from simenv.config.paths import home_root, places
 from simenv.config.pools import check_name, nearest, pool_of, size
 from simenv.errors import DECODE_ERRORS, ConfigError, OptionError
 from simenv.files import write_atomic
-from simenv.model import CLIENT_LIMITS, UNLIMITED, OwnerLimits
-from simenv.model.task_rules import merged
+from simenv.model import CLIENT_LIMITS, UNLIMITED, Limits
+from simenv.model.limits import merged
 
 _BYTES = ("max_queued_bytes", "max_kept_bytes", "max_state_bytes")
 _TABLES = ("client", "admin", "keys")
 
 
-def limits_of(raw: object, source: str) -> Limits:
+def limits_of(raw: object, source: str) -> LimitSettings:
     """Parse the table [limits], with each role's defaults. Raises ConfigError, which names the key,
     the value and the allowed values."""
-    if isinstance(raw, Limits):
+    if isinstance(raw, LimitSettings):
         return raw
     table = _table(raw, f"{source}: limits")
     for name in table:
@@ -45,7 +45,7 @@ def limits_of(raw: object, source: str) -> Limits:
         subject = f"{source}: limits.keys.{check_name(name, 'key')}"
         keys[name] = limit_values(each, subject)
         _merged(client, keys[name], subject)
-    return Limits(client, admin, keys)
+    return LimitSettings(client, admin, keys)
 
 
 def limit_values(raw: object, subject: str) -> dict[str, int]:
@@ -60,13 +60,13 @@ def limit_values(raw: object, subject: str) -> dict[str, int]:
     return entries
 
 
-def _of_role(raw: object, base: OwnerLimits, subject: str) -> OwnerLimits:
-    if isinstance(raw, OwnerLimits):
+def _of_role(raw: object, base: Limits, subject: str) -> Limits:
+    if isinstance(raw, Limits):
         return raw
     return _merged(base, limit_values(raw, subject), subject)
 
 
-def _merged(base: OwnerLimits, values: Mapping[str, int], subject: str) -> OwnerLimits:
+def _merged(base: Limits, values: Mapping[str, int], subject: str) -> Limits:
     try:
         return merged(base, values)
     except OptionError as error:

@@ -15,7 +15,7 @@ import msgspec
 from simenv.config.accounts import check_accounts, check_billing
 from simenv.config.pools import MAX_BYTES, check_name, check_pool, check_variables, nearest
 from simenv.errors import ConfigError
-from simenv.model import CLIENT_LIMITS, UNLIMITED, OwnerLimits, PoolSpec
+from simenv.model import CLIENT_LIMITS, UNLIMITED, Limits, PoolSpec
 from simenv.model.accounts import Account, Billing, Qos
 from simenv.model.task_rules import MAX_SECONDS
 
@@ -47,11 +47,11 @@ class Policies(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     span_s: float = 0.0  # with rate: the time span
 
 
-class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Limits of the owners of keys: the table [limits]. The environment's own user has none."""
 
-    client: OwnerLimits = CLIENT_LIMITS
-    admin: OwnerLimits = UNLIMITED
+    client: Limits = CLIENT_LIMITS
+    admin: Limits = UNLIMITED
     keys: dict[str, dict[str, int]] = {}  # by name of key: limits that differ from its role's
 
 
@@ -145,7 +145,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_per_slot: int = 0  # bytes that one rank may hold; 0: by the memory of its node
     history: HistorySettings = HistorySettings()
     results: Results = Results()
-    limits: Limits = Limits()
+    limits: LimitSettings = LimitSettings()
     policies: dict[str, Policies] = {}  # by pool; "all": the whole environment
     accounts: dict[str, Account] = {}  # [accounts.NAME]; {}: no accounts
     qos: dict[str, Qos] = {}  # [qos.NAME]

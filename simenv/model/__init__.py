@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from simenv.model.limits import CLIENT_LIMITS, UNLIMITED, Limits, OwnerReport, ResourceUse
 from simenv.model.program import (
     MARKERS,
     MAX_CLBITS,
@@ -59,7 +60,6 @@ from simenv.model.task import (
     task_name,
     task_number,
 )
-from simenv.model.task_rules import CLIENT_LIMITS, UNLIMITED, OwnerLimits, OwnerReport, OwnerUse
 from simenv.model.views import (
     DeviceInfo,
     DeviceKind,
@@ -93,13 +93,13 @@ __all__ += ["AdmissionPolicy", "AdmissionReason", "Chain", "Decision", "DeviceIn
 __all__ += ["DeviceKind", "DeviceProfile", "DeviceRecord", "EngineInfo", "EngineOptions"]
 __all__ += ["Event", "GateInfo", "HeldCapacity", "JobSpec", "NodeInfo", "NoiseFactors"]
 __all__ += [
+    "Limits",
     "Observable",
     "OperationInfo",
     "Origin",
-    "OwnerLimits",
     "OwnerReport",
-    "OwnerUse",
     "PoolInfo",
+    "ResourceUse",
 ]
 __all__ += [
     "PoolSpec",

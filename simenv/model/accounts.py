@@ -42,7 +42,7 @@ class Account(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     budget_slot_h: float = 0.0  # billing units of a calendar month / 3600; 0: no budget
     cut: bool = False  # end its tasks when the budget is spent
     qos: Names = ()  # the classes that it may use, the default first; empty: all
-    limits: LimitValues = {}  # of all its users together, by name of `OwnerLimits`
+    limits: LimitValues = {}  # of all its users together, by name of `simenv.model.Limits`
 
 
 class Qos(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,7 +52,7 @@ class Qos(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     usage_factor: float = 1.0  # multiplies the billing units of its tasks
     preempt: bool = False  # its tasks may be preempted: checkpointed, and queued again for others
     max_run_s: int = 0  # of one task; 0: no limit
-    limits: LimitValues = {}  # of each user in it, by name of `OwnerLimits`
+    limits: LimitValues = {}  # of each user in it, by name of `simenv.model.Limits`
 
 
 class Billing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -197,6 +197,7 @@ class AccountTree:
         self.accounts = dict(accounts)
         members = {name: frozenset(users) for name, users in (groups or {}).items()}
         self.members: dict[str, frozenset[str]] = {}  # users of each account
+        self._coordinators: set[str] = set()
         self._of_user: dict[str, list[str]] = {}  # accounts of each user, in the order of the table
         for name, account in self.accounts.items():
             self._check(name, account)
@@ -204,6 +205,7 @@ class AccountTree:
             for user in account.users:
                 users |= members.get(user[1:], frozenset()) if user.startswith(GROUP) else {user}
             self.members[name] = frozenset(users)
+            self._coordinators.update(account.coordinators)
             for user in users:
                 self._of_user.setdefault(user, []).append(name)
         self._paths = {name: self._walk(name) for name in self.accounts}  # each submission asks
@@ -282,6 +284,8 @@ class AccountTree:
     def sees(self, user: str) -> frozenset[str]:
         """Return the accounts whose usage a user may see in full: those that the user coordinates,
         and all below them."""
+        if user not in self._coordinators:
+            return frozenset()
         return frozenset(
             name
             for name in self.accounts

@@ -169,16 +169,16 @@ class Scheduler:
     charge_reserved = SchedulerEvent(dedicated_workers.charge_reserved)
 
     def set_owner_limits(
-        self, table: Mapping[str, model.OwnerLimits], default: model.OwnerLimits
+        self, table: Mapping[str, model.Limits], default: model.Limits
     ) -> list[Action]:
         """Replace the limits of owners; `default`: limits of owners that are not in the table."""
-        self.state.shares.quotas.set(table, default)
+        self.state.shares.limits.set_owners(table, default)
         return []
 
     def hold_removed(self, owners: frozenset[str]) -> list[Action]:
         """Start no waiting tasks of these users, and of all others, from now on."""
-        self.state.shares.quotas.changed |= owners != self.state.shares.quotas.removed
-        self.state.shares.quotas.removed = owners
+        self.state.shares.limits.changed |= owners != self.state.shares.limits.removed
+        self.state.shares.limits.removed = owners
         return []
 
     def set_accounts(
@@ -197,7 +197,7 @@ class Scheduler:
         assigned before. `budgets_left`: billing units of this month that are not spent, by account
         with a budget."""
         state = self.state
-        state.shares.quotas.budgets_left = budgets_left or {}
+        state.shares.limits.budgets_left = budgets_left or {}
         state.shares.fair_share.at(now_ns)
         is_awaited = accepted > dispatcher.FIRST_ASSIGNS
         state.dispatch.assigns_left = dispatcher.FIRST_ASSIGNS if is_awaited else dispatcher.ASSIGNS

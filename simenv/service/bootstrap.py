@@ -195,7 +195,7 @@ def build_service(
         node = os.uname().nodename
         completions = Completions(journal, Origin("service", node, os.getpid(), __version__))
         accounts = AccountRegistry(config, scheduler, journal)
-        submit_queue = SubmitQueue(scheduler, journal, None, limits, completions, accounts)
+        submit_queue = SubmitQueue(scheduler, journal, None, completions, accounts)
         replayed = replay(journal, scheduler, submit_queue, completions)
         log.info("replayed: %d queued, %d final, %.2f s", *msgspec.structs.astuple(replayed))
         shared = len(limits.nodes) > 1 or not isinstance(place, Path)

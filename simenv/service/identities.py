@@ -313,7 +313,7 @@ class Identities(CertificateIssuer):
         if not is_renewal:
             service.key_commands.certify(public_key, owner)
         service.owners.admit(owner.owner, owner.role)
-        service.accounts.note_identity(owner.owner, "")
+        service.accounts.removed.note_identity(owner.owner, "")
         if owner.owner:
             self._owners[asked.uid] = owner.owner
             service.accounts.confirm_groups(owner.owner, asked.groups)
@@ -435,4 +435,4 @@ class Identities(CertificateIssuer):
         else:
             refusal = "" if identity_now.owner == owner else f"{owner!r} has another name now"
         if owner:
-            self._service.accounts.note_identity(owner, refusal)
+            self._service.accounts.removed.note_identity(owner, refusal)

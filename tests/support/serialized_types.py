@@ -33,6 +33,7 @@ from simenv.model.calls import (
     TranspileCall,
 )
 from simenv.model.jobs import JobRecord, JobSelector
+from simenv.model.limits import Limits, OwnerReport, ResourceUse
 from simenv.model.reservations import (
     AdmissionPolicy,
     CalendarEntry,
@@ -57,7 +58,6 @@ from simenv.model.task import (
     TaskSpec,
     Timing,
 )
-from simenv.model.task_rules import OwnerLimits, OwnerReport, OwnerUse
 from simenv.model.views import (
     AngleLimits,
     DeviceInfo,
@@ -181,8 +181,8 @@ NESTED: dict[str, Any] = {
     "metrics of an account": metrics.AccountMetrics,
     "metrics of the service": metrics.ServiceMetrics,
     "retained data": RetainedData,
-    "owner limits": OwnerLimits,
-    "owner use": OwnerUse,
+    "owner limits": Limits,
+    "owner use": ResourceUse,
     "owner report": OwnerReport,
     "account": accounts.Account,
     "class of service": accounts.Qos,

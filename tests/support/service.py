@@ -171,7 +171,7 @@ class ServiceHarness:
             members=self.groups,
         )
         submit_queue = SubmitQueue(
-            self.scheduler, self.journal, admission, self.limits, completions, self.accounts
+            self.scheduler, self.journal, admission, completions, self.accounts
         )
         self.replayed = replay(self.journal, self.scheduler, submit_queue, completions)
         processes = WorkerProcesses(self.paper, config, places, places.results, self.folder, {})

@@ -20,7 +20,7 @@ from simenv.cli import app, terminal
 from simenv.cli.listing import Column, Columns, NoHeader, Style, listing
 from simenv.client.connection import address
 from simenv.errors import OptionError
-from simenv.model import OwnerLimits, OwnerUse
+from simenv.model import Limits, ResourceUse
 from simenv.model.accounts import Account
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ class KeyRow:
     role: str
     public_key: str
     at_s: float
-    limits: OwnerLimits | None = None
-    use: OwnerUse | None = None
+    limits: Limits | None = None
+    use: ResourceUse | None = None
     expires_s: float = 0.0  # 0: never
 
 

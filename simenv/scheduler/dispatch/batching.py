@@ -68,7 +68,7 @@ def _exceeds_limit(
     state: scheduler_state.SchedulerState, worker: pools.Worker, owner: str, kept_bytes: int
 ) -> bool:
     """Return whether states of `owner` would exceed the limit, with `kept_bytes` of this worker."""
-    limit = state.shares.quotas.of(owner).max_state_bytes
+    limit = state.shares.limits.of(owner).max_state_bytes
     if not limit:
         return False
     own = worker.kept_bytes if worker.kept_owner == owner else 0
@@ -300,7 +300,7 @@ def build_chunk(
     is_limited = _is_limited(state, head.batch)
     if is_limited:  # then a chunk has tasks of one association
         worker.newest_of[head.batch.association] = chunk[-1]
-    if is_limited or (state.shares.quotas.budgets_left and head.batch.units):
+    if is_limited or (state.shares.limits.budgets_left and head.batch.units):
         held_back.refresh(state, now_ns)
     slots = worker.slots if worker.ranks == 1 else 1
     memory_bytes = worker.reserved + worker.memory_bytes
@@ -309,7 +309,7 @@ def build_chunk(
 
 def _is_limited(state: scheduler_state.SchedulerState, batch: core.SubmitBatch) -> bool:
     """Return whether a limit of running slots holds for these tasks."""
-    caps = state.shares.quotas.caps_slots
+    caps = state.shares.limits.caps_slots
     return caps and bool(state.shares.slot_limits(batch.association))
 
 

@@ -40,9 +40,9 @@ def assign(state: scheduler_state.SchedulerState, now_ns: int) -> list[AssignTas
     is_plain = not (state.dedicated or state.cluster.gangs or state.dispatch.deferred_gangs)
     if is_plain and not any(pool.queue.count for pool in state.cluster.pools.values()):
         return assignments
-    quotas = state.shares.quotas
-    if quotas.caps_slots or quotas.changed or quotas.removed or quotas.budgets_left:
-        quotas.changed = False
+    limits = state.shares.limits
+    if limits.caps_slots or limits.changed or limits.removed or limits.budgets_left:
+        limits.changed = False
         held_back.refresh(state, now_ns)
     if state.devices.controls.is_restricting:
         _refresh_assignable_tasks(state)
@@ -100,8 +100,8 @@ def note_waits(state: scheduler_state.SchedulerState, now_ns: int) -> None:
         reason = WaitReason.LIMIT if head is None else _wait_reason(state, pool)
         first = "" if head is None else head.batch.association
         removed: Collection[str] = ()
-        if state.shares.quotas.removed:
-            user_of, out = state.shares.fair_share.user, state.shares.quotas.removed
+        if state.shares.limits.removed:
+            user_of, out = state.shares.fair_share.user, state.shares.limits.removed
             removed = {leaf for leaf in queue.held_back if user_of(leaf) in out}
         queue.clock.note(reason, first, queue.held_back, now_ns, removed)
 
@@ -255,7 +255,7 @@ def _to_dedicated(
             spare -= host.backfill_slots
         if state.calendar.planned:
             spare = min(spare, planned_reservations.spare_slots(state, pool, record, now_ns) - 1)
-        if state.shares.quotas.caps_slots:
+        if state.shares.limits.caps_slots:
             spare = min(spare, held_back.slots_left(state, record.batch.association) - 1)
         spare = max(0, spare)
         max_slots = min(record.route.max_slots, 1 + spare)
@@ -521,7 +521,7 @@ def _slot_bound(
     )
     if record.cost_us > LONG_US:
         free = max(1, free - host.backfill_slots - keeps_one)
-    if state.shares.quotas.caps_slots:
+    if state.shares.limits.caps_slots:
         free = max(1, min(free, held_back.slots_left(state, record.batch.association)))
     if state.calendar.planned:
         free = min(free, planned_reservations.spare_slots(state, pool, record, now_ns))

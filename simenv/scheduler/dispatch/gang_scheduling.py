@@ -309,7 +309,7 @@ def return_slots(state: scheduler_state.SchedulerState, now_ns: int) -> list[cor
         host, running = worker.host, _running(worker)
         spare = host.free_slots - host.claimed_slots - host.backfill_slots - retained
         count = min(spare, worker.granted_slots - worker.slots)
-        if state.shares.quotas.caps_slots and running is not None:
+        if state.shares.limits.caps_slots and running is not None:
             count = min(count, held_back.slots_left(state, running.batch.association))
         if running is not None and count > 0 and state.calendar.planned:
             pool = state.cluster.pools[worker.pool]

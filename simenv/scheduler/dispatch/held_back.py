@@ -31,7 +31,7 @@ def _used_slots(state: SchedulerState) -> dict[str, int]:
 def used_up_budgets(state: SchedulerState, now_ns: int) -> set[str]:
     """Return the accounts whose budget the running tasks will use up: each counts with the billing
     units that were forecast for it, or with those of its time so far if they are more."""
-    left = dict(state.shares.quotas.budgets_left)
+    left = dict(state.shares.limits.budgets_left)
     for worker in state.cluster.workers.values() if left else ():
         if worker.reservation_id:  # whose time is charged in any case
             continue
@@ -57,16 +57,16 @@ def is_budget_used_up(state: SchedulerState, leaf: str, used_up: set[str]) -> bo
 
 def refresh(state: SchedulerState, now_ns: int) -> None:
     """Set, for each queue, the associations whose tasks may not start."""
-    used, quotas = _used_slots(state), state.shares.quotas
+    used, limits = _used_slots(state), state.shares.limits
     used_up, user_of = used_up_budgets(state, now_ns), state.shares.fair_share.user
     for pool in state.cluster.pools.values():
         waiting = pool.queue.associations()
-        for leaf in waiting.difference(quotas.slot_limits):
+        for leaf in waiting.difference(limits.slot_limits):
             state.shares.slot_limits(leaf)
-        held = {leaf for leaf in waiting if quotas.removed and user_of(leaf) in quotas.removed}
+        held = {leaf for leaf in waiting if limits.removed and user_of(leaf) in limits.removed}
         if used_up:
             held |= {leaf for leaf in waiting if is_budget_used_up(state, leaf, used_up)}
-        for node, (limit, leaves) in quotas.limited.items():
+        for node, (limit, leaves) in limits.limited.items():
             if used.get(node, 0) + pool.spec.ranks > limit:
                 held |= leaves & waiting
         pool.queue.hold_back(frozenset(held))

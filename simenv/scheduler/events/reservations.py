@@ -21,8 +21,9 @@ from simenv.scheduler.events.tasks import cancel, end_unrun, unqueued_waits, wai
 from simenv.scheduler.reservations.ledger import StoredReservations, decide, validate_request
 from simenv.scheduler.reservations.policies import DELAYED, PolicyVerdict
 from simenv.scheduler.reservations.reservation import ReservationEntry
-from simenv.scheduler.state import owner_quotas, scheduler_state
-from simenv.scheduler.views.admission import availability_veto, owner_veto
+from simenv.scheduler.state import scheduler_state
+from simenv.scheduler.views import limits
+from simenv.scheduler.views.admission import availability_veto
 
 MAX_ENDED = 250  # tasks ended by one call
 NOBODY = "@"  # the audience of events for admins alone: no key has that name
@@ -52,7 +53,7 @@ def reserve(
         return invalid, actions
     ledger = state.reservations
     if veto is None and not request.scope.startswith(JOB_SCOPE):
-        veto = owner_veto(state, request, owner)
+        veto = limits.reservation_verdict(state, request, owner)
     veto = veto or availability_veto(state, request)
     decision, grant = decide(ledger, request, owner, wall_ns, veto)
     if dry:
@@ -82,7 +83,7 @@ def renew_reservation(
     requester, whose limits apply. Raises NotReservedError, OptionError and LimitExceededError."""
     ledger = state.reservations
     ttl_ns = ttl_ns or ledger.default_ttl_ns(ledger.find(number, scope))
-    owner_quotas.check_renewal(state.shares.quotas.of(owner), owner, ttl_ns)
+    limits.check_renewal(state, owner, ttl_ns)
     return ledger.renew(number, scope, ttl_ns, wall_ns)
 
 

@@ -19,7 +19,7 @@ from simenv.scheduler.dispatch.batching import WAITED_NS
 from simenv.scheduler.events import devices
 from simenv.scheduler.queueing.lanes import LONG_US, SMALL_US
 from simenv.scheduler.reservations.reservation import REQUESTED
-from simenv.scheduler.state import owner_quotas, pools, scheduler_state, task_index
+from simenv.scheduler.state import pools, scheduler_state, task_index
 from simenv.wire.messages.client import STATES, AttemptResult
 
 _DONE = STATES.index(TaskState.DONE)
@@ -231,7 +231,9 @@ def tasks_finished(
         if by_task:
             state.reservations.settle(number, result.run_us * 1000, done=final is TaskState.DONE)
         reason = record.stopping
-        limit_s = _run_limit_s(state, record) if reason == "run_timeout" else 0.0
+        limit_s = 0.0
+        if reason == "run_timeout":
+            limit_s = state.shares.limits.run_limit_s(record.batch)
         if is_prepaid:
             paid = dedicated_workers.paid_us(worker, record, now_ns), 0
             used, units = dedicated_workers.use_of(
@@ -316,12 +318,6 @@ def _timing_of(
         0,
         record.waits,
     )
-
-
-def _run_limit_s(state: scheduler_state.SchedulerState, record: core.TaskRecord) -> float:
-    batch = record.batch
-    limits = state.shares.quotas.of(batch.owner)
-    return owner_quotas.run_limit_s(limits, batch.terms, batch.run_limit_s)
 
 
 def _learn(pool: pools.Pool, worker: pools.Worker, ran_us: int, count: int, now_ns: int) -> None:

@@ -19,7 +19,7 @@ from simenv.model.calls import CALL_ENGINES
 from simenv.scheduler import core
 from simenv.scheduler.events import devices
 from simenv.scheduler.scaling import jobs
-from simenv.scheduler.state import owner_quotas, pools as state_pools, scheduler_state, task_index
+from simenv.scheduler.state import pools as state_pools, scheduler_state, task_index
 from simenv.text import size
 
 # A provider's library may block all threads of its worker; the end of the process is seen anyway.
@@ -78,8 +78,7 @@ def _note_start(
         batch = record.batch
         limit_s = batch.terms.run_timeout_s
         if batch.owner or batch.run_limit_s:
-            limits = state.shares.quotas.of(batch.owner)
-            limit_s = owner_quotas.run_limit_s(limits, batch.terms, batch.run_limit_s)
+            limit_s = state.shares.limits.run_limit_s(batch)
         if limit_s:
             next_ns = now_ns + round(limit_s * 1e9)
             state.tasks.deadlines.run_until(next_ns, task, fence)

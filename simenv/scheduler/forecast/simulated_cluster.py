@@ -113,7 +113,7 @@ class SimulatedCluster:
         self._scheduler = Scheduler((), state.limits, state.epoch)
         self._scheduler.state = self.state
         self._estimator = state.estimator.copy()
-        self._budgets = dict(state.shares.quotas.budgets_left)
+        self._budgets = dict(state.shares.limits.budgets_left)
         self._offset_ns = state.calendar.offset_ns or state.devices.paced.offset_ns
         self._speeds = {name: (p.small.speed, p.large.speed) for name, p in names.items()}
         self._events: list[tuple[int, int, Callable[..., None], tuple[object, ...]]] = []

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from simenv.model import OwnerUse, PoolSpec, TaskState, WorkerState
+from simenv.model import PoolSpec, ResourceUse, TaskState, WorkerState
 from simenv.model.accounts import AccountTree, Billing, Qos, WaitReason
 from simenv.model.views import base_of
 from simenv.scheduler import core
@@ -259,7 +259,7 @@ class SchedulerState:
 
     # --- owners -----------------------------------------------------------------------------------
 
-    def use_of(self, owner: str, kept_bytes: int = 0) -> OwnerUse:
+    def use_of(self, owner: str, kept_bytes: int = 0) -> ResourceUse:
         """Return the use of one owner; `kept_bytes`: size of stored results, which the scheduler
         does not count."""
         asks = [

@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from simenv.model.accounts import AccountTree, Billing, Qos
 from simenv.scheduler.core import SubmitBatch, TaskRecord
 from simenv.scheduler.queueing.fair_share import FairShare
-from simenv.scheduler.state.owner_quotas import Quotas, SlotLimits
+from simenv.scheduler.state.limit_table import LimitTable, SlotLimits
 from simenv.scheduler.state.pools import Meter, Pool
 
-_SLOTS = "max_running_slots"
 MAX_METERS = 32  # of a pool
 
 
@@ -23,13 +22,13 @@ class ShareState:
     """What each user and account may use, has used, and pays."""
 
     def __init__(self) -> None:
-        self.quotas = Quotas()
+        self.limits = LimitTable()
         self.fair_share = FairShare()
         self.qos: Mapping[str, Qos] = {}
 
     def copy(self) -> ShareState:
         result = ShareState()
-        result.quotas, result.fair_share = self.quotas.copy(), self.fair_share.copy()
+        result.limits, result.fair_share = self.limits.copy(), self.fair_share.copy()
         result.qos = self.qos
         return result
 
@@ -45,7 +44,7 @@ class ShareState:
         """Replace accounts, weights of billing units and classes of service."""
         self.qos = qos
         self.fair_share.set(tree, billing)
-        self.quotas.set_accounts([account.limits for account in tree.accounts.values()])
+        self.limits.set_accounts(tree.accounts, qos)
 
     # --- billing units ----------------------------------------------------------------------------
 
@@ -82,14 +81,13 @@ class ShareState:
 
     def slot_limits(self, leaf: str) -> SlotLimits:
         """Return the limits of running slots of an association's user and accounts."""
-        known = self.quotas.slot_limits
+        known = self.limits.slot_limits
         if leaf not in known:
-            owner, accounts = self.fair_share.user(leaf), self.accounts.accounts
-            limits = {f"@{owner}": self.quotas.of(owner).max_running_slots}
+            owner = self.fair_share.user(leaf)
+            limits = {f"@{owner}": self.limits.of(owner).max_running_slots}
             for each in self.fair_share.path(leaf)[:-1]:
-                if each in accounts:
-                    limits[each] = accounts[each].limits.get(_SLOTS, 0)
+                limits[each] = self.limits.of_account(each).max_running_slots
             known[leaf] = tuple((node, limit) for node, limit in limits.items() if limit)
             for node, limit in known[leaf]:
-                self.quotas.limited.setdefault(node, (limit, set()))[1].add(leaf)
+                self.limits.limited.setdefault(node, (limit, set()))[1].add(leaf)
         return known[leaf]

@@ -7,7 +7,7 @@ and is in the index of its owner and in that of its association exactly as long.
 
 from __future__ import annotations
 
-from simenv.model import OwnerUse, TaskState
+from simenv.model import ResourceUse, TaskState
 from simenv.scheduler import core
 from simenv.scheduler.state.task_index import (
     CrashIncidents,
@@ -54,10 +54,10 @@ class TaskTable(dict[int, core.TaskRecord]):
                 if record.incident:
                     self.incidents.clear_suspect(record)
 
-    def use_of(self, owner: str) -> OwnerUse:
+    def use_of(self, owner: str) -> ResourceUse:
         """Return the number of unfinished tasks of an owner and their bytes."""
         by_owner = self.by_owner
         if owner:
-            return OwnerUse(len(by_owner.of(owner)), by_owner.bytes_of(owner))
+            return ResourceUse(len(by_owner.of(owner)), by_owner.bytes_of(owner))
         own = len(self) - by_owner.count  # tasks of the environment's own user
-        return OwnerUse(own, self.queued_bytes - by_owner.all_bytes)
+        return ResourceUse(own, self.queued_bytes - by_owner.all_bytes)

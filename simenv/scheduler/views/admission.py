@@ -21,7 +21,7 @@ from simenv.scheduler.reservations.policies import DELAYED, REJECTED, PolicyVerd
 from simenv.scheduler.reservations.reservation import ReservationEntry, units_for
 from simenv.scheduler.routing import ranks
 from simenv.scheduler.scaling import jobs
-from simenv.scheduler.state import device_state, owner_quotas, pools, scheduler_state
+from simenv.scheduler.state import device_state, pools, scheduler_state
 from simulators import catalog
 
 MIN_BOUND_NS = 20_000_000
@@ -118,28 +118,6 @@ def _max_shots(state: scheduler_state.SchedulerState, device: str) -> int:
     return max(limits, default=0) if all(limits) else 0
 
 
-def owner_veto(
-    state: scheduler_state.SchedulerState, request: model.ReservationRequest, owner: str
-) -> PolicyVerdict | None:
-    """Return the verdict of the owner's limit that a reservation would pass; None if there is
-    none."""
-    if not owner:
-        return None
-    limits, use = state.shares.quotas.of(owner), state.use_of(owner)
-    ttl_ns = request.ttl_ns or state.reservations.terms(request.device).profile.default_ttl_ns
-    pool = dedicated_workers.pool_name(state, request)
-    pool_workers, reserved = dedicated_workers.capacity(state, request)
-    dedicated = state.dedicated.all
-    own = sum(
-        dedicated[number].workers
-        for number, reservation in state.reservations.live.items()
-        if reservation.grant.owner == owner and number in dedicated
-        if dedicated[number].pool == pool
-    )
-    workers = request.workers if pool else 0  # `availability_veto` rejects an unknown pool
-    return owner_quotas.veto(limits, owner, use, workers, ttl_ns, pool_workers, reserved, own)
-
-
 def reservation_units(
     state: scheduler_state.SchedulerState,
     reservation: ReservationEntry,
@@ -229,7 +207,7 @@ def pending_reason(state: scheduler_state.SchedulerState, record: TaskRecord, no
     if held_back:
         return held_back
     owner = record.batch.owner
-    if owner in state.shares.quotas.removed:
+    if owner in state.shares.limits.removed:
         return f"held: {owner} may not use the environment any more"
     limited = _limited(state, pool, record, now_ns)
     if limited:

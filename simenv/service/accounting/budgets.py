@@ -24,9 +24,10 @@ from simenv.scheduler.reservations.policies import MAX_TTL_NS
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.pools import Pool
-from simenv.scheduler.state.task_index import AssociationUse
+from simenv.scheduler.views.limits import below
 from simenv.service.accounting.usage import month_of
 
+CUT_NS = 1_000_000_000  # between two looks at the budgets that end tasks
 ENDED_PER_TICK = 250  # tasks, so that the event loop is not blocked
 
 
@@ -56,15 +57,11 @@ class Budgets:
         self.spent_units = spent_units
         self._scheduler = scheduler
         self._state = scheduler.state
+        self._next_cut_ns = 0
 
     def _path(self, account: str) -> tuple[str, ...]:
         """Return an account and those above it."""
         return self._state.shares.accounts.path(account)
-
-    def below(self, account: str) -> list[AssociationUse]:
-        """Return the use of an account and of the accounts below it."""
-        uses = self._state.tasks.by_association
-        return [each for each in uses if account in self._path(each.account)]
 
     def of(self, account: str) -> float:
         """Return the billing units of a month; 0: no budget."""
@@ -167,7 +164,7 @@ class Budgets:
         by reservation; 0: tasks under none that has workers."""
         live, dedicated = self._state.reservations.live, self._state.dedicated.all
         tasks = {0: 0.0}
-        for use in self.below(name):
+        for use in below(self._state, name):
             entry = dedicated.get(use.reservation)
             number = use.reservation if entry and name in self._path(entry.account) else 0
             tasks[number] = tasks.get(number, 0.0) + use.units
@@ -240,15 +237,18 @@ class Budgets:
 
     def cut(self, now_ns: int) -> list[core.Action]:
         """End tasks and reservations of accounts that say so and whose budget is spent; some tasks
-        in each call."""
+        in each call, once a second."""
         actions: list[core.Action] = []
+        if now_ns < self._next_cut_ns:
+            return actions
+        self._next_cut_ns = now_ns + CUT_NS
         for name, account in self._state.shares.accounts.accounts.items():
             if account.cut and account.budget_slot_h:
                 actions += self._cut(name, now_ns)
         return actions
 
     def _cut(self, name: str, now_ns: int) -> list[core.Action]:
-        uses, budget, state = self.below(name), self.of(name), self._state
+        uses, budget, state = below(self._state, name), self.of(name), self._state
         dedicated = state.dedicated.all.items()
         reserved = [number for number, each in dedicated if name in self._path(each.account)]
         if not (uses or reserved):

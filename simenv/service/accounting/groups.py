@@ -21,6 +21,10 @@ LOOKUP_NS = 30_000_000_000  # between two lookups of the same groups
 # does not confirm: a directory may be out of order.
 GONE_NS = 600_000_000_000
 
+# After a start in which the broker names the groups of users who have tasks or reservations. Until
+# then nobody is removed who is in no account, but waiting tasks may be held.
+CONFIRM_NS = 40_000_000_000
+
 log = logging.getLogger("simenv.service")
 
 Members = Mapping[str, frozenset[str] | None]  # by group; None: there is no such group
@@ -138,3 +142,25 @@ class GroupMembers:
                 members.setdefault(name, set()).add(user)
         self.known = {name: frozenset(users) for name, users in members.items()}
         return self.known != before
+
+
+class AccountGroups:
+    """Groups that accounts name, and how much is known about them. Used from the loop's thread."""
+
+    def __init__(self, members: GroupMembers, *, has_broker: bool) -> None:
+        """`has_broker`: a credential broker confirms the groups of users."""
+        self.members = members
+        self.names: frozenset[str] = frozenset()
+        self._certain_ns = time.monotonic_ns() + CONFIRM_NS if has_broker else 0
+
+    @property
+    def lacks_some(self) -> bool:
+        """True if some of the groups have not been looked up yet."""
+        return self.members.lacks(self.names)
+
+    def is_certain(self, user: str, now_ns: int) -> bool:
+        """Return whether all groups of a user that accounts name are known."""
+        if self.lacks_some:
+            return False
+        is_named = now_ns >= self._certain_ns or self.members.is_confirmed(user)
+        return is_named or not self.names

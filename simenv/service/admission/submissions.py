@@ -19,10 +19,11 @@ from simenv import errors
 from simenv.model import MAX_PARENTS, TaskOptions, TaskState, digest, task_name
 from simenv.model.program import check_printable
 from simenv.model.task_rules import MAX_KEY_CHARS
-from simenv.scheduler.core import SENT, ClusterLimits, Route, SubmitBatch
+from simenv.scheduler.core import SENT, Route, SubmitBatch
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.scheduler import Scheduler
-from simenv.scheduler.state import owner_quotas, scheduler_state
+from simenv.scheduler.state import scheduler_state
+from simenv.scheduler.views import limits
 from simenv.scheduler.views.admission import draining_refusal, memory_refusal, reservation_units
 from simenv.service import fault_injection
 from simenv.service.accounting.accounts import AccountRegistry
@@ -142,7 +143,6 @@ class SubmitQueue:
         scheduler: Scheduler,
         journal: writer.Journal,
         admission: TaskAdmission | None,
-        limits: ClusterLimits,
         completions: Completions,
         accounts: AccountRegistry,
     ) -> None:
@@ -153,7 +153,6 @@ class SubmitQueue:
         self._state = scheduler.state
         self._journal = journal
         self._completions = completions
-        self._limits = limits
         # Set by the service: the reserve of the disk, and the refusal of an owner by its lack.
         self.reserve: DiskReserve | None = None
         self.disk_refusal: Callable[[str], errors.SimenvError | None] = lambda _: None
@@ -285,7 +284,7 @@ class SubmitQueue:
             return messages.Accepted(message.request, entry.first, entry.count, repeated=True)
         if pending.refusals:
             return pending.refusals
-        error = self._limit_error(pending, count)
+        error = self._closed_error(pending, count)
         if error is not None:
             return [codec.refusal(error)]
         units: list[int] | None = None  # None: no reservation
@@ -299,42 +298,45 @@ class SubmitQueue:
                 return [codec.refusal(error)]
         standing: tables.Standing | None = None
         fields: dict[str, Any] = {}
-        if self.accounts.is_active or terms.account or terms.qos:
-            work = len(pending.body), pending.routes, message.tasks
-            try:
+        size_bytes, routes = len(pending.body), pending.routes
+        try:
+            if self.accounts.is_active or terms.account or terms.qos:
+                work = size_bytes, routes, message.tasks
                 standing, account = self.accounts.admit(owner, terms, *work)
-            except errors.SimenvError as refusal:
-                return [codec.refusal(refusal)]
-            fields = msgspec.structs.asdict(account)
+                fields = msgspec.structs.asdict(account)
+            elif owner:
+                limits.check_tasks(self._state, owner, "", "", terms, routes, size_bytes)
+        except errors.SimenvError as refusal:
+            return [codec.refusal(refusal)]
         if fault_injection.plan:
             fault_injection.hit("submit.admitted")
         first = self._state.tasks.next_number
         share_bytes = bytes_per_task(pending.body, count)
         values = pending.peer, terms, key, offset, first, pending.received_ns, share_bytes, owner
         batch = SubmitBatch(*values, **fields)
-        self._scheduler.submit(batch, message.tasks, pending.routes, units)
+        self._scheduler.submit(batch, message.tasks, routes, units)
         self.remember(owner, key, offset, IdempotencyEntry(first, count, content))
         accepted_s = time.time() - (time.monotonic_ns() - pending.received_ns) / 1e9
-        routes, body = reader.pack_routes(pending.routes), pending.resolved_body or pending.body
+        packed, body = reader.pack_routes(routes), pending.resolved_body or pending.body
         row = reader.AcceptedRow(
-            first, count, accepted_s, key, offset, content, routes, body, owner, terms.app
+            first, count, accepted_s, key, offset, content, packed, body, owner, terms.app
         )
         self._journal.accept(row, standing)
         return messages.Accepted(message.request, first, count)
 
-    def _limit_error(self, pending: PendingSubmit, count: int) -> errors.SimenvError | None:
-        """Return the error of the first limit that the `count` tasks would pass; None: they may be
-        queued. Limits that do not apply are not asked."""
-        state, limits, owner = self._state, self._limits, pending.owner
-        size_bytes, full = len(pending.body), ""
+    def _closed_error(self, pending: PendingSubmit, count: int) -> errors.SimenvError | None:
+        """Return why the environment takes no `count` more tasks, whoever submits them; None: it
+        does."""
+        state, owner = self._state, pending.owner
         if state.draining:
             text = "the service is shutting down and accepts nothing new"
             return errors.ShuttingDownError(text, hint="submit again when it is up: simenv up")
-        if len(state.tasks) + count > limits.max_queued_tasks:
+        most, size_bytes, full = state.limits, len(pending.body), ""
+        if len(state.tasks) + count > most.max_queued_tasks:
             present = f"{len(state.tasks)} tasks are queued"
-            full = f"{present}, {count} more would pass the limit of {limits.max_queued_tasks}"
-        elif state.tasks.queued_bytes + size_bytes > limits.max_queued_bytes:
-            present, limit = size(state.tasks.queued_bytes), size(limits.max_queued_bytes)
+            full = f"{present}, {count} more would pass the limit of {most.max_queued_tasks}"
+        elif state.tasks.queued_bytes + size_bytes > most.max_queued_bytes:
+            present, limit = size(state.tasks.queued_bytes), size(most.max_queued_bytes)
             full = f"queued programs hold {present}; the limit is {limit}"
         if full:
             hint = "wait for results, then go on"
@@ -342,14 +344,6 @@ class SubmitQueue:
         error: errors.SimenvError | None = None
         if owner or (self.reserve is not None and self.reserve.spent):
             error = self.disk_refusal(owner)
-        if owner and error is None:
-            of_owner = state.shares.quotas.of(owner)
-            use = state.tasks.use_of(owner)
-            error = (
-                owner_quotas.check_terms(of_owner, owner, pending.message.terms)
-                or owner_quotas.check_routes(of_owner, owner, pending.routes)
-                or owner_quotas.check_queue(of_owner, owner, use, count, size_bytes)
-            )
         if error is None and state.devices.controls.is_restricting:
             reason = draining_refusal(state, pending.routes)
             if reason:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from simenv import errors
-from simenv.config import Limits
-from simenv.model import UNLIMITED, OwnerLimits, OwnerReport
-from simenv.model.task_rules import merged
+from simenv.config import LimitSettings
+from simenv.model import UNLIMITED, Limits, OwnerReport
+from simenv.model.limits import merged, owner_of
 from simenv.scheduler.scheduler import Scheduler
-from simenv.scheduler.state import owner_quotas
 from simenv.service.journal import tables, writer
 from simenv.wire import keyfiles
 from simenv.wire.messages import admin
 
 REFUSED_MESSAGES = 10  # as many messages as a refused Submit counts
+RETRY_AFTER_S = 1.0
+BURST_S = 2  # a token bucket holds the messages of so many seconds
+NS = 10**9
 
 
 class Owners:
@@ -25,7 +27,7 @@ class Owners:
 
     def __init__(
         self,
-        limits: Limits,
+        limits: LimitSettings,
         scheduler: Scheduler,
         journal: writer.Journal,
         kept_bytes: Callable[[str], int],
@@ -43,7 +45,7 @@ class Owners:
         self._journal = journal
         self._set = tables.OWNER_LIMITS.read(journal.records)
         self._keys: dict[str, str] = {}  # roles by name of key
-        self._rates = owner_quotas.MessageRates()
+        self._rates = MessageRates()
 
     def refresh(self, keys: list[admin.KeyInfo]) -> None:
         """Replace the keys whose owners have limits."""
@@ -67,14 +69,20 @@ class Owners:
 
     def check_rate(self, owner: str, now_ns: int) -> None:
         """Count one message of an owner. Raises QueueFullError above the owner's rate."""
-        limits = self._state.shares.quotas.of(owner)
+        limits = self._state.shares.limits.of(owner)
         wait_s = self._rates.take(owner, limits, now_ns)
         if wait_s:
-            raise owner_quotas.too_fast(owner, limits, wait_s)
+            raise errors.QueueFullError(
+                f"{owner!r} sends more than {limits.max_messages_per_s} messages a second "
+                "(max_messages_per_s), of which a refused submission counts as several",
+                hint="submit_many sends many tasks in one message; "
+                + owner_of(owner).way_out("max_messages_per_s"),
+                retry_after_s=max(wait_s, RETRY_AFTER_S),
+            )
 
     def count_refusal(self, owner: str) -> None:
         """Count a refused Submit, which took more time than its message."""
-        self._rates.take_more(owner, self._state.shares.quotas.of(owner), REFUSED_MESSAGES - 1)
+        self._rates.take_more(owner, self._state.shares.limits.of(owner), REFUSED_MESSAGES - 1)
 
     def change(self, message: admin.SetLimits) -> str:
         """Set or reset limits, which the next commit stores. Returns a description of the change.
@@ -110,13 +118,45 @@ class Owners:
 
     def _report(self, owner: str, role: str) -> OwnerReport:
         use = self._state.use_of(owner, self._kept_bytes(owner))
-        return OwnerReport(owner, role, self._state.shares.quotas.of(owner), use)
+        return OwnerReport(owner, role, self._state.shares.limits.of(owner), use)
 
     def _arrange(self) -> None:
         table = {name: self._of(name, role) for name, role in self._roles.items()}
         self._scheduler.set_owner_limits(table, self._limits.client)
 
-    def _of(self, name: str, role: str) -> OwnerLimits:
+    def _of(self, name: str, role: str) -> Limits:
         limits = self._limits.admin if role == keyfiles.Role.ADMIN else self._limits.client
         settings: Mapping[str, int] = {**self._limits.keys.get(name, {}), **self._set.get(name, {})}
         return merged(limits, settings)
+
+
+class MessageRates:
+    """Token bucket for each owner with a limit; it holds BURST_S seconds' worth of messages."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[str, tuple[float, int]] = {}  # tokens left, and the time of that count
+
+    def take(self, owner: str, limits: Limits, now_ns: int) -> float:
+        """Take one token. Return 0, or the seconds until there is one."""
+        rate = limits.max_messages_per_s
+        if not rate:
+            return 0.0
+        max_count = float(rate * BURST_S)
+        tokens, last_ns = self._buckets.get(owner, (max_count, now_ns))
+        tokens = min(max_count, tokens + (now_ns - last_ns) * rate / NS)
+        if tokens >= 1.0:
+            self._buckets[owner] = (tokens - 1.0, now_ns)
+            return 0.0
+        self._buckets[owner] = (tokens, now_ns)
+        return (1.0 - tokens) / rate
+
+    def take_more(self, owner: str, limits: Limits, count: int) -> None:
+        """Take more tokens for a message that was let in, also those to come, but none that come
+        later than 10 ms."""
+        if owner in self._buckets:
+            tokens, last_ns = self._buckets[owner]
+            self._buckets[owner] = tokens - min(count, limits.max_messages_per_s / 100), last_ns
+
+    def forget(self, owner: str) -> None:
+        """Remove the bucket of an owner whose key is revoked."""
+        self._buckets.pop(owner, None)

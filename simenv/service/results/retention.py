@@ -562,10 +562,10 @@ class Retention:
     def _limits(self) -> RetentionLimits:
         config = self._config
         before_s = time.time() - DAY_S * config.history.keep_days
-        quotas = self._state.shares.quotas
+        table = self._state.shares.limits
         sizes = self._old.bytes_by_owner()
         owners = {
-            owner: max_bytes for owner in sizes if (max_bytes := quotas.of(owner).max_kept_bytes)
+            owner: max_bytes for owner in sizes if (max_bytes := table.of(owner).max_kept_bytes)
         }
         lacking = self._reserve.lacking_bytes()
         return RetentionLimits(before_s, round(GIB * config.results.keep_gib), owners, lacking)

@@ -207,7 +207,7 @@ class GetLimits(ClientRequest, frozen=True, tag=44):
 
 class SetLimits(AdminRequest, frozen=True, tag=45):
     """Replace some limits of the owner of a key; answered by OwnerReports, when stored. `values`:
-    names of OwnerLimits and their values, added to those that were set before. `reset`: remove the
+    names of Limits and their values, added to those that were set before. `reset`: remove the
     limits that were set before, so that the configuration's limits hold again."""
 
     owner: KeyName

@@ -18,7 +18,7 @@ from simenv.model.accounts import Account, AccountTree, Billing
 from simenv.model.reservations import ReservationRequest
 from simenv.scheduler.core import FINAL, SENT, WAITING
 from simenv.service import identities
-from simenv.service.accounting import accounts
+from simenv.service.accounting import groups as account_groups
 from simenv.service.identities import Identities
 from simenv.wire.keyfiles import LOCAL, Identity, Role, ServerFile, new_pair
 from simenv.wire.messages import admin, client as m, identity
@@ -276,7 +276,7 @@ def test_waiting_tasks_of_a_user_who_leaves_the_site_follow_the_policy(
         site.step()
 
     confirm("chem")
-    assert not site.state.shares.quotas.removed
+    assert not site.state.shares.limits.removed
     site.users._table.withdraw(BEN)  # its certificate has ended, its task waits
     site.tick(identities.CHECK_S)
     assert site.broker.sent == [identity.CheckUsers([BEN])]
@@ -286,7 +286,7 @@ def test_waiting_tasks_of_a_user_who_leaves_the_site_follow_the_policy(
     outcome = {"keep": SENT, "hold": WAITING, "cancel": FINAL}
     assert task.phase == outcome[policy]
     if policy == "hold":
-        assert site.state.shares.quotas.removed == {"ben"}
+        assert site.state.shares.limits.removed == {"ben"}
         confirm("chem")
         assert task.phase == SENT
 
@@ -356,14 +356,14 @@ def test_work_of_a_group_member_outlives_a_restart_until_the_broker_denies_the_g
     reserve(site, ben)
     site.restart()
     site.look_up_groups()
-    assert site.state.shares.quotas.removed == {"ben"}  # its tasks are held meanwhile
+    assert site.state.shares.limits.removed == {"ben"}  # its tasks are held meanwhile
     site.tick(identities.CHECK_S)
     assert site.broker.sent == [identity.CheckUsers(["ben"])]
     site.broker.handle(UserAccount(BEN, "ben", groups))
     site.look_up_groups()
     is_member = groups == ("lab",)
     assert (len(site.state.tasks), len(site.state.reservations.live)) == (is_member, is_member)
-    assert not site.state.shares.quotas.removed or not is_member
+    assert not site.state.shares.limits.removed or not is_member
 
 
 def test_work_of_nobody_the_broker_knows_ends_soon_after_a_restart(
@@ -372,7 +372,7 @@ def test_work_of_nobody_the_broker_knows_ends_soon_after_a_restart(
     site = lab(tmp_path, removed_users="cancel")
     site.look_up_groups()
     reserve(site, site.enter(BEN, ("lab",)))
-    monkeypatch.setattr(accounts, "CONFIRM_NS", 0)
+    monkeypatch.setattr(account_groups, "CONFIRM_NS", 0)
     site.restart()
     site.look_up_groups()
     assert not site.state.reservations.live
@@ -424,7 +424,7 @@ def test_limits_of_a_user_without_key_survive_restart(site: Site) -> None:
     site.say(admin.SetLimits(1, "ana", {"max_queued_tasks": 7}))
     site.restart()
     site.enter(ANA)
-    assert site.state.shares.quotas.of("ana").max_queued_tasks == 7
+    assert site.state.shares.limits.of("ana").max_queued_tasks == 7
 
 
 def test_holder_of_certificate_cannot_rotate_key_of_higher_role(site: Site) -> None:

@@ -9,7 +9,7 @@ from service import spec
 
 from simenv.model import CLIENT_LIMITS, UNLIMITED, TaskOptions, TaskSpec, TaskState, Timing
 from simenv.scheduler.core import Route, SubmitBatch, TaskEnded, TaskRecord
-from simenv.scheduler.state import owner_quotas
+from simenv.scheduler.state.limit_table import LimitTable
 from simenv.service.results.completions import _failure
 from simenv.wire import codec
 from simenv.wire.messages import admin, client as m
@@ -78,11 +78,16 @@ def test_priorities_and_run_timeouts_are_limited(office: ReservationHarness) -> 
     assert "limit of 86400 s" in result.message
 
 
-def test_a_task_without_run_timeout_gets_that_of_its_owner() -> None:
-    limits = CLIENT_LIMITS
-    assert owner_quotas.run_limit_s(limits, TaskOptions()) == limits.max_run_s
-    assert owner_quotas.run_limit_s(limits, TaskOptions(run_timeout_s=5.0)) == 5.0
-    assert owner_quotas.run_limit_s(UNLIMITED, TaskOptions()) == 0.0
+@pytest.mark.parametrize(
+    ("owner", "run_timeout_s", "limit_s"),
+    [("ana", 0.0, CLIENT_LIMITS.max_run_s), ("ana", 5.0, 5.0), ("", 0.0, 0.0)],
+)
+def test_a_task_without_run_timeout_gets_that_of_its_owner(
+    owner: str, run_timeout_s: float, limit_s: float
+) -> None:
+    terms = TaskOptions(run_timeout_s=run_timeout_s)
+    batch = SubmitBatch(b"c", terms, "key", 0, 1, 0, owner=owner)
+    assert LimitTable().run_limit_s(batch) == limit_s
 
 
 def test_a_running_task_is_stopped_at_the_limit_of_its_owner(office: ReservationHarness) -> None:

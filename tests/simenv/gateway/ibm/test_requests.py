@@ -28,8 +28,7 @@ from simenv.gateway.ibm.jobs import COMPLETED, RUNNING, Job, SessionRecord
 from simenv.gateway.ibm.processes import JobProcesses
 from simenv.gateway.ibm.service import ComputeService
 from simenv.gateway.iqm import architecture, endpoints as iqm, job_request
-from simenv.model import ProgressInfo, TaskInfo, TaskState
-from simenv.model.task_rules import OwnerLimits
+from simenv.model import Limits, ProgressInfo, TaskInfo, TaskState
 from simenv.model.views import DeviceInfo, DeviceKind
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Inferred")  # of Litestar 3
@@ -63,7 +62,7 @@ class NoEnvironment:
         raise KeyRefusedError("the token is not known")
 
     def limits(self) -> dict[str, Any]:
-        return {"ana": SimpleNamespace(limits=OwnerLimits(max_reservation_s=600))}
+        return {"ana": SimpleNamespace(limits=Limits(max_reservation_s=600))}
 
     def reserve(self, pool: str, *, for_s: int, account: str = "") -> Any:
         self.reserved.append((pool, for_s))

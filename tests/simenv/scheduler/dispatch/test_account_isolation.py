@@ -5,7 +5,7 @@ import pytest
 from checked_scheduler import LIMITS, SECOND, CheckedScheduler, cluster, wide
 from simulation import Simulation
 
-from simenv.model import OwnerLimits, PoolSpec, ReservationRequest, TaskOptions, TaskParts, TaskSpec
+from simenv.model import Limits, PoolSpec, ReservationRequest, TaskOptions, TaskParts, TaskSpec
 from simenv.model.accounts import Account, AccountTree, Billing, WaitReason
 from simenv.scheduler import core
 from simenv.scheduler.dispatch.account_isolation import KEEP_NS, QUANTUM_NS, REASON
@@ -176,8 +176,8 @@ def test_other_accounts_run_while_one_waits_for_its_worker() -> None:
 @pytest.mark.parametrize("limit", [0, 2])
 def test_those_who_wait_for_a_worker_do_not_wait_for_a_limit(limit: int) -> None:
     machine = CheckedScheduler(workers=2, limits=ISOLATED)
-    limits = {"dora": OwnerLimits(max_running_slots=limit)}
-    machine.scheduler.set_owner_limits(limits, OwnerLimits())
+    limits = {"dora": Limits(max_running_slots=limit)}
+    machine.scheduler.set_owner_limits(limits, Limits())
     first, second = (machine.submit(1, cost=LONG, owner=owner)[0] for owner in ("ana", "ben"))
     machine.assign()
     machine.finish([machine.state.tasks[second]])

@@ -7,7 +7,7 @@ from claimant import Claimant
 from simenv.model import (
     CLIENT_LIMITS,
     AdmissionReason,
-    OwnerLimits,
+    Limits,
     PoolSpec,
     ReservationRequest,
     ReservationState,
@@ -170,7 +170,7 @@ def test_grant_is_charged_to_the_owner_of_the_newest_state() -> None:
 def test_owner_is_granted_no_more_than_its_limit() -> None:
     scheduler = machine(2)
     total = free_memory(scheduler)
-    scheduler.state.shares.quotas.set({"ana": OwnerLimits(max_state_bytes=GIB)}, CLIENT_LIMITS)
+    scheduler.state.shares.limits.set_owners({"ana": Limits(max_state_bytes=GIB)}, CLIENT_LIMITS)
     sent = [part(scheduler, owner="ana") for _ in range(2)]
     assert [each.kept_bytes for each in sent] == [GIB, 0]
     for each in sent:
@@ -183,7 +183,9 @@ def test_owner_is_granted_no_more_than_its_limit() -> None:
 def test_state_above_its_owners_limit_does_not_use_the_grant_of_another() -> None:
     scheduler = machine(1)
     total = free_memory(scheduler)
-    scheduler.state.shares.quotas.set({"bo": OwnerLimits(max_state_bytes=GIB // 2)}, CLIENT_LIMITS)
+    scheduler.state.shares.limits.set_owners(
+        {"bo": Limits(max_state_bytes=GIB // 2)}, CLIENT_LIMITS
+    )
     scheduler.finish(part(scheduler, owner="ana").records)
     sent = part(scheduler, owner="bo")
     assert sent.kept_bytes == 0

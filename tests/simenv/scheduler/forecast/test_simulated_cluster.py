@@ -20,7 +20,7 @@ from checked_scheduler import (
 from claimant import Claimant
 from simulation import BEGIN_S, MAIN, WALL_NS, Planned, Simulation
 
-from simenv.model import OwnerLimits, PoolSpec
+from simenv.model import Limits, PoolSpec
 from simenv.model.accounts import Account, AccountTree, Billing, association
 from simenv.model.reservations import ReservationRequest
 from simenv.scheduler import core
@@ -125,7 +125,7 @@ def test_order_on_several_nodes_with_gangs_is_that_of_the_dispatcher() -> None:
 
 def test_owner_at_the_limit_of_slots_starts_later() -> None:
     machine = ready(cluster(4), PoolSpec("main", min=4, max=4))
-    machine.scheduler.set_owner_limits({"ana": OwnerLimits(max_running_slots=1)}, OwnerLimits())
+    machine.scheduler.set_owner_limits({"ana": Limits(max_running_slots=1)}, Limits())
     first = machine.submit(6, along=route(500e3, max_slots=1), owner="ana")
     machine.submit(8, along=route(500e3, max_slots=1), owner="ben")
     compare(machine)
@@ -146,8 +146,8 @@ def of_accounts(policy: str, seed: int, levels: int) -> Simulation:
     }
     machine = ready(cluster(6), PoolSpec("main", min=6, max=6))
     machine.scheduler.set_accounts(AccountTree(tree), Billing(gib_s=0.0), {})
-    ana = {"ana": OwnerLimits(max_running_slots=2)} if seed % 2 and levels > 1 else {}
-    machine.scheduler.set_owner_limits(ana, OwnerLimits())
+    ana = {"ana": Limits(max_running_slots=2)} if seed % 2 and levels > 1 else {}
+    machine.scheduler.set_owner_limits(ana, Limits())
     devices.set_queue_policy(machine.state, "main", policy, ())
     for _ in range(40):
         machine.submit(

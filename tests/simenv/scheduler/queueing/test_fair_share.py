@@ -17,7 +17,7 @@ from scheduler_invariants import check
 
 from simenv.model import (
     CLIENT_LIMITS,
-    OwnerLimits,
+    Limits,
     PoolSpec,
     ReservationRequest,
     TaskOptions,
@@ -327,8 +327,8 @@ def test_account_at_its_limit_keeps_no_other_of_its_reservation_waiting(cost_us:
     machine = CheckedScheduler(workers=3, limits=cluster(4))
     limited = Account(limits={"max_running_slots": 1})
     machine.scheduler.set_accounts(tree({"b": 1.0}, a=limited), Billing(), {})
-    machine.state.shares.quotas.set(
-        {"ana": OwnerLimits()}, CLIENT_LIMITS
+    machine.state.shares.limits.set_owners(
+        {"ana": Limits()}, CLIENT_LIMITS
     )  # she may reserve all workers
     request = ReservationRequest(device="main", workers=3, ttl_ns=600 * SECOND)
     decision, _ = machine.scheduler.reserve(request, "ana", 1_800_000_000 * SECOND)

@@ -8,7 +8,7 @@ import pytest
 from checked_scheduler import LIMITS, SECOND, CheckedScheduler, cluster, route
 from scheduler_invariants import check
 
-from simenv.model import CLIENT_LIMITS, OwnerLimits, ReservationRequest, TaskOptions, TaskSpec
+from simenv.model import CLIENT_LIMITS, Limits, ReservationRequest, TaskOptions, TaskSpec
 from simenv.scheduler.core import FINAL, WAITING, SubmitBatch, TaskRecord
 from simenv.scheduler.events import devices
 
@@ -207,7 +207,7 @@ def test_listed_queue_order_equals_dispatch_order(machine: CheckedScheduler) -> 
 def test_an_owner_has_no_more_running_slots_than_its_limit(policy: str) -> None:
     machine = CheckedScheduler(workers=4, limits=msgspec.structs.replace(LIMITS, slots=4))
     devices.set_queue_policy(machine.state, "main", policy, ())
-    machine.state.shares.quotas.set({"a": OwnerLimits(max_running_slots=1)}, CLIENT_LIMITS)
+    machine.state.shares.limits.set_owners({"a": Limits(max_running_slots=1)}, CLIENT_LIMITS)
     submit(machine, "a", 8)
     submit(machine, "b", 8)
     machine.assign()
@@ -226,7 +226,7 @@ def test_an_owner_has_no_more_running_slots_than_its_limit(policy: str) -> None:
 def test_limit_of_slots_counts_tasks_behind_those_of_others(policy: str) -> None:
     machine = CheckedScheduler(workers=3, limits=cluster(3))
     devices.set_queue_policy(machine.state, "main", policy, ())
-    machine.state.shares.quotas.set({"a": OwnerLimits(max_running_slots=1)}, CLIENT_LIMITS)
+    machine.state.shares.limits.set_owners({"a": Limits(max_running_slots=1)}, CLIENT_LIMITS)
     for _ in range(40):
         submit(machine, "b", 1, 400.0)
         submit(machine, "a", 3, 400.0)
@@ -243,7 +243,7 @@ def test_limit_of_slots_counts_tasks_behind_those_of_others(policy: str) -> None
 
 def test_a_wide_task_gets_no_more_slots_than_its_owner_may_have() -> None:
     machine = CheckedScheduler(workers=1, limits=msgspec.structs.replace(LIMITS, slots=4))
-    machine.state.shares.quotas.set({"a": OwnerLimits(max_running_slots=2)}, CLIENT_LIMITS)
+    machine.state.shares.limits.set_owners({"a": Limits(max_running_slots=2)}, CLIENT_LIMITS)
     submit(machine, "a", 1, cost_us=5e6)
     (send,) = machine.assign()
     assert send.slots == 2
@@ -260,7 +260,7 @@ def reserve(machine: CheckedScheduler, owner: str, workers: int) -> int:
 @pytest.mark.parametrize("cost_us", [100.0, ALONE_US, 5e6])
 def test_limit_of_slots_counts_tasks_on_workers_of_a_reservation(cost_us: float) -> None:
     machine = CheckedScheduler(workers=3, limits=cluster(4))
-    machine.state.shares.quotas.set({"a": OwnerLimits(max_running_slots=2)}, CLIENT_LIMITS)
+    machine.state.shares.limits.set_owners({"a": Limits(max_running_slots=2)}, CLIENT_LIMITS)
     number = reserve(machine, "a", 3)
     machine.submit(30, cost=cost_us, owner="a", reservation=number)
     slots: list[int] = []
@@ -274,7 +274,7 @@ def test_limit_of_slots_counts_tasks_on_workers_of_a_reservation(cost_us: float)
 
 def test_task_of_a_reservation_waits_for_slots_on_other_workers_too() -> None:
     machine = CheckedScheduler(workers=3, limits=cluster(3))
-    machine.state.shares.quotas.set({"a": OwnerLimits(max_running_slots=1)}, CLIENT_LIMITS)
+    machine.state.shares.limits.set_owners({"a": Limits(max_running_slots=1)}, CLIENT_LIMITS)
     number = reserve(machine, "a", 1)
     machine.submit(3, cost=5e6, owner="a", reservation=number)
     machine.now_ns += 100 * SECOND  # so long that any worker takes them

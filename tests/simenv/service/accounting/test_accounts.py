@@ -243,7 +243,7 @@ def test_tasks_of_an_account_that_cuts_end_when_its_budget_is_spent(tmp_path: Pa
     assert isinstance(answer, m.Accepted)
     assert isinstance(waiting, m.Accepted)
     town.spent["physics"] = 1_000.0
-    town.accounts._next_cut_ns = 0
+    town.accounts.budgets._next_cut_ns = 0
     town.step()
     assert town.state.tasks[answer.first].stopping == "limit"
     town.finish([task], TaskState.EXPIRED)
@@ -262,12 +262,12 @@ def test_tasks_of_other_accounts_and_of_budgets_without_cut_go_on(tmp_path: Path
     town.batch()
     town.batch(town.peer, key="~b")
     town.spent["physics"] = 2_000.0
-    town.accounts._next_cut_ns = 0
+    town.accounts.budgets._next_cut_ns = 0
     town.step()
     assert len(town.state.tasks) == 2
     physics = Account(budget_slot_h=1_000.0 / SLOT_HOUR, cut=True)
     town.set_account("physics", physics)
-    town.accounts._next_cut_ns = 0
+    town.accounts.budgets._next_cut_ns = 0
     town.step()
     assert [r.batch.account for r in town.state.tasks.values() if not r.stopping] == ["root"]
 
@@ -296,12 +296,12 @@ def test_running_tasks_count_in_a_budget_with_their_forecast_or_their_time(tmp_p
     (task,) = town.assigned()
     now_ns = time.monotonic_ns()
     town.scheduler.task_started("main-0", task.task, task.attempt, now_ns)
-    record, quotas = town.state.tasks[task.task], town.state.shares.quotas
-    quotas.budgets_left = {"physics": units * 1.5}
+    record, limits = town.state.tasks[task.task], town.state.shares.limits
+    limits.budgets_left = {"physics": units * 1.5}
     assert used_up_budgets(town.state, now_ns) == set()
     twice_ns = now_ns + round(2e3 * record.cost_us)
     assert used_up_budgets(town.state, twice_ns) == {"physics"}
-    quotas.budgets_left = {"physics": units}
+    limits.budgets_left = {"physics": units}
     assert used_up_budgets(town.state, now_ns) == {"physics"}
 
 
@@ -404,8 +404,8 @@ def test_held_tasks_of_removed_users_are_cancelled_when_the_time_is_over(tmp_pat
     town.members["lab"].clear()
     town.look_up_groups()
     assert len(town.state.tasks) == 3
-    town.accounts._removed_since_ns["ben"] -= 101 * 10**9
-    town.accounts._next_cut_ns = 0
+    town.accounts.removed._since_ns["ben"] -= 101 * 10**9
+    town.accounts.removed._next_ns = 0
     town.loop._next_tick_ns = 0
     town.step()
     assert [record.batch.owner for record in town.state.tasks.values()] == ["ana"]

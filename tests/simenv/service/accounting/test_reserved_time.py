@@ -329,7 +329,7 @@ def test_account_that_cuts_ends_its_reservations_when_its_budget_is_spent(tmp_pa
     town.step()
     assert info(town, number).state is model.ReservationState.ACTIVE
     town.spent["physics"] = 10 * SLOT_HOUR
-    town.accounts._next_cut_ns = 0
+    town.accounts.budgets._next_cut_ns = 0
     town.step()
     assert info(town, number).state is model.ReservationState.RELEASED
     events = town.get(m.Events, m.GetEvents(8), town.ops).events
@@ -365,7 +365,7 @@ def test_planned_reservation_is_missed_for_a_spent_budget(tmp_path: Path) -> Non
 def test_planned_reservation_of_a_user_who_left_the_site_is_missed(town: AccountHarness) -> None:
     begin(town)
     plan(town)
-    town.accounts.note_identity("ana", "'ana' has left the site")
+    town.accounts.removed.note_identity("ana", "'ana' has left the site")
     assert "has left the site" in missed(town)
     assert not town.state.reservations.live
 
@@ -471,7 +471,7 @@ def test_reservation_of_before_there_were_accounts_has_the_default_one(tmp_path:
     assert info(town, number).account == "chem", "stored"
     town.begin_again(accounts={"physics": physics, "chem": chem}, qos={})
     town.spent["physics"] = SLOT_HOUR
-    town.accounts._next_cut_ns = 0
+    town.accounts.budgets._next_cut_ns = 0
     town.step()
     assert info(town, number).state is model.ReservationState.RELEASED
 
@@ -522,7 +522,7 @@ def test_requests_are_delayed_while_groups_are_looked_up(
 
 def test_user_who_came_back_reserves_at_once(town: AccountHarness) -> None:
     begin(town)
-    town.accounts.note_identity("ana", "'ana' has left the site")
+    town.accounts.removed.note_identity("ana", "'ana' has left the site")
     assert "has left the site" in town.refusal(asked(town), town.ana).message
-    town.accounts.note_identity("ana", "")
+    town.accounts.removed.note_identity("ana", "")
     assert reserve(town).reservation

@@ -59,8 +59,8 @@ def test_token_with_the_role_monitor_ends_with_the_role_admin_of_its_user(
 def test_token_with_the_role_monitor_leaves_its_users_limits(town: TokenHarness) -> None:
     owners = town.loop.owners
     owners.admit("eva", "admin")
-    before = town.state.shares.quotas.of("eva")
+    before = town.state.shares.limits.of("eva")
     owners.admit("eva", "monitor")
-    assert town.state.shares.quotas.of("eva") == before
+    assert town.state.shares.limits.of("eva") == before
     owners.admit("eva", "client")
-    assert town.state.shares.quotas.of("eva") != before
+    assert town.state.shares.limits.of("eva") != before
