@@ -15,7 +15,6 @@ from simenv.config.model import (
     GatewaySettings as GatewaySettings,
     IdentitySettings as IdentitySettings,
     Launching as Launching,
-    LimitSettings as LimitSettings,
     Policies as Policies,
     check_gateway as check_gateway,
     check_web_url as check_web_url,

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from simenv.config.limits import check_limits
 from simenv.config.pools import check_name, nearest
-from simenv.errors import ConfigError, OptionError
-from simenv.model import UNLIMITED
+from simenv.errors import ConfigError
 from simenv.model.accounts import (
     GROUP,
     MAX_ACCOUNTS,
@@ -22,7 +22,7 @@ from simenv.model.accounts import (
     Billing,
     Qos,
 )
-from simenv.model.limits import SubjectKind, merged
+from simenv.model.limits import SubjectKind
 from simenv.model.task_rules import MAX_PRIORITY, MAX_SECONDS
 
 MAX_FACTOR = 1e6
@@ -36,7 +36,7 @@ def check_accounts(accounts: Mapping[str, Account], qos: Mapping[str, Qos], sour
             raise ConfigError(f"{source}: {number} {key}; at most {MAX_ACCOUNTS} are allowed")
     for name, account in accounts.items():
         subject = f"{source}: accounts.{check_name(name, 'account')}"
-        _check_limits(account.limits, SubjectKind.ACCOUNT, subject)
+        check_limits(account.limits, SubjectKind.ACCOUNT, subject)
         for user in (*account.users, *account.coordinators):
             if not user.removeprefix(GROUP) or "/" in user or not user.isprintable():
                 hint = "a name of a user, or @NAME of a group of the operating system"
@@ -47,7 +47,7 @@ def check_accounts(accounts: Mapping[str, Account], qos: Mapping[str, Qos], sour
                 raise ConfigError(f"{subject}: qos {each[:64]!r} is not known", hint=hint)
     for name, each_class in qos.items():
         subject = f"{source}: qos.{check_name(name, 'class of service')}"
-        _check_limits(each_class.limits, SubjectKind.QOS, subject)
+        check_limits(each_class.limits, SubjectKind.QOS, subject)
         _check_range(each_class, "priority", -MAX_PRIORITY, MAX_PRIORITY, subject)
         _check_range(each_class, "usage_factor", 0, MAX_FACTOR, subject)
         _check_range(each_class, "max_run_s", 0, MAX_SECONDS, subject)
@@ -71,18 +71,6 @@ def check_billing(billing: Billing, pools: Iterable[str], source: str) -> None:
             raise ConfigError(text, hint=nearest(pool, names))
         if not 0 <= weight <= MAX_UNITS:
             raise ConfigError(f"{subject}.device_s.{pool} = {weight} is outside 0 .. {MAX_UNITS:g}")
-
-
-def _check_limits(limits: Mapping[str, int], kind: SubjectKind, subject: str) -> None:
-    for key in limits:
-        if key not in kind.resources:
-            there = ", ".join(kind.resources)
-            hint = f"there are: {there}; other limits are of single users: [limits]"
-            raise ConfigError(f"{subject}.limits: {key[:64]!r} is not known", hint=hint)
-    try:
-        merged(UNLIMITED, limits)
-    except OptionError as error:
-        raise ConfigError(f"{subject}.limits: {error.message}", hint=error.hint) from error
 
 
 def _check_range(values: msgspec.Struct, key: str, low: float, high: float, subject: str) -> None:

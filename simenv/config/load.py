@@ -1,4 +1,4 @@
-"""Loading of the configuration, limits of owners included.
+"""Loading of the configuration.
 
 Merge defaults, the last start's settings, files and options into one `Config`. Later sources
 override earlier ones: defaults, the settings of the last start (if its journal still exists),
@@ -17,70 +17,12 @@ from typing import Any, get_args, get_origin
 
 import msgspec
 
-from simenv.config.model import CONFIG_FORMAT, Config, LimitSettings, check
+from simenv.config.limits import limit_values, limits_of
+from simenv.config.model import CONFIG_FORMAT, Config, check
 from simenv.config.paths import home_root, places
-from simenv.config.pools import check_name, nearest, pool_of, size
-from simenv.errors import DECODE_ERRORS, ConfigError, OptionError
+from simenv.config.pools import as_table, check_name, nearest, pool_of, size
+from simenv.errors import DECODE_ERRORS, ConfigError
 from simenv.files import write_atomic
-from simenv.model import CLIENT_LIMITS, UNLIMITED, Limits
-from simenv.model.limits import merged
-
-_BYTES = ("max_queued_bytes", "max_kept_bytes", "max_state_bytes")
-_TABLES = ("client", "admin", "keys")
-
-
-def limits_of(raw: object, source: str) -> LimitSettings:
-    """Parse the table [limits], with each role's defaults. Raises ConfigError, which names the key,
-    the value and the allowed values."""
-    if isinstance(raw, LimitSettings):
-        return raw
-    table = _table(raw, f"{source}: limits")
-    for name in table:
-        if name not in _TABLES:
-            raise ConfigError(f"{source}: unknown key 'limits.{name}'", hint=nearest(name, _TABLES))
-    client = _of_role(table.get("client", {}), CLIENT_LIMITS, f"{source}: limits.client")
-    admin = _of_role(table.get("admin", {}), UNLIMITED, f"{source}: limits.admin")
-    keys: dict[str, dict[str, int]] = {}
-    for name, each in _table(table.get("keys", {}), f"{source}: limits.keys").items():
-        subject = f"{source}: limits.keys.{check_name(name, 'key')}"
-        keys[name] = limit_values(each, subject)
-        _merged(client, keys[name], subject)
-    return LimitSettings(client, admin, keys)
-
-
-def limit_values(raw: object, subject: str) -> dict[str, int]:
-    """Parse a table of limits by name; sizes may have units. Raises ConfigError."""
-    entries: dict[str, int] = {}
-    for key, value in _table(raw, subject).items():
-        if key in _BYTES:
-            value = size(value, f"{subject}: {key}")
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ConfigError(f"{subject}: {key} = {str(value)[:80]!r} is not a whole number")
-        entries[key] = value
-    return entries
-
-
-def _of_role(raw: object, base: Limits, subject: str) -> Limits:
-    if isinstance(raw, Limits):
-        return raw
-    return _merged(base, limit_values(raw, subject), subject)
-
-
-def _merged(base: Limits, values: Mapping[str, int], subject: str) -> Limits:
-    try:
-        return merged(base, values)
-    except OptionError as error:
-        raise ConfigError(f"{subject}: {error.message}", hint=error.hint) from error
-
-
-def _table(raw: object, subject: str) -> dict[str, object]:
-    if isinstance(raw, msgspec.Struct):
-        return msgspec.structs.asdict(raw)
-    if not isinstance(raw, Mapping):
-        hint = f"[{subject.split(': ')[-1]}]"
-        raise ConfigError(f"{subject} = {str(raw)[:80]!r} is not a table", hint=hint)
-    return dict(raw)
-
 
 _ANEW = "simenv up --config FILE"
 # Settings of one start, not of the environment.
@@ -242,7 +184,7 @@ def _plain(values: Mapping[str, object], source: str) -> dict[str, Any]:
 
 def _with_limits(raw: object, subject: str) -> dict[str, object]:
     """Parse the limits inside the tables [accounts.NAME] or [qos.NAME]; sizes may have units."""
-    tables = _table(raw, subject)
+    tables = as_table(raw, subject)
     for name, each in tables.items():
         if isinstance(each, Mapping) and "limits" in each:
             limits = limit_values(each["limits"], f"{subject}.{name[:64]}.limits")
@@ -253,7 +195,7 @@ def _with_limits(raw: object, subject: str) -> dict[str, object]:
 def _commands(raw: object, subject: str) -> dict[str, object]:
     """Split the commands inside the tables [devices.NAME] into words, as a shell does. Raises
     ConfigError."""
-    tables = _table(raw, subject)
+    tables = as_table(raw, subject)
     for name, each in tables.items():
         if isinstance(each, Mapping) and isinstance(each.get("refresh"), str):
             words = _words(each["refresh"], f"{subject}.{name[:64]}: refresh")

@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from simenv.config.accounts import check_accounts, check_billing
+from simenv.config.limits import LimitSettings
 from simenv.config.pools import MAX_BYTES, check_name, check_pool, check_variables, nearest
 from simenv.errors import ConfigError
-from simenv.model import CLIENT_LIMITS, UNLIMITED, Limits, PoolSpec
+from simenv.model import PoolSpec
 from simenv.model.accounts import Account, Billing, Qos
 from simenv.model.task_rules import MAX_SECONDS
 
@@ -45,14 +46,6 @@ class Policies(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     credits: int = 0  # with credit: total units
     rate: int = 0  # with rate: units in each time span
     span_s: float = 0.0  # with rate: the time span
-
-
-class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Limits of the owners of keys: the table [limits]. The environment's own user has none."""
-
-    client: Limits = CLIENT_LIMITS
-    admin: Limits = UNLIMITED
-    keys: dict[str, dict[str, int]] = {}  # by name of key: limits that differ from its role's
 
 
 class Launching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

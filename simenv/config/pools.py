@@ -86,6 +86,16 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]i?)?B?\Z", re.IGNORECASE)
 _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
 
 
+def as_table(raw: object, subject: str) -> dict[str, object]:
+    """Return a table of a configuration. Raises ConfigError if it is none."""
+    if isinstance(raw, msgspec.Struct):
+        return msgspec.structs.asdict(raw)
+    if not isinstance(raw, Mapping):
+        hint = f"[{subject.split(': ')[-1]}]"
+        raise ConfigError(f"{subject} = {str(raw)[:80]!r} is not a table", hint=hint)
+    return dict(raw)
+
+
 def size(value: object, subject: str) -> int:
     """Parse a size such as `512MiB`, `2GB`, `1.5G`, `4096` as bytes. K, M, G and T are powers of
     1,024, as in sites' documentation. Raises ConfigError, which names `subject`."""

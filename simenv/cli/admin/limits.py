@@ -14,7 +14,7 @@ import typer
 
 from simenv.cli import app, terminal
 from simenv.cli.listing import Column, listed, printed
-from simenv.config.load import limit_values
+from simenv.config.limits import limit_values
 from simenv.errors import ConfigError, OptionError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import msgspec
 
 from simenv.client.connection.session import ServiceSession
 from simenv.config import check_name
-from simenv.config.load import limit_values
+from simenv.config.limits import limit_values
 from simenv.errors import ConfigError, OptionError
 from simenv.model.accounts import Account, Qos
 from simenv.wire.messages import accounting

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from simenv import errors
-from simenv.config import LimitSettings
+from simenv.config.limits import LimitSettings
 from simenv.model import UNLIMITED, Limits, OwnerReport
 from simenv.model.limits import merged, owner_of
 from simenv.scheduler.scheduler import Scheduler
