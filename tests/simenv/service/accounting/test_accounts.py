@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -88,65 +87,6 @@ def test_refused_names_with_other_content_do_not_use_up_the_key(town: AccountHar
 
 
 # --- limits ------------------------------------------------------------------------------------
-
-
-def test_limit_of_an_account_counts_all_users_and_the_accounts_below(tmp_path: Path) -> None:
-    limits = {"max_queued_tasks": 3}
-    accounts = {
-        "physics": {"users": ["ben"], "limits": limits},
-        "chem": {"parent": "physics", "users": ["ana"]},
-    }
-    town = AccountHarness(tmp_path, accounts=accounts)
-    town.batch(count=2)
-    refusal = town.refused_by("queue_full", town.ben, count=2)
-    assert refusal.message == (
-        "account 'physics' has 2 unfinished tasks; 2 more would pass the limit of 3"
-        " (max_queued_tasks)"
-    )
-    assert refusal.hint.endswith("simenv accounts set physics max_queued_tasks=...")
-    town.batch(town.ben, key="~b")
-    town.refused_by("queue_full", key="~c")
-
-
-def test_use_of_an_account_is_released_when_tasks_end(tmp_path: Path) -> None:
-    accounts = {"chem": {"users": ["ana"], "limits": {"max_queued_tasks": 2}}}
-    town = AccountHarness(tmp_path, accounts=accounts)
-    town.join()
-    answer = town.sent(count=2)
-    assert isinstance(answer, m.Accepted)
-    (use,) = town.state.tasks.by_association
-    assert (use.account, use.owner, use.tasks) == ("chem", "ana", 2)
-    assert use.size_bytes > 0
-    town.finish(town.assigned())
-    town.say(m.Cancel(1, [answer.first, answer.first + 1]), town.ana)
-    assert not list(town.state.tasks.by_association)
-    assert isinstance(town.sent(count=2, key="~b"), m.Accepted)
-
-
-@pytest.mark.parametrize(
-    ("limits", "order", "code", "words"),
-    [
-        ({"max_queued_bytes": 100}, {}, "queue_full", "tasks of account 'chem' hold 0 bytes"),
-        ({"max_priority": 5}, {"priority": 6}, "limit", "for account 'chem' (max_priority)"),
-        ({"max_run_s": 5}, {"run_timeout_s": 6.0}, "limit", "for account 'chem' (max_run_s)"),
-    ],
-)
-def test_each_limit_of_an_account_is_refused_by_name(
-    tmp_path: Path, limits: dict[str, int], order: dict[str, Any], code: str, words: str
-) -> None:
-    accounts = {"chem": {"users": ["ana"], "limits": limits}}
-    town = AccountHarness(tmp_path, accounts=accounts)
-    assert words in town.refused_by(code, **order).message
-
-
-def test_limit_of_a_class_is_of_each_user(tmp_path: Path) -> None:
-    town = AccountHarness(tmp_path, accounts={"chem": {"users": ["ana", "ben"]}})
-    town.batch(qos="urgent", count=2)
-    refusal = town.refused_by("queue_full", qos="urgent", key="~b")
-    assert "a user in class 'urgent' has 2 unfinished tasks" in refusal.message
-    assert refusal.hint.endswith("simenv qos set urgent max_queued_tasks=...")
-    town.batch(town.ben, qos="urgent", count=2)
-    town.batch(key="~c")  # without the class
 
 
 def test_running_task_is_stopped_at_the_limit_of_its_class(town: AccountHarness) -> None:

@@ -1,8 +1,10 @@
-"""Limits of owners, and messages of refusals."""
+"""Limits of owners, accounts and classes of service, and messages of refusals."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from account_harness import AccountHarness
 from failing import fails
 from reservation_harness import ReservationHarness
 from service import spec
@@ -41,6 +43,54 @@ def refused(answer: m.ToClient, code: str) -> m.Refusal:
     return value
 
 
+SUBJECTS = {  # text, and the command that sets a limit
+    "owner": ("'ana'", "limits set ana"),
+    "account": ("account 'chem'", "accounts set chem"),
+    "class": ("a user in class 'urgent'", "qos set urgent"),
+}
+
+
+@pytest.mark.parametrize("kind", SUBJECTS)
+@pytest.mark.parametrize(
+    ("key", "value", "asked", "code", "words"),
+    [
+        (
+            *("max_queued_tasks", 3, {"count": 4}, "queue_full"),
+            "{} has 0 unfinished tasks; 4 more would pass the limit of 3 (max_queued_tasks)",
+        ),
+        (
+            *("max_queued_bytes", 100, {}, "queue_full"),
+            "the unfinished tasks of {} hold 0 bytes; ",
+        ),
+        (
+            *("max_priority", 5, {"priority": 6}, "limit"),
+            "priority 6 is above the limit of 5, or below -5, for {} (max_priority)",
+        ),
+        (
+            *("max_run_s", 5, {"run_timeout_s": 6.0}, "limit"),
+            "run_timeout_s = 6 is above the limit of 5 s for {} (max_run_s)",
+        ),
+    ],
+)
+def test_each_limit_of_each_subject_is_refused_by_name(
+    tmp_path: Path, kind: str, key: str, value: int, asked: dict[str, Any], code: str, words: str
+) -> None:
+    of = {each: {key: value} if each == kind else {} for each in SUBJECTS}
+    urgent = of["class"] if key == "max_run_s" else {"limits": of["class"]}
+    town = AccountHarness(
+        tmp_path,
+        owner_limits={"keys": {"ana": of["owner"]}},
+        accounts={"chem": {"users": ["ana"], "qos": ["urgent"], "limits": of["account"]}},
+        qos={"urgent": urgent},
+    )
+    refusal = town.refused_by(code, **asked)
+    subject, command = SUBJECTS[kind]
+    assert refusal.message.startswith(words.format(subject))
+    assert refusal.hint.endswith(f"; an admin can raise it: simenv {command} {key}=...")
+    assert (refusal.retry_after_s > 0) == (code == "queue_full")
+    assert not town.state.tasks
+
+
 def test_queued_tasks_of_one_owner_are_limited(office: ReservationHarness) -> None:
     limit(office, max_queued_tasks=3)
     assert isinstance(order(office, 2, "~a"), m.Accepted)
@@ -49,11 +99,6 @@ def test_queued_tasks_of_one_owner_are_limited(office: ReservationHarness) -> No
     assert "limit of 3" in result.message
     assert result.retry_after_s > 0
     assert isinstance(order(office, 1, "~c"), m.Accepted)
-
-
-def test_queued_bytes_of_one_owner_are_limited(office: ReservationHarness) -> None:
-    limit(office, max_queued_bytes=1_000)
-    assert "(max_queued_bytes)" in refused(order(office, 50), "queue_full").message
 
 
 def test_queue_use_of_owner_is_released_when_tasks_end(office: ReservationHarness) -> None:
@@ -68,14 +113,47 @@ def test_queue_use_of_owner_is_released_when_tasks_end(office: ReservationHarnes
     assert isinstance(order(office, 2, "~b"), m.Accepted)
 
 
-def test_priorities_and_run_timeouts_are_limited(office: ReservationHarness) -> None:
-    result = refused(order(office, priority=10**6), "limit")
-    assert "priority 1000000" in result.message
-    assert "limit of 100" in result.message
-    assert isinstance(order(office, priority=100), m.Accepted)
-    result = refused(order(office, key="~t", run_timeout_s=86_401.0), "limit")
-    assert "86401" in result.message
-    assert "limit of 86400 s" in result.message
+def test_limit_of_an_account_counts_all_users_and_the_accounts_below(tmp_path: Path) -> None:
+    limits = {"max_queued_tasks": 3}
+    accounts = {
+        "physics": {"users": ["ben"], "limits": limits},
+        "chem": {"parent": "physics", "users": ["ana"]},
+    }
+    town = AccountHarness(tmp_path, accounts=accounts)
+    town.batch(count=2)
+    refusal = town.refused_by("queue_full", town.ben, count=2)
+    assert refusal.message == (
+        "account 'physics' has 2 unfinished tasks; 2 more would pass the limit of 3"
+        " (max_queued_tasks)"
+    )
+    assert refusal.hint.endswith("simenv accounts set physics max_queued_tasks=...")
+    town.batch(town.ben, key="~b")
+    town.refused_by("queue_full", key="~c")
+
+
+def test_use_of_an_account_is_released_when_tasks_end(tmp_path: Path) -> None:
+    accounts = {"chem": {"users": ["ana"], "limits": {"max_queued_tasks": 2}}}
+    town = AccountHarness(tmp_path, accounts=accounts)
+    town.join()
+    answer = town.sent(count=2)
+    assert isinstance(answer, m.Accepted)
+    (use,) = town.state.tasks.by_association
+    assert (use.account, use.owner, use.tasks) == ("chem", "ana", 2)
+    assert use.size_bytes > 0
+    town.finish(town.assigned())
+    town.say(m.Cancel(1, [answer.first, answer.first + 1]), town.ana)
+    assert not list(town.state.tasks.by_association)
+    assert isinstance(town.sent(count=2, key="~b"), m.Accepted)
+
+
+def test_limit_of_a_class_is_of_each_user(tmp_path: Path) -> None:
+    town = AccountHarness(tmp_path, accounts={"chem": {"users": ["ana", "ben"]}})
+    town.batch(qos="urgent", count=2)
+    refusal = town.refused_by("queue_full", qos="urgent", key="~b")
+    assert "a user in class 'urgent' has 2 unfinished tasks" in refusal.message
+    assert refusal.hint.endswith("simenv qos set urgent max_queued_tasks=...")
+    town.batch(town.ben, qos="urgent", count=2)
+    town.batch(key="~c")  # without the class
 
 
 @pytest.mark.parametrize(
