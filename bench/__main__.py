@@ -6,22 +6,16 @@
 from __future__ import annotations
 
 import argparse
-import ast
-import importlib
 import sys
-from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 from bench import record
 from bench.chart import draw
 from bench.figures import STORED, write_readme_table
-from bench.harness import Report, results
+from bench.harness import results
+from bench.harness.benchmark import load, titles
 from bench.harness.report import Figure
 
-ROOT = Path(__file__).parent
-FOLDERS = ("engine", "service")
-_PARTS = ("__init__", "tensor_ranks", "distributed_rank")  # modules without a benchmark
 DEFAULT_CHART = Path("docs/images/performance.svg")
 
 
@@ -30,8 +24,9 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Benchmarks of simenv.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="names and titles of all benchmarks")
-    run = commands.add_parser("run", help="run benchmarks; of a single one, its options may follow")
-    run.add_argument("names", nargs="+", metavar="NAME", choices=sorted(_files()))
+    text = "run benchmarks; of a single one, its options may follow, or --help"
+    run = commands.add_parser("run", help=text, add_help=False)
+    run.add_argument("names", nargs="+", metavar="NAME", choices=list(titles()))
     run.add_argument("--quick", action="store_true", help="smaller sizes and fewer rounds")
     run.add_argument("--json", type=Path, metavar="FILE", help="append one line for each figure")
     recording = commands.add_parser("record", help="measure goals at this commit, in one file")
@@ -48,8 +43,8 @@ def main(argv: list[str]) -> int:
     if rest:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     if options.command == "list":
-        for name, path in sorted(_files().items()):
-            print(f"{name:20}{_title(path)}")
+        for name, (_, title) in titles().items():
+            print(f"{name:20}{title}")
     elif options.command == "record":
         return record.record(options)
     elif options.command == "compare":
@@ -64,45 +59,14 @@ def main(argv: list[str]) -> int:
 def _run(options: argparse.Namespace, rest: list[str]) -> int:
     if rest and len(options.names) > 1:
         raise SystemExit(f"options of one benchmark, {' '.join(rest)}, need a single NAME")
-    all_met = True
-    for name in options.names:
-        module = _load(name)
-        parser = argparse.ArgumentParser(
-            prog=f"python -m bench run {name}",
-            description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        for option in module.OPTIONS:
-            option.add_to(parser, quick=options.quick)
+
+    def keep(figure: Figure) -> None:
         if options.json is not None:
-            Report.on_figure = partial(_append, options.json, options.quick)
-        arguments = parser.parse_args(rest)
-        Report.seed = getattr(arguments, "seed", None)
-        all_met &= module.run(arguments).close()
-    return 0 if all_met else 1
+            results.append(options.json, (figure,), quick=options.quick)
 
-
-def _append(file: Path, quick: bool, figure: Figure) -> None:
-    results.append(file, (figure,), quick=quick)
-
-
-def _files() -> dict[str, Path]:
-    """Return the file of each benchmark, by name."""
-    return {
-        path.stem: path
-        for folder in FOLDERS
-        for path in (ROOT / folder).glob("*.py")
-        if path.stem not in _PARTS
-    }
-
-
-def _load(name: str) -> ModuleType:
-    return importlib.import_module(f"bench.{_files()[name].parent.name}.{name}")
-
-
-def _title(path: Path) -> str:
-    """Return the first line of a module's docstring, without importing it."""
-    return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+    how = {"quick": options.quick, "on_figure": keep}
+    met = [load(name).run(rest, **how) for name in options.names]
+    return 0 if all(met) else 1
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.harness.report import GOALS
+from bench.harness.report import goals
 from bench.harness.results import Result, read
 
 ROOT = Path(__file__).parents[1]
@@ -23,11 +23,6 @@ _HEADER = (
 def catalogue() -> dict[str, Any]:
     """Return the title of each benchmark, and the text and unit of each goal."""
     return tomllib.loads(CATALOGUE.read_text())
-
-
-def goals() -> dict[str, dict[str, float]]:
-    """Return the goals of each benchmark."""
-    return tomllib.loads(GOALS.read_text())
 
 
 def latest(results: Sequence[Result]) -> dict[tuple[str, str], list[Result]]:

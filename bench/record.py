@@ -26,14 +26,13 @@ from pathlib import Path
 
 import psutil
 
-from bench.figures import STORED, goals
+from bench.figures import STORED
 from bench.harness import kernels, results
-from bench.harness.report import Figure
+from bench.harness.report import Figure, goals
 from simenv.config.paths import kernel_folder
 
 # Runs of a table of goals, where they are not one run of the benchmark with that name.
 RUNS: dict[str, tuple[str, ...]] = {
-    "latency_tcp": ("latency --tcp",),
     "queue": ("queue --million",),
     "noise_calibration": (
         "noise_calibration --test-only",

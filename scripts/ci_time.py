@@ -14,8 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from bench.circuits import gates
 from bench.peers.aer import Aer
-from bench.small_circuits import gates
 
 AER_MS = 1.7
 GOALS_MIN = {"make test": 12.0, ".ci/run": 25.0}

@@ -34,8 +34,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.harness import SEED, Option, Report
+from bench.harness import Report
 from bench.harness.kernels import load_kernels
+from bench.harness.options import SEED, Option
 from bench.measured_sets import DATA, MeasuredSet, sets
 from bench.peers.emulators import EMULATORS, MOST_QUBITS
 from simenv.calibration.accept import HEADER, Interval, as_values, cells, interval

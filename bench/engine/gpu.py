@@ -18,11 +18,11 @@ from unittest.mock import patch
 import msgspec
 import numpy as np
 
-from bench.circuits import engine_circuit, measured, wide_circuit
-from bench.harness import Option, Report, repeated_s, rounds
+from bench.circuits import engine_circuit, gates, measured, wide_circuit
+from bench.harness import Report, repeated_s
 from bench.harness.kernels import load_kernels
+from bench.harness.options import Option, rounds
 from bench.peers.on_gpu import Peers, compare
-from bench.small_circuits import gates
 from simulators.circuit.ir import Circuit
 from simulators.engine import Request, RunControl, RunOptions
 from simulators.gpu import sweeps

@@ -24,8 +24,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bench.harness import SEED, Option, Report
+from bench.harness import Report
 from bench.harness.kernels import load_kernels
+from bench.harness.options import SEED, Option
 from bench.measured_sets import DATA
 from noise_models.build import build
 from noise_models.importers import import_snapshot

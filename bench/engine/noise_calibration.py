@@ -33,8 +33,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from bench.harness import SEED as SPLIT_SEED, Option, Report, installed, timed, timed_s
+from bench.harness import Report, installed, timed, timed_s
 from bench.harness.kernels import load_kernels
+from bench.harness.options import SEED as SPLIT_SEED, Option
 from bench.measured_sets import DATA, halved, with_split, without_tests
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot
@@ -473,7 +474,7 @@ def _goals(report: Report, section: page.Section, *, test: bool) -> float:
 def speed_s() -> float:
     """Return the seconds to fit 60 random circuits on 4 qubits, including the choice of the
     prior."""
-    from bench.calibration_data import random_counts
+    from bench.testbed.drawn_devices import random_counts
 
     data, snapshot = random_counts(SPEED_CIRCUITS, SPEED_QUBITS)
     return timed_s(lambda: calibrate(data, snapshot, "speed"))

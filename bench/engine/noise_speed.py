@@ -1,21 +1,4 @@
-"""Circuits with a device's noise: trajectories and density matrix, compared with Aer's methods.
-
-Noise follows each gate: depolarizing with parameter .0003 on one qubit and .003 on two ("dep"), or
-the same with thermal relaxation in addition, T1 = T2 = 100 us over 35 and 300 ns ("relax"). Every
-qubit is measured with readout error. Ours is the faster of the engines `statevector` (trajectories)
-and, up to 12 qubits, `densitymatrix`, including planning. Aer's methods are its density matrix (up
-to 12 qubits), its state vector (measured with few shots and extrapolated by its slope), and its
-state vector with shot branching, which is off by default. Times are seconds of one thread. A second
-table has ten times the errors of "dep", so that shots share little: seconds a shot, from 12 qubits.
-A third has circuits of a device with 8 qubits, planning included, with one more component of noise
-each: dephasing by detunings (T2*), leakage, jumps of T1, memory error.
-
-Where our trajectories are expected to take longer than `--ours-s`, they run for a tenth of the
-shots, and ten times that is an upper bound (more shots share more), marked "<="; cases whose tenth
-is expected to take longer, too, and those in which Aer's branching is expected to take longer than
-`--branching-s`, are left out. Branching is also left out where a tenth of the shots takes it longer
-than Aer's density matrix takes for all.
-"""
+"""Circuits with noise on one thread, compared with Aer's methods, pauli-prop and exact values."""
 
 from __future__ import annotations
 
@@ -25,15 +8,54 @@ import os
 import time
 from argparse import Namespace
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from bench.circuits import brickwork, engine_circuit, measured, wide_circuit
-from bench.harness import SEED, Option, Report, installed, repeated_s, timed_s
+from bench.circuits import (
+    PI_2,
+    brickwork,
+    built,
+    device_pairs,
+    disjoint_layers,
+    engine_circuit,
+    kicked,
+    kicked_native,
+    measured,
+    wide_circuit,
+)  # fmt: skip
+from bench.harness import SEED, THREADS, Report, benchmark, installed, repeated_s, timed, timed_s
 from bench.harness.kernels import load_kernels
+from bench.peers.base import Gate
+from noise_models import library
+from noise_models.build import build
+from noise_models.calibration import (
+    CalibrationSnapshot,
+    GateCalibration,
+    NativeGate,
+    QubitCalibration,
+    T1Jumps,
+)  # fmt: skip
+from noise_models.channel import Readout, depolarizing, from_unitary, relaxation, tensor
+from noise_models.model import NoiseOptions
+from simulators import registry
+from simulators.circuit.analysis.measurements import measurement_layout
+from simulators.circuit.ir import operations
+from simulators.circuit.noise import NoiseProgram
+from simulators.circuit.passes.attach_noise import attach_noise
+from simulators.engine import PauliSum, Request, RunControl, RunOptions
+from simulators.errors import TruncatedState
+from simulators.execution.readout import ReadoutStage
+from simulators.simulate import simulate
+from simulators.statevector.trajectories.pauli_frames import FrameRules, carry
+from simulators.statevector.trajectories.walks import TrajectorySampler
+from simulators.strings.program import program_of
+from simulators.strings.propagation import Cuts, Propagation
+from simulators.trajectories.locations import locate
+from simulators.trajectories.pattern_sampling import draw_patterns, sort_places
 
 ONE, TWO = 3e-4, 3e-3  # depolarizing parameters
 RELAXATION_US, ONE_NS, TWO_NS = 100.0, 35.0, 300.0
@@ -46,27 +68,14 @@ BRANCHED_QUBITS = 12  # below this width branching is slower than Aer's default
 MANY_ERRORS, MANY_ERRORS_SHOTS = 10.0, 1_000
 PART = 10  # a tenth of the shots bounds the time of all
 LONG_S = 5.0  # calls that take longer are timed at once: loading takes no part of it that counts
-CALLS = 5  # repetitions of each stage in `_stages`; the fastest counts
+CALLS = 5  # repetitions of each stage; the fastest counts
 CLOCK = time.process_time
-_SLOPES: dict[tuple[str, int, bool, float], tuple[float, float]] = {}
-OPTIONS = (
-    Option("--qubits", nargs="+", default=[5, 8, 12, 16, 20], quick=[5, 8]),
-    Option(
-        "--circuits", nargs="+", default=["ansatz", "tfim", "qft", "brickwork"], quick=["ansatz"]
-    ),
-    Option("--shots", nargs="+", default=[1_000, 100_000], quick=[1_000]),
-    Option("--ours-s", default=300.0, quick=50.0),
-    Option("--branching-s", default=1_000.0, quick=100.0),
-    SEED,
-)
 DEVICE_QUBITS, DEVICE_CIRCUITS, DEVICE_LAYERS, DEVICE_SHOTS = 8, 10, 10, 1_000
 COMPONENTS = {  # of the device: the goal and what it measures
-    "t2_star": "with detunings (T2*)",
-    "leakage": "with leakage",
-    "t1_jumps": "with a jump of T1",
+    "t2_star": "with detunings (T2*)", "leakage": "with leakage", "t1_jumps": "with a jump of T1",
     "memory": "with a memory error",
-}
-GOALS = {
+}  # fmt: skip
+NOISE_GOALS = {
     "small_100k_times": "5-12 qubits, 100,000 shots: times as fast as Aer's best method, least",
     "small_1k_times": "5-12 qubits, 1,000 shots: times as fast as Aer's best method, least",
     "branching_dep_times": "16, 20 qubits, dep, 1,000 shots: times as fast as branching, least",
@@ -79,58 +88,78 @@ GOALS = {
 }
 
 
-def run(options: Namespace) -> Report:
-    report = Report("noise_speed", "noise: our engines and Aer's methods, CPU seconds, one thread")
+@benchmark(qubits=([5, 8, 12, 16, 20], [5, 8]), shots=([1_000, 100_000], [1_000]),
+           circuits=(["ansatz", "tfim", "qft", "brickwork"], ["ansatz"]), ours_s=(300.0, 50.0),
+           branching_s=(1_000.0, 100.0), seed=SEED)  # fmt: skip
+def noise_speed(report: Report, options: Namespace) -> None:
+    """Circuits with a device's noise: trajectories and density matrix, compared with Aer's methods.
+
+    Noise follows each gate: depolarizing with parameter .0003 on one qubit and .003 on two ("dep"),
+    or thermal relaxation in addition ("relax"), and readout error. Ours is the faster of the
+    engines `statevector` and, up to 12 qubits, `densitymatrix`, planning included; Aer's are its
+    density matrix (up to 12 qubits), its state vector (extrapolated from few shots by its slope),
+    and its state vector with shot branching. Seconds of one thread. Then ten times the errors of
+    "dep", so that shots share little; and a device of 8 qubits with one more component each.
+
+    Where our trajectories are expected to take longer than `--ours-s`, they run for a tenth of the
+    shots, and ten times that is an upper bound, since more shots share more; cases whose tenth
+    takes longer, too, and those in which Aer's branching is expected to take longer than
+    `--branching-s`, or than its density matrix for a tenth, are left out.
+    """
     load_kernels()
     aer = installed("qiskit_aer")
     worst: dict[str, float] = {}  # least ratio of each goal
+
+    def note(key: str, peer_s: float | None, ours_s: float) -> None:
+        if peer_s is not None and not math.isnan(ours_s):
+            worst[key] = min(worst.get(key, np.inf), peer_s / ours_s)
+
     _stages(report)
-    _components(report)
-    print("\ncircuit  qubits noise   shots      ours  engine         density    vector branching")
-    cases = itertools.product(options.circuits, options.qubits, (False, True), options.shots)
-    for name, num_qubits, relax, shots in cases:
-        _line(_Case(name, num_qubits, relax, shots, options), worst, aer=aer)
-    if aer and MANY_ERRORS_SHOTS in options.shots:
-        print("\nten times the errors of dep: circuit  qubits  ours, s a shot  Aer's vector")
-        for name, num_qubits in itertools.product(options.circuits, options.qubits):
-            if num_qubits >= BRANCHED_QUBITS:
-                shots = MANY_ERRORS_SHOTS
-                case = _Case(name, num_qubits, False, shots, options, MANY_ERRORS)
-                value, peer = _ours(case)[0] / shots, _aer_slope(case)[0]
-                print(f"{name:10}{num_qubits:5}{value:10.4g}{peer:10.4g}", flush=True)
-                _note(worst, "many_errors_times", peer, value)
-    for key, label in GOALS.items():
+    plain_s = _device_s("")
+    for name, label in COMPONENTS.items():
+        label = f"{DEVICE_QUBITS} qubits, {DEVICE_SHOTS:,} shots {label}: times the time without"
+        report.at_most(f"{name}_times", _device_s(name) / plain_s, label)
+    for case in itertools.product(options.circuits, options.qubits, (False, True), options.shots):
+        each = _Case(*case, options)
+        value, engine = each.ours()
+        theirs = each.aer() if aer else {}
+        noise, size = ("dep", "relax")[each.relax], {1_000: "1k", 100_000: "100k"}.get(each.shots)
+        text = ", ".join(f"{name} {seconds:.3g}" for name, seconds in theirs.items())
+        print(f"{case[0]} {case[1]} {noise} {case[3]}: {engine} {value:.3g} s; {text}", flush=True)
+        if each.num_qubits <= DENSITY_QUBITS and theirs and size:
+            note(f"small_{size}_times", min(theirs.values()), value)
+        elif each.num_qubits in (16, 20) and size == "1k":
+            note(f"branching_{noise}_times", theirs.get("branching"), value)
+        if each.num_qubits == 20 and size:
+            note(f"vector_{size}_{noise}_times", theirs.get("vector"), value)
+    many = itertools.product(options.circuits, options.qubits) if aer else ()
+    for name, n in many if MANY_ERRORS_SHOTS in options.shots else ():
+        if n >= BRANCHED_QUBITS:
+            each = _Case(name, n, False, MANY_ERRORS_SHOTS, options, MANY_ERRORS)
+            value, peer = each.ours()[0] / MANY_ERRORS_SHOTS, each.slope()[0]
+            print(
+                f"ten times the errors, {name} {n}: {value:.4g} s a shot, Aer's vector {peer:.4g}"
+            )
+            note("many_errors_times", peer, value)
+    for key, label in NOISE_GOALS.items():
         if key in worst:
             report.at_least(key, worst[key], label)
         else:
-            report.not_measured(
-                key, label, "no line of this run shows it; see --ours-s, --branching-s"
-            )
-    return report
-
-
-def _note(worst: dict[str, float], key: str, peer_s: float | None, ours_s: float) -> None:
-    """Note the least of a goal's ratios; ours is NaN where it would take too long."""
-    if peer_s is not None and not math.isnan(ours_s):
-        worst[key] = min(worst.get(key, np.inf), peer_s / ours_s)
+            reason = "no line of this run shows it; see --ours-s, --branching-s"
+            report.not_measured(key, label, reason)
 
 
 class _Case:
-    """One circuit with noise, for our engines and for Aer."""
+    """One circuit with noise, for our engines and for Aer. `scale`: of all errors but readout's."""
+
+    _slopes: dict[tuple[str, int, bool, float], tuple[float, float]] = {}  # noqa: RUF012
 
     def __init__(
-        self,
-        name: str,
-        num_qubits: int,
-        relax: bool,
-        shots: int,
-        options: Namespace,
+        self, name: str, num_qubits: int, relax: bool, shots: int, options: Namespace,
         scale: float = 1.0,
-    ) -> None:
-        """`scale`: of all errors but those of readout."""
-        self.name, self.num_qubits, self.relax = name, num_qubits, relax
-        self.shots, self.scale = shots, scale
-        self.ours_s, self.branching_s = options.ours_s, options.branching_s
+    ) -> None:  # fmt: skip
+        self.num_qubits, self.relax, self.shots, self.options = num_qubits, relax, shots, options
+        self.key = name, num_qubits, relax, scale
         if name == "brickwork":
             depth = round(BRICKWORK_GATES / (1.5 * num_qubits))
             gates = brickwork(num_qubits, depth, options.seed)
@@ -139,93 +168,65 @@ class _Case:
         self.source = measured(num_qubits, gates)
         self.circuit = engine_circuit(self.source)
         self.noise = noise_program(self.circuit, relax=relax, scale=scale)
-        self.few_shots = FEW_SHOTS if num_qubits < WIDE_QUBITS else FEW_WIDE_SHOTS
 
+    def ours(self) -> tuple[float, str]:
+        """Return the seconds and the name of the faster engine; NaN where it takes too long."""
+        results: list[tuple[float, str]] = []
+        limit_s = self.options.ours_s
+        for name in ("statevector", "densitymatrix")[: 1 + (self.num_qubits <= DENSITY_QUBITS)]:
+            engine = registry.create(name)
 
-def _line(case: _Case, worst: dict[str, float], *, aer: bool) -> None:
-    value, engine = _ours(case)
-    result = _aer_seconds(case) if aer else {}
-    text = "".join(f"{result.get(key, float('nan')):10.3g}" for key in ("density", "vector", "br"))
-    noise = "relax" if case.relax else "dep"
-    start = f"{case.name:10}{case.num_qubits:5} {noise:6}{case.shots:8}"
-    print(f"{start}{value:10.4g}  {engine:14}{text}", flush=True)
-    size = {1_000: "1k", 100_000: "100k"}.get(case.shots)
-    if case.num_qubits <= DENSITY_QUBITS and result:
-        if size is not None:
-            _note(worst, f"small_{size}_times", min(result.values()), value)
-    elif case.num_qubits in (16, 20) and size == "1k":
-        _note(worst, f"branching_{noise}_times", result.get("br"), value)
-    if case.num_qubits == 20 and size is not None:
-        _note(worst, f"vector_{size}_{noise}_times", result.get("vector"), value)
+            def call(shots: int, engine: Any = engine) -> None:
+                plan = engine.plan(self.circuit, self.noise, RunOptions())
+                engine.run(plan, self.circuit, Request(shots, 1), RunOptions(), RunControl())
 
+            few = min(self.shots, 100)
+            call(few)  # load and compile kernels
+            bound = timed_s(partial(call, few), CLOCK)  # trajectories of more shots share more
+            if name == "statevector":
+                bound *= self.shots / few
+            if bound <= limit_s:
+                results.append((timed_s(partial(call, self.shots), CLOCK), name))
+            elif name == "statevector" and bound <= PART * limit_s:
+                part_s = timed_s(partial(call, self.shots // PART), CLOCK)
+                results.append((PART * part_s, f"<= {name}"))
+        return min(results, default=(float("nan"), "(too long)"))
 
-def _ours(case: _Case) -> tuple[float, str]:
-    """Return the seconds and the name of the faster engine; NaN where it would take too long."""
-    from simulators import registry
-    from simulators.engine import Request, RunControl, RunOptions
+    def aer(self) -> dict[str, float]:
+        """Return the seconds of each of Aer's methods that is not expected to take too long."""
+        entries = {}
+        if self.num_qubits <= DENSITY_QUBITS:
+            density = self._run(self.shots, method="density_matrix")
+            seconds = timed_s(density, CLOCK)  # the first call loads
+            entries["density"] = seconds if seconds > LONG_S else timed_s(density, CLOCK)
+        slope, base = self.slope()
+        entries["vector"] = base + slope * (self.shots - self._few)
+        if self.num_qubits >= BRANCHED_QUBITS and entries["vector"] <= self.options.branching_s:
+            how = {"shot_branching_enable": True, "shot_branching_sampling_enable": True}
+            part_s = timed_s(self._run(self.shots // PART, **how), CLOCK)
+            if part_s < entries.get("density", math.inf):
+                entries["branching"] = timed_s(self._run(self.shots, **how), CLOCK)
+        return entries
 
-    results: list[tuple[float, str]] = []
-    names = ["statevector"] + ["densitymatrix"] * (case.num_qubits <= DENSITY_QUBITS)
-    for name in names:
-        engine = registry.create(name)
+    @property
+    def _few(self) -> int:
+        return FEW_SHOTS if self.num_qubits < WIDE_QUBITS else FEW_WIDE_SHOTS
 
-        def call(shots: int, engine: Any = engine) -> None:
-            plan = engine.plan(case.circuit, case.noise, RunOptions())
-            engine.run(plan, case.circuit, Request(shots, 1), RunOptions(), RunControl())
+    def slope(self) -> tuple[float, float]:
+        """Return the seconds that one more shot takes Aer's vector, and those of few shots."""
+        if self.key not in self._slopes:
+            self._run(self._few)()
+            base = timed_s(self._run(self._few), CLOCK)
+            more_s = timed_s(self._run(3 * self._few), CLOCK)
+            self._slopes[self.key] = max((more_s - base) / (2 * self._few), 0.0), base
+        return self._slopes[self.key]
 
-        few = min(case.shots, 100)
-        call(few)  # load and compile kernels
-        # Trajectories of more shots share more: an upper bound.
-        bound = timed_s(lambda call=call, few=few: call(few), CLOCK)
-        if name == "statevector":
-            bound *= case.shots / few
-        if bound <= case.ours_s:
-            results.append((timed_s(lambda call=call: call(case.shots), CLOCK), name))
-        elif name == "statevector" and bound <= PART * case.ours_s:
-            part = case.shots // PART
-            seconds = timed_s(lambda call=call, part=part: call(part), CLOCK)
-            results.append((PART * seconds, f"<= {name}"))
-    return min(results, default=(float("nan"), "(too long)"))
+    def _run(self, shots: int, method: str = "statevector", **how: Any) -> Callable[[], object]:
+        from qiskit_aer import AerSimulator
 
-
-def _aer_seconds(case: _Case) -> dict[str, float]:
-    """Return the seconds of each of Aer's methods that is not expected to take too long."""
-    entries = {}
-    if case.num_qubits <= DENSITY_QUBITS:
-        density = _aer_call(case, case.shots, method="density_matrix")
-        seconds = timed_s(density, CLOCK)  # the first call loads
-        entries["density"] = seconds if seconds > LONG_S else timed_s(density, CLOCK)
-    slope, base = _aer_slope(case)
-    entries["vector"] = base + slope * (case.shots - case.few_shots)
-    if case.num_qubits >= BRANCHED_QUBITS and entries["vector"] <= case.branching_s:
-        branching = {"shot_branching_enable": True, "shot_branching_sampling_enable": True}
-        part_s = timed_s(_aer_call(case, case.shots // PART, **branching), CLOCK)
-        if part_s < entries.get("density", math.inf):
-            entries["br"] = timed_s(_aer_call(case, case.shots, **branching), CLOCK)
-    return entries
-
-
-def _aer_call(
-    case: _Case, shots: int, method: str = "statevector", **settings: Any
-) -> Callable[[], object]:
-    """Return a run of Aer."""
-    from qiskit_aer import AerSimulator
-
-    noise = aer_noise(relax=case.relax, scale=case.scale)
-    engine = AerSimulator(method=method, noise_model=noise, max_parallel_threads=1, **settings)
-    return lambda: engine.run(case.source, shots=shots).result().get_counts(0)
-
-
-def _aer_slope(case: _Case) -> tuple[float, float]:
-    """Return the seconds that one more shot takes Aer's state vector, and those of few shots."""
-    key = (case.name, case.num_qubits, case.relax, case.scale)
-    if key not in _SLOPES:
-        few = _aer_call(case, case.few_shots)
-        few()
-        base = timed_s(few, CLOCK)
-        more_s = timed_s(_aer_call(case, 3 * case.few_shots), CLOCK)
-        _SLOPES[key] = max((more_s - base) / (2 * case.few_shots), 0.0), base
-    return _SLOPES[key]
+        noise = aer_noise(relax=self.relax, scale=self.key[3])
+        engine = AerSimulator(method=method, noise_model=noise, max_parallel_threads=1, **how)
+        return lambda: engine.run(self.source, shots=shots).result().get_counts(0)
 
 
 def aer_noise(*, relax: bool, scale: float) -> Any:
@@ -233,108 +234,35 @@ def aer_noise(*, relax: bool, scale: float) -> Any:
     from qiskit_aer import noise
 
     result = noise.NoiseModel()
-    error_1q = noise.depolarizing_error(scale * ONE, 1)
-    error_2q = noise.depolarizing_error(scale * TWO, 2)
+    one, two = (noise.depolarizing_error(scale * p, k) for k, p in enumerate((ONE, TWO), 1))
     if relax:
-        time_us = RELAXATION_US / scale
-        single = noise.thermal_relaxation_error(time_us, time_us, 1e-3 * ONE_NS)
-        pair = noise.thermal_relaxation_error(time_us, time_us, 1e-3 * TWO_NS)
-        error_1q, error_2q = error_1q.compose(single), error_2q.compose(pair.tensor(pair))
-    result.add_all_qubit_quantum_error(error_1q, ["h", "x", "rx", "ry", "rz", "u"])
-    result.add_all_qubit_quantum_error(error_2q, ["cx", "cz", "cp", "rzz", "swap"])
+        t_us = RELAXATION_US / scale
+        single, pair = (
+            noise.thermal_relaxation_error(t_us, t_us, 1e-3 * ns) for ns in (ONE_NS, TWO_NS)
+        )
+        one, two = one.compose(single), two.compose(pair.tensor(pair))
+    result.add_all_qubit_quantum_error(one, ["h", "x", "rx", "ry", "rz", "u"])
+    result.add_all_qubit_quantum_error(two, ["cx", "cz", "cp", "rzz", "swap"])
     result.add_all_qubit_readout_error(noise.ReadoutError([[1 - P01, P01], [P10, 1 - P10]]))
     return result
 
 
-def noise_program(circuit: Any, *, relax: bool, scale: float = 1.0) -> Any:
+def noise_program(circuit: Any, *, relax: bool, scale: float = 1.0) -> NoiseProgram:
     """Return the noise of Aer's model as a noise program of our engines."""
-    from noise_models.channel import Readout, depolarizing, relaxation, tensor
-    from simulators.circuit.noise import NoiseProgram
-
-    channel_1q, channel_2q = depolarizing(scale * ONE, 1), depolarizing(scale * TWO, 2)
+    one, two = depolarizing(scale * ONE, 1), depolarizing(scale * TWO, 2)
     if relax:
-        time_us = RELAXATION_US / scale
-        channel_1q = channel_1q.then(relaxation(ONE_NS, time_us, time_us))
-        pair = relaxation(TWO_NS, time_us, time_us)
-        channel_2q = channel_2q.then(tensor(pair, pair))
-    rows = []
-    at = 0
-    for k, (code, count) in enumerate(circuit.table.rows[circuit.ops, :2].tolist()):
-        wires = circuit.qubits[at : at + count].tolist()
-        at += count
-        if circuit.table.names[circuit.ops[k]] != "measure" and code and count <= 2:
-            rows.append((k, count - 1, wires[0], wires[1] if count == 2 else -1))
-    size = circuit.num_qubits
-    return NoiseProgram(
-        f"{relax} {scale}".encode(),
-        frozenset({"kraus", "pauli", "readout"}),
-        np.array(rows, np.int64),
-        (channel_1q, channel_2q),
-        Readout(np.full(size, P01), np.full(size, P10)),
-    )
-
-
-def _components(report: Report) -> None:
-    """Time trajectories of a device with one more component of noise."""
-    print(f"\na device of {DEVICE_QUBITS} qubits, {DEVICE_CIRCUITS} circuits, seconds")
-    plain_s = _device_s("")
-    print(f"{'plain':10}{plain_s:10.4g}", flush=True)
-    for name, label in COMPONENTS.items():
-        seconds = _device_s(name)
-        print(f"{name:10}{seconds:10.4g}", flush=True)
-        what = f"{DEVICE_QUBITS} qubits, {DEVICE_SHOTS:,} shots {label}: times the time without"
-        report.at_most(f"{name}_times", seconds / plain_s, what)
+        t_us = RELAXATION_US / scale
+        single, pair = relaxation(ONE_NS, t_us, t_us), relaxation(TWO_NS, t_us, t_us)
+        one, two = one.then(single), two.then(tensor(pair, pair))
+    rows = [(op.place, len(op.qubits) - 1, *op.qubits, *(-1,) * (2 - len(op.qubits)))
+            for op in operations(circuit, circuit.params) if op.is_gate]  # fmt: skip
+    flips = Readout(np.full(circuit.num_qubits, P01), np.full(circuit.num_qubits, P10))
+    kinds, name = frozenset({"kraus", "pauli", "readout"}), f"{relax} {scale}".encode()
+    return NoiseProgram(name, kinds, np.array(rows, np.int64), (one, two), flips)
 
 
 def _device_s(component: str) -> float:
-    """Return the seconds of all circuits of the device with this component, planning included."""
-    from noise_models.build import build
-    from noise_models.model import NoiseOptions
-    from simulators import registry
-    from simulators.circuit.passes.attach_noise import attach_noise
-    from simulators.engine import Request, RunControl, RunOptions
-
-    circuits = [engine_circuit(_device_circuit(k)) for k in range(DEVICE_CIRCUITS)]
-    model = build(_device(component), NoiseOptions())
-    cases = [(circuit, attach_noise(circuit, model)) for circuit in circuits]
-    engine, options = registry.create("statevector"), RunOptions()
-
-    def call() -> None:
-        for circuit, noise in cases:
-            plan = engine.plan(circuit, noise, options)
-            engine.run(plan, circuit, Request(DEVICE_SHOTS, 1), options, RunControl())
-
-    call()  # load and compile kernels
-    return min(repeated_s(call, CALLS, CLOCK))
-
-
-def _device_circuit(seed: int) -> Any:
-    """Layers of rotations of each qubit by two half turns, and of CX on neighbours."""
-    from qiskit import QuantumCircuit
-
-    circuit = QuantumCircuit(DEVICE_QUBITS, DEVICE_QUBITS)
-    angles = np.random.default_rng(seed).uniform(0.0, 2.0 * np.pi, (DEVICE_LAYERS, DEVICE_QUBITS))
-    for layer, of_qubits in enumerate(angles.tolist()):
-        for qubit, angle in enumerate(of_qubits):
-            circuit.sx(qubit)
-            circuit.rz(angle, qubit)
-            circuit.sx(qubit)
-        for qubit in range(layer % 2, DEVICE_QUBITS - 1, 2):
-            circuit.cx(qubit, qubit + 1)
-    circuit.measure(range(DEVICE_QUBITS), range(DEVICE_QUBITS))
-    return circuit
-
-
-def _device(component: str) -> Any:
-    """Return the calibration of a line of qubits with one more component of noise; "": none."""
-    from noise_models.calibration import (
-        CalibrationSnapshot,
-        GateCalibration,
-        NativeGate,
-        QubitCalibration,
-        T1Jumps,
-    )
-
+    """Return the seconds of the circuits of a device with one more component of noise; "": none."""
     rng = np.random.default_rng(0)
     more: dict[str, dict[str, Any]] = {
         "t1_jumps": {"t1_jumps": T1Jumps(1.0, 600.0, 0.2, low=True)},
@@ -347,28 +275,41 @@ def _device(component: str) -> Any:
         own = {"t2_star_us": 0.4 * t2_us} if component == "t2_star" else more.get(component, {})
         qubits.append(QubitCalibration(t1_us=t1_us, t2_us=t2_us, p01=P01, p10=P10, **own))
     leaks = {"leakage": 5e-4, "seepage": 0.05} if component == "leakage" else {}
-    return CalibrationSnapshot(
+    device = CalibrationSnapshot(
         "line", DEVICE_QUBITS, qubits=tuple(qubits),
         native_gates=(NativeGate("sx", 1), NativeGate("cx", 2), NativeGate("rz", 1)),
         coupling=tuple((k, k + 1) for k in range(DEVICE_QUBITS - 1)),
-        gates=(
-            GateCalibration("sx", (), 3e-4, ONE_NS, **leaks),
-            GateCalibration("cx", (), 6e-3, TWO_NS, **leaks),
-            GateCalibration("rz", (), 0.0, 0.0),
-        ),
+        gates=(GateCalibration("sx", (), 3e-4, ONE_NS, **leaks),
+               GateCalibration("cx", (), 6e-3, TWO_NS, **leaks),
+               GateCalibration("rz", (), 0.0, 0.0)),
     )  # fmt: skip
+    circuits = [engine_circuit(measured(DEVICE_QUBITS, _native(k))) for k in range(DEVICE_CIRCUITS)]
+    model = build(device, NoiseOptions())
+    cases = [(circuit, attach_noise(circuit, model)) for circuit in circuits]
+    engine, options = registry.create("statevector"), RunOptions()
+
+    def call() -> None:
+        for circuit, noise in cases:
+            plan = engine.plan(circuit, noise, options)
+            engine.run(plan, circuit, Request(DEVICE_SHOTS, 1), options, RunControl())
+
+    call()  # load and compile kernels
+    return min(repeated_s(call, CALLS, CLOCK))
+
+
+def _native(seed: int) -> list[Gate]:
+    """Return layers of rotations of each qubit by two half turns, and of CX on neighbours."""
+    angles = np.random.default_rng(seed).uniform(0.0, 2.0 * np.pi, (DEVICE_LAYERS, DEVICE_QUBITS))
+    gates: list[Gate] = []
+    for layer, of_qubits in enumerate(angles.tolist()):
+        for qubit, angle in enumerate(of_qubits):
+            gates += [("sx", (qubit,), ()), ("rz", (qubit,), (angle,)), ("sx", (qubit,), ())]
+        gates += [("cx", (q, q + 1), ()) for q in range(layer % 2, DEVICE_QUBITS - 1, 2)]
+    return gates
 
 
 def _stages(report: Report) -> None:
     """Time the stages of trajectories with 100,000 shots apart from the evolution of states."""
-    from simulators.circuit.analysis.measurements import measurement_layout
-    from simulators.engine import RunOptions
-    from simulators.execution.readout import ReadoutStage
-    from simulators.statevector.trajectories.pauli_frames import FrameRules, carry
-    from simulators.statevector.trajectories.walks import TrajectorySampler
-    from simulators.trajectories.locations import locate
-    from simulators.trajectories.pattern_sampling import draw_patterns, sort_places
-
     shots = 100_000
     circuit = engine_circuit(measured(20, wide_circuit("ansatz", 20, 1)))
     noise = noise_program(circuit, relax=True)
@@ -384,10 +325,219 @@ def _stages(report: Report) -> None:
         drawn = draw_patterns(located.errors, 0, shots, (1, 0), np.arange(places.size))
         sort_places(carry(drawn, located.table, rules, places).patterns, places.size)
 
-    def readout() -> None:
-        stage.flip(records, 0, (1, 0))
-
-    best = [min(repeated_s(call, CALLS, CLOCK)) for call in (patterns, readout)]
+    calls = patterns, lambda: stage.flip(records, 0, (1, 0))
+    best = [min(repeated_s(call, CALLS, CLOCK)) for call in calls]
     what = "20 qubits, 100,000 shots, ms"
     report.at_most("stages_ms", 1e3 * sum(best), f"patterns, their classes and readout: {what}")
     report.at_most("readout_ms", 1e3 * best[1], f"readout alone: {what}")
+
+
+# --- Pauli propagation ----------------------------------------------------------------------------
+
+
+class Row(NamedTuple):
+    """A comparison; `noise`: parameters p1 after rx and p2 after rzz."""
+
+    observable: str
+    steps: int
+    angle: float
+    eps: float
+    noise: tuple[float, float] = (0.0, 0.0)
+
+
+LOW, HIGH = (3e-4, 5e-3), (3e-4, 3e-2)
+ROWS = (
+    Row("w10", 5, 0.2, 1e-4), Row("w10", 5, 0.6, 1e-4), Row("w10", 5, 0.6, 1e-4, LOW),
+    Row("w10", 5, 0.6, 1e-4, HIGH), Row("w10", 5, 1.2, 1e-4), Row("w17", 5, 1.2, 3e-4),
+    Row("w17", 5, 1.2, 3e-4, LOW), Row("w17x", 5, 1.2, 3e-4), Row("w17", 5, 0.6, 1e-4),
+    Row("Z62", 20, 0.2, 1e-4), Row("Z62", 20, 0.2, 1e-4, LOW), Row("Z62", 10, 0.6, 1e-4),
+    Row("Z62", 10, 0.6, 1e-4, LOW), Row("Z62", 20, 0.6, 3e-4, LOW),
+)  # fmt: skip
+_W17 = (37, 41, 52, 56, 57, 58, 62, 79), (38, 40, 42, 63, 72, 80, 90, 91), 75
+OBSERVABLES: dict[str, dict[int, str]] = {
+    "Z62": {62: "Z"},
+    "w10": dict(zip((13, 29, 31, 9, 30, 8, 12, 17, 28, 32), "XXXYYZZZZZ", strict=True)),
+    "w17": {**dict.fromkeys(_W17[0], "X"), **dict.fromkeys(_W17[1], "Z"), _W17[2]: "Y"},
+    "w17x": {**dict.fromkeys(_W17[0], "X"), **dict.fromkeys(_W17[1], "Y"), _W17[2]: "Z"},
+}
+# Values at angle pi / 2 and at 0, after so many steps.
+CLIFFORD = {"Z62": (20, 0.0, 1.0), "w10": (5, 1.0, 0.0), "w17": (5, -1.0, 0.0), "w17x": (5, -1, 0)}
+TURNED = "w17x"  # measured after one more layer of rx
+KYIV = 127  # qubits
+MOST_STRINGS = 2**26
+
+
+@benchmark(rounds=(3, 1), rows=(list(range(len(ROWS))), [0, 3, 9, 10]), cases=(200, 20),
+           steps=(5, 4), threads=THREADS, seed=SEED)  # fmt: skip
+def pauli_propagation(report: Report, options: Namespace) -> None:
+    """Pauli propagation, compared with pauli-prop and with exact values.
+
+    Kicked Ising circuits on the lattice of ibm_kyiv, as in Kim et al., Nature 618, 500 (2023),
+    without noise and with depolarizing channels. Both programs cut what is below eps, on one
+    thread, and take turns; CPU seconds, the least of the rounds. At angles 0 and pi / 2 the
+    circuits are Clifford circuits, with known values. The values of random circuits, of at most 14
+    qubits, are exact by the density matrix or the statevector; the stated error of each of ours
+    must contain them. All <Z> of the 156 qubits of fez, with every channel, are one request.
+    """
+    load_kernels()
+    points = [(Row(name, steps, angle, 1e-9), value)
+              for name, (steps, quarter, zero) in CLIFFORD.items()
+              for angle, value in ((PI_2, quarter), (0.0, zero))]  # fmt: skip
+    worst = max(abs(_propagated(row)[1].value - value) for row, value in points)
+    report.at_most("clifford_error", worst, "Clifford points of Kim et al., largest error")
+    ratios: dict[bool, list[float]] = {False: [], True: []}
+    held = []
+    for row in (ROWS[k] for k in options.rows) if installed("pauli_prop") else ():
+        times: tuple[list[float], list[float]] = [], []
+        for _ in range(options.rounds):
+            seconds, found = _propagated(row)
+            times[0].append(seconds)
+            seconds, value, terms = _pauli_prop(row, max(4 * found.peak, 1_000))
+            times[1].append(seconds)
+        ours_s, theirs_s = map(min, times)
+        ratios[any(row.noise)].append(theirs_s / ours_s)
+        held.append(found.strings / terms)
+        print(f"{row}: {ours_s:.3f} s, {found.strings:,} strings, {found.value:.5f};"
+              f" pauli-prop {theirs_s:.3f} s, {terms:,}, {value:.5f}", flush=True)  # fmt: skip
+    reason = "pauli-prop is not installed" if not held else "no row of --rows shows it"
+    for noisy, key, label in (
+        (False, "ideal_times", "without noise: times as fast as pauli-prop, least"),
+        (True, "noisy_times", "with noise: times as fast as pauli-prop, least"),
+    ):
+        if ratios[noisy]:
+            report.at_least(key, min(ratios[noisy]), label)
+        else:
+            report.not_measured(key, label, reason)
+    label = "strings at the end, relative to pauli-prop's, most"
+    if held:
+        report.at_most("strings", max(held), label)
+    else:
+        report.not_measured("strings", label, reason)
+    inside = sum(
+        _is_within(np.random.default_rng([options.seed, k]), k) for k in range(options.cases)
+    )
+    label = f"{options.cases} values: share within 3 stated errors"
+    report.at_least("within", inside / options.cases, label)
+    pairs = [pair for layer in disjoint_layers(device_pairs("fez")) for pair in layer]
+    circuit = engine_circuit(built(156, kicked_native(range(156), pairs, options.steps, 0.6)))
+    labels = ["I" * (155 - q) + "Z" + "I" * q for q in range(156)]
+    sums = tuple(PauliSum((label,), np.ones(1)) for label in labels)
+    terms = {"threads": options.threads, "seed": options.seed, "observables": sums}
+    noise = attach_noise(circuit, build(library.load("fez")))
+    call = partial(simulate, circuit, shots=0, outputs=("expectation",), noise=noise, **terms)
+    begun = time.perf_counter()
+    row = call(engine="pauli").row(0)
+    seconds = time.perf_counter() - begun
+    label = f"all <Z> of fez, {options.steps} steps, all channels"
+    report.at_most("fez_s", seconds, f"{label}, s")
+    error = max(error for _, error in row.expectations)
+    report.at_most("fez_error", error, f"{label}, largest standard error")
+
+
+def _propagated(row: Row) -> tuple[float, Any]:
+    """Return CPU seconds and result of our propagation, without the program's."""
+    pairs = [pair for layer in disjoint_layers(device_pairs("kyiv")) for pair in layer]
+    gates = list(kicked(KYIV, pairs, row.steps, row.angle))
+    gates += kicked(KYIV, [], 1, row.angle) if row.observable == TURNED else ()
+    circuit = engine_circuit(built(KYIV, gates))
+    noise = None
+    if any(row.noise):
+        channels = tuple(depolarizing(p, k) for k, p in enumerate(row.noise, 1))
+        rows = [(op.place, len(op.qubits) - 1, *op.qubits, *(-1,) * (2 - len(op.qubits)))
+                for op in operations(circuit, circuit.params)]  # fmt: skip
+        noise = NoiseProgram(b"", frozenset({"pauli"}), np.array(rows, np.int64), channels)
+    program, arrays = program_of(circuit, circuit.params, noise), Propagation(KYIV)
+    letters = OBSERVABLES[row.observable].items()
+    masks = (sum(1 << q for q, letter in letters if letter in kinds) for kinds in ("XY", "YZ"))
+    cuts = Cuts(row.eps, MOST_STRINGS)
+    return timed(lambda: arrays.run(program, *masks, cuts, RunControl()), CLOCK)
+
+
+def _pauli_prop(row: Row, most: int) -> tuple[float, float, int]:
+    """Return CPU seconds, value and number of terms of pauli-prop, which gets each rzz as cz and
+    sdg, and its frame."""
+    from pauli_prop import propagate_through_circuit
+    from qiskit import QuantumCircuit
+    from qiskit.quantum_info import SparsePauliOp
+    from qiskit_aer.noise import PauliLindbladError
+
+    layers = disjoint_layers(device_pairs("kyiv"))
+    one, two = (-math.log1p(-p) / 4**k for k, p in enumerate(row.noise, 1))
+    of_two = [a + b for a in "IXYZ" for b in "IXYZ"][1:]
+    circuit = QuantumCircuit(KYIV)
+    for _ in range(row.steps):
+        circuit.rx(row.angle, range(KYIV))
+        for qubit in range(KYIV if one else 0):
+            circuit.append(PauliLindbladError(list("XYZ"), [one] * 3), [qubit])
+        for layer in layers:
+            for pair in layer:
+                circuit.sdg(pair)
+                circuit.cz(*pair)
+            for pair in layer if two else ():
+                circuit.append(PauliLindbladError(of_two, [two] * 15), list(pair))
+    if row.observable == TURNED:
+        circuit.rx(row.angle, range(KYIV))
+    letters = OBSERVABLES[row.observable]
+    term = "".join(letters.values()), list(letters), 1.0
+    observable = SparsePauliOp.from_sparse_list([term], KYIV)
+    call = partial(propagate_through_circuit, observable, circuit, most, row.eps, "h")
+    seconds, (found, _) = timed(call, CLOCK)
+    diagonal = ~found.paulis.x.any(axis=1)
+    return seconds, float(found.coeffs[diagonal].real.sum()), len(found)
+
+
+def _is_within(random: np.random.Generator, case: int) -> bool:
+    """Return whether the exact value of a random circuit, every second one with noise, is within
+    three stated errors."""
+    noisy = bool(case % 2)
+    circuit, noise = _random_case(random, noisy=noisy)
+    letters = ["I"] * circuit.num_qubits
+    for qubit in random.permutation(circuit.num_qubits)[: int(random.integers(1, 5))].tolist():
+        letters[qubit] = str(random.choice(list("XYZ")))
+    sums = (PauliSum(("".join(letters),), np.ones(1)),)
+    terms: dict[str, Any] = {"shots": 0, "outputs": ("expectation",), "observables": sums,
+                             "noise": noise, "seed": case}  # fmt: skip
+    engine = "densitymatrix" if noisy else "statevector"
+    ((exact, _),) = simulate(circuit, engine=engine, **terms).row(0).expectations
+    settings = ("tolerance", float(random.choice([1e-2, 3e-3, 1e-3]))), ("strings", 2**16)
+    try:
+        found = simulate(circuit, engine="pauli", settings=settings, **terms).row(0)
+    except TruncatedState:
+        more = (*settings, ("uncertified", 1))
+        found = simulate(circuit, engine="pauli", settings=more, **terms).row(0)
+    ((value, error),) = found.expectations
+    is_within = abs(value - exact) <= 3.0 * error + 1e-9
+    if not is_within:
+        print(f"outside: case {case}: {value:.6f} +- {error:.2g}, exact {exact:.6f}")
+    return is_within
+
+
+def _random_case(random: np.random.Generator, *, noisy: bool) -> tuple[Any, Any]:
+    """Return a kicked circuit on a random graph, and noise of all kinds."""
+    width = int(random.integers(6, 11 if noisy else 15))
+    angle, turn = random.uniform(0.1, 1.4, 2)
+    pairs = [(q, q + 1) for q in range(width - 1)]
+    for _ in range(int(random.integers(1, 4))):
+        one, two = sorted(random.permutation(width)[:2].tolist())
+        pairs.append((one, two))
+    gates: list[Gate] = []
+    for _ in range(int(random.integers(2, 7))):
+        gates += kicked(width, [], 1, float(angle))
+        clifford = random.random() < 0.5
+        gates += [("cz", pair, ()) if clifford else ("rzz", pair, (float(turn),)) for pair in pairs]
+    circuit = engine_circuit(built(width, gates))
+    if not noisy:
+        return circuit, None
+    turned = from_unitary(np.diag(np.exp(1j * random.normal(0, 0.05, 4))))
+    relaxed = relaxation(300, 60, 80, 0.02)
+    channels = depolarizing(2e-3, 1), depolarizing(1e-2, 2), relaxed, turned
+    rows = []
+    for op in operations(circuit, circuit.params):
+        if len(op.qubits) == 1:
+            rows.append((op.place, 0, *op.qubits, -1))
+        else:
+            rows.append((op.place, 1, *op.qubits))
+            rows += [(op.place, 2, qubit, -1) for qubit in op.qubits]
+            rows.append((op.place, 3, *op.qubits))
+    kinds: Any = frozenset({"kraus", "pauli"})
+    return circuit, NoiseProgram(b"", kinds, np.array(rows, np.int64), channels)

@@ -1,131 +1,297 @@
-"""One call of the engine for a small circuit, compared with qulacs and Aer.
-
-A call runs 1,024 shots of 30 gates with a new seed; the circuits take turns so that branch
-predictors cannot learn one of them. The peers run in the same rounds in their fastest way: their
-circuits are built before the clock starts, they use one thread, and Aer gets one circuit or a
-hundred at a time. All times are those of one circuit: medians of interleaved rounds. Then sweeps
-inside the engine are measured: bindings per second on one core.
-"""
+"""Small circuits on one thread, without a service: packing, first and later runs, histories."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import statistics
+import subprocess
+import sys
+import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from qiskit import QuantumCircuit
+from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit.library import n_local
 
-from bench.circuits import measured
-from bench.harness import Report, Times, installed, medians, repeated_s, rounds
+import simenv
+from bench.circuits import gates, measured
+from bench.harness import (
+    SEED,
+    Report,
+    benchmark,
+    clock_of,
+    in_rounds,
+    installed,
+    medians,
+    repeated_s,
+    rounds_of,
+    timed,
+    timed_s,
+)  # fmt: skip
 from bench.harness.kernels import load_kernels
 from bench.peers import aer as aer_peer, qulacs as qulacs_peer
-from bench.peers.simenv_engine import chunk
-from bench.small_circuits import gates
-from simenv.client.circuits import load
+from bench.peers.base import Gate
+from bench.peers.simenv_engine import WorkerTask, chunk
+from simenv.client.circuits import load, native
 from simenv.model import TaskOptions
 from simenv.wire.messages.client import AssignedTask
 from simenv.worker.runner import Runner
 
 SHOTS = 1_024
-GATES = 30
-WIDTHS = (3, 4, 6, 8, 10, 12)
-CIRCUITS = 16  # number of circuits that take turns
-CALLS = 400  # calls of our engine and of qulacs in a round
+SMALL_GATES, CIRCUITS, CALLS = 30, 16, 400  # circuits take turns; calls of a round
 AER_AT_ONCE = "aer, 100 at once"
 SWEEPS = ((4, 3, 4_096), (8, 4, 2_048))  # qubits, layers, bindings
-Calls = dict[str, Callable[[], object]]
-TERMS, CHUNK = TaskOptions(), chunk(1)
-OPTIONS = (rounds(7, quick=2),)
 
 
-def run(options: Namespace) -> Report:
+@benchmark(rounds=(7, 2))
+def small(report: Report, options: Namespace) -> None:
+    """One call of the engine for a small circuit, compared with qulacs and Aer.
+
+    A call runs 1,024 shots of 30 gates with a new seed; the circuits take turns, so that branch
+    predictors cannot learn one. The peers run in their fastest way: their circuits are built before
+    the clock starts, they use one thread, and Aer gets one circuit or a hundred at a time. Times
+    are those of one circuit, medians of the rounds. Then bindings per second on one core.
+    """
     load_kernels()
     runner = Runner()
     runner.engine("statevector")
-    report = Report("small", f"engine call: {GATES} gates, {SHOTS} shots, new seeds, us")
-    for num_qubits in WIDTHS:
-        us = _rounds(_calls(runner, num_qubits), options.rounds)
-        print(f"{num_qubits:2d} qubits: " + ", ".join(f"{k} {v:.1f}" for k, v in us.items()))
-        report.at_most(f"us_{num_qubits}", us["ours"], f"{num_qubits} qubits")
-        for goal, name in (("of_qulacs", "qulacs"), ("of_aer", "Aer")) if num_qubits <= 10 else ():
+    for n in (3, 4, 6, 8, 10, 12):
+        us = medians(in_rounds(dict(_small_calls(runner, n)), options.rounds))
+        print(f"{n:2d} qubits: " + ", ".join(f"{name} {each:.1f}" for name, each in us.items()))
+        report.at_most(f"us_{n}", us["ours"], f"{n} qubits")
+        for goal, name in (("of_qulacs", "qulacs"), ("of_aer", "Aer")) if n <= 10 else ():
             peer = [value for key, value in us.items() if key.startswith(name.lower())]
-            label, reason = f"{num_qubits} qubits of {name}", f"{name} is not installed"
+            label, reason = f"{n} qubits of {name}", f"{name} is not installed"
             report.share(goal, us["ours"], peer, label, reason)
-    for num_qubits, layers, rows in SWEEPS:
-        us = _rounds({"": _sweep(runner, num_qubits, layers, rows)}, options.rounds)
-        label = f"bindings/s, {num_qubits} qubits, 1 core"
-        report.at_least(f"bindings_{num_qubits}", rows / (1e-6 * us[""]), label)
-    return report
+    for n, layers, rows in SWEEPS:
+        circuit = n_local(n, "ry", "cx", "linear", reps=layers, skip_final_rotation_layer=True)
+        circuit.measure_all()
+        loaded = load(circuit)
+        values = np.random.default_rng(1).uniform(0, 6.28, (rows, loaded.program.num_slots))
+        call = _task(runner, [loaded.packed], values.tobytes(), rows)
+        us = medians(in_rounds({"": partial(_median_us, call, 3)}, options.rounds))
+        label = f"bindings/s, {n} qubits, 1 core"
+        report.at_least(f"bindings_{n}", rows / (1e-6 * us[""]), label)
 
 
-def _rounds(calls: Calls, rounds: int) -> dict[str, float]:
-    """Return the median over rounds of each call's median time in a round, in microseconds."""
-    times: Times = {name: [] for name in calls}
-    for turn in range(rounds + 1):
-        for name, call in calls.items():
-            number = CALLS if name in ("ours", "qulacs") else 3
-            us = 1e6 * statistics.median(repeated_s(call, number))
-            if turn:  # the first round warms up
-                times[name].append(us / 100 if name == AER_AT_ONCE else us)
-    return medians(times)
+def _median_us(call: Callable[[], object], calls: int, _: int = 0, each: int = 1) -> float:
+    return 1e6 * statistics.median(repeated_s(call, calls)) / each
 
 
-def _calls(runner: Runner, num_qubits: int) -> Calls:
-    """Return the calls of our engine and of the peers that are installed."""
-    gate_lists = [gates(num_qubits, GATES, seed) for seed in range(CIRCUITS)]
-    circuits = [measured(num_qubits, each) for each in gate_lists]
-    calls = {"ours": _task(runner, [load(circuit).packed for circuit in circuits])}
+def _small_calls(runner: Runner, n: int) -> Iterator[tuple[str, Callable[[int], float]]]:
+    """Yield the median microseconds of a round of our engine and of the installed peers."""
+    gate_lists = [gates(n, SMALL_GATES, seed) for seed in range(CIRCUITS)]
+    circuits = [measured(n, each) for each in gate_lists]
+    yield (
+        "ours",
+        partial(_median_us, _task(runner, [load(each).packed for each in circuits]), CALLS),
+    )
+    seeds = itertools.count(1)
     if installed("qulacs"):
         import qulacs
 
-        converted = [qulacs_peer.circuit(num_qubits, each) for each in gate_lists]
-        jobs, seeds = itertools.cycle(converted), itertools.count(1)
-        state = qulacs.QuantumState(num_qubits)
+        jobs = itertools.cycle([qulacs_peer.circuit(n, each) for each in gate_lists])
+        state = qulacs.QuantumState(n)
 
         def with_qulacs() -> object:
             state.set_zero_state()
             next(jobs).update_quantum_state(state)
             return state.sampling(SHOTS, next(seeds))
 
-        calls["qulacs"] = with_qulacs
+        yield "qulacs", partial(_median_us, with_qulacs, CALLS)
     if installed("qiskit_aer"):
-        turns, aer_seeds = itertools.cycle(circuits), itertools.count(1)
-        simulator = aer_peer.simulator()
+        turns, simulator = itertools.cycle(circuits), aer_peer.simulator()
 
         def with_aer(batch: list[QuantumCircuit]) -> object:
-            return simulator.run(batch, shots=SHOTS, seed_simulator=next(aer_seeds)).result()
+            return simulator.run(batch, shots=SHOTS, seed_simulator=next(seeds)).result()
 
+        yield "aer", partial(_median_us, lambda: with_aer([next(turns)]), 3)
         hundred = (circuits * 7)[:100]
-        calls["aer"] = lambda: with_aer([next(turns)])
-        calls[AER_AT_ONCE] = lambda: with_aer(hundred)
-    return calls
+        yield AER_AT_ONCE, partial(_median_us, lambda: with_aer(hundred), 3, each=100)
 
 
 def _task(
     runner: Runner, programs: list[bytes], values: bytes = b"", rows: int = 1
 ) -> Callable[[], object]:
     """Return a call of a task, each of one of the programs in turn, with a new seed."""
-    turns, seeds = itertools.cycle(programs), itertools.count(1)
+    turns, seeds, terms, where = (
+        itertools.cycle(programs),
+        itertools.count(1),
+        TaskOptions(),
+        chunk(1),
+    )
 
     def call() -> object:
         program, seed = next(turns), next(seeds)
         assigned = AssignedTask(1, 1, 0, program, SHOTS, seed, values, 0, count=rows)
-        return runner.run(assigned, TERMS, CHUNK, 0).payload
+        return runner.run(assigned, terms, where, 0).payload
 
     return call
 
 
-def _sweep(runner: Runner, num_qubits: int, layers: int, rows: int) -> Callable[[], object]:
-    """Return a call of one task of `rows` bindings: layers of ry and chains of cx, all angles
-    free."""
-    circuit = n_local(num_qubits, "ry", "cx", "linear", reps=layers, skip_final_rotation_layer=True)
-    circuit.measure_all()
-    loaded = load(circuit)
-    values = np.random.default_rng(1).uniform(0, 6.28, (rows, loaded.program.num_slots))
-    return _task(runner, [loaded.packed], values.tobytes(), rows)
+# --- first runs -----------------------------------------------------------------------------------
+
+SIZES = ((14, 450, "double"), (14, 450, "single"), (10, 1_250, "double"))
+CASES = [(*size, kind) for size in SIZES for kind in ("any", "native")]
+ANY = {"h": 0, "t": 0, "rx": 1, "ry": 1, "u": 3, "cx": 0, "cz": 0, "cp": 1, "rzz": 1, "swap": 0}
+NATIVE = {"rz": 1, "sx": 0, "x": 0, "cx": 0}
+ON_PAIRS = ("cx", "cz", "cp", "rzz", "swap")
+
+
+@benchmark(circuits=(25, 5), cpu=False, seed=SEED)
+def first_run(report: Report, options: Namespace) -> None:
+    """First run of a circuit's structure, compared with a run whose plan is cached.
+
+    Random circuits of 14 qubits with 400 to 500 gates, and of 10 qubits with 1,250 gates, of gates
+    that a user writes (`any`) or of a native basis, each of a structure of its own: a worker's task
+    of 1,024 shots, and the same task again. Then the whole path of the narrower circuits, from a
+    new QuantumCircuit to the dict of counts. Medians over the circuits, of which the first loads
+    kernels and does not count.
+    """
+    clock = clock_of(cpu=options.cpu)
+    tasks = {each: WorkerTask(1, each, all_kernels=True) for each in ("double", "single")}
+    labels = [f"{n} qubits, {number} gates, {kind}, {bits}" for n, number, bits, kind in CASES]
+    for (n, number, bits, kind), label in zip(CASES, labels, strict=True):
+        times = []
+        for seed in range(options.seed, options.seed + options.circuits):
+            packed = load(measured(n, _random_gates(kind, n, number, seed))).packed
+            run = partial(tasks[bits].run_planned, packed)
+            times.append([timed_s(partial(run, turn), clock) for turn in (1, 2)])
+        first, again = (1e3 * statistics.median(each) for each in zip(*times[1:], strict=True))
+        print(f"{label}: first {first:.2f} ms, again {again:.2f}")
+        report.at_most("of_again", first / again, f"{label}, first of again")
+    with simenv.local(workers=1) as client:
+        for (n, number, bits, kind), label in list(zip(CASES, labels, strict=True))[-2:]:
+            path_s = []
+            for seed in range(options.seed + 10_000, options.seed + 10_000 + options.circuits):
+                circuit = measured(n, _random_gates(kind, n, number, seed))
+                call = partial(client.run, circuit, shots=SHOTS, precision=bits, seed=0)
+                seconds, counts = timed(lambda call=call: call().counts)
+                assert sum(counts.values()) == SHOTS
+                path_s.append(seconds)
+            middle = 1e3 * statistics.median(path_s[1:])
+            report.at_most("path_10_ms", middle, f"whole path, {label}, first")
+
+
+def _random_gates(kind: str, num_qubits: int, number: int, seed: int) -> list[Gate]:
+    random = np.random.default_rng(seed)
+    params = ANY if kind == "any" else NATIVE
+    names, results = list(params), list[Gate]()
+    for _ in range(number + int(random.integers(-number // 10, number // 10))):
+        name = names[int(random.integers(len(names)))]
+        qubits = random.choice(num_qubits, 2 if name in ON_PAIRS else 1, replace=False).tolist()
+        results.append((name, tuple(qubits), tuple(random.uniform(-3, 3, params[name]).tolist())))
+    return results
+
+
+# --- packing --------------------------------------------------------------------------------------
+
+PACKED = ((4, 30, 400), (8, 100, 150), (20, 10_000, 2))  # qubits, gates, circuits
+START = """
+import time
+from qiskit import QuantumCircuit
+from simenv.client.circuits import load, native
+load(QuantumCircuit(1))
+begin = time.thread_time()
+assert native.CHOICE.prepare(), native.CHOICE.build_error
+print(time.thread_time() - begin)
+"""
+
+
+@benchmark(rounds=(30, 5))
+def packing(report: Report, options: Namespace) -> None:
+    """Packing a QuantumCircuit into a task's bytes: the compiled walk and the Python walk.
+
+    Every circuit is new. Figures are CPU seconds of this thread in `load`, both walks in turns. The
+    time until the compiled walk is ready is measured in fresh processes.
+    """
+    walks = {"compiled": native.EncoderSelector(), "walked": native.EncoderSelector()}
+    if not walks["compiled"].prepare():
+        error = walks["compiled"].build_error
+        return report.not_measured("compiled_34_us", "compiled", error)
+    walks["walked"].build_error = "this one is to walk"
+
+    def pack(name: str, sources: list[QuantumCircuit]) -> list[bytes]:
+        native.CHOICE = walks[name]
+        return [load(source).packed for source in sources]
+
+    us: dict[tuple[str, int], float] = {}  # an operation
+    for qubits, number, count in PACKED:
+        circuits = [measured(qubits, gates(qubits, number, seed)) for seed in range(count)]
+        assert pack("compiled", circuits) == pack("walked", circuits)
+        calls = {name: partial(pack, name, circuits) for name in walks}
+        for name, seconds in medians(rounds_of(calls, options.rounds, 0, time.thread_time)).items():
+            us[name, number] = 1e6 * seconds / count / (number + qubits)
+    report.at_most("compiled_34_us", us["compiled", 30], "compiled, 34 operations, us each")
+    report.at_most("compiled_10020_us", us["compiled", 10_000], "compiled, 10,020 operations")
+    report.at_most("walked_us", max(us["walked", 30], us["walked", 10_000]), "walked, us each")
+    command = [sys.executable, "-c", START]
+    runs = [subprocess.run(command, capture_output=True, check=True) for _ in range(7)]
+    ready_ms = 1e3 * statistics.median(float(run.stdout) for run in runs)
+    report.at_most("ready_ms", ready_ms, "until the compiled walk is there, ms")
+
+
+# --- histories ------------------------------------------------------------------------------------
+
+
+@benchmark(rounds=(5, 2), circuits=(5, 2), cpu=False, seed=SEED)
+def dynamic_circuits(report: Report, options: Namespace) -> None:
+    """Small dynamic circuits with hundreds of branches.
+
+    Random circuits with loops over rotations, entangling gates, mid-circuit measurements, resets
+    and conditional gates, so that nearly every history of outcomes leads to a state of its own;
+    1,000 shots as a worker's task, the structure seen for the first time. Medians of the rounds;
+    the slowest circuit is judged.
+    """
+    clock, task = clock_of(cpu=options.cpu), WorkerTask(1, shots=1_000, all_kernels=True)
+    task.run(load(_random_history(2, options.seed - 1)).packed)  # load the kernels
+    for width in (2, 3, 6):
+        times, branches = [], []
+        for number in range(options.circuits):
+            packed = load(_random_history(width, options.seed + 100 * width + number)).packed
+            times.append(
+                statistics.median(repeated_s(partial(task.run, packed), options.rounds, clock))
+            )
+            branches.append(task.branches())
+        print(f"{width} qubits, branches {branches}: {[f'{1e3 * each:.1f}' for each in times]} ms")
+        report.at_most("circuit_ms", 1e3 * max(times), f"{width} qubits, slowest circuit")
+
+
+def _random_history(num_qubits: int, seed: int) -> QuantumCircuit:
+    random = np.random.default_rng(seed)
+    bits = ClassicalRegister(num_qubits, "c")
+    circuit = QuantumCircuit(QuantumRegister(num_qubits, "q"), bits)
+
+    def pair() -> Any:
+        return random.choice(num_qubits, 2, replace=False).tolist()
+
+    def turn(qubit: int) -> None:
+        circuit.u(*random.uniform(-3, 3, 3).tolist(), qubit)
+
+    for qubit in range(num_qubits):
+        circuit.ry(random.uniform(0.3, 2.8), qubit)
+    with circuit.for_loop(range(4)):
+        for _ in range(6):
+            a, b = pair()
+            turn(a)
+            circuit.cx(a, b)
+        a, b = pair()
+        circuit.measure(a, bits[a])
+        with circuit.if_test((bits[a], 1)):
+            circuit.ry(random.uniform(0.3, 2.8), b)
+            circuit.cz(a, b)
+        turn(a)
+        circuit.measure(b, bits[b])
+        if num_qubits > 2:
+            turn(b)
+            circuit.reset(a)
+    for qubit in range(num_qubits):
+        circuit.ry(random.uniform(0.3, 2.8), qubit)
+        circuit.measure(qubit, bits[qubit])
+    return circuit

@@ -1,19 +1,4 @@
-"""Tensor networks: matrix product states compared with Aer's, contraction compared with quimb.
-
-The chains are GHZ, Trotter steps of an Ising chain in a transverse field, and brickwork of random
-gates. Ours is a worker's task: packed Program in, packed counts out; Aer's circuit is built before
-the clock starts. Both use the same cutoff and one thread, and take turns; times are medians of the
-rounds. The long chain (50 steps at a cutoff of 1e-10, minutes for Aer) runs once. Contraction is
-measured on QAOA of p = 1 on a graph of degree 3, through a service of one worker, and on amplitudes
-of a grid of 60 qubits, then a contraction whose slices are shared by 4 ranks. Ratios are of CPU
-seconds, which can be measured on a busy machine; whole paths are wall time.
-
-Chains of 40 qubits with noise follow: the errors of `noise_speed`, as trajectories of matrix
-product states, compared with Aer's. Aer runs the same shots, or, if they would take longer than
-`--most-s`, fewer, whose time is extrapolated: each shot costs it the same. Means of Z and of ZZ of
-neighbours are compared with Aer's counts, and those of the qubits at both ends, which few others
-can reach, with exact values.
-"""
+"""Tensor networks: matrix product states compared with Aer's, contraction and PEPS with quimb."""
 
 from __future__ import annotations
 
@@ -21,15 +6,15 @@ import itertools
 import os
 import statistics
 import time
+import warnings
 from argparse import Namespace
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
+from typing import Any, NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
-from typing import Any, NamedTuple
 
 import networkx
 import numpy as np
@@ -37,37 +22,41 @@ from numpy.typing import NDArray
 from qiskit.quantum_info import SparsePauliOp
 
 import simenv
-from bench.circuits import brickwork, built, engine_circuit, grid, measured, qaoa, wide_circuit
+from bench.circuits import (
+    Pairs,
+    brickwork,
+    built,
+    device_pairs,
+    engine_circuit,
+    grid,
+    kicked,
+    measured,
+    qaoa,
+    trotter,
+    wide_circuit,
+)  # fmt: skip
 from bench.engine.noise_speed import P01, P10, aer_noise, noise_program
-from bench.engine.tensor_ranks import run_over
-from bench.harness import SEED, Option, Report, installed, rounds, timed
-from bench.harness.comparison import rounds_of
+from bench.engine.ranks import Circuit, over
+from bench.harness import SEED, Report, benchmark, installed, medians, rounds_of, timed
 from bench.peers.aer import simulator
 from bench.peers.base import Gate
 from bench.peers.simenv_engine import WorkerTask
 from simenv.client.circuits import load
-from simulators.engine import PauliSum
+from simulators.engine import PauliSum, Request, RunControl, RunOptions
 from simulators.errors import Unsupported
 from simulators.simulate import counts_of, simulate
+from simulators.tensornetwork.peps.engine import PepsEngine
+from simulators.tensornetwork.peps.evolution import GraphCircuit, GraphLimits
+from simulators.tensornetwork.peps.sampling import SampleProgram, sample
+from simulators.tensornetwork.peps.simple_update import GraphState
 
-SHOTS = 1_000
-PAIRS = 10  # pairs of neighbours whose values are compared
+SHOTS, PAIRS = 1_000, 10  # pairs of neighbours whose values are compared
 BOND = 512  # large enough that only the cutoff truncates
-QUBITS, DEGREE, GAMMA, BETA = 40, 3, 0.6, 0.4
-GRID = 6, 10  # rows and columns
-DEPTH = 4  # layers of CZ on the grid
+QUBITS, GAMMA, BETA = 40, 0.6, 0.4  # of QAOA
+GRID, DEPTH = (6, 10), 4  # rows and columns; layers of CZ
 STRINGS, PEER_STRINGS = 1_000, 10  # bit strings; quimb contracts one by one
-RANKS = 4
-CHAIN_RANKS = 2
-NOISY_QUBITS, NOISY_DEPTHS, NOISY_STEPS = 40, (8, 10, 12), 10
 FEW_SHOTS = 20  # of Aer, by which the time of all is expected
-OPTIONS = (
-    rounds(5, quick=2),
-    Option("--no-long", action="store_true", quick=True, help="without the long chain"),
-    SEED,
-    Option("--noise-only", action="store_true", help="the chains with noise alone"),
-    Option("--most-s", default=300.0, quick=5.0, help="longest expected run of Aer with noise"),
-)
+CHAINS = {"chain": (40, 17, False), "narrow": (400, 6, False), "trajectories": (40, 11, True)}
 
 
 class Case(NamedTuple):
@@ -76,69 +65,76 @@ class Case(NamedTuple):
     name: str
     num_qubits: int
     gates: list[Gate]
-    cutoff: float
+    cutoff: float = 1e-14
     long: bool = False
 
 
-def run(options: Namespace) -> Report:
-    title = "tensor networks: chains and contraction, CPU s of one thread"
-    report = Report("tensornetwork", title)
-    if installed("qiskit_aer"):
-        for noisy, relax in itertools.product(noisy_cases(options.seed), (False, True)):
-            _noisy_chain(report, noisy, options, relax=relax)
+@benchmark(rounds=(5, 2), no_long=False, noise_only=False, most_s=(300.0, 5.0), seed=SEED)
+def tensornetwork(report: Report, options: Namespace) -> None:
+    """Tensor networks: matrix product states compared with Aer's, contraction compared with quimb.
+
+    Chains of GHZ, Trotter steps of an Ising chain, and brickwork of random gates: ours is a task,
+    Aer's circuit is built before the clock starts; the same cutoff, one thread. The long one
+    (`--no-long`: without) runs once. Contraction: QAOA of p = 1 on a graph of degree 3, through a
+    service, and amplitudes of a grid of 60 qubits; then a contraction whose slices are shared by 4
+    ranks, and chains over 2. Ratios are of CPU seconds, whole paths of wall time.
+
+    Before, chains of 40 qubits with noise, as trajectories, compared with Aer's: the same shots, or
+    fewer, whose time is extrapolated, if they would take longer than `--most-s`. Means of Z and ZZ
+    are compared with Aer's counts, and those of the qubits at both ends with exact values.
+    """
+    aer, seed = installed("qiskit_aer"), options.seed
+
+    def bricks(n: int) -> list[Case]:
+        name = f"brickwork, {n} qubits, depth"
+        return [Case(f"{name} {d}", n, brickwork(n, d, seed)) for d in (8, 10, 12)]
+
+    noisy, plain = bricks(40), bricks(50)
+    noisy.append(Case("TFIM, 40 qubits, 10 steps", 40, list(trotter(40, 10, 0.2, 0.2))))
+    for case, relax in itertools.product(noisy if aer else (), (False, True)):
+        _noisy_chain(report, case, options, relax=relax)
     if options.noise_only:
-        return report
-    for case in cases(options.seed) if installed("qiskit_aer") else ():
+        return
+    plain = [
+        Case("GHZ, 60 qubits", 60, wide_circuit("ghz", 60, 0), 1e-16),
+        Case("TFIM, 100 qubits, 10 steps", 100, list(trotter(100, 10, 0.2, 0.2))), *plain,
+        Case("TFIM, 40 qubits, 50 steps, cutoff 1e-10", 40, list(trotter(40, 50, 0.2, 0.2)), 1e-10,
+             long=True),
+    ]  # fmt: skip
+    for case in plain if aer else ():
         if not (case.long and options.no_long):
             _chain(report, case, 1 if case.long else options.rounds)
-    _qaoa(report, options.rounds, options.seed)
+    _qaoa(report, options.rounds, seed)
     if installed("quimb"):
-        _amplitudes(report, options.rounds, options.seed)
-    one, shared = run_over(1, "contraction"), run_over(RANKS, "contraction")
-    if abs(one.value - shared.value) > 1e-10:
-        raise SystemExit(f"{RANKS} ranks find {shared.value}, one finds {one.value}")
-    print(f"contraction, {one.remark}: {one.cpu_s:.2f} s; {RANKS} ranks: {shared.cpu_s:.2f} s")
-    label = f"{RANKS} ranks on {os.cpu_count()} cores, {shared.remark}"
-    report.at_most("slices_cpu", shared.cpu_s / one.cpu_s, label)
-    report.at_most("slices_idle_percent", shared.idle_percent, label)
-    for kind in ("chain", "narrow", "trajectories"):
-        _over_ranks(report, kind, options.rounds)
-    return report
+        _amplitudes(report, options.rounds, seed)
+    (one,), (shared,) = (over(k, Circuit("contraction", "edge", 28, depth=4)) for k in (1, 4))
+    if abs(one.digest - shared.digest) > 1e-10:
+        raise SystemExit(f"4 ranks find {shared.digest}, one finds {one.digest}")
+    label = f"4 ranks on {os.cpu_count()} cores, {shared.remark}"
+    report.at_most("slices_cpu", sum(shared.of(1)) / sum(one.of(1)), label)
+    report.at_most("slices_idle_percent", 100 * shared.idle_share, label)
+    for kind, (n, depth, is_noisy) in CHAINS.items():
+        walls: tuple[list[float], list[float]] = [], []
+        for _ in range(options.rounds):
+            circuit = Circuit("mps", "brickwork", n, depth=depth, is_noisy=is_noisy)
+            runs = [over(ranks, circuit)[0] for ranks in (1, 2)]
+            if runs[0].digest != runs[1].digest:
+                raise SystemExit(f"{kind}: 2 ranks have other counts than one")
+            for seconds, each in zip(walls, runs, strict=True):
+                seconds.append(each.wall_s)
+        one_s, shared_s = map(statistics.median, walls)
+        label = f"brickwork, {kind}: {runs[0].remark}; {one_s:.2f} s in one rank"
+        report.at_most(f"{kind}_ranks", shared_s / one_s, label)
 
 
-def _over_ranks(report: Report, kind: str, rounds: int) -> None:
-    """Measure a chain over ranks, in turn with one rank."""
-    walls: tuple[list[float], list[float]] = [], []
-    for _ in range(rounds):
-        runs = [run_over(ranks, kind) for ranks in (1, CHAIN_RANKS)]
-        if runs[0].value != runs[1].value:
-            raise SystemExit(f"{kind}: {CHAIN_RANKS} ranks have other counts than one")
-        for wall_s, each in zip(walls, runs, strict=True):
-            wall_s.append(max(each.wall_s))
-    one_s, shared_s = map(statistics.median, walls)
-    label = f"brickwork, {kind}: {runs[0].remark}; {one_s:.2f} s in one rank"
-    report.at_most(f"{kind}_ranks", shared_s / one_s, label)
-
-
-def cases(seed: int) -> Iterator[Case]:
-    """Yield the chains."""
-    yield Case("GHZ, 60 qubits", 60, wide_circuit("ghz", 60, 0), 1e-16)
-    yield Case("TFIM, 100 qubits, 10 steps", 100, tfim(100, 10), 1e-14)
-    for depth in (8, 10, 12):
-        gates = brickwork(50, depth, seed)
-        yield Case(f"brickwork, 50 qubits, depth {depth}", 50, gates, 1e-14)
-    yield Case("TFIM, 40 qubits, 50 steps, cutoff 1e-10", 40, tfim(40, 50), 1e-10, long=True)
-
-
-def tfim(num_qubits: int, steps: int) -> list[Gate]:
-    """Return first-order Trotter steps of an Ising chain in a transverse field, J = h = 1, dt =
-    0.1."""
-    results: list[Gate] = []
-    for _ in range(steps):
-        for first in (0, 1):
-            results += [("rzz", (k, k + 1), (0.2,)) for k in range(first, num_qubits - 1, 2)]
-        results += [("rx", (k,), (0.2,)) for k in range(num_qubits)]
-    return results
+def _alternate(
+    rounds: int, ours: Callable[[], object], theirs: Callable[[], object]
+) -> tuple[float, float]:
+    """Return the median CPU seconds of both calls, after one call of ours that loads kernels."""
+    if rounds > 1:
+        ours()
+    found = medians(rounds_of({"ours": ours, "theirs": theirs}, rounds, 0, time.process_time))
+    return found["ours"], found["theirs"]
 
 
 def _products(num_qubits: int, sets: Iterable[Collection[int]]) -> list[str]:
@@ -147,33 +143,35 @@ def _products(num_qubits: int, sets: Iterable[Collection[int]]) -> list[str]:
     return ["".join("Z" if qubit in each else "I" for qubit in qubits) for each in sets]
 
 
-def _values(circuit: Any, engine: str, labels: list[str], settings: Any = ()) -> Any:
+def _values(circuit: Any, engine: str, labels: list[str], **more: Any) -> NDArray[np.float64]:
     """Return the expectation values of Pauli strings."""
     sums = tuple(PauliSum((label,), np.ones(1)) for label in labels)
-    return simulate(
-        circuit, shots=0, engine=engine, outputs=("expectation",), observables=sums,
-        settings=settings,
-    )  # fmt: skip
+    found = simulate(
+        circuit, shots=0, engine=engine, outputs=("expectation",), observables=sums, **more
+    )
+    return np.frombuffer(found.expectations).reshape(-1, 2)[:, 0]
+
+
+def _checked(result: Any) -> Any:
+    if not result.success:
+        raise SystemExit(f"Aer: {result.status}")
+    return result
 
 
 def _chain(report: Report, case: Case, rounds: int) -> None:
     """Measure shots and expectation values of one chain with our engine and with Aer."""
-    limits = {"matrix_product_state_truncation_threshold": case.cutoff}
-    aer = simulator(method="matrix_product_state", **limits)
+    aer = simulator(
+        method="matrix_product_state", matrix_product_state_truncation_threshold=case.cutoff
+    )
     settings = (("bond", BOND), ("cutoff", case.cutoff))
     worker = WorkerTask(1, engine="mps", shots=SHOTS, options=settings)
     circuit = measured(case.num_qubits, case.gates)
     packed = load(circuit).packed
-
-    def with_aer(source: Any, shots: int) -> Any:
-        result = aer.run(source, shots=shots).result()
-        if not result.success:
-            raise SystemExit(f"Aer: {result.status}")
-        return result
-
-    actual, item = _alternate(rounds, lambda: worker.run(packed), lambda: with_aer(circuit, SHOTS))
-    print(f"{case.name}: ours {actual:.4f}, Aer {item:.4f}")
-    report.at_most("shots_of_aer", actual / item, f"{case.name}: 1,000 shots, share of Aer")
+    our_s, their_s = _alternate(
+        rounds, lambda: worker.run(packed), lambda: _checked(aer.run(circuit, shots=SHOTS).result())
+    )
+    print(f"{case.name}: ours {our_s:.4f}, Aer {their_s:.4f}")
+    report.at_most("shots_of_aer", our_s / their_s, f"{case.name}: 1,000 shots, share of Aer")
     if case.long:
         return  # Aer's values would take two hours
     places = np.linspace(0, case.num_qubits - 2, PAIRS).astype(int).tolist()
@@ -181,47 +179,32 @@ def _chain(report: Report, case: Case, rounds: int) -> None:
     for k, place in enumerate(places):
         saving.save_expectation_value(SparsePauliOp("ZZ"), [place, place + 1], label=str(k))
     labels = _products(case.num_qubits, [(place, place + 1) for place in places])
-    our_values = partial(_values, engine_circuit(bare), "mps", labels, settings)
-    values = np.frombuffer(our_values().expectations).reshape(-1, 2)[:, 0]
-    data = with_aer(saving, 1).data(0)
+    values = _values(engine_circuit(bare), "mps", labels, settings=settings)
+    data = _checked(aer.run(saving, shots=1).result()).data(0)
     off = max(abs(data[str(k)] - value) for k, value in enumerate(values.tolist()))
     report.at_most("value_error", off, f"{case.name}: values, from Aer's")
-
-
-def noisy_cases(seed: int) -> Iterator[Case]:
-    """Yield the chains with noise."""
-    n = NOISY_QUBITS
-    for depth in NOISY_DEPTHS:
-        yield Case(f"brickwork, {n} qubits, depth {depth}", n, brickwork(n, depth, seed), 1e-14)
-    name = f"TFIM, {n} qubits, {NOISY_STEPS} steps"
-    yield Case(name, n, tfim(n, NOISY_STEPS), 1e-14)
 
 
 def _noisy_chain(report: Report, case: Case, options: Namespace, *, relax: bool) -> None:
     """Measure shots of one chain with noise, and the deviation of their means."""
     from qiskit_aer import AerSimulator
 
-    name = f"{case.name}, {'depolarizing and relaxation' if relax else 'depolarizing'}"
-    source = measured(case.num_qubits, case.gates)
+    n, name = case.num_qubits, f"{case.name}, depolarizing{' and relaxation' if relax else ''}"
+    source = measured(n, case.gates)
     circuit = engine_circuit(source)
     noise = noise_program(circuit, relax=relax)
     aer = AerSimulator(
-        method="matrix_product_state",
-        noise_model=aer_noise(relax=relax, scale=1.0),
-        max_parallel_threads=1,
-        matrix_product_state_truncation_threshold=case.cutoff,
-    )
+        method="matrix_product_state", noise_model=aer_noise(relax=relax, scale=1.0),
+        max_parallel_threads=1, matrix_product_state_truncation_threshold=case.cutoff,
+    )  # fmt: skip
     settings = (("bond", BOND), ("cutoff", case.cutoff))
 
     def ours(shots: int = SHOTS) -> Any:
-        return simulate(
-            circuit, shots=shots, seed=options.seed, engine="mps", noise=noise, settings=settings
-        )
+        terms = {"shots": shots, "seed": options.seed, "settings": settings}
+        return simulate(circuit, engine="mps", noise=noise, **terms)
 
     def theirs(shots: int) -> dict[int, int]:
-        result = aer.run(source, shots=shots, seed_simulator=options.seed).result()
-        if not result.success:
-            raise SystemExit(f"Aer: {result.status}")
+        result = _checked(aer.run(source, shots=shots, seed_simulator=options.seed).result())
         return {int(key, 2): count for key, count in result.get_counts(0).items()}
 
     ours(10)  # load kernels
@@ -235,8 +218,7 @@ def _noisy_chain(report: Report, case: Case, options: Namespace, *, relax: bool)
         note = f"{SHOTS:,} shots"
     print(f"{name}: ours {our_s:.3f} ({result.remark}), Aer {aer_s:.1f} ({note})")
     report.at_least("noisy_times", aer_s / our_s, f"{name}: times as fast as Aer ({note})")
-    pairs = [{k} for k in range(case.num_qubits)]
-    pairs += [{k, k + 1} for k in range(case.num_qubits - 1)]
+    pairs = [{k} for k in range(n)] + [{k, k + 1} for k in range(n - 1)]
     own, peer = (_means(each, pairs) for each in (counts_of(result), counts))
     shots = sum(counts.values())
     mean = (SHOTS * own + shots * peer) / (SHOTS + shots)
@@ -244,21 +226,14 @@ def _noisy_chain(report: Report, case: Case, options: Namespace, *, relax: bool)
     off = np.abs(own - peer) / np.maximum(spread, 1 / SHOTS)
     label = f"{name}: {len(pairs)} means, from those of {shots:,} shots of Aer's"
     report.at_most("noisy_deviation", off.max(), label)
-    last = case.num_qubits - 1
     exact: dict[tuple[int, ...], float] = {}
-    for ends in ([{0}, {1}, {0, 1}], [{last}, {last - 1}, {last - 1, last}]):
+    for ends in ([{0}, {1}, {0, 1}], [{n - 1}, {n - 2}, {n - 2, n - 1}]):
         with suppress(Unsupported):  # too many qubits reach these
-            values = simulate(
-                circuit, shots=0, engine="densitymatrix", noise=noise, outputs=("expectation",),
-                observables=tuple(
-                    PauliSum((label,), np.ones(1)) for label in _products(case.num_qubits, ends)
-                ),
-            )  # fmt: skip
-            means = np.frombuffer(values.expectations).reshape(-1, 2)[:, 0].tolist()
-            exact |= {tuple(sorted(each)): mean for each, mean in zip(ends, means, strict=True)}
+            values = _values(circuit, "densitymatrix", _products(n, ends), noise=noise).tolist()
+            exact |= {tuple(sorted(each)): value for each, value in zip(ends, values, strict=True)}
     if exact:
         seen = _means(counts_of(result), [{*each} for each in exact])
-        expected = np.array([_read(each, exact) for each in exact])
+        expected = np.array([_as_read(each, exact) for each in exact])
         off = np.abs(seen - expected) / np.sqrt((1 - expected**2) / SHOTS)
         label = f"{name}: {len(exact)} means at the ends, from exact ones"
         report.at_most("noisy_deviation", off.max(), label)
@@ -266,15 +241,12 @@ def _noisy_chain(report: Report, case: Case, options: Namespace, *, relax: bool)
 
 def _means(counts: Mapping[int, int], sets: Iterable[Collection[int]]) -> NDArray[np.float64]:
     """Return the mean of the product of Z on each set of qubits."""
-    total = sum(counts.values())
-    masks = [sum(1 << qubit for qubit in each) for each in sets]
-    return np.array(
-        [1 - 2 * sum(n for key, n in counts.items() if (key & m).bit_count() % 2) / total
-         for m in masks]
-    )  # fmt: skip
+    masks, total = [sum(1 << qubit for qubit in each) for each in sets], sum(counts.values())
+    odd = [sum(n for x, n in counts.items() if (x & m).bit_count() % 2) for m in masks]
+    return 1.0 - 2.0 * np.array(odd) / total
 
 
-def _read(qubits: tuple[int, ...], exact: Mapping[tuple[int, ...], float]) -> float:
+def _as_read(qubits: tuple[int, ...], exact: Mapping[tuple[int, ...], float]) -> float:
     """Return the mean of the product of Z on one or two qubits as it is read: Z becomes a Z + b."""
     a, b = 1 - P01 - P10, P10 - P01
     if len(qubits) == 1:
@@ -285,36 +257,32 @@ def _read(qubits: tuple[int, ...], exact: Mapping[tuple[int, ...], float]) -> fl
 
 def _qaoa(report: Report, rounds: int, seed: int) -> None:
     """Measure shots and expectation values of all edges, through a service."""
-    graph = networkx.random_regular_graph(DEGREE, QUBITS, seed=seed)
+    graph = networkx.random_regular_graph(3, QUBITS, seed=seed)
     edges = [(min(edge), max(edge)) for edge in graph.edges]
     gates = list(qaoa(QUBITS, edges, 1, GAMMA, 2 * BETA))
-    circuit, bare = measured(QUBITS, gates), built(QUBITS, gates)
-    labels = _products(QUBITS, edges)
-    sums = [SparsePauliOp(label) for label in labels]
+    circuit, bare, labels = measured(QUBITS, gates), built(QUBITS, gates), _products(QUBITS, edges)
     name = f"QAOA, {QUBITS} qubits"
-    shots_s, values_s = [], []
     with simenv.local(workers=1) as env:
-        for number in range(rounds + 1):  # round 0 loads the library
-            sampled = partial(env.submit, circuit, shots=SHOTS, seed=number, engine="contraction")
-            seconds, result = timed(lambda call=sampled: call().result())
-            shots_s.append(seconds)
-            exact = partial(env.submit, bare, shots=0, observables=sums, engine="contraction")
-            seconds, entry = timed(lambda call=exact: call().result())
-            values_s.append(seconds)
-        chosen = env.submit(circuit, shots=SHOTS, seed=1).result()
-        print(f"{name}: {result.remark}; auto chooses {chosen.engine}")
-    report.at_most("qaoa_shots_s", statistics.median(shots_s[1:]), f"{name}: 1,000 shots, s")
-    label = f"{name}: {len(edges)} edges, s"
-    report.at_most("qaoa_values_s", statistics.median(values_s[1:]), label)
-    values = [float(each) for each in entry.expectations]
+        sums = [SparsePauliOp(label) for label in labels]
+        exact = partial(env.submit, bare, shots=0, observables=sums, engine="contraction")
+        seeds = itertools.count()
+        calls: dict[str, Callable[[], Any]] = {
+            "shots": lambda: env.submit(
+                circuit, shots=SHOTS, seed=next(seeds), engine="contraction"
+            ).result(),
+            "values": lambda: exact().result(),
+        }
+        seconds = medians(rounds_of(calls, rounds, 1))  # the first round loads the library
+        values = [float(each) for each in calls["values"]().expectations]
+    report.at_most("qaoa_shots_s", seconds["shots"], f"{name}: 1,000 shots, s")
+    report.at_most("qaoa_values_s", seconds["values"], f"{name}: {len(edges)} edges, s")
     if installed("quimb"):
-        peer = _quimb(QUBITS, gates)
-        operator = np.diag([1.0, -1.0, -1.0, 1.0])
+        peer, operator = _quimb(QUBITS, gates), np.diag([1.0, -1.0, -1.0, 1.0])
 
         def theirs() -> list[float]:
             return [float(np.real(peer.local_expectation(operator, edge))) for edge in edges]
 
-        off = max(abs(value - expected) for value, expected in zip(values, theirs(), strict=True))
+        off = float(np.abs(np.subtract(values, theirs())).max())
         if off > 1e-8:
             raise SystemExit(f"{name}: values differ from quimb's by {off}")
         ours = partial(_values, engine_circuit(bare), "contraction", labels)
@@ -334,16 +302,15 @@ def _quimb(num_qubits: int, gates: list[Gate]) -> Any:
 
 def _amplitudes(report: Report, rounds: int, seed: int) -> None:
     """Measure amplitudes of random bit strings with our engine and with quimb."""
-    num_qubits, gates = GRID[0] * GRID[1], list(grid(*GRID, DEPTH, np.random.default_rng(seed)))
-    name = f"grid of {num_qubits} qubits, depth {DEPTH}"
-    peer, plain = _quimb(num_qubits, gates), engine_circuit(built(num_qubits, gates))
-    bits = np.random.default_rng(seed).integers(0, 2, (STRINGS, num_qubits)).astype(np.uint8)
+    n, gates = GRID[0] * GRID[1], list(grid(*GRID, DEPTH, np.random.default_rng(seed)))
+    name = f"grid of {n} qubits, depth {DEPTH}"
+    peer, plain = _quimb(n, gates), engine_circuit(built(n, gates))
+    bits = np.random.default_rng(seed).integers(0, 2, (STRINGS, n)).astype(np.uint8)
     texts = ["".join(map(str, row)) for row in bits[:PEER_STRINGS].tolist()]  # qubit 0 first
 
     def ours(count: int) -> Any:
-        return simulate(
-            plain, shots=0, engine="contraction", outputs=("amplitudes",), amplitudes=bits[:count]
-        ).amplitudes[0]
+        terms: dict[str, Any] = {"outputs": ("amplitudes",), "amplitudes": bits[:count]}
+        return simulate(plain, shots=0, engine="contraction", **terms).amplitudes[0]
 
     def theirs() -> list[complex]:
         return [complex(peer.amplitude(text)) for text in texts]
@@ -357,17 +324,85 @@ def _amplitudes(report: Report, rounds: int, seed: int) -> None:
         ("amplitudes_of_quimb", STRINGS, f"{STRINGS} amplitudes"),
     ):
         our_s, their_s = _alternate(rounds, partial(ours, count), theirs)
-        print(f"{name}: {what} {our_s:.4f}, quimb's one {their_s / PEER_STRINGS:.4f}")
         share = our_s * PEER_STRINGS / (count * their_s)
         report.at_most(key, share, f"{name}: {what}, share of quimb")
 
 
-def _alternate(
-    rounds: int, ours: Callable[[], object], theirs: Callable[[], object]
-) -> tuple[float, float]:
-    """Return the median CPU seconds of both calls, after one call of ours that loads kernels."""
-    if rounds > 1:
-        ours()
-    times = rounds_of({"ours": ours, "theirs": theirs}, rounds, clock=time.process_time)
-    our_s, their_s = (statistics.median(each) for each in times.values())
-    return our_s, their_s
+# --- PEPS -----------------------------------------------------------------------------------------
+
+DRAWS = 2_000  # shots by which the real error on a hexagon is computed
+HEXAGON: Pairs = [*((q, (q + 1) % 12) for q in range(12)), (0, 12), (3, 13), (6, 14), (9, 15)]
+
+
+@benchmark(steps=([6, 8], [6]), bond=(16, 8), shots=(200, 64), quimb_shots=(2, 1), seed=SEED)
+def peps(report: Report, options: Namespace) -> None:
+    """Samples of tensors on a whole QPU's graph, with quimb's of the same tensors in the same run.
+
+    Kicked Ising circuits on the lattice of `fez`, 156 qubits, without noise. The state is evolved
+    once; our shots and quimb's `sample_d2bp` draw from it, each in one thread, in CPU seconds. The
+    error that the engine states of its counts is compared with the real one on one hexagon with
+    four tails, whose amplitudes are computed exactly.
+    """
+    for steps in options.steps:
+        pairs = device_pairs("fez")
+        state, stated, _ = _evolved(pairs, 156, steps, options.bond, options.seed)
+        begun = time.process_time()
+        _drawn(state, options.shots, options.seed)
+        shot_s = (time.process_time() - begun) / options.shots
+        print(f"{steps} steps, bond {state.bond}: stated error {stated:.3f}")
+        label = f"a shot of 156 qubits, {steps} steps"
+        report.at_most(f"shot_{steps}_ms", 1e3 * shot_s, f"{label}, ms")
+        if installed("quimb"):
+            quimb_s = _quimb_shot_s(state, options.quimb_shots)
+            print(f"quimb: {quimb_s:.1f} s a shot")
+            report.at_most(f"shot_{steps}_of_quimb", shot_s / quimb_s, f"{label}, of quimb's")
+    state, stated, bare = _evolved(HEXAGON, 16, 6, 32, options.seed)
+    bits, logs = _drawn(state, DRAWS, options.seed)
+    vector = (
+        simulate(bare, shots=0, engine="statevector", outputs=("statevector",)).row(0).statevector
+    )
+    assert vector is not None
+    probs = np.abs(vector[bits.astype(np.int64) @ (1 << np.arange(16))]) ** 2
+    real = float(np.mean(np.abs(1.0 - probs * np.exp(-logs)))) / 2.0
+    print(f"one hexagon, 6 steps, bond {state.bond}: stated {stated:.1e}, real {real:.1e}")
+    report.at_most("real_of_stated", real / stated, "real error of counts, of the stated one")
+
+
+def _evolved(
+    pairs: Pairs, width: int, steps: int, bond: int, seed: int
+) -> tuple[GraphState, float, Any]:
+    """Return the state, the error that the engine states of its counts, and the bare circuit. The
+    last gates on pairs change no bit, and are left out."""
+    gates = [*kicked(width, pairs, steps - 1, 0.6), *kicked(width, [], 1, 0.6)]
+    circuit, bare = engine_circuit(measured(width, gates)), engine_circuit(built(width, gates))
+    limits, engine = RunOptions(settings=(("bond", bond), ("tolerance", 1.0))), PepsEngine()
+    plan = engine.plan(circuit, None, limits)
+    run = engine.run(plan, circuit, Request(64, seed), limits, RunControl())
+    graph = GraphCircuit(bare, bare.params)
+    state = graph.evolved(GraphLimits(bond, 1e-14, 0, "complex128"), RunControl())
+    return state, run.row(0).truncation, bare
+
+
+def _drawn(state: GraphState, shots: int, seed: int) -> tuple[Any, Any]:
+    random = np.random.default_rng(seed)
+    choose = lambda _site, ones: random.random(ones.size) < ones  # noqa: E731
+    return sample(state, SampleProgram.of(state), shots, choose, RunControl())
+
+
+def _quimb_shot_s(state: GraphState, shots: int) -> float:
+    """Return the CPU seconds of a shot of quimb's sampler from the same tensors."""
+    import quimb.tensor as qtn
+    from quimb.tensor.belief_propagation import sample_d2bp
+
+    sites = enumerate(zip(state.tensors, state.near, strict=True))
+    network = qtn.TensorNetwork([
+        qtn.Tensor(tensor, (f"k{site}", *(f"b{bond}" for bond in near)))
+        for site, (tensor, near) in sites
+    ])  # fmt: skip
+    inds = [f"k{site}" for site in range(len(state.near))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of messages that do not converge in 30 iterations
+        begun = time.process_time()
+        for seed in range(shots):
+            sample_d2bp(network, output_inds=inds, seed=seed, max_iterations=30, tol=1e-3)
+        return (time.process_time() - begun) / shots

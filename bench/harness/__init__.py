@@ -1,10 +1,21 @@
-"""Reports, options and clocks that all benchmarks share."""
+"""What all benchmarks share: their options, reports, clocks and rounds."""
 
-from bench.harness.options import CPU, SEED, THREADS, Option, rounds
+from bench.harness.benchmark import SEED, THREADS, benchmark
 from bench.harness.report import INSTALL_COMMAND, Report, installed
-from bench.harness.timing import Times, clock_of, medians, probed, repeated_s, timed, timed_s
+from bench.harness.timing import (
+    Times,
+    clock_of,
+    in_rounds,
+    medians,
+    print_times,
+    probed,
+    repeated_s,
+    rounds_of,
+    timed,
+    timed_s,
+)
 
 __all__ = [
-    "CPU", "INSTALL_COMMAND", "SEED", "THREADS", "Option", "Report", "Times",
-    "clock_of", "installed", "medians", "probed", "repeated_s", "rounds", "timed", "timed_s",
+    "INSTALL_COMMAND", "SEED", "THREADS", "Report", "Times", "benchmark", "clock_of", "in_rounds",
+    "installed", "medians", "print_times", "probed", "repeated_s", "rounds_of", "timed", "timed_s",
 ]  # fmt: skip

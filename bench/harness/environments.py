@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -10,15 +12,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from simenv import config
+from simenv.cli.admin.gateway import variables
 from simenv.client import environments
 from simenv.client.administration.keys import issue_key
 from simenv.client.client import Client, connect
 from simenv.client.environments import read
 from simenv.client.result import Result
+from simenv.qpm_check.plugin import PluginTarget
 from simenv.wire.keyfiles import UserKeyFile, read_private
 
 SIMENV = Path(sys.executable).with_name("simenv")
@@ -68,6 +73,97 @@ def started(settings: Mapping[str, object]) -> Iterator[Client]:
                 yield client
         finally:
             environments.down(name, now=True)
+
+
+@contextmanager
+def served(users: int, *pools: str) -> Iterator[tuple[str, list[str]]]:
+    """Start the environment `bench` with a gateway; yield its URL and tokens, one for each user.
+    `pools`: as for --pool, in place of two workers."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "simenv.toml"
+        config.write_text('[gateway]\nlisten = "127.0.0.1:0"\ntls = false\nrequests_per_s = 0\n')
+        workers = [word for pool in pools for word in ("--pool", pool)] or ["--workers", "2"]
+        simenv(["up", "--name", "bench", *workers, "--config", str(config)])
+        try:
+            words = ["gateway", "tokens", "add", "--name", "bench", "--json", "--user"]
+            tokens = [json.loads(simenv([*words, f"user{k}"]))["secret"] for k in range(users)]
+            yield gateway_status("bench")["url"], tokens
+        finally:
+            simenv(["down", "--name", "bench"])
+
+
+def gateway_status(name: str) -> dict[str, Any]:
+    """Return URL and pid of an environment's gateway."""
+    status: dict[str, Any] = json.loads(simenv(["gateway", "status", "--name", name, "--json"]))
+    return status
+
+
+class HttpConnection:
+    """An HTTP connection to a gateway that is kept open."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.address = address_of(url)
+        self._socket = socket.create_connection(self.address)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._head = f"HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n"
+
+    def send(self, method: str, path: str, body: bytes = b"") -> None:
+        head = f"{method} /api/v1{path} {self._head}Content-Type: application/json\r\n"
+        self._socket.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+    def request(self, method: str, path: str, body: bytes = b"") -> bytes:
+        """Return the body of the answer. Raises SystemExit for a refusal."""
+        self.send(method, path, body)
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += self.read()
+        head, _, data = data.partition(b"\r\n\r\n")
+        size = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
+        while len(data) < size:
+            data += self.read()
+        if not head.startswith(b"HTTP/1.1 2"):
+            raise SystemExit(f"{method} {path}: {head.decode()}\n{data.decode()}")
+        return data
+
+    def read(self) -> bytes:
+        part = self._socket.recv(65_536)
+        if not part:
+            raise SystemExit("the gateway hung up")
+        return part
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def address_of(url: str) -> tuple[str, int]:
+    """Return host and port of a gateway's URL."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    return host, int(port)
+
+
+@contextmanager
+def qpm_plugin(folder: Path | None, revision: int, **environ: str) -> Iterator[Any]:
+    """Open a QPM plugin behind the stand-in host of the conformance kit, in a process of its own;
+    yield its remote methods. `folder`: None: simenv's; `environ`: its variables."""
+    own = Path(simenv(["qfw", "path"]).strip()).parent
+    plugin = PluginTarget((folder or own).name, folder or own, environ)
+    plugin.registers = plugin.registers and folder is None
+    with plugin.open(revision) as subject:
+        yield subject.connect().methods
+
+
+def ibm_client(url: str, token: str, program: str, text: str) -> Any:
+    """Run a program with IBM's unmodified client, in a process that knows the gateway's address
+    alone; return the JSON of its last line. `text`: its standard input. Raises SystemExit."""
+    kept = ("PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH")
+    environ = {name: os.environ[name] for name in kept if name in os.environ}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env=environ | variables(url, "bench", token, []),
+        input=text, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if ended.returncode:
+        raise SystemExit(ended.stderr)
+    return json.loads(ended.stdout.splitlines()[-1])
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import platform
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import msgspec
 import numpy as np
@@ -38,6 +37,11 @@ class Figure(msgspec.Struct, frozen=True):
         return self.value >= self.goal if self.at_least else self.value <= self.goal
 
 
+def goals() -> dict[str, dict[str, float]]:
+    """Return the goals of each benchmark."""
+    return tomllib.loads(GOALS.read_text())
+
+
 @functools.cache
 def installed(module: str) -> bool:
     """Return whether a peer's library is installed; if not, print once how to install it."""
@@ -50,15 +54,18 @@ def installed(module: str) -> bool:
 class Report:
     """Figures of one benchmark, each printed with its goal when it is added."""
 
-    # Called with each figure when it is known: those of a run that is ended are not lost.
-    on_figure: ClassVar[Callable[[Figure], object]] = lambda _: None
-    seed: ClassVar[int | None] = None  # of the random inputs of this process's benchmark
-
-    def __init__(self, benchmark: str, title: str) -> None:
-        """`benchmark`: the table of its goals in goals.toml."""
+    def __init__(
+        self,
+        benchmark: str,
+        title: str = "",
+        seed: int | None = None,
+        on_figure: Callable[[Figure], object] = lambda _: None,
+    ) -> None:
+        """`benchmark`: the table of its goals in goals.toml; `seed`: of its random inputs;
+        `on_figure`: called with each figure at once, so that those of a run that is ended stay."""
         self.figures: list[Figure] = []
-        self._benchmark = benchmark
-        self._goals: dict[str, float] = tomllib.loads(GOALS.read_text()).get(benchmark, {})
+        self.seed, self._benchmark, self._on_figure = seed, benchmark, on_figure
+        self._goals = goals().get(benchmark, {})
         print(title)
         load = " ".join(f"{x:.1f}" for x in os.getloadavg())
         seed = "" if self.seed is None else f", seed {self.seed}"
@@ -127,4 +134,4 @@ class Report:
         if any((each.key, each.label) == (figure.key, figure.label) for each in self.figures):
             raise ValueError(f"two figures {figure.key!r} of {figure.label!r}: only one is stored")
         self.figures.append(figure)
-        type(self).on_figure(figure)
+        self._on_figure(figure)

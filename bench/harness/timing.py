@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Any, NamedTuple, TypeVar
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
 import numpy as np
 
 Clock = Callable[[], float]
 Times = dict[str, list[float]]  # seconds by name
 Result = TypeVar("Result")
-ASK_S, CONNECT_S = 0.002, 0.02  # between two questions of good clients, two new clients
-READY_S = 120.0  # in which the processes of a flood begin
 
 
 def clock_of(*, cpu: bool) -> Clock:
@@ -51,6 +48,35 @@ def medians(times: Mapping[Any, list[float]]) -> dict[Any, float]:
     return {name: statistics.median(each) for name, each in times.items()}
 
 
+def in_rounds(calls: Mapping[str, Callable[[int], float]], rounds: int, warm_up: int = 1) -> Times:
+    """Return what each call gave in each round; the calls of a round take turns, since the speed of
+    a machine drifts. Their argument is the round; those below 0 warm up, and do not count."""
+    found: Times = {name: [] for name in calls}
+    for turn in range(-warm_up, rounds):
+        for name, call in calls.items():
+            value = call(turn)
+            if turn >= 0:
+                found[name].append(value)
+    return found
+
+
+def rounds_of(
+    calls: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warm_up: int = 0,
+    clock: Clock = time.perf_counter,
+) -> Times:
+    """Return the seconds of each call in each round; the calls of a round take turns."""
+    timed_calls = {name: lambda _, call=call: timed_s(call, clock) for name, call in calls.items()}
+    return in_rounds(timed_calls, rounds, warm_up)
+
+
+def print_times(times: Mapping[str, list[float]]) -> None:
+    """Print the median and the best of each entry."""
+    for name, each in times.items():
+        print(f"  {name:30s}{statistics.median(each) * 1e3:10.1f} ms  best {min(each) * 1e3:.1f}")
+
+
 @contextmanager
 def probed(
     calls: Mapping[str, Callable[[], object]],
@@ -80,58 +106,11 @@ def probed(
             thread.join()
 
 
-class Flood(NamedTuple):
-    """Answers to good clients before a flood and during it. `connects`: of new clients; `took_s`:
-    the whole flood. In seconds."""
-
-    before: Times
-    during: Times
-    connects: list[float]
-    took_s: float
-
-
-def flooded(
-    questions: Mapping[str, Callable[[], object]],
-    connect: Callable[[], AbstractContextManager[object]],
-    attack: Callable[..., None],
-    args: tuple[object, ...],
-    count: int,
-) -> Flood:
-    """Ask questions repeatedly, and connect new clients, while `count` processes run `attack`. Its
-    arguments are `args` and a barrier, at which it waits before it begins."""
-    methods = multiprocessing.get_context("spawn")
-    ready = methods.Barrier(count + 1)
-    attackers = [methods.Process(target=attack, args=(*args, ready)) for _ in range(count)]
-    with probed(questions, ASK_S) as before:
-        time.sleep(2.0)
-    connects: list[float] = []
-    with probed(questions, ASK_S) as during:
-        for attacker in attackers:
-            attacker.start()
-        ready.wait(READY_S)
-        begin = time.perf_counter()
-        while any(attacker.is_alive() for attacker in attackers) or not connects:
-            start_s = time.perf_counter()
-            with connect():
-                connects.append(time.perf_counter() - start_s)
-            time.sleep(CONNECT_S)
-        for attacker in attackers:
-            attacker.join()
-        took_s = time.perf_counter() - begin
-    for name in questions:
-        for when, times in (("quiet", before[name]), ("loud", during[name])):
-            p50, p99, most = np.percentile(times, [50, 99, 100]) * 1e3
-            print(f"{name:8s}{when:6s} p50 {p50:.2f} ms, p99 {p99:.2f} ms, longest {most:.1f} ms")
-    return Flood(before, during, connects, took_s)
-
-
 class Bandwidth:
     """Bandwidth of memory: each thread reads and writes its part of an array in place."""
 
     def __init__(self, threads: int) -> None:
         from concurrent.futures import ThreadPoolExecutor
-
-        import numpy as np
 
         self._pool = ThreadPoolExecutor(threads)
         self._parts = np.array_split(np.ones(1 << 26), threads)  # 512 MiB: larger than any cache

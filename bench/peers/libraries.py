@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bench.harness.comparison import Variant
 from bench.peers.aer import Aer
 from bench.peers.lightning import Lightning
+from bench.peers.process import Variant
 from bench.peers.qsim import Qsim
 from bench.peers.qulacs import Qulacs
 

@@ -22,8 +22,9 @@ import psutil
 
 import simenv
 from bench.circuits import clifford_text
-from bench.harness import Report, installed, rounds
+from bench.harness import Report, installed
 from bench.harness.environments import cpu_s
+from bench.harness.options import rounds
 
 RATES = (0.001, 0.003, 0.005)
 SHOTS, DISTANCE = 100_000, 5

@@ -1,118 +1,255 @@
-"""Frontends of other frameworks: the time they add to the plain client, and their peers.
-
-Qiskit's frontend runs an estimator's PUB of 50 observables and 200 sets of parameter values, a
-sampler's PUBs, a step of the variational loop of `vqls`, and a backend of 156 qubits. The estimator
-of Qiskit Aer runs in this process in the same rounds; it has no service and no journal.
-"""
+"""Frontends of other frameworks over an environment: the time they add, and their peers."""
 
 from __future__ import annotations
 
+import json
 import statistics
+import sys
+import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import numpy as np
+from numpy.typing import NDArray
 from qiskit.circuit.library import real_amplitudes
+from qiskit.primitives.containers.sampler_pub import SamplerPub
 from qiskit.quantum_info import SparsePauliOp, random_pauli_list
 
 import simenv
 from bench.circuits import measured, wide_circuit
-from bench.harness import Report, installed, rounds, timed
-from bench.harness.comparison import rounds_of
-from bench.harness.gradient_steps import SHOTS, Array, example, print_times, step, timed_steps
+from bench.harness import (
+    Report,
+    Times,
+    benchmark,
+    in_rounds,
+    installed,
+    print_times,
+    rounds_of,
+    timed,
+)  # fmt: skip
+from bench.harness.environments import home, served
+from bench.peers import aer as aer_peer
 from simenv.client.client import Client
 from simenv.frontends.qiskit import SimenvBackend, SimenvEstimator, SimenvSampler
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+import vqls as example
+
+Array = NDArray[np.float64]
+SHOTS, CIRCUITS = 1_024, 480
 WIDTH, OBSERVABLES, TERMS, SETS = 8, 50, 4, 200
 PUBS, GATES = 100, 45  # three layers of ry with a ladder of cx
-OPTIONS = (rounds(9, quick=3),)
+JOB_FACTOR, POLL_S = 1.3, 0.005  # of the frontend's own time; between two looks at a job
+PREFIX = "/experimental/api/v1"
 
 
-def run(options: Namespace) -> Report:
-    report = Report("frontends", "frontends: Qiskit's primitives and backend over an environment")
+# --- gradient steps of the solver of examples/vqls.py ---------------------------------------------
+
+
+def _steps(
+    ways: Mapping[str, Callable[[Array], Any]], rounds: int, check: Callable[[dict[str, Any]], None]
+) -> Times:
+    """Return the seconds of a gradient step in each round, scaled to 480 circuits: seven sets of
+    angles with 72 Hadamard tests each. A way goes from a step's angles to its result; `check` is
+    given the results of each round."""
+    rng, results = np.random.default_rng(5), dict[str, Any]()
+    angles = rng.uniform(0, 3, (rounds + 1, 3))
+
+    def taken(name: str, turn: int) -> float:
+        seconds, results[name] = timed(lambda: ways[name](angles[turn]))
+        if name == list(ways)[-1]:
+            check(results)
+        return seconds * CIRCUITS / (7 * len(example.ROWS))
+
+    times = in_rounds({name: partial(taken, name) for name in ways}, rounds)
+    print_times(times)
+    return times
+
+
+def _gradient_of(means: Callable[[Array], Any]) -> Callable[[Array], Array]:
+    """Return a way to the gradient from one to the means of all tests, whose parameters it gets,
+    float64 [504, 11]."""
+
+    def way(angles: Array) -> Array:
+        table = np.array(means(example.bindings_of(example.shifted(angles))))
+        table = table.reshape(-1, len(example.ROWS))
+        example.cost(table[0])
+        return example.gradient(table[0], table[1:])
+
+    return way
+
+
+def _same_slopes(slopes: dict[str, Any]) -> None:
+    assert np.all(np.ptp(list(slopes.values()), axis=0) < 1.0), slopes  # shot noise
+
+
+@benchmark(rounds=(15, 3))
+def vqls(report: Report, options: Namespace) -> None:
+    """One step of a variational linear solver: from the parameter vector to the gradient.
+
+    504 circuits of 4 qubits and 1,024 shots (examples/vqls.py), scaled to 480: the angles of the
+    shifted circuits, binding, the whole path through the service with accepts on disk, counts,
+    means, cost and gradient; by one sweep of bindings, and by a bound QuantumCircuit for each test.
+    Aer binds at run time in this process in the same rounds: no service, no journal.
+    """
+    circuit = example.hadamard_test()
+
+    def means(client: Client, work: Callable[[Array], Any], bindings: Array) -> list[float]:
+        tasks = client.submit_many(work(bindings), shots=SHOTS)
+        return [example.mean(task.result()) for task in tasks]
+
+    def aer(bindings: Array) -> list[float]:
+        binds = [{p: list(bindings[:, k]) for k, p in enumerate(circuit.parameters)}]
+        simulator = aer_peer.simulator(runtime_parameter_bind_enable=True)
+        result = simulator.run(circuit, parameter_binds=binds, shots=SHOTS).result()
+        counts = (result.get_counts(k) for k in range(len(bindings)))
+        return [(each.get("0", 0) - each.get("1", 0)) / SHOTS for each in counts]
+
+    def bound(bindings: Array) -> list[Any]:
+        return [circuit.assign_parameters(row) for row in bindings]
+
+    with simenv.local(workers=2, durability="accepted") as client:
+        ways = {"one sweep": partial(means, client, lambda bindings: (circuit, bindings)),
+                "each bound": partial(means, client, bound)}  # fmt: skip
+        if installed("qiskit_aer"):
+            ways["aer"] = aer
+        steps = {name: _gradient_of(way) for name, way in ways.items()}
+        times = _steps(steps, options.rounds, _same_slopes)
+    for name in ("one sweep", "each bound"):
+        label = f"a step of 480 circuits, {name}, s"
+        report.at_most("step_s", statistics.median(times[name]), label)
+
+
+@benchmark(rounds=(7, 2))
+def frontends_pennylane(report: Report, options: Namespace) -> None:
+    """One step of a variational linear solver through PennyLane: 480 circuits, in three ways.
+
+    `batch` writes out 504 tapes for `qml.execute`, including the time in which PennyLane makes
+    them; `broadcast` is one QNode whose angles are arrays; `gradient` is the jacobian by parameter
+    shifts of a QNode whose tests are broadcast (examples/vqls_frontends.py). PennyLane's
+    default.qubit runs the same in the same rounds; simenv accepts tasks on disk.
+    """
+    if not installed("pennylane"):
+        return report.not_measured("batch_s", "a step of 480 circuits", "no PennyLane")
+    import pennylane as qml
+    from vqls_frontends import hadamard_tests
+
+    switches = example.switches()
+
+    def node(tests: Callable[..., Any], device: Any, method: str | None) -> Any:
+        return qml.set_shots(qml.QNode(tests, device, diff_method=method), SHOTS)
+
+    def batch(device: Any, angles: Array) -> Any:
+        make = qml.tape.make_qscript(hadamard_tests, shots=SHOTS)
+        tapes = [make(row) for row in example.bindings_of(example.shifted(angles))]
+        return qml.execute(tapes, device, diff_method=None)
+
+    def broadcast(device: Any, angles: Array) -> Any:
+        bindings = example.bindings_of(example.shifted(angles))
+        return node(hadamard_tests, device, None)(list(bindings.T))
+
+    def gradient(device: Any, angles: Array) -> Any:
+        tests = node(lambda x: hadamard_tests([*x, *switches.T]), device, "parameter-shift")
+        return qml.jacobian(tests)(qml.numpy.array(angles, requires_grad=True))
+
+    ways = {"batch": batch, "broadcast": broadcast, "gradient": gradient}
+
+    def check(results: dict[str, Any]) -> None:
+        for way in ways:
+            sums = [float(np.sum(each)) for name, each in results.items() if name.endswith(way)]
+            assert np.ptp(sums) < 5 * np.sqrt(2 * 504 / SHOTS), (way, sums)
+
+    with simenv.local(workers=2, durability="accepted") as client:
+        devices = {"simenv": qml.device("simenv", wires=4, env=client, seed=1),
+                   "default.qubit": qml.device("default.qubit", wires=4, seed=1)}  # fmt: skip
+        steps = {f"{name} {way}": partial(ways[way], devices[name])
+                 for name in devices for way in ways}  # fmt: skip
+        times = _steps(steps, options.rounds, check)
+    for way in ways:
+        label = f"a step of 480 circuits, {way}, s"
+        report.at_most(f"{way}_s", statistics.median(times[f"simenv {way}"]), label)
+
+
+# --- Qiskit's primitives --------------------------------------------------------------------------
+
+
+@benchmark(rounds=(9, 3))
+def frontends(report: Report, options: Namespace) -> None:
+    """Frontends of other frameworks: the time they add to the plain client, and their peers.
+
+    An estimator's PUB of 50 observables and 200 sets of parameter values, beside the estimator of
+    Qiskit Aer in this process, without service and journal; a sampler's PUBs; a step of the
+    variational loop of `vqls`; and a backend of 156 qubits.
+    """
     with simenv.local(workers=2, durability="accepted") as client:
         for key, when in (("device_first_s", "the first time"), ("device_cached_s", "again")):
             seconds, target = timed(lambda: SimenvBackend("fez", client).target)
             assert target.num_qubits == 156
             report.at_most(key, seconds, f"SimenvBackend('fez') with its Target, {when}, s")
         backend = SimenvBackend(env=client)
-        _estimator(report, client, backend, options.rounds)
-        _sampler(report, client, backend, options.rounds)
+        _estimator(report, client, backend, min(options.rounds, 3))  # Aer takes seconds
+        circuits = _sampled_circuits()
+        sampler = SimenvSampler(backend, default_shots=SHOTS)
+
+        def plain() -> None:
+            for task in client.submit_many(circuits, shots=SHOTS, outputs=("memory",)):
+                _ = task.result().memory
+
+        ways = {"plain client": plain, "simenv": lambda: sampler.run(circuits).result()}
+        times = rounds_of(ways, options.rounds, 1)
+        print_times(times)
+        gap_s = float(np.median(np.subtract(times["simenv"], times["plain client"])))
+        label = "SimenvSampler, a PUB, beyond the plain client, ms"
+        report.at_most("sampler_ms", 1e3 * gap_s / PUBS, label)
         _variational(report, backend, options.rounds)
-    return report
+
+
+def _sampled_circuits() -> list[Any]:
+    return [measured(WIDTH, wide_circuit("ansatz", WIDTH, k)[:GATES]) for k in range(PUBS)]
 
 
 def _estimator(report: Report, client: Client, backend: SimenvBackend, rounds: int) -> None:
     rng = np.random.default_rng(1)
     circuit = real_amplitudes(WIDTH, reps=3)
-    sums = [
-        SparsePauliOp(random_pauli_list(WIDTH, TERMS, seed=k, phase=False), rng.normal(size=TERMS))
-        for k in range(OBSERVABLES)
-    ]
-    values = rng.uniform(0, 2 * np.pi, (SETS, circuit.num_parameters))
-    pub = (circuit, [[each] for each in sums], values)
-    simenv_estimator = SimenvEstimator(backend)
-    methods: dict[str, Callable[[], Any]] = {"simenv": lambda: simenv_estimator.run([pub]).result()}
+    paulis = [random_pauli_list(WIDTH, TERMS, seed=k, phase=False) for k in range(OBSERVABLES)]
+    sums = [[SparsePauliOp(each, rng.normal(size=TERMS))] for each in paulis]
+    pub = (circuit, sums, rng.uniform(0, 2 * np.pi, (SETS, circuit.num_parameters)))
+    own = SimenvEstimator(backend)
+    ways: dict[str, Callable[[], Any]] = {"simenv": lambda: own.run([pub]).result()}
     if installed("qiskit_aer"):
         from qiskit_aer.primitives import EstimatorV2
 
-        methods["aer"] = lambda: EstimatorV2().run([pub]).result()
-    with _count_messages(client) as messages:
-        reference = methods["simenv"]()[0].data.evs
+        ways["aer"] = lambda: EstimatorV2().run([pub]).result()
+    with _sent_messages(client) as messages:
+        reference = ways["simenv"]()[0].data.evs
     report.at_most("messages", len(messages), "messages with tasks of an estimator's PUB")
-    times = rounds_of(methods, min(rounds, 3))  # Aer takes seconds
-    for name, method in methods.items():
-        assert np.allclose(method()[0].data.evs, reference, atol=1e-9), name
-    print(f"estimator, {OBSERVABLES} observables, {SETS} sets of values, {WIDTH} qubits")
+    times = rounds_of(ways, rounds)
+    for name, way in ways.items():
+        assert np.allclose(way()[0].data.evs, reference, atol=1e-9), name
     print_times(times)
-    ours, *peers = (statistics.median(times[name]) for name in methods)
+    ours, *peers = (statistics.median(times[name]) for name in ways)
     label = "time of that PUB, in shares of Aer's EstimatorV2"
     report.share("estimator_share", ours, peers, label, "qiskit-aer is not installed")
 
 
 @contextmanager
-def _count_messages(client: Client) -> Iterator[list[int]]:
+def _sent_messages(client: Client) -> Iterator[list[int]]:
     """Yield a list that receives the number of tasks of each submit message sent meanwhile."""
     session, sizes = client.session, list[int]()
     send = session.send_submit
-
-    def counting(*arguments: Any) -> Any:
-        sizes.append(len(arguments[3]))
-        return send(*arguments)
-
-    session.send_submit = counting
+    session.send_submit = lambda *words: (sizes.append(len(words[3])), send(*words))[1]
     try:
         yield sizes
     finally:
         session.send_submit = send
 
 
-def _sampler(report: Report, client: Client, backend: SimenvBackend, rounds: int) -> None:
-    circuits = [measured(WIDTH, wide_circuit("ansatz", WIDTH, k)[:GATES]) for k in range(PUBS)]
-    simenv_sampler = SimenvSampler(backend, default_shots=SHOTS)
-
-    def plain() -> None:
-        tasks = client.submit_many(circuits, shots=SHOTS, outputs=("memory",))
-        for task in tasks:
-            _ = task.result().memory
-
-    methods: dict[str, Callable[[], Any]] = {
-        "plain client": plain,
-        "simenv": lambda: simenv_sampler.run(circuits).result(),
-    }
-    rounds_of(methods, 1)  # warm-up
-    times = rounds_of(methods, rounds)
-    print(f"sampler, {PUBS} PUBs of 8 qubits, {SHOTS} shots")
-    print_times(times)
-    gap_s = float(np.median(np.subtract(times["simenv"], times["plain client"])))
-    label = "SimenvSampler, a PUB, beyond the plain client, ms"
-    report.at_most("sampler_ms", 1e3 * gap_s / PUBS, label)
-
-
 def _variational(report: Report, backend: SimenvBackend, rounds: int) -> None:
-    """Time a gradient step of the variational loop, in seconds for 480 circuits."""
     circuit = example.hadamard_test().remove_final_measurements(inplace=False)
     observable = SparsePauliOp.from_sparse_list([("Z", [example.ANCILLA], 1.0)], example.WIDTH + 1)
     estimator = SimenvEstimator(backend, default_precision=SHOTS**-0.5)
@@ -125,8 +262,57 @@ def _variational(report: Report, backend: SimenvBackend, rounds: int) -> None:
         result = estimator.run([(circuit, observable, row) for row in bindings]).result()
         return np.array([float(pub.data.evs) for pub in result])
 
-    times = timed_steps({"one PUB": step(single), "a PUB for each": step(each)}, rounds)
-    print("a gradient step of 480 circuits through SimenvEstimator")
+    ways = {"one PUB": _gradient_of(single), "a PUB for each": _gradient_of(each)}
+    for name, seconds in _steps(ways, rounds, _same_slopes).items():
+        label = f"such a step, {name}, s"
+        report.at_most("vqls_estimator_s", statistics.median(seconds), label)
+
+
+@benchmark(rounds=(9, 3))
+def gateway_jobs(report: Report, options: Namespace) -> None:
+    """Jobs of IBM's clients: what the gateway adds to the frontend that runs them.
+
+    A sampler's job of 100 PUBs, encoded as qiskit-ibm-runtime does, is posted to the gateway, its
+    state is asked for every 5 ms, and its result is read; in the same rounds `SimenvSampler` runs
+    the same PUBs over the same environment. A job is on the disk before it is accepted.
+    """
+    with home(), served(1) as (url, (secret,)), simenv.connect("bench") as client:
+        circuits = _sampled_circuits()
+        sampler = SimenvSampler(SimenvBackend("main", client))
+        body = encoded_job(circuits)
+        ways = {"frontend": lambda: sampler.run(circuits, shots=SHOTS).result(),
+                "job": lambda: _job(url, secret, body)}  # fmt: skip
+        times = rounds_of(ways, options.rounds, 1)  # the process of the user starts before
     print_times(times)
-    for name, result in times.items():
-        report.at_most("vqls_estimator_s", statistics.median(result), f"such a step, {name}, s")
+    ours, own = (statistics.median(times[name]) for name in ("job", "frontend"))
+    label = f"a job of {PUBS} PUBs beyond {JOB_FACTOR} times SimenvSampler's time, ms"
+    report.at_most("beyond_ms", 1e3 * (ours - JOB_FACTOR * own), label)
+
+
+def encoded_job(circuits: list[Any]) -> bytes:
+    """Return a sampler's job as qiskit-ibm-runtime sends it."""
+    from qiskit_ibm_runtime import RuntimeEncoder
+
+    pubs = [SamplerPub.coerce(circuit, SHOTS) for circuit in circuits]
+    params = {"pubs": pubs, "version": 2, "support_qiskit": True}
+    job = {"program_id": "sampler", "backend": "main", "params": params}
+    return json.dumps(job, cls=RuntimeEncoder).encode()
+
+
+def _job(url: str, secret: str, body: bytes) -> bytes:
+    """Run a job; return its result. Raises SystemExit if it fails."""
+
+    def call(path: str, data: bytes | None = None) -> bytes:
+        headers = {"Authorization": f"apikey {secret}", "Content-Type": "application/json"}
+        with urlopen(Request(url + PREFIX + path, data, headers)) as answer:
+            result: bytes = answer.read()
+        return result
+
+    number = json.loads(call("/jobs", body))["id"]
+    state = {"status": "Queued"}
+    while state["status"] in ("Queued", "Running"):
+        time.sleep(POLL_S)
+        state = json.loads(call(f"/jobs/{number}?exclude_params=true"))["state"]
+    if state["status"] != "Completed":
+        raise SystemExit(f"the job failed: {state}")
+    return call(f"/jobs/{number}/results")

@@ -27,10 +27,9 @@ from qiskit import QuantumCircuit, qasm2, transpile
 from qiskit.quantum_info import SparsePauliOp
 
 import simenv
-from bench.harness import Option, Report, timed
-from bench.harness.environments import home, simenv as command
-from bench.harness.options import SEED
-from bench.service.gateway import served
+from bench.harness import Report, timed
+from bench.harness.environments import home, served, simenv as command
+from bench.harness.options import SEED, Option
 from simenv.cli.admin.gateway import variables
 from simenv.client.client import Client
 from simenv.client.tasks.task import Task

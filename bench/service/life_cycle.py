@@ -19,8 +19,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from bench.circuits import four_qubit_circuit
-from bench.harness import Option, Report, timed_s
+from bench.harness import Report, timed_s
 from bench.harness.environments import simenv, started, wait_until
+from bench.harness.options import Option
 from simenv.client.client import Client, connect
 from simenv.client.environments import down
 from simenv.errors import SimenvError

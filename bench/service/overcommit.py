@@ -15,8 +15,9 @@ import time
 from argparse import Namespace
 from functools import partial
 
-from bench.harness import Option, Report, timed
+from bench.harness import Report, timed
 from bench.harness.environments import simenv
+from bench.harness.options import Option
 
 READY_S = 300.0
 LOOK_S = 0.2

@@ -21,8 +21,9 @@ import psutil
 from playwright.sync_api import Browser, Page, StorageState
 
 from bench.circuits import four_qubit_circuit
-from bench.harness import Option, Report
+from bench.harness import Report
 from bench.harness.environments import started, wait_until
+from bench.harness.options import Option
 from simenv import config
 from simenv.client.client import Client
 

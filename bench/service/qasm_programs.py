@@ -14,7 +14,8 @@ from pathlib import Path
 
 import simenv
 from bench.circuits import clifford_text
-from bench.harness import Option, Report, installed, rounds, timed
+from bench.harness import Report, installed, timed
+from bench.harness.options import Option, rounds
 from simenv.client.client import Client
 
 QUBITS, DEPTH, SHOTS = 1_000, 20, 10_000

@@ -28,9 +28,10 @@ from typing import Any
 
 import psutil
 
-from bench.harness import Option, Report
+from bench.harness import Report
 from bench.harness.environments import simenv, wait_until
-from bench.service.qpm_overhead import CIRCUIT, NULL_PLUGIN
+from bench.harness.options import Option
+from bench.service.latency import CIRCUIT, NULL_PLUGIN
 
 APPS = Path(__file__).with_name("qfw_apps")
 START_S = 60.0

@@ -24,8 +24,9 @@ from typing import Any
 import msgspec
 import psutil
 
-from bench.harness import Option, Report
+from bench.harness import Report
 from bench.harness.environments import home, remote_key, wait_until
+from bench.harness.options import Option
 from bench.testbed.forwarder import Forwarder
 from simenv import config
 from simenv.client import environments

@@ -39,7 +39,7 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 
-from bench.harness import Option, Report
+from bench.harness import Report
 from bench.harness.environments import (
     home,
     remote_key,
@@ -47,6 +47,7 @@ from bench.harness.environments import (
     simenv as command,
     wait_until,
 )
+from bench.harness.options import Option
 from bench.testbed.soak_clients import KINDS, Mark, whole_lines
 from simenv import config
 from simenv.client import environments

@@ -1,217 +1,221 @@
-"""Throughput of small circuits per second, from the user's objects to counts.
-
-The whole path is measured: client, service and two worker processes, accepts on disk. Every circuit
-is new: in one series by its angles, as those of a variational program are, in the other by its
-structure, too. Only the QuantumCircuit objects and the arrays of angles are made before the clock
-starts. The clock stops when every dict of counts has been read; for the figures of bindings,
-results stay packed. Figures are medians of rounds, interleaved over the widths; Aer runs in this
-process and qulacs in one of its own in the same rounds, one thread each, no service, no journal.
-"""
+"""Rates of small circuits, and long queues: what a task costs client, service and worker."""
 
 from __future__ import annotations
 
 import itertools
+import os
 import statistics
+import subprocess
+import sys
+import tempfile
 from argparse import Namespace
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
+from qiskit import QuantumCircuit
 
 import simenv
-from bench import small_circuits as shapes
-from bench.harness import SEED, Report, Times, installed, medians, rounds, timed, timed_s
-from bench.harness.environments import cpu_s
-from bench.harness.isolated import IsolatedPeer
+from bench.circuits import (
+    ansatz_circuit,
+    built,
+    four_qubit_circuit,
+    gates,
+    layered,
+    scattered_gates,
+)
+from bench.harness import (
+    SEED,
+    Report,
+    Times,
+    benchmark,
+    in_rounds,
+    installed,
+    medians,
+    probed,
+    repeated_s,
+    timed,
+    timed_s,
+)  # fmt: skip
+from bench.harness.environments import (
+    cpu_s,
+    service_process,
+    simenv as command,
+    started,
+    threads_cpu_s,
+    wait_until,
+)  # fmt: skip
 from bench.peers.aer import Aer, simulator
+from bench.peers.process import IsolatedPeer
 from bench.peers.qulacs import QulacsFromGates
-from simenv.client.client import Client
+from bench.testbed.postgres_server import PostgresServer
+from simenv import config
+from simenv.client import environments
+from simenv.client.circuits import load
+from simenv.client.client import Client, connect
 
 SHOTS = 1_024
 KINDS = ((4, 30, 20_000), (8, 60, 10_000), (12, 92, 3_000))  # qubits, operations, circuits
-# Name of a series: the gates of its circuits, and how these are new.
-SERIES = {
-    "angles": (shapes.gates, "new angles"),
-    "structures": (shapes.scattered_gates, "each of a structure of its own"),
+SERIES = {  # the gates of its circuits, and how these are new
+    "angles": (gates, "new angles"),
+    "structures": (scattered_gates, "each of a structure of its own"),
 }
 SWEEPS = ((4, 12, 25, 40_000), (8, 32, 68, 16_000))  # qubits, parameters, operations, bindings
-PEER_CIRCUITS = 40
-PEER_BINDINGS = 200
+PEER_CIRCUITS, PEER_BINDINGS = 40, 200
 AER_ALONE_MS = 2.0  # Aer's time for one circuit of 4 qubits on the machine of the loop's goal
-ALONE = 1_500  # circuits submitted one by one
-LOOPS = 60  # loops of 128 bindings
-OPTIONS = (rounds(5, quick=1), SEED)
-
-
-def run(options: Namespace) -> Report:
-    report = Report("throughput", "throughput: small circuits, 1,024 shots, 2 workers, new each")
-    rates: Times = defaultdict(list)
-    seeds = itertools.count(options.seed)
-    with simenv.local(workers=2, durability="accepted") as client:
-        for series, (num_qubits, operations, _) in itertools.product(SERIES, KINDS):  # warm-up
-            shape = num_qubits, operations, 300
-            _circuits(client, series, shape, next(seeds), defaultdict(list))
-        qulacs = IsolatedPeer("qulacs", QulacsFromGates, threads=1)
-        for _ in range(options.rounds):
-            for series, shape in itertools.product(SERIES, KINDS):
-                _circuits(client, series, shape, next(seeds), rates)
-            _single_tasks(client, next(seeds), rates)
-            for sweep in SWEEPS:
-                _sweep(client, sweep, next(seeds), rates)
-            _loop(client, next(seeds), rates)
-            _dicts(client, next(seeds), rates)
-            for series, shape in itertools.product(SERIES, KINDS):  # after ours: their threads spin
-                _peers(qulacs, series, *shape[:2], next(seeds), rates)
-            for sweep in SWEEPS:
-                _aer_bindings(sweep, next(seeds), rates)
-        qulacs.close()
-    _verdicts(report, medians(rates))
-    return report
-
-
-def _circuits(
-    client: Client, series: str, shape: tuple[int, int, int], seed: int, rates: Times
-) -> None:
-    """Measure new circuits, all in one call, to dicts of counts; and the CPU us of each."""
-    num_qubits, operations, number = shape
-    circuits = shapes.layered(num_qubits, operations, number, seed, SERIES[series][0])
-    processes = {
-        "client": [psutil.Process()],
-        "service": [psutil.Process(client.status().pid)],
-        "worker": [psutil.Process(worker.pid) for worker in client.workers()],
-    }
-    before = {name: cpu_s(*each) for name, each in processes.items()}
-
-    def call() -> list[Any]:
-        tasks = client.submit_many(circuits, shots=SHOTS, seed=seed)
-        return [(task, task.result().counts) for task in tasks]
-
-    seconds, results = timed(call)
-    for name, each in processes.items():
-        rates[f"{name} {series} {num_qubits}"].append((cpu_s(*each) - before[name]) / number * 1e6)
-    assert all(sum(counts.values()) == SHOTS for _, counts in results)
-    rates[f"ours {series} {num_qubits}"].append(number / seconds)
-    run_us = sum(task.result().timing.run_s for task, _ in results) / number * 1e6
-    rates[f"run {series} {num_qubits}"].append(run_us)
-
-
-def _peers(
-    qulacs: IsolatedPeer, series: str, num_qubits: int, operations: int, seed: int, rates: Times
-) -> None:
-    gates_of, _ = SERIES[series]
-    if installed("qiskit_aer"):  # all circuits in one call: its fastest way
-        circuits = shapes.layered(num_qubits, operations, PEER_CIRCUITS, seed, gates_of)
-
-        def with_aer() -> list[dict[str, int]]:
-            result = simulator().run(circuits, shots=SHOTS).result()
-            return [result.get_counts(k) for k in range(PEER_CIRCUITS)]
-
-        rates[f"aer {series} {num_qubits}"].append(PEER_CIRCUITS / timed_s(with_aer))
-        aer = Aer(1)
-        times = [timed_s(partial(aer.run, circuit)) for circuit in circuits]
-        rates[f"aer alone {series} {num_qubits}"].append(1e3 * statistics.median(times))
-    gates = [gates_of(num_qubits, operations, seed * 10**6 + k) for k in range(PEER_CIRCUITS)]
-    if not qulacs.problem and qulacs.prepare(num_qubits, gates):
-        seconds = sum(qulacs.times(PEER_CIRCUITS, 600.0))
-        rates[f"qulacs {series} {num_qubits}"].append(PEER_CIRCUITS / seconds)
-
-
-def _single_tasks(client: Client, seed: int, rates: Times) -> None:
-    """Measure one message per circuit, sent without waiting for results."""
-    circuits = shapes.layered(4, 30, ALONE, seed)
-
-    def call() -> list[dict[str, int]]:
-        tasks = [client.post(each, shots=SHOTS, seed=seed + k) for k, each in enumerate(circuits)]
-        return [task.result().counts for task in tasks]
-
-    rates["alone"].append(ALONE / timed_s(call))
+ALONE, LOOPS = 1_500, 60  # circuits submitted one by one; loops of 128 bindings
+QUEUED, MILLION, BATCH = 10_000, 1_000_000, 5_000
+ONE_WORKER = {"name": "main", "min": 1, "max": 1}
 
 
 def _results(client: Client, work: Any, seed: int) -> list[Any]:
     return [task.result() for task in client.submit_many(work, shots=SHOTS, seed=seed)]
 
 
-def _sweep(client: Client, sweep: tuple[int, int, int, int], seed: int, rates: Times) -> None:
-    num_qubits, parameters, operations, number = sweep
-    circuit = shapes.ansatz(num_qubits, parameters, operations)
-    values = np.random.default_rng(seed).uniform(0, 6, (number, parameters))
-    seconds, results = timed(partial(_results, client, (circuit, values), seed))
-    assert all(sum(result.counts.values()) == SHOTS for result in results)
-    rates[f"bindings {num_qubits}"].append(number / seconds)
+@benchmark(rounds=(5, 1), seed=SEED)
+def throughput(report: Report, options: Namespace) -> None:
+    """Throughput of small circuits per second, from the user's objects to counts.
+
+    The whole path with two workers, accepts on disk. Every circuit is new: in one series by its
+    angles, in the other by its structure, too. Only QuantumCircuit objects and arrays of angles are
+    made before the clock starts, which stops when every dict of counts has been read; for bindings,
+    results stay packed. Aer runs in this process and qulacs in one of its own in the same rounds,
+    one thread each, after ours, since their threads spin.
+    """
+    seeds = itertools.count(options.seed)
+    cases = list(itertools.product(SERIES, KINDS))
+    found: Times = defaultdict(list)
+    with simenv.local(workers=2, durability="accepted") as client:
+        for series, (n, operations, _) in cases:  # warm-up
+            _circuits(client, series, (n, operations, 300), next(seeds))
+        qulacs = IsolatedPeer("qulacs", QulacsFromGates, threads=1)
+        for _ in range(options.rounds):
+            figures = {}
+            for series, shape in cases:
+                figures |= _circuits(client, series, shape, next(seeds))
+            for call in (_alone, _sweeps, _loop, _dicts):
+                figures |= call(client, next(seeds))
+            for series, shape in cases:
+                figures |= _peers(qulacs, series, *shape[:2], next(seeds))
+            for name, value in figures.items():
+                found[name].append(value)
+        qulacs.close()
+    _verdicts(report, medians(found))
 
 
-def _aer_bindings(sweep: tuple[int, int, int, int], seed: int, rates: Times) -> None:
-    """Measure Aer's fastest way for a sweep, to bind at run time."""
-    num_qubits, parameters, operations, _ = sweep
-    if not installed("qiskit_aer"):
-        return
-    circuit = shapes.ansatz(num_qubits, parameters, operations)
-    values = np.random.default_rng(seed).uniform(0, 6, (parameters, PEER_BINDINGS)).tolist()
-    binds = [dict(zip(circuit.parameters, values, strict=True))]
-    binder = simulator(runtime_parameter_bind_enable=True)
+def _circuits(
+    client: Client, series: str, shape: tuple[int, int, int], seed: int
+) -> dict[str, float]:
+    """Measure new circuits, all in one call, to dicts of counts; and the CPU us of each."""
+    n, operations, number = shape
+    circuits = layered(n, operations, number, seed, SERIES[series][0])
+    processes = {
+        "client": [psutil.Process()], "service": [service_process(client)],
+        "worker": [psutil.Process(worker.pid) for worker in client.workers()],
+    }  # fmt: skip
+    before = {name: cpu_s(*each) for name, each in processes.items()}
+    seconds, results = timed(lambda: [(x, x.counts) for x in _results(client, circuits, seed)])
+    spent = {name: 1e6 * (cpu_s(*each) - before[name]) for name, each in processes.items()}
+    assert all(sum(counts.values()) == SHOTS for _, counts in results)
+    spent["run"] = 1e6 * sum(result.timing.run_s for result, _ in results)
+    figures = {f"{name} {series} {n}": us / number for name, us in spent.items()}
+    return figures | {f"ours {series} {n}": number / seconds}
 
-    def call() -> Any:
-        return binder.run(circuit, parameter_binds=binds, shots=SHOTS).result()
 
-    rates[f"aer bindings {num_qubits}"].append(PEER_BINDINGS / timed_s(call))
+def _peers(
+    qulacs: IsolatedPeer, series: str, n: int, operations: int, seed: int
+) -> dict[str, float]:
+    gates_of, number = SERIES[series][0], PEER_CIRCUITS
+    figures, where = {}, f"{series} {n}"
+    if installed("qiskit_aer"):  # all circuits in one call: its fastest way
+        circuits = layered(n, operations, number, seed, gates_of)
+        result = lambda: simulator().run(circuits, shots=SHOTS).result()  # noqa: E731
+        seconds = timed_s(
+            lambda: [each.get_counts(k) for each in [result()] for k in range(number)]
+        )
+        figures[f"aer {where}"] = number / seconds
+        times = [timed_s(partial(Aer(1).run, circuit)) for circuit in circuits]
+        figures[f"aer alone {where}"] = 1e3 * statistics.median(times)
+        for width, parameters, ops, _ in SWEEPS if where == "angles 4" else ():
+            circuit = ansatz_circuit(width, parameters, ops)
+            values = np.random.default_rng(seed).uniform(0, 6, (parameters, PEER_BINDINGS))
+            binds = [dict(zip(circuit.parameters, values.tolist(), strict=True))]
+            binder = simulator(runtime_parameter_bind_enable=True)
+            run = partial(binder.run, circuit, parameter_binds=binds, shots=SHOTS)
+            seconds = timed_s(lambda run=run: run().result())
+            figures[f"aer bindings {width}"] = PEER_BINDINGS / seconds
+    work = [gates_of(n, operations, seed * 10**6 + k) for k in range(number)]
+    if not qulacs.problem and qulacs.prepare(n, work) and (times := qulacs.times(number, 600.0)):
+        figures[f"qulacs {where}"] = number / sum(times)
+    return figures
 
 
-def _loop(client: Client, seed: int, rates: Times) -> None:
+def _alone(client: Client, seed: int) -> dict[str, float]:
+    """Measure one message per circuit, sent without waiting for results."""
+    circuits = layered(4, 30, ALONE, seed)
+
+    def call() -> list[dict[str, int]]:
+        tasks = [client.post(each, shots=SHOTS, seed=seed + k) for k, each in enumerate(circuits)]
+        return [task.result().counts for task in tasks]
+
+    return {"alone": ALONE / timed_s(call)}
+
+
+def _sweeps(client: Client, seed: int) -> dict[str, float]:
+    figures = {}
+    for n, parameters, operations, number in SWEEPS:
+        values = np.random.default_rng(seed).uniform(0, 6, (number, parameters))
+        work = ansatz_circuit(n, parameters, operations), values
+        seconds, results = timed(partial(_results, client, work, seed))
+        assert all(sum(result.counts.values()) == SHOTS for result in results)
+        figures[f"bindings {n}"] = number / seconds
+    return figures
+
+
+def _loop(client: Client, seed: int) -> dict[str, float]:
     """Measure an optimiser's loop: submit 128 bindings, wait, repeat."""
-    circuit = shapes.ansatz(4, 12, 25)
-    rng = np.random.default_rng(seed)
-    times = []
-    for k in range(LOOPS):
-        work = (circuit, rng.uniform(0, 6, (128, 12)))
-        times.append(1e3 * timed_s(partial(_results, client, work, seed + k)))
-    rates["loop"].append(statistics.median(times))
+    circuit, rng = ansatz_circuit(4, 12, 25), np.random.default_rng(seed)
+    works = [(circuit, rng.uniform(0, 6, (128, 12))) for _ in range(LOOPS)]
+    times = [timed_s(partial(_results, client, work, seed)) for work in works]
+    return {"loop": 1e3 * statistics.median(times)}
 
 
-def _dicts(client: Client, seed: int, rates: Times) -> None:
+def _dicts(client: Client, seed: int) -> dict[str, float]:
     """Measure the microseconds to convert a packed result of 16 outcomes to a dict."""
     values = np.random.default_rng(seed).uniform(0, 6, (4_000, 12))
-    results = _results(client, (shapes.ansatz(4, 12, 25), values), seed)
+    results = _results(client, (ansatz_circuit(4, 12, 25), values), seed)
     seconds, sizes = timed(lambda: [len(result.counts) for result in results])
-    rates["dict"].append(seconds / len(sizes) * 1e6 * 16 / statistics.mean(sizes))
+    return {"dict": seconds / len(sizes) * 1e6 * 16 / statistics.mean(sizes)}
 
 
 def _verdicts(report: Report, figures: dict[str, float]) -> None:
-    print("circuits/s; CPU a circuit, us; run: wall time in the worker, decoded to packed")
-    names = ("ours", "aer", "qulacs", "client", "service", "worker", "run")
-    for series, name in itertools.product(SERIES, names):
-        if f"{name} {series} {KINDS[0][0]}" in figures:
-            cells = (f"{figures[f'{name} {series} {n}']:12,.1f}" for n, _, _ in KINDS)
-            print(f"{name:8s}{series:12s}{''.join(cells)}")
-    print()
-    for (series, (_, text)), (n, _, _) in itertools.product(SERIES.items(), KINDS):
-        label = f"circuits a second, {n} qubits, {text}"
-        report.at_least(f"circuits_{n}", figures[f"ours {series} {n}"], label)
+    print(", ".join(f"{name} {value:,.1f}" for name, value in figures.items()), end="\n\n")
+    for (series, (_, text)), (n, *_) in itertools.product(SERIES.items(), KINDS):
+        ours = figures[f"ours {series} {n}"]
+        report.at_least(f"circuits_{n}", ours, f"circuits a second, {n} qubits, {text}")
+        for peer in ("aer", "qulacs"):
+            if theirs := figures.get(f"{peer} {series} {n}"):
+                label = f"circuits of {n} qubits, {text}, relative to {peer}, one thread"
+                report.at_least(f"{peer}_{n}", ours / theirs, label)
     report.at_least("alone", figures["alone"], "one by one, not waited for, a second")
-    for n, _, _, _ in SWEEPS:
-        label = f"bindings a second, {n} qubits, results packed"
-        report.at_least(f"bindings_{n}", figures[f"bindings {n}"], label)
+    for n, *_ in SWEEPS:
+        ours, label = figures[f"bindings {n}"], f"bindings a second, {n} qubits, results packed"
+        report.at_least(f"bindings_{n}", ours, label)
+        if theirs := figures.get(f"aer bindings {n}"):
+            label = f"bindings of {n} qubits, relative to Aer, one thread"
+            report.at_least(f"aer_bindings_{n}", ours / theirs, label)
     report.at_most("loop_128_ms", figures["loop"], "a loop of 128 bindings, p50, ms")
-    if "aer alone angles 4" in figures:
-        scaled_ms = figures["loop"] * AER_ALONE_MS / figures["aer alone angles 4"]
+    if theirs := figures.get("aer alone angles 4"):
         label = f"the same where Aer takes {AER_ALONE_MS:g} ms for a circuit of 4 qubits, ms"
-        report.at_most("loop_scaled_ms", scaled_ms, label)
-    cases = itertools.product(("aer", "qulacs"), SERIES.items(), KINDS)
-    for peer, (series, (_, text)), (n, _, _) in cases:
-        if f"{peer} {series} {n}" in figures:
-            ratio = figures[f"ours {series} {n}"] / figures[f"{peer} {series} {n}"]
-            label = f"circuits of {n} qubits, {text}, relative to {peer}, one thread"
-            report.at_least(f"{peer}_{n}", ratio, label)
-    for n in (n for n, *_ in SWEEPS if f"aer bindings {n}" in figures):
-        ratio = figures[f"bindings {n}"] / figures[f"aer bindings {n}"]
-        report.at_least(
-            f"aer_bindings_{n}", ratio, f"bindings of {n} qubits, relative to Aer, one thread"
-        )
-    for series, (_, text) in SERIES.items():
-        for name in ("client", "service"):
-            label = f"{name}'s CPU a circuit, 4 qubits, {text}, us"
-            report.at_most(f"{name}_us", figures[f"{name} {series} 4"], label)
+        report.at_most("loop_scaled_ms", figures["loop"] * AER_ALONE_MS / theirs, label)
+    for (series, (_, text)), name in itertools.product(SERIES.items(), ("client", "service")):
+        label = f"{name}'s CPU a circuit, 4 qubits, {text}, us"
+        report.at_most(f"{name}_us", figures[f"{name} {series} 4"], label)
     label = "worker's CPU a circuit beside its run, us"
     other_us = figures["worker angles 4"] - figures["run angles 4"]
     if other_us > 0.0:
@@ -219,3 +223,185 @@ def _verdicts(report: Report, figures: dict[str, float]) -> None:
     else:  # the workers waited for a core during their runs
         report.not_measured("worker_us", label, "the runs' wall time exceeds the CPU time")
     report.at_most("dict_us", figures["dict"], "a dict of 16 outcomes, us")
+
+
+# --- the cost of metrics --------------------------------------------------------------------------
+
+WITHOUT = """
+import sys
+if "simenv.service" in sys.orig_argv:
+    from simenv.service.accounting.usage import UsageLedger
+    from simenv.service.telemetry.counters import DurationBuckets, TaskCounters
+    from simenv.service.telemetry.recorder import TelemetryRecorder
+    DurationBuckets.add = DurationBuckets.add_all = lambda *_: None
+    TaskCounters.durations = UsageLedger._count = lambda *_: None
+    TelemetryRecorder.is_due = False
+"""
+
+
+@benchmark(rounds=(40, 4), starts=(4, 1), circuits=(8_000, 1_000))
+def metrics_cost(report: Report, options: Namespace) -> None:
+    """Throughput of a service that counts and is scraped, relative to one that does neither.
+
+    Two environments are up, of which one gets work at a time. A client asks the first for all
+    metrics every second; in the second, `sitecustomize` replaces the counters by functions that do
+    nothing. Shares are medians of paired ratios of rounds. Both are started several times, since
+    two that are alike differ by a few percent for as long as they live.
+    """
+    rates: Times = defaultdict(list)
+    service_us: Times = defaultdict(list)
+    for _ in range(options.starts):
+        with ExitStack() as stack:
+            clients = {"with": stack.enter_context(simenv.local(workers=2))}
+            clients["without"] = stack.enter_context(_without())
+            stack.enter_context(probed({"scraper": clients["with"].metrics}, 1.0))
+            for seed in range(options.rounds + 1):
+                circuits = layered(4, 30, options.circuits, seed)
+                for name in ("with", "without") if seed % 2 else ("without", "with"):
+                    service = service_process(clients[name])
+                    before = threads_cpu_s(service)
+                    seconds = timed_s(partial(_results, clients[name], circuits, seed))
+                    if seed:  # the first round warms up
+                        rates[name].append(options.circuits / seconds)
+                        spent_s = threads_cpu_s(service) - before
+                        service_us[name].append(spent_s / options.circuits * 1e6)
+            assert sum(clients["with"].metrics().service.loop_pass.counts)
+            assert not sum(clients["without"].metrics().service.loop_pass.counts)
+    for name, each in medians(rates).items():
+        us = statistics.median(service_us[name])
+        print(f"{name:8} {each:8.0f} a second, service {us:.2f} us")
+    share = float(np.median(np.divide(rates["with"], rates["without"])))
+    report.at_least("share", share, "throughput with metrics relative to that without")
+    spared = float(np.median(np.divide(service_us["without"], service_us["with"])))
+    report.at_least("service_share", spared, "processor time of the service without, of that with")
+
+
+@contextmanager
+def _without() -> Iterator[Client]:
+    """An environment whose service counts nothing."""
+    with tempfile.TemporaryDirectory(prefix="simenv-bench-") as folder:
+        Path(folder, "sitecustomize.py").write_text(WITHOUT)
+        program = Path(folder, "python")
+        program.write_text(f'#!/bin/sh\nPYTHONPATH={folder} exec {sys.executable} "$@"\n')
+        program.chmod(0o700)
+        os.environ["SIMENV_PYTHON"] = str(program)
+        try:
+            with simenv.local(workers=2) as client:
+                yield client
+        finally:
+            del os.environ["SIMENV_PYTHON"]
+
+
+# --- journal and queue ----------------------------------------------------------------------------
+
+
+@benchmark(rounds=(5, 2), tasks=(10_000, 2_000), singles=(300, 50))
+def postgres_journal(report: Report, options: Namespace) -> None:
+    """The journal in PostgreSQL, compared with the file of SQLite: accepted tasks, submits.
+
+    Two environments with one worker each; both force commits to disk. Batches of circuits in one
+    `submit_many`, which are cancelled then, and single submits, one after the other.
+    """
+    circuits = [four_qubit_circuit(seed) for seed in range(options.tasks)]
+    singles_s: Times = defaultdict(list)
+
+    def rate(name: str, turn: int) -> float:
+        client = clients[name]
+        taken_s, tasks = timed(lambda: client.submit_many(circuits, shots=1024, seed=1))
+        client.cancel([task.id for task in tasks])
+        single = repeated_s(lambda: client.submit(circuits[0], shots=10), options.singles)
+        singles_s[name] += [statistics.median(single)] if turn >= 0 else []
+        return len(tasks) / taken_s
+
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp")))
+        quiet = partial(subprocess.run, check=True, stdout=subprocess.DEVNULL)
+        server = PostgresServer(folder, quiet, safe=True)
+        server.start()
+        stack.callback(server.stop)
+        clients = {
+            name: stack.enter_context(started({"name": name, "pools": [ONE_WORKER], **settings}))
+            for name, settings in (("postgresql", {"journal": server.url}), ("sqlite", {}))
+        }
+        rates = medians(in_rounds({name: partial(rate, name) for name in clients}, options.rounds))
+    label = f"accepted tasks per second in a batch; SQLite: {rates['sqlite']:,.0f}"
+    report.at_least("accepted_per_s", rates["postgresql"], label)
+    single = medians(singles_s)
+    label = f"one submit, p50, ms; SQLite: {1e3 * single['sqlite']:.2f}"
+    report.at_most("submit_ms", 1e3 * single["postgresql"], label)
+
+
+@benchmark(million=False)
+def queue(report: Report, options: Namespace) -> None:
+    """Cost of a long queue: status, memory, another client's submits, and a restart.
+
+    10,000 different 4-qubit circuits wait behind one long task; `status` and `queue` are called
+    through the client and as typed. Then another client submits tasks one by one while the queue is
+    processed. With --million, 10^6 tasks wait; the service is killed and started again.
+    """
+    settings = {"name": "bench-queue", "pools": [ONE_WORKER], "slots": 1}
+    with started(settings) as client:
+        _ten_thousand(client, report)
+    if options.million:
+        with started(settings) as client:
+            _million(client, report, settings)
+
+
+def _ten_thousand(client: Client, report: Report) -> None:
+    circuits = [four_qubit_circuit(seed) for seed in range(QUEUED)]
+    blocker = client.submit(_long(23, 40), shots=10)
+    empty_mb = client.status().rss_bytes / 1e6
+    tasks = client.submit_many(circuits, shots=1024, seed=1)
+    full_mb = client.status().rss_bytes / 1e6
+    assert client.status().queued >= QUEUED - 1, "the queue has run empty meanwhile"
+    for verb, call in (("status", client.status), ("queue", client.queue)):
+        label = f"{verb} through the client, slowest of 20"
+        report.at_most("view_ms", 1e3 * max(repeated_s(call, 20)), label)
+        typed = repeated_s(partial(command, [verb, "--name", client.name]), 5)
+        label = f"`simenv {verb}` as typed, median of 5, the process's start included"
+        report.at_most("typed_ms", 1e3 * statistics.median(typed), label)
+    report.at_most("memory_mb", full_mb - empty_mb, "service memory above empty, MB")
+    program = load(four_qubit_circuit(1)).program
+    for label in ("waiting", "being worked off"):
+        with connect(client.name) as other:
+            submits = (partial(other.submit, program, shots=1024, seed=k) for k in range(200))
+            ms = [1e3 * timed_s(each) for each in submits]
+        p50 = statistics.median(ms)
+        report.at_most("accept_p50_ms", p50, f"another client's accept, queue {label}, p50 ms")
+        report.at_most("accept_max_ms", max(ms), f"the same, queue {label}, max, ms")
+        blocker.cancel()
+    for task in tasks:
+        task.result(timeout_s=120)
+    report.at_most("loop_lag_p99_ms", client.status().loop_lag_p99_ms, "loop lag p99, ms")
+
+
+def _million(client: Client, report: Report, settings: dict[str, Any]) -> None:
+    client.submit(_long(24, 400), shots=10)
+    circuits = [four_qubit_circuit(seed) for seed in range(BATCH)]
+    for seed in range(MILLION // BATCH):
+        client.submit_many(circuits, shots=1024, seed=seed)
+    status, service = client.status(), service_process(client)
+    report.at_most("million_rss_mb", status.rss_bytes / 1e6, "service RSS, MB")
+    slowest_ms = 1e3 * max(repeated_s(client.queue, 20))
+    report.at_most("view_ms", slowest_ms, "queue of a million, slowest of 20")
+    service.kill()
+    wait_until(lambda: not environments.still_running([service], 0.0), 60.0)
+    environments.up(settings)
+    with connect(client.name) as second:
+        result = second.status()
+        assert result.queued + result.running == MILLION + 1, f"{result.queued} queued"
+        log = Path(config.home_root() / client.name / "service.log").read_text()
+        replay = [line for line in log.splitlines() if "replayed:" in line][-1]
+        seconds = float(replay.rsplit(",", 1)[1].strip().removesuffix(" s"))
+        report.at_most("million_replay_s", seconds, "replay of the queue at the restart, s")
+        report.at_most("million_rss_mb", result.rss_bytes / 1e6, "service RSS after it, MB")
+
+
+def _long(num_qubits: int, layers: int) -> QuantumCircuit:
+    work = []
+    for layer in range(layers):
+        work += [("ry", (q,), (0.1 + layer + q,)) for q in range(num_qubits)]
+        work += [("cx", (q, q + 1), ()) for q in range(num_qubits - 1)]
+    circuit = built(num_qubits, work, 1)
+    circuit.measure(0, 0)
+    return circuit

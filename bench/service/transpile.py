@@ -34,9 +34,10 @@ import psutil
 from qiskit import QuantumCircuit, transpile
 
 import simenv
-from bench.harness import SEED, Report, Times, rounds
+from bench.harness import Report, Times
 from bench.harness.environments import cpu_s, service_process
-from bench.harness.isolated import IsolatedPeer
+from bench.harness.options import SEED, rounds
+from bench.peers.process import IsolatedPeer
 from simenv.client.tasks.calls import CIRCUITS as CIRCUITS_OF_TASK, FIRST_TASKS
 from simenv.model.views import DeviceInfo
 from simenv.transpiler.qiskit_runtime import SEED as TRANSPILER_SEED

@@ -36,7 +36,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bench.harness import Option, Report
+from bench.harness import Report
+from bench.harness.options import Option
 from bench.testbed import site
 from simenv.model import PoolSpec, ProgressInfo, TaskOptions, TaskSpec, TaskState
 from simenv.model.accounts import Account, AccountTree, Billing

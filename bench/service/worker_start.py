@@ -19,9 +19,10 @@ from pathlib import Path
 import psutil
 
 import simenv
-from bench import small_circuits as shapes
-from bench.harness import Report, rounds, timed
+from bench import circuits as shapes
+from bench.harness import Report, timed
 from bench.harness.environments import cpu_s, wait_until
+from bench.harness.options import rounds
 from simenv.client.client import Client
 from simenv.errors import SimenvError
 from simenv.model import PoolSpec

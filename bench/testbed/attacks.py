@@ -365,6 +365,11 @@ ATTACKS: dict[str, Attack] = {
 }
 
 
+def run(name: str, person: UserKeyFile, seconds: float, prey: Prey, results: Any) -> None:
+    """Run an attack in a process of its own; put the codes of the refusals into a queue."""
+    results.put(ATTACKS[name](person, seconds, prey))
+
+
 # --- refused messages, one kind for each path of a message ---------------------------------------
 
 BODY_BYTES = 7 * 2**20

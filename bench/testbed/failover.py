@@ -28,7 +28,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from bench.small_circuits import layered
+from bench.circuits import layered
 from bench.testbed.cluster import Cluster
 from bench.testbed.cluster_environment import SERVICE, Environment, left, wait_for, words_of
 from bench.testbed.cluster_host import close

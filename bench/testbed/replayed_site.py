@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import simenv
-from bench import small_circuits as shapes
+from bench import circuits as shapes
 from bench.harness.environments import remote_key
 from bench.testbed import site
 from simenv.client.circuits import load

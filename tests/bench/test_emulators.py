@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from bench.calibration_data import changed, measured
 from bench.engine import emulators
 from bench.measured_sets import sets
+from bench.testbed.drawn_devices import library_changed as changed, measured
 from noise_models import library, snapshot as snapshots
 from noise_models.calibration import CalibrationSnapshot
 from noise_models.model import NoiseOptions

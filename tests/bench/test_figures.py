@@ -1,8 +1,6 @@
 """Result files, figures, the chart and the command line of the benchmarks."""
 
-import ast
 import shutil
-import tomllib
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -12,17 +10,17 @@ from failing import fails
 from interpreter import python
 
 from bench import __main__ as command, chart, figures, record
-from bench.figures import goals
+from bench.circuits import ansatz_circuit, layered
 from bench.harness import results
-from bench.harness.report import GOALS, Figure
-from bench.service import cluster
-from bench.small_circuits import ansatz, layered
+from bench.harness.benchmark import benchmark, titles
+from bench.harness.report import Figure, goals
+from bench.service import nodes
 
 
 def test_every_goal_has_a_text_and_a_unit() -> None:
     texts = figures.catalogue()
     described = {name: set(entry) - {"title"} for name, entry in texts.items() if name != "readme"}
-    assert described == {name: set(keys) for name, keys in figures.goals().items()}
+    assert described == {name: set(keys) for name, keys in goals().items()}
     assert all(name in texts and key in texts[name] for name, key, _ in texts["readme"])
 
 
@@ -48,8 +46,8 @@ def test_tables_show_goals_that_were_not_measured(tmp_path: Path) -> None:
     results.append(file, [Figure("vqls", "step_s", "case", 0.5, 0.1)], quick=False)
     table = figures.performance_tables(file)
     assert "| case | s | <= 0.1 | 0.5 | **no** |" in table
-    goals = sum(len(keys) for keys in figures.goals().values())
-    assert table.count("| not measured |") == goals - 1
+    count = sum(len(keys) for keys in goals().values())
+    assert table.count("| not measured |") == count - 1
 
 
 def test_every_cell_of_the_tables_has_at_most_one_figure() -> None:
@@ -113,7 +111,7 @@ def test_newer_format_is_refused(tmp_path: Path) -> None:
 def test_recorded_runs_cover_every_goal_and_can_be_replaced() -> None:
     runs = record.planned(goals(), [["qfw_host", "--qfw", "a"], ["qfw_host", "--qfw", "b"]])
     assert set(runs) == set(goals())
-    assert runs["latency_tcp"] == [["latency", "--tcp"]]
+    assert runs["queue"] == [["queue", "--million"]]
     assert runs["qfw_host"] == [["qfw_host", "--qfw", "a"], ["qfw_host", "--qfw", "b"]]
     assert next(iter(runs)) == "throughput"
     fails(SystemExit, "nothing", record.planned, goals(), [["nothing"]])
@@ -176,7 +174,8 @@ def test_benchmark_that_cannot_run_here_is_named_and_its_older_figures_stay(
 
     monkeypatch.setattr(record, "_measured", measured)
     monkeypatch.setitem(record.UNAVAILABLE, "gpu", lambda: "no GPU: none is here")
-    monkeypatch.setitem(record.UNAVAILABLE, "noise_calibration", str)
+    for name in ("noise_calibration", "emulators"):
+        monkeypatch.setitem(record.UNAVAILABLE, name, str)
     options = ["record", "--all", "--file", str(file)]
     assert command.main(options) == 1
     output = capsys.readouterr().out
@@ -191,7 +190,7 @@ def test_benchmark_that_cannot_run_here_is_named_and_its_older_figures_stay(
     assert {each.benchmark for each in read} == set(goals()) - {"gpu"}
 
     monkeypatch.setitem(record.UNAVAILABLE, "gpu", str)
-    assert command.main([*options, "--with", "qfw_host --qfw a --defw b"]) == 1  # latency_tcp
+    assert command.main([*options, "--with", "qfw_host --qfw a --defw b"]) == 0
     output = capsys.readouterr().out
     assert "NOT MEASURED gpu" not in output
     assert "NOT MEASURED qfw_host" not in output
@@ -262,19 +261,40 @@ ROOT = Path(__file__).parents[2]
 
 def test_list_names_every_benchmark_without_importing_it() -> None:
     done = python("-X", "importtime", "-m", "bench", "list", cwd=ROOT)
-    assert [line.split()[0] for line in done.stdout.splitlines()] == sorted(command._files())
+    assert [line.split()[0] for line in done.stdout.splitlines()] == list(titles())
     assert "bench.service" not in done.stderr
 
 
-def test_every_benchmark_has_options_a_run_function_and_goals() -> None:
-    goals = tomllib.loads(GOALS.read_text())
-    for name, path in command._files().items():
-        tree = ast.parse(path.read_text())
-        assigned = {ast.unparse(n.targets[0]) for n in tree.body if isinstance(n, ast.Assign)}
-        functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-        assert "OPTIONS" in assigned, name
-        assert "run" in functions, name
-        assert name in goals, name
+def test_every_benchmark_has_a_title_and_goals() -> None:
+    assert titles().keys() == goals().keys()
+    assert all(title for _, title in titles().values())
+
+
+def test_options_have_a_quick_default_and_help_tells_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seen = []
+
+    @benchmark(rounds=(5, 2), names=["a"], tcp=False, file=Path, only={"x": 1, "y": 2})
+    def small(_report: object, options: object) -> None:
+        """Title.
+
+        Text.
+        """
+        seen.append(options)
+
+    words = ["--names", "b", "c", "--tcp", "--file", "f", "--only", "y", "--only", "x"]
+    assert small.run(words, quick=True, on_figure=print)
+    assert vars(seen[0]) == {
+        "rounds": 2, "names": ["b", "c"], "tcp": True, "file": Path("f"), "only": ["y", "x"],
+    }  # fmt: skip
+    small.run([], quick=False, on_figure=print)
+    assert (seen[1].rounds, seen[1].tcp, seen[1].file) == (5, False, None)
+    with pytest.raises(SystemExit):
+        small.run(["--help"], quick=False, on_figure=print)
+    text = capsys.readouterr().out
+    assert "Text." in text
+    assert "default: 5" in text
 
 
 def test_options_of_one_benchmark_are_refused_for_several() -> None:
@@ -284,12 +304,12 @@ def test_options_of_one_benchmark_are_refused_for_several() -> None:
 
 def test_cluster_runs_all_parts_or_those_named(monkeypatch: pytest.MonkeyPatch) -> None:
     parts: list[str] = []
-    monkeypatch.setattr(cluster, "hosts", lambda number: nullcontext())
-    for part in cluster.PARTS:
-        monkeypatch.setattr(cluster, f"_{part}", lambda *_, part=part: parts.append(part))
+    monkeypatch.setattr(nodes, "hosts", lambda number: nullcontext())
+    for part in nodes.PARTS:
+        monkeypatch.setitem(nodes.PARTS, part, lambda *_, part=part: parts.append(part))
     assert command.main(["run", "cluster"]) == 0
     assert command.main(["run", "cluster", "--only", "death", "--only", "gang"]) == 0
-    assert parts == [*cluster.PARTS, "death", "gang"]
+    assert parts == [*nodes.PARTS, "death", "gang"]
 
 
 def test_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -302,5 +322,5 @@ def test_circuits_are_reproducible_by_seed() -> None:
     assert first == again
     assert first[0] != first[1] != other[1]
     assert sum(first[0].count_ops().values()) == 30 + 4
-    sweep = ansatz(8, 32, 68)
+    sweep = ansatz_circuit(8, 32, 68)
     assert (sweep.num_parameters, sum(sweep.count_ops().values())) == (32, 68 + 8)

@@ -8,9 +8,9 @@ from qiskit import QuantumCircuit
 
 from bench.circuits import built, engine_circuit, measured, wide_circuit
 from bench.harness import Report, probed
-from bench.harness.comparison import Peers, Variant, assert_same_circuit
 from bench.harness.environments import home
 from bench.peers.base import NAMES, matrix
+from bench.peers.process import Peers, Variant, assert_same_circuit
 from bench.service.transpile import replayed
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from bench.figures import goals
+from bench.harness.report import goals
 from simenv.cli.app import application
 
 ROOT = Path(__file__).parents[2]

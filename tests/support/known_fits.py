@@ -5,7 +5,7 @@ import functools
 import msgspec
 import numpy as np
 
-from bench.engine.fit_truths import circuits, counts_of, device
+from bench.testbed.drawn_devices import circuits, counts_of, device
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration.data import CountsData
 from simenv.calibration.fit import attempt, solve

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from failing import fails
 
-from bench.calibration_data import PATH, measured, random_circuit, random_counts
+from bench.testbed.drawn_devices import PATH, measured, random_circuit, random_counts
 from noise_models import library
 from noise_models.build import build, independent_confusion, reduced
 from noise_models.calibration import (

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from bench.engine.fit_truths import circuits, counts_of, device, loss
+from bench.testbed.drawn_devices import circuits, counts_of, device, loss
 from noise_models.calibration import CalibrationSnapshot, PauliRotation
 from simenv.calibration.fit.attempt import MANY_BODIES
 from simenv.calibration.fit.calibrate import calibrate

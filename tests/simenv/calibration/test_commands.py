@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench.calibration_data import random_counts
+from bench.testbed.drawn_devices import random_counts
 from noise_models import library, snapshot as snapshots
 from noise_models.calibration import FitScope
 from simenv.calibration import data

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from changed_devices import changed_qubit
 
-from bench.calibration_data import PATH, measured, random_circuit
+from bench.testbed.drawn_devices import PATH, measured, random_circuit
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration.data import CountsData, CountsRecord

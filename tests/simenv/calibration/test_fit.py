@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from changed_devices import changed_qubit, scaled_errors
 
-from bench.calibration_data import measured, random_counts
+from bench.testbed.drawn_devices import measured, random_counts
 from noise_models import library, snapshot as snapshots
 from noise_models.build import build as noise_model
 from noise_models.calibration import (

@@ -10,7 +10,7 @@ import pytest
 from failing import fails
 from numpy.typing import NDArray
 
-from bench.engine.fit_truths import (
+from bench.testbed.drawn_devices import (
     aged,
     changed,
     circuits,

@@ -8,8 +8,16 @@ import pytest
 from changed_devices import changed_qubit
 from known_fits import covers, identified, likelihood_fit, mixed_counts, mixed_errors
 
-from bench.engine.fit_intervals import rotated, sequences, with_joint_flips
-from bench.engine.fit_truths import changed, circuits, counts_of, device, with_t2_star
+from bench.testbed.drawn_devices import (
+    changed,
+    circuits,
+    counts_of,
+    device,
+    rotated,
+    sequences,
+    with_joint_flips,
+    with_t2_star,
+)
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration.data import CountsData, CountsRecord
 from simenv.calibration.fit.calibrate import calibrate

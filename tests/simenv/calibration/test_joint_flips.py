@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from changed_devices import changed_qubit
 
-from bench.engine.fit_truths import changed, circuits, counts_of, device, loss
+from bench.testbed.drawn_devices import changed, circuits, counts_of, device, loss
 from noise_models.build import independent_confusion
 from noise_models.calibration import CalibrationSnapshot, CorrelatedReadout
 from simenv.calibration.data import CountsData

@@ -10,8 +10,7 @@ import pytest
 from changed_devices import changed_qubit, scaled_errors
 from failing import fails
 
-from bench.calibration_data import PATH, measured, random_circuit
-from bench.engine.fit_truths import device
+from bench.testbed.drawn_devices import PATH, device, measured, random_circuit
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot, PauliRotation, QubitCalibration
 from noise_models.model import NoiseOptions

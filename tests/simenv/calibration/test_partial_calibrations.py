@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from bench.engine.fit_truths import circuits, counts_of, device
+from bench.testbed.drawn_devices import circuits, counts_of, device
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot, QubitCalibration
 from simenv.calibration import accept, probes

@@ -12,7 +12,7 @@ import pytest
 from known_fits import covers, identified, likelihood_fit, mixed_counts
 from qiskit.primitives import StatevectorSampler
 
-from bench.engine.fit_truths import counts_of
+from bench.testbed.drawn_devices import counts_of
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration import data, probes
 from simenv.calibration.data import CountsData, MeasuredCircuit

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bench.engine.fit_truths import changed, circuits, counts_of, device
+from bench.testbed.drawn_devices import changed, circuits, counts_of, device
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration import accept
 from simenv.calibration.data import CountsData

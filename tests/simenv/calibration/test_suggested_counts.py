@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from bench.engine.fit_truths import circuits, counts_of, device, loss
+from bench.testbed.drawn_devices import circuits, counts_of, device, loss
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration import accept, probes
 from simenv.calibration.data import CountsData, MeasuredCircuit

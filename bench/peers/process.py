@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bench.harness.report import INSTALL_COMMAND
 from bench.harness.timing import clock_of, timed_s
+from bench.peers.base import SHOTS
 
 _VARIABLES = ("OMP_NUM_THREADS", "QULACS_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _UNTIMED_LIMIT_S = 600.0  # limit of untimed calls: imports, compilation, conversion
+_DEVIATIONS = 6.0  # of a mean of shots, within which two libraries ran the same circuit
 
 
 class IsolatedPeer:
@@ -27,8 +29,7 @@ class IsolatedPeer:
     def __init__(
         self, name: str, create: Callable[..., Any], *args: Any, threads: int, quiet: bool = False
     ) -> None:
-        self.name = name
-        self._quiet = quiet
+        self.name, self._quiet = name, quiet
         self.problem = ""  # why the peer has left the benchmark
         for variable in _VARIABLES:
             os.environ[variable] = str(threads)
@@ -72,10 +73,9 @@ class IsolatedPeer:
             self._process.join()
 
     def _receive(self, limit_s: float) -> Any:
-        result = None
+        result, ended = None, True
         try:
-            ended = not self._pipe.poll(limit_s)
-            if ended:
+            if ended := not self._pipe.poll(limit_s):
                 self.problem = f"more than {limit_s:g} s"
             else:
                 result, self.problem = self._pipe.recv()
@@ -95,9 +95,8 @@ class _Server:
     def __init__(self, peer: Any) -> None:
         self._peer = peer
         self._jobs: list[Any] = []
-        self._next_job = 0
+        self._next_job = self._num_qubits = 0
         self._result: Any = None
-        self._num_qubits = 0
 
     def prepare(self, num_qubits: int, circuits: list[Any]) -> bool:
         self._jobs.clear()
@@ -106,8 +105,7 @@ class _Server:
         return True
 
     def times(self, method: str, calls: int, cpu: bool) -> list[float]:
-        run, seconds = getattr(self._peer, method), []
-        clock = clock_of(cpu=cpu)
+        run, seconds, clock = getattr(self._peer, method), [], clock_of(cpu=cpu)
 
         def call(job: Any) -> None:
             self._result = run(job)
@@ -142,3 +140,57 @@ def _serve(pipe: Connection, create: Callable[..., Any], args: tuple[Any, ...]) 
         pipe.send((None, f"{error.name} is not installed; type: {INSTALL_COMMAND}"))
     except Exception as error:  # noqa: BLE001  # a peer whose library fails is left out
         pipe.send((None, f"{type(error).__name__}: {str(error)[:200]}"))
+
+
+class Variant(NamedTuple):
+    """One way to run a library: the peer's class, its arguments and number of threads."""
+
+    name: str  # its first word is the library
+    create: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+    threads: int = 0  # 0: as the others
+    widest: int = 0  # qubits of the circuits that it gets; 0: any
+
+
+class Peers:
+    """The variants that run, each in a process of its own until the context ends. `without`:
+    libraries that are left out. `missing`: libraries that could not be started."""
+
+    def __init__(
+        self, variants: Iterable[Variant], threads: int, without: Sequence[str] = ()
+    ) -> None:
+        chosen = [each for each in variants if each.name.split()[0] not in without]
+        self._widest = {each.name: each.widest for each in chosen}
+        self._peers = [
+            IsolatedPeer(each.name, each.create, *each.arguments, threads=each.threads or threads)
+            for each in chosen
+        ]
+        missing = (each.name.split()[0] for each in self._peers if each.problem)
+        self.missing = list(dict.fromkeys(missing))
+
+    def __iter__(self) -> Iterator[IsolatedPeer]:
+        return (peer for peer in self._peers if not peer.problem)
+
+    def prepared(self, num_qubits: int, circuits: list[Any]) -> Iterator[IsolatedPeer]:
+        """Yield each peer that takes circuits of this width once it has converted them; those that
+        fail are left out."""
+        for peer in self:
+            takes = num_qubits <= (self._widest[peer.name] or num_qubits)
+            if takes and peer.prepare(num_qubits, circuits):
+                yield peer
+
+    def __enter__(self) -> Peers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for peer in self._peers:
+            peer.close()
+
+
+def assert_same_circuit(means: Mapping[str, Any], shots: int = SHOTS) -> None:
+    """Assert that the means of all peers differ only by the statistics of shots; None: it has
+    left."""
+    values = {name: np.array(each) for name, each in means.items() if each is not None}
+    for name, each in values.items():
+        off = np.abs(next(iter(values.values())) - each).max()
+        assert off < _DEVIATIONS * (2 / shots) ** 0.5, f"{name} ran another circuit: {off:.2f}"
