@@ -8,7 +8,7 @@ path is that of a route, without values.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
@@ -64,6 +64,7 @@ class RunningGateway:
         self.folder = folder
         self.url = url
         self.pool = pool
+        self.on_close: list[Callable[[], Awaitable[None]]] = []
         self._signer = security.Signer(folder)
         self._rates = CallerRates(settings.requests_per_s)
         self._held = HeldAnswers()
@@ -279,6 +280,8 @@ def create_app(gateway: RunningGateway, *routes: ControllerRouterHandler) -> Lit
             yield
         finally:
             idle.cancel()
+            for close in gateway.on_close:
+                await close()
             gateway.pool.close()
 
     async def provide_caller(request: Request[Any, Any, Any]) -> Caller:

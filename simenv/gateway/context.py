@@ -6,7 +6,7 @@ which that user has presented; what the user may not do, the gateway cannot do f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -76,6 +76,7 @@ class Gateway(Protocol):
     settings: GatewaySettings
     folder: Path  # mode 0700, for files of the gateway
     url: str  # "http://127.0.0.1:8080", without a slash at its end
+    on_close: list[Callable[[], Awaitable[None]]]  # called before its clients are closed
 
     def client(self, caller: Caller) -> Client:
         """Return the caller's client, whose methods block: call them through `call`. Raises

@@ -27,9 +27,10 @@ JobTask = tuple[TaskId, Values]
 
 
 class JobRecord(msgspec.Struct, frozen=True, array_like=True):
-    """One job. `kind`: of its metadata, ""; its data are not complete yet, and no listing has it.
+    """One job. `kind`: of its metadata; "": its data are not complete yet, and no listing has it.
     `version`: number of its changes, by which a change of an outdated job is refused; 0: it is not
-    stored yet. `ended_s`: 0 while it is open; in the future: until then."""
+    stored yet. `ended_s`: 0 while it is open; in the future: until then. `reservation`: to which
+    the rights of its sender were bound, as the service knows; 0: to none."""
 
     id: Id
     kind: Kind
@@ -39,9 +40,7 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True):
     labels: Labels = ()
     tasks: Annotated[tuple[JobTask, ...], msgspec.Meta(max_length=MAX_JOB_TASKS)] = ()
     metadata: Annotated[bytes, msgspec.Meta(max_length=MAX_METADATA_BYTES)] = b""
-
-    def is_open(self, now_s: float) -> bool:
-        return not self.ended_s or self.ended_s > now_s
+    reservation: int = 0
 
 
 class JobSelector(msgspec.Struct, frozen=True, array_like=True):

@@ -427,7 +427,7 @@ def test_qrmi_acquires_runs_and_releases(env: Client, settings: Mapping[str, str
     assert all(str(each.state) != "ACTIVE" for each in env.reservations())
 
 
-@pytest.mark.parametrize("victim", ["job process", "gateway"])
+@pytest.mark.parametrize("victim", ["job process", "gateway", "service"])
 def test_a_killed_process_loses_and_repeats_nothing(
     up: Live, env: Client, settings: Mapping[str, str], victim: str
 ) -> None:
@@ -446,9 +446,14 @@ def test_a_killed_process_loses_and_repeats_nothing(
         (killed,) = [
             each for each in killed.children() if "job_process" in " ".join(each.cmdline())
         ]
+    if victim == "service":
+        killed = up.service()
     killed.kill()
+    if victim == "service":
+        up.wait_dead(killed.pid)
+        up.up()
     output, errors = process.communicate(timeout=PROGRAM_S)
-    if victim == "gateway" and process.returncode:  # its client gave up before the restart
+    if victim != "job process" and process.returncode:  # its client gave up before the restart
         found = result_of(gateway_of(up), settings, number)
         assert found.count("SamplerPubResult") == 40
     else:

@@ -46,6 +46,7 @@ class GatewayStandIn:
         self.settings = settings or GatewaySettings()
         self.folder = folder
         self.url = ""
+        self.on_close: list[Any] = []
         self._client = client
         self._threads = ThreadPoolExecutor(THREADS, "gateway")
         self._waiting: dict[str, int] = {}

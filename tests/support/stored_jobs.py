@@ -42,20 +42,21 @@ class StoredJobs:
         self.call(self.journal.database.abandon)
         self.call(self._open)
 
-    def of(self, user: str = "ana") -> JobRecords:
-        """What a client of the user has as `client.jobs`."""
-        session: Any = SimpleNamespace(request=partial(self._ask, user))
+    def of(self, user: str = "ana", reservation: int = 0) -> JobRecords:
+        """What a client of the user has as `client.jobs`, with rights bound to a reservation."""
+        identity = Identity(user, Role.CLIENT, reservation=reservation)
+        session: Any = SimpleNamespace(request=partial(self._ask, identity))
         return JobRecords(session)
 
-    def _ask(self, user: str, kind: type[Any], make: Any, **fields: Any) -> Any:
+    def _ask(self, identity: Identity, kind: type[Any], make: Any, **fields: Any) -> Any:
         message = codec.from_client(codec.encode(make(1, **fields)))
-        answer = self.call(self._answer, user, message)
+        answer = self.call(self._answer, identity, message)
         assert isinstance(answer, kind)
         return answer
 
-    def _answer(self, user: str, message: Any) -> Any:
+    def _answer(self, identity: Identity, message: Any) -> Any:
         handlers: Any = SimpleNamespace(_service=self)
-        answer = QUERIES[type(message)](handlers, message, Identity(user, Role.CLIENT), b"")
+        answer = QUERIES[type(message)](handlers, message, identity, b"")
         if isinstance(answer, ServiceMessage):
             return answer
         assert answer is not None

@@ -131,9 +131,11 @@ def _job(record: JobRecord) -> Job:
         job = _JOB.decode(record.metadata)
     except DECODE_ERRORS as error:
         raise StoreError(f"job {record.id} cannot be read: {error}") from error
+    reservation = record.reservation or job.reservation
     return msgspec.structs.replace(
-        job, id=record.id, tags=tags, tasks=record.tasks, created_s=record.created_s
-    )
+        job, id=record.id, tags=tags, tasks=record.tasks, created_s=record.created_s,
+        reservation=reservation,
+    )  # fmt: skip
 
 
 # Jobs.

@@ -21,6 +21,7 @@ from simenv.errors import (
     DECODE_ERRORS,
     KeyConflictError,
     LimitExceededError,
+    NotAllowedError,
     NotFoundError,
     OptionError,
     StoreError,
@@ -71,6 +72,7 @@ class ComputeService:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.processes = JobProcesses(gateway)
+        gateway.on_close.append(self.processes.close)
         self._asked_s: dict[str, float] = {}  # when the state of a job was asked for
 
     def arrived(self, caller: Caller) -> None:
@@ -259,8 +261,13 @@ class ComputeService:
         if all(info.state is TaskState.QUEUED for info in infos):
             return job
         fields: dict[str, Any] = {"status": jobs.RUNNING, "started_s": now_s}
-        await self.gateway.call(caller, jobs.change, number, **fields)
-        return await self.gateway.call(caller, jobs.find, number)
+        try:
+            changed = await self.gateway.call(caller, jobs.change, number, **fields)
+        except NotAllowedError:  # the job is of another token of the user
+            changed = msgspec.structs.replace(job, **fields)
+        if changed is None:  # it has ended meanwhile
+            changed = await self.gateway.call(caller, jobs.find, number)
+        return changed
 
     async def listed(self, caller: Caller, selector: JobSelector) -> tuple[int, list[Job]]:
         """Return the number of jobs that match without limit and offset, and those within."""

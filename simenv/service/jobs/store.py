@@ -16,13 +16,21 @@ from typing import NamedTuple
 
 import msgspec
 
-from simenv.errors import KeyConflictError, NotFoundError, OptionError, QueueFullError, SimenvError
+from simenv.errors import (
+    KeyConflictError,
+    NotAllowedError,
+    NotFoundError,
+    OptionError,
+    QueueFullError,
+    SimenvError,
+)
 from simenv.model.jobs import BLOB_PART_BYTES, JobRecord, JobTask
 from simenv.service.journal.database import Connection
 from simenv.service.journal.tables import JOB, JOB_BLOB
 from simenv.service.journal.writer import PAGE_BYTES, Journal
 from simenv.service.queries.query_queue import ReplySteps
 from simenv.wire import codec
+from simenv.wire.keyfiles import Identity
 from simenv.wire.messages import jobs as m
 
 OWNER_JOBS = 10_000  # ended ones included
@@ -33,7 +41,8 @@ SESSION = "session"  # the kind of a group of jobs, which has no tasks of its ow
 DRAFT_S = 3_600.0  # for which a job stays whose data are not complete
 PRUNED = 64  # old jobs that go with one new job,
 PRUNED_BYTES = 64 * BLOB_PART_BYTES  # and about how much of their data: the loop has other work
-LISTED_ROWS = 256  # between two looks at the clock
+LISTED_ROWS = 128  # between two looks at the clock
+_EVER_S = 1e12
 
 _KINDS = {True: f"kind = '{SESSION}'", False: f"kind <> '{SESSION}'"}
 _LABELS = msgspec.msgpack.Decoder(tuple[str, ...])
@@ -49,6 +58,7 @@ class _Row(NamedTuple):
     ended_s: float
     total_bytes: int
     head_bytes: int
+    reservation: int
 
 
 class JobStore:
@@ -65,12 +75,21 @@ class JobStore:
         self._rows = journal.records.rows
         self._keep_s = keep_days * 86_400.0
         self._disk_refusal = disk_refusal
-        self._bytes = self._number("select coalesce(sum(bytes), 0) from job")
+        self._use: dict[str, list[int]] = {}  # number and bytes of the jobs of each owner
+        self._bytes = 0
+        self._count()
 
-    def put(self, owner: str, message: m.PutJob) -> m.Jobs:
+    def _count(self) -> None:
+        query = "select owner, count(*), sum(bytes) from job group by owner"
+        self._use = {owner: [count, int(size)] for owner, count, size in self._rows(query)}
+        self._bytes = sum(size for _, size in self._use.values())
+
+    def put(self, sender: Identity, message: m.PutJob) -> m.Jobs:
         """Store a job that is new, or changed. Raises NotFoundError, KeyConflictError if it is
-        stored with another version, QueueFullError above the limits."""
-        job, row = message.job, self._find(owner, message.job.id)
+        stored with another version, NotAllowedError if the sender's rights are bound to another
+        reservation than the job's, QueueFullError above the limits."""
+        owner, job = sender.owner, message.job
+        row = self._find(owner, job.id)
         if row is None and job.version:
             raise _unknown(job.id)
         if row is not None and row.version != job.version:
@@ -79,6 +98,10 @@ class JobStore:
                 text = f"job {job.id} has changed: it has version {row.version}"
                 raise KeyConflictError(f"{text}, not {job.version}", hint="read it again")
             return m.Jobs(message.request, [stored])  # its sender did not get the answer
+        if row is not None and not job.ended_s and sender.reservation:
+            stored = self._read(row.number)
+            if stored.metadata != job.metadata or message.blobs:  # what runs may be another
+                _check_bound(sender, row, job.id)
         labels, tasks = _encode(job.labels), _encode(job.tasks)
         head_bytes = len(tasks) + len(job.metadata)
         added = head_bytes - (0 if row is None else row.head_bytes)
@@ -87,11 +110,12 @@ class JobStore:
             if row is None:
                 number = self._create(db, owner, job)
                 columns = owner, job.id, job.kind, 1, time(), job.ended_s, 0
-                db.execute(*JOB.put(number, *columns, *packed))
+                db.execute(*JOB.put(number, *columns, *packed, sender.reservation))
+                self._use.setdefault(owner, [0, 0])[0] += 1
             else:
                 number = row.number
                 for name in message.removed:
-                    self._remove_blob(db, number, name)
+                    self._remove_blob(db, owner, number, name)
                 changed = job.kind, job.version + 1, job.ended_s, *packed, number
                 db.execute(
                     "update job set kind = ?, version = ?, ended = ?, labels = ?, tasks = ?,"
@@ -100,7 +124,7 @@ class JobStore:
                 )
             if added > 0:
                 self._make_room(db, owner, added)
-            self._add_bytes(db, number, added)
+            self._add_bytes(db, owner, number, added)
             for name, data in message.blobs.items():
                 self._add(db, owner, number, name, data)
         return m.Jobs(message.request, [self._read(number)])
@@ -123,10 +147,12 @@ class JobStore:
         self._make_room(db, owner, 0, jobs=1)
         return 1 + self._number("select coalesce(max(number), 0) from job")
 
-    def append(self, owner: str, message: m.AppendJobBlob) -> m.Jobs:
+    def append(self, sender: Identity, message: m.AppendJobBlob) -> m.Jobs:
         """Add a part to the data of an open job. Raises NotFoundError, KeyConflictError for a job
-        that has ended, OptionError for another place than the end, QueueFullError."""
-        row, name, start = self._get(owner, message.job), message.name, message.start
+        that has ended, OptionError for another place than the end, and as `put`."""
+        owner, name, start = sender.owner, message.name, message.start
+        row = self._get(owner, message.job)
+        _check_bound(sender, row, message.job)
         if row.ended_s:
             raise KeyConflictError(f"job {message.job} has ended: its data do not change")
         size = self._blob_bytes(row.number, name)
@@ -138,42 +164,45 @@ class JobStore:
                 self._add(db, owner, row.number, name, message.data)
         return m.Jobs(message.request)
 
-    def get(self, owner: str, message: m.GetJob) -> m.Jobs:
+    def get(self, sender: Identity, message: m.GetJob) -> m.Jobs:
         """Return a job. Raises NotFoundError."""
-        return m.Jobs(message.request, [self._read(self._get(owner, message.job).number)])
+        return m.Jobs(message.request, [self._read(self._get(sender.owner, message.job).number)])
 
-    def blob(self, owner: str, message: m.ReadJobBlob) -> m.JobBlob:
+    def blob(self, sender: Identity, message: m.ReadJobBlob) -> m.JobBlob:
         """Return a part of a job's data. Raises NotFoundError."""
-        number = self._get(owner, message.job).number
+        number = self._get(sender.owner, message.job).number
         query = "select data from job_blob where job = ? and name = ? and start = ?"
         rows = self._rows(query, number, message.name, message.start)
         size = self._blob_bytes(number, message.name)
         return m.JobBlob(message.request, next((bytes(data) for (data,) in rows), b""), size)
 
-    def remove(self, owner: str, message: m.DeleteJob) -> m.Jobs:
+    def remove(self, sender: Identity, message: m.DeleteJob) -> m.Jobs:
         """Remove a job and its data."""
+        owner = sender.owner
         row = self._find(owner, message.job)
         if row is not None:
             with self._transaction(0) as db:
-                self._drop(db, row.number, row.total_bytes)
+                self._drop(db, row.number, owner, row.total_bytes)
         return m.Jobs(message.request)
 
-    def listed(self, owner: str, message: m.ListJobs) -> ReplySteps:
+    def listed(self, sender: Identity, message: m.ListJobs) -> ReplySteps:
         """Yield the answer with the jobs that a selector fits."""
-        chosen = message.selector
-        kinds, found = ", ".join("?" * len(chosen.kinds)), []
+        owner, chosen = sender.owner, message.selector
+        now_s, labels, found = time(), set(chosen.labels), list[int]()
+        kinds = ", ".join("?" * len(chosen.kinds))
         sign, order = (">", "asc") if chosen.ascending else ("<", "desc")
+        before_s = chosen.before_s or _EVER_S
+        is_open = {None: "? > 0", True: "(ended = 0 or ended > ?)", False: "ended between 1 and ?"}
         query = (
-            f"select number, created, ended, labels from job where owner = ? and number {sign} ?"
-            f" and kind in ({kinds}) order by number {order} limit {LISTED_ROWS}"
+            f"select number, labels from job where owner = ? and number {sign} ? and kind in"
+            f" ({kinds}) and created between ? and ? and {is_open[chosen.is_open]}"
+            f" order by number {order} limit {LISTED_ROWS}"
         )
-        last, now_s, labels = 0 if chosen.ascending else 2**62, time(), set(chosen.labels)
-        while page := list(self._rows(query, owner, last, *chosen.kinds)):
-            for number, created_s, ended_s, packed in page:
-                is_open = not ended_s or ended_s > now_s
-                fits = chosen.is_open in (None, is_open) and chosen.after_s <= created_s
-                fits = fits and (not chosen.before_s or created_s <= chosen.before_s)
-                if fits and (not labels or labels.issubset(_LABELS.decode(packed))):
+        values = *chosen.kinds, chosen.after_s, before_s, now_s
+        last = 0 if chosen.ascending else 2**62
+        while page := list(self._rows(query, owner, last, *values)):
+            for number, packed in page:
+                if not labels or labels.issubset(_LABELS.decode(packed)):
                     found.append(number)
             last = page[-1][0]
             yield None
@@ -188,12 +217,11 @@ class JobStore:
     def _transaction(self, size: int) -> Iterator[Connection]:
         """Run the block in one transaction, which also survives a power failure."""
         self._journal.written_bytes += size + PAGE_BYTES
-        before = self._bytes
         try:
             with self._journal.transaction(self._journal.forced_level) as db:
                 yield db
         except BaseException:
-            self._bytes = before
+            self._count()
             raise
 
     def _prune(self, db: Connection, now_s: float) -> None:
@@ -204,53 +232,54 @@ class JobStore:
             ("ended = 0 and created < ?", now_s - 2 * self._keep_s),
             ("ended = 0 and kind = '' and created < ?", now_s - DRAFT_S),
         ):
-            query = f"select number, bytes from job where {condition} limit {PRUNED}"
-            for number, size in list(self._rows(query, before_s)):
+            query = f"select number, owner, bytes from job where {condition} limit {PRUNED}"
+            for number, owner, size in list(self._rows(query, before_s)):
                 if removed < PRUNED_BYTES:
-                    self._drop(db, number, size)
+                    self._drop(db, number, owner, size)
                     removed += size
 
     def _make_room(self, db: Connection, owner: str, size: int, jobs: int = 0) -> None:
         """Remove the oldest ended jobs until `size` more bytes and `jobs` more jobs are within the
         limits. Raises QueueFullError if that is not enough; the transaction is rolled back then."""
-        query = "select count(*), coalesce(sum(bytes), 0) from job where owner = ?"
-        ((count, used),) = self._rows(query, owner)
-        for whose, used_bytes, most_bytes, excess, text in (
-            ("owner = ?", int(used), OWNER_BYTES, count + jobs - OWNER_JOBS, "this user's jobs"),
-            ("? <> '~'", self._bytes, ALL_BYTES, 0, "all users' jobs"),
-        ):
-            left_bytes = used_bytes
-            if left_bytes + size <= most_bytes and excess <= 0:
-                continue
-            query = f"select number, bytes from job where {whose} and ended > 0 and ended <= ?"
-            for number, old_bytes in list(self._rows(f"{query} order by ended", owner, time())):
-                self._drop(db, number, old_bytes)
-                left_bytes, excess = left_bytes - old_bytes, excess - 1
-                if left_bytes + size <= most_bytes and excess <= 0:
-                    break
-            else:
-                text = f"{text} keep {used_bytes} bytes, and {size} more exceed the limit of"
-                hint = "wait until some have ended, or delete them"
-                raise QueueFullError(f"{text} {most_bytes}", hint=hint)
+        use = self._use.setdefault(owner, [0, 0])
+        before = use[1], self._bytes
+        while use[0] + jobs > OWNER_JOBS or use[1] + size > OWNER_BYTES:
+            if not self._drop_oldest(db, "owner = ? and", owner):
+                raise _full("this user's jobs", before[0], size, OWNER_BYTES)
+        while self._bytes + size > ALL_BYTES:
+            if not self._drop_oldest(db):
+                raise _full("all users' jobs", before[1], size, ALL_BYTES)
+
+    def _drop_oldest(self, db: Connection, whose: str = "", *owner: str) -> bool:
+        """Remove the job that ended first, if any has ended."""
+        query = f"select number, owner, bytes from job where {whose} ended > 0 and ended <= ?"
+        rows = list(self._rows(f"{query} order by ended limit 1", *owner, time()))
+        for row in rows:
+            self._drop(db, *row)
+        return bool(rows)
 
     def _add(self, db: Connection, owner: str, number: int, name: str, data: bytes) -> None:
         """Add data to a job. Raises QueueFullError."""
         self._make_room(db, owner, len(data))
         db.execute(*JOB_BLOB.put(number, name, self._blob_bytes(number, name), data))
-        self._add_bytes(db, number, len(data))
+        self._add_bytes(db, owner, number, len(data))
         self._journal.written_bytes += len(data)
 
-    def _add_bytes(self, db: Connection, number: int, size: int) -> None:
+    def _add_bytes(self, db: Connection, owner: str, number: int, size: int) -> None:
         db.execute("update job set bytes = bytes + ? where number = ?", (size, number))
+        self._use[owner][1] += size
         self._bytes += size
 
-    def _drop(self, db: Connection, number: int, size: int) -> None:
+    def _drop(self, db: Connection, number: int, owner: str, size: int) -> None:
         db.execute(*JOB_BLOB.remove(number))
         db.execute(*JOB.remove(number))
-        self._bytes -= size
+        use = self._use[owner]
+        use[0], use[1], self._bytes = use[0] - 1, use[1] - size, self._bytes - size
+        if not use[0]:
+            del self._use[owner]
 
-    def _remove_blob(self, db: Connection, number: int, name: str) -> None:
-        self._add_bytes(db, number, -self._blob_bytes(number, name))
+    def _remove_blob(self, db: Connection, owner: str, number: int, name: str) -> None:
+        self._add_bytes(db, owner, number, -self._blob_bytes(number, name))
         db.execute(*JOB_BLOB.remove(number, name))
 
     def _number(self, query: str, *values: object) -> int:
@@ -262,8 +291,8 @@ class JobStore:
 
     def _find(self, owner: str, job: str) -> _Row | None:
         query = (
-            "select number, version, ended, bytes, length(tasks) + length(metadata) from job"
-            " where owner = ? and id = ?"
+            "select number, version, ended, bytes, length(tasks) + length(metadata), reservation"
+            " from job where owner = ? and id = ?"
         )
         return next((_Row(*columns) for columns in self._rows(query, owner, job)), None)
 
@@ -275,13 +304,27 @@ class JobStore:
 
     def _read(self, number: int) -> JobRecord:
         query = (
-            "select id, kind, version, created, ended, labels, tasks, metadata from job"
-            " where number = ?"
+            "select id, kind, version, created, ended, labels, tasks, metadata, reservation from"
+            " job where number = ?"
         )
-        ((*head, labels, tasks, metadata),) = self._rows(query, number)
+        ((*head, labels, tasks, metadata, reservation),) = self._rows(query, number)
         job, kind, version, created_s, ended_s = head
         decoded = _LABELS.decode(labels), _TASKS.decode(tasks)
-        return JobRecord(job, kind, version, created_s, ended_s, *decoded, bytes(metadata))
+        data = bytes(metadata), reservation
+        return JobRecord(job, kind, version, created_s, ended_s, *decoded, *data)
+
+
+def _full(whose: str, used: int, wanted: int, limit: int) -> QueueFullError:
+    text = f"{whose} keep {used} bytes, and {wanted} more exceed the limit of {limit}"
+    return QueueFullError(text, hint="wait until some have ended, or delete them")
+
+
+def _check_bound(sender: Identity, row: _Row, job: str) -> None:
+    """Check that a sender whose rights are bound to a reservation changes no job that runs with
+    other rights. Raises NotAllowedError."""
+    if sender.reservation not in (0, row.reservation):
+        text = f"job {job} is not under reservation {sender.reservation}, as this token is"
+        raise NotAllowedError(text, hint="use the token with which it was sent")
 
 
 def _unknown(job: str) -> NotFoundError:

@@ -185,8 +185,13 @@ USAGE = Columns(
 JOB = Columns(
     "job",
     "number integer primary key, owner text, id text, kind text, version int, created real,"
-    " ended real, bytes int, labels blob, tasks blob, metadata blob",
-    indexes=("owner, id", "owner, number", "owner, ended, bytes", "ended, created, kind, bytes"),
+    " ended real, bytes int, labels blob, tasks blob, metadata blob, reservation int",
+    indexes=(
+        "owner, id",
+        "owner, number, kind, created, ended",
+        "owner, ended, bytes",
+        "ended, created, kind, bytes",
+    ),
 )
 JOB_BLOB = Columns(
     "job_blob",

@@ -567,10 +567,10 @@ def _scoped(method: Callable[[QueryHandlers, Any, str], Answer]) -> Handler:
     return lambda handlers, message, identity, _peer: method(handlers, message, identity.scope)
 
 
-def _of_jobs(method: Callable[[JobStore, str, Any], Answer]) -> Handler:
+def _of_jobs(method: Callable[[JobStore, Identity, Any], Answer]) -> Handler:
     """Return the handler of a message about the sender's jobs. It is answered in its own commit."""
     return lambda handlers, message, identity, _peer: method(
-        handlers._service.jobs, identity.owner, message
+        handlers._service.jobs, identity, message
     )
 
 

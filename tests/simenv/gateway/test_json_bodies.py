@@ -113,7 +113,9 @@ def test_large_answer_is_encoded_in_a_thread(encoded: Counter[str]) -> None:
     async def small() -> list[Row]:
         return rows[:10]
 
-    app = create_app(cast(Any, SimpleNamespace(pool=NoClients())), listed, response, small)
+    app = create_app(
+        cast(Any, SimpleNamespace(pool=NoClients(), on_close=[])), listed, response, small
+    )
     with served(app) as url:
         assert json.loads(httpx.get(f"{url}/small").content) == msgspec.to_builtins(rows[:10])
         loop = next(iter(encoded))

@@ -42,6 +42,7 @@ class NoEnvironment:
 
     def __init__(self, folder: Path, stored: StoredJobs) -> None:
         self.folder, self.stored, self.jobs = folder, stored, stored.of("ana")
+        self.on_close: list[Any] = []
         self.reserved: list[tuple[str, int]] = []
         self.released: list[int] = []
 
@@ -192,7 +193,9 @@ def test_a_private_result_can_be_read_again_for_a_while(
 def test_a_private_result_goes_with_the_gateway(service: ComputeService, device: None) -> None:
     add(service, private=True)
     end(service)
-    with TestClient(app_of(endpoints.routes(service.gateway, service))) as client:
+    (close,) = service.gateway.on_close
+    routes = endpoints.routes(service.gateway, service)
+    with TestClient(app_of(routes, on_shutdown=[close])) as client:
         client.headers["Authorization"] = "Bearer ana"
         assert client.get(f"{PREFIX}/jobs/a/results").content == b"result"
     assert client_of(service).jobs.data("a", "result") == b""

@@ -16,6 +16,7 @@ from simenv.client.jobs import JobRecords
 from simenv.errors import (
     InsufficientError,
     KeyConflictError,
+    NotAllowedError,
     NotFoundError,
     OptionError,
     ProtocolError,
@@ -65,8 +66,11 @@ def ids(jobs: JobRecords, **fields: Any) -> list[str]:
 def total(stored: StoredJobs) -> int:
     """Bytes of all jobs, as counted and as summed, which are equal."""
     rows = stored.journal.records.rows
-    ((size,),) = stored.call(lambda: list(rows("select coalesce(sum(bytes), 0) from job")))
-    assert stored.jobs._bytes == size
+    query = "select count(*), coalesce(sum(bytes), 0) from job"
+    ((count, size),) = stored.call(lambda: list(rows(query)))
+    counted = stored.jobs._bytes, sum(size for _, size in stored.jobs._use.values())
+    assert counted == (size, size)
+    assert sum(count for count, _ in stored.jobs._use.values()) == count
     return int(size)
 
 
@@ -140,6 +144,28 @@ def test_a_change_of_an_outdated_job_is_made_again(jobs: JobRecords) -> None:
     assert jobs.change("a", lambda _: None) is None
     with pytest.raises(NotFoundError):
         jobs.change("b", change)
+
+
+def test_rights_bound_to_a_reservation_change_no_job_that_runs_with_others(
+    stored: StoredJobs,
+) -> None:
+    free, bound = stored.of("ana"), stored.of("ana", reservation=7)
+    free.add(job("free", metadata=b"m"), {})
+    made = bound.add(job("bound", metadata=b"m", reservation=0), {})
+    assert made.reservation == 7
+    assert stored.of("ana", reservation=7).get("free").id == "free"
+
+    def other(old: JobRecord) -> JobRecord:
+        return msgspec.structs.replace(old, metadata=b"other", reservation=0)
+
+    for sender, number in ((bound, "free"), (stored.of("ana", reservation=8), "bound")):
+        with pytest.raises(NotAllowedError, match="is not under reservation"):
+            sender.change(number, other)
+        with pytest.raises(NotAllowedError):
+            sender.append(number, "params", b"x")
+        sender.change(number, lambda old: msgspec.structs.replace(old, labels=("tag=x",)))
+        end(sender, number)  # as tasks of the user may be cancelled
+    assert bound.get("bound").reservation == 7
 
 
 def test_data_of_an_ended_job_do_not_grow(jobs: JobRecords, stored: StoredJobs) -> None:
