@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from simulators import engine
 from simulators.catalog import builtin_card
 from simulators.circuit.analysis import measurements
-from simulators.circuit.expressions import Expression, expressions_of
 from simulators.circuit.gates import MEASURE, RESET
 from simulators.circuit.ir import Circuit, bell, feed_forward
 from simulators.circuit.noise import NoiseProgram
@@ -59,9 +58,6 @@ class _Part:
             self.layouts.clbits, self.noise.readout, self.part.operations
         )
         self.components = self._components(outputs)
-        self.expressions: tuple[Expression, ...] = ()
-        if self.part.circuit.conditions_data:
-            self.expressions = expressions_of(self.part.circuit)
         self._programs = requests.ProgramCache(self._build)
 
     def _components(self, outputs: tuple[str, ...]) -> tuple[_Part, ...]:
@@ -113,8 +109,7 @@ class _Part:
         layout = self.layouts.state if keep else self.layouts.clbits
         shown = np.flatnonzero(layout.source < 0).tolist()  # others are read at the end
         live = 0 if keep else sum(1 << clbit for clbit in shown)
-        reads = [expression.reads for expression in self.expressions]
-        return build_program(circuit, self.noise, layout, reads, live)
+        return build_program(circuit, self.noise, layout, live)
 
     @property
     def num_operations(self) -> int:
@@ -230,7 +225,7 @@ def _state(part: _Part | PlainPart, run: requests.BindingRun, pool: ThreadPool) 
         control.advance(OPERATIONS, number * share)
 
     def evolve(keep: bool) -> Branches:
-        evolution = ExactEvolution(part.program(keep=keep), part.expressions, bound, pool)
+        evolution = ExactEvolution(part.program(keep=keep), bound, pool)
         return evolution.run(progress)
 
     return MixedState(width, part.layouts.clbits, evolve, max(2, width))

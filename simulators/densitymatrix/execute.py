@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.analysis.measurements import MeasurementLayout
-from simulators.circuit.expressions import Expression
 from simulators.circuit.ir import num_words
 from simulators.compiler.kernel import device_function, kernel
-from simulators.densitymatrix import program as densitymatrix_program
 from simulators.densitymatrix.fusion import SCRATCH, Blocks, apply_blocks, populations, tiles
-from simulators.densitymatrix.program import Measurement, Merge, Segment, WideGate, apply_wide
+from simulators.densitymatrix.program import Measurement, Program, Segment, WideGate, apply_wide
+from simulators.dynamic.instructions import Branch
+from simulators.dynamic.interpreter import Interpreter
 from simulators.engine import ThreadPool
 from simulators.errors import TooManyBranches
 from simulators.execution import sampling
@@ -42,14 +43,12 @@ class ExactEvolution:
 
     def __init__(
         self,
-        program: densitymatrix_program.Program,
-        expressions: tuple[Expression, ...],
+        program: Program,
         run: BindingRun,
         pool: ThreadPool,
     ) -> None:
         """Set up. `run`: with the parameters of the program."""
         self._program = program
-        self._expressions = expressions
         self._params = run.params
         self._control, options = run.control, run.options
         self._pool = pool
@@ -60,55 +59,80 @@ class ExactEvolution:
         memory = options.memory_bytes or _STATES_BYTES
         self._most = max(1, options.max_branches)
         self._most_states = max(1, memory // size - 1)  # less the two halves of a measured state
+        self._states = 1  # of all branches
         self._progress: Callable[[float], None] = lambda _: None
-        self._part = 0.0  # of the program, that the present step has not reported
-        self._elsewhere = 0  # states of the other branch of the conditions around a step
+        self._done = 0.0  # part of the work that was reported
 
     def run(self, progress: Callable[[float], None] = lambda _: None) -> Branches:
         """The states at the end. `progress`: called with each part of the program that is done, of
         1. Raises TooManyBranches and Stopped."""
         branches = {0: np.zeros(4**self._num_qubits)}
         populations(branches[0], self._num_qubits, 1, branches[0][:0])
-        steps = self._program.steps
-        sizes = [len(step.items) if isinstance(step, Segment) else 1 for step in steps]
-        total = max(1, sum(sizes))
         self._progress = progress
-        for step, size in zip(steps, sizes, strict=True):
-            self._part = size / total
-            branches = self._steps((step,), branches)
-            progress(self._part)
+        branches = Interpreter(self._program.steps, self).run(branches, self._joined) or {}
+        self._report(1.0)
         return branches
 
-    def _steps(self, steps: tuple[densitymatrix_program.Step, ...], branches: Branches) -> Branches:
-        for step in steps:
-            self._control.check()
-            if isinstance(step, Segment):
-                self._segment(step, branches)
-            elif isinstance(step, WideGate):
-                ptm = step.ptm(self._params)
-                for record, state in branches.items():
-                    branches[record] = apply_wide(state, self._num_qubits, ptm, step.qubits)
-            elif isinstance(step, Measurement):
-                branches = self._measure(step, branches)
-            elif isinstance(step, Merge):
-                branches = _merged(branches, step.live)
-            else:
-                branches = self._condition(step, branches)
-        return branches
+    def _report(self, done: float) -> None:
+        """Report that this part of the program is done."""
+        if done > self._done:
+            self._progress(done - self._done)
+            self._done = done
 
-    def _segment(self, segment: Segment, branches: Branches) -> None:
-        if not branches:
-            return
+    def execute(self, at: int, item: Any, part: Branches) -> Sequence[Branches]:
+        """Apply gates and channels, or measure, as `Branching`."""
+        self._control.check()
+        if isinstance(item, Segment):
+            self._segment(at, item, part)
+        elif isinstance(item, WideGate):
+            ptm = item.ptm(self._params)
+            for record, state in part.items():
+                part[record] = apply_wide(state, self._num_qubits, ptm, item.qubits)
+        else:
+            part = self._measure(item, part)
+        return (part,)
+
+    def choose(self, at: int, item: Branch, part: Branches) -> Sequence[tuple[int, Branches]]:
+        """Divide the records by a condition, as `Branching`; of those that differ in bits that
+        nothing reads from there on, the states are added. Empties `part`."""
+        parts: dict[int, Branches] = {at + 1: {}, item.targets[0]: {}}
+        while part:
+            record = next(iter(part))
+            target = item.target(item.expression.evaluate(record))
+            parts[target][record] = part.pop(record)
+        live = self._program.live
+        for target, each in parts.items():
+            if live[at] & ~live[target]:
+                self._states -= len(each)
+                parts[target] = _merged(each, live[target])
+                self._states += len(parts[target])
+        return [(target, each) for target, each in parts.items() if each]
+
+    def _joined(self, parts: Sequence[Branches]) -> Branches:
+        """Add the states of equal records, where branches meet. Empties all parts but the first."""
+        result, *others = parts
+        for rest in others:
+            while rest:
+                record, state = rest.popitem()
+                if record in result:
+                    result[record] += state
+                    self._states -= 1
+                else:
+                    result[record] = state
+                    self._check(len(result), self._states)
+        return result
+
+    def _segment(self, at: int, segment: Segment, branches: Branches) -> None:
         blocks, n = self._blocks, self._num_qubits
         program = self._program
         blocks.fill(segment.items, self._params, program.gates, program.channels)
         total = tiles(n)
-        part, self._part = self._part, 0.0
-        for state in branches.values():
+        done, end = program.work[at : at + 2]
+        for k, state in enumerate(branches.values()):
             if n < _THREADED_QUBITS:
                 self._apply(state, 0, blocks.count, 0, total, 0)
                 self._control.check()
-                self._progress(part / len(branches))
+                self._report(done + (end - done) * (k + 1) / len(branches))
                 continue
             for block in range(blocks.count):
                 self._pool.run(
@@ -116,7 +140,8 @@ class ExactEvolution:
                     total,
                     max(_GRAIN, -(-total // (4 * self._pool.size))),
                 )
-                self._progress(part / (len(branches) * blocks.count))
+                share = (k + (block + 1) / blocks.count) / len(branches)
+                self._report(done + (end - done) * share)
 
     def _apply(
         self, state: State, block: int, end: int, first: int, last: int, thread: int
@@ -135,6 +160,7 @@ class ExactEvolution:
                 state.reshape(-1, 4, 4**step.qubit)[:, 1:3] = 0.0
             return branches
         entries: Branches = {}
+        others = self._states - len(branches)  # of the branches that wait
         while branches:
             record = next(iter(branches))
             state = branches.pop(record)
@@ -152,44 +178,24 @@ class ExactEvolution:
                     key = record & ~(1 << step.clbit) | read << step.clbit
                     into = entries.get(key)
                     if into is None:
-                        self._check(len(entries) + 1, len(branches))
+                        self._check(len(entries) + 1, len(entries) + 1 + len(branches) + others)
                         into = entries[key] = np.zeros_like(state) if free is None else free
                         free = None
                     view = into.reshape(-1, 4, 4**step.qubit)
                     view[:, 0] += weight * outcome
                     view[:, 3] += (1.0 - 2.0 * true) * weight * outcome
+        self._states = others + len(entries)
         return entries
 
-    def _check(self, states: int, others: int = 0) -> None:
-        """Raise TooManyBranches above the limits of records, and of states in memory: `others` and
-        those of the other branch of a condition are held too."""
-        if states > self._most or states + others + self._elsewhere > self._most_states:
+    def _check(self, records: int, states: int) -> None:
+        """Raise TooManyBranches above the limits of the records of a part, and of the states of all
+        of them in memory."""
+        if records > self._most or states > self._most_states:
             hint = "take fewer measurements before the end, raise max_branches or memory, or"
             hint += " engine='statevector', which runs trajectories"
-            most = self._most if states > self._most else self._most_states
+            most = self._most if records > self._most else self._most_states
             text = f"more than {most} distinct classical records, each with a density matrix"
             raise TooManyBranches(text, hint=hint)
-
-    def _condition(self, step: densitymatrix_program.Condition, branches: Branches) -> Branches:
-        expression = self._expressions[step.expression]
-        yes: Branches = {}
-        no: Branches = {}
-        while branches:
-            record = next(iter(branches))
-            (yes if expression.evaluate(record) else no)[record] = branches.pop(record)
-        self._elsewhere += len(no)
-        result = self._steps(step.then, yes) if yes else {}
-        self._elsewhere += len(result) - len(no)
-        rest = self._steps(step.otherwise, no) if no else {}
-        self._elsewhere -= len(result)
-        while rest:
-            record, state = rest.popitem()
-            if record in result:
-                result[record] += state
-            else:
-                self._check(len(result) + 1, len(rest))
-                result[record] = state
-        return result
 
 
 def _merged(branches: Branches, live: int) -> Branches:

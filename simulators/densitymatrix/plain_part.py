@@ -43,7 +43,6 @@ class PlainPart(msgspec.Struct, frozen=True, eq=False):
     items: NDArray[np.int64]  # see `fusion`; parameter numbers of the whole circuit
     facts: circuit_noise.ChannelFacts
     components: tuple[()] = ()
-    expressions: tuple[()] = ()
 
     @property
     def width(self) -> int:
@@ -53,7 +52,8 @@ class PlainPart(msgspec.Struct, frozen=True, eq=False):
         """The program for outputs of clbits."""
         steps = (Segment(self.items),) if len(self.items) else ()
         width, gates = max(MIN_QUBITS, self.num_qubits), fusion.fixed_gates().blocks
-        return Program(width, steps, gates, self.facts.all_matrices, len(self.items))
+        live = (0,) * (1 + len(steps))
+        return Program(width, steps, live, gates, self.facts.all_matrices, len(self.items))
 
     @property
     def num_operations(self) -> int:

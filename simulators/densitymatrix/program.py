@@ -4,7 +4,7 @@ branches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
 from functools import cached_property
 
 import msgspec
@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from noise_models.channel import Channel, from_unitary
 from simulators.circuit import noise as circuit_noise
-from simulators.circuit.analysis.measurements import NO_OP_RESET, TERMINAL, MeasurementLayout
-from simulators.circuit.gates import ELSE, END_BLOCK, GATES, IF, MEASURE, RESET, UNITARY, unitary
+from simulators.circuit.analysis.measurements import NO_OP_RESET, MeasurementLayout
+from simulators.circuit.gates import GATES, MEASURE, RESET, UNITARY, unitary
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0 as FIRST, Q1 as SECOND, transfer_matrices
 from simulators.compiler.kernel import kernel
 from simulators.densitymatrix.fusion import CODE, FIXED, PARAM, Q0, Q1, TABLE, fixed_gates
+from simulators.dynamic.instructions import Assembler, Branch, ControlFlow, Jump
 
 # Gates on three and more qubits: their transfer matrices, and their action on a state.
 
@@ -88,57 +89,45 @@ class Measurement(msgspec.Struct, frozen=True, eq=False):
     confusion: NDArray[np.float64]  # [2, 2]: row read, column true
 
 
-class Condition(msgspec.Struct, frozen=True, eq=False):
-    """An `if` with its branches."""
-
-    expression: int
-    then: tuple[Step, ...]
-    otherwise: tuple[Step, ...]
+Step = Segment | WideGate | Measurement | ControlFlow
 
 
-class Merge(msgspec.Struct, frozen=True, eq=False):
-    """End of the use of classical bits: records are compared by the others from here on."""
-
-    live: int  # mask of the others
-
-
-Step = Segment | WideGate | Measurement | Condition | Merge
-
-
-def with_merges(
-    steps: tuple[Step, ...], reads: Sequence[int], live: int
-) -> tuple[tuple[Step, ...], int]:
-    """Steps that forget each classical bit after its last use, and the mask of the bits that they
-    use (liveness analysis; Aho et al., Compilers, section 9.2.5). `reads`: mask of the bits of each
-    expression; `live`: of those that are used after the steps."""
-    built: list[Step] = []
-    for step in reversed(steps):
+def live_bits(steps: list[Step], live: int) -> tuple[int, ...]:
+    """Mask of the classical bits that are read at or after each step, and `live`, that of those
+    that are used after all steps (liveness analysis; Aho et al., Compilers, section 9.2.5). Makes
+    measurements of other bits those without a bit."""
+    masks = [live] * (len(steps) + 1)
+    for at in reversed(range(len(steps))):
+        step = steps[at]
+        mask = masks[at + 1]
         if isinstance(step, Measurement):
-            if live >> step.clbit & 1:
-                built.append(step)
-            else:
-                built.append(msgspec.structs.replace(step, clbit=-1))
-            live &= ~(1 << step.clbit)
-        elif isinstance(step, Condition):
-            branches = [with_merges(each, reads, live) for each in (step.then, step.otherwise)]
-            live = reads[step.expression] | branches[0][1] | branches[1][1]
-            then, otherwise = (
-                (Merge(own), *each) if live & ~own else each for each, own in branches
-            )
-            built.append(Condition(step.expression, then, otherwise))
-        else:
-            built.append(step)
-    return tuple(reversed(built)), live
+            if not mask >> step.clbit & 1:
+                steps[at] = msgspec.structs.replace(step, clbit=-1)
+            mask &= ~(1 << step.clbit)
+        elif isinstance(step, Branch):
+            mask = step.expression.reads | masks[step.otherwise] | masks[step.targets[0]]
+        elif isinstance(step, Jump):
+            mask = masks[step.target]
+        masks[at] = mask
+    return tuple(masks)
 
 
-class Program(msgspec.Struct, frozen=True, eq=False):
+class Program(msgspec.Struct, frozen=True, eq=False, dict=True):
     """Steps of a circuit with noise, and the matrices of its gates and channels."""
 
     num_qubits: int  # at least MIN_QUBITS
     steps: tuple[Step, ...]
+    live: tuple[int, ...]  # bits that are read at or after each step, see `live_bits`
     gates: NDArray[np.float64]  # transfer matrices [matrices, BLOCK] of gates
     channels: NDArray[np.float64]  # transfer matrices of channels
     longest: int  # largest number of items of a segment
+
+    @cached_property
+    def work(self) -> list[float]:
+        """Part of the work that is done before each step, and after the last."""
+        sizes = [len(step.items) if isinstance(step, Segment) else 1 for step in self.steps]
+        total = max(1, sum(sizes))
+        return [size / total for size in itertools.accumulate(sizes, initial=0)]
 
     @property
     def memory_bytes(self) -> int:
@@ -182,12 +171,11 @@ def build_program(
     circuit: Circuit,
     noise: circuit_noise.NoiseProgram,
     layout: MeasurementLayout,
-    reads: Sequence[int] = (),
     live: int = -1,
 ) -> Program:
     """Program of an admissible circuit without loops and variables, with gates on few qubits.
-    `reads`: mask of the bits that each expression reads; `live`: of the bits that outputs show."""
-    return _Builder(circuit, noise, layout).program(reads, live)
+    `live`: mask of the bits that outputs show."""
+    return _Builder(circuit, noise, layout).program(live)
 
 
 class _Builder:
@@ -200,23 +188,32 @@ class _Builder:
         self._circuit = circuit
         self._noise = noise
         self._roles = layout.roles
-        rows = circuit.table.rows[circuit.ops]
-        self._codes, self._counts = rows[:, 0], rows[:, 1]
+        self._counts = circuit.table.rows[circuit.ops, 1]
         self._own: list[Channel] = []
         self._longest = 0
-        self._expression = 0
         self._keys, self._items = self._all_items()
-        splits = (self._codes == MEASURE) & (layout.roles != TERMINAL)
-        splits |= (self._codes >= UNITARY) & (self._counts > 2)
-        splits |= (self._codes == IF) | (self._codes == ELSE) | (self._codes == END_BLOCK)
-        self._boundaries = np.flatnonzero(splits).tolist()
+        self._assembler = Assembler(circuit, layout.roles)
 
-    def program(self, reads: Sequence[int], live: int) -> Program:
+    def program(self, live: int) -> Program:
         """The program; see `build_program`."""
-        steps, _ = with_merges(self._block(0, -1)[0], reads, live)
+        codes, steps, after = self._assembler.codes, self._assembler.items, -1
+        splits = self._assembler.marks() & (codes != RESET)
+        splits |= (codes >= UNITARY) & (self._counts > 2)
+        for k in [*np.flatnonzero(splits).tolist(), codes.size]:
+            self._segment(steps, after, k)
+            if k == codes.size:
+                break
+            if codes[k] == MEASURE:
+                steps.append(self._measurement(k))
+            elif codes[k] >= UNITARY:
+                steps.append(self._wide(k))
+            else:
+                self._assembler.add(k)
+            after = k
         width = max(MIN_QUBITS, self._circuit.num_qubits)
+        masks = live_bits(steps, live)
         channels = self._noise.facts.all_matrices
-        return Program(width, steps, self._gates, channels, self._longest)
+        return Program(width, tuple(steps), masks, self._gates, channels, self._longest)
 
     def _all_items(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Keys and items of all fused operations, in order."""
@@ -254,37 +251,6 @@ class _Builder:
             return fixed
         return np.concatenate((fixed, transfer_matrices(self._own)))
 
-    @cached_property
-    def _begins(self) -> NDArray[np.int64]:
-        """First qubit, clbit and parameter of each operation, [operations, 3]."""
-        sizes = self._circuit.table.rows[self._circuit.ops, 1:]
-        return sizes.cumsum(axis=0) - sizes
-
-    def _block(self, at: int, after: int) -> tuple[tuple[Step, ...], int, int]:
-        """Steps from boundary `at` on, after the operation `after`, to the end of the block; with
-        the number of the boundary that ends it and its operation."""
-        steps: list[Step] = []
-        while True:
-            k = self._boundaries[at] if at < len(self._boundaries) else self._circuit.ops.size
-            self._segment(steps, after, k)
-            if at == len(self._boundaries) or self._codes[k] in (ELSE, END_BLOCK):
-                return tuple(steps), at, k
-            after = k
-            at += 1
-            if self._codes[k] == IF:
-                number = self._expression
-                self._expression += 1
-                then, at, after = self._block(at, k)
-                otherwise: tuple[Step, ...] = ()
-                if self._codes[after] == ELSE:
-                    otherwise, at, after = self._block(at + 1, after)
-                at += 1
-                steps.append(Condition(number, then, otherwise))
-            elif self._codes[k] == MEASURE:
-                steps.append(self._measurement(k))
-            else:
-                steps.append(self._wide(k))
-
     def _segment(self, steps: list[Step], after: int, before: int) -> None:
         """Append the fused items between two operations."""
         first, last = np.searchsorted(self._keys, (2 * after + 1, 2 * before)).tolist()
@@ -293,19 +259,21 @@ class _Builder:
             steps.append(Segment(np.ascontiguousarray(self._items[first:last])))
 
     def _measurement(self, k: int) -> Measurement:
-        qubit = int(self._circuit.qubits[self._begins[k, 0]])
+        qubit = int(self._circuit.qubits[self._assembler.begins[k, 0]])
         p01 = p10 = 0.0
         if self._noise.readout is not None:
             p01, p10 = self._noise.readout.flips(qubit, k)
         confusion = np.array([[1.0 - p01, p10], [p01, 1.0 - p10]])
-        return Measurement(qubit, int(self._circuit.clbits[self._begins[k, 1]]), confusion)
+        return Measurement(
+            qubit, int(self._circuit.clbits[self._assembler.begins[k, 1]]), confusion
+        )
 
     def _wide(self, k: int) -> WideGate:
         circuit, row = self._circuit, int(self._circuit.ops[k])
-        first = self._begins[k, 0]
+        first = self._assembler.begins[k, 0]
         qubits = tuple(circuit.qubits[first : first + self._counts[k]].tolist())
         matrix = None
-        if self._codes[k] == UNITARY:
+        if self._assembler.codes[k] == UNITARY:
             data = circuit.matrices[circuit.table.matrix[row]]
             matrix = np.frombuffer(data, np.complex128).reshape(1 << len(qubits), -1)
-        return WideGate(circuit.table.names[row], qubits, int(self._begins[k, 2]), matrix)
+        return WideGate(circuit.table.names[row], qubits, int(self._assembler.begins[k, 2]), matrix)

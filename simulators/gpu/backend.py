@@ -26,8 +26,8 @@ from simulators.statevector.backend.matrix import PlacedMatrix
 from simulators.statevector.backend.protocol import Ensemble
 from simulators.statevector.backend.reductions import BlockSum, Projection, SortedDraws
 from simulators.statevector.checkpoint import Evolution
-from simulators.statevector.dynamic.branches import SeparateStates
-from simulators.statevector.dynamic.interpreter import reduced_density
+from simulators.statevector.dynamic.noise import reduced_density
+from simulators.statevector.dynamic.separate_states import SeparateStates
 from simulators.statevector.plan import RequestExecution
 from simulators.statevector.planning.planner import SegmentPlan
 from simulators.statevector.program import Gates, Program

@@ -19,7 +19,7 @@ from simulators.execution.sampling import Distribution, tally, uniforms, write
 from simulators.statevector.backend import protocol
 from simulators.statevector.checkpoint import Evolution
 from simulators.statevector.dynamic.branches import Branches, Tags, check_records
-from simulators.statevector.dynamic.interpreter import Interpreter
+from simulators.statevector.dynamic.evolution import EnsembleEvolution
 from simulators.statevector.program import Program
 
 # Outputs of final states: counts, exact distributions, expectation values.
@@ -203,8 +203,8 @@ class ComponentRun(outputs.FinalState):
     def _records(self, rows: int) -> NDArray[np.uint64]:
         return np.zeros((rows, self._words), np.uint64)
 
-    def _walk(self, plan: Program, ensemble: protocol.Ensemble) -> Interpreter:
-        return Interpreter(ensemble, plan, self._run)
+    def _walk(self, plan: Program, ensemble: protocol.Ensemble) -> EnsembleEvolution:
+        return EnsembleEvolution(ensemble, plan, self._run)
 
     def _exactly(self, keep: bool) -> Branches:
         """Final branches with weighted records."""
@@ -233,7 +233,7 @@ class ComponentRun(outputs.FinalState):
         size = shots_at_once(self._circuit)
         stack = [(k, min(k + size, shots.stop)) for k in range(shots.start, shots.stop, size)]
         stack.reverse()
-        walk: Interpreter | None = None
+        walk: EnsembleEvolution | None = None
         ensemble: protocol.Ensemble
         if plan.layout.branching:
             ensemble = self._ensemble(plan)

@@ -24,7 +24,7 @@ from simulators.execution.sampling import gather
 from simulators.statevector import execute
 from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, place
 from simulators.statevector.backend.protocol import Ensemble, StateBackend
-from simulators.statevector.dynamic.interpreter import Interpreter
+from simulators.statevector.dynamic.evolution import EnsembleEvolution
 from simulators.statevector.execute import ComponentRun
 from simulators.statevector.program import Flag, Instruction, Noise, Program, Unitary, build_program
 from simulators.statevector.state import PHYSICAL_BYTES
@@ -170,9 +170,9 @@ class BranchRun(ComponentRun):
     def _schedule(self, keep: bool) -> Program:
         return self._schedules.of(self._circuit, keep=keep)
 
-    def _walk(self, plan: Program, ensemble: Ensemble) -> Interpreter:
+    def _walk(self, plan: Program, ensemble: Ensemble) -> EnsembleEvolution:
         recorded = self._recorded_in_whole
-        return Interpreter(ensemble, plan, self._run, recorded, flags=self._leaks)
+        return EnsembleEvolution(ensemble, plan, self._run, recorded, flags=self._leaks)
 
     def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:
         """Sample as `FinalState.sample`; shots in ascending order."""

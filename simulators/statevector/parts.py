@@ -27,7 +27,7 @@ from simulators.execution import requests
 from simulators.statevector.backend.protocol import Ensemble, StateBackend
 from simulators.statevector.checkpoint import Evolution
 from simulators.statevector.dynamic.branches import Branches
-from simulators.statevector.dynamic.interpreter import Interpreter
+from simulators.statevector.dynamic.evolution import EnsembleEvolution
 from simulators.statevector.execute import ComponentRun
 from simulators.statevector.program import Program, build_program
 from simulators.statevector.state import State
@@ -211,7 +211,7 @@ class _PartsRun:
         request, control = self._run.request, self._run.control
         key = request.seed, 0
         bound = requests.BindingRun(part, part.params, request, key, self._options, control)
-        walk = Interpreter(ensemble, program, bound)
+        walk = EnsembleEvolution(ensemble, program, bound)
         walk.expect_passes()
         state = ensemble.zero() if before is None else ensemble.copy_of(before.state)
         record = record_of(before, self._circuit)

@@ -77,6 +77,7 @@ def test_all_engine_packages_are_forbidden_to_service() -> None:
             "chain",
             "circuit",
             "compiler",
+            "dynamic",
             "execution",
             "lines",
             "strings",

@@ -186,9 +186,7 @@ def _circuit_lines(
     result = build_program(circuit, keep=False, precision=precision)
     if keep or not result.layout.measures:
         result = build_program(circuit, keep=True, precision=precision)
-    for tile, operations, amplitudes, around in _sweeps(
-        result.items, 1 << circuit.num_qubits, _EnclosingBlocks()
-    ):
+    for tile, operations, amplitudes, around in _sweeps(result.items, 1 << circuit.num_qubits):
         yield Line(
             0,
             ",".join(terminal.ranges([qubits[wire] for wire in tile])),
@@ -200,47 +198,34 @@ def _circuit_lines(
 
 
 def _sweeps(
-    items: Iterable[Instruction], size: int, around: _EnclosingBlocks
+    items: Sequence[Instruction], size: int
 ) -> Iterator[tuple[list[int], str, int, _EnclosingBlocks]]:
     """Yield (wires, operations, visited amplitudes, enclosing blocks) of each pass, in program
     order."""
+    from simulators.dynamic.instructions import Branch, JoinPoint, Jump, LoopExit, LoopPass
     from simulators.statevector.planning.planner import SegmentPlan, describe_sweeps
-    from simulators.statevector.program import For, Gates, If, Switch, Unitary, While
+    from simulators.statevector.program import Gates, Unitary
 
-    for item in items:
+    open_blocks = [_EnclosingBlocks()]
+    for at, item in enumerate(items):
+        around = open_blocks[-1]
         if isinstance(item, Gates) and isinstance(item.passes, SegmentPlan):
             for each in describe_sweeps(item.passes.sweeps):
                 yield [*range(_LANES), *each.wires], each.text, each.amplitudes, around
         elif isinstance(item, Unitary):
             wires = item.dense.wires.tolist()
             yield sorted(wires), f"matrix of {len(wires)} qubits", size, around
-        elif isinstance(item, If):
-            for block in (item.then, item.otherwise):
-                yield from _sweeps(block, size, around.within("if"))
-        elif isinstance(item, Switch):
-            for block in item.blocks:
-                yield from _sweeps(block, size, around.within("switch"))
-        elif isinstance(item, While):
-            yield from _sweeps(item.body, size, around.within("while"))
-        elif isinstance(item, For):
+        elif isinstance(item, LoopPass) and item.count < 0:
+            open_blocks.append(around.within("while"))
+        elif isinstance(item, LoopPass):
             inside = _EnclosingBlocks(around.times * item.count, around.under)
-            left = inside.within("break") if _has_early_exit(item.body) else inside
-            yield from _sweeps(item.body, size, left)
-
-
-def _has_early_exit(items: Iterable[Instruction]) -> bool:
-    """Return whether the body of a loop has a `break` or a `continue` of its own."""
-    from simulators.statevector.program import Break, Continue, If, Switch
-
-    for item in items:
-        if isinstance(item, Break | Continue):
-            return True
-        blocks = item.blocks if isinstance(item, Switch) else ()
-        if isinstance(item, If):
-            blocks = (item.then, item.otherwise)
-        if any(_has_early_exit(block) for block in blocks):
-            return True
-    return False
+            early = Jump(item.end), Jump(item.end - 1)  # `break`, `continue`
+            left = any(each in early for each in items[at : item.end] if isinstance(each, Jump))
+            open_blocks.append(inside.within("break") if left else inside)
+        elif isinstance(item, Branch) and item.kind != "while":
+            open_blocks.append(around.within(item.kind))
+        elif isinstance(item, JoinPoint | LoopExit):
+            open_blocks.pop()
 
 
 _DEPENDS = {

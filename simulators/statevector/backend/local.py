@@ -16,7 +16,7 @@ from simulators.statevector.backend.gate_list import GateList
 from simulators.statevector.backend.matrix import PlacedMatrix, multiply
 from simulators.statevector.checkpoint import Checkpointer, Evolution
 from simulators.statevector.dynamic import stacked_states
-from simulators.statevector.dynamic.branches import SeparateStates
+from simulators.statevector.dynamic.separate_states import SeparateStates
 from simulators.statevector.dynamic.stacked_states import MOST_QUBITS, StackedStates
 from simulators.statevector.gradient import adjoint
 from simulators.statevector.planning.planner import SegmentPlan

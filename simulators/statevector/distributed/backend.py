@@ -28,7 +28,7 @@ from simulators.statevector.checkpoint import Checkpointer, Evolution
 from simulators.statevector.distributed import executor
 from simulators.statevector.distributed.executor import ErrorAgreement
 from simulators.statevector.distributed.qubit_layout import Layout, StateSlice, swap_local
-from simulators.statevector.dynamic.branches import SeparateStates
+from simulators.statevector.dynamic.separate_states import SeparateStates
 from simulators.statevector.planning.planner import SegmentPlan
 from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, State
 

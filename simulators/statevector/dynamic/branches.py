@@ -1,4 +1,11 @@
-"""Branches of a dynamic circuit, and the ensemble of their states."""
+"""Branches of a dynamic circuit: their records, budget, measurement and merging.
+
+The classical record is kept for each shot, not for each branch, so branches can be merged whatever
+was measured before, and the number of states is that of distinct states, not of histories. The
+records of all branches are rows of one array. Variables follow the words of the clbits. Two states
+are equal if they differ by at most TOLERANCE in norm, up to a global phase: far above rounding, and
+far below what 2**31 shots could distinguish.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +14,15 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from simulators.dynamic.instructions import Measure, Reset
 from simulators.engine import RunOptions
 from simulators.errors import TooManyBranches, TooManySteps
 from simulators.execution.sampling import tally, uniforms
-from simulators.statevector.backend import protocol, reductions
-from simulators.statevector.backend.matrix import PlacedMatrix
-from simulators.statevector.backend.protocol import CompiledSegment, Numbers, ShotDraws
+from simulators.statevector.backend import protocol
+from simulators.statevector.backend.protocol import Numbers
 from simulators.statevector.backend.reductions import Projection
-from simulators.statevector.checkpoint import Evolution
-from simulators.statevector.program import Measure, Reset
-
-# Branches of a dynamic circuit: their records, budget, measurement and merging.
-#
-# The classical record is kept for each shot, not for each branch, so branches can be merged
-# whatever was measured before. The records of all branches are rows of one array. Variables follow
-# the words of the clbits. Two states are equal if they differ by at most TOLERANCE in norm, up to a
-# global phase: far above rounding, and far below what 2**31 shots could distinguish.
 
 # Cost of a loop pass in operations, in addition to its body: a pass takes some 100 us or more for
 # any state, and a `while` that never ends should be reported after seconds.
@@ -167,6 +164,58 @@ class Branches(msgspec.Struct, eq=False):
         self.tally()
 
 
+def parted(
+    branches: Branches, chosen: NDArray[np.integer | np.bool_], count: int, budget: Budget
+) -> list[Branches]:
+    """Divide branches by the next action of their rows: chosen[row], 0 .. count - 1. Raises
+    TooManyBranches."""
+    size = len(branches)
+    cell = chosen * size + branches.branch_of
+    present = (np.bincount(cell, minlength=count * size) > 0).reshape(count, size)
+    parts = np.flatnonzero(present.any(axis=1)).tolist()
+    result = [branches.none()] * count
+    if len(parts) <= 1:
+        for part in parts:
+            result[part] = branches
+        return result
+    # The first part with rows of a branch gets its state, the other parts get copies.
+    states = np.tile(branches.states, (count, 1))
+    copies = present & (np.cumsum(present, axis=0) > 1)
+    if copies.any():
+        budget.grow(int(copies.sum()))
+        states[copies] = branches.ensemble.copied(states[copies])
+    number = np.cumsum(present, axis=1) - 1
+    for part in parts:
+        rows = chosen == part
+        result[part] = Branches(
+            branches.ensemble, states[part, present[part]], number[part, branches.branch_of[rows]],
+            branches.records[rows], branches.shots_or_weights[rows],
+        )  # fmt: skip
+    return result
+
+
+# In an exact run a loop drops records of smaller weight: their later contributions are not visible
+# in any result, and a loop whose end is certain only in the limit ends.
+LEAST_WEIGHT = 1e-15
+
+
+def without_light(branches: Branches, budget: Budget) -> Branches:
+    """Drop the records of an exact run with negligible weight."""
+    if not branches.exact or not len(branches) or branches.shots_or_weights.min() >= LEAST_WEIGHT:
+        return branches
+    rows = branches.shots_or_weights >= LEAST_WEIGHT
+    present = np.bincount(branches.branch_of[rows], minlength=len(branches)) > 0
+    gone = branches.states[~present]
+    if gone.size:
+        budget.shrink(gone.size)
+        branches.ensemble.release(gone)
+    return Branches(
+        branches.ensemble, branches.states[present],
+        (np.cumsum(present) - 1)[branches.branch_of[rows]], branches.records[rows],
+        branches.shots_or_weights[rows],
+    )  # fmt: skip
+
+
 TOLERANCE = {"double": 1e-10, "single": 1e-5}
 MAX_ROWS = 1 << 22  # classical records of an exact run
 
@@ -271,101 +320,3 @@ class Projector:
                 factors = 1.0 / np.sqrt(probs[which, outcome])
                 ensemble.project(states[which], target, projection, factors)
         return np.concatenate((into, states[zeros]))
-
-
-# Ensemble of one state for each branch of a dynamic circuit: any width and any backend.
-
-
-class SeparateStates:
-    """An `Ensemble` of one state for each branch."""
-
-    def __init__(self, states: protocol.StateBackend, num_qubits: int, options: RunOptions) -> None:
-        self.states = states
-        self._num_qubits = num_qubits
-        self._options = options
-        self._held: dict[int, protocol.StateHandle] = {}
-        self._next = 0
-
-    def _take(self, state: protocol.StateHandle) -> int:
-        self._held[self._next] = state
-        self._next += 1
-        return self._next - 1
-
-    def clear(self) -> None:
-        self._held.clear()
-
-    def zero(self, way: Evolution | None = None) -> int:
-        return self._take(self.states.zero_state(self._num_qubits, self._options, way))
-
-    def copied(self, ordinals: Numbers) -> Numbers:
-        return np.array([self._take(self.states.copy(self._held[k])) for k in ordinals.tolist()])
-
-    def copy_of(self, state: protocol.StateHandle) -> int:
-        return self._take(self.states.copy(state))
-
-    def blank(self, ordinals: Numbers) -> Numbers:
-        held = self._held
-        return np.array([self._take(self.states.empty_like(held[k])) for k in ordinals.tolist()])
-
-    def release(self, ordinals: Numbers) -> None:
-        for number in ordinals.tolist():
-            del self._held[number]
-
-    def apply(
-        self, ordinals: Numbers, segment: CompiledSegment, floats: NDArray[np.float64]
-    ) -> None:
-        for number in ordinals.tolist():
-            self.states.apply(self._held[number], segment, floats)
-
-    def multiply(self, ordinals: Numbers, matrix: PlacedMatrix) -> None:
-        for number in ordinals.tolist():
-            self.states.multiply(self._held[number], matrix)
-
-    def probs(self, ordinals: Numbers, qubit: int) -> NDArray[np.float64]:
-        result = np.empty((ordinals.size, 2))
-        for k, number in enumerate(ordinals.tolist()):
-            self.states.check()
-            weights = reductions.BlockSum(reductions.QUBIT_WEIGHTS, qubit)
-            result[k] = protocol.total(self.states.block_sums(weights, self._held[number]))
-        return result
-
-    def project(
-        self, ordinals: Numbers, into: Numbers, item: Projection, factors: NDArray[np.float64]
-    ) -> None:
-        for source, target, factor in zip(
-            ordinals.tolist(), into.tolist(), factors.tolist(), strict=True
-        ):
-            self.states.project(self._held[source], self._held[target], item, factor)
-
-    def equals(self, ordinals: Numbers, near: float, tolerance: float) -> Numbers:
-        held = [self._held[number] for number in ordinals.tolist()]
-        item = reductions.BlockSum(reductions.FINGERPRINT)
-        sums = [protocol.total(self.states.block_sums(item, state)) for state in held]
-        sketches = [x * x + y * y for x, y in sums]
-        into = np.arange(ordinals.size)
-        kept: list[int] = []
-        for at in np.argsort(sketches, kind="stable").tolist():
-            for other in reversed(kept):
-                if sketches[at] - sketches[other] > near:
-                    kept.append(at)
-                    break
-                if protocol.equal_up_to_phase(self.states, held[other], held[at], tolerance):
-                    into[at] = other
-                    break
-            else:
-                kept.append(at)
-        return into
-
-    def sample(self, ordinals: Numbers, branch_of: Numbers, draws: ShotDraws) -> Numbers:
-        if ordinals.size == 1:
-            return protocol.sample(self.states, self._held[int(ordinals[0])], draws)
-        result = np.empty(draws.shots.size, np.int64)
-        order = np.argsort(branch_of, kind="stable")
-        ends = np.cumsum(np.bincount(branch_of, minlength=ordinals.size))[:-1]
-        for number, rows in zip(ordinals.tolist(), np.split(order, ends), strict=True):
-            own = replace(draws, shots=draws.shots[rows], ordered=True)
-            result[rows] = protocol.sample(self.states, self._held[number], own)
-        return result
-
-    def state(self, number: int) -> protocol.StateHandle:
-        return self._held[number]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -23,12 +24,12 @@ from numpy.typing import NDArray
 
 from noise_models.channel import paulis
 from simulators.chain.product_state import MatrixProductState
-from simulators.circuit.analysis import measurements
 from simulators.circuit.analysis.measurements import MeasurementLayout, MeasurementLayouts
-from simulators.circuit.expressions import expressions_of
-from simulators.circuit.gates import ELSE, END_BLOCK, IF, MEASURE, RESET
-from simulators.circuit.ir import Circuit, Operation, num_words, with_matrices
+from simulators.circuit.gates import MEASURE
+from simulators.circuit.ir import Circuit, num_words, operations, with_matrices
 from simulators.circuit.noise import Readout
+from simulators.dynamic.instructions import Assembler, Branch, Measure, Reset
+from simulators.dynamic.interpreter import Interpreter
 from simulators.engine import SHOTS, STEPS, Request
 from simulators.errors import TooManyBranches, TooManySteps
 from simulators.execution import outputs, readout as execution_readout, requests, sampling
@@ -53,22 +54,29 @@ class HistoryNoise(msgspec.Struct, frozen=True, eq=False):
     readout: Readout | None
     operations: NDArray[np.int64]
 
+    def flips(self, circuit: Circuit) -> dict[int, tuple[float, float]]:
+        """Probabilities with which 0 and 1 are misread, by the number of the measurement in the
+        whole circuit."""
+        if self.readout is None:
+            return {}
+        return {
+            int(self.operations[each.place]): self.readout.flips(each.qubits[0], each.place)
+            for each in operations(circuit, circuit.params)
+            if each.code == MEASURE
+        }
 
-class _Step(msgspec.Struct, frozen=True, gc=False):
-    """Operation with an effect, or a location. `jump`: for an `if` and an `else`, the next step if
-    the block is skipped; `expression`: the number of its condition. `draw`: of an outcome, and of
-    its readout, which errs with the probabilities `flips` for 0 and for 1; `error`: number of the
-    location."""
 
-    code: int = 0
-    qubits: tuple[int, ...] = ()
-    clbit: int = -1
-    gate: Matrix | None = None
-    jump: int = 0
-    expression: int = -1
-    draw: int = 0
-    flips: tuple[float, float] = (0.0, 0.0)
-    error: int = -1
+class _Gate(msgspec.Struct, frozen=True, gc=False):
+    """Unitary gate."""
+
+    qubits: tuple[int, ...]
+    matrix: Matrix
+
+
+class _Error(msgspec.Struct, frozen=True, gc=False):
+    """Random error of the location with this number."""
+
+    number: int
 
 
 class OutcomeHistory(msgspec.Struct, gc=False):
@@ -78,7 +86,7 @@ class OutcomeHistory(msgspec.Struct, gc=False):
     record: int  # bit c: clbit c
     shots: Shots  # numbers of the shots, ascending; empty in an exact run
     weight: float = 1.0  # weight in an exact run
-    at: int = 0
+    at: int = 0  # position up to which the progress is reported
 
 
 class _Part(msgspec.Struct, frozen=True, gc=False):
@@ -99,14 +107,17 @@ class Histories:
         ranks: Ranks,
         noise: HistoryNoise | None = None,
     ) -> None:
-        self._steps = _steps(run.circuit, run.params, layout, noise)
+        self._items = _instructions(run.circuit, run.params, layout, noise)
+        self._interpreter = Interpreter(self._items, self)
         self._errors = () if noise is None else noise.errors
+        self._flips = {} if noise is None else noise.flips(run.circuit)
         self._hits: list[dict[int, int]] = []  # by location: error of each shot that has one
-        self._expressions = expressions_of(run.circuit) if run.circuit.conditions_data else ()
+        self._key: outputs.SeedKey | None = None  # None: an exact run
         self._certain = CERTAIN[run.options.precision]
         self._options, self._control = run.options, run.control
         self._ranks = ranks
         self._executed = 0
+        self._unit, self._share = SHOTS, 0.0  # progress of a step of one shot, or of weight 1
         self.count = 0  # finished histories
 
     def walk(
@@ -114,22 +125,25 @@ class Histories:
     ) -> Iterator[OutcomeHistory]:
         """Histories of these shots; without a key all histories, with their weights. Over ranks:
         those of this one. Raises TooManyBranches, and TooManySteps of one rank."""
+        self._key = key
         self._hits = [] if key is None else [_hits(each, shots, key) for each in self._errors]
-        node = canonical_chain.ChainNode(empty.copy())
-        waiting = self._dealt(OutcomeHistory(node, 0, shots), key)
-        unit, count = (STEPS, len(self._steps)) if key is None else (SHOTS, shots.size)
-        self._control.expect(count, unit)
+        node, end = canonical_chain.ChainNode(empty.copy()), len(self._items)
+        waiting = self._dealt(OutcomeHistory(node, 0, shots))
+        self._unit, count = (STEPS, end) if key is None else (SHOTS, shots.size)
+        self._control.expect(count, self._unit)
         # All steps of all histories, each by its shots or its weight: those of this rank.
-        whole = sum(_mass(each, key) * (len(self._steps) - each.at) for each in waiting)
+        whole = sum(self._mass(each) * (end - at) for at, each in waiting)
+        self._share = count / whole if whole else 0.0
         while waiting:
-            history = waiting.pop()
-            while history.at < len(self._steps):
-                at, mass = history.at, _mass(history, key)
-                others = self._advance(history, key)
-                self._control.advance(unit, count * mass * (history.at - at) / whole)
-                if others:
-                    waiting += sorted((history, *others), key=lambda each: -each.shots.size)
-                    history = waiting.pop()
+            at, history = waiting.pop()
+            while at < end:
+                parts = self._interpreter.advance(at, history)
+                if len(parts) > 1:
+                    waiting += sorted(parts, key=lambda each: -each[1].shots.size)
+                    at, history = waiting.pop()
+                else:
+                    at, history = parts[0]
+            self._reached(end, history)
             self.count += 1
             if key is None and self.count > self._options.max_branches:
                 raise TooManyBranches(
@@ -140,57 +154,67 @@ class Histories:
                 )
             yield history
 
-    def _dealt(self, root: OutcomeHistory, key: outputs.SeedKey | None) -> list[OutcomeHistory]:
-        """Histories from which this rank goes on: all ranks follow the first ones, level by level,
-        until there are a few for each."""
-        level = [root]
+    def _dealt(self, root: OutcomeHistory) -> list[tuple[int, OutcomeHistory]]:
+        """Histories from which this rank goes on, with their positions: all ranks follow the first
+        ones, level by level, until there are a few for each."""
+        level = [(0, root)]
         while self._ranks.size > 1 and len(level) < _DEALT * self._ranks.size:
-            following = []
-            for history in level:
-                others: list[OutcomeHistory] = []
-                while history.at < len(self._steps) and not others:
-                    others = self._advance(history, key)
-                following += [history, *others]
+            following: list[tuple[int, OutcomeHistory]] = []
+            for each in level:
+                parts: Sequence[tuple[int, OutcomeHistory]] = [each]
+                while len(parts) == 1 and parts[0][0] < len(self._items):
+                    parts = self._interpreter.advance(*parts[0])
+                following += parts
             if len(following) == len(level):  # all have ended
                 break
             level = following
         return level[self._ranks.rank :: self._ranks.size]
 
-    def _advance(
-        self, history: OutcomeHistory, key: outputs.SeedKey | None
-    ) -> list[OutcomeHistory]:
-        """Execute one step of a history; return the histories of its other parts, if it divides."""
-        step = self._steps[history.at]
-        history.at += 1
-        if step.error >= 0:
-            return self._struck(step, history, key)
+    def _mass(self, history: OutcomeHistory) -> float:
+        """Shots of a history, or its weight."""
+        return history.weight if self._key is None else history.shots.size
+
+    def _reached(self, at: int, history: OutcomeHistory) -> None:
+        """Report the progress of a history up to a position."""
+        self._control.advance(self._unit, self._share * self._mass(history) * (at - history.at))
+        history.at = at
+
+    def execute(self, at: int, item: Any, part: OutcomeHistory) -> Sequence[OutcomeHistory]:
+        """Execute one step of a history, as `Branching`."""
+        self._reached(at, part)
+        if isinstance(item, _Error):
+            return self._struck(item, part)
+        self._step()
+        if isinstance(item, _Gate):
+            part.node.fusion.take(item.qubits, item.matrix)
+            return (part,)
+        return self._measured(item, part)
+
+    def choose(
+        self, at: int, item: Branch, part: OutcomeHistory
+    ) -> Sequence[tuple[int, OutcomeHistory]]:
+        """Follow a condition, as `Branching`."""
+        del at
+        self._step()
+        return [(item.target(item.expression.evaluate(part.record)), part)]
+
+    def _step(self) -> None:
+        """Count an operation of a history. Raises TooManySteps and Stopped."""
         self._control.check()
         self._executed += 1
         if self._executed > self._options.max_steps:
             text = f"more than {self._options.max_steps} operations in all histories"
             raise TooManySteps(text, hint="raise max_steps or take fewer shots")
-        if step.gate is not None:
-            history.node.fusion.take(step.qubits, step.gate)
-        elif step.code == IF:
-            if not self._expressions[step.expression].evaluate(history.record):
-                history.at = step.jump
-        elif step.code == ELSE:
-            history.at = step.jump
-        else:
-            return self._measured(step, history, key)
-        return []
 
-    def _measured(
-        self, step: _Step, history: OutcomeHistory, key: outputs.SeedKey | None
-    ) -> list[OutcomeHistory]:
-        """Continue with one outcome; return the histories of the others that occur: each is an
-        outcome and what is read."""
-        probs = _density(history.node, step.qubits).diagonal().real
+    def _measured(self, item: Measure | Reset, history: OutcomeHistory) -> list[OutcomeHistory]:
+        """Histories of the outcomes that occur: each is an outcome and what is read."""
+        key = self._key
+        probs = _density(history.node, (item.qubit,)).diagonal().real
         probs = probs / probs.sum()
         possible = probs > self._certain
 
         def part(shots: Shots, outcome: int, read: int, weight: float = 1.0) -> _Part:
-            change = functools.partial(_collapse, step, outcome, read, float(probs[outcome]))
+            change = functools.partial(_collapse, item, outcome, read, float(probs[outcome]))
             return _Part(shots, change, weight)
 
         if key is None:
@@ -198,12 +222,13 @@ class Histories:
             chosen = np.flatnonzero(possible).tolist()
             return _divided(history, [part(history.shots, k, k, shares[k]) for k in chosen])
         draws = np.empty(history.shots.size)
-        sampling.uniforms(*key, step.draw + 1, history.shots, draws)
+        sampling.uniforms(*key, item.op + 1, history.shots, draws)
         ones = draws >= probs[0] if possible.all() else np.full(draws.size, possible[1])
         read = ones
-        if any(step.flips):
-            sampling.uniforms(*key, execution_readout.FIRST_DRAW + step.draw, history.shots, draws)
-            read = ones ^ (draws < np.where(ones, step.flips[1], step.flips[0]))
+        p01, p10 = self._flips.get(item.op, (0.0, 0.0))
+        if p01 or p10:
+            sampling.uniforms(*key, execution_readout.FIRST_DRAW + item.op, history.shots, draws)
+            read = ones ^ (draws < np.where(ones, p10, p01))
         parts = []
         for outcome in range(2):
             for value in range(2):
@@ -212,19 +237,15 @@ class Histories:
                     parts.append(part(history.shots[mine], outcome, value))
         return _divided(history, parts)
 
-    def _struck(
-        self, step: _Step, history: OutcomeHistory, key: outputs.SeedKey | None
-    ) -> list[OutcomeHistory]:
-        """Continue with the shots of one error of a location, or of none; return the histories of
-        the others."""
-        hits = self._hits[step.error]
-        if not hits or key is None:
-            return []
-        location, shots = self._errors[step.error], history.shots
+    def _struck(self, item: _Error, history: OutcomeHistory) -> Sequence[OutcomeHistory]:
+        """Histories of the errors of a location, and of none."""
+        if self._key is None or not (hits := self._hits[item.number]):
+            return (history,)
+        location, shots = self._errors[item.number], history.shots
         if shots.size == 1:
             kind = hits.get(int(shots[0]), -1)
             if kind < 0:
-                return []
+                return (history,)
             kinds = np.array([kind])
         else:
             kinds = np.full(shots.size, -1)
@@ -242,7 +263,7 @@ class Histories:
                 pauli = location.paulis[kind]
                 parts.append(_Part(mine, functools.partial(_flip, location.qubits, pauli)))
             else:
-                parts += self._drawn(location, history, mine, key)
+                parts += self._drawn(location, history, mine, self._key)
         return _divided(history, parts)
 
     def _drawn(
@@ -265,11 +286,6 @@ class Histories:
         ]
 
 
-def _mass(history: OutcomeHistory, key: outputs.SeedKey | None) -> float:
-    """Shots of a history, or its weight."""
-    return history.weight if key is None else history.shots.size
-
-
 def _hits(location: LocatedError, shots: Shots, key: outputs.SeedKey) -> dict[int, int]:
     """Error at a location of each of these shots that has one."""
     rows, kinds = location.struck(key, shots)
@@ -277,14 +293,14 @@ def _hits(location: LocatedError, shots: Shots, key: outputs.SeedKey) -> dict[in
 
 
 def _divided(history: OutcomeHistory, parts: Sequence[_Part]) -> list[OutcomeHistory]:
-    """Make a history that of its first part; return those of the others."""
+    """Make a history that of its first part; return it and those of the others."""
     first, *others = parts
-    results = []
+    results = [history]
     for part in others:
         other = replace(history, node=history.node.copy(), shots=part.shots, weight=part.weight)
         results.append(other)
     history.shots, history.weight = first.shots, first.weight
-    for each, part in zip((history, *results), parts, strict=True):
+    for each, part in zip(results, parts, strict=True):
         if part.change is not None:
             part.change(each)
     return results
@@ -296,15 +312,16 @@ def _density(node: canonical_chain.ChainNode, qubits: tuple[int, ...]) -> NDArra
     return node.chain.reduced(qubits)
 
 
-def _collapse(step: _Step, outcome: int, read: int, prob: float, history: OutcomeHistory) -> None:
+def _collapse(
+    item: Measure | Reset, outcome: int, read: int, prob: float, history: OutcomeHistory
+) -> None:
     """Project onto an outcome and record what is read; a reset sets the qubit to 0 and records
     nothing."""
-    resets = step.code == RESET
     gate = np.zeros((2, 2), complex)
-    gate[0 if resets else outcome, outcome] = 1.0 / np.sqrt(prob)
-    history.node.chain.apply(step.qubits, gate, unitary=False)
-    if not resets:
-        history.record = history.record & ~(1 << step.clbit) | read << step.clbit
+    gate[outcome if isinstance(item, Measure) else 0, outcome] = 1.0 / np.sqrt(prob)
+    history.node.chain.apply((item.qubit,), gate, unitary=False)
+    if isinstance(item, Measure):
+        history.record = history.record & ~(1 << item.clbit) | read << item.clbit
 
 
 def _flip(qubits: tuple[int, ...], pauli: int, history: OutcomeHistory) -> None:
@@ -318,63 +335,30 @@ def _multiply(qubits: tuple[int, ...], operator: Matrix, history: OutcomeHistory
     history.node.chain.apply(qubits, operator, unitary=False)
 
 
-def _steps(
+def _instructions(
     circuit: Circuit,
     params: NDArray[np.float64],
     layout: MeasurementLayout,
     noise: HistoryNoise | None,
-) -> list[_Step]:
-    """Operations with an effect, with the jumps of conditions, and the locations after each."""
-    results: list[_Step] = []
-    opened: list[int] = []  # steps of open blocks
-    located: dict[int, list[int]] = {}
+) -> list[Any]:
+    """Operations with an effect, and the locations after each."""
+    assembler = Assembler(circuit, layout.roles, None if noise is None else noise.operations)
+    items, marks = assembler.items, assembler.marks()
+    located: dict[int, list[_Gate | _Error]] = {}
     for number, error in enumerate(() if noise is None else noise.errors):
-        located.setdefault(error.after, []).append(number)
-
-    def locations(place: int) -> Iterator[_Step]:
-        for number in located.get(place, ()):
-            assert noise is not None
-            error = noise.errors[number]
-            if error.unitary is not None:
-                yield _Step(qubits=error.qubits, gate=error.unitary)
-            if error.probability:
-                yield _Step(error=number)
-
-    expression = -1
-    results += locations(-1)
+        steps = located.setdefault(error.after, [])
+        if error.unitary is not None:
+            steps.append(_Gate(error.qubits, error.unitary))
+        if error.probability:
+            steps.append(_Error(number))
+    items += located.get(-1, ())
     for operation, gate in with_matrices(circuit, params):
-        code, role = operation.code, layout.roles[operation.place]
-        if gate is not None:
-            if operation.qubits:
-                results.append(_Step(code, operation.qubits, gate=gate))
-        elif code == IF:
-            expression += 1
-            opened.append(len(results))
-            results.append(_Step(code, expression=expression))
-        elif code in (ELSE, END_BLOCK):
-            at = opened.pop()
-            target = len(results) + (code == ELSE)
-            results[at] = replace(results[at], jump=target)
-            if code == ELSE:
-                opened.append(len(results))
-                results.append(_Step(code))
-        elif (code == MEASURE and role != measurements.TERMINAL) or (
-            code == RESET and role != measurements.NO_OP_RESET
-        ):
-            results.append(_measurement(operation, noise))
-        results += locations(operation.place)
-    return results
-
-
-def _measurement(operation: Operation, noise: HistoryNoise | None) -> _Step:
-    """Step of a measurement or reset."""
-    draw = operation.place if noise is None else int(noise.operations[operation.place])
-    if operation.code == RESET:
-        return _Step(RESET, operation.qubits, draw=draw)
-    flips = (0.0, 0.0)
-    if noise is not None and noise.readout is not None:
-        flips = noise.readout.flips(operation.qubits[0], operation.place)
-    return _Step(MEASURE, operation.qubits, operation.clbits[0], draw=draw, flips=flips)
+        if marks[operation.place]:
+            assembler.add(operation.place)
+        elif gate is not None and operation.qubits:
+            items.append(_Gate(operation.qubits, gate))
+        items += located.get(operation.place, ())
+    return items
 
 
 class DynamicMpsState(outputs.FinalState):

@@ -10,10 +10,12 @@ from device_models import DeviceModel
 from noisy import Exact
 
 from simulators.circuit import ir
+from simulators.circuit.expressions import Expression
 from simulators.circuit.ir import Circuit
 from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.densitymatrix.engine import DensityMatrixEngine
-from simulators.densitymatrix.program import Condition, Measurement, Merge, with_merges
+from simulators.densitymatrix.program import Measurement, Step, live_bits
+from simulators.dynamic.instructions import Branch
 from simulators.engine import PauliSum, Request
 
 ENGINE = DensityMatrixEngine()
@@ -115,23 +117,22 @@ def test_merged_records_keep_the_distribution_with_noise() -> None:
             assert abs(result.get(key, 0.0) - exact.probs.get(key, 0.0)) < 1e-12
 
 
-def test_bits_are_used_up_to_their_last_reader() -> None:
+def steps_of(*, measures: int) -> list[Step]:
+    """Measurements of one bit, with an empty condition on it after the first."""
     measure = Measurement(0, 0, np.eye(2))
-    steps, live = with_merges((measure, Condition(0, (), ()), measure), [1], 0)
-    first, condition, last = steps
-    assert live == 0
-    assert isinstance(first, Measurement)
-    assert first.clbit == 0
-    assert isinstance(condition, Condition)
-    assert isinstance(condition.then[0], Merge)
-    assert isinstance(last, Measurement)
-    assert last.clbit == -1
+    condition = Branch("if", Expression([(ir.CLBIT, 0, 1)], ()), {0: 2}, 2)
+    return [measure, condition, *[measure] * (measures - 1)]
+
+
+def test_bits_are_used_up_to_their_last_reader() -> None:
+    steps = steps_of(measures=2)
+    assert live_bits(steps, 0) == (0, 1, 0, 0)  # forgotten where the condition divides
+    assert [step.clbit for step in steps if isinstance(step, Measurement)] == [0, -1]
 
 
 @pytest.mark.parametrize("live", [1, 3])
 def test_a_bit_that_an_output_shows_is_kept(live: int) -> None:
-    measure = Measurement(0, 0, np.eye(2))
-    steps, needed = with_merges((measure, Condition(0, (), ())), [1], live)
+    steps = steps_of(measures=1)
+    measure = steps[0]
+    assert live_bits(steps, live) == (live & ~1, live, live)
     assert steps[0] is measure
-    assert steps[1].then == ()  # type: ignore[union-attr]
-    assert needed == live & ~1

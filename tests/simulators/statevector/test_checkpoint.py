@@ -21,7 +21,7 @@ from simulators.statevector.checkpoint import (
     RankContext,
     digest,
 )
-from simulators.statevector.dynamic import interpreter
+from simulators.statevector.dynamic import evolution
 from simulators.statevector.engine import StatevectorEngine
 
 MARK = CheckpointHeader("abc", 7, 1, 4, (0, 2, 1))
@@ -230,7 +230,7 @@ def test_digest_is_computed_only_if_run_may_exceed_checkpoint_interval(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every_s: float, written: int
 ) -> None:
     made = []
-    monkeypatch.setattr(interpreter, "digest", lambda *given: made.append(given) or "0" * 32)
+    monkeypatch.setattr(evolution, "digest", lambda *given: made.append(given) or "0" * 32)
     circuit, options = (
         measured(wide(3)),
         RunOptions(checkpoint_dir=str(tmp_path), checkpoint_every_s=every_s),

@@ -1,0 +1,1 @@
+"""Dynamic circuits: their instructions, and the interpreter that all engines share."""
