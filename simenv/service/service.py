@@ -12,11 +12,11 @@ from simenv.config import Config
 from simenv.model import TaskState, WorkerState
 from simenv.scheduler.forecast.expected_starts import ExpectedStarts
 from simenv.scheduler.scheduler import Scheduler
+from simenv.service.accounting.owner_limits import Owners
 from simenv.service.accounting.usage import UsageLedger
 from simenv.service.admission.submissions import SubmitQueue
 from simenv.service.control.accepted_keys import KeyCommands
 from simenv.service.control.calendar import CalendarCommands
-from simenv.service.control.owner_limits import Owners
 from simenv.service.control.pool_commands import PoolCommands
 from simenv.service.control.reservations import ReservationCommands
 from simenv.service.control.results import ResultRequests

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from simenv.cli import app
 from simenv.cli.admin.limits import changed_limits, limits_text
-from simenv.cli.listing import Column, listed, printed
+from simenv.cli.listing import Column, Row, listed, printed
 from simenv.errors import NotFoundError, OptionError
 
 if TYPE_CHECKING:
@@ -146,9 +147,13 @@ class AccountChanges:
         return changes | changed_limits(account.limits, limits, "simenv accounts set")
 
 
-def _account_lines(row: AccountRow) -> Iterator[str]:
-    for column in _ACCOUNTS:
+def _lines(columns: Iterable[Column[Row]], row: Row) -> Iterator[str]:
+    """Yield the text of one account or class."""
+    for column in columns:
         yield f"{column.header.lower():<14}{column.text(row)}"
+
+
+_account_lines = partial(_lines, _ACCOUNTS)
 
 
 @accounts.command("add")
@@ -251,13 +256,8 @@ qos.callback(invoke_without_command=True)(listed(_QOS)(show_qos))
 qos.command("list")(listed(_QOS)(show_qos))
 
 
-def _qos_lines(row: QosRow) -> Iterator[str]:
-    for column in _QOS:
-        yield f"{column.header.lower():<14}{column.text(row)}"
-
-
 @qos.command("set")
-@printed(_qos_lines)
+@printed(partial(_lines, _QOS))
 def set_qos(
     client: Client,
     name: QosName,

@@ -156,7 +156,3 @@ class MessageRates:
         if owner in self._buckets:
             tokens, last_ns = self._buckets[owner]
             self._buckets[owner] = tokens - min(count, limits.max_messages_per_s / 100), last_ns
-
-    def forget(self, owner: str) -> None:
-        """Remove the bucket of an owner whose key is revoked."""
-        self._buckets.pop(owner, None)
