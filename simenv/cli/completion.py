@@ -139,7 +139,7 @@ def _of(fetch: Callable[[Client], Iterable[str]]) -> Fetch:
 def _engines(client: Client) -> list[str]:
     from simenv.wire.messages import queries
 
-    found = client.session.request(queries.Engines, queries.GetEngines).engines
+    found = client.session.request(queries.GetEngines(0)).engines
     return ["auto", *(engine.name for engine in found)]
 
 

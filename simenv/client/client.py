@@ -31,7 +31,7 @@ from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.model import TaskInfo
 from simenv.model.task_rules import checked_integer, checked_timeout
 from simenv.wire.messages import client as m
-from simenv.wire.messages.queries import Explain, Explained, Explanation
+from simenv.wire.messages.queries import Explain, Explanation
 
 if TYPE_CHECKING:
     from simenv.client.qpm.completion_queues import CompletionRetention
@@ -43,8 +43,7 @@ def explain(
 ) -> Explanation:
     """Ask which engine would run the circuit. Raises like `submit`, except InfeasibleError."""
     loaded, terms, shots, count = prepare_question(circuit, options, devices)
-    question = {"terms": terms, "program": loaded.packed, "shots": shots, "count": count}
-    return session.request(Explained, Explain, **question).explanation
+    return session.request(Explain(0, terms, loaded.packed, shots, count)).explanation
 
 
 RESTART_S = 30.0  # in which a service that has ended may be started again
@@ -181,7 +180,7 @@ class Client(Environment):
     def queue(self, done: bool = False, limit: int = 100) -> tuple[int, list[TaskInfo]]:
         """Return the length of the queue and its first `limit` tasks: running, then waiting in
         order; `done`: ended tasks instead, newest first."""
-        answer = self._session.request(m.Queue, m.GetQueue, done=done, limit=limit)
+        answer = self._session.request(m.GetQueue(0, done=done, limit=limit))
         return answer.total, answer.tasks
 
     def completions(
@@ -201,7 +200,7 @@ class Client(Environment):
         if since is None and cursor is None:
             since = self._read_up_to
         elif since is None:
-            since = self._session.request(m.Acked, m.GetCursor, cursor=checked_cursor(cursor)).seq
+            since = self._session.request(m.GetCursor(0, cursor=checked_cursor(cursor))).seq
         return CompletionIterator(self._session, since, follow)
 
     def ack(self, seq: int, cursor: str | None = None) -> int:
@@ -212,7 +211,7 @@ class Client(Environment):
         see `completions`. Raises OptionError.
         """
         if cursor is not None:
-            return self._session.request(m.Acked, m.Ack, cursor=checked_cursor(cursor), seq=seq).seq
+            return self._session.request(m.Ack(0, cursor=checked_cursor(cursor), seq=seq)).seq
         self._read_up_to = checked_integer("seq", seq, 0, MAX_SEQ)
         return self._read_up_to
 
@@ -265,7 +264,7 @@ class Client(Environment):
         if self._session.channel.closed:
             return f"<simenv {self.name} | closed>"
         try:
-            info = self._session.request(m.Status, m.GetStatus, 0.5).info
+            info = self._session.request(m.GetStatus(0), 0.5).info
         except SimenvError:
             return f"<simenv {self.name} | no answer>"
         return result_display.client_text(info)

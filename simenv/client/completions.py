@@ -101,8 +101,7 @@ class CompletionIterator:
             yield completion
 
     def _page(self) -> list[Completion]:
-        part = {"since": self._since, "limit": PAGE}
-        groups = self._session.request(m.CompletionPage, m.GetCompletions, **part).groups
+        groups = self._session.request(m.GetCompletions(0, self._since, PAGE)).groups
         return [entry for group in groups for entry in self._unpack(group)]
 
     def _unpack(self, group: m.Completed) -> Iterator[Completion]:
@@ -117,7 +116,7 @@ class CompletionIterator:
         """Return whether no visible task waits or runs, and none ended between the two requests."""
         if self._follow:
             return False
-        queue = self._session.request(m.Queue, m.GetQueue, limit=0)
+        queue = self._session.request(m.GetQueue(0, limit=0))
         return not queue.total and not self._page()
 
 

@@ -32,7 +32,7 @@ from simenv.model.task_rules import MAX_REASON_CHARS, MAX_WORKERS, checked_integ
 from simenv.model.views import CalibrationSource, DeviceInfo
 from simenv.transpiler.qiskit_runtime import SEED
 from simenv.wire.messages import accounting, admin, client as m, queries
-from simenv.wire.messages.metrics import GetMetrics, Metrics, Series, SetDeviceFigure
+from simenv.wire.messages.metrics import GetMetrics, Metrics, SetDeviceFigure
 
 if TYPE_CHECKING:
     from simenv.client.administration.keys import KeyStore
@@ -50,17 +50,17 @@ class ServiceDevices:
         """Return an emulated device, or that of a pool. Raises NotFoundError, OptionError."""
         if not isinstance(name, str) or not name:
             raise OptionError(f"device={name!r:.80}", hint="a name of client.device_names()")
-        return self._session.request(queries.Devices, queries.GetDevices, name=name).devices[0]
+        return self._session.request(queries.GetDevices(0, name=name)).devices[0]
 
     def devices(self) -> dict[str, DeviceInfo]:
         """Return the pools as devices, by name."""
-        result = self._session.request(queries.Devices, queries.GetDevices).devices
+        result = self._session.request(queries.GetDevices(0)).devices
         return {device.name: device for device in result}
 
     def store(self, document: bytes) -> str:
         """Store a noise document; return its digest in hexadecimal. Raises OptionError,
         LimitExceededError."""
-        return self._session.request(queries.NoiseStored, queries.StoreNoise, body=document).digest
+        return self._session.request(queries.StoreNoise(0, body=document)).digest
 
 
 SHOWN_S = 0.5  # timeout of requests for `repr` and notebooks
@@ -114,28 +114,27 @@ class Environment:
 
     def status(self) -> model.ServiceInfo:
         """Return the figures of service, queue, pools and nodes."""
-        return self._session.request(m.Status, m.GetStatus).info
+        return self._session.request(m.GetStatus(0)).info
 
     def metrics(self) -> Metrics:
         """Return what the service has counted since its start, and the state of pools, nodes,
         devices and accounts: the source of `/metrics`. For administrators."""
-        return self._session.request(Metrics, GetMetrics)
+        return self._session.request(GetMetrics(0))
 
     def record_device_figure(self, device: str, figure: str, value: float) -> None:
         """Record a figure of a pool's device for `metrics` and its stored series: `certified`, the
         part of the claims that a certificate confirmed, or `score`; 0.0 to 1.0. For administrators.
         Raises NotFoundError, OptionError."""
-        asked = {"device": device, "figure": figure, "value": value}
-        self._session.request(Series, SetDeviceFigure, **asked)
+        self._session.request(SetDeviceFigure(0, device, figure, value))
 
     def workers(self) -> list[model.WorkerInfo]:
         """Return the resident workers."""
-        return self._session.request(m.Workers, m.GetWorkers).workers
+        return self._session.request(m.GetWorkers(0)).workers
 
     def pools(self, timeout_s: float | None = None) -> dict[str, model.PoolInfo]:
         """Return the pools by name; also those that were made for programs too large for a worker.
         Raises TimedOutError without an answer within `timeout_s`."""
-        return _pools_by_name(self._session.request(admin.Pools, admin.GetPools, timeout_s))
+        return _pools_by_name(self._session.request(admin.GetPools(0), timeout_s))
 
     def devices(self) -> dict[str, DeviceInfo]:
         """Return the pools as devices, by name: qubits, gates, couplings and, for machines,
@@ -145,7 +144,7 @@ class Environment:
     def device_names(self) -> dict[str, CalibrationSource]:
         """Return the names that `device=` accepts, sorted, with the source of each: imported,
         bundled or qiskit-ibm-runtime. No calibration data is read; `device(name)` describes one."""
-        result = self._session.request(queries.Devices, queries.GetDevices, names=True).names
+        result = self._session.request(queries.GetDevices(0, names=True)).names
         return {name: CalibrationSource(source) for name, source in result}
 
     def device(self, name: str, at_s: float | None = None) -> DeviceInfo:
@@ -153,21 +152,19 @@ class Environment:
         `at_s`: with that of one of `calibrations(name)`. Raises NotFoundError, OptionError."""
         if at_s is None:
             return self._devices.info(name)
-        asked = {"name": name, "at_s": at_s}
-        return self._session.request(queries.Devices, queries.GetDevices, **asked).devices[0]
+        return self._session.request(queries.GetDevices(0, name, at_s=at_s)).devices[0]
 
     def calibrations(self, name: str) -> list[float]:
         """Return since when each stored calibration of an emulated device was in force, in seconds
         since 1970, the oldest first: of a device that is refreshed or drifts; else none."""
-        asked = {"name": name, "dates": True}
-        return self._session.request(queries.Devices, queries.GetDevices, **asked).dates_s
+        return self._session.request(queries.GetDevices(0, name, dates=True)).dates_s
 
     def recorded_device(self, name: str, calibration_id: str) -> tuple[DeviceInfo, bytes]:
         """Return an emulated device, or that of a pool, with the stored calibration that has this
         id, and its noise document, for `noise=` of a submission. Raises NotFoundError,
         OptionError."""
-        asked = {"name": name, "calibration_id": calibration_id}
-        found = self._session.request(queries.Devices, queries.GetDevices, **asked)
+        asked = queries.GetDevices(0, name, calibration_id=calibration_id)
+        found = self._session.request(asked)
         return found.devices[0], found.document
 
     def known_calibrations(self, name: str) -> dict[str, float]:
@@ -247,7 +244,7 @@ class Environment:
 
     def nodes(self) -> dict[str, model.NodeInfo]:
         """Return the nodes of the allocation, by name."""
-        return _by_name(self._session.request(admin.Pools, admin.GetPools))
+        return _by_name(self._session.request(admin.GetPools(0)))
 
     def events(self, since: int = 0, kinds: Sequence[str] | None = None) -> Iterator[model.Event]:
         """Iterate over the events after number `since`. `kinds`: patterns like `worker.*`."""
@@ -281,7 +278,7 @@ class Environment:
     def limits(self) -> dict[str, model.OwnerReport]:
         """Return limits and use by owner: of all owners for an admin, else of the client's own. ""
         is the environment's own user, who has no limits."""
-        result = self._session.request(admin.OwnerReports, admin.GetLimits).owners
+        result = self._session.request(admin.GetLimits(0)).owners
         return {report.owner: report for report in result}
 
     def set_limits(
@@ -295,8 +292,7 @@ class Environment:
             check_value(key, value)
         if owner:
             check_name(owner, "key")
-        fields = {"owner": owner, "values": settings, "reset": reset}
-        result = self._session.request(admin.OwnerReports, admin.SetLimits, **fields).owners
+        result = self._session.request(admin.SetLimits(0, owner, settings, reset)).owners
         return next(report for report in result if report.owner == owner)
 
     def usage(
@@ -314,13 +310,12 @@ class Environment:
         only tasks that ended between these times (seconds since 1970); 0.0: no bound. Raises
         OptionError, LimitExceededError.
         """
-        fields = {"by": tuple(by), "since_s": since_s, "until_s": until_s}
-        return self._session.request(accounting.Usage, accounting.GetUsage, **fields)
+        return self._session.request(accounting.GetUsage(0, tuple(by), since_s, until_s))
 
     def shares(self) -> list[ShareRow]:
         """Return shares and decayed usage of the client's accounts, for admins of all, in the order
         of the tree."""
-        return self._session.request(accounting.Shares, accounting.GetShares).rows
+        return self._session.request(accounting.GetShares(0)).rows
 
     def receipt(self, task: Task | str | int) -> Receipt:
         """Return the receipt of an ended task: what it used, and why it waited. It never changes.
@@ -441,20 +436,20 @@ class Environment:
         if not low <= high or high < 1:
             hint = "0 <= min_workers <= max_workers, 1 <= max_workers"
             raise OptionError(f"scale({pool!r}): min_workers={low}, max_workers={high}", hint=hint)
-        fields = {"pool": pool, "least": low, "most": high, "force": force}
-        return _pools_by_name(self._session.request(admin.Pools, admin.Scale, **fields))[pool]
+        scaled = self._session.request(admin.Scale(0, pool, low, high, force))
+        return _pools_by_name(scaled)[pool]
 
     def drain(self, name: str, reason: str) -> model.NodeInfo | model.PoolInfo:
         """Start nothing more on a node, or in a pool, which is then paused; running tasks finish.
         Workers of the node end. This lasts until `undrain`, also over restarts of the service.
         Raises OptionError, NotFoundError, NotAllowedError."""
-        fields = {"node": name, "reason": _reason(reason)}
-        return _node_or_pool(self._session.request(admin.Pools, admin.DrainNode, **fields), name)
+        done = self._session.request(admin.DrainNode(0, name, _reason(reason)))
+        return _node_or_pool(done, name)
 
     def undrain(self, name: str) -> model.NodeInfo | model.PoolInfo:
         """Use a drained or lost node again, or a pool that was drained, or quarantined because its
         workers failed. Raises NotFoundError, NotAllowedError."""
-        done = self._session.request(admin.Pools, admin.ResumeNode, name=name)
+        done = self._session.request(admin.ResumeNode(0, name=name))
         return _node_or_pool(done, name)
 
     @property
@@ -479,14 +474,13 @@ class Environment:
         `dry_run`: only report what would be removed. Tasks that have not ended are never touched.
         """
         older_s = -1.0 if older_than_s is None else max(0.0, older_than_s)
-        fields = {"older_s": older_s, "dry": dry_run}
-        return self._session.request(queries.GarbageCollected, queries.CollectGarbage, **fields)
+        return self._session.request(queries.CollectGarbage(0, older_s, dry_run))
 
     def _repr_html_(self) -> str:
         """HTML for notebooks: the pools, their queues and a link to the web page; only the name if
         the service does not answer."""
         try:
-            info = self._session.request(m.Status, m.GetStatus, SHOWN_S).info
+            info = self._session.request(m.GetStatus(0), SHOWN_S).info
         except SimenvError:
             return escape(repr(self))
         return result_display.client_html(info, self.dashboard)
@@ -494,7 +488,7 @@ class Environment:
     def shutdown(self, now: bool = False, timeout_s: float | None = None) -> m.Stopping:
         """End the service: running tasks finish, or are stopped (`now`); waiting and stopped tasks
         stay."""
-        return self._session.request(m.Stopping, m.Shutdown, timeout_s, now=now)
+        return self._session.request(m.Shutdown(0, now=now), timeout_s)
 
 
 def _by_name(pools: admin.Pools) -> dict[str, model.NodeInfo]:

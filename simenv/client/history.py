@@ -24,7 +24,7 @@ from simenv.model.calls import is_call
 from simenv.model.views import check_window
 from simenv.wire.messages import client as m
 from simenv.wire.messages.metrics import GetSeries, Series
-from simenv.wire.messages.queries import NEWEST, App, GetApp, GetHistory, History, LogRow, Submitted
+from simenv.wire.messages.queries import NEWEST, GetApp, GetHistory, History, LogRow, Submitted
 
 PAGE_ROWS = 1_000
 EVENTS_PAGE = 1_000
@@ -87,10 +87,15 @@ class TaskHistory:
         check_window(ended_since_s, ended_until_s, time.time())
         until_s = min(until_s, ended_until_s)  # a task ends after its submission
         after, chosen = 0, _Chosen(owner, pool, until_s, ended_until_s if ended_between else None)
-        rows_of = partial(GetHistory, app=run_name, structure=structure, states=tuple(states))
+        rows_of = partial(
+            GetHistory,
+            app=run_name,
+            structure=structure,
+            states=tuple(states),
+            ended_since_s=ended_since_s,
+        )
         while True:
-            part = {"after": after, "limit": PAGE_ROWS, "since_s": since_s}
-            page = self._session.request(History, rows_of, ended_since_s=ended_since_s, **part)
+            page = self._session.request(rows_of(0, after, PAGE_ROWS, since_s))
             yield from filter(chosen, page.rows)
             if page.complete or (page.rows and page.rows[-1].submitted_s >= until_s):
                 return
@@ -117,8 +122,7 @@ class TaskHistory:
         rows_of = partial(GetHistory, app=run_name, structure=structure, states=tuple(states))
         while len(rows) < limit and not complete:
             size = PAGE_ROWS if chosen.narrows else min(PAGE_ROWS, limit - len(rows))
-            part = {"limit": size, "since_s": since_s, "before": before}
-            page = self._session.request(History, rows_of, **part)
+            page = self._session.request(rows_of(0, limit=size, since_s=since_s, before=before))
             rows += filter(chosen, page.rows)
             before, complete = page.last, page.complete
         return rows[:limit][::-1]
@@ -144,8 +148,7 @@ class TaskHistory:
         rows_of = partial(GetHistory, app=run_name, states=tuple(states))
         for _ in range(PAGE_REQUESTS):
             size = PAGE_ROWS if chosen.narrows else limit - len(rows)
-            part = {"limit": size, "since_s": since_s, "before": before}
-            page = self._session.request(History, rows_of, **part)
+            page = self._session.request(rows_of(0, limit=size, since_s=since_s, before=before))
             for row in filter(chosen, page.rows):
                 rows.append(row)
                 if len(rows) == limit:
@@ -160,7 +163,7 @@ class TaskHistory:
         """Return the row of one task. Raises NotFoundError if it is unknown or was removed. A
         binding such as `t-8k2f.17` has no row of its own; the row of its task is returned."""
         question = {**row_question(task), "structure": structure}
-        return row_in(self._session.request(History, GetHistory, **question), task)
+        return row_in(self._session.request(GetHistory(0, **question)), task)
 
     def submitted(self, task: Task | str | int) -> Submitted:
         """Return the submission of this task: program and options; `terms.engine` is the chosen
@@ -183,7 +186,7 @@ class TaskHistory:
     def last_run_name(self) -> str:
         """Return the run of an application (SIMENV_APP) that submitted last; "" if there was
         none."""
-        return self._session.request(App, GetApp).app
+        return self._session.request(GetApp(0)).app
 
     def series(
         self, name: str, since_s: float = 0.0, until_s: float = 0.0, step_s: float = 0.0
@@ -197,12 +200,11 @@ class TaskHistory:
         NotFoundError, OptionError.
         """
         check_window(since_s, until_s, time.time())
-        asked = {"name": name, "since_s": since_s, "until_s": until_s, "step_s": step_s}
-        return self._session.request(Series, GetSeries, **asked)
+        return self._session.request(GetSeries(0, name, since_s, until_s, step_s))
 
     def series_names(self) -> list[str]:
         """Return the names of all stored series."""
-        return self._session.request(Series, GetSeries).names
+        return self._session.request(GetSeries(0)).names
 
     def events(self, since: int = 0, kinds: Sequence[str] | None = None) -> Iterator[Event]:
         """Iterate over events numbered above `since`, up to the newest at the first request;
@@ -249,7 +251,7 @@ class TaskHistory:
         return [each for each in self.events(since, ["task.*"]) if each.subject == row.id]
 
     def _events(self, since: int, limit: int) -> m.Events:
-        return self._session.request(m.Events, m.GetEvents, since=since, limit=limit)
+        return self._session.request(m.GetEvents(0, since=since, limit=limit))
 
 
 def row_question(task: Task | str | int) -> dict[str, Any]:

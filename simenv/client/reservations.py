@@ -70,8 +70,7 @@ class Reservation:
         """Set the expiry to `for_s` seconds from now; None: `self.for_s`. Raises NotReservedError
         if it is over."""
         ttl_ns = _nanoseconds("for_s", self.for_s if for_s is None else for_s)
-        lease = {"reservation": self.id, "ttl_ns": ttl_ns}
-        return self._session.request(admin.Reservations, admin.Renew, **lease).reservations[0]
+        return self._session.request(admin.Renew(0, self.id, ttl_ns)).reservations[0]
 
     def release(self, reason: str = "") -> list[str]:
         """End the reservation: its waiting tasks are cancelled, its running tasks may finish.
@@ -107,8 +106,8 @@ class Reservation:
 
 def ended(session: ServiceSession, number: int, reason: str, *, cancel: bool) -> list[str]:
     """End a reservation; return the ids of its tasks that have not ended."""
-    asked = {"reservation": number, "reason": reason[: task_rules.MAX_REASON_CHARS]}
-    released = session.request(admin.Released, admin.Release, cancel=cancel, **asked)
+    text = reason[: task_rules.MAX_REASON_CHARS]
+    released = session.request(admin.Release(0, number, text, cancel))
     return [model.task_name(task) for task in released.running]
 
 
@@ -173,7 +172,7 @@ def request_decision(
     end_s = None if timeout_s is None else monotonic() + timeout_s
     waiting = Event()
     while True:
-        decision = _decision(session, ask=request, owner=owner)
+        decision = _decision(session, admin.Reserve(0, request, owner=owner))
         if decision.status == "accepted":
             return decision
         left_s = POLL_S if end_s is None else end_s - monotonic()
@@ -187,11 +186,11 @@ def request_decision(
 def dry_decision(session: ServiceSession, request: model.ReservationRequest) -> model.Decision:
     """Return what the service would decide now. Raises NotReservedError if it is a refusal for
     good."""
-    return _decision(session, ask=request, dry=True)
+    return _decision(session, admin.Reserve(0, request, dry=True))
 
 
-def _decision(session: ServiceSession, **fields: Any) -> model.Decision:
-    decision = session.request(admin.DecisionReply, admin.Reserve, **fields).decision
+def _decision(session: ServiceSession, message: admin.Reserve) -> model.Decision:
+    decision = session.request(message).decision
     if decision.status not in ("accepted", "delayed"):
         raise NotReservedError(f"{decision.message} ({AdmissionReason(decision.code).text})")
     return decision
@@ -199,8 +198,7 @@ def _decision(session: ServiceSession, **fields: Any) -> model.Decision:
 
 def listed(session: ServiceSession, number: int = 0) -> list[model.ReservationInfo]:
     """Return the reservations that the client may see; `number`: only this one, 0: all."""
-    request = admin.GetReservations
-    return session.request(admin.Reservations, request, reservation=number).reservations
+    return session.request(admin.GetReservations(0, number)).reservations
 
 
 def checked_reservation(number: SupportsIndex) -> int:
@@ -230,7 +228,7 @@ class ServiceCalendar:
     def __iter__(self) -> Iterator[CalendarEntry]:
         """Iterate over the entries, the next first: all maintenance, and the client's planned
         reservations; for admins those of all."""
-        return iter(self._session.request(admin.CalendarEntries, admin.GetCalendar).entries)
+        return iter(self._session.request(admin.GetCalendar(0)).entries)
 
     def plan_maintenance(
         self,
@@ -257,15 +255,13 @@ class ServiceCalendar:
         zone UTC all intervals have the same length. Raises as `plan_maintenance`."""
         if entry.every_s and not (entry.every_s % DAY_S or entry.zone):
             entry = msgspec.structs.replace(entry, zone=local_zone())
-        request = self._session.request
-        return request(admin.CalendarEntries, admin.AddCalendarEntry, entry=entry).entries[0]
+        return self._session.request(admin.AddCalendarEntry(0, entry)).entries[0]
 
     def remove(self, number: SupportsIndex) -> CalendarEntry:
         """Remove an entry; a maintenance that is under way ends. Raises NotFoundError,
         NotAllowedError."""
         entry = task_rules.checked_integer("number", number, 1, task_rules.MAX_RESERVATION)
-        request = self._session.request
-        return request(admin.CalendarEntries, admin.RemoveCalendarEntry, entry=entry).entries[0]
+        return self._session.request(admin.RemoveCalendarEntry(0, entry)).entries[0]
 
 
 RENEWALS_PER_LEASE = 3  # a reservation is renewed after for_s / RENEWALS_PER_LEASE

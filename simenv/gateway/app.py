@@ -36,12 +36,10 @@ from simenv.gateway.limits import UNKNOWN_BYTES, CallerRates, HeldAnswers, excha
 from simenv.gateway.problems import EXCEPTION_HANDLERS
 from simenv.sandbox.functions import SandboxProcess
 from simenv.wire.messages.admin import TokenCertificate, TokenCreated
-from simenv.wire.messages.client import FromClient
-from simenv.wire.messages.queries import Reply, Role
+from simenv.wire.messages.queries import A, ClientRequest, Role
 
 P = ParamSpec("P")
 T = TypeVar("T")
-A = TypeVar("A", bound=Reply)
 _ROUTE = ("method", "path")
 REQUESTS = Counter("simenv_http_requests", "Requests", (*_ROUTE, "status_code"))  # ..._total
 DURATIONS = Histogram(
@@ -83,11 +81,9 @@ class RunningGateway:
             self.pool.drop(caller.token)
             raise
 
-    async def ask(
-        self, caller: Caller, kind: type[A], make: Callable[..., FromClient], /, **fields: Any
-    ) -> A:
+    async def ask(self, caller: Caller, message: ClientRequest[A]) -> A:
         try:
-            return await self.pool.entry(caller).ask(kind, make, **fields)
+            return await self.pool.entry(caller).ask(message)
         except KeyRefusedError:  # as above
             self.pool.drop(caller.token)
             raise

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from simenv.client.client import Client
 from simenv.client.connection import address
@@ -30,8 +30,7 @@ from simenv.gateway.limits import locked_s
 from simenv.sandbox.functions import SandboxProcess
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages.admin import ExchangeToken, TokenCertificate, TokenInfo
-from simenv.wire.messages.client import FromClient
-from simenv.wire.messages.queries import Reply
+from simenv.wire.messages.queries import A, ClientRequest
 
 COMPILERS = 8  # processes that compile, of as many users
 MAX_CLIENTS = 256  # of presented tokens
@@ -46,7 +45,6 @@ EXCHANGE_S = 10.0  # longest wait for the service
 SECRET_CHARS = (40, 100)
 
 T = TypeVar("T")
-A = TypeVar("A", bound=Reply)
 
 
 class TokenAddress(CertificateAddress):
@@ -60,7 +58,7 @@ class TokenAddress(CertificateAddress):
 
     def _request(self, public_key: str, tries: int = TRIES) -> TokenCertificate:  # noqa: ARG002
         return self._observer.session.request(
-            TokenCertificate, ExchangeToken, EXCHANGE_S, secret=self._secret, public_key=public_key
+            ExchangeToken(0, self._secret, public_key), EXCHANGE_S
         )
 
     def certificate_for(self, public_key: str) -> TokenCertificate:
@@ -98,12 +96,12 @@ class Entry:
         finally:
             self.calls -= 1
 
-    async def ask(self, kind: type[A], make: Callable[..., FromClient], /, **fields: Any) -> A:
+    async def ask(self, message: ClientRequest[A]) -> A:
         """Return the answer to one request. Raises QueueFullError if too many calls wait."""
         self._count()
         try:
             reader = self.client.session.loop_reader
-            return await reader.request(kind, make, self._in_thread, **fields)
+            return await reader.request(message, self._in_thread)
         finally:
             self.calls -= 1
 

@@ -20,12 +20,10 @@ from simenv.config import GatewaySettings
 from simenv.errors import NotAllowedError
 from simenv.sandbox.functions import SandboxProcess
 from simenv.wire.messages.admin import TokenCertificate
-from simenv.wire.messages.client import FromClient
-from simenv.wire.messages.queries import Reply
+from simenv.wire.messages.queries import A, ClientRequest
 
 P = ParamSpec("P")
 T = TypeVar("T")
-A = TypeVar("A", bound=Reply)
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -90,10 +88,8 @@ class Gateway(Protocol):
         one caller does not stop the others. Raises what it raises; QueueFullError if too many of
         the caller's calls wait."""
 
-    async def ask(
-        self, caller: Caller, kind: type[A], make: Callable[..., FromClient], /, **fields: Any
-    ) -> A:
-        """Return the answer to one request of the caller, as `client.session.request` does; it
+    async def ask(self, caller: Caller, message: ClientRequest[A]) -> A:
+        """Return the answer to one message of the caller, as `client.session.request` does; it
         takes no thread while the service answers. Raises the error of a refusal, and as `call`."""
 
     def sandbox(self, caller: Caller) -> SandboxProcess:

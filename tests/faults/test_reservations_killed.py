@@ -12,7 +12,7 @@ from live import Live, resurrected
 
 import simenv
 from simenv.model import AdmissionPolicy, DeviceProfile, Workload
-from simenv.wire.messages.admin import PolicyReply, ProfileReply, SetPolicy, SetProfile
+from simenv.wire.messages.admin import SetPolicy, SetProfile
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -69,9 +69,9 @@ def test_reservation_credits_are_spent_once_through_service_kills(
     ledger = Ledger(oracle)
     try:
         with resurrected(live), live.client() as env:
-            env._session.request(ProfileReply, lambda n: SetProfile(n, "main", PROFILE))
+            env._session.request(SetProfile(0, "main", PROFILE))
             policy = AdmissionPolicy("credit", BASE, total_credits=2 * UNITS)
-            env._session.request(PolicyReply, lambda n: SetPolicy(n, "main", policy))
+            env._session.request(SetPolicy(0, "main", policy))
             rounds = 0
             while live.armed:
                 rounds += 1

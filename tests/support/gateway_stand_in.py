@@ -29,6 +29,7 @@ from simenv.gateway.json_bodies import encode_body
 from simenv.gateway.limits import BoundedApplication
 from simenv.gateway.problems import EXCEPTION_HANDLERS
 from simenv.sandbox.functions import SandboxProcess
+from simenv.wire.messages.queries import A, ClientRequest
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,8 +79,8 @@ class GatewayStandIn:
         finally:
             self._waiting[caller.user] -= 1
 
-    async def ask(self, caller: Caller, *request: Any, **fields: Any) -> Any:
-        return await self.call(caller, lambda client: client.session.request(*request, **fields))
+    async def ask(self, caller: Caller, message: ClientRequest[A]) -> A:
+        return await self.call(caller, lambda client: client.session.request(message))
 
     def close(self) -> None:
         self._threads.shutdown()

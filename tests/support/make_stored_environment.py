@@ -41,13 +41,10 @@ def main(archive: str) -> None:
     from simenv.client.client import connect
     from simenv.model import AdmissionPolicy, DeviceProfile, Workload
     from simenv.wire.messages.admin import (
-        PolicyReply,
-        ProfileReply,
         SetDispatch,
         SetOrder,
         SetPolicy,
         SetProfile,
-        TargetReply,
     )
 
     def ghz(qubits: int, measured: bool = True) -> QuantumCircuit:
@@ -76,10 +73,10 @@ def main(archive: str) -> None:
             one_q_gate_ns=0, two_q_gate_ns=0, measurement_ns=100_000, baseline=base
         )
         policy = AdmissionPolicy("credit", base, total_credits=40)
-        client._session.request(ProfileReply, lambda number: SetProfile(number, "main", profile))
-        client._session.request(PolicyReply, lambda number: SetPolicy(number, "main", policy))
-        client._session.request(TargetReply, lambda number: SetOrder(number, "main", "fifo"))
-        client._session.request(TargetReply, lambda number: SetDispatch(number, "main", 1))
+        client._session.request(SetProfile(0, "main", profile))
+        client._session.request(SetPolicy(0, "main", policy))
+        client._session.request(SetOrder(0, "main", "fifo"))
+        client._session.request(SetDispatch(0, "main", 1))
         reservation = client.reserve(
             "main", count=8, qubits=2, measurements=2, shots=100, for_s=FOR_S
         )

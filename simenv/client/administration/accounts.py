@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -12,11 +13,13 @@ from simenv.config.limits import limit_values
 from simenv.errors import ConfigError, OptionError
 from simenv.model.accounts import Account, Qos
 from simenv.wire.messages import accounting
+from simenv.wire.messages.queries import ClientRequest
 
 Entity = TypeVar("Entity", Account, Qos)
-_ENTITIES = {  # field of messages, name in errors, message
-    Account: ("account", "account", accounting.SetAccount),
-    Qos: ("qos", "class of service", accounting.SetQos),
+_Set = Callable[[int, str, Any], ClientRequest[accounting.Accounts]]
+_ENTITIES: dict[type, tuple[str, _Set]] = {  # name in errors, message
+    Account: ("account", accounting.SetAccount),
+    Qos: ("class of service", accounting.SetQos),
 }
 
 
@@ -27,12 +30,12 @@ class EntitySettings(Generic[Entity]):
     def __init__(self, session: ServiceSession, entity: type[Entity]) -> None:
         self._session = session
         self._entity: type[Entity] = entity
-        self._field, self._what, self._message = _ENTITIES[entity]
+        self._what, self._message = _ENTITIES[entity]
 
     def listed(self) -> dict[str, Entity]:
         """Return all for an admin, else the accounts that the caller may use or coordinates, or the
         classes that the caller may use."""
-        return self._of(self._session.request(accounting.Accounts, accounting.GetAccounts))
+        return self._of(self._session.request(accounting.GetAccounts(0)))
 
     def set(self, name: str, **changes: Any) -> Entity:
         """Add one, or change some fields of `simenv.model.accounts.Account` or `Qos`; sizes in
@@ -47,8 +50,7 @@ class EntitySettings(Generic[Entity]):
         self._set(name, None)
 
     def _set(self, name: str, value: Entity | None) -> accounting.Accounts:
-        fields = {"name": name, self._field: value}
-        return self._session.request(accounting.Accounts, self._message, **fields)
+        return self._session.request(self._message(0, name, value))
 
     def _of(self, answer: accounting.Accounts) -> dict[str, Entity]:
         values: Any = answer.accounts if self._entity is Account else answer.qos

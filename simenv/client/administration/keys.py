@@ -66,31 +66,29 @@ class ServiceKeyStore(KeyStore):
         channel = self._session.channel
         user_key = _new_key_file(channel.name, *channel.address.remote_endpoint(), name, role)
         user_key = msgspec.structs.replace(user_key, standbys=channel.standbys)
-        fields = {"name": name, "role": role, "public_key": user_key.public_key}
-        added = self._session.request(admin.Keys, admin.AddKey, **fields, expires_s=expires_s)
+        added = self._session.request(admin.AddKey(0, name, role, user_key.public_key, expires_s))
         return msgspec.structs.replace(user_key, gateway=added.gateway)
 
     def rotate(self, name: str, public_key: str, overlap_s: float) -> UserKeyFile:
-        fields = {"name": name, "public_key": public_key, "overlap_s": overlap_s}
-        answer = self._session.request(admin.Keys, admin.RotateKey, **fields)
+        answer = self._session.request(admin.RotateKey(0, name, public_key, overlap_s))
         channel = self._session.channel
         user_key = _key_file(channel.name, *channel.address.remote_endpoint(), answer.keys[-1])
         learned = {"standbys": channel.standbys, "gateway": answer.gateway}
         return msgspec.structs.replace(user_key, **learned)
 
     def listed(self) -> list[admin.KeyInfo]:
-        return self._session.request(admin.Keys, admin.GetKeys).keys
+        return self._session.request(admin.GetKeys(0)).keys
 
     def accounts(self) -> dict[str, Account]:
         return EntitySettings(self._session, Account).listed()
 
     def reports(self) -> dict[str, OwnerReport]:
-        reports = self._session.request(admin.OwnerReports, admin.GetLimits).owners
+        reports = self._session.request(admin.GetLimits(0)).owners
         return {each.owner: each for each in reports}
 
     def revoke(self, name: str) -> None:
         config.check_name(name, "key")
-        self._session.request(admin.Keys, admin.RevokeKey, name=name)
+        self._session.request(admin.RevokeKey(0, name=name))
 
 
 class OfflineKeyStore(KeyStore):

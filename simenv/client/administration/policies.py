@@ -36,15 +36,15 @@ class PolicySettings:
 
     def listed(self) -> list[PoolPolicies]:
         """Return the policies of the whole environment, then of each pool."""
-        pools = self._session.request(admin.Pools, admin.GetPools).pools
+        pools = self._session.request(admin.GetPools(0)).pools
         names = (pool.name for pool in pools if not base_of(pool.name))
         return [self.of(name) for name in (ALL, *names)]
 
     def of(self, pool: str) -> PoolPolicies:
         """Return the policies of one pool, or of "all". Raises NotFoundError."""
         device = _device(pool)
-        target = self._session.request(admin.TargetReply, admin.GetTarget, device=device).info
-        policy = self._session.request(admin.PolicyReply, admin.GetPolicy, device=device).policy
+        target = self._session.request(admin.GetTarget(0, device=device)).info
+        policy = self._session.request(admin.GetPolicy(0, device=device)).policy
         keys = dict(target.options).get("keys", "")
         return PoolPolicies(
             pool,
@@ -61,8 +61,7 @@ class PolicySettings:
         """Set the queue policy, for waiting tasks too: priority, fair_share, fifo, round_robin,
         or ordered by `keys`. Raises NotFoundError, OptionError, NotAllowedError."""
         options = (("keys", ",".join(keys)),) if keys else ()
-        settings = {"device": _device(pool), "policy": policy, "options": options}
-        self._session.request(admin.TargetReply, admin.SetOrder, **settings)
+        self._session.request(admin.SetOrder(0, _device(pool), policy, options))
         return self.of(pool)
 
     def set_admission(
@@ -78,9 +77,9 @@ class PolicySettings:
             message = f"total_credits={total_credits}, rate={rate}, span_s={span_s}"
             raise OptionError(message, hint="0 or more")
         device = _device(pool)
-        old = self._session.request(admin.PolicyReply, admin.GetPolicy, device=device).policy
+        old = self._session.request(admin.GetPolicy(0, device=device)).policy
         new = AdmissionPolicy(policy, old.baseline, total_credits, rate, round(span_s * 1e9))
-        self._session.request(admin.PolicyReply, admin.SetPolicy, device=device, policy=new)
+        self._session.request(admin.SetPolicy(0, device, new))
         return self.of(pool)
 
 

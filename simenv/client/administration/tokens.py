@@ -11,7 +11,6 @@ from simenv.wire.messages.admin import (
     RevokeToken,
     TokenCreated,
     TokenInfo,
-    Tokens,
 )  # fmt: skip
 
 MAX_TEXT_CHARS = 64  # of the purpose of a token, and of its number
@@ -26,7 +25,7 @@ class TokenSettings:
 
     def listed(self) -> list[TokenInfo]:
         """Return the tokens of the caller, or all for an admin, without their secrets."""
-        return self._session.request(Tokens, GetTokens).tokens
+        return self._session.request(GetTokens(0)).tokens
 
     def add(
         self,
@@ -53,11 +52,11 @@ class TokenSettings:
         if len(purpose) > MAX_TEXT_CHARS:
             text = f"the purpose of a token has {len(purpose)} characters"
             raise OptionError(text, hint=f"at most {MAX_TEXT_CHARS}")
-        fields = {"user": user, "account": account, "role": role, "purpose": purpose}
-        ends = {"lifetime_s": lifetime_s, "once": once, "reservation": reservation}
-        return self._session.request(TokenCreated, CreateToken, parent=parent, **fields, **ends)
+        bound = (once, reservation, parent)
+        message = CreateToken(0, user, account, role, purpose, lifetime_s, *bound)
+        return self._session.request(message)
 
     def revoke(self, number: str) -> None:
         """Revoke a token at once. Raises NotFoundError."""
         number = number[:MAX_TEXT_CHARS]  # no longer one is known
-        self._session.request(Tokens, RevokeToken, number=number)
+        self._session.request(RevokeToken(0, number=number))

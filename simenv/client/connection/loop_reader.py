@@ -13,12 +13,12 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from simenv.client.connection.channel import QUIET_S, ServiceChannel
 from simenv.client.connection.task_handle import PendingRequest
 from simenv.errors import SimenvError
-from simenv.wire.messages import client as m, queries
+from simenv.wire.messages.queries import A, ClientRequest, answer_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -28,24 +28,16 @@ if TYPE_CHECKING:
 LOCK_S = 0.005  # a thread that reconnects holds the lock for longer
 RETRY_S = 0.05  # until the loop tries the lock again
 
-A = TypeVar("A", bound=queries.Reply)
-
 
 class Requests(Protocol):
     """The part of a session that sends requests; see `ServiceSession`."""
 
     channel: ServiceChannel
 
-    def request(
-        self, kind: type[A], make: Callable[..., m.FromClient], timeout_s: float | None = None,
-        /, **fields: Any,
-    ) -> A: ...  # fmt: skip
+    def request(self, message: ClientRequest[A], timeout_s: float | None = None) -> A: ...
 
     def begin(
-        self,
-        make: Callable[..., m.FromClient],
-        fields: dict[str, Any],
-        answered: Callable[[], None] | None = None,
+        self, message: ClientRequest[A], answered: Callable[[], None] | None = None
     ) -> PendingRequest: ...
 
     def finish(self, kind: type[A], request: PendingRequest) -> A: ...
@@ -72,22 +64,19 @@ class LoopReader:
 
     async def request(
         self,
-        kind: type[A],
-        make: Callable[..., m.FromClient],
+        message: ClientRequest[A],
         in_thread: Callable[[Callable[[], A]], Awaitable[A]],
-        /,
-        **fields: Any,
     ) -> A:
         """Send a request and return the answer, as `ServiceSession.request` does. `in_thread`: runs
         a function in a thread. All calls are of one event loop."""
         channel = self._session.channel
         if channel.is_forked or not channel.lock.acquire(timeout=LOCK_S):
-            return await in_thread(partial(self._session.request, kind, make, None, **fields))
+            return await in_thread(partial(self._session.request, message))
         try:
             loop = self._start()
             answered = loop.create_future()
             self._waiting.add(answered)
-            pending = self._session.begin(make, fields, partial(self._answered, answered))
+            pending = self._session.begin(message, partial(self._answered, answered))
         except BaseException:
             self._waiting.discard(answered)
             raise
@@ -104,6 +93,7 @@ class LoopReader:
         finally:
             quiet.cancel()
             self._waiting.discard(answered)
+        kind = answer_of(type(message))
         if pending.is_answered() or channel.closed:
             return self._session.finish(kind, pending)
         return await in_thread(partial(self._session.finish, kind, pending))

@@ -21,7 +21,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
@@ -43,6 +43,7 @@ from simenv.model.accounts import Receipt
 from simenv.model.task_rules import checked_timeout
 from simenv.wire import codec
 from simenv.wire.messages import accounting, client as m, queries
+from simenv.wire.messages.queries import A, ClientRequest, answer_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -153,7 +154,6 @@ def _call(callback: Callable[[], object]) -> None:
 
 
 PEEK_S = 0.5
-A = TypeVar("A", bound=queries.Reply)
 
 
 class ServiceSession:
@@ -207,34 +207,27 @@ class ServiceSession:
         hint = "simenv.connect() in the other process; results and ids of tasks can be pickled"
         raise OptionError("the connection of a client cannot be pickled", hint=hint)
 
-    def request(
-        self,
-        kind: type[A],
-        make: Callable[..., m.FromClient],
-        timeout_s: float | None = None,
-        /,
-        **fields: Any,
-    ) -> A:
-        """Send `make(request number, **fields)` and return the answer. Raises the error of a
+    def request(self, message: ClientRequest[A], timeout_s: float | None = None) -> A:
+        """Send a message, whose number is set here, and return the answer. Raises the error of a
         refusal, OptionError."""
         timeout_s = checked_timeout(timeout_s)
         self.channel.enter()
         with self.channel.lock:
-            request = self.begin(make, fields)
-        return self.finish(kind, request, timeout_s)
+            request = self.begin(message)
+        return self.finish(answer_of(type(message)), request, timeout_s)
 
     def begin(
         self,
-        make: Callable[..., m.FromClient],
-        fields: dict[str, Any],
+        message: ClientRequest[A],
         answered: Callable[[], None] | None = None,
     ) -> task_handle.PendingRequest:
-        """Send a request, for `finish`. The caller holds the lock. `answered` is called by the
+        """Send a message, for `finish`. The caller holds the lock. `answered` is called by the
         thread that receives the answer."""
         request = self._new()
         request.answered = answered
         try:
-            request.body = self.channel.send(make(request.number, **fields))
+            numbered = msgspec.structs.replace(message, request=request.number)
+            request.body = self.channel.send(numbered)
         except BaseException:
             self.forget(request)
             raise
@@ -268,7 +261,7 @@ class ServiceSession:
         """Return the service's information on these tasks; unknown tasks are left out."""
         results: list[TaskInfo] = []
         for part in _parts(task_numbers):
-            results += self.request(m.Queue, m.GetTasks, timeout_s, tasks=part).tasks
+            results += self.request(m.GetTasks(0, tasks=part), timeout_s).tasks
         return results
 
     def try_task_infos(self, number: int) -> list[TaskInfo]:
@@ -280,12 +273,11 @@ class ServiceSession:
 
     def submitted(self, number: int, timeout_s: float | None = None) -> queries.Submitted:
         """Return the submission of a task: its program and options."""
-        return self.request(queries.Submitted, queries.GetSpec, timeout_s, task=number)
+        return self.request(queries.GetSpec(0, task=number), timeout_s)
 
     def receipt(self, number: int) -> Receipt | None:
         """Return the receipt of an ended task; None if the service has none for this client."""
-        question = accounting.GetReceipts
-        result = self.request(accounting.Receipts, question, tasks=[number]).receipts
+        result = self.request(accounting.GetReceipts(0, [number])).receipts
         return result[0] if result else None
 
     @property
@@ -300,12 +292,11 @@ class ServiceSession:
 
     def fetch_chunk(self, task: int, file: str, offset: int, size_bytes: int) -> bytes:
         """Return a part of a result file; b"" beyond its end."""
-        place = {"task": task, "file": file, "offset": offset, "size_bytes": size_bytes}
-        return self.request(queries.ResultChunk, queries.FetchResult, **place).data
+        return self.request(queries.FetchResult(0, task, file, offset, size_bytes)).data
 
     def verify(self, number: int) -> str:
         """Ask the service to check a stored result and to repair it; see `VerifyReply`."""
-        return self.request(queries.VerifyReply, queries.VerifyResult, task=number).word
+        return self.request(queries.VerifyResult(0, task=number)).word
 
     def count_result(self, late_s: float) -> None:
         """Record that a result was read `late_s` seconds after it was ready."""
@@ -316,7 +307,7 @@ class ServiceSession:
         """Cancel tasks; return one word for each, see `Cancelled`."""
         outcomes: list[str] = []
         for part in _parts(task_numbers):
-            outcomes += self.request(m.Cancelled, m.Cancel, tasks=part).words
+            outcomes += self.request(m.Cancel(0, tasks=part)).words
         return outcomes
 
     def _new(self) -> task_handle.PendingRequest:

@@ -70,9 +70,8 @@ class AdmissionBinding(QpmBinding):
         for name in ("ttl_ns", "now_ns"):
             if wishes.get(name) is not None:
                 requests.integer(name, wishes[name], 0, requests.MOST)
-        fields = {"reservation": number, "ttl_ns": wishes.get("ttl_ns") or 0}
         try:
-            self._session.request(admin.Reservations, admin.Renew, **fields)
+            self._session.request(admin.Renew(0, number, wishes.get("ttl_ns") or 0))
         except NotReservedError as error:
             self._find(number)
             message = error.message
@@ -119,7 +118,7 @@ class AdmissionBinding(QpmBinding):
             except UnknownObjectError:
                 return []
             wanted["device_id"] = self._identity.contract_name(device)
-        infos = self._ask(admin.Reservations, admin.GetReservations).reservations
+        infos = self._ask(admin.GetReservations(0)).reservations
         records = [plain(self._record(info)) for info in infos]
         return [
             record
@@ -140,8 +139,7 @@ class AdmissionBinding(QpmBinding):
         except ExecutionError as error:
             return self._rejected(request, device, AdmissionReason.INVALID_REQUEST, str(error))
         try:
-            fields = {"ask": ask, "dry": dry}
-            answer = self._session.request(admin.DecisionReply, admin.Reserve, **fields)
+            answer = self._session.request(admin.Reserve(0, ask, dry=dry))
         except ShuttingDownError:
             return self._quiescing(request, ServiceState.DRAINING)
         except SimenvError as error:
@@ -176,9 +174,8 @@ class AdmissionBinding(QpmBinding):
         number = _number(reservation_id)
         text = requests.reason_text(reason)
         self._reservation_checks.changed(number)
-        fields = {"reservation": number, "reason": text, "cancel": cancel}
         try:
-            running = self._session.request(admin.Released, admin.Release, **fields).running
+            running = self._session.request(admin.Release(0, number, text, cancel)).running
         except SimenvError as error:
             raise _of_one(error) from error
         self._reservation_checks.ended(number)
@@ -204,9 +201,7 @@ class AdmissionBinding(QpmBinding):
 
     def _find(self, number: int) -> ReservationInfo:
         try:
-            fields = {"reservation": number}
-            answer = self._session.request(admin.Reservations, admin.GetReservations, **fields)
-            return answer.reservations[0]
+            return self._session.request(admin.GetReservations(0, number)).reservations[0]
         except SimenvError as error:
             raise _of_one(error) from error
 

@@ -21,7 +21,7 @@ import hmac
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic, time
 from typing import Any
@@ -29,12 +29,13 @@ from typing import Any
 import msgspec
 
 from simenv import errors
-from simenv.client.connection.session import A, ServiceSession
+from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm import devices, requests
 from simenv.model import MAX_SHOTS, DeviceProfile, EngineInfo, PoolInfo, ServiceInfo, TargetInfo
 from simenv.model.views import DeviceInfo, DeviceKind, base_of
 from simenv.qpm import contract, envelopes
 from simenv.wire.messages import admin, client as m, queries
+from simenv.wire.messages.queries import A, ClientRequest
 
 
 class TokenGuard:
@@ -75,31 +76,22 @@ def read_token(path: Path) -> str:
     return text
 
 
-def asked(
-    session: ServiceSession, kind: type[A], make: Callable[..., m.FromClient], /, **fields: Any
-) -> A:
-    """Send a request as `ServiceSession.request`. Raises only QPMError."""
+def asked(session: ServiceSession, message: ClientRequest[A]) -> A:
+    """Send a message as `ServiceSession.request`. Raises only QPMError."""
     try:
-        return session.request(kind, make, **fields)
+        return session.request(message)
     except errors.SimenvError as error:
         raise as_qpm_error(error) from error
 
 
-def changed(
-    session: ServiceSession,
-    method: str,
-    kind: type[A],
-    make: Callable[..., m.FromClient],
-    /,
-    **fields: Any,
-) -> A:
+def changed(session: ServiceSession, method: str, message: ClientRequest[A]) -> A:
     """Send a change that needs the role admin. The error of another role names the contract's
     `method`."""
     try:
-        return session.request(kind, make, **fields)
+        return session.request(message)
     except errors.NotAllowedError as error:
-        message = f"{method} needs the role admin; this QPM has the role client"
-        raise contract.ExecutionError(message, hint=error.hint, reason=error.code) from error
+        text = f"{method} needs the role admin; this QPM has the role client"
+        raise contract.ExecutionError(text, hint=error.hint, reason=error.code) from error
     except errors.SimenvError as error:
         raise as_qpm_error(error) from error
 
@@ -204,7 +196,7 @@ class QPMIdentity:
     def status(self) -> ServiceInfo:
         """Present state of the service; `pools` are those of this QPM. Raises NotReadyError if the
         service does not answer."""
-        info = asked(self._session, m.Status, m.GetStatus).info
+        info = asked(self._session, m.GetStatus(0)).info
         return msgspec.structs.replace(info, pools=pools_of(info, self.device))
 
     def is_available(self) -> bool:
@@ -218,7 +210,7 @@ class QPMIdentity:
 
     def target(self, device: str) -> TargetInfo:
         """Control state of a device's queue."""
-        return asked(self._session, admin.TargetReply, admin.GetTarget, device=device).info
+        return asked(self._session, admin.GetTarget(0, device=device)).info
 
     def begins(self) -> bool:
         """Return whether the QPM's device is neither paused nor draining."""
@@ -229,13 +221,13 @@ class QPMIdentity:
         """Engines of the service, by preference."""
         epoch = self._session.channel.epoch
         if self._engines[0] != epoch or not epoch:
-            result = asked(self._session, queries.Engines, queries.GetEngines).engines
+            result = asked(self._session, queries.GetEngines(0)).engines
             self._engines = (self._session.channel.epoch, tuple(result))
         return self._engines[1]
 
     def devices(self) -> dict[str, DeviceInfo]:
         """Devices of this QPM by the names of their pools."""
-        result = asked(self._session, queries.Devices, queries.GetDevices).devices
+        result = asked(self._session, queries.GetDevices(0)).devices
         return {info.name: info for info in result if self.device in (WHOLE, info.name)}
 
     def device_info(self, device: str) -> DeviceInfo:
@@ -382,7 +374,7 @@ class Targets:
         return pools if self._identity.device else [WHOLE, *pools]
 
     def _profile(self, device: str) -> DeviceProfile:
-        answer = asked(self._session, admin.ProfileReply, admin.GetProfile, device=device)
+        answer = asked(self._session, admin.GetProfile(0, device=device))
         return answer.profile
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -335,7 +334,7 @@ class DeviceEventNotifier:
                 outlet.push(_DeviceParcel(self, registration, record))
 
     def _events(self, since: int, limit: int) -> m.Events:
-        return self._session.request(m.Events, partial(m.GetEvents, since=since, limit=limit))
+        return self._session.request(m.GetEvents(0, since, limit))
 
 
 class _DeviceParcel:

@@ -39,8 +39,8 @@ class SchedulerBinding(status.QpmBinding):
         """State, queue policy, dispatch limits, and the number of tasks in each state."""
         device = self._targets.device(device_id)
         info = self._identity.target(device)
-        rules = self._ask(admin.PolicyReply, admin.GetPolicy, device=device)
-        profile = self._ask(admin.ProfileReply, admin.GetProfile, device=device)
+        rules = self._ask(admin.GetPolicy(0, device=device))
+        profile = self._ask(admin.GetProfile(0, device=device))
         runtime = info.queued + info.sent + info.running
         answer = answers.SchedulerStatus(
             target_id=self._identity.contract_name(device), state=info.state,
@@ -103,9 +103,8 @@ class SchedulerBinding(status.QpmBinding):
         device = self._targets.device(device_id)
         name, options = _order(configuration)
         answer = self._change(
-            "configure_scheduler_policy", admin.TargetReply, admin.SetOrder,
-            device=device, policy=name, options=options,
-        )  # fmt: skip
+            "configure_scheduler_policy", admin.SetOrder(0, device, name, options)
+        )
         return {
             "status": "accepted" if answer.changed else "unchanged",
             "version": answer.info.version,
@@ -169,9 +168,8 @@ class SchedulerBinding(status.QpmBinding):
             raise requests.wrong("limits", None, "a table with max_inflight and nothing else")
         max_inflight = requests.integer("max_inflight", table["max_inflight"], 0, MAX_INFLIGHT)
         answer = self._change(
-            "configure_dispatch_limits", admin.TargetReply, admin.SetDispatch,
-            device=device, max_inflight=max_inflight,
-        )  # fmt: skip
+            "configure_dispatch_limits", admin.SetDispatch(0, device, max_inflight)
+        )
         return {
             "status": "dispatch-limits-updated" if answer.changed else "unchanged",
             "version": answer.info.version,
@@ -181,8 +179,7 @@ class SchedulerBinding(status.QpmBinding):
     def _steer(self, device_id: Any, verb: str, word: str, **more: Any) -> Plain:
         device = self._targets.device(device_id)
         method = f"{verb}_execution_target"
-        fields = {"device": device, "verb": verb, **more}
-        info = self._change(method, admin.TargetReply, admin.SteerTarget, **fields).info
+        info = self._change(method, admin.SteerTarget(0, device, verb, **more)).info
         self._audit.note(method, more.get("reason") or None)
         target = self._identity.contract_name(device)
         return envelopes.plain(answers.Steered(word, info.version, target, control_of(info)))
@@ -199,7 +196,7 @@ class SchedulerBinding(status.QpmBinding):
         return results
 
     def _others(self, device: str) -> list[envelopes.StatusEnvelope]:
-        infos = self._ask(m.Queue, m.GetQueue, limit=MOST_LISTED).tasks
+        infos = self._ask(m.GetQueue(0, limit=MOST_LISTED)).tasks
         task_numbers = [number for i in infos if (number := task_number(i.id)) is not None]
         registered = self._registry.numbers_of(task_numbers)
         return [
@@ -285,11 +282,9 @@ class PolicyBinding(status.QpmBinding):
     ) -> Plain:
         """Change a device profile. `profile`: the fields to change; others keep their values."""
         device = self._targets.device(device_id)
-        now = self._ask(admin.ProfileReply, admin.GetProfile, device=device).profile
-        answer = self._change(
-            "configure_device_profile", admin.ProfileReply, admin.SetProfile,
-            device=device, profile=read_profile(profile, now),
-        )  # fmt: skip
+        now = self._ask(admin.GetProfile(0, device=device)).profile
+        message = admin.SetProfile(0, device, read_profile(profile, now))
+        answer = self._change("configure_device_profile", message)
         return {"status": _status(answer.changed), **_profile(answer)}
 
     def get_device_profile(
@@ -297,7 +292,7 @@ class PolicyBinding(status.QpmBinding):
     ) -> Plain:
         """Device profile from which estimates are computed; times in ns."""
         device = self._targets.device(device_id)
-        return _profile(self._ask(admin.ProfileReply, admin.GetProfile, device=device))
+        return _profile(self._ask(admin.GetProfile(0, device=device)))
 
     def set_admission_policy(
         self,
@@ -311,10 +306,7 @@ class PolicyBinding(status.QpmBinding):
         named = table.get("device_id") if device_id is None else device_id
         device = self._targets.device(named)
         policy, expected = read_policy(table)
-        answer = self._change(
-            "set_admission_policy", admin.PolicyReply, admin.SetPolicy,
-            device=device, policy=policy, expected=expected,
-        )  # fmt: skip
+        answer = self._change("set_admission_policy", admin.SetPolicy(0, device, policy, expected))
         return {"status": _status(answer.changed), **self._policy(answer, device)}
 
     def get_admission_policy(
@@ -322,7 +314,7 @@ class PolicyBinding(status.QpmBinding):
     ) -> Plain:
         """Configuration in the form of `set_admission_policy`, and its version."""
         device = self._targets.device(device_id)
-        return self._policy(self._ask(admin.PolicyReply, admin.GetPolicy, device=device), device)
+        return self._policy(self._ask(admin.GetPolicy(0, device=device)), device)
 
     def _policy(self, answer: admin.PolicyReply, device: str) -> Plain:
         table = policy_table(answer.policy, self._identity.contract_name(device))

@@ -10,13 +10,13 @@ reservation must belong to the caller and to the circuit; it may have ended.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from simenv.client.connection.session import A, ServiceSession
+from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm import identity, requests
 from simenv.client.qpm.circuit_run import CircuitRun, outcome_of
 from simenv.client.qpm.completion_queues import CircuitRegistry, RetiredCircuit
@@ -25,7 +25,7 @@ from simenv.errors import SimenvError
 from simenv.model import FINAL_STATES, TaskInfo
 from simenv.qpm import contract, envelopes
 from simenv.qpm.envelopes import Lifecycle, Reason, StatusEnvelope
-from simenv.wire.messages import client as m
+from simenv.wire.messages.queries import A, ClientRequest
 
 if TYPE_CHECKING:
     from simenv.client.qpm.notifications import CompletionNotifier, DeviceEventNotifier
@@ -313,12 +313,10 @@ class QpmBinding:
     _shutdown_request: ShutdownRequest | None = None
     _state = envelopes.ServiceState.RUNNING
 
-    def _ask(self, answer: type[A], request: Callable[..., m.FromClient], **fields: Any) -> A:
-        """Send a request with these fields. Raises only QPMError."""
-        return identity.asked(self._session, answer, request, **fields)
+    def _ask(self, message: ClientRequest[A]) -> A:
+        """Send a message and return its answer. Raises only QPMError."""
+        return identity.asked(self._session, message)
 
-    def _change(
-        self, method: str, answer: type[A], request: Callable[..., m.FromClient], **fields: Any
-    ) -> A:
+    def _change(self, method: str, message: ClientRequest[A]) -> A:
         """Send a change that needs the role admin; errors name the contract's `method`."""
-        return identity.changed(self._session, method, answer, request, **fields)
+        return identity.changed(self._session, method, message)

@@ -29,7 +29,7 @@ from simenv.client.tasks.task import Task
 from simenv.model import ReservationInfo, ReservationState
 from simenv.qpm import contract, envelopes
 from simenv.wire.messages.accounting import Accounts, GetAccounts
-from simenv.wire.messages.admin import GetReservations, Reservations
+from simenv.wire.messages.admin import GetReservations
 
 NONE = 0  # the number of no reservation
 SEEN_S = 0.05
@@ -93,7 +93,7 @@ class ReservationChecks:
             return request
         now_s = monotonic()
         if self._accounts is None or now_s - self._accounts_s > ACCOUNTS_S:
-            self._accounts = asked(self._session, Accounts, GetAccounts)
+            self._accounts = asked(self._session, GetAccounts(0))
             self._accounts_s = now_s
         for name, of_reservation, existing in (
             ("account", under.account, self._accounts.accounts),
@@ -151,8 +151,7 @@ class ReservationChecks:
         if number > MAX_ASKED:
             return None
         try:
-            ask = partial(GetReservations, reservation=number)
-            (info,) = self._session.request(Reservations, ask).reservations
+            (info,) = self._session.request(GetReservations(0, number)).reservations
         except errors.NotReservedError:
             return None
         except errors.SimenvError as error:
@@ -183,7 +182,7 @@ class ReservationChecks:
 
     def active(self) -> list[ReservationInfo]:
         """Active reservations that the caller may see."""
-        result = asked(self._session, Reservations, GetReservations).reservations
+        result = asked(self._session, GetReservations(0)).reservations
         return [info for info in result if info.state in LIVE]
 
 

@@ -141,7 +141,7 @@ class TelemetryBinding(QpmBinding):
         """Allocations of batch schedulers with live reservations that the caller may see, one entry
         each. A QPM of a pool lists reservations of that pool. `filters`: values of entry fields."""
         wanted = requests.optional_table("filters", filters)
-        infos = self._ask(admin.Reservations, admin.GetReservations).reservations
+        infos = self._ask(admin.GetReservations(0)).reservations
         entries = devices.allocations(
             info
             for info in infos
@@ -213,7 +213,7 @@ class TelemetryBinding(QpmBinding):
         times = (("since_s", since_s), ("until_s", until_s), ("step_s", step_s))
         asked = {key: requests.moment(key, value) for key, value in times}
         access = _access(access_class, "manager-aggregate")
-        found = self._ask(metrics.Series, metrics.GetSeries, name=name, **asked)
+        found = self._ask(metrics.GetSeries(0, name=name, **asked))
         points = list(zip(found.at_s, found.mean, found.least, found.most, strict=True))
         return envelopes.plain(
             answers.TelemetryHistory(
@@ -228,9 +228,9 @@ class TelemetryBinding(QpmBinding):
         """Newest events of the service and its workers, with the audit entries of `control`."""
         access = _access(access_class, "operator")
         target = self._identity.target_id
-        newest = self._ask(m.Events, m.GetEvents, limit=0).newest
+        newest = self._ask(m.GetEvents(0, limit=0)).newest
         since = max(0, newest - EVENTS_SHOWN)
-        events = self._ask(m.Events, m.GetEvents, since=since, limit=EVENTS_SHOWN).events
+        events = self._ask(m.GetEvents(0, since=since, limit=EVENTS_SHOWN)).events
         return envelopes.plain(
             answers.LifecycleTelemetry(
                 target, _now_ns(), access,
@@ -260,7 +260,7 @@ class TelemetryBinding(QpmBinding):
     def _moment(self, device: str, access: str) -> devices.DeviceSnapshot:
         info, target = self._identity.status(), self._identity.target(device)
         full = target if device == WHOLE else self._identity.target(WHOLE)
-        rules = self._ask(admin.PolicyReply, admin.GetPolicy, device=device).policy
+        rules = self._ask(admin.GetPolicy(0, device=device)).policy
         return devices.DeviceSnapshot(
             target_id=self._identity.target_id, device_id=self._identity.contract_name(device),
             access_class=access, now_ns=_now_ns(),
@@ -280,7 +280,7 @@ class TelemetryBinding(QpmBinding):
         if rules.name == UNLIMITED_POLICY:
             return None
         request = model.ReservationRequest(device=device)
-        answer = self._ask(admin.DecisionReply, admin.Reserve, ask=request, dry=True)
+        answer = self._ask(admin.Reserve(0, ask=request, dry=True))
         return answer.decision.capacity_available
 
 

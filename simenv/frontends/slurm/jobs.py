@@ -355,8 +355,7 @@ def reconcile(client: Client, cluster: str, now_ns: int, pools: Collection[str] 
         used[each.job, each.device] += each.workers
         left_s = (each.expires_ns - now_ns) / 1e9
         if 0.0 < left_s < min(RENEW_S, owner.lease_s - AFTER_S):
-            fields = {"reservation": each.id, "ttl_ns": round(owner.lease_s * 1e9)}
-            client.session.request(admin.Reservations, admin.Renew, **fields)
+            client.session.request(admin.Renew(0, each.id, round(owner.lease_s * 1e9)))
             result.renewed.append(each.id)
     if _unreserved(jobs.values(), live, pools):  # its reservation may be younger than `live`
         result.unreserved.extend(_unreserved(jobs.values(), of_cluster(client, cluster), pools))

@@ -28,25 +28,25 @@ GROUPS = ("account", "user", "qos", "pool", "device", "engine")  # of sums of us
 @get("/status")
 async def get_status(gateway: TheGateway, caller: TheCaller) -> model.ServiceInfo:
     """Return the figures of the service, its queue, pools and nodes."""
-    return (await gateway.ask(caller, messages.Status, messages.GetStatus)).info
+    return (await gateway.ask(caller, messages.GetStatus(0))).info
 
 
 @get("/pools")
 async def list_pools(gateway: TheGateway, caller: TheCaller) -> list[model.PoolInfo]:
     """List the pools, also those made for programs too large for one worker."""
-    return (await gateway.ask(caller, admin.Pools, admin.GetPools)).pools
+    return (await gateway.ask(caller, admin.GetPools(0))).pools
 
 
 @get("/nodes")
 async def list_nodes(gateway: TheGateway, caller: TheCaller) -> list[model.NodeInfo]:
     """List the nodes of the allocation."""
-    return (await gateway.ask(caller, admin.Pools, admin.GetPools)).nodes
+    return (await gateway.ask(caller, admin.GetPools(0))).nodes
 
 
 @get("/workers")
 async def list_workers(gateway: TheGateway, caller: TheCaller) -> list[model.WorkerInfo]:
     """List the resident workers."""
-    return (await gateway.ask(caller, messages.Workers, messages.GetWorkers)).workers
+    return (await gateway.ask(caller, messages.GetWorkers(0))).workers
 
 
 @get("/queue")
@@ -65,7 +65,7 @@ async def get_queue(
 @get("/engines")
 async def list_engines(gateway: TheGateway, caller: TheCaller) -> list[schemas.EngineRecord]:
     """List the engines in the order of preference."""
-    found = (await gateway.ask(caller, queries.Engines, queries.GetEngines)).engines
+    found = (await gateway.ask(caller, queries.GetEngines(0))).engines
     return [record(each, schemas.EngineRecord) for each in found]
 
 
@@ -99,7 +99,7 @@ async def list_calibrations(
 @get("/accounts")
 async def list_accounts(gateway: TheGateway, caller: TheCaller) -> schemas.AccountList:
     """List the accounts and classes of service that the caller may use, for an admin all."""
-    answer = await gateway.ask(caller, accounting.Accounts, accounting.GetAccounts)
+    answer = await gateway.ask(caller, accounting.GetAccounts(0))
     return schemas.AccountList(answer.accounts, answer.qos)
 
 

@@ -45,12 +45,12 @@ MAX_SEQ = 2**63 - 1
 
 def events_above(client: Client, since: int, limit: int) -> m.Events:
     """Return a page of events above number `since`."""
-    return client.session.request(m.Events, m.GetEvents, since=since, limit=limit)
+    return client.session.request(m.GetEvents(0, since=since, limit=limit))
 
 
 async def ask_events(gateway: Gateway, caller: Caller, since: int, limit: int) -> m.Events:
     """Return the same page, without a thread."""
-    return await gateway.ask(caller, m.Events, m.GetEvents, since=since, limit=limit)
+    return await gateway.ask(caller, m.GetEvents(0, since=since, limit=limit))
 
 
 class Feed(ABC):
@@ -199,7 +199,7 @@ class EventFeed(Feed):
                     self._add(page.events)
                 if self._watchers and loop.time() - asked_s >= STATUS_S:
                     asked_s = loop.time()
-                    answer = await gateway.ask(caller, m.Status, m.GetStatus)
+                    answer = await gateway.ask(caller, m.GetStatus(0))
                     status = msgspec.json.encode(answer.info)
                     if status != self._status:
                         self._status = status

@@ -31,7 +31,7 @@ from simenv.gateway.native.schemas import MAX_LIST, MAX_WAIT_S, record
 from simenv.model import FINAL_STATES, Event, TaskState, decode_program
 from simenv.model.task_rules import checked_key
 from simenv.sandbox.functions import SandboxProcess
-from simenv.wire.messages.queries import NEWEST, GetHistory, History, LogRow
+from simenv.wire.messages.queries import NEWEST, GetHistory, LogRow
 
 TheGateway = NamedDependency[SkipValidation[Gateway]]
 TheCaller = NamedDependency[SkipValidation[Caller]]
@@ -216,7 +216,7 @@ def _record(row: LogRow, info: Any) -> schemas.TaskDetails:
 @get("/tasks/{task_id:str}")
 async def get_task(gateway: TheGateway, caller: TheCaller, task_id: TaskId) -> schemas.TaskDetails:
     """Return a task with its stages and, before its end, its expected start and pending reason."""
-    answer = await gateway.ask(caller, History, GetHistory, **row_question(task_id))
+    answer = await gateway.ask(caller, GetHistory(0, **row_question(task_id)))
     row = row_in(answer, task_id)
     infos = [] if row.state in FINAL_STATES else await gateway.call(caller, Client.tasks, [row.id])
     return _record(row, infos[0] if infos else None)

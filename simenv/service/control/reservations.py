@@ -88,7 +88,7 @@ class ReservationCommands:
         self,
         peer: bytes,
         identity: Identity,
-        message: queries.ClientRequest,
+        message: queries.ClientRequest[Any],
         store_error: str,
         asked_ns: int = 0,
     ) -> None:

@@ -14,31 +14,31 @@ Name = Annotated[str, msgspec.Meta(max_length=64)]
 MAX_RECEIPTS = 2_000  # of one request
 
 
-class GetAccounts(ClientRequest, frozen=True, tag=50):
+class GetAccounts(ClientRequest["Accounts"], frozen=True, tag=50):
     """Request the accounts and classes: those of the sender, or all for an admin; answered by
     Accounts."""
 
 
-class SetAccount(AdminRequest, frozen=True, tag=51):
+class SetAccount(AdminRequest["Accounts"], frozen=True, tag=51):
     """Add or replace an account; None removes it. Answered by Accounts, when stored."""
 
     name: Name
     account: Account | None
 
 
-class SetQos(AdminRequest, frozen=True, tag=52):
+class SetQos(AdminRequest["Accounts"], frozen=True, tag=52):
     """Add or replace a class of service; None removes it. Answered by Accounts, when stored."""
 
     name: Name
     qos: Qos | None
 
 
-class GetShares(ClientRequest, frozen=True, tag=53):
+class GetShares(ClientRequest["Shares"], frozen=True, tag=53):
     """Request shares and usage: the rows of the sender's accounts, or all for an admin; answered by
     Shares."""
 
 
-class GetUsage(ClientRequest, frozen=True, tag=54):
+class GetUsage(ClientRequest["Usage"], frozen=True, tag=54):
     """Request sums over ended tasks, answered by Usage: those of the sender and of the accounts
     that the sender coordinates, or all for an admin. `by`: some of USAGE_KEYS. Times of day in
     seconds since 1970; 0: no bound."""
@@ -48,7 +48,7 @@ class GetUsage(ClientRequest, frozen=True, tag=54):
     until_s: float = 0.0
 
 
-class GetReceipts(ClientRequest, frozen=True, tag=55):
+class GetReceipts(ClientRequest["Receipts"], frozen=True, tag=55):
     """Request the receipts of ended tasks; answered by Receipts, without unknown ones and those
     that the sender may not see."""
 

@@ -24,11 +24,11 @@ Workers = Annotated[int, msgspec.Meta(ge=0, le=MAX_WORKERS)]
 Time = Annotated[float, msgspec.Meta(ge=0.0, le=1e11)]  # seconds
 
 
-class GetPools(ClientRequest, frozen=True, tag=25):
-    """Request the state of all pools and nodes; answered by Pools."""
+class GetPools(ClientRequest["Pools"], frozen=True, tag=25):
+    """Request the state of all pools and nodes."""
 
 
-class Scale(AdminRequest, frozen=True, tag=26):
+class Scale(AdminRequest["Pools"], frozen=True, tag=26):
     """Set the smallest and the largest number of workers of a pool; answered by Pools when
     stored."""
 
@@ -38,7 +38,7 @@ class Scale(AdminRequest, frozen=True, tag=26):
     force: bool = False  # also if the nodes cannot hold so many workers
 
 
-class DrainNode(AdminRequest, frozen=True, tag=27):
+class DrainNode(AdminRequest["Pools"], frozen=True, tag=27):
     """Drain a node: start nothing more on it and let running tasks end. Answered by Pools when
     stored."""
 
@@ -46,8 +46,8 @@ class DrainNode(AdminRequest, frozen=True, tag=27):
     reason: Reason
 
 
-class ResumeNode(AdminRequest, frozen=True, tag=28):
-    """Use a drained or lost node again, or a pool in quarantine. Answered by Pools."""
+class ResumeNode(AdminRequest["Pools"], frozen=True, tag=28):
+    """Use a drained or lost node again, or a pool in quarantine."""
 
     name: Name
 
@@ -73,8 +73,8 @@ class KeyInfo(msgspec.Struct, frozen=True):
     expires_s: float = 0.0
 
 
-class AddKey(AdminRequest, frozen=True, tag=20):
-    """Accept a key from now on, until `expires_s` (see KeyInfo); answered by Keys."""
+class AddKey(AdminRequest["Keys"], frozen=True, tag=20):
+    """Accept a key from now on, until `expires_s` (see KeyInfo)."""
 
     name: KeyName
     role: KeyName
@@ -82,13 +82,13 @@ class AddKey(AdminRequest, frozen=True, tag=20):
     expires_s: Time = 0.0
 
 
-class RevokeKey(AdminRequest, frozen=True, tag=21):
-    """Revoke a key; its connections are closed at once. Answered by Keys."""
+class RevokeKey(AdminRequest["Keys"], frozen=True, tag=21):
+    """Revoke a key; its connections are closed at once."""
 
     name: KeyName
 
 
-class RotateKey(ClientRequest, frozen=True, tag=29):
+class RotateKey(ClientRequest["Keys"], frozen=True, tag=29):
     """Accept a new key of a name, with the role and the end of the present one, which is accepted
     for `overlap_s` more seconds. `name` "": that of the sender, who must be an admin for another
     one. Answered by Keys: those of that name."""
@@ -98,8 +98,8 @@ class RotateKey(ClientRequest, frozen=True, tag=29):
     overlap_s: Time
 
 
-class GetKeys(AdminRequest, frozen=True, tag=22):
-    """Request all accepted keys; answered by Keys."""
+class GetKeys(AdminRequest["Keys"], frozen=True, tag=22):
+    """Request all accepted keys."""
 
 
 class Keys(Reply, frozen=True, tag=20):
@@ -135,12 +135,12 @@ class TokenInfo(msgspec.Struct, frozen=True):
     parent: str = ""
 
 
-class CreateToken(ClientRequest, frozen=True, tag=56):
+class CreateToken(ClientRequest["TokenCreated"], frozen=True, tag=56):
     """Make a token for a user; "" the sender, who must be an admin for another one. `role`: not
     above the sender's, and "" that of the user. `once`: it ends with its first exchange, as a link
     of `simenv web` does. `reservation`: a live one of the user, to which the token's rights are
     bound, and with which it ends; 0: none. A repeat by the user returns the same token. `parent`:
-    number of a token of the user with which it ends; "": none. Answered by TokenCreated."""
+    number of a token of the user with which it ends; "": none."""
 
     user: KeyName
     account: KeyName
@@ -152,14 +152,14 @@ class CreateToken(ClientRequest, frozen=True, tag=56):
     parent: KeyName = ""
 
 
-class RevokeToken(ClientRequest, frozen=True, tag=57):
-    """Revoke a token: its certificates and connections end at once. Answered by Tokens."""
+class RevokeToken(ClientRequest["Tokens"], frozen=True, tag=57):
+    """Revoke a token: its certificates and connections end at once."""
 
     number: KeyName
 
 
-class GetTokens(ClientRequest, frozen=True, tag=58):
-    """Request the tokens of the sender, or all for an admin; answered by Tokens."""
+class GetTokens(ClientRequest["Tokens"], frozen=True, tag=58):
+    """Request the tokens of the sender, or all for an admin."""
 
 
 class TokenCreated(Reply, frozen=True, tag=56):
@@ -179,9 +179,9 @@ class Tokens(Reply, frozen=True, tag=57):
     tokens: list[TokenInfo]
 
 
-class ExchangeToken(ClientRequest, frozen=True, tag=59):
+class ExchangeToken(ClientRequest["TokenCertificate"], frozen=True, tag=59):
     """Of a gateway: accept this public key as that of the token's user for `lifetime_s` seconds, or
-    until the token ends. Sent again before that time has passed. Answered by TokenCertificate."""
+    until the token ends. Sent again before that time has passed."""
 
     sender: ClassVar[Role] = Role.GATEWAY
 
@@ -200,12 +200,12 @@ class TokenCertificate(Reply, frozen=True, tag=58):
     once: bool = False  # the token was one for a link, and has ended now
 
 
-class GetLimits(ClientRequest, frozen=True, tag=44):
+class GetLimits(ClientRequest["OwnerReports"], frozen=True, tag=44):
     """Request the limits and usage of the sender, or of all owners for an admin. Answered by
     OwnerReports."""
 
 
-class SetLimits(AdminRequest, frozen=True, tag=45):
+class SetLimits(AdminRequest["OwnerReports"], frozen=True, tag=45):
     """Replace some limits of the owner of a key; answered by OwnerReports, when stored. `values`:
     names of Limits and their values, added to those that were set before. `reset`: remove the
     limits that were set before, so that the configuration's limits hold again."""
@@ -219,21 +219,21 @@ class OwnerReports(Reply, frozen=True, tag=44):
     owners: list[OwnerReport]
 
 
-class AddCalendarEntry(ClientRequest, frozen=True, tag=63):
+class AddCalendarEntry(ClientRequest["CalendarEntries"], frozen=True, tag=63):
     """Plan a maintenance, for administrators, or a reservation of the sender. Its id and owner are
     set by the service. Answered by CalendarEntries, with this entry, when stored."""
 
     entry: model_reservations.CalendarEntry
 
 
-class RemoveCalendarEntry(ClientRequest, frozen=True, tag=64):
+class RemoveCalendarEntry(ClientRequest["CalendarEntries"], frozen=True, tag=64):
     """Remove an entry; an occurrence that is under way ends. Answered by CalendarEntries, with the
     removed entry, when stored."""
 
     entry: Number
 
 
-class GetCalendar(ClientRequest, frozen=True, tag=65):
+class GetCalendar(ClientRequest["CalendarEntries"], frozen=True, tag=65):
     """Request all maintenance, and the planned reservations that the sender may see; answered by
     CalendarEntries."""
 
@@ -245,7 +245,7 @@ class CalendarEntries(Reply, frozen=True, tag=63):
 ReasonText = Annotated[str, msgspec.Meta(max_length=MAX_REASON_CHARS)]
 
 
-class Reserve(ClientRequest, frozen=True, tag=30):
+class Reserve(ClientRequest["DecisionReply"], frozen=True, tag=30):
     """Request a reservation; answered by DecisionReply when stored. `dry`: only report the
     decision. `owner`: its user, "" the sender; of another one, and with the scope of a batch job,
     administrators alone make one."""
@@ -255,14 +255,14 @@ class Reserve(ClientRequest, frozen=True, tag=30):
     owner: Name = ""
 
 
-class Renew(ClientRequest, frozen=True, tag=31):
+class Renew(ClientRequest["Reservations"], frozen=True, tag=31):
     """Set the expiry of a reservation to `ttl_ns` from now; answered by Reservations with it."""
 
     reservation: Number
     ttl_ns: Number
 
 
-class Release(ClientRequest, frozen=True, tag=32):
+class Release(ClientRequest["Released"], frozen=True, tag=32):
     """End a reservation; `cancel`: also cancel its tasks. Answered by Released. Idempotent."""
 
     reservation: Number
@@ -270,14 +270,14 @@ class Release(ClientRequest, frozen=True, tag=32):
     cancel: bool = False
 
 
-class GetReservations(ClientRequest, frozen=True, tag=33):
+class GetReservations(ClientRequest["Reservations"], frozen=True, tag=33):
     """Request one reservation, or with 0 all stored ones: those of the sender, or of all owners for
-    an admin. Answered by Reservations."""
+    an admin."""
 
     reservation: Number = 0
 
 
-class SetProfile(AdminRequest, frozen=True, tag=34):
+class SetProfile(AdminRequest["ProfileReply"], frozen=True, tag=34):
     """Set the profile of a device; answered by ProfileReply when stored. `device` "": the whole
     environment."""
 
@@ -285,11 +285,11 @@ class SetProfile(AdminRequest, frozen=True, tag=34):
     profile: model_reservations.DeviceProfile
 
 
-class GetProfile(ClientRequest, frozen=True, tag=35):
+class GetProfile(ClientRequest["ProfileReply"], frozen=True, tag=35):
     device: Name
 
 
-class SetPolicy(AdminRequest, frozen=True, tag=36):
+class SetPolicy(AdminRequest["PolicyReply"], frozen=True, tag=36):
     """Set the admission policy of a device; answered by PolicyReply when stored. It is refused if
     `expected` is neither -1 nor the present version."""
 
@@ -298,17 +298,17 @@ class SetPolicy(AdminRequest, frozen=True, tag=36):
     expected: int = -1
 
 
-class GetPolicy(ClientRequest, frozen=True, tag=37):
+class GetPolicy(ClientRequest["PolicyReply"], frozen=True, tag=37):
     device: Name
 
 
-class GetTarget(ClientRequest, frozen=True, tag=38):
-    """Request the control state of a device; answered by TargetReply."""
+class GetTarget(ClientRequest["TargetReply"], frozen=True, tag=38):
+    """Request the control state of a device."""
 
     device: Name
 
 
-class SteerTarget(AdminRequest, frozen=True, tag=39):
+class SteerTarget(AdminRequest["TargetReply"], frozen=True, tag=39):
     """Change the state of a device; answered by TargetReply when stored. `verb`: pause, resume or
     drain."""
 
@@ -319,7 +319,7 @@ class SteerTarget(AdminRequest, frozen=True, tag=39):
     timeout_s: float = 0.0
 
 
-class SetDispatch(AdminRequest, frozen=True, tag=40):
+class SetDispatch(AdminRequest["TargetReply"], frozen=True, tag=40):
     """Limit the number of tasks of a device that workers hold at a time; 0: no limit. Answered by
     TargetReply."""
 
@@ -327,8 +327,8 @@ class SetDispatch(AdminRequest, frozen=True, tag=40):
     max_inflight: Number
 
 
-class SetOrder(AdminRequest, frozen=True, tag=41):
-    """Set the queue policy of a device; answered by TargetReply."""
+class SetOrder(AdminRequest["TargetReply"], frozen=True, tag=41):
+    """Set the queue policy of a device."""
 
     device: Name
     policy: Name

@@ -202,7 +202,7 @@ class Hello(ClientMessage, frozen=True, tag=0):
     client: Text  # a random name, the prefix of automatic keys
 
 
-class Submit(queries.ClientRequest, frozen=True, tag=1):
+class Submit(queries.ClientRequest["Accepted"], frozen=True, tag=1):
     """Submit tasks, which are accepted or refused as a whole. Item k has the idempotency key (key,
     offset + k). A repeat with the same content gets the same ids; with other content it is refused
     with `key_conflict`."""
@@ -217,24 +217,24 @@ class Submit(queries.ClientRequest, frozen=True, tag=1):
     reads_completed: bool = False  # the sender reads `completed` of Accepted
 
 
-class WatchResults(queries.ClientRequest, frozen=True, tag=2):
+class WatchResults(queries.ClientRequest["UnknownTasks"], frozen=True, tag=2):
     """Request the results of tasks: each is sent now if the task has ended, else when it ends.
     Idempotent."""
 
     tasks: Numbers
 
 
-class Cancel(queries.ClientRequest, frozen=True, tag=3):
-    """Cancel tasks; a task that has ended stays as it is. Answered by Cancelled."""
+class Cancel(queries.ClientRequest["Cancelled"], frozen=True, tag=3):
+    """Cancel tasks; a task that has ended stays as it is."""
 
     tasks: Numbers
 
 
-class GetStatus(queries.ClientRequest, frozen=True, tag=4):
-    """Request the state of the service; answered by Status."""
+class GetStatus(queries.ClientRequest["Status"], frozen=True, tag=4):
+    """Request the state of the service."""
 
 
-class GetQueue(queries.ClientRequest, frozen=True, tag=5):
+class GetQueue(queries.ClientRequest["Queue"], frozen=True, tag=5):
     """Request the list of tasks. `done`: ended tasks, newest first; else waiting and running tasks
     in order."""
 
@@ -242,29 +242,29 @@ class GetQueue(queries.ClientRequest, frozen=True, tag=5):
     limit: queries.Number = 100
 
 
-class GetTasks(queries.ClientRequest, frozen=True, tag=6):
+class GetTasks(queries.ClientRequest["Queue"], frozen=True, tag=6):
     """Request the TaskInfo of tasks; the answer leaves out unknown ones."""
 
     tasks: Numbers
 
 
-class GetWorkers(queries.ClientRequest, frozen=True, tag=7):
-    """Request all workers and pools; answered by Workers."""
+class GetWorkers(queries.ClientRequest["Workers"], frozen=True, tag=7):
+    """Request all workers and pools."""
 
 
-class GetEvents(queries.ClientRequest, frozen=True, tag=8):
+class GetEvents(queries.ClientRequest["Events"], frozen=True, tag=8):
     since: queries.Number = 0
     limit: queries.Number = 1000
 
 
-class GetCompletions(queries.ClientRequest, frozen=True, tag=9):
+class GetCompletions(queries.ClientRequest["CompletionPage"], frozen=True, tag=9):
     """Request the completions numbered above `since`, of the whole environment, in order."""
 
     since: queries.Number = 0
     limit: queries.Number = 1000
 
 
-class Ack(queries.ClientRequest, frozen=True, tag=10):
+class Ack(queries.ClientRequest["Acked"], frozen=True, tag=10):
     """Acknowledge that the reader of a cursor has stored all completions up to `seq`; answered by
     Acked when stored."""
 
@@ -272,15 +272,15 @@ class Ack(queries.ClientRequest, frozen=True, tag=10):
     seq: queries.Number
 
 
-class GetCursor(queries.ClientRequest, frozen=True, tag=11):
+class GetCursor(queries.ClientRequest["Acked"], frozen=True, tag=11):
     cursor: Text
 
 
-class Ping(queries.ClientRequest, frozen=True, tag=12):
-    """Test that the service is alive; answered by Pong."""
+class Ping(queries.ClientRequest["Pong"], frozen=True, tag=12):
+    """Test that the service is alive."""
 
 
-class Shutdown(queries.AdminRequest, frozen=True, tag=13):
+class Shutdown(queries.AdminRequest["Stopping"], frozen=True, tag=13):
     """Stop the service: running tasks end first, waiting tasks stay queued. `now`: stop at once;
     running tasks are queued again too."""
 

@@ -117,7 +117,7 @@ class ServiceMetrics(msgspec.Struct, frozen=True):
     internal_errors: int = 0  # faults of the service, each with a traceback in its log
 
 
-class GetMetrics(AdminRequest, frozen=True, tag=60):
+class GetMetrics(AdminRequest["Metrics"], frozen=True, tag=60):
     """Request the metrics of the environment; answered by Metrics. A gateway may send it, too."""
 
 
@@ -129,7 +129,7 @@ class Metrics(Reply, frozen=True, tag=60):
     accounts: list[AccountMetrics]
 
 
-class GetSeries(ClientRequest, frozen=True, tag=61):
+class GetSeries(ClientRequest["Series"], frozen=True, tag=61):
     """Request a stored series; answered by Series. `name`: "" requests the names alone. `since_s`,
     `until_s`: seconds since 1970; 0: no bound. `step_s`: distance of the points, which is enlarged
     where only coarser samples are kept or more than MAX_POINTS would be needed; 0: chosen by the
@@ -141,7 +141,7 @@ class GetSeries(ClientRequest, frozen=True, tag=61):
     step_s: Time = 0.0
 
 
-class SetDeviceFigure(AdminRequest, frozen=True, tag=62):
+class SetDeviceFigure(AdminRequest["Series"], frozen=True, tag=62):
     """Record a figure of a device that a comparison with counts has found; answered by Series, with
     that figure alone, when stored."""
 

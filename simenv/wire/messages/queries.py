@@ -1,8 +1,8 @@
 """Queries and their answers, and number types of messages.
 
-Bases of messages, which say who may send them, and number types with bounds. A message is one
-class, in this table by its base: the decoder, the rights of roles and the answers that a client
-waits for follow from it.
+Bases of messages, which say who may send them and what answers them, and number types with bounds.
+A message is one class, in this table by its base: the decoder, the rights of roles and the answers
+that a client waits for follow from it.
 
 Queries about history, devices, engines and stored results, and their answers. Invariants: no answer
 takes more than a slice of the event loop; a long history is sent in pages. The service verifies a
@@ -12,7 +12,8 @@ result itself when a client reports it as damaged.
 from __future__ import annotations
 
 import enum
-from typing import Annotated, ClassVar, TypeVar
+import sys
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args
 
 import msgspec
 
@@ -42,18 +43,6 @@ class ClientMessage(msgspec.Struct, frozen=True, array_like=True):
     sender: ClassVar[Role] = Role.CLIENT
 
 
-class ClientRequest(ClientMessage, frozen=True, array_like=True):
-    """Base of messages with an answer."""
-
-    request: Number
-
-
-class AdminRequest(ClientRequest, frozen=True, array_like=True):
-    """Base of messages of administrators."""
-
-    sender: ClassVar[Role] = Role.ADMIN
-
-
 class ServiceMessage(msgspec.Struct, frozen=True, array_like=True):
     """Base of messages to a client."""
 
@@ -62,6 +51,30 @@ class Reply(ServiceMessage, frozen=True, array_like=True):
     """Base of answers to the request of this number."""
 
     request: int
+
+
+A = TypeVar("A", bound=Reply)
+
+
+class ClientRequest(ClientMessage, Generic[A], frozen=True, array_like=True):
+    """Base of messages that a message of the kind A answers, or Refused. `request`: its number on
+    its connection; 0 in one that `ServiceSession.request` is to send, which sets it."""
+
+    request: Number
+
+
+class AdminRequest(ClientRequest[A], Generic[A], frozen=True, array_like=True):
+    """Base of messages of administrators."""
+
+    sender: ClassVar[Role] = Role.ADMIN
+
+
+def answer_of(kind: type[ClientRequest[A]]) -> type[A]:
+    """Return the kind of the answer to a kind of message: `ClientRequest["Status"]` names it."""
+    base: Any = kind.__orig_bases__[0]  # type: ignore[attr-defined]
+    (name,) = get_args(base)
+    answer: type[A] = getattr(sys.modules[kind.__module__], name.__forward_arg__)
+    return answer
 
 
 def kinds(base: type[M]) -> list[type[M]]:
@@ -118,7 +131,7 @@ class LogRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     device: str = ""  # emulated, that it ran on; "": none
 
 
-class GetHistory(ClientRequest, frozen=True, tag=14):
+class GetHistory(ClientRequest["History"], frozen=True, tag=14):
     """Request the tasks numbered above `after`, in the order of submission; answered by History.
 
     `since_s`: only tasks accepted at this time of day or later. `app`: only tasks of this run.
@@ -137,14 +150,14 @@ class GetHistory(ClientRequest, frozen=True, tag=14):
     ended_since_s: float = 0.0
 
 
-class GetSpec(ClientRequest, frozen=True, tag=15):
-    """Request the submitted program and options of a task; answered by Submitted."""
+class GetSpec(ClientRequest["Submitted"], frozen=True, tag=15):
+    """Request the submitted program and options of a task."""
 
     task: Number
 
 
-class GetApp(ClientRequest, frozen=True, tag=16):
-    """Request the run of an application that submitted last; answered by App."""
+class GetApp(ClientRequest["App"], frozen=True, tag=16):
+    """Request the run of an application that submitted last."""
 
 
 class History(Reply, frozen=True, tag=14):
@@ -171,7 +184,7 @@ class App(Reply, frozen=True, tag=16):
     app: str
 
 
-class GetDevices(ClientRequest, frozen=True, tag=43):
+class GetDevices(ClientRequest["Devices"], frozen=True, tag=43):
     """Request descriptions of devices; answered by Devices. `name`: only this emulated device, also
     without a pool of it; "": every pool. `names`: the names that `device=` accepts, and no pools.
     `dates`: only the times of the device's stored calibrations; `at_s`: the calibration of one of
@@ -187,8 +200,8 @@ class GetDevices(ClientRequest, frozen=True, tag=43):
     known: bool = False
 
 
-class StoreNoise(ClientRequest, frozen=True, tag=46):
-    """Store a noise document, which tasks then name by its digest; answered by NoiseStored."""
+class StoreNoise(ClientRequest["NoiseStored"], frozen=True, tag=46):
+    """Store a noise document, which tasks then name by its digest."""
 
     body: bytes
 
@@ -218,8 +231,8 @@ class DeviceDescribed(msgspec.Struct, frozen=True, array_like=True, tag=4):
     device: DeviceInfo
 
 
-class GetEngines(ClientRequest, frozen=True, tag=23):
-    """Request all engines; answered by Engines."""
+class GetEngines(ClientRequest["Engines"], frozen=True, tag=23):
+    """Request all engines."""
 
 
 class Engines(Reply, frozen=True, tag=23):
@@ -228,7 +241,7 @@ class Engines(Reply, frozen=True, tag=23):
     engines: list[EngineInfo]
 
 
-class Explain(ClientRequest, frozen=True, tag=24):
+class Explain(ClientRequest["Explained"], frozen=True, tag=24):
     """Request the engine that would run a program, with the reason; nothing is run. Answered by
     Explained."""
 
@@ -296,8 +309,8 @@ class Explained(Reply, frozen=True, tag=24):
 CHUNK_BYTES = 2**20  # limit of the answer to one FetchResult
 
 
-class FetchResult(ClientRequest, frozen=True, tag=17):
-    """Request a part of the file with a task's large arrays; answered by ResultChunk."""
+class FetchResult(ClientRequest["ResultChunk"], frozen=True, tag=17):
+    """Request a part of the file with a task's large arrays."""
 
     task: Number
     file: Text
@@ -305,14 +318,14 @@ class FetchResult(ClientRequest, frozen=True, tag=17):
     size_bytes: Number
 
 
-class VerifyResult(ClientRequest, frozen=True, tag=18):
+class VerifyResult(ClientRequest["VerifyReply"], frozen=True, tag=18):
     """Report a damaged result of a task; answered by VerifyReply after the service has checked
     it."""
 
     task: Number
 
 
-class CollectGarbage(AdminRequest, frozen=True, tag=19):
+class CollectGarbage(AdminRequest["GarbageCollected"], frozen=True, tag=19):
     """Remove stored data of tasks that ended more than `older_s` seconds ago, and data beyond the
     limits of size. `older_s` < 0: the age is that of retention, `history.keep_days`. `dry`: only
     report the amount. Answered by GarbageCollected when it is done."""

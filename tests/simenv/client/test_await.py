@@ -18,7 +18,7 @@ from simenv.client.client import Client
 from simenv.client.connection.session import ServiceSession
 from simenv.client.tasks.task import Task, as_completed
 from simenv.model import AdmissionPolicy, DeviceProfile, ReservationState, TaskState
-from simenv.wire.messages.admin import PolicyReply, ProfileReply, SetPolicy, SetProfile
+from simenv.wire.messages.admin import SetPolicy, SetProfile
 
 
 def pumps() -> list[threading.Thread]:
@@ -187,9 +187,9 @@ def live() -> Iterator[Live]:
 def env(live: Live) -> Iterator[Client]:
     with live.client() as client:
         ask = SetPolicy(0, "main", AdmissionPolicy("credit", total_credits=10))
-        client._session.request(PolicyReply, lambda n: SetPolicy(n, ask.device, ask.policy))
+        client._session.request(SetPolicy(0, ask.device, ask.policy))
         # Units by stated gate times: without a profile they follow the engine's cost model.
-        client._session.request(ProfileReply, lambda n: SetProfile(n, "main", DeviceProfile()))
+        client._session.request(SetProfile(0, "main", DeviceProfile()))
         yield client
         for info in client.reservations():
             client.reservation(info.id).cancel()

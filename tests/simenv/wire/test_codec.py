@@ -21,6 +21,7 @@ from simenv.model import Origin, Program, ResultData, TaskOptions, TaskSpec, Tim
 from simenv.wire import codec, keyfiles
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import KeyInfo
+from simenv.wire.messages.queries import ClientRequest, answer_of
 
 DECODERS = [
     codec.from_client, codec.to_client, codec.from_worker, codec.to_worker, codec.result_data,
@@ -63,6 +64,13 @@ def test_client_message_round_trips_unchanged(message: m.FromClient) -> None:
 @pytest.mark.parametrize("message", TO_CLIENT, ids=lambda value: type(value).__name__)
 def test_service_message_round_trips_unchanged(message: m.ToClient) -> None:
     assert codec.to_client(codec.encode(message)) == message
+
+
+def test_every_request_names_an_answer_that_a_client_decodes() -> None:
+    requests = [each for each in get_args(m.FromClient) if issubclass(each, ClientRequest)]
+    answers = {answer_of(each) for each in requests}
+    assert len(requests) > len(answers)
+    assert answers <= set(get_args(m.ToClient))
 
 
 def test_encoding_seed_beyond_64_bits_raises_overflow_error() -> None:

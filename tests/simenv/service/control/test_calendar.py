@@ -379,4 +379,4 @@ def test_wrong_planned_reservations_are_refused(
 ) -> None:
     entry = CalendarEntry(time.time() + DAY_S, 60.0, node=node, ask=ask)
     with live.client() as client, pytest.raises(SimenvError):
-        client.session.request(admin.CalendarEntries, admin.AddCalendarEntry, entry=entry)
+        client.session.request(admin.AddCalendarEntry(0, entry=entry))

@@ -2,9 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
-from typing import Any
 
+import msgspec
 import pytest
 from service import ServiceHarness, program, spec
 
@@ -122,10 +121,8 @@ class BenchLink:
         self._bench = bench
         self.pages: list[queries.History] = []
 
-    def request(
-        self, _kind: type, make: Callable[..., queries.GetHistory], **fields: Any
-    ) -> queries.History:
-        (page,) = self._bench.say(make(1, **fields))
+    def request(self, message: queries.GetHistory) -> queries.History:
+        (page,) = self._bench.say(msgspec.structs.replace(message, request=1))
         assert isinstance(page, queries.History)
         self.pages.append(page)
         return page
