@@ -30,7 +30,8 @@ from simenv.model import (
     TaskOptions,
     TaskSpec,
 )
-from simenv.model.calls import CALL_FORMAT, TRANSPILER, VALUE, TranspileCall
+from simenv.model.calls import CALL_FORMAT, TRANSPILER, TranspileCall
+from simenv.model.options import VALUE
 from simenv.wire import codec
 from simenv.wire.keyfiles import UserKeyFile
 from simenv.wire.messages import client as m

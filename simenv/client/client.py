@@ -23,12 +23,13 @@ from simenv.client.connection.task_handle import Submission
 from simenv.client.environment import Environment
 from simenv.client.result import Result
 from simenv.client.submission.devices import SubmitDevices
-from simenv.client.submission.options import BatchOptions, SubmitOptions, with_options_of
+from simenv.client.submission.options import with_options_of
 from simenv.client.submission.prepare import prepare_many, prepare_one, prepare_question
 from simenv.client.submission.send import FRESH, InflightWindow, post, renewable, send
 from simenv.client.tasks.task import Task, TaskExecutor, deadline_of, number_of, numbers_of, row_of
 from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.model import TaskInfo
+from simenv.model.options import BatchOptions, SubmitOptions
 from simenv.model.task_rules import checked_integer, checked_timeout
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import Explain, Explanation

@@ -20,13 +20,14 @@ from simenv.client.connection.session import ServiceSession
 from simenv.client.history import TaskHistory
 from simenv.client.jobs import JobRecords
 from simenv.client.submission.devices import SubmitDevices
-from simenv.client.submission.options import CallOptions, PartOptions, with_options_of
+from simenv.client.submission.options import with_options_of
 from simenv.client.tasks.parts import KEEP_S, PartTask, submit_part
 from simenv.client.tasks.task import Task, number_of
 from simenv.config import check_name, running_gateway
 from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.model.accounts import Account, Qos, Receipt, ShareRow
 from simenv.model.limits import check_value
+from simenv.model.options import CallOptions, PartOptions
 from simenv.model.reservations import CalendarEntry
 from simenv.model.task_rules import MAX_REASON_CHARS, MAX_WORKERS, checked_integer
 from simenv.model.views import CalibrationSource, DeviceInfo
@@ -344,7 +345,7 @@ class Environment:
         **request: Unpack[ReserveOptions],
     ) -> CalendarEntry: ...
 
-    @with_options_of(client_reservations.ReserveOptions)
+    @with_options_of(client_reservations.ReserveOptions, client_reservations.DEFAULTS)
     def reserve(
         self,
         pool: str | None = None,

@@ -128,7 +128,7 @@ class ReserveOptions(TypedDict, total=False):
     timeout_s: Annotated[float | None, None]
 
 
-_DEFAULTS: dict[str, Any] = {
+DEFAULTS: dict[str, Any] = {
     name: hint.__metadata__[0]
     for name, hint in get_type_hints(ReserveOptions, include_extras=True).items()
 }
@@ -138,7 +138,7 @@ def reservation_request(pool: str | None, options: ReserveOptions) -> model.Rese
     """Return the request of `reserve`; its request id makes a repeat idempotent. Raises
     OptionError, and TypeError for an option that does not exist."""
     check_names(options, ReserveOptions)
-    asked = {**_DEFAULTS, **options}
+    asked = {**DEFAULTS, **options}
     counts = [
         task_rules.checked_integer(name, asked[name], int(name == "count"), MAX_WORKLOAD_FIELD)
         for name in model.Workload.__struct_fields__

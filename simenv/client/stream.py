@@ -16,9 +16,10 @@ from typing import Any, Generic, TypeVar, Unpack
 from simenv.client.client import Client
 from simenv.client.stream_queues import StreamCompletions, StreamEvents, StreamTask
 from simenv.client.stream_stages import CircuitPart, Pipeline
-from simenv.client.submission.options import SubmitOptions, checked_options, item_seeds
+from simenv.client.submission.options import checked_options, item_seeds
 from simenv.client.tasks.task import Task
 from simenv.errors import OptionError, ServiceLostError, SimenvError
+from simenv.model.options import SubmitOptions
 from simenv.model.task_rules import checked_key, checked_timeout
 
 

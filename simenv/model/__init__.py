@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from simenv.model.limits import CLIENT_LIMITS, UNLIMITED, Limits, OwnerReport, ResourceUse
+from simenv.model.options import TaskOptions
 from simenv.model.program import (
     MARKERS,
     MAX_CLBITS,
@@ -52,7 +53,6 @@ from simenv.model.task import (
     ResultData,
     ResultFile,
     StoredArray,
-    TaskOptions,
     TaskParts,
     TaskSpec,
     TaskState,

@@ -29,8 +29,8 @@ from simenv.errors import (
     ProgramError,
     VersionMismatchError,
 )
+from simenv.model.options import VALUE, TaskOptions
 from simenv.model.program import Text, check_printable, digest
-from simenv.model.task import TaskOptions
 from simenv.model.views import DeviceInfo
 from simenv.text import short_repr, size
 
@@ -168,7 +168,6 @@ def row_bytes(call: DetectionCall) -> int:
 
 
 CALL_FORMAT = 1
-VALUE = "value"
 TRANSPILER, FUNCTIONS = "transpiler", "functions"  # engines
 CALL_ENGINES = (TRANSPILER, FUNCTIONS, DETECTORS)
 MAX_CALL_BYTES = 16 * 2**20  # of a task's function with its arguments, or of its circuits

@@ -13,7 +13,6 @@ MAX_BINDINGS = 4_096  # of one task
 MAX_SHOTS = 2**31 - 1  # counts are uint32 with room to spare
 MAX_LABEL_CHARS = 65_536  # more than a program has qubits
 MAX_LABELS = 200_000  # of one observable; the rules allow fewer of all together
-MAX_OBSERVABLES = 16_384
 MAX_TASK_NUMBER = 2**63 - 1  # the journal keeps signed 64-bit numbers
 
 
@@ -76,74 +75,6 @@ class TaskParts(msgspec.Struct, frozen=True, array_like=True):
     # Clbits after the first parts, as earlier tasks measured them: see `CircuitParts`.
     outcomes: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=MAX_PARTS)] = ()
     worker: Text = ""  # preferred: it may still have the state
-
-
-REFUSE = "refuse"  # a client's request for stale programs; STALE, REFUSED: set by the service
-STALE, REFUSED = "stale", "refused"
-
-
-class TaskOptions(msgspec.Struct, frozen=True, array_like=True):
-    """Options of all tasks of one message; `engine` is resolved at acceptance, not later."""
-
-    # Of counts, probabilities, statevector, expectation, gradient, memory, amplitudes.
-    outputs: Annotated[tuple[Text, ...], FEW] = ("counts",)
-    # Pauli sums, then the bit strings of amplitudes as an observable without coefficients: this
-    # adds no field, so tasks without amplitudes have the same bytes as before.
-    observables: Annotated[tuple[Observable, ...], msgspec.Meta(max_length=MAX_OBSERVABLES)] = ()
-    engine: Text = "auto"
-    precision: Text = "double"  # double: complex128, single: complex64
-    pool: Text = ""  # "": any
-    priority: int = 0
-    queue_timeout_s: float = 0.0  # 0: none
-    run_timeout_s: float = 0.0  # 0: none
-    name: Text = ""
-    app: Text = ""  # the run of an application they belong to
-    options: EngineOptions = ()  # the engine's own
-    ranks: int = 0  # of the worker that runs it, a power of two; 0: as its memory needs
-    reservation: int = 0  # that it runs under; 0: none
-    # Pools, or kinds of devices, in order of preference: the first that can run the task is taken.
-    prefer: Annotated[tuple[Text, ...], FEW] = ()
-    chain: Chain | None = None  # of a gradient; None: slot k is parameter k
-    device: Text = ""  # the emulated device; "": none
-    # Factors of noise components, by name; (): the noise document as it is.
-    noise: NoiseFactors = ()
-    snapshot: Text = ""  # hex digest of the noise document; the service fills it at acceptance
-    compiled: Text = ""  # compiler that compiled the programs for the device; "": none did
-    # Gates of the circuits that compilation replaced, where the noise document is the caller's own.
-    replaced_gates: Annotated[tuple[Text, ...], FEW] = ()
-    compiled_for: Text = ""  # hex digest of the calibration that they were compiled for
-    # Programs compiled for a calibration that is not in force: "": they run, and their results are
-    # marked stale; REFUSE: they fail. The service writes STALE or REFUSED at the start.
-    stale: Text = ""
-    # Numbers of tasks: each must be DONE before these tasks run.
-    after: Annotated[tuple[int, ...], FEW] = ()
-    parts: TaskParts | None = None
-    account: Text = ""  # "": the submitter's default one
-    qos: Text = ""  # class of service; "": the account's default one
-    # W3C traceparent of the submission; "": none. It changes nothing else.
-    trace: Annotated[str, msgspec.Meta(max_length=55)] = ""
-
-    @property
-    def bit_strings(self) -> tuple[str, ...]:
-        """Bit strings whose amplitudes are requested, highest qubit first."""
-        last = self.observables[-1:]
-        return last[0].labels if last and not last[0].coefficients else ()
-
-    @property
-    def pauli_sums(self) -> tuple[Observable, ...]:
-        """Observables of the expectation values."""
-        return self.observables[:-1] if self.bit_strings else self.observables
-
-    @property
-    def content(self) -> TaskOptions:
-        """These options without `app`, `trace` and the preferred worker of `parts`, none of which
-        changes a result. Two runs of an application with the same options have equal content."""
-        parts = self.parts
-        if parts is not None and parts.worker:
-            parts = msgspec.structs.replace(parts, worker="")
-        if not (self.app or self.trace) and parts is self.parts:
-            return self
-        return msgspec.structs.replace(self, app="", trace="", parts=parts)
 
 
 class TaskSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):

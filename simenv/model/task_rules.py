@@ -15,23 +15,13 @@ from __future__ import annotations
 import math
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence, Set
 from numbers import Real
 from typing import Any, SupportsIndex
 
 from simenv.errors import LimitExceededError, OptionError, ProgramError
-from simenv.model.calls import VALUE, check_call_terms, is_call
-from simenv.model.program import check_printable, is_measurement
-from simenv.model.task import (
-    MAX_KEEP_S,
-    MAX_SHOTS,
-    REFUSE,
-    REFUSED,
-    STALE,
-    EngineOptions,
-    TaskOptions,
-)
+from simenv.model.program import is_measurement
+from simenv.model.task import MAX_KEEP_S, MAX_SHOTS, EngineOptions
 
 OUTPUTS = (
     *("counts", "probabilities", "statevector", "expectation", "gradient", "memory"),
@@ -47,7 +37,6 @@ MAX_BINDING = 2**63 - 1  # number of a binding in its sweep
 MAX_KEY_CHARS = 256  # of an idempotency key
 MAX_RESERVATION = 2**63 - 1  # the journal keeps signed 64-bit numbers
 MAX_OPTIONS = 16  # of the engine
-MAX_COMPILER_CHARS = 256
 MAX_PREFERRED = 16  # pools or kinds
 MAX_NAME_CHARS = 64
 MAX_REASON_CHARS = 500  # of a text for other users
@@ -180,78 +169,6 @@ def checked_engine_options(
         text = f"{len(pairs)} engine options; at most {MAX_OPTIONS}, each once, are allowed"
         raise OptionError(text)
     return tuple(sorted(result.items()))
-
-
-# Rules of options that have one value in `Client.submit` and in TaskOptions: each returns the value
-# as it is sent, or raises OptionError. The client applies them to given values, the service to
-# values that differ from the default.
-RULES: dict[str, Callable[[Any], Any]] = {
-    "outputs": checked_outputs,
-    "precision": checked_precision,
-    "priority": partial(checked_integer, "priority", low=-MAX_PRIORITY, high=MAX_PRIORITY),
-    "queue_timeout_s": partial(checked_seconds, "queue_timeout_s", more="without it: no limit"),
-    "run_timeout_s": partial(checked_seconds, "run_timeout_s", more="without it: no limit"),
-    "options": checked_engine_options,
-    "ranks": checked_ranks,
-    "prefer": checked_preferred,
-}
-_DEFAULT = TaskOptions()
-
-
-def check_terms(terms: TaskOptions) -> None:
-    """Check the options of tasks, apart from the program. Raises SimenvError."""
-    if is_call(terms):
-        check_call_terms(terms)
-    check_options(terms)
-    check_observables(terms)
-
-
-def check_options(terms: TaskOptions) -> None:
-    """Check the options that do not depend on a circuit. Raises SimenvError."""
-    for name, rule in RULES.items():
-        value = getattr(terms, name)
-        if value != getattr(_DEFAULT, name) and value != (VALUE,):
-            rule(value)
-    if len(set(terms.outputs)) < len(terms.outputs):
-        raise OptionError(option="outputs", value=terms.outputs, expected="each output once")
-    if len(terms.name) > MAX_NAME_CHARS:
-        hint = f"at most {MAX_NAME_CHARS}"
-        raise OptionError(f"a task's name has {len(terms.name)} characters", hint=hint)
-    check_printable("a task's name", terms.name)
-    for text in (terms.compiled, terms.compiled_for, *terms.replaced_gates):
-        if len(text) > MAX_COMPILER_CHARS:
-            raise OptionError(
-                f"a compiler, a calibration or a replaced gate of {len(text)} characters",
-                hint=f"at most {MAX_COMPILER_CHARS}",
-            )
-        check_printable("a compiler, a calibration or a replaced gate", text)
-    if terms.stale not in ("", REFUSE, STALE, REFUSED):
-        raise OptionError(f"stale = {terms.stale[:64]!r} is not known", hint=f"'' or {REFUSE!r}")
-
-
-def check_observables(terms: TaskOptions) -> None:
-    """Check the observables and the bit strings of amplitudes. Raises SimenvError."""
-    check_bit_strings(terms.bit_strings, "amplitudes" in terms.outputs)
-    sums = terms.pauli_sums
-    if ("expectation" in terms.outputs) != bool(sums):
-        text = "the output 'expectation' and observables go together; only one was given"
-        raise OptionError(text, hint='for example observables="ZZ:0.5"')
-    total = sum(len(o.labels) for o in sums)
-    if len(sums) > MAX_OBSERVABLES or total > MAX_TERMS:
-        raise LimitExceededError(
-            f"{len(sums)} observables with {total} terms; the limits are "
-            f"{MAX_OBSERVABLES} and {MAX_TERMS}",
-            hint="spread them over several tasks",
-        )
-    for observable in sums:
-        if not observable.labels:
-            hint = "leave a sum of nothing out: it is 0, and so is its gradient"
-            raise OptionError("an observable without terms", hint=hint)
-        if len(observable.coefficients) != 8 * len(observable.labels):
-            raise OptionError("an observable needs one coefficient for each label")
-        for label in observable.labels:
-            if label.strip("IXYZ"):
-                raise OptionError(f"observable {label[:40]!r} may hold only I, X, Y, Z")
 
 
 def unmeasured(output: str, index: int = -1) -> ProgramError:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from simenv import model
 from simenv.errors import ProgramError, StoreError
 from simenv.model import calls, task
+from simenv.model.options import REFUSED
 from simenv.process import exit_process, log_line, resident_bytes
 from simenv.wire import codec
 from simenv.wire.messages import client as messages
@@ -253,7 +254,7 @@ class Runner:
         if calls.is_call(terms):
             self._marks += self._marks * 2
             return *self.calls.run(assigned, terms, chunk, self.control), 0
-        if terms.stale == task.REFUSED:
+        if terms.stale == REFUSED:
             raise errors.StaleCalibration(
                 f"compiled for calibration {terms.compiled_for[:16]}, which is no longer in force",
                 hint="submit it again: it is compiled anew; with compile='auto' it runs and its"

@@ -36,7 +36,8 @@ from simenv.errors import (
     TaskFailedError,
 )
 from simenv.model import TaskOptions, TaskSpec, TaskState
-from simenv.model.calls import CALL_FORMAT, FUNCTIONS, VALUE, FunctionCall
+from simenv.model.calls import CALL_FORMAT, FUNCTIONS, FunctionCall
+from simenv.model.options import VALUE
 from simenv.wire import codec
 
 POOLS = [

@@ -36,6 +36,7 @@ from simenv.errors import (
     TaskFailedError,
 )
 from simenv.model import TaskOptions, TaskSpec, TaskState, calls
+from simenv.model.options import VALUE
 from simenv.transpiler import qpy
 from simenv.transpiler.transpiler import Transpiler, target_of
 from simenv.wire import codec
@@ -120,7 +121,7 @@ def test_owner_of_a_key_transpiles_too(env: Client, tmp_path: Path) -> None:
         assert_same(far.transpile(circuits, DEVICE), env.transpile(circuits, DEVICE))
         device = codec.encode(env.device(DEVICE))
         call = calls.TranspileCall(calls.CALL_FORMAT, device, 1, 7, 99, 5, (b"no",))
-        terms = TaskOptions(outputs=(calls.VALUE,), engine=calls.TRANSPILER)
+        terms = TaskOptions(outputs=(VALUE,), engine=calls.TRANSPILER)
         for changed, value in (
             (call, "circuit 5: .*torn"),
             (msgspec.structs.replace(call, circuits=(bomb(),)), "circuit 5: .*operations|QPY"),
@@ -154,7 +155,7 @@ def test_what_cannot_be_transpiled_is_refused_by_name(env: Client) -> None:
     fails(NotFoundError, "no_such", env.transpile, layered(0), "no_such")
     with pytest.raises(TypeError, match="no option shots"):
         env.transpile(layered(0), DEVICE, shots=3)  # type: ignore[call-arg]
-    terms = TaskOptions(outputs=(calls.VALUE,), engine=calls.TRANSPILER)
+    terms = TaskOptions(outputs=(VALUE,), engine=calls.TRANSPILER)
     call = calls.TranspileCall(calls.CALL_FORMAT, b"", 1, 7, 17, 0, ())
     with pytest.raises(SimenvError, match="0 circuits at level 1"):
         send(env.session, PreparedSubmit(terms, [TaskSpec(codec.encode(call), 0, 0)]), None)
@@ -301,7 +302,7 @@ def test_circuits_beyond_a_limit_are_refused(env: Client, monkeypatch: pytest.Mo
 def test_worker_refuses_what_a_client_says_wrongly(env: Client, tmp_path: Path) -> None:
     file = tmp_path / "ana.simenv"
     issue_key(env.keys, "ana", "client", file)
-    terms = TaskOptions(outputs=(calls.VALUE,), engine=calls.DETECTORS)
+    terms = TaskOptions(outputs=(VALUE,), engine=calls.DETECTORS)
     honest = calls.sizes_of(code())
     fewer = msgspec.structs.replace(honest, operations=1)
     with simenv.connect(service=file) as far:

@@ -1,9 +1,9 @@
 """Input of commands about one circuit: its file, a noise model, shared options, the progress line.
 
-A field of `CircuitOptions` is an option of the command line: one table, from which `run`,
-`submit`, `simulate` and `explain` take their parameters. It is sent as the option of
-`Client.submit` of the same name, or as its `Sent` says. Errors of a submission name the option of
-the command line, not that of the client. The progress line of a waiting command shows compilation
+`CircuitOptions` has a field for each option of `simenv.model.options` with words for the command
+line; `run`, `submit`, `simulate` and `explain` take their parameters from it. `FORMS` says which
+are written otherwise than in JSON. Errors of a submission name the option of the command line, not
+that of the client. The progress line of a waiting command shows compilation
 in its own process, or checks of the service.
 """
 
@@ -13,25 +13,27 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, field, make_dataclass
+from enum import EnumType, StrEnum
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_args, get_origin
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_args, get_origin, get_type_hints
 
 import typer
 
 from simenv.cli import app, execute
 from simenv.client.tasks.progress import LOG, PATIENCE_S, ProgressLine, progress_line
 from simenv.errors import OptionError, ProgramError, SimenvError, rename_options
+from simenv.model.options import OPTIONS, CallOptions
 from simenv.text import elapsed
 
 if TYPE_CHECKING:
     from simenv.client.circuits import ChannelNames, PackedCircuit
     from simenv.client.client import Client
-    from simenv.client.submission.options import SubmitOptions
+    from simenv.model.options import SubmitOptions
 
 MAX_TEXT_BYTES = 16 * 2**20  # one more byte is read, so that the parser reports its own limit
 
@@ -190,141 +192,79 @@ def _angle(text: str) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
-    """Option of `Client.submit` that a field gives; `convert`: from the value of the field.
-    `none`: value of the field for None; `value`: a description of any value."""
+class Form:
+    """Form of an option on the command line, where it is not that of its row. `field`: its name
+    there; `kind`: its type; `convert`: from its value to that of `Client.submit`; `flags` and
+    `settings`: of typer. `none`: the value that stands for None; `value`: a description of any."""
 
-    name: str = ""  # "": that of the field
+    field: str = ""
+    kind: Any = None
     convert: Callable[[Any], Any] = lambda value: value
+    flags: tuple[str, ...] = ()
+    settings: tuple[tuple[str, Any], ...] = ()
     none: str = ""
     value: str = ""
 
 
 Texts = list[str] | None
+FORMS = {
+    "shots": Form(
+        kind=int,
+        convert=lambda shots: shots or None,
+        settings=(("parser", _parse_count), ("metavar", "N")),
+        none="0",
+    ),
+    "seed": Form(settings=(("min", 0),)),
+    "outputs": Form(
+        "output", list[Output] | None, lambda outputs: tuple(map(str, outputs or ("counts",)))
+    ),
+    "observables": Form("observable", Texts, lambda sums: sums or None),
+    "amplitudes": Form("amplitude", Texts, lambda strings: strings or None),
+    "parameter_values": Form(
+        "param", Texts, lambda texts: bindings_of(texts or []), value="NAME=VALUE"
+    ),
+    "precision": Form(kind=Precision, convert=str),
+    "options": Form("engine_option", Texts, lambda texts: settings_of(texts or [])),
+    "prefer": Form(kind=str | None, convert=preferred),
+    "noise": Form(kind=str, convert=noise_of),
+    "compile": Form(kind=Compile, convert=str),
+    "qubit_mapping": Form(kind=str | None, convert=mapping_of),
+    "account": Form(flags=("--account", "-A")),
+    "after": Form(kind=Texts, convert=lambda tasks: tasks or None),
+    "name": Form("task_name"),
+}
+_FORMS = {name: FORMS.get(name, Form()) for name, option in OPTIONS.items() if option.help}
+FIELDS = {name: form.field or name.removesuffix("_s") for name, form in _FORMS.items()}
 # Options for the queue of an environment; `simulate` and `explain` do not have them.
-QUEUED = (
-    *("priority", "queue_timeout", "after", "task_name", "account", "qos", "reservation"),
-    "idempotency_key",
-)
+QUEUED = [
+    FIELDS[name]
+    for name in CallOptions.__optional_keys__
+    if name in FIELDS and name not in ("pool", "run_timeout_s")
+]
+# Types in JSON, without the bounds of requests; headers are texts.
+_JSON = {name: OPTIONS[name].json or str | None for name in FIELDS}
+_KINDS = {
+    name: _FORMS[name].kind or kind
+    for name, kind in get_type_hints(SimpleNamespace(__annotations__=_JSON)).items()
+}
 
 
-@dataclass(frozen=True, kw_only=True)
-class CircuitOptions:
+def _field(name: str) -> tuple[str, Any, Any]:
+    """Return the field of an option: its name, its type with the words of typer, its default."""
+    form, kind, default = _FORMS[name], _KINDS[name], OPTIONS[name].default
+    if isinstance(kind, EnumType):
+        default = kind(default)
+    elif isinstance(default, tuple):
+        default = None
+    option = typer.Option(*form.flags, help=OPTIONS[name].help, **dict(form.settings))
+    return FIELDS[name], Annotated[kind, option], field(default=default)
+
+
+_Fields: Any = make_dataclass("_Fields", map(_field, FIELDS), frozen=True, kw_only=True)
+
+
+class CircuitOptions(_Fields):  # type: ignore[misc]  # its fields follow from `OPTIONS`
     """Values of the options of one command."""
-
-    shots: Annotated[
-        int,
-        typer.Option(
-            parser=_parse_count,
-            metavar="N",
-            help="Number of shots; 0: exact results without sampling.",
-        ),
-        Sent(convert=lambda shots: shots or None, none="0"),
-    ] = 1024
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed; the same seed gives the same counts.")
-    ] = None
-    engine: Annotated[str, typer.Option(help="Engine; auto chooses one.")] = "auto"
-    observable: Annotated[
-        Texts,
-        typer.Option(help='Pauli sum such as "ZZI:0.5,IXX:-1"; may be repeated.'),
-        Sent("observables", lambda sums: sums or None),
-    ] = None
-    amplitude: Annotated[
-        Texts,
-        typer.Option(
-            help="Bit string whose amplitude is wanted, highest qubit first; may be repeated."
-        ),
-        Sent("amplitudes", lambda strings: strings or None),
-    ] = None
-    output: Annotated[
-        list[Output] | None,
-        typer.Option(help="Requested output; may be repeated."),
-        Sent("outputs", lambda outputs: tuple(map(str, outputs or ("counts",)))),
-    ] = None
-    precision: Annotated[
-        Precision, typer.Option(help="Precision of the amplitudes."), Sent(convert=str)
-    ] = Precision.double
-    param: Annotated[
-        Texts,
-        typer.Option(help="NAME=VALUE of a free parameter, in radians; may be repeated."),
-        Sent("parameter_values", lambda texts: bindings_of(texts or []), value="NAME=VALUE"),
-    ] = None
-    pool: Annotated[str | None, typer.Option(help="Run on this pool.")] = None
-    prefer: Annotated[
-        str | None,
-        typer.Option(
-            help="Pools or kinds (hardware, emulator, simulator), with commas; the first that can"
-            " run it now."
-        ),
-        Sent(convert=preferred),
-    ] = None
-    device: Annotated[
-        str | None, typer.Option(help="Run on this emulated device; simenv devices lists them.")
-    ] = None
-    noise: Annotated[
-        str,
-        typer.Option(
-            help="auto (the device's), on, off, a recipe (aer), COMPONENT=FACTOR with commas, or a"
-            " file with a noise model. All but auto, off and a file need a device."
-        ),
-        Sent(convert=noise_of),
-    ] = "auto"
-    compiled: Annotated[
-        Compile,
-        typer.Option(
-            "--compile",
-            help="Compile for the device: auto where the circuit does not fit; never refuses it;"
-            " fresh fails where the calibration has changed since; `run` compiles it again.",
-        ),
-        Sent("compile", str),
-    ] = Compile.auto
-    qubit_mapping: Annotated[
-        str | None,
-        typer.Option(help="The device's qubit of each qubit of the circuit, with commas: 5,4,3."),
-        Sent(convert=mapping_of),
-    ] = None
-    ranks: Annotated[
-        int | None,
-        typer.Option(help="MPI ranks, a power of two; default: as many as the memory needs."),
-    ] = None
-    engine_option: Annotated[
-        Texts,
-        typer.Option(help="NAME=VALUE of an option of the engine, such as bond=64."),
-        Sent("options", lambda texts: settings_of(texts or [])),
-    ] = None
-    priority: Annotated[int, typer.Option(help="Priority; a higher number runs first.")] = 0
-    account: Annotated[
-        str | None,
-        typer.Option("--account", "-A", help="Account that is charged; default: SIMENV_ACCOUNT."),
-    ] = None
-    qos: Annotated[str | None, typer.Option(help="Class of service; default: SIMENV_QOS.")] = None
-    reservation: Annotated[
-        int | None,
-        typer.Option(help="Number of a reservation to run under; default: SIMENV_RESERVATION."),
-    ] = None
-    queue_timeout: Annotated[
-        float | None,
-        typer.Option(help="Seconds of waiting after which the task is EXPIRED."),
-        Sent("queue_timeout_s"),
-    ] = None
-    run_timeout: Annotated[
-        float | None,
-        typer.Option(help="Seconds of running after which the task is EXPIRED."),
-        Sent("run_timeout_s"),
-    ] = None
-    after: Annotated[
-        Texts,
-        typer.Option(help="Id of a task that must be DONE before; may be given several times."),
-        Sent(convert=lambda tasks: tasks or None),
-    ] = None
-    task_name: Annotated[
-        str | None, typer.Option(help="Name of the task in listings."), Sent("name")
-    ] = None
-    idempotency_key: Annotated[
-        str | None,
-        typer.Option(help="A repeat of the same submission with this key is the same task."),
-    ] = None
 
     def channels(self) -> ChannelNames | None:
         """Return the names that a noise model in a file has channels of; None without one. Raises
@@ -341,37 +281,24 @@ class CircuitOptions:
     def arguments(self, loaded: PackedCircuit | None = None) -> SubmitOptions:
         """Return the options for `Client.submit`. `loaded`: the circuit, to whose parameters
         --param gives values. Raises OptionError."""
-        values = {
-            sent.name or name: sent.convert(getattr(self, name)) for name, sent in SENT.items()
-        }
+        values = {name: form.convert(getattr(self, FIELDS[name])) for name, form in _FORMS.items()}
         bindings = values.pop("parameter_values")
         if loaded is not None and (loaded.parameters or bindings):
             values["parameter_values"] = loaded.bind(bindings)
         return values  # type: ignore[return-value]
 
 
-_TYPES = app.types_of(CircuitOptions)
-SENT: dict[str, Sent] = {
-    name: next((each for each in hint.__metadata__ if isinstance(each, Sent)), Sent())
-    for name, hint in _TYPES.items()
-}
-
-
 def _shown(name: str, literal: str) -> str:
-    """Return the option of the command line for a field and a value of `Client.submit`."""
-    hint, sent = _TYPES[name], SENT[name]
-    option = hint.__metadata__[0]  # in Annotated, typer has a first word as `default`
-    named = [
-        word for word in (option.default, *(option.param_decls or ())) if isinstance(word, str)
-    ]
-    flag = named[0] if named else f"--{name.replace('_', '-')}"
-    is_repeated = any(get_origin(each) is list for each in get_args(hint.__origin__))
+    """Return the option of the command line for an option of `Client.submit` and its value."""
+    form = _FORMS[name]
+    flag = form.flags[0] if form.flags else f"--{FIELDS[name].replace('_', '-')}"
+    is_repeated = any(get_origin(each) is list for each in get_args(_KINDS[name]))
     return app.option_text(
-        flag, literal, none=sent.none, described=sent.value, is_repeated=is_repeated
+        flag, literal, none=form.none, described=form.value, is_repeated=is_repeated
     )
 
 
-NAMES = {sent.name or name: partial(_shown, name) for name, sent in SENT.items()}
+NAMES = {name: partial(_shown, name) for name in FIELDS}
 
 
 @contextmanager

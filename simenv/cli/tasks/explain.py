@@ -288,10 +288,10 @@ def explain(
         raise OptionError("--plot without --ledger", hint="--ledger draws; --plan lists passes")
     if ledger:
         with circuit_input.errors_for_command_line():
-            _refuse_others(context, "--ledger", ("device", "noise", "compiled"))
+            _refuse_others(context, "--ledger", ("device", "noise", "compile"))
             if not asked.device:
                 raise OptionError("--ledger without --device", hint="--device NAME")
-            mode = asked.compiled.value
+            mode = asked.compile.value
             show_ledger(file, asked.device, noise, mode, plot, as_json=common.as_json)
         return
     if plan:
@@ -333,7 +333,7 @@ def explain(
 
 def _refuse_others(context: typer.Context, mode: str, own: tuple[str, ...]) -> None:
     """Raise OptionError for given options on which the answer of this mode does not depend."""
-    others = circuit_input.SENT.keys() - {*own, "engine"}
+    others = set(circuit_input.FIELDS.values()) - {*own, "engine"}
     names = sorted(others.intersection(app.given(context)))
     if context.params["engine"] not in ("auto", "statevector"):
         names.append("engine")
@@ -343,7 +343,7 @@ def _refuse_others(context: typer.Context, mode: str, own: tuple[str, ...]) -> N
 
 def _option(name: str) -> str:
     """Return the option of a parameter of `explain`."""
-    return "--compile" if name == "compiled" else f"--{name.replace('_', '-')}"
+    return f"--{name.replace('_', '-')}"
 
 
 def advice(file: str, explanation: Explanation) -> str:

@@ -22,10 +22,10 @@ from typing import Any
 import msgspec
 
 from simenv.client.submission.noise import factors_of
-from simenv.client.submission.options import SubmitOptions
 from simenv.config import NAME_RULE
 from simenv.errors import OptionError
 from simenv.model import MAX_QUBITS, MAX_SHOTS, Program, task_rules
+from simenv.model.options import SubmitOptions
 from simenv.model.reservations import MAX_LABEL_CHARS
 from simenv.model.task_rules import MAX_PREFERRED, MAX_PRIORITY, MAX_REASON_CHARS, MAX_SECONDS
 from simenv.qpm.contract import ExecutionError

@@ -23,10 +23,10 @@ from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm import circuit_run, requests
 from simenv.client.qpm.completion_queues import CircuitRegistry
 from simenv.client.qpm.identity import as_qpm_error, asked
-from simenv.client.submission.options import SubmitOptions
 from simenv.client.submission.send import PostedTask
 from simenv.client.tasks.task import Task
 from simenv.model import ReservationInfo, ReservationState
+from simenv.model.options import SubmitOptions
 from simenv.qpm import contract, envelopes
 from simenv.wire.messages.accounting import Accounts, GetAccounts
 from simenv.wire.messages.admin import GetReservations

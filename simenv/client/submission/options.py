@@ -1,7 +1,6 @@
-"""Options of a submission: their types, checks, parents (`after`), and form on the wire.
+"""Conversion of the options of a submission to their form on the wire, with parents (`after`).
 
-Invariant: a `CheckedOptions` holds only values within their limits, and nothing else is sent. The
-second argument of `Annotated` is the default of an option.
+Invariant: a `CheckedOptions` holds only values within their limits, and nothing else is sent.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import Parameter, signature
-from typing import Annotated, Any, Protocol, SupportsIndex, TypedDict, TypeGuard, TypeVar
+from typing import Any, SupportsIndex, TypeGuard, TypeVar
 
 import msgspec
 
@@ -22,10 +21,8 @@ from simenv.client.tasks.task import Task, number_of
 from simenv.config import NAME_RULE, application, check_name, nearest
 from simenv.errors import OptionError
 from simenv.model import MAX_PARENTS, MAX_QUBITS, MAX_SHOTS, Observable, TaskOptions, task_rules
-from simenv.model.task import REFUSE
+from simenv.model.options import OPTIONS, REFUSE, Parents, Seed, Seeds, SubmitOptions
 from simenv.model.task_rules import MAX_SEED, checked_integer, checked_list
-
-Parents = Iterable[Task | str | int] | Task | str | int | None
 
 
 def checked_parents(after: Parents) -> tuple[int, ...]:
@@ -54,119 +51,31 @@ RESERVATION = "SIMENV_RESERVATION"  # POOL:NUMBER,... of the batch job of this p
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 SAMPLED = ("counts", "memory")  # outputs from the classical bits of each shot
 DRAWN_BITS = 53  # bits of drawn and derived seeds: JSON readers with doubles preserve them
-Seed = SupportsIndex
-Seeds = Seed | Sequence[Seed] | None
-Shots = SupportsIndex | float | None
 
 
-class ReservationLike(Protocol):
-    """A `simenv.Reservation`, or another object with the id and the pool of a reservation."""
-
-    @property
-    def id(self) -> int: ...
-    @property
-    def pool(self) -> str: ...
-
-
-class CallOptions(TypedDict, total=False):
-    """Options of all tasks, also of calls; see `Client.submit` for the meaning of all options."""
-
-    pool: Annotated[str | None, None]
-    priority: Annotated[SupportsIndex, 0]
-    queue_timeout_s: Annotated[float | None, None]
-    run_timeout_s: Annotated[float | None, None]
-    reservation: Annotated[ReservationLike | SupportsIndex | None, None]
-    account: Annotated[str | None, None]
-    qos: Annotated[str | None, None]
-    trace: Annotated[str | None, None]
-    after: Annotated[Parents, None]
-    name: Annotated[str | None, None]
-    idempotency_key: Annotated[str | None, None]
-
-
-class ProgramOptions(CallOptions, total=False):
-    """Options of all circuits."""
-
-    engine: Annotated[str, "auto"]
-    precision: Annotated[str, "double"]
-
-
-class PartOptions(ProgramOptions, total=False):
-    """Options of parts of circuits."""
-
-    seed: Annotated[Seed | None, None]
-
-
-class PlacementOptions(TypedDict, total=False):
-    """Options of circuits without parts: devices, noise and ranks."""
-
-    ranks: Annotated[SupportsIndex | None, None]
-    prefer: Annotated[Sequence[str] | str | None, None]
-    device: Annotated[str | None, None]
-    noise: Annotated[Any, "auto"]
-    compile: Annotated[str, "auto"]
-    qubit_mapping: Annotated[Sequence[SupportsIndex] | None, None]
-
-
-class SharedOptions(ProgramOptions, PlacementOptions, total=False):
-    """Options that all tasks of a call share."""
-
-    outputs: Annotated[Sequence[str] | str, ("counts",)]
-    observables: Annotated[Any, None]
-    amplitudes: Annotated[Sequence[str] | str | None, None]
-    options: Annotated[Mapping[str, float] | None, None]
-
-
-class BatchOptions(SharedOptions, total=False):
-    """Options of `Client.submit_many`."""
-
-    shots: Annotated[Shots | Sequence[Shots], 1024]
-    seed: Annotated[Seeds, None]
-
-
-class SubmitOptions(SharedOptions, total=False):
-    """Options of `Client.submit`, `post`, `run` and `explain`."""
-
-    shots: Annotated[Shots, 1024]
-    seed: Annotated[Seed | None, None]
-    parameter_values: Annotated[Any, None]
-    binding_index: Annotated[SupportsIndex, 0]
-    decoder: Annotated[str | None, None]
-
-
+DEFAULTS = {name: option.default for name, option in OPTIONS.items()}
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@functools.cache
-def _parameters(options: type) -> list[Parameter]:
-    """Return the options with their types and defaults, those of fewest kinds of tasks first."""
-    parameters = [
-        Parameter(
-            name, Parameter.KEYWORD_ONLY, default=hint.__metadata__[0], annotation=hint.__origin__
-        )
-        for name, hint in typing.get_type_hints(options, include_extras=True).items()
-    ]
-    shared = (SharedOptions, PlacementOptions, ProgramOptions, CallOptions)
-    return sorted(
-        parameters, key=lambda each: sum(each.name in kind.__optional_keys__ for kind in shared)
-    )
-
-
-def with_options_of(options: type) -> Callable[[F], F]:
+def with_options_of(options: type, defaults: Mapping[str, Any] = DEFAULTS) -> Callable[[F], F]:
     """Show these options and their defaults in place of `**options` in `help()` and other tools."""
 
     def decorate(method: F) -> F:
-        shown = signature(method)
+        shown, types = signature(method), typing.get_type_hints(options)
         own = [each for each in shown.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        named = [
+            Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=types[name])
+            for name, default in defaults.items()
+            if name in types
+        ]
         method.__signature__ = shown.replace(  # type: ignore[attr-defined]
-            parameters=[*own, *_parameters(options)]
+            parameters=[*own, *named]
         )
         return method
 
     return decorate
 
 
-DEFAULTS: dict[str, Any] = {each.name: each.default for each in _parameters(SubmitOptions)}
 _OF_CIRCUITS = {"seed", "observables", "amplitudes", "parameter_values", "binding_index"}
 _SHARED = [  # options whose checked values are cached
     name
@@ -339,11 +248,13 @@ def _checked(*values: Any) -> CheckedOptions:
         raise OptionError(option="compile", value=mode, expected=f"one of: {', '.join(MODES)}")
     shots = _shots(inputs["shots"])
     inputs["prefer"] = _preferred(inputs["prefer"], pool, device)
-    values_set = {
-        each: inputs[each] for each in task_rules.RULES if inputs[each] is not DEFAULTS[each]
+    checked = {
+        each: option.check(inputs[each])
+        for each, option in OPTIONS.items()
+        if option.check is not None and inputs[each] is not option.default
     }
     task = TaskOptions(
-        **{each: task_rules.RULES[each](value) for each, value in values_set.items()},
+        **checked,
         engine=_name("engine", inputs["engine"]),
         pool=_name("pool", pool) if pool else "",
         name=_name("name", name) if name else "",

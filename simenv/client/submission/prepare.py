@@ -21,9 +21,10 @@ from simenv.client.circuits import PackedCircuit, load, load_many, load_observab
 from simenv.client.circuits.parameters import chain
 from simenv.client.submission import options as submission_options
 from simenv.client.submission.devices import SubmitDevices
-from simenv.client.submission.options import BatchOptions, CheckedOptions, SubmitOptions
+from simenv.client.submission.options import CheckedOptions
 from simenv.errors import OptionError, ProgramError, SimenvError
 from simenv.model import MAX_BINDINGS, Observable, Program, TaskOptions, TaskSpec, task_rules
+from simenv.model.options import BatchOptions, SubmitOptions, check_observables
 from simenv.model.task_rules import checked_list
 from simenv.wire.codec import error_of_batch
 
@@ -96,7 +97,7 @@ def _checked(terms: TaskOptions, amplitudes: Any, num_qubits: int) -> TaskOption
         observables = (*terms.observables, Observable(strings, b""))
         terms = msgspec.structs.replace(terms, observables=observables)
     if terms.observables or "amplitudes" in terms.outputs:
-        task_rules.check_observables(terms)
+        check_observables(terms)
         task_rules.check_widths(terms.bit_strings, num_qubits)
     return terms
 

@@ -32,7 +32,6 @@ from simenv.client.circuits import load
 from simenv.client.connection.session import ServiceSession, unanswered_submit
 from simenv.client.connection.task_handle import PendingRequest, Submission, TaskHandle
 from simenv.client.submission.devices import SubmitDevices
-from simenv.client.submission.options import BatchOptions
 from simenv.client.submission.prepare import PreparedSubmit, prepare_many, prepare_one
 from simenv.client.tasks.task import Task
 from simenv.errors import (
@@ -44,13 +43,14 @@ from simenv.errors import (
     TimedOutError,
 )
 from simenv.model import TaskOptions, TaskSpec, TaskState
+from simenv.model.options import BatchOptions
 from simenv.model.task_rules import MAX_KEY_CHARS, checked_timeout
 from simenv.wire import codec
 from simenv.wire.messages.client import CLIENT_MESSAGE_BYTES, CLIENT_MESSAGE_TASKS, Refusal
 
 if TYPE_CHECKING:
     from simenv.client.result import Result
-    from simenv.client.submission.options import SubmitOptions
+    from simenv.model.options import SubmitOptions
 
 MAX_UNANSWERED = 512
 

@@ -25,7 +25,6 @@ from simenv.client.connection.session import ServiceSession
 from simenv.client.connection.task_handle import Submission, TaskHandle
 from simenv.client.result import Result
 from simenv.client.submission import options as submission_options
-from simenv.client.submission.options import CallOptions, SubmitOptions
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
 from simenv.client.tasks.task import Task, TaskExecutor, deadline_of, number_of
@@ -33,6 +32,7 @@ from simenv.config import application
 from simenv.errors import OptionError
 from simenv.model import TaskSpec, calls as model_calls, task_name
 from simenv.model.calls import DECODERS, DETECTORS
+from simenv.model.options import VALUE, CallOptions, SubmitOptions
 from simenv.model.task_rules import checked_integer, checked_key
 from simenv.model.views import DeviceInfo
 from simenv.text import size
@@ -116,7 +116,7 @@ def send_calls(
     values: SubmitOptions = {**options, "engine": engine}  # type: ignore[typeddict-item]
     terms = msgspec.structs.replace(
         submission_options.checked_options(values).task,
-        outputs=(model_calls.VALUE,),
+        outputs=(VALUE,),
         app=application(),
     )
     order = PreparedSubmit(

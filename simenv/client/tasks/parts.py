@@ -17,21 +17,21 @@ from simenv.client.connection.session import ServiceSession
 from simenv.client.connection.task_handle import TaskHandle
 from simenv.client.result import Result
 from simenv.client.submission import options as submission_options
-from simenv.client.submission.options import PartOptions, SubmitOptions
 from simenv.client.submission.prepare import prepare_one, unbound
 from simenv.client.submission.send import send
 from simenv.client.tasks.task import Task
 from simenv.errors import LimitExceededError, OptionError, ProgramError
 from simenv.model import TaskParts
+from simenv.model.options import PartOptions, PlacementOptions, ProgramOptions, SubmitOptions
 from simenv.model.task import MAX_PARTS
 from simenv.model.task_rules import checked_keep
 
 KEEP_S = 60.0
 
 
-_INHERITED = submission_options.ProgramOptions.__optional_keys__ - {"after", "idempotency_key"}
+_INHERITED = ProgramOptions.__optional_keys__ - {"after", "idempotency_key"}
 _OF_ALL_PARTS = ("seed", "engine", "precision")  # fixed by the first part
-_WITHOUT_PARTS = sorted(submission_options.PlacementOptions.__optional_keys__)
+_WITHOUT_PARTS = sorted(PlacementOptions.__optional_keys__)
 
 
 class PartSequence(msgspec.Struct, frozen=True):

@@ -25,11 +25,11 @@ from pennylane.transforms import broadcast_expand, defer_measurements
 import simenv
 from simenv.client.client import Client, connect
 from simenv.client.submission import options as submission_options
-from simenv.client.submission.options import PlacementOptions, ProgramOptions
 from simenv.errors import NoServiceError, OptionError
 from simenv.frontends.pennylane.encoder import GATES, PREPARATIONS, is_carried, is_gate
 from simenv.frontends.pennylane.execution import BatchExecutor
 from simenv.frontends.pennylane.measurements import SHADOWS, is_exact, is_sampled, words_of
+from simenv.model.options import PlacementOptions, ProgramOptions
 from simenv.model.views import DeviceKind
 
 NAME = "simenv"

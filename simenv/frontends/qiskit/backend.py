@@ -28,11 +28,12 @@ from qiskit.transpiler import Target
 from simenv._version import __version__
 from simenv.client.client import Client, connect
 from simenv.client.reservations import Reservation
-from simenv.client.submission.options import DEFAULTS, BatchOptions, item_seeds, no_option
+from simenv.client.submission.options import DEFAULTS, item_seeds, no_option
 from simenv.client.submission.send import BatchItem, submit_batch
 from simenv.client.tasks.task import Task
 from simenv.frontends.qiskit.job import SimenvJob, disjoint, refusals
 from simenv.model import MAX_QUBITS
+from simenv.model.options import BatchOptions
 from simenv.model.views import DeviceInfo, DeviceKind
 from simenv.transpiler.transpiler import target_of, translation_plugin
 

@@ -39,12 +39,7 @@ from samplomatic.utils import unbox
 
 from simenv.client.circuits import PackedCircuit, load
 from simenv.client.client import Client
-from simenv.client.submission.options import (
-    BatchOptions,
-    CallOptions,
-    checked_seed,
-    item_seeds,
-)
+from simenv.client.submission.options import checked_seed, item_seeds
 from simenv.client.tasks.task import Task
 from simenv.errors import (
     BatchRefusedError,
@@ -55,6 +50,7 @@ from simenv.errors import (
     SimenvError,
 )
 from simenv.frontends.qiskit.job import disjoint, share_bits
+from simenv.model.options import BatchOptions, CallOptions
 from simenv.model.views import DeviceKind
 from simenv.transpiler.qpy import OLDEST, check_header
 

@@ -8,7 +8,7 @@ the memory of the gateway. A text is never a path.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -123,7 +123,7 @@ def _options(request: ProgramRequest, caller: Caller, key: str | None) -> dict[s
         if name in _DEFAULTS and (value := getattr(request, name)) != _DEFAULTS[name]
     }
     options.pop("parameter_values", None)
-    options["account"] = request.account or caller.account or None
+    options["account"] = options.get("account") or caller.account or None
     if caller.reservation and caller.pool:
         options = {**under_reservation(options, {caller.pool: caller.reservation})}
     elif caller.reservation:  # of all pools
@@ -133,8 +133,8 @@ def _options(request: ProgramRequest, caller: Caller, key: str | None) -> dict[s
     return options
 
 
-def _check_gradient(request: ProgramRequest, bound: BoundCircuit) -> None:
-    if bound.rows is not None and not bound.plain and "gradient" in request.outputs:
+def _check_gradient(options: Mapping[str, Any], bound: BoundCircuit) -> None:
+    if bound.rows is not None and not bound.plain and "gradient" in options.get("outputs", ()):
         hint = "gates whose angles are the parameters themselves; or simenv.Client"
         message = "a gradient was asked of a program with formulas of parameters"
         raise OptionError(message, hint=hint)
@@ -149,8 +149,8 @@ def submit(
     trace: str,
 ) -> Task:
     """Submit one task; see `Client.submit`."""
-    _check_gradient(request, bound)
     options = _options(request, caller, key) | {"trace": trace}
+    _check_gradient(options, bound)
     if bound.rows is not None:
         options["parameter_values"] = bound.rows
     return client.submit(bound.circuit, **options)
@@ -165,8 +165,8 @@ def submit_sweep(
     trace: str,
 ) -> list[Task]:
     """Submit a sweep; see `Client.submit_many`."""
-    _check_gradient(request, bound)
     options = _options(request, caller, key) | {"trace": trace}
+    _check_gradient(options, bound)
     return client.submit_many((bound.circuit, bound.rows), **options)
 
 

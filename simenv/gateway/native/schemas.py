@@ -7,13 +7,14 @@ is a new member of the object. Numbers that were not measured are null.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 
 from simenv.client.result_data import Stages
 from simenv.model import Event, ProgressInfo, TaskInfo, Timing
 from simenv.model.accounts import Account, Qos, Receipt, UsageRow, Used, explained_waits
+from simenv.model.options import MAX_NAMES, OPTIONS, Name
 from simenv.model.program import Text
 from simenv.model.views import (
     UNKNOWN,
@@ -30,55 +31,40 @@ from simenv.wire.messages.queries import Choice, LogRow, Sizes, Spent
 MAX_LIST = 1_000  # rows of one page
 MAX_WAIT_S = 60.0  # that one request may wait for a result
 MAX_TEXT_CHARS, MAX_PROGRAM_BYTES = 16 * 2**20, 16 * 2**20
-MAX_NAMES = 2**16  # of a list: bit strings, tasks to wait for
-MAX_TERMS = 2**17  # of observables, and of one of them
 MAX_SETS = 2**20  # of parameter values, and values of one set
-Name = Annotated[str, msgspec.Meta(max_length=4_096)]
-Names = Annotated[list[Name], msgspec.Meta(max_length=MAX_NAMES)] | Name
-Pauli = Annotated[str, msgspec.Meta(max_length=2**16)]  # one letter a qubit
-Sum = Annotated[dict[Pauli, float], msgspec.Meta(max_length=MAX_TERMS)]
-Sums = Annotated[list[Pauli | Sum], msgspec.Meta(max_length=MAX_TERMS)]
 Values = Annotated[list[float], msgspec.Meta(max_length=MAX_SETS)]
 Program = Annotated[bytes, msgspec.Meta(max_length=MAX_PROGRAM_BYTES)]
 # NaN, which JSON has as null.
 Measured = Annotated[float, msgspec.Meta(extra_json_schema={"type": ["number", "null"]})]
 
 
-class ProgramRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A program, in one of three forms, and the options of `Client.submit` by the same names.
-
-    `program`: text of OpenQASM 2 or 3, or QIR of the base profile. `qpy`: a QPY file, `packed`: a
-    packed Program of simenv, both in base64.
-    """
+class ProgramSource(msgspec.Struct, frozen=True, kw_only=True):
+    """A program, in one of three forms. `program`: text of OpenQASM 2 or 3, or QIR of the base
+    profile. `qpy`: a QPY file, `packed`: a packed Program of simenv, both in base64."""
 
     program: Annotated[str, msgspec.Meta(max_length=MAX_TEXT_CHARS)] = ""
     qpy: Program = b""
     packed: Program = b""
-    shots: int | None = 1024  # null: exact results
-    seed: int | None = None
-    outputs: Names = "counts"  # counts, memory, probabilities, statevector, expectation, gradient
-    observables: Pauli | Sums | Sum | None = None
-    amplitudes: Names | None = None
-    engine: Name = "auto"
-    precision: Name = "double"
-    options: Annotated[dict[Name, int | float], msgspec.Meta(max_length=64)] | None = (
-        None  # of the engine
+
+
+if TYPE_CHECKING:
+    Options = ProgramSource
+else:  # with the options that HTTP has; one name stands for the list of it
+    Options = msgspec.defstruct(
+        "Options",
+        [
+            (name, row.json, row.default[0] if isinstance(row.default, tuple) else row.default)
+            for name, row in OPTIONS.items()
+            if row.json is not None
+        ],
+        bases=(ProgramSource,),
+        frozen=True,
+        kw_only=True,
     )
-    ranks: int | None = None
-    pool: Name | None = None
-    prefer: Names | None = None
-    device: Name | None = None
-    noise: Name | Annotated[dict[Name, Any], msgspec.Meta(max_length=1_000)] = "auto"
-    compile: Name = "auto"
-    qubit_mapping: Annotated[list[int], msgspec.Meta(max_length=MAX_NAMES)] | None = None
-    priority: int = 0
-    queue_timeout_s: float | None = None
-    run_timeout_s: float | None = None
-    reservation: int | None = None
-    account: Name | None = None
-    qos: Name | None = None
-    after: Names | None = None  # ids of tasks
-    name: Name | None = None
+
+
+class ProgramRequest(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A program, and the options of `Client.submit` by the same names."""
 
 
 class TaskRequest(ProgramRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -13,7 +13,15 @@ import numpy as np
 from simenv import errors, model
 from simenv.errors import OptionError
 from simenv.model import task_rules
-from simenv.model.calls import DetectionCall, TranspileCall, decode_call, target_entries
+from simenv.model.calls import (
+    DetectionCall,
+    TranspileCall,
+    check_call_terms,
+    decode_call,
+    is_call,
+    target_entries,
+)
+from simenv.model.options import check_observables, check_options
 from simenv.model.program import check_printable
 from simenv.scheduler.core import Route
 from simenv.scheduler.reservations.circuit_times import ProgramSize
@@ -106,7 +114,10 @@ class AdmittedProgram(msgspec.Struct, frozen=True, gc=False):
 
 def check_terms(terms: model.TaskOptions) -> None:
     """Check the options of tasks, apart from the program. Raises SimenvError."""
-    task_rules.check_terms(terms)
+    if is_call(terms):
+        check_call_terms(terms)
+    check_options(terms)
+    check_observables(terms)
     check_gradient_terms(terms)
 
 

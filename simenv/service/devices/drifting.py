@@ -23,7 +23,7 @@ import msgspec
 
 from simenv.config.pools import DriftSpec, drift_of
 from simenv.errors import InsufficientError, OptionError
-from simenv.model import PoolSpec, TaskOptions, task, views
+from simenv.model import PoolSpec, TaskOptions, options, views
 from simenv.scheduler.core import Action, RecordEvent, TaskRecord
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.scheduler_state import SchedulerState
@@ -300,7 +300,7 @@ class DriftingDevices:
                 self._bodies[noise] = result.body
         stale = ""
         if terms.compiled_for not in ("", published):
-            stale = task.REFUSED if terms.stale == task.REFUSE else task.STALE
+            stale = options.REFUSED if terms.stale == options.REFUSE else options.STALE
         if (noise, stale) == (terms.snapshot, terms.stale):
             return terms
         return msgspec.structs.replace(terms, snapshot=noise, stale=stale)

@@ -28,7 +28,7 @@ class Caller:
     async def newest(self, number: int) -> int:
         """The answer to the request of the events above a number."""
         ask = self.link.loop_reader.request
-        answer = await ask(m.Events, m.GetEvents, self.in_thread, since=number, limit=1)
+        answer = await ask(m.GetEvents(0, number, 1), self.in_thread)
         return answer.newest
 
     async def in_thread(self, function: Callable[[], Any]) -> Any:

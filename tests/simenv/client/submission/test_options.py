@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from failing import fails
 
-from simenv.cli.tasks.circuit_input import SENT
+from simenv.cli.tasks.circuit_input import FIELDS
 from simenv.client.client import Client
 from simenv.client.submission import options
 from simenv.client.submission.prepare import prepare_many, prepare_one
 from simenv.errors import ConfigError, OptionError
 from simenv.frontends import qpi
 from simenv.model import TaskOptions
-from simenv.model.task_rules import check_terms, checked_key
+from simenv.model.options import BatchOptions, SubmitOptions, check_options
+from simenv.model.task_rules import checked_key
 
 
 def chosen(**changes: Any) -> options.CheckedOptions:
@@ -54,16 +55,16 @@ def test_invalid_option_values_are_refused(option: str, value: object) -> None:
 )  # fmt: skip
 def test_client_and_service_refuse_an_option_with_one_text(option: str, value: Any) -> None:
     in_client = fails(OptionError, "", chosen, **{option: value})
-    in_service = fails(OptionError, "", check_terms, TaskOptions(**{option: value}))
+    in_service = fails(OptionError, "", check_options, TaskOptions(**{option: value}))
     assert str(in_client) == str(in_service)
 
 
 @pytest.mark.parametrize(
     ("method", "of"),
     [
-        ("submit", options.SubmitOptions),
-        ("run", options.SubmitOptions),
-        ("submit_many", options.BatchOptions),
+        ("submit", SubmitOptions),
+        ("run", SubmitOptions),
+        ("submit_many", BatchOptions),
     ],
 )
 def test_signature_shows_each_option_with_its_default(method: str, of: Any) -> None:
@@ -205,7 +206,7 @@ LACKING = {
 
 
 def test_options_of_the_command_line() -> None:
-    assert lacking(sent.name or name for name, sent in SENT.items()) == LACKING["command line"]
+    assert lacking(FIELDS) == LACKING["command line"]
 
 
 def test_options_of_qiskit() -> None:
@@ -229,4 +230,4 @@ def test_options_of_c() -> None:
 
 
 def lacking(names: Iterable[str]) -> set[str]:
-    return set(options.SubmitOptions.__optional_keys__ - set(names))
+    return set(SubmitOptions.__optional_keys__ - set(names))

@@ -17,10 +17,10 @@ from qiskit.circuit import Parameter
 
 from simenv.client.circuits import load
 from simenv.client.client import Client
-from simenv.client.submission.options import SubmitOptions
 from simenv.gateway.context import Caller
 from simenv.gateway.native import programs, schemas
 from simenv.gateway.native.schemas import TaskRequest
+from simenv.model.options import SubmitOptions
 from simenv.transpiler.qpy import write_qpy
 
 HEAD = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2];'

@@ -5,8 +5,8 @@ import pytest
 from failing import fails
 
 from simenv.errors import LimitExceededError, OptionError, ProgramError, SimenvError
-from simenv.model import GateInfo, calls, task_rules
-from simenv.model.task import TaskOptions
+from simenv.model import GateInfo, calls
+from simenv.model.options import TaskOptions, check_options
 from simenv.model.views import DeviceInfo, DeviceKind, OperationInfo
 from simenv.service.admission.rules import examined_call
 from simenv.wire import codec
@@ -95,8 +95,8 @@ def test_operations_of_nested_blocks_have_a_bound() -> None:
 def test_options_that_others_read_have_no_control_characters(field: str) -> None:
     text = "qiskit\x1b]0;owned\x07"
     terms = TaskOptions(**{field: (text,) if field == "replaced_gates" else text})
-    fails(OptionError, "", task_rules.check_terms, terms)
+    fails(OptionError, "", check_options, terms)
     with pytest.raises(OptionError):
-        task_rules.check_terms(
+        check_options(
             TaskOptions(**{field: ("x" * 300,) if field == "replaced_gates" else "x" * 300})
         )
