@@ -19,7 +19,7 @@ from qiskit.quantum_info import SparsePauliOp
 
 import simenv
 from simenv.client.client import Client
-from simenv.client.tasks.parts import PartTask
+from simenv.client.submission.parts import PartTask
 
 HAMILTONIAN = SparsePauliOp(["ZZ", "XI", "IX", "ZI"], [1.0, 0.6, 0.6, 0.3])
 TIME = 1.0  # of the evolution: |H| TIME < pi, so that no energy has the phase of another

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from simenv.client.local import local
     from simenv.client.reservations import Reservation
     from simenv.client.result import Result
-    from simenv.client.tasks.calls import DetectionResult
+    from simenv.client.submission.calls import DetectionResult
     from simenv.client.tasks.task import Task, as_completed
     from simenv.model.calls import report_progress
 
@@ -39,7 +39,7 @@ __all__ = [
 
 _HOMES = {
     "Client": "simenv.client.client",
-    "DetectionResult": "simenv.client.tasks.calls",
+    "DetectionResult": "simenv.client.submission.calls",
     "Reservation": "simenv.client.reservations",
     "Result": "simenv.client.result",
     "Task": "simenv.client.tasks.task",

@@ -96,7 +96,7 @@ class Client(Environment):
         """
         begun = perf_counter()
         if is_stim(circuit):
-            from simenv.client.tasks.calls import submit_detection
+            from simenv.client.submission.calls import submit_detection
 
             return submit_detection(self._session, circuit, options)
         prepared = prepare_one(circuit, options, self._devices)

@@ -21,7 +21,7 @@ from simenv.client.history import TaskHistory
 from simenv.client.jobs import JobRecords
 from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.options import with_options_of
-from simenv.client.tasks.parts import KEEP_S, PartTask, submit_part
+from simenv.client.submission.parts import KEEP_S, PartTask, submit_part
 from simenv.client.tasks.task import Task, number_of
 from simenv.config import check_name, running_gateway
 from simenv.errors import NotFoundError, OptionError, SimenvError
@@ -38,7 +38,7 @@ from simenv.wire.messages.metrics import GetMetrics, Metrics, SetDeviceFigure
 if TYPE_CHECKING:
     from simenv.client.administration.keys import KeyStore
     from simenv.client.reservations import ReserveOptions
-    from simenv.client.tasks.calls import CallTask, FunctionExecutor
+    from simenv.client.submission.calls import CallTask, FunctionExecutor
 
 
 class ServiceDevices:
@@ -200,7 +200,7 @@ class Environment:
 
         Raises ProgramError, NotFoundError, OptionError, LimitExceededError, TaskFailedError.
         """
-        from simenv.client.tasks.calls import transpile
+        from simenv.client.submission.calls import transpile
 
         is_sequence = isinstance(circuits, list | tuple)
         info = self._devices.info(device)
@@ -227,7 +227,7 @@ class Environment:
         functions, and with `isolation = "account"` the owners of keys, too: they trust the service
         with what they unpickle. `options`: of every call, as for `transpile`. Raises
         NotAllowedError."""
-        from simenv.client.tasks.calls import FunctionExecutor
+        from simenv.client.submission.calls import FunctionExecutor
 
         is_own = isinstance(self._address, FileAddress)
         owner = "" if is_own else getattr(self._address, "owner", "") or "user"

@@ -154,6 +154,9 @@ OPTIONS: dict[str, Option] = {
 }
 
 
+CHECKS = {name: row.check for name, row in OPTIONS.items() if row.check is not None}
+
+
 class TaskLike(Protocol):
     """A `simenv.Task`."""
 
@@ -315,12 +318,10 @@ _DEFAULT = TaskOptions()
 
 def check_options(terms: TaskOptions) -> None:
     """Check the options that do not depend on a circuit. Raises SimenvError."""
-    for name, option in OPTIONS.items():
-        if option.check is None:
-            continue
+    for name, check in CHECKS.items():
         value = getattr(terms, name)
         if value != getattr(_DEFAULT, name) and value != (VALUE,):
-            option.check(value)
+            check(value)
     if len(set(terms.outputs)) < len(terms.outputs):
         raise OptionError(option="outputs", value=terms.outputs, expected="each output once")
     if len(terms.name) > MAX_NAME_CHARS:

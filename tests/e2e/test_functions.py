@@ -21,9 +21,9 @@ from waiting import until
 import simenv
 from simenv.client.administration.keys import issue_key
 from simenv.client.client import Client
+from simenv.client.submission.calls import FunctionExecutor
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
-from simenv.client.tasks.calls import FunctionExecutor
 from simenv.errors import (
     ConfigError,
     InfeasibleError,

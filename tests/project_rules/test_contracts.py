@@ -61,7 +61,7 @@ def test_purity_contract_covers_all_pure_modules() -> None:
         "launcher.placement", "noise_models",
         "simenv.scheduler", "simulators.catalog", "simulators.circuit",
         "simenv.cli.profile",
-        "simenv.client.tasks.bundle_manifest",
+        "simenv.client.bundle_manifest",
     }  # fmt: skip
     assert set(contract["source_modules"]) == pure
 

@@ -16,10 +16,10 @@ from simenv.cli.tasks.explain import Line as PlanLine
 from simenv.cli.tasks.resource_fit import ResourceFit
 from simenv.cli.tasks.trace import Trace
 from simenv.client.administration.policies import PoolPolicies
+from simenv.client.bundle_manifest import Manifest
 from simenv.client.environments import EnvironmentInfo
 from simenv.client.qpm import identity
 from simenv.client.result_data import Provenance, Stages
-from simenv.client.tasks.bundle_manifest import Manifest
 from simenv.config.model import Config, Policies
 from simenv.config.paths import ConnectionFile, GatewayFile, StartupMessage
 from simenv.gateway.ibm.jobs import Job, SessionRecord

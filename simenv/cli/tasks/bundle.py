@@ -3,7 +3,7 @@
 A bundle is a container of a few named files. Invariant: no file is overwritten. Only the members of
 NAMES are read, and each is bounded by its real decompressed size, whatever size the archive states.
 A bundle is converted into a task, which `simenv submit BUNDLE` runs again with the same settings;
-`simenv.client.tasks.bundle` converts an ended task into its files.
+`simenv.client.bundle` converts an ended task into its files.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import typer
 
 from simenv.cli import app, execute
 from simenv.cli.tasks.result_view import present
+from simenv.client import bundle, bundle_manifest
+from simenv.client.bundle import BINDINGS, MANIFEST, PROGRAM
 from simenv.client.launch import last_lines
-from simenv.client.tasks import bundle, bundle_manifest
-from simenv.client.tasks.bundle import BINDINGS, MANIFEST, PROGRAM
 from simenv.errors import LimitExceededError, OptionError, ProgramError
 from simenv.wire.messages.queries import LogRow, Submitted
 

@@ -21,7 +21,7 @@ from simenv.client.tasks.task import Task, number_of
 from simenv.config import NAME_RULE, application, check_name, nearest
 from simenv.errors import OptionError
 from simenv.model import MAX_PARENTS, MAX_QUBITS, MAX_SHOTS, Observable, TaskOptions, task_rules
-from simenv.model.options import OPTIONS, REFUSE, Parents, Seed, Seeds, SubmitOptions
+from simenv.model.options import CHECKS, OPTIONS, REFUSE, Parents, Seed, Seeds, SubmitOptions
 from simenv.model.task_rules import MAX_SEED, checked_integer, checked_list
 
 
@@ -249,9 +249,9 @@ def _checked(*values: Any) -> CheckedOptions:
     shots = _shots(inputs["shots"])
     inputs["prefer"] = _preferred(inputs["prefer"], pool, device)
     checked = {
-        each: option.check(inputs[each])
-        for each, option in OPTIONS.items()
-        if option.check is not None and inputs[each] is not option.default
+        each: check(inputs[each])
+        for each, check in CHECKS.items()
+        if inputs[each] is not DEFAULTS[each]
     }
     task = TaskOptions(
         **checked,

@@ -201,7 +201,9 @@ def prepare_one(
         loaded, rows = devices.within_limits(checked, loaded, rows)
     row = b"" if rows is None else rows.tobytes()
     seed = submission_options.checked_seed(options.get("seed"), options.get("idempotency_key"))
-    binding = submission_options.checked_binding(options.get("binding_index", 0))
+    binding = 0
+    if "binding_index" in options:
+        binding = submission_options.checked_binding(options["binding_index"])
     spec = TaskSpec(loaded.packed, checked.shots, seed, row, binding, 1, *layouts)
     return PreparedSubmit(terms, [spec], single=True)
 

@@ -23,10 +23,10 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 from litestar.types import ControllerRouterHandler
 
+from simenv.client.bundle import files_of
 from simenv.client.client import Client
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
-from simenv.client.tasks.bundle import files_of
 from simenv.client.tasks.task import number_of
 from simenv.errors import (
     DECODE_ERRORS,

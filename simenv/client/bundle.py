@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from simenv.client.tasks import bundle_manifest
+from simenv.client import bundle_manifest
 from simenv.errors import NoServiceError, OptionError, SimenvError
 from simenv.model import TaskSpec
 from simenv.model.calls import is_call
