@@ -9,6 +9,7 @@ from __future__ import annotations
 from simenv.client.circuits.decoder import to_qiskit
 from simenv.client.circuits.encoder import ChannelNames
 from simenv.client.circuits.load import load, load_many
-from simenv.client.circuits.parameters import PackedCircuit, load_observables
+from simenv.client.circuits.observables import load_observables
+from simenv.client.circuits.parameters import PackedCircuit
 
 __all__ = ["ChannelNames", "PackedCircuit", "load", "load_many", "load_observables", "to_qiskit"]

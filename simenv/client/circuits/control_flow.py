@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
-from simenv.client.circuits.program_builder import BitNumber, ProgramBuilder
+from simenv.client.circuits.program_builder import ProgramBuilder
 from simenv.client.circuits.text_checks import MAX_BLOCKS, MAX_OPERATIONS, too_many_operations
 from simenv.errors import LimitExceededError, ProgramError
 from simenv.model import MAX_CLBITS, MAX_VARIABLES, Token
 from simenv.transpiler.qiskit_runtime import names
 
-ClbitNumber = Callable[[Any], int]
+BitNumber = Callable[[Any], int]
 Registers = dict[tuple[int, ...], int]  # numbers of registers by their clbits
 
 _HINT = "expressions may use clbits, registers, and Bool and Uint variables"
@@ -38,7 +38,7 @@ class ExpressionWriter:
         self._outside = {v.var: "input" for v in circuit.iter_input_vars()}
         self._outside |= {v.var: "captured" for v in circuit.iter_captured_vars()}
 
-    def condition(self, condition: Any, clbit_of: ClbitNumber) -> None:
+    def condition(self, condition: Any, clbit_of: BitNumber) -> None:
         """Write the condition of an `if` or a `while`: a Bool."""
         if isinstance(condition, tuple):
             target, value = condition
@@ -47,7 +47,7 @@ class ExpressionWriter:
             self._expression(condition, clbit_of)
         self._end()
 
-    def target(self, target: Any, clbit_of: ClbitNumber) -> int:
+    def target(self, target: Any, clbit_of: BitNumber) -> int:
         """Write the target of a `switch`; return its width."""
         if isinstance(target, names().Clbit):
             self._tape.token(Token.CLBIT, clbit_of(target))
@@ -89,7 +89,7 @@ class ExpressionWriter:
         self._tape.token(Token.VARIABLE, variable, width)
         self._end()
 
-    def store(self, target: Any, value: Any, clbit_of: ClbitNumber) -> None:
+    def store(self, target: Any, value: Any, clbit_of: BitNumber) -> None:
         """Write the expression of a `store` of Qiskit."""
         if type(target).__name__ == "Index":
             self._store_bit(target, value, clbit_of)
@@ -126,7 +126,7 @@ class ExpressionWriter:
         self._tape.token(Token.END)
         self._tape.check()
 
-    def _set(self, target: Any, clbit_of: ClbitNumber) -> None:
+    def _set(self, target: Any, clbit_of: BitNumber) -> None:
         """Write the token that stores into `target`, a Var of Qiskit."""
         tape = self._tape
         register = target.var
@@ -141,7 +141,7 @@ class ExpressionWriter:
             number, width = self.variable(target)
             tape.token(Token.SET_VARIABLE, number, width)
 
-    def _store_bit(self, element: Any, value: Any, clbit_of: ClbitNumber) -> None:
+    def _store_bit(self, element: Any, value: Any, clbit_of: BitNumber) -> None:
         """Write the store of a Bool into one bit: target & ~(1 << index) | value << index."""
         tape, target, index = self._tape, element.target, element.index
         if type(target).__name__ != "Var":
@@ -167,7 +167,7 @@ class ExpressionWriter:
         tape.token(Token.BIT_OR, 0, width)
         self._set(target, clbit_of)
 
-    def _comparison(self, target: Any, value: Any, clbit_of: ClbitNumber) -> None:
+    def _comparison(self, target: Any, value: Any, clbit_of: BitNumber) -> None:
         tape = self._tape
         if isinstance(target, names().Clbit):
             tape.token(Token.CLBIT, clbit_of(target))
@@ -201,7 +201,7 @@ class ExpressionWriter:
                 tape.token(Token.SHIFT_LEFT, 0, width)
                 tape.token(Token.BIT_OR, 0, width)
 
-    def _expression(self, node: Any, clbit_of: ClbitNumber) -> None:
+    def _expression(self, node: Any, clbit_of: BitNumber) -> None:
         kind = type(node).__name__
         tape = self._tape
         if kind == "Var":
@@ -229,7 +229,7 @@ class ExpressionWriter:
         else:
             _refuse(f"an expression of kind {kind!r}")
 
-    def _read(self, node: Any, clbit_of: ClbitNumber) -> None:
+    def _read(self, node: Any, clbit_of: BitNumber) -> None:
         register = node.var
         if isinstance(register, names().Clbit):
             self._tape.token(Token.CLBIT, clbit_of(register))

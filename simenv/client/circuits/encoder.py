@@ -10,6 +10,9 @@ Qiskit's standard gates, `mcx` and `mcphase` of any width, `unitary`, `measure`,
 expanded, or refused by name. A gate is never taken for a standard gate by its name alone: a defined
 gate must have the matrix of that name, too.
 
+Qubits keep the circuit's order. Clbits are renumbered so that registers follow one another in the
+circuit's order of registers, and loose clbits come last.
+
 For a noise model of channels, operations keep the names by which Qiskit Aer chooses their channels
 (`ChannelNames`): a gate's label replaces its name, and gates that Aer runs as they are, but that a
 Program has no name for, keep one name for their whole expansion.
@@ -20,16 +23,22 @@ from __future__ import annotations
 import cmath
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
 from simenv.client.circuits import foreign_outputs, text_checks
-from simenv.client.circuits.control_flow import BlockWriter, ExpressionWriter, is_jump
-from simenv.client.circuits.program_builder import BitNumber, ProgramBuilder, ProgramLayout, layout
+from simenv.client.circuits.control_flow import (
+    BitNumber,
+    BlockWriter,
+    ExpressionWriter,
+    is_jump,
+)
+from simenv.client.circuits.program_builder import ProgramBuilder
 from simenv.client.circuits.text_checks import MAX_OPERANDS
 from simenv.errors import ProgramError, SimenvError
-from simenv.model import MAX_UNITARY_QUBITS, Program, is_measurement
+from simenv.model import MAX_CLBITS, MAX_QUBITS, MAX_UNITARY_QUBITS, Program, is_measurement
 from simenv.transpiler.qiskit_runtime import least_operations, names
 
 if TYPE_CHECKING:
@@ -509,3 +518,84 @@ def _delay(operation: Any) -> tuple[str, Any]:
         hint = "give it as a number in s, ms, us, ns, ps or dt"
         raise ProgramError(f"'delay' with a duration in {duration_text} is not carried", hint=hint)
     return "delay", duration if factor == 1.0 else duration * factor
+
+
+# Index of a bit in its own register. If that is also its number, reading the attribute is three
+# times as fast as a lookup.
+_OWN_INDEX: BitNumber = attrgetter("_index")
+
+
+class ProgramLayout(msgspec.Struct, frozen=True):
+    """Numbers of qubits and clbits, registers (name, size), and the number of each bit."""
+
+    num_qubits: int
+    num_clbits: int
+    registers: tuple[tuple[str, int], ...]
+    qubit_of: BitNumber
+    clbit_of: BitNumber
+
+    def by_bits(self) -> dict[tuple[int, ...], int]:
+        """Return the number of each register by its clbits."""
+        entries: dict[tuple[int, ...], int] = {}
+        start = 0
+        for number, (_, size) in enumerate(self.registers):
+            entries.setdefault(tuple(range(start, start + size)), number)
+            start += size
+        return entries
+
+
+def layout(circuit: Any) -> ProgramLayout:
+    """Number the bits of a circuit. Raises LimitExceededError if there are too many; ProgramError
+    if registers share one."""
+    data = circuit._data
+    num_qubits, num_clbits = data.num_qubits, data.num_clbits
+    if num_qubits > MAX_QUBITS:
+        raise text_checks.too_many_bits("qubits", num_qubits, MAX_QUBITS)
+    if num_clbits > MAX_CLBITS:
+        raise text_checks.too_many_bits("clbits", num_clbits, MAX_CLBITS)
+    registers = data.cregs
+    if num_clbits == 0 and not registers:
+        return ProgramLayout(num_qubits, 0, (), _bit_numbers(data.qubits), _OWN_INDEX)
+    if len(registers) == 1 and registers[0].size == num_clbits and _in_order(registers[0]):
+        register = (registers[0].name, num_clbits)
+        return ProgramLayout(
+            num_qubits, num_clbits, (register,), _bit_numbers(data.qubits), _OWN_INDEX
+        )
+    sizes, clbit_of = _joined_registers(registers, data.clbits)
+    return ProgramLayout(num_qubits, num_clbits, sizes, _bit_numbers(data.qubits), clbit_of)
+
+
+def _bit_numbers(bits: Any) -> BitNumber:
+    if _in_order(bits):
+        return _OWN_INDEX
+    return {bit: number for number, bit in enumerate(bits)}.__getitem__
+
+
+def _in_order(bits: Any) -> bool:
+    try:
+        return list(map(_OWN_INDEX, bits)) == list(range(len(bits)))
+    except AttributeError:  # a version of Qiskit without the attribute
+        return False
+
+
+def _joined_registers(registers: Any, clbits: Any) -> tuple[tuple[tuple[str, int], ...], BitNumber]:
+    indices: dict[Any, int] = {}
+    for register in registers:
+        for bit in register:
+            if bit in indices:
+                _refuse_shared(registers, register, bit)
+            indices[bit] = len(indices)
+    sizes = tuple((register.name, register.size) for register in registers)
+    unregistered = [bit for bit in clbits if bit not in indices]
+    for bit in unregistered:
+        indices[bit] = len(indices)
+    if unregistered:
+        sizes += (("", len(unregistered)),)
+    return sizes, indices.__getitem__
+
+
+def _refuse_shared(registers: Any, second: Any, bit: Any) -> NoReturn:
+    first = next(register for register in registers if bit in list(register))
+    message = f"the classical registers {first.name!r} and {second.name!r} share a bit"
+    hint = "give each register its own bits; an alias of a register can be left out"
+    raise ProgramError(message, hint=hint)

@@ -1,8 +1,7 @@
 """Builder of the flat arrays of one Program, and the concatenation of two.
 
 Invariant: rows of the operation table, constants and slots are numbered in the order of first use,
-so that equal circuits give equal bytes. Qubits keep the circuit's order. Clbits are renumbered so
-that registers follow one another in the circuit's order of registers, and loose clbits come last.
+so that equal circuits give equal bytes.
 
 Concatenated programs have the same qubits. Classical registers of one name and size are the same
 bits; others are appended. The tables of the first program are a prefix of the joined ones, so its
@@ -13,9 +12,8 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Callable, Iterator
-from operator import attrgetter
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -24,7 +22,6 @@ from simenv.errors import LimitExceededError, ProgramError
 from simenv.model import (
     MAX_CLBITS,
     MAX_MATRIX_BYTES,
-    MAX_QUBITS,
     PROGRAM_FORMAT,
     Program,
     Token,
@@ -168,88 +165,6 @@ class ProgramBuilder:
         if not self._has_labels:
             return matrices
         return tuple([matrices[each[4]] for each in self._rows if each[0] == "unitary"])
-
-
-BitNumber = Callable[[Any], int]
-# Index of a bit in its own register. If that is also its number, reading the attribute is three
-# times as fast as a lookup.
-_OWN_INDEX: BitNumber = attrgetter("_index")
-
-
-class ProgramLayout(msgspec.Struct, frozen=True):
-    """Numbers of qubits and clbits, registers (name, size), and the number of each bit."""
-
-    num_qubits: int
-    num_clbits: int
-    registers: tuple[tuple[str, int], ...]
-    qubit_of: BitNumber
-    clbit_of: BitNumber
-
-    def by_bits(self) -> dict[tuple[int, ...], int]:
-        """Return the number of each register by its clbits."""
-        entries: dict[tuple[int, ...], int] = {}
-        start = 0
-        for number, (_, size) in enumerate(self.registers):
-            entries.setdefault(tuple(range(start, start + size)), number)
-            start += size
-        return entries
-
-
-def layout(circuit: Any) -> ProgramLayout:
-    """Number the bits of a circuit. Raises LimitExceededError if there are too many; ProgramError
-    if registers share one."""
-    data = circuit._data
-    num_qubits, num_clbits = data.num_qubits, data.num_clbits
-    if num_qubits > MAX_QUBITS:
-        raise text_checks.too_many_bits("qubits", num_qubits, MAX_QUBITS)
-    if num_clbits > MAX_CLBITS:
-        raise text_checks.too_many_bits("clbits", num_clbits, MAX_CLBITS)
-    registers = data.cregs
-    if num_clbits == 0 and not registers:
-        return ProgramLayout(num_qubits, 0, (), _bit_numbers(data.qubits), _OWN_INDEX)
-    if len(registers) == 1 and registers[0].size == num_clbits and _in_order(registers[0]):
-        register = (registers[0].name, num_clbits)
-        return ProgramLayout(
-            num_qubits, num_clbits, (register,), _bit_numbers(data.qubits), _OWN_INDEX
-        )
-    sizes, clbit_of = _joined_registers(registers, data.clbits)
-    return ProgramLayout(num_qubits, num_clbits, sizes, _bit_numbers(data.qubits), clbit_of)
-
-
-def _bit_numbers(bits: Any) -> BitNumber:
-    if _in_order(bits):
-        return _OWN_INDEX
-    return {bit: number for number, bit in enumerate(bits)}.__getitem__
-
-
-def _in_order(bits: Any) -> bool:
-    try:
-        return list(map(_OWN_INDEX, bits)) == list(range(len(bits)))
-    except AttributeError:  # a version of Qiskit without the attribute
-        return False
-
-
-def _joined_registers(registers: Any, clbits: Any) -> tuple[tuple[tuple[str, int], ...], BitNumber]:
-    indices: dict[Any, int] = {}
-    for register in registers:
-        for bit in register:
-            if bit in indices:
-                _refuse_shared(registers, register, bit)
-            indices[bit] = len(indices)
-    sizes = tuple((register.name, register.size) for register in registers)
-    unregistered = [bit for bit in clbits if bit not in indices]
-    for bit in unregistered:
-        indices[bit] = len(indices)
-    if unregistered:
-        sizes += (("", len(unregistered)),)
-    return sizes, indices.__getitem__
-
-
-def _refuse_shared(registers: Any, second: Any, bit: Any) -> NoReturn:
-    first = next(register for register in registers if bit in list(register))
-    message = f"the classical registers {first.name!r} and {second.name!r} share a bit"
-    hint = "give each register its own bits; an alias of a register can be left out"
-    raise ProgramError(message, hint=hint)
 
 
 _BITS = (Token.CLBIT, Token.SET_CLBIT)

@@ -33,7 +33,14 @@ from qiskit_qasm3_import.data import Scope, Symbol
 from qiskit_qasm3_import.exceptions import ConversionError
 from qiskit_qasm3_import.state import LocalScope, State
 
-from simenv.client.circuits import foreign_outputs, parser_hints, qasm2, qasm3_values, text_checks
+from simenv.client.circuits import (
+    foreign_outputs,
+    parser_hints,
+    qasm2,
+    qasm3_values,
+    qasm3_volume,
+    text_checks,
+)
 from simenv.errors import LimitExceededError, ProgramError, SimenvError
 from simenv.model import MAX_CLBITS, MAX_QUBITS
 
@@ -67,7 +74,7 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
-        self.counter: qasm3_values.Counter  # set before the first visit
+        self.counter: qasm3_volume.Counter  # set before the first visit
         self._written = 0  # operations of unrolled loops
         self._passes = 0
 
@@ -128,7 +135,7 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
         bare.init_expression = None
         context = super().visit_ClassicalDeclaration(bare, context)
         declared = context.symbol_table.get(node.identifier.name, node).data
-        if qasm3_values.is_named_measurement(first):
+        if qasm3_volume.is_named_measurement(first):
             return self._measure_by_name(first, declared, context)
         variable = expr.lift(declared)
         context.circuit.store(
@@ -161,7 +168,7 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
         return context
 
     def visit_ClassicalAssignment(self, node: Any, context: State) -> State:  # noqa: N802
-        if node.op.name == "=" and qasm3_values.is_named_measurement(node.rvalue):
+        if node.op.name == "=" and qasm3_volume.is_named_measurement(node.rvalue):
             stored = self._resolve_carg(node.lvalue, context)
             return self._measure_by_name(node.rvalue, stored, context)
         target = self._lvalue(node.lvalue, context)
@@ -371,7 +378,7 @@ class ParsedQasm3:
 def convert(source: text_checks.SourceText, tree: Any) -> ParsedQasm3:
     """Convert a syntax tree to a circuit."""
     converter = _Converter(source)
-    converter.counter = qasm3_values.check_volume(tree, source)
+    converter.counter = qasm3_volume.check_volume(tree, source)
     state = converter.convert(tree)
     return ParsedQasm3(state.circuit, tuple(converter.starts), tuple(converter.places))
 

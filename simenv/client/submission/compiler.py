@@ -29,16 +29,9 @@ from simenv.model.task_rules import measured_last, refuse_collapsed
 from simenv.model.views import DeviceInfo
 from simenv.sandbox.functions import SandboxProcess
 from simenv.transpiler import qpy
+from simenv.transpiler.native_form import TOLERANCE, BindingFolder, NativeForm
 from simenv.transpiler.qiskit_runtime import LEVEL
-from simenv.transpiler.transpiler import (
-    TOLERANCE,
-    BindingFolder,
-    NativeForm,
-    Transpiler,
-    closed,
-    gate_names,
-    opened,
-)
+from simenv.transpiler.transpiler import Transpiler, closed, gate_names, opened
 
 MAX_TARGETS = 16
 SANDBOX_S = 60.0  # for a structure that a sandbox compiles

@@ -35,7 +35,8 @@ from simenv.frontends.qiskit.job import SimenvJob, disjoint, refusals
 from simenv.model import MAX_QUBITS
 from simenv.model.options import BatchOptions
 from simenv.model.views import DeviceInfo, DeviceKind
-from simenv.transpiler.transpiler import target_of, translation_plugin
+from simenv.transpiler.plugins import translation_plugin
+from simenv.transpiler.transpiler import target_of
 
 _KEPT = 16
 _CONTROL_FLOW = {

@@ -43,7 +43,7 @@ from simenv.gateway.ibm.executor import submit_executor
 from simenv.gateway.ibm.jobs import Job
 from simenv.model.views import DeviceKind
 from simenv.transpiler import qpy
-from simenv.transpiler.transpiler import NativeForm
+from simenv.transpiler.native_form import NativeForm
 
 MAX_CIRCUIT_BYTES = 256 * 2**20  # of one circuit or array, unpacked
 _PHYSICAL = re.compile(r"\$\d")

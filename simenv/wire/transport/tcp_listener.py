@@ -29,6 +29,13 @@ from simenv.wire import codec
 from simenv.wire.keyfiles import Identity, KeyPair, Role
 from simenv.wire.messages.client import FAR_MESSAGE_BYTES, Refusal, Refused
 from simenv.wire.transport import sockets
+from simenv.wire.transport.connection_limiter import (
+    MAX_AUTHENTICATED,
+    MAX_PER_KEY,
+    MAX_UNAUTHENTICATED,
+    ConnectionLimiter,
+)
+from simenv.wire.transport.read_ahead import ReadAhead
 
 HANDSHAKE_MS = 3_000  # limit of a handshake; then the connection is closed
 BACKLOG = 512
@@ -46,9 +53,9 @@ class ListenerOptions(msgspec.Struct, frozen=True):
     """Options of one remote listener; the defaults are for clients."""
 
     prefix: bytes = b"far/"  # of the names of its peers
-    max_authenticated: int = sockets.MAX_AUTHENTICATED  # connections
-    max_per_key: int = sockets.MAX_PER_KEY
-    max_unauthenticated: int = sockets.MAX_UNAUTHENTICATED  # above it the oldest is cut off
+    max_authenticated: int = MAX_AUTHENTICATED  # connections
+    max_per_key: int = MAX_PER_KEY
+    max_unauthenticated: int = MAX_UNAUTHENTICATED  # above it the oldest is cut off
     message_bytes: int = FAR_MESSAGE_BYTES  # of one message; a peer that sends more is cut off
     queued_messages: int = 4  # read ahead for each; the rest waits in its TCP connection
     # Bytes to read from one connection before the next one's turn, so that no large message delays
@@ -89,7 +96,7 @@ class TcpListener:
         # with the same descriptor.
         self._context = zmq.Context(io_threads=1)
         self._options = options
-        self._limiter = sockets.ConnectionLimiter(
+        self._limiter = ConnectionLimiter(
             options.max_authenticated, options.max_per_key, options.max_unauthenticated
         )
         self._admitted: dict[str, Identity] = {}
@@ -103,7 +110,7 @@ class TcpListener:
         self._connections: dict[int, int] = {}  # number of the present one by descriptor
         self._on_rejection = on_rejection
         self._frame: zmq.Frame | None = None  # the last one received
-        self._read_ahead = sockets.ReadAhead(self._cut, on_rejection) if options.bounds else None
+        self._read_ahead = ReadAhead(self._cut, on_rejection) if options.bounds else None
         try:
             self._zap = self._context.socket(zmq.REP)
             self._zap.bind(_ZAP)

@@ -24,7 +24,8 @@ from pathlib import Path
 from simenv import files
 from simenv.errors import LimitExceededError, NoServiceError
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES
-from simenv.wire.transport.sockets import ALL_BYTES, LOCAL_BOUNDS, PeerKind
+from simenv.wire.transport.read_ahead import ALL_BYTES
+from simenv.wire.transport.sockets import LOCAL_BOUNDS, PeerKind
 
 SEND_QUEUE_MESSAGES = 2_000  # further messages to a peer that does not read are dropped
 ALL_UNSENT_BYTES = 2**30  # of all clients; above it, only one that reads gets messages

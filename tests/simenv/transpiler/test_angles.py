@@ -22,8 +22,9 @@ from simenv.client.circuits.decoder import to_qiskit
 from simenv.client.submission.compiler import CompiledCircuit, Compiler
 from simenv.model.views import DeviceInfo
 from simenv.service.devices.registry import device_info
-from simenv.transpiler import transpiler
-from simenv.transpiler.transpiler import MOST_ANGLES, NativeForm, opened, target_of
+from simenv.transpiler import plugins
+from simenv.transpiler.native_form import NativeForm
+from simenv.transpiler.transpiler import MOST_ANGLES, opened, target_of
 
 WIDTH = 4
 LINE = tuple((a, b) for k in range(WIDTH - 1) for a, b in ((k, k + 1), (k + 1, k)))
@@ -253,21 +254,21 @@ def test_compilation_does_not_import_runtime_of_ibm() -> None:
 
 
 def test_plugin_of_other_distribution_stays_usable(monkeypatch: pytest.MonkeyPatch) -> None:
-    foreign = EntryPoint("foreign", f"{__name__}:ForeignPlugin", transpiler.GROUP)
+    foreign = EntryPoint("foreign", f"{__name__}:ForeignPlugin", plugins.GROUP)
     own = EntryPoint(
         "default",
         "qiskit.transpiler.preset_passmanagers.builtin_plugins:DefaultTranslationPassManager",
-        transpiler.GROUP,
+        plugins.GROUP,
     )
-    monkeypatch.setattr(transpiler, "entry_points", lambda group: [own, foreign])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [own, foreign])
     table = {
         name: each
         for name, each in plugin.stevedore.ExtensionManager.ENTRY_POINT_CACHE.items()
-        if name != transpiler.GROUP
+        if name != plugins.GROUP
     }
     monkeypatch.setattr(plugin.stevedore.ExtensionManager, "ENTRY_POINT_CACHE", table)
     ForeignPlugin.created = 0
-    transpiler.load_plugins_lazily()
+    plugins.load_plugins_lazily()
     manager = plugin.PassManagerStagePluginManager()
     assert manager.translation_plugins.names() == ["default", "foreign"]
     assert ForeignPlugin.created == 0

@@ -31,7 +31,8 @@ from simenv.client.submission.compiler import Compiler
 from simenv.errors import OptionError, ProgramError
 from simenv.model.availability import Availability
 from simenv.service.devices.registry import device_info
-from simenv.transpiler.transpiler import NativeForm, Transpiler, fold_rzz, target_of
+from simenv.transpiler.native_form import NativeForm
+from simenv.transpiler.transpiler import Transpiler, fold_rzz, target_of
 from simulators.hardware.engine import describe
 
 Places = dict[str, set[tuple[int, ...]]]

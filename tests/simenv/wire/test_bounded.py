@@ -15,8 +15,9 @@ from tcp_peers import PATIENCE_S, ListenerThread, is_closed
 
 from simenv.wire.codec import to_client
 from simenv.wire.messages import client as m
-from simenv.wire.transport import sockets, tcp_listener
-from simenv.wire.transport.sockets import PeerKind, ReadAhead, RouterSender, SendBufferLimits
+from simenv.wire.transport import read_ahead, sockets, tcp_listener
+from simenv.wire.transport.read_ahead import ReadAhead
+from simenv.wire.transport.sockets import PeerKind, RouterSender, SendBufferLimits
 
 MIB = 2**20
 
@@ -238,7 +239,7 @@ def greeting(size: int) -> bytes:
 
 def test_unauthenticated_bytes_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tcp_listener, "HANDSHAKE_MS", 600_000)
-    monkeypatch.setattr(sockets, "UNAUTHENTICATED_BYTES", MIB)
+    monkeypatch.setattr(read_ahead, "UNAUTHENTICATED_BYTES", MIB)
     house = ListenerThread(tmp_path)
     with house.raw(greeting(7 * MIB)) as raw:
         with suppress(OSError):
@@ -263,7 +264,7 @@ def test_read_ahead_limit(monkeypatch: pytest.MonkeyPatch, bound: str, key: str,
             pairs.append((near, server.accept()[0]))
         ahead = ReadAhead(cut.append, lambda _: None)
         for number, (near, far) in enumerate(pairs):
-            ahead._flows[far.fileno()] = sockets._Flow(key)
+            ahead._flows[far.fileno()] = read_ahead._Flow(key)
             size = (1_000, 300_000, 200_000)[number]
             thread = threading.Thread(target=near.sendall, args=(bytes(size),))
             thread.start()
@@ -272,7 +273,7 @@ def test_read_ahead_limit(monkeypatch: pytest.MonkeyPatch, bound: str, key: str,
                 left -= len(far.recv(left))
             thread.join()
         assert ahead.close_excess() == 501_000
-        monkeypatch.setattr(sockets, bound, 400_000)
+        monkeypatch.setattr(read_ahead, bound, 400_000)
         sizes = [1_000, 300_000, 200_000]
         assert ahead.close_excess() == 501_000 - sizes[goes]
         assert cut == [pairs[goes][1].fileno()]

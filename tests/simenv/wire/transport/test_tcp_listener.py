@@ -16,13 +16,13 @@ from simenv.errors import ConfigError
 from simenv.service.workers.endpoints import raise_descriptor_limit
 from simenv.wire.keyfiles import LOCAL, Identity, Role, new_pair
 from simenv.wire.transport import tcp_listener
-from simenv.wire.transport.sockets import (
+from simenv.wire.transport.connection_limiter import (
     MAX_AUTHENTICATED,
     MAX_PER_KEY,
     MAX_UNAUTHENTICATED,
     ConnectionLimiter,
-    PeerKind,
 )
+from simenv.wire.transport.sockets import PeerKind
 from simenv.wire.transport.tcp_listener import TcpListener
 from simenv.wire.transport.zmq_transport import (
     CLIENT_SOCKET,
