@@ -25,6 +25,7 @@ from simenv.model import (
     task_number,
     task_rules as rules,
 )
+from simenv.model.options import check_options
 from simenv.scheduler.reservations.policies import check_request
 from simenv.service.admission import background_checks, controller as admission
 from simenv.service.internal_errors import InternalErrors
@@ -249,7 +250,7 @@ def test_failed_check_refuses_one(bench: ServiceHarness, monkeypatch: pytest.Mon
 )
 def test_client_and_service_accept_the_same_largest_options(option: str, most: Any) -> None:
     options: Any = {option: most}
-    rules.check_terms(checked_options(options).task)
+    check_options(checked_options(options).task)
     beyond = 2 * most
     if option == "prefer":
         beyond = [*most, "b"]

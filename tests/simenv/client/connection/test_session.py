@@ -317,7 +317,7 @@ def test_undecodable_message_leaves_session_open(link: ServiceSession, idle: Pee
 
 def test_reply_of_wrong_type_is_a_protocol_error(link: ServiceSession, peer: Peer) -> None:
     peer.on(m.GetStatus, lambda message: [m.Acked(message.request, 3)])
-    fails(errors.ProtocolError, "answered Acked, not Status", link.request, m.Status, m.GetStatus)
+    fails(errors.ProtocolError, "answered Acked, not Status", link.request, m.GetStatus(0))
 
 
 def test_unsupported_protocol_version_raises_version_mismatch_error(peer: Peer) -> None:
@@ -494,7 +494,7 @@ def test_timeout_that_is_none_is_refused(link: ServiceSession, idle: Peer, value
         fails(errors.OptionError, "timeout_s", as_completed, [each], value)
         for timeout_s in (0, -1, -math.inf):
             fails(errors.TimedOutError, "", each.result, timeout_s)
-    fails(errors.OptionError, "timeout_s", link.request, m.Status, m.GetStatus, value)
+    fails(errors.OptionError, "timeout_s", link.request, m.GetStatus(0), value)
     assert not idle.of(m.GetStatus)
 
 
