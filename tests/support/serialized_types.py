@@ -34,6 +34,7 @@ from simenv.model.calls import (
 )
 from simenv.model.jobs import JobRecord, JobSelector
 from simenv.model.limits import Limits, OwnerReport, ResourceUse
+from simenv.model.options import TaskOptions
 from simenv.model.reservations import (
     AdmissionPolicy,
     CalendarEntry,
@@ -53,7 +54,6 @@ from simenv.model.task import (
     Origin,
     ResultFile,
     StoredArray,
-    TaskOptions,
     TaskParts,
     TaskSpec,
     Timing,

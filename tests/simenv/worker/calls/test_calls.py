@@ -20,12 +20,12 @@ from simenv.model.calls import (
     FUNCTIONS,
     PYTHON,
     TRANSPILER,
-    VALUE,
     FunctionAnswer,
     FunctionCall,
     TranspileCall,
     report_progress,
 )
+from simenv.model.options import VALUE
 from simenv.model.views import DeviceInfo, DeviceKind, GateInfo
 from simenv.transpiler import qpy
 from simenv.wire import codec
