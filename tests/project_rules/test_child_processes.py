@@ -34,7 +34,7 @@ FORMATS = {
     "simenv/gateway/peers.py",  # netlink's answers
     "simenv/service/journal/wal.py",  # SQLite's
     "simenv/transpiler/qpy.py",  # QPY's
-    "simenv/wire/transport/sockets.py",  # tcp_info of the kernel
+    "simenv/wire/transport/read_ahead.py",  # tcp_info of the kernel
     "simenv/wire/transport/unix_streams.py",  # messages of clients and workers
 }
 STARTS = {
