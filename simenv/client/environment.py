@@ -171,14 +171,13 @@ class Environment:
     def known_calibrations(self, name: str) -> dict[str, float]:
         """Return the ids of the calibrations of a device or pool that clients have seen, with their
         times in seconds since 1970, the oldest first."""
-        asked = {"name": name, "known": True}
-        found = self._session.request(queries.Devices, queries.GetDevices, **asked)
+        found = self._session.request(queries.GetDevices(0, name, known=True))
         return {number: float(time_s) for number, time_s in found.names}
 
     def known_device(self, name: str, calibration_id: str) -> DeviceInfo:
         """Return a device or pool with one of `known_calibrations(name)`. Raises NotFoundError."""
-        asked = {"name": name, "known": True, "calibration_id": calibration_id}
-        return self._session.request(queries.Devices, queries.GetDevices, **asked).devices[0]
+        asked = queries.GetDevices(0, name, calibration_id=calibration_id, known=True)
+        return self._session.request(asked).devices[0]
 
     def transpile(
         self,

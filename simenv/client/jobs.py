@@ -34,12 +34,12 @@ class JobRecords:
     def _put(
         self, job: JobRecord, blobs: Mapping[str, bytes] | None = None, removed: Sequence[str] = ()
     ) -> JobRecord:
-        fields = {"job": job, "blobs": blobs or {}, "removed": tuple(removed)}
-        return self._session.request(m.Jobs, m.PutJob, **fields).jobs[0]
+        message = m.PutJob(0, job, dict(blobs or {}), tuple(removed))
+        return self._session.request(message).jobs[0]
 
     def get(self, job: str) -> JobRecord:
         """Return a job. Raises NotFoundError."""
-        return self._session.request(m.Jobs, m.GetJob, job=job).jobs[0]
+        return self._session.request(m.GetJob(0, job)).jobs[0]
 
     def change(
         self,
@@ -63,7 +63,7 @@ class JobRecords:
 
     def listed(self, selector: JobSelector) -> tuple[list[JobRecord], int]:
         """Return the jobs of a page, and the number of jobs on all pages."""
-        found = self._session.request(m.Jobs, m.ListJobs, selector=selector)
+        found = self._session.request(m.ListJobs(0, selector))
         return found.jobs, found.count
 
     def all(self, selector: JobSelector) -> Iterator[JobRecord]:
@@ -78,7 +78,7 @@ class JobRecords:
 
     def remove(self, job: str) -> None:
         """Remove a job and its data, if there is one; its tasks stay."""
-        self._session.request(m.Jobs, m.DeleteJob, job=job)
+        self._session.request(m.DeleteJob(0, job))
 
     def append(self, job: str, name: str, data: bytes) -> None:
         """Add bytes to the data of an open job. Raises NotFoundError, KeyConflictError if it has
@@ -91,13 +91,12 @@ class JobRecords:
         """Append `data[first:]` at the place `start`."""
         for at in range(first, len(data), BLOB_PART_BYTES):
             part = bytes(data[at : at + BLOB_PART_BYTES])
-            fields = {"job": job, "name": name, "start": start + at - first, "data": part}
-            self._session.request(m.Jobs, m.AppendJobBlob, **fields)
+            self._session.request(m.AppendJobBlob(0, job, name, start + at - first, part))
 
     def part(self, job: str, name: str, start: int) -> tuple[bytes, int]:
         """Return the part of a job's data that begins at a byte, and the size of all of it. Parts
         have BLOB_PART_BYTES at most. Raises NotFoundError."""
-        found = self._session.request(m.JobBlob, m.ReadJobBlob, job=job, name=name, start=start)
+        found = self._session.request(m.ReadJobBlob(0, job, name, start))
         return found.data, found.size_bytes
 
     def data(self, job: str, name: str) -> bytes:

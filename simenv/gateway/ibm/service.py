@@ -37,7 +37,7 @@ from simenv.model import FINAL_STATES, TaskState
 from simenv.model.jobs import JobSelector
 from simenv.model.views import CalibrationSource, DeviceInfo, TaskInfo
 from simenv.text import short_repr
-from simenv.wire.messages.jobs import JobBlob, ReadJobBlob
+from simenv.wire.messages.jobs import ReadJobBlob
 
 MAX_QUERY_TAGS = 100  # of a listing
 MAX_BACKEND_CHARS = 255
@@ -94,8 +94,7 @@ class ComputeService:
         return Stream(parts, media_type=media_type, headers=headers)
 
     async def _part(self, caller: Caller, number: str, kind: str, start: int) -> tuple[bytes, int]:
-        fields = {"job": number, "name": kind, "start": start}
-        found = await self.gateway.ask(caller, JobBlob, ReadJobBlob, **fields)
+        found = await self.gateway.ask(caller, ReadJobBlob(0, number, kind, start))
         return found.data, found.size_bytes
 
     async def _parts(

@@ -13,7 +13,7 @@ BlobName = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
 BlobPart = Annotated[bytes, msgspec.Meta(max_length=BLOB_PART_BYTES)]
 
 
-class PutJob(ClientRequest, frozen=True, tag=70):
+class PutJob(ClientRequest["Jobs"], frozen=True, tag=70):
     """Store a job; answered by Jobs, when stored. `job.version`: 0 of a new one, else that of the
     job as it is stored. `blobs`: the first parts of its data; `removed`: data that go."""
 
@@ -24,9 +24,9 @@ class PutJob(ClientRequest, frozen=True, tag=70):
     removed: Annotated[tuple[BlobName, ...], msgspec.Meta(max_length=8)] = ()
 
 
-class AppendJobBlob(ClientRequest, frozen=True, tag=71):
-    """Add a part to the data of an open job, `start` bytes from its begin; answered by Jobs. A
-    repeated part has no effect."""
+class AppendJobBlob(ClientRequest["Jobs"], frozen=True, tag=71):
+    """Add a part to the data of an open job, `start` bytes from its begin. A repeated
+    part has no effect."""
 
     job: Id
     name: BlobName
@@ -34,28 +34,28 @@ class AppendJobBlob(ClientRequest, frozen=True, tag=71):
     data: BlobPart
 
 
-class GetJob(ClientRequest, frozen=True, tag=72):
-    """Request a job; answered by Jobs."""
+class GetJob(ClientRequest["Jobs"], frozen=True, tag=72):
+    """Request a job."""
 
     job: Id
 
 
-class ListJobs(ClientRequest, frozen=True, tag=73):
+class ListJobs(ClientRequest["Jobs"], frozen=True, tag=73):
     """Request a page of jobs; answered by Jobs, with the number of jobs without limit and
     offset."""
 
     selector: JobSelector
 
 
-class DeleteJob(ClientRequest, frozen=True, tag=74):
+class DeleteJob(ClientRequest["Jobs"], frozen=True, tag=74):
     """Remove a job and its data; its tasks stay. Answered by Jobs, when stored. Without such a job
     it has no effect."""
 
     job: Id
 
 
-class ReadJobBlob(ClientRequest, frozen=True, tag=75):
-    """Request the part of a job's data that begins at `start`; answered by JobBlob."""
+class ReadJobBlob(ClientRequest["JobBlob"], frozen=True, tag=75):
+    """Request the part of a job's data that begins at `start`."""
 
     job: Id
     name: BlobName
