@@ -153,7 +153,7 @@ def _usage(client: Client) -> dict[tuple[str, str], float]:
 
 def _slot_s(client: Client, by: str = "account") -> dict[str, float]:
     """Return the slot seconds of ended tasks by account or pool."""
-    answer = client.session.request(accounting.Usage, accounting.GetUsage, by=(by,))
+    answer = client.session.request(accounting.GetUsage(0, (by,)))
     return {row.key[0]: row.used.slot_us / 1e6 for row in answer.rows}
 
 
@@ -237,18 +237,16 @@ def _rate_of(client: Client, files: Sequence[Path], programs: Sequence[Any]) -> 
     """Return the circuits per second of the users of these key files."""
 
     def unfinished() -> int:  # without expected starts, whose simulation would take time
-        answer = client.session.request(metrics.Metrics, metrics.GetMetrics)
+        answer = client.session.request(metrics.GetMetrics(0))
         return int(answer.service.running + sum(pool.waiting for pool in answer.pools))
 
-    steer: Callable[..., Any] = partial(
-        client.session.request, admin.TargetReply, admin.SteerTarget, device="main"
-    )
-    steer(verb="pause")
+    steer = client.session.request
+    steer(admin.SteerTarget(0, "main", "pause"))
     for seed, file in enumerate(files):
         with simenv.connect(service=file) as user:
             user.submit_many(programs, shots=SHOTS, seed=seed)
     queued, begin = unfinished(), time.perf_counter()
-    steer(verb="resume")
+    steer(admin.SteerTarget(0, "main", "resume"))
     wait_until(lambda: not unfinished(), 120.0, 0.005)
     return queued / (time.perf_counter() - begin)
 
