@@ -308,7 +308,8 @@ class Kernel:
     def __call__(self, *args: Any) -> Any:
         if self._call is not None:
             return self._call(*args)
-        self.load()
+        if self._dispatcher is None:
+            self.load()
         result = self._dispatcher(*args)
         has_records = any(isinstance(each, types.BaseTuple) for each in self._signature.args)
         self._call = self._code if has_records else self._dispatcher

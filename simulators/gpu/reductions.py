@@ -18,8 +18,8 @@ from simulators.statevector.backend.gate_list import GateList, place_all
 from simulators.statevector.backend.matrix import PauliGroup, PlacedMatrix, pauli_groups
 from simulators.statevector.backend.reductions import BlockSum, SortedDraws
 from simulators.statevector.gradient.adjoint import ReverseSegment, plan_adjoint
-from simulators.statevector.gradient.reverse_kernel import KIND, ONE, OUTER, STEP, VALUE
-from simulators.statevector.small.gate_kernels import COUNTS
+from simulators.statevector.gradient.reverse_kernel import OUTER, STEP, VALUE
+from simulators.statevector.small.gate_kernels import COUNTS, KIND, ONE
 from simulators.statevector.state import BLOCK_QUBITS
 
 # Sums over the states of a GPU: norms, samples, distributions, expectation values.

@@ -278,11 +278,14 @@ class StatevectorEngine:
             evolved = self._merged.run_single(circuit, params, self._buffer, control)
             if evolved < 0:
                 return evolved
-        result: int = self._count(
-            self._buffer, circuit.table.rows, circuit.ops_data, circuit.qubits_data,
-            circuit.clbits_data, params, control.flag, circuit.num_qubits, circuit.num_clbits,
-            width, shots, seed, binding, evolved,
+        # A plain tuple of the fields of `counts.CircuitBytes`, which costs 0.3 us less.
+        stored = (
+            circuit.table.rows, circuit.ops_data, circuit.qubits_data, circuit.clbits_data, params,
+            circuit.num_qubits, circuit.num_clbits,
         )  # fmt: skip
+        result: int = self._count(
+            self._buffer, stored, control.flag, width, shots, seed, binding, evolved
+        )
         if result < 0:
             return result
         data = self._bytes

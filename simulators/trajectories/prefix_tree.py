@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.compiler.kernel import device_function, kernel
+from simulators.compiler.kernel import (
+    I64,
+    INT,
+    INTS2,
+    WORD,
+    device_function,
+    integer_fields,
+    kernel,
+    record,
+    structured,
+)
 from simulators.execution.sampling import block, uniform
 from simulators.trajectories.noise_table import (
     AFTER_OP,
@@ -40,39 +50,83 @@ from simulators.trajectories.noise_table import (
 # `next_action` decides and computes nothing; the caller executes its decision. The operations of a
 # row depend on the row alone, not on its neighbours, nor on the cap.
 
-# Next action, and its columns. ADVANCE: evolve state SOURCE (-1: |0...0>) from FROM to TO, with
-# inserts FIRST .. LAST - 1 of `entries`, into state TARGET. DRAW: draw the operator of the insert
-# at FIRST for each row order[LOW : HIGH], from state TARGET. SAMPLE: these rows end in state
-# TARGET.
+# Kinds of actions. ADVANCE: evolve state `source` (-1: |0...0>) from position `begin` to `end`,
+# with inserts first .. last - 1 of `entries`, into state `target`. CHOOSE_KRAUS: draw the operator
+# of insert `first` of each row order[low : high], from state `target`. SAMPLE: these rows end in
+# state `target`.
 DONE, ADVANCE, CHOOSE_KRAUS, SAMPLE = range(4)
-WHAT, SOURCE, TARGET, FROM, TO, FIRST, LAST, LOW, HIGH = range(9)
-CALL = 9
-
-# Columns of a node. DEPTH: number of places applied to its state; AT: its position; DRAWN: rows
-# before this one have their operator; LOST: its state must be computed again.
-_LEVEL, _LOW, _HIGH, _DEPTH, _AT, _DRAWN, _EVICTED = range(7)
-FRAME = 7
+ACTION = integer_fields("kind", "source", "target", "begin", "end", "first", "last", "low", "high")
+# Nodes. `level`: number of its state, which is that of rows order[low : high]; `depth`: number of
+# places applied to it; `position`: of the state; `chosen`: rows before it have their operator;
+# `evicted`: another node has taken the state's memory, so it must be computed again.
+NODE = integer_fields("level", "low", "high", "depth", "position", "chosen", "evicted")
 
 FIRST_DRAW = 2**61  # number of the draw for a channel at location 0
 
 
-def frames_of(deepest: int) -> int:
-    """Largest number of nodes on a path."""
-    return 2 * deepest + 3
+@record
+class WalkState(NamedTuple):
+    """Walk under way: its open nodes, and its next action."""
+
+    nodes: Annotated[NDArray[np.void], structured(NODE)]  # [most open nodes]
+    action: Annotated[NDArray[np.void], structured(ACTION)]  # [1]
+
+    @classmethod
+    def of(cls, deepest: int) -> WalkState:
+        """Room for rows of at most `deepest` inserts."""
+        return cls(np.zeros(2 * deepest + 3, NODE), np.zeros(1, ACTION))
+
+
+@record
+class RowArrays(NamedTuple):
+    """Rows of a walk, see `SortedPatterns`; the walk regroups `order`."""
+
+    order: I64
+    begins: I64
+    entries: I64
+    chosen: I64  # of each entry: its operator, once it is chosen
+
+
+@record
+class TreeArrays(NamedTuple):
+    """Facts about the circuit for a walk, see `Tree`."""
+
+    place_at: I64
+    chooses: I64  # [places]: 1 if the operator is drawn from the state
+    floor: I64
+    ceil: I64
+    insert_of: I64
+    locations: I64  # of each insert
+    flags: INTS2
+
+
+@record
+class RandomDraws(NamedTuple):
+    """Keys of the random draws: row 0 is shot `first`."""
+
+    seed: WORD
+    binding: WORD
+    first: INT
+
+    @classmethod
+    def of(cls, key: tuple[int, int], first: int) -> RandomDraws:
+        """Keys of a seed and a binding."""
+        return cls(np.uint64(key[0]), np.uint64(key[1]), first)
 
 
 @device_function
-def begin(frames, low, high):  # type: ignore[no-untyped-def]
+def begin(nodes, low, high):  # type: ignore[no-untyped-def]
     """Begin the walk through rows order[low : high]; returns the number of open nodes."""
-    for k in range(FRAME):
-        frames[0, k] = 0
-    frames[0, _LOW], frames[0, _HIGH], frames[0, _EVICTED] = low, high, 1
+    node = nodes[0]
+    node.level = node.depth = node.position = node.chosen = 0
+    node.low, node.high, node.evicted = low, high, 1
     return 1
 
 
 @device_function
-def _same(a, b, first, last, entries, chosen):  # type: ignore[no-untyped-def]
+def _same(rows, a, b, first, last):  # type: ignore[no-untyped-def]
     """Return whether places first .. last - 1 of two rows are the same, with the same operators."""
+    entries, chosen = rows.entries, rows.chosen
     for k in range(first, last):
         if entries[a + k] != entries[b + k] or chosen[a + k] != chosen[b + k]:
             return False
@@ -80,77 +134,79 @@ def _same(a, b, first, last, entries, chosen):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def next_action(  # type: ignore[no-untyped-def]
-    frames, top, cap, order, begins, entries, chosen, place_at, drawn, floor, ceil, call
-):
-    """Write the next action into `call`; returns the number of open nodes after it.
-    place_at[place]: its position; the last entry: that of the circuit's end."""
+def _set_advance(action, source, target, begin, end, first, last):  # type: ignore[no-untyped-def]
+    action.kind, action.source, action.target = ADVANCE, source, target
+    action.begin, action.end, action.first, action.last = begin, end, first, last
+
+
+@device_function
+def next_action(walk, open_nodes, cap, rows, tree):  # type: ignore[no-untyped-def]
+    """Write the next action of a `WalkState`; returns the number of open nodes after it."""
+    nodes, action = walk.nodes, walk.action[0]
+    order, begins, entries = rows.order, rows.begins, rows.entries
+    place_at, chooses, floor, ceil = tree.place_at, tree.chooses, tree.floor, tree.ceil
     end = place_at.size - 1
     full = place_at[end]
-    call[WHAT] = DONE
-    while top:
-        f = frames[top - 1]
-        if f[_LOW] >= f[_HIGH]:
-            top -= 1
+    action.kind = DONE
+    while open_nodes:
+        node = nodes[open_nodes - 1]
+        if node.low >= node.high:
+            open_nodes -= 1
             continue
-        row = begins[order[f[_LOW]]]
-        depth = f[_DEPTH]
-        level = f[_LEVEL]
-        call[TARGET] = level
-        if f[_EVICTED]:
-            ancestor = top - 2
-            while ancestor >= 0 and (
-                frames[ancestor, _LEVEL] == level or frames[ancestor, _EVICTED]
-            ):
+        row = begins[order[node.low]]
+        depth, level, position = node.depth, node.level, node.position
+        if node.evicted:
+            ancestor = open_nodes - 2
+            while ancestor >= 0 and (nodes[ancestor].level == level or nodes[ancestor].evicted):
                 ancestor -= 1
-            f[_EVICTED] = 0
-            call[WHAT], call[SOURCE], call[FROM], call[TO] = ADVANCE, -1, 0, f[_AT]
-            call[FIRST], call[LAST] = row, row + depth
+            node.evicted = 0
             if ancestor >= 0:
-                call[SOURCE], call[FROM] = frames[ancestor, _LEVEL], frames[ancestor, _AT]
-                call[FIRST] = row + frames[ancestor, _DEPTH]
-            return top
+                kept = nodes[ancestor]
+                first = row + kept.depth
+                _set_advance(action, kept.level, level, kept.position, position, first, row + depth)
+            else:
+                _set_advance(action, -1, level, 0, position, row, row + depth)
+            return open_nodes
         place = entries[row + depth]
-        at = f[_AT]
         start = full if place == end else floor[place_at[place]]
-        if at < start:
-            f[_AT] = start
-            call[WHAT], call[SOURCE], call[FROM], call[TO] = ADVANCE, level, at, start
-            call[FIRST] = call[LAST] = row
-            return top
+        if position < start:
+            node.position = start
+            _set_advance(action, level, level, position, start, row, row)
+            return open_nodes
+        action.target = level
         if place == end:
-            call[WHAT], call[LOW], call[HIGH] = SAMPLE, f[_LOW], f[_HIGH]
-            f[_LOW] = f[_HIGH]
-            return top
-        mine = drawn[place] and place_at[place] == at  # a channel at this position
-        until = f[_HIGH]
-        if mine:
-            if f[_DRAWN] <= f[_LOW]:
-                high = f[_LOW] + 1
+            action.kind, action.low, action.high = SAMPLE, node.low, node.high
+            node.low = node.high
+            return open_nodes
+        is_channel = chooses[place] and place_at[place] == position  # at this position
+        until = node.high
+        if is_channel:
+            if node.chosen <= node.low:
+                high = node.low + 1
                 while high < until and entries[begins[order[high]] + depth] == place:
                     high += 1
-                f[_DRAWN] = high
-                call[WHAT], call[LOW], call[HIGH] = CHOOSE_KRAUS, f[_LOW], high
-                call[FIRST] = depth
-                return top
-            until = f[_DRAWN]
+                node.chosen = high
+                action.kind, action.low, action.high = CHOOSE_KRAUS, node.low, high
+                action.first = depth
+                return open_nodes
+            until = node.chosen
         # Child: all inserts up to the segment's end, or to a channel in it.
-        last = depth + 1 if mine else depth
+        last = depth + 1 if is_channel else depth
         target = ceil[place_at[place]]
         while entries[row + last] < end:
             next_ = entries[row + last]
             if floor[place_at[next_]] != floor[place_at[place]]:
                 break
-            if drawn[next_]:
+            if chooses[next_]:
                 target = place_at[next_]
                 break
             last += 1
         ahead = entries[row + last]
         cut = ahead < end and floor[place_at[ahead]] == floor[place_at[place]]
-        high = f[_LOW] + 1
+        high = node.low + 1
         while high < until:
             other = begins[order[high]]
-            if not _same(row, other, depth, last, entries, chosen):
+            if not _same(rows, row, other, depth, last):
                 break
             theirs = entries[other + last]
             if cut:
@@ -159,22 +215,20 @@ def next_action(  # type: ignore[no-untyped-def]
             elif theirs < end and floor[place_at[theirs]] == floor[place_at[place]]:
                 break
             high += 1
-        call[WHAT], call[SOURCE], call[FROM], call[TO] = ADVANCE, level, at, target
-        call[FIRST], call[LAST] = row + depth, row + last
-        low = f[_LOW]
-        if high < f[_HIGH]:
-            f[_LOW] = high
+        source, low = level, node.low
+        if high < node.high:
+            node.low = high
             if level + 1 < cap:
                 level += 1
             else:
-                f[_EVICTED] = 1
-            call[TARGET] = level
-            f = frames[top]
-            top += 1
-        f[_LEVEL], f[_LOW], f[_HIGH], f[_DEPTH] = level, low, high, last
-        f[_AT], f[_DRAWN], f[_EVICTED] = target, low, 0
-        return top
-    return top
+                node.evicted = 1
+            node = nodes[open_nodes]
+            open_nodes += 1
+        _set_advance(action, source, level, position, target, row + depth, row + last)
+        node.level, node.low, node.high, node.depth = level, low, high, last
+        node.position, node.chosen, node.evicted = target, low, 0
+        return open_nodes
+    return open_nodes
 
 
 @device_function
@@ -203,14 +257,13 @@ def _set_flag(flags, entries, chosen, at):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def choose(  # type: ignore[no-untyped-def]
-    probs, choices, order, low, high, begins, entries, depth, chosen, flags, location, first, seed,
-    binding, work,
-):  # fmt: skip
-    """Draw one of `choices` operators for each row order[low : high], with unnormalised `odds`, and
-    group rows with the same operator, in stable order. `location`: draw number; `first`: the shot
-    of row 0; `work`: room for all rows. flags: of each place; empty: none. The operator of an
-    insert with a flag is the last one, if its flag says so."""
+def choose(probs, choices, action, rows, tree, draws, room):  # type: ignore[no-untyped-def]
+    """Carry out CHOOSE_KRAUS: choose one of `choices` operators, with unnormalised `probs`, for
+    each row, and group rows with the same operator, in stable order. `room`: for all rows, int64.
+    The operator of an insert with a flag is the last one, if its flag says so."""
+    low, high, depth, flags = action.low, action.high, action.first, tree.flags
+    order, begins, entries, chosen = rows.order, rows.begins, rows.entries, rows.chosen
+    location = tree.locations[tree.insert_of[entries[begins[order[low]] + depth]]]
     draw = np.uint64(FIRST_DRAW) + np.uint64(location)
     total = 0.0
     for c in range(choices):
@@ -218,11 +271,12 @@ def choose(  # type: ignore[no-untyped-def]
     for k in range(low, high):
         row = order[k]
         at = begins[row] + depth
-        work[k] = row
+        room[k] = row
         flag = flags[entries[at], FLAG] if flags.shape[0] else NO_FLAG
         if flag != NO_FLAG and chosen[at] == choices - 1:
             continue
-        t = number_of(seed, binding, draw, np.int64(first + row)) * total
+        shot = np.int64(draws.first + row)
+        t = number_of(draws.seed, draws.binding, draw, shot) * total
         last = c = 0
         edge = 0.0
         for c in range(choices):  # never one of zero weight, despite rounding
@@ -237,17 +291,29 @@ def choose(  # type: ignore[no-untyped-def]
     at = low
     for c in range(choices):
         for k in range(low, high):
-            if chosen[begins[work[k]] + depth] == c:
-                order[at] = work[k]
+            if chosen[begins[room[k]] + depth] == c:
+                order[at] = room[k]
                 at += 1
 
 
-start = kernel("INTS2 INT INT -> INT", group="trajectories")(begin)  # for callers in Python
+# The same for callers in Python.
 
 
-next_call = kernel(
-    "INTS2 INT INT I64 I64 I64 I64 I64 I64 I64 I64 I64 -> INT", group="trajectories"
-)(next_action)
+@kernel("WalkState INT INT -> INT", group="trajectories")
+def start(walk, low, high):  # type: ignore[no-untyped-def]
+    """Begin the walk, as `begin`."""
+    return begin(walk.nodes, low, high)
+
+
+next_call = kernel("WalkState INT INT RowArrays TreeArrays -> INT", group="trajectories")(
+    next_action
+)
+
+
+@kernel("REALS WalkState RowArrays TreeArrays RandomDraws I64", group="trajectories")
+def _choose(probs, walk, rows, tree, draws, room):  # type: ignore[no-untyped-def]
+    """Choose operators as `choose`."""
+    choose(probs, probs.size, walk.action[0], rows, tree, draws, room)
 
 
 # Walk through sorted rows, for states that are advanced from Python.
@@ -286,11 +352,24 @@ class Tree(msgspec.Struct, frozen=True, eq=False):
             else inserts.flags[insert_of],
         )  # fmt: skip
 
-    def choices(self, rows: SortedPatterns) -> NDArray[np.int64]:
+    def _unchosen(self, rows: SortedPatterns) -> NDArray[np.int64]:
         """Operator of each entry of rows before any is drawn."""
         if not len(self.flags):
             return np.zeros_like(rows.entries)
         return np.append(self.inserts.unflagged(self.insert_of), 0)[rows.entries]
+
+    @property
+    def arrays(self) -> TreeArrays:
+        """Arrays for the kernels."""
+        inserts, insert_of = self.inserts, self.insert_of
+        return TreeArrays(
+            self.place_at, inserts.drawn[insert_of].astype(np.int64), self.floor, self.ceil,
+            insert_of, inserts.draw_locations, self.flags,
+        )  # fmt: skip
+
+    def row_arrays(self, rows: SortedPatterns) -> RowArrays:
+        """Arrays of rows for one walk."""
+        return RowArrays(rows.order.copy(), rows.begins, rows.entries, self._unchosen(rows))
 
     @property
     def shared_before(self) -> NDArray[np.int64]:
@@ -330,26 +409,6 @@ class NodeStates(Protocol):
         """Take the final state of these rows, which ascend."""
 
 
-class RandomDraws(msgspec.Struct, frozen=True):
-    """Keys of the random draws: row 0 is shot `first`."""
-
-    seed: int
-    binding: int
-    first: int
-
-
-@kernel("REALS I64 INT INT I64 I64 INT I64 INTS2 INT INT WORD WORD I64", group="trajectories")
-def _choose(  # type: ignore[no-untyped-def]
-    probs, order, low, high, begins, entries, depth, chosen, flags, location, first, seed, binding,
-    work,
-):  # fmt: skip
-    """Compiled `choose`, for callers in Python."""
-    choose(
-        probs, probs.size, order, low, high, begins, entries, depth, chosen, flags, location, first,
-        seed, binding, work,
-    )  # fmt: skip
-
-
 def walk(
     tree: Tree,
     rows: SortedPatterns,
@@ -362,33 +421,24 @@ def walk(
     """Run sorted rows low .. high - 1 (-1: all) from the first operation to the last. `cap`:
     largest number of states held at once. Raises the errors of the states."""
     high = rows.order.size if high < 0 else high
-    order, begins, entries = rows.order.copy(), rows.begins, rows.entries
-    chosen = tree.choices(rows)
-    locations = tree.inserts.draw_locations
-    drawn = tree.inserts.drawn[tree.insert_of].astype(np.int64)
-    frames = np.zeros((frames_of(rows.deepest), FRAME), np.int64)
-    call = np.zeros(CALL, np.int64)
-    room = np.empty(order.size, np.int64)
-    top = start(frames, low, high)
+    arrays, ordered, state = tree.arrays, tree.row_arrays(rows), WalkState.of(rows.deepest)
+    room = np.empty(ordered.order.size, np.int64)
+    open_nodes = start(state, low, high)
     while True:
-        top = next_call(
-            frames, top, cap, order, begins, entries, chosen, tree.place_at, drawn, tree.floor,
-            tree.ceil, call,
-        )  # fmt: skip
-        what, source, target, begin, end, first, last, first_row, last_row = call.tolist()
-        if what == ADVANCE:
-            places = entries[first:last]
-            inserts = zip(tree.insert_of[places].tolist(), chosen[first:last].tolist(), strict=True)
+        open_nodes = next_call(state, open_nodes, cap, ordered, arrays)
+        (action,) = state.action.tolist()
+        kind, source, target, begin, end, first, last, first_row, last_row = action
+        if kind == ADVANCE:
+            places = ordered.entries[first:last]
+            chosen = ordered.chosen[first:last].tolist()
+            inserts = zip(tree.insert_of[places].tolist(), chosen, strict=True)
             positions = tree.place_at[places].tolist()
             states.advance(Advance(source, target, begin, end, [*inserts], positions))
-        elif what == CHOOSE_KRAUS:
-            insert = int(tree.insert_of[entries[begins[order[first_row]] + first]])
-            _choose(
-                states.probs(target, insert), order, first_row, last_row, begins, entries, first,
-                chosen, tree.flags, int(locations[insert]), draws.first, draws.seed, draws.binding,
-                room,
-            )  # fmt: skip
-        elif what == SAMPLE:
-            states.finish(target, np.sort(order[first_row:last_row]))
+        elif kind == CHOOSE_KRAUS:
+            row = ordered.begins[ordered.order[first_row]]
+            insert = int(tree.insert_of[ordered.entries[row + first]])
+            _choose(states.probs(target, insert), state, ordered, arrays, draws, room)
+        elif kind == SAMPLE:
+            states.finish(target, np.sort(ordered.order[first_row:last_row]))
         else:
             return

@@ -14,8 +14,6 @@ from simulators.compiler.kernel import kernel
 from simulators.statevector.checkpoint import arrays_of
 from simulators.statevector.small.gate_kernels import COUNTS, place
 
-KIND, MASK, ZERO, ONE = range(4)  # columns of a step
-
 
 @kernel("NAMES U16 U16 F64 INT INT INT INT WORDS2 REALS2 -> INT", group="deferred")
 def place_all(  # type: ignore[no-untyped-def]

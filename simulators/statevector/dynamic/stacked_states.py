@@ -18,12 +18,12 @@ from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import LANES
 from simulators.execution.sampling import uniforms
 from simulators.statevector.backend import protocol
-from simulators.statevector.backend.gate_list import KIND, MASK, ONE, ZERO, GateList
+from simulators.statevector.backend.gate_list import GateList
 from simulators.statevector.backend.matrix import PlacedMatrix, multiply_unit
 from simulators.statevector.backend.protocol import CompiledSegment, Numbers, ShotDraws
 from simulators.statevector.backend.reductions import Projection
 from simulators.statevector.checkpoint import Evolution
-from simulators.statevector.small.gate_kernels import apply
+from simulators.statevector.small.gate_kernels import apply, step_at
 from simulators.statevector.state import BlockExecutor, State, load, out_of_memory, room, store
 
 # Kernels on many narrow states in one array.
@@ -63,8 +63,7 @@ def apply_steps(  # type: ignore[no-untyped-def]
         for s in range(steps.shape[0]):
             if control[0]:
                 return
-            kind, mask = steps[s, KIND], steps[s, MASK]
-            apply(re, im, size, kind, mask, steps[s, ZERO], steps[s, ONE], floats, s)
+            apply(re, im, size, step_at(steps, s), floats, s)
         store(reals, singles, start, size, re, im, zero)
 
 

@@ -173,11 +173,15 @@ def _taken_back(
     sums = np.empty((groups, part.counts[number], 4))
     size = 4 * max(1 << unit, LANES) + LANES
 
+    pass_ = reverse_kernel.ReversePass(
+        part.tiles[number], int(part.starts[number]), int(part.starts[number + 1]), part.placed,
+        part.floats, part.columns,
+    )  # fmt: skip
+
     def work(first: int, last: int, thread: int) -> None:
         reverse_kernel.apply_inverse(
-            *state.arrays, *other.arrays, state.num_qubits, part.tiles[number], part.placed,
-            part.columns, part.starts[number], part.starts[number + 1], part.floats,
-            tiles // groups, first, last, sweeper.flag, sweeper.scratch(thread, size), sums,
+            *state.arrays, *other.arrays, state.num_qubits, pass_, tiles // groups, first, last,
+            sweeper.flag, sweeper.scratch(thread, size), sums,
         )  # fmt: skip
 
     sweeper.thread_pool.run(work, groups, max(1, groups // (4 * sweeper.thread_pool.size)))

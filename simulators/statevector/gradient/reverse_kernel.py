@@ -1,14 +1,38 @@
 """Passes of adjoint differentiation: observables applied, and both states back in tiles."""
 
+from __future__ import annotations
+
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.gates import PHASE, REAL
 from simulators.compiler import simd
-from simulators.compiler.kernel import device_function, kernel
+from simulators.compiler.kernel import (
+    I64,
+    INT,
+    REALS2,
+    U64,
+    WORD,
+    WORDS2,
+    device_function,
+    kernel,
+    record,
+)
 from simulators.compiler.simd import LANES, imags_of, load as take, reals_of, store as put, where
 from simulators.statevector.backend import matrix
-from simulators.statevector.small.gate_kernels import apply as apply_gate, multiply, xor_lanes
+from simulators.statevector.small.gate_kernels import (
+    KIND,
+    MASK,
+    ONE,
+    ZERO,
+    apply as apply_gate,
+    multiply,
+    splat_matrix,
+    step_at,
+    xor_lanes,
+)
 from simulators.statevector.state import BLOCK_QUBITS, BlockExecutor, State, load, spread, store
 
 # Reverse pass over two states, tile by tile, with the sums for derivatives.
@@ -54,11 +78,10 @@ def _total(value, eight):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _across(re, im, re2, im2, end, kind, mask, zero_bits, one_bits, m, eight, into):  # type: ignore[no-untyped-def]
+def _across(re, im, re2, im2, end, step, m, eight, into):  # type: ignore[no-untyped-def]
     """Compute the sums of a step whose mask has none of the lowest bits, and apply its inverse to
-    both states; m: its row."""
-    m0, m1, m2, m3 = simd.splat(m[0]), simd.splat(m[1]), simd.splat(m[2]), simd.splat(m[3])
-    m4, m5, m6, m7 = simd.splat(m[4]), simd.splat(m[5]), simd.splat(m[6]), simd.splat(m[7])
+    both states; m: its matrix, as vectors."""
+    kind, mask, zero_bits, one_bits = step
     run = mask & (~mask + _1) if mask else end
     rest = ~mask
     gap = one_bits - zero_bits
@@ -71,10 +94,10 @@ def _across(re, im, re2, im2, end, kind, mask, zero_bits, one_bits, m, eight, in
             while k < stop:
                 a, b, e, f = take(re, k), take(im, k), take(re2, k), take(im2, k)
                 p = p + (e * b - f * a)
-                put(re, k, a * m0 - b * m1)
-                put(im, k, a * m1 + b * m0)
-                put(re2, k, e * m0 - f * m1)
-                put(im2, k, e * m1 + f * m0)
+                put(re, k, a * m.re_00 - b * m.im_00)
+                put(im, k, a * m.im_00 + b * m.re_00)
+                put(re2, k, e * m.re_00 - f * m.im_00)
+                put(im2, k, e * m.im_00 + f * m.re_00)
                 k += _LANES
         elif kind == REAL:  # a rotation about Y: the other sums have no weight
             while k < stop:
@@ -82,14 +105,14 @@ def _across(re, im, re2, im2, end, kind, mask, zero_bits, one_bits, m, eight, in
                 a, b, c, d = take(re, k), take(im, k), take(re, j), take(im, j)
                 e, f, g, h = take(re2, k), take(im2, k), take(re2, j), take(im2, j)
                 s = s + ((e * c + f * d) - (g * a + h * b))
-                put(re, k, m0 * a + m2 * c)
-                put(im, k, m0 * b + m2 * d)
-                put(re, j, m4 * a + m6 * c)
-                put(im, j, m4 * b + m6 * d)
-                put(re2, k, m0 * e + m2 * g)
-                put(im2, k, m0 * f + m2 * h)
-                put(re2, j, m4 * e + m6 * g)
-                put(im2, j, m4 * f + m6 * h)
+                put(re, k, m.re_00 * a + m.re_01 * c)
+                put(im, k, m.re_00 * b + m.re_01 * d)
+                put(re, j, m.re_10 * a + m.re_11 * c)
+                put(im, j, m.re_10 * b + m.re_11 * d)
+                put(re2, k, m.re_00 * e + m.re_01 * g)
+                put(im2, k, m.re_00 * f + m.re_01 * h)
+                put(re2, j, m.re_10 * e + m.re_11 * g)
+                put(im2, j, m.re_10 * f + m.re_11 * h)
                 k += _LANES
         else:
             while k < stop:
@@ -100,12 +123,12 @@ def _across(re, im, re2, im2, end, kind, mask, zero_bits, one_bits, m, eight, in
                 q = q + (g * d - h * c)
                 r = r + ((e * d - f * c) + (g * b - h * a))
                 s = s + ((e * c + f * d) - (g * a + h * b))
-                w, x, y, z = multiply(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7)
+                w, x, y, z = multiply(a, b, c, d, m)
                 put(re, k, w)
                 put(im, k, x)
                 put(re, j, y)
                 put(im, j, z)
-                w, x, y, z = multiply(e, f, g, h, m0, m1, m2, m3, m4, m5, m6, m7)
+                w, x, y, z = multiply(e, f, g, h, m)
                 put(re2, k, w)
                 put(im2, k, x)
                 put(re2, j, y)
@@ -120,8 +143,9 @@ def _across(re, im, re2, im2, end, kind, mask, zero_bits, one_bits, m, eight, in
 
 
 @device_function
-def _within(re, im, re2, im2, end, kind, mask, zero_bits, one_bits, eight, into):  # type: ignore[no-untyped-def]
+def _within(re, im, re2, im2, end, step, eight, into):  # type: ignore[no-untyped-def]
     """Compute the sums of a step whose mask selects among the lanes of a vector."""
+    kind, mask, zero_bits, one_bits = step
     low, gap = mask & _LOW, (zero_bits ^ one_bits) & _LOW
     first, second = where(low, zero_bits & _LOW), where(low, one_bits & _LOW)
     by_1, by_2, by_4 = where(_0, ~gap & _1), where(_0, ~gap & _2), where(_0, ~gap & _4)
@@ -151,17 +175,28 @@ def _within(re, im, re2, im2, end, kind, mask, zero_bits, one_bits, eight, into)
         into[3] += _total(s, eight)
 
 
+@record
+class ReversePass(NamedTuple):
+    """Steps first .. last - 1 of a table, which one pass over the tiles applies."""
+
+    tile: WORD  # mask of the qubits of a tile
+    first: INT
+    last: INT
+    steps: WORDS2  # [steps, 7], columns as those of `arrange`
+    floats: REALS2  # matrices of their inverses, by column STEP
+    columns: I64  # [steps]: column in sums[group] of the four sums of a step, or -1
+
+
 @kernel(
-    "AMPLITUDES AMPLITUDES INT WORD WORDS2 I64 INT INT REALS2 INT INT INT I64 REALS REALS3",
+    "AMPLITUDES AMPLITUDES INT ReversePass INT INT INT I64 REALS REALS3",
     group="gradient",
 )
 def apply_inverse(  # type: ignore[no-untyped-def]
-    reals, singles, reals2, singles2, n, tile, placed, columns, first_step, last_step, floats,
-    tiles, first, last, control, scratch, sums,
-):  # fmt: skip
-    """Apply the inverses of steps first_step .. last_step - 1 of a pass to both states; groups
-    first .. last - 1. A group is `tiles` tiles; columns[s]: column in sums[group] of the four sums
-    of a step, or -1. `scratch`: float64 [4 * max(tile size, LANES) + LANES]."""
+    reals, singles, reals2, singles2, n, pass_, tiles, first, last, control, scratch, sums
+):
+    """Apply the inverses of the steps of a pass to both states; groups first .. last - 1. A group
+    is `tiles` tiles. `scratch`: float64 [4 * max(tile size, LANES) + LANES]."""
+    tile, steps, floats, columns = pass_.tile, pass_.steps, pass_.floats, pass_.columns
     room = (scratch.size - LANES) // 4
     re, im = scratch[:room], scratch[room : 2 * room]
     re2, im2 = scratch[2 * room : 3 * room], scratch[3 * room : 4 * room]
@@ -189,25 +224,20 @@ def apply_inverse(  # type: ignore[no-untyped-def]
                 else:
                     load(reals, singles, start, stretch, re, im, at)
                     load(reals2, singles2, start, stretch, re2, im2, at)
-            for s in range(first_step, last_step):
+            for s in range(pass_.first, pass_.last):
                 if control[0]:
                     return
-                if base & placed[s, 4] == placed[s, 5]:
-                    kind, mask = placed[s, 0], placed[s, 1]
-                    zero_bits, one_bits = placed[s, 2], placed[s, 3]
-                    row = np.int64(placed[s, 6])
+                if base & steps[s, OUTER] == steps[s, VALUE]:
+                    step, row = step_at(steps, s), np.int64(steps[s, STEP])
                     if columns[s] >= 0:
                         into = sums[group, columns[s]]
-                        if not mask & _LOW:
-                            m = floats[row]
-                            _across(
-                                re, im, re2, im2, end, kind, mask, zero_bits, one_bits, m, eight,
-                                into,
-                            )  # fmt: skip
+                        if not step.mask & _LOW:
+                            m = splat_matrix(floats, row)
+                            _across(re, im, re2, im2, end, step, m, eight, into)
                             continue
-                        _within(re, im, re2, im2, end, kind, mask, zero_bits, one_bits, eight, into)
-                    apply_gate(re, im, size, kind, mask, zero_bits, one_bits, floats, row)
-                    apply_gate(re2, im2, size, kind, mask, zero_bits, one_bits, floats, row)
+                        _within(re, im, re2, im2, end, step, eight, into)
+                    apply_gate(re, im, size, step, floats, row)
+                    apply_gate(re2, im2, size, step, floats, row)
             for at in range(0, size, stretch):
                 start = np.int64(base | spread(np.uint64(at // stretch), above))
                 if reals.size and stretch >= LANES:
@@ -269,13 +299,21 @@ def _scaled(partner, low, zs, factors, part_, use_walsh, even, end, eight):  # t
         matrix.walsh(even, end)
 
 
-@kernel("AMPLITUDES AMPLITUDES INT U64 I64 I64 U64 REALS2 INT INT REALS", group="gradient")
-def _apply(  # type: ignore[no-untyped-def]
-    reals, singles, reals2, singles2, size, xs, starts, needs, zs, factors, first, last, scratch
-):
-    """Set blocks first .. last - 1 of the first state to the sum applied to the second. Strings
-    starts[g] .. starts[g + 1] - 1 flip xs[g]; factors[t]: (re, im) of string t's factor; needs[g]:
-    EVEN, ODD: parts that are not 0."""
+@record
+class PauliTable(NamedTuple):
+    """Pauli strings in groups, each of strings that flip the same qubits."""
+
+    xs: U64  # [groups]
+    starts: I64  # [groups + 1]: first string of each, then the number of strings
+    needs: I64  # [groups]: EVEN, ODD: parts of factors that are not 0
+    zs: U64  # [strings]
+    factors: REALS2  # [strings, 2]: re, im
+
+
+@kernel("AMPLITUDES AMPLITUDES INT PauliTable INT INT REALS", group="gradient")
+def _apply(reals, singles, reals2, singles2, size, strings, first, last, scratch):  # type: ignore[no-untyped-def]
+    """Set blocks first .. last - 1 of the first state to the sum applied to the second."""
+    xs, starts, needs = strings.xs, strings.starts, strings.needs
     re, im = scratch[:size], scratch[size : 2 * size]
     even, odd = scratch[2 * size : 3 * size], scratch[3 * size : 4 * size]
     eight = scratch[4 * size :]
@@ -289,7 +327,7 @@ def _apply(  # type: ignore[no-untyped-def]
             partner = (np.uint64(block * size) ^ xs[g]) & ~low
             need = needs[g]
             use_walsh = stop - begin >= matrix.MANY
-            mine, own = zs[begin:stop], factors[begin:stop]
+            mine, own = strings.zs[begin:stop], strings.factors[begin:stop]
             if need & matrix.EVEN:
                 _scaled(partner, low, mine, own, 0, use_walsh, even, end, eight)
             if need & matrix.ODD:
@@ -320,16 +358,14 @@ def apply(
     phases = [1j ** ((strings[t][0] & strings[t][1]).bit_count() % 4) for t in order]
     scaled = [phase * coefficients[t] for phase, t in zip(phases, order, strict=True)]
     factors = np.array([(f.real, f.imag) for f in scaled]).reshape(-1, 2)
-    starts = np.cumsum([0, *sizes])
-    needs = np.array([group.need for group in groups])
+    needs = np.array([group.need for group in groups], np.int64)
+    table = PauliTable(xs, np.cumsum([0, *sizes]), needs, zs, factors)
     source, target = matrix.padded(state), matrix.padded(into)
     unit = min(BLOCK_QUBITS, source.num_qubits)
 
     def work(first: int, last: int, number: int) -> None:
-        _apply(
-            *target.arrays, *source.arrays, 1 << unit, xs, starts, needs, zs, factors, first, last,
-            sweeper.scratch(number, (4 << unit) + LANES),
-        )  # fmt: skip
+        scratch = sweeper.scratch(number, (4 << unit) + LANES)
+        _apply(*target.arrays, *source.arrays, 1 << unit, table, first, last, scratch)
 
     sweeper.parallel_for(source.num_qubits, unit, work)
     if target is not into:
@@ -345,8 +381,9 @@ def apply(
 TILE_QUBITS = 13  # 2**13 amplitudes in double are 128 kB: second cache
 LOW_QUBITS = 5  # always in the tile, so that memory accesses are 512 consecutive bytes
 
-# Columns of a placed step.
-KIND, MASK, ZERO, ONE, OUTER, VALUE, STEP = range(7)
+# Columns of a placed step after those of `gate_kernels`: it acts in tiles whose base has VALUE
+# under OUTER; STEP is its row in the list of steps.
+OUTER, VALUE, STEP = range(4, 7)
 
 _WINDOW = 1000  # skipped steps before a pass is closed: keeps planning linear
 
@@ -377,8 +414,7 @@ def _count(word):  # type: ignore[no-untyped-def]
 @kernel("WORDS2 INT INT WORD I64 I64 WORDS2 WORDS2 -> INT", group="gradient")
 def arrange(ints, n, room, low, next_, starts, tiles, placed):  # type: ignore[no-untyped-def]
     """Divide steps into passes; returns the number of passes. Pass p is rows starts[p] .. starts[p
-    + 1] - 1 of `placed` (int columns above; STEP is the row of `ints` of its origin), with the
-    qubits tiles[p, 0]. `next_`: scratch, int64 [steps + 1]."""
+    + 1] - 1 of `placed`, with the qubits tiles[p, 0]. `next_`: scratch, int64 [steps + 1]."""
     steps = ints.shape[0]
     everything = (_1 << np.uint64(n)) - _1
     for k in range(steps + 1):
@@ -393,8 +429,8 @@ def arrange(ints, n, room, low, next_, starts, tiles, placed):  # type: ignore[n
         k = next_[0]
         starts[passes] = out
         while k < steps and (moved != everything or not n) and left < _WINDOW:
-            mask = ints[k, 1]
-            moves = ints[k, 2] ^ ints[k, 3]
+            mask = ints[k, MASK]
+            moves = ints[k, ZERO] ^ ints[k, ONE]
             fits = not (moves & seen) and not (mask & moved)
             if fits and moves & ~tile:
                 fits = _count(tile | moves) <= room
@@ -419,10 +455,10 @@ def arrange(ints, n, room, low, next_, starts, tiles, placed):  # type: ignore[n
         tile = tiles[p, 0]
         for r in range(starts[p], starts[p + 1]):
             k = placed[r, STEP]
-            placed[r, KIND] = ints[k, 0]
-            placed[r, MASK] = compress(ints[k, 1], tile)
-            placed[r, ZERO] = compress(ints[k, 2], tile)
-            placed[r, ONE] = compress(ints[k, 3], tile)
-            placed[r, OUTER] = ints[k, 1] & ~tile
-            placed[r, VALUE] = ints[k, 2] & ~tile
+            placed[r, KIND] = ints[k, KIND]
+            placed[r, MASK] = compress(ints[k, MASK], tile)
+            placed[r, ZERO] = compress(ints[k, ZERO], tile)
+            placed[r, ONE] = compress(ints[k, ONE], tile)
+            placed[r, OUTER] = ints[k, MASK] & ~tile
+            placed[r, VALUE] = ints[k, ZERO] & ~tile
     return passes

@@ -7,6 +7,8 @@ never mix, and `small.counts` gives the same counts.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,18 +16,56 @@ from simulators.catalog import SMALL_QUBITS
 from simulators.circuit.gates import FIRST_GATE
 from simulators.circuit.ir import Circuit, outcome_width
 from simulators.compiler import simd
-from simulators.compiler.kernel import device_function, kernel
+from simulators.compiler.kernel import (
+    I64,
+    INT,
+    REALS,
+    REALS2,
+    REALS3,
+    U8,
+    U32,
+    WORDS2,
+    device_function,
+    kernel,
+    record,
+)
 from simulators.engine import EngineResult, PauliSum, Request, RunControl
 from simulators.execution import outputs
 from simulators.execution.outputs import FIRST_TERM
 from simulators.execution.sampling import EIGHT_WORDS, count_below, shot_bytes
 from simulators.statevector.small import counts as small_counts
-from simulators.statevector.small.counts import gather, marginalize, readout_map, record, sample
-from simulators.statevector.small.gate_kernels import MAX_PIECES, across, masks, reach
+from simulators.statevector.small.counts import (
+    CircuitArrays,
+    gather,
+    marginalize,
+    readout_map,
+    record_shots,
+    sample,
+)
+from simulators.statevector.small.gate_kernels import (
+    MAX_PIECES,
+    across,
+    load_matrix,
+    masks,
+    reach,
+    shifted,
+    step_at,
+)
 from simulators.statevector.small.merged_evolution import MergedEvolution, is_merged
-from simulators.statevector.small.pair_kernel import load_numbers
+from simulators.statevector.small.pair_kernel import BoundRows, load_numbers
 
 # Observables of a request as flat arrays for compiled code.
+
+
+@record
+class PauliArrays(NamedTuple):
+    """Pauli strings of all observables, one observable after the other."""
+
+    masks: WORDS2  # [strings, 2]: X, Z
+    factors: REALS2  # [strings, 2]: of the two sums of `_mean`
+    coefficients: REALS  # [strings]
+    ends: I64  # [observables + 1]: first string of each, then the number of strings
+    means: REALS  # scratch, [LANES * strings]
 
 
 class ObservableArrays:
@@ -37,20 +77,39 @@ class ObservableArrays:
         sizes = [len(item.labels) for item in observables]
         self.observables = observables
         self.num_qubits = num_qubits
-        self.masks = np.array(terms, np.uint64).reshape(-1, 2)
-        self.factors = np.array([(f.real, -f.imag) for f in factors]).reshape(-1, 2)
-        self.coefficients = np.concatenate([np.zeros(0), *[o.coefficients for o in observables]])
-        self.ends = np.cumsum([0, *sizes])
-        self.means = np.empty(simd.LANES * len(terms))
+        self.arrays = PauliArrays(
+            np.array(terms, np.uint64).reshape(-1, 2),
+            np.array([(f.real, -f.imag) for f in factors]).reshape(-1, 2),
+            np.concatenate([np.zeros(0), *[o.coefficients for o in observables]]),
+            np.cumsum([0, *sizes]),
+            np.empty(simd.LANES * len(terms)),
+        )
 
 
 COUNTS, PROBABILITIES, EXPECTATION, MEMORY = 1, 2, 4, 8  # outputs, as a mask
+
+
+@record
+class RowOutputs(NamedTuple):
+    """Outputs of rows of bindings, one row after the other; those that are not asked for are left
+    as they are."""
+
+    outcome_bytes: INT  # of an outcome of COUNTS
+    outcomes: U8
+    counts: U32
+    num_outcomes: U32  # [rows]
+    likely_bytes: INT  # of an outcome of PROBABILITIES
+    likely: U8
+    probs: REALS
+    num_likely: U32  # [rows]
+    estimates: REALS3  # [rows, observables, 2]: value and standard error
+    memory: U8  # ceil(num_clbits / 8) bytes a shot, and 7 more at the end
+
 
 _SIZE = 1 << SMALL_QUBITS
 _MATRIX = 8 * simd.LANES  # float64 of one step's matrices
 _NOISE = 1e-24  # smaller probabilities are rounding of amplitudes that are zero, and are dropped
 _3 = np.uint64(3)  # bits of a lane's number
-_8, _16, _24, _32, _40, _48, _56 = (np.uint64(8 * k) for k in range(1, 8))
 
 # Byte offsets of the parts of the buffer; the states are last, since their size depends on the
 # circuit.
@@ -70,10 +129,9 @@ _BYTES = _STATES + 3 * (8 * simd.LANES * _SIZE + _APART)
 
 
 @device_function
-def _evolve(  # type: ignore[no-untyped-def]
-    buffer, rows, ops, qubits, params, slot_of, bindings, first, size, control, re, im
-):
+def _evolve(buffer, circuit, bound, first, size, control, re, im):  # type: ignore[no-untyped-def]
     """Apply all gates to eight |0...0>; lane v has row first + v (or the last). False: stopped."""
+    rows, ops, qubits = circuit.rows, circuit.ops, circuit.qubits
     steps = simd.as_words(buffer, _STEPS, 4 * MAX_PIECES).reshape(MAX_PIECES, 4)
     entries = simd.as_reals(buffer, _ONE, 8 * MAX_PIECES).reshape(MAX_PIECES, 8)
     eight, own = simd.as_reals(buffer, _EIGHT, _MATRIX * MAX_PIECES), simd.as_reals(buffer, _OWN, 8)
@@ -97,17 +155,10 @@ def _evolve(  # type: ignore[no-untyped-def]
             pieces = masks(code, qubits, q, count, steps, start)
             end = max(end, np.uint64(reach(qubits, q, count)) << _3)
             load_numbers(
-                code, num_params, p, pieces, params, slot_of, bindings, first, entries, own, eight
+                code, num_params, p, pieces, circuit.params, bound, first, entries, own, eight
             )
             for s in range(pieces):
-                m = np.uint64(_MATRIX * s)
-                mask, zero, other = steps[s, 1] << _3, steps[s, 2] << _3, steps[s, 3] << _3
-                across(
-                    re, im, end, steps[s, 0], mask, zero, other,
-                    simd.load(eight, m), simd.load(eight, m + _8), simd.load(eight, m + _16),
-                    simd.load(eight, m + _24), simd.load(eight, m + _32), simd.load(eight, m + _40),
-                    simd.load(eight, m + _48), simd.load(eight, m + _56),
-                )  # fmt: skip
+                across(re, im, end, shifted(step_at(steps, s), _3), load_matrix(eight, s))
         q += count
         p += num_params
     return True
@@ -115,7 +166,8 @@ def _evolve(  # type: ignore[no-untyped-def]
 
 @device_function
 def _mean(size, x, z, u, v, re, im, probs, means, at):  # type: ignore[no-untyped-def]
-    """Fill means[at : at + 8] with expectation values of the string (x, z); u, v: see `pauli`."""
+    """Fill means[at : at + 8] with expectation values of the string (x, z); u, v: factors of the
+    sums of real and of imaginary parts."""
     sum_ = simd.splat(0.0)
     for k in range(np.uint64(size)):
         j = k ^ x
@@ -130,8 +182,9 @@ def _mean(size, x, z, u, v, re, im, probs, means, at):  # type: ignore[no-untype
 
 
 @device_function
-def _estimates(means, lane, coefficients, ends, shots, seed, binding, control, into):  # type: ignore[no-untyped-def]
-    """Compute value and standard error of each observable; ends[o], ends[o + 1]: its strings."""
+def _estimates(paulis, lane, shots, seed, binding, control, into):  # type: ignore[no-untyped-def]
+    """Compute value and standard error of each observable."""
+    means, coefficients, ends = paulis.means, paulis.coefficients, paulis.ends
     for o in range(ends.size - 1):
         value = 0.0
         square = 0.0
@@ -165,29 +218,21 @@ def _distribution(size, bits, maps, probs, table, width, outcomes, values):  # t
 
 
 @kernel(
-    "U8 NAMES U16 U16 U16 F64 I32 F64_2 I64 INT INT INT INT INT WORD WORD INT WORDS2 REALS2 REALS "
-    "I64 REALS U8 U32 U32 U8 REALS U32 REALS3 U8 INT -> INT",
+    "U8 CircuitArrays BoundRows I64 INT WORD WORD INT PauliArrays RowOutputs INT -> INT",
     group="deferred",
 )
 def run(  # type: ignore[no-untyped-def]
-    buffer, rows, ops, qubits, clbits, params, slot_of, bindings, control,
-    n, num_clbits, width, wide, shots, seed, binding, outputs,
-    strings, factors, coefficients, ends, means,
-    outcomes, values, distinct, likely, probs, possible, estimates, memory, evolved,
-):  # fmt: skip
-    """Run all rows of `bindings`, the first of which has number `binding`; returns 0, or a negative
-    code: see `counts.count`.
-
-    slot_of: for each parameter its slot, or -1; empty if all are fixed. strings: (x, z) of each,
-    factors: (u, v) of `pauli`, ends: the first string of each observable, and the last one's end.
-    Outputs: distinct[r] outcomes and values of row r (COUNTS), possible[r] of `likely` and `odds`
-    (PROBABILITIES), row after row; estimates[r, o]: value, standard error (EXPECTATION); `memory`:
-    ceil(num_clbits / 8) bytes a shot, and 7 more at its end (MEMORY). `evolved`: the states of all
-    rows, up to eight, are already in the buffer.
+    buffer, circuit, bound, control, shots, seed, binding, outputs, paulis, into, evolved
+):
+    """Run all rows of `bound`, the first of which has number `binding`, and write the `outputs`
+    (COUNTS, ...) to `into`; returns 0, or a negative code: see `counts.count`. `evolved`: the
+    states of all rows, up to eight, are already in the buffer.
     """
+    n, num_clbits = circuit.num_qubits, circuit.num_clbits
+    strings, factors, bindings = paulis.masks, paulis.factors, bound.values
     size = 1 << n
     source = simd.as_numbers(buffer, _SOURCE, num_clbits)
-    measured, cleared, fits = small_counts.scan(rows, ops, qubits, clbits, source)
+    measured, cleared, fits = small_counts.scan(circuit, source)
     if not fits:  # the scan ended early
         return small_counts.ELSEWHERE
     if outputs & EXPECTATION:
@@ -216,9 +261,7 @@ def run(  # type: ignore[no-untyped-def]
     bits, plain = readout_map(n, source, source.size, maps)
     at_count = at_odds = 0
     for first in range(0, len(bindings), simd.LANES):
-        if not evolved and not _evolve(
-            buffer, rows, ops, qubits, params, slot_of, bindings, first, size, control, re, im
-        ):
+        if not evolved and not _evolve(buffer, circuit, bound, first, size, control, re, im):
             return small_counts.STOPPED
         for k in range(np.uint64(size)):
             x, y = simd.load(re, k << _3), simd.load(im, k << _3)
@@ -226,21 +269,20 @@ def run(  # type: ignore[no-untyped-def]
         if outputs & EXPECTATION:
             for t in range(len(strings)):
                 x, z, u, v = strings[t, 0], strings[t, 1], factors[t, 0], factors[t, 1]
-                _mean(size, x, z, u, v, re, im, weights, means, np.uint64(simd.LANES * t))
+                _mean(size, x, z, u, v, re, im, weights, paulis.means, np.uint64(simd.LANES * t))
         for lane in range(min(simd.LANES, len(bindings) - first)):
             r = first + lane
             number = binding + np.uint64(r)
             if outputs & EXPECTATION:
-                _estimates(
-                    means, lane, coefficients, ends, shots, seed, number, control, estimates[r]
-                )
+                _estimates(paulis, lane, shots, seed, number, control, into.estimates[r])
             for k in range(size):
                 edges[k] = weights[simd.LANES * k + lane]
             if outputs & PROBABILITIES:
+                likely, probs = into.likely[at_odds * into.likely_bytes :], into.probs[at_odds:]
                 num_outcomes = _distribution(
-                    size, bits, maps, edges, exact, wide, likely[at_odds * wide :], probs[at_odds:]
+                    size, bits, maps, edges, exact, into.likely_bytes, likely, probs
                 )
-                possible[r] = num_outcomes
+                into.num_likely[r] = num_outcomes
                 at_odds += num_outcomes
             if outputs & (COUNTS | MEMORY):
                 total = 0.0
@@ -250,16 +292,17 @@ def run(  # type: ignore[no-untyped-def]
                 sample(size, edges, table, shots, seed, number, counts, words, control)
             if outputs & MEMORY:
                 bytes_ = (num_clbits + 7) >> 3
-                into = memory[r * shots * bytes_ :]
-                record(size, edges, table, shots, seed, number, maps, bytes_, into, control)
+                memory = into.memory[r * shots * bytes_ :]
+                record_shots(size, edges, table, shots, seed, number, maps, bytes_, memory, control)
             if outputs & COUNTS:
-                into, tallies = outcomes[at_count * width :], values[at_count:]
+                width = into.outcome_bytes
+                outcomes, tallies = into.outcomes[at_count * width :], into.counts[at_count:]
                 if plain:
-                    num_outcomes = gather(bits, maps, counts, width, into, tallies)
+                    num_outcomes = gather(bits, maps, counts, width, outcomes, tallies)
                 else:
                     marginalize(size, bits, maps, counts, room)
-                    num_outcomes = gather(bits, maps, room, width, into, tallies)
-                distinct[r] = num_outcomes
+                    num_outcomes = gather(bits, maps, room, width, outcomes, tallies)
+                into.num_outcomes[r] = num_outcomes
                 at_count += num_outcomes
             if control[0]:
                 return small_counts.STOPPED
@@ -307,7 +350,7 @@ class Batch:
         for output in request.outputs:
             outputs |= OUTPUTS[output]
         strings = self._of(request, circuit) if outputs & EXPECTATION else _NONE
-        slot_of = _slots(circuit)
+        paulis, arrays, slot_of = strings.arrays, CircuitArrays.of(circuit), _slots(circuit)
         width = outcome_width(circuit.num_clbits)
         measures = circuit.clbits_data != b""
         wide = width if measures else outcome_width(circuit.num_qubits)
@@ -317,29 +360,28 @@ class Batch:
         step = simd.LANES if merged else max(simd.LANES, _ROOM // max_outcomes & -simd.LANES)
         result, possible = np.empty((2, min(step, total)), np.uint32)
         places = self._buffer, _STATES, _STATES + 8 * simd.LANES * size + _APART
-        estimates = np.empty((total, len(strings.ends) - 1, 2))
+        estimates = np.empty((total, len(paulis.ends) - 1, 2))
         row_bytes = request.shots * shot_bytes(circuit.num_clbits) if outputs & MEMORY else 0
         memory = np.empty(total * row_bytes + 7 if row_bytes else 0, np.uint8)
         parts: list[list[bytes]] = [[], [], [], [], [], []]
         for first in range(0, total, step):
-            rows = table[first : first + step]
+            rows = BoundRows(slot_of, table[first : first + step])
             if merged:
                 phases = bool(outputs & EXPECTATION)
-                state = self._merged.eight(circuit, slot_of, rows, places, phases, control)
+                state = self._merged.eight(arrays, rows, places, phases, control)
                 if state < 0:
                     return state
-            state = run(
-                self._buffer, circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits,
-                circuit.params, slot_of, rows, control.flag, circuit.num_qubits,
-                circuit.num_clbits, width, wide, request.shots, request.seed,
-                request.binding + first, outputs, strings.masks, strings.factors,
-                strings.coefficients, strings.ends, strings.means, self._outcomes, self._values,
-                result, self._likely, self._odds, possible, estimates[first : first + step],
-                memory[first * row_bytes :], state,
+            into = RowOutputs(
+                width, self._outcomes, self._values, result, wide, self._likely, self._odds,
+                possible, estimates[first : first + step], memory[first * row_bytes :],
+            )  # fmt: skip
+            state = run.entry_point(
+                self._buffer, arrays, rows, control.flag, request.shots, request.seed,
+                request.binding + first, outputs, paulis, into, state,
             )  # fmt: skip
             if state < 0:
                 return int(state)
-            count = len(rows)
+            count = len(rows.values)
             if outputs & COUNTS:
                 num_outcomes = int(result[:count].sum())
                 parts[0].append(self._outcomes[: num_outcomes * width].tobytes())

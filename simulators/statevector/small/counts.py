@@ -4,13 +4,28 @@ For at most COUNTS_QUBITS qubits and 64 clbits; a circuit with mid-circuit opera
 here. No plan and no threads; all scratch memory is one buffer, allocated once.
 """
 
+from __future__ import annotations
+
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import COUNTS_QUBITS
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, FIRST_GATE, GATES, MEASURE, RESET
+from simulators.circuit.ir import Circuit
 from simulators.compiler import simd
-from simulators.compiler.kernel import device_function, inline_function, kernel
+from simulators.compiler.kernel import (
+    BYTES,
+    F64,
+    INT,
+    NAMES,
+    U16,
+    device_function,
+    inline_function,
+    kernel,
+    record,
+)
 from simulators.execution.sampling import (
     EIGHT_WORDS,
     LOOK,
@@ -20,7 +35,15 @@ from simulators.execution.sampling import (
     store_eight,
     uniform,
 )
-from simulators.statevector.small.gate_kernels import MAX_PIECES, apply, masks, matrices, reach
+from simulators.statevector.small.gate_kernels import (
+    MAX_PIECES,
+    Step,
+    apply,
+    masks,
+    matrices,
+    reach,
+    step_at,
+)
 
 # Inverse-CDF sampling with a guide table, and packing of outcomes, for small circuits.
 #
@@ -195,7 +218,7 @@ def sample(size, cumulative, table, shots, seed, binding, counts, words, control
 
 
 @device_function
-def record(size, cumulative, table, shots, seed, binding, maps, width, into, control):  # type: ignore[no-untyped-def]
+def record_shots(size, cumulative, table, shots, seed, binding, maps, width, into, control):  # type: ignore[no-untyped-def]
     """Write the clbits of each shot, in order: `width` bytes each of `into`, and up to 7 beyond the
     last. `table`: from `sample`; `maps`: see `readout_map`. The shots are those of `sample`."""
     last = np.uint64(size) - _1
@@ -310,10 +333,45 @@ VALUES = OUTCOMES + 8 * (SIZE + 2)
 _BYTES = VALUES + 4 * (SIZE + 1)
 
 
+@record
+class CircuitBytes(NamedTuple):
+    """Circuit as it is stored: the table of its operations, and the data of a `Circuit`."""
+
+    rows: NAMES
+    ops: BYTES
+    qubits: BYTES
+    clbits: BYTES
+    params: BYTES  # with all slots filled
+    num_qubits: INT
+    num_clbits: INT
+
+
+@record
+class CircuitArrays(NamedTuple):
+    """Circuit in arrays, see `Circuit`."""
+
+    rows: NAMES
+    ops: U16
+    qubits: U16
+    clbits: U16
+    params: F64
+    num_qubits: INT
+    num_clbits: INT
+
+    @classmethod
+    def of(cls, circuit: Circuit, params: NDArray[np.float64] | None = None) -> CircuitArrays:
+        """Arrays of a circuit; `params`: read-only, in place of its own."""
+        return cls(
+            circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits,
+            circuit.params if params is None else params, circuit.num_qubits, circuit.num_clbits,
+        )  # fmt: skip
+
+
 @device_function
-def scan(rows, ops, qubits, clbits, source):  # type: ignore[no-untyped-def]
+def scan(circuit, source):  # type: ignore[no-untyped-def]
     """Return masks of measured qubits and of qubits reset at the end, and whether this path can run
     the circuit. Fills source[clbit] = qubit, or -1. A reset of an unused qubit has no effect."""
+    rows, ops, qubits, clbits = circuit.rows, circuit.ops, circuit.qubits, circuit.clbits
     for k in range(source.size):
         source[k] = -1
     touched = measured = cleared = np.uint64(0)
@@ -354,11 +412,12 @@ def _mask_of(qubits, at, count):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _evolve(rows, ops, qubits, params, n, control, re, im, steps, floats):  # type: ignore[no-untyped-def]
+def _evolve(circuit, control, re, im, steps, floats):  # type: ignore[no-untyped-def]
     """Apply all gates to |0...0>; False if it was stopped.
 
     Operations that leave a qubit alone act on each half of a state by itself. If a state is larger
     than the cache, as many as possible are applied to one half, then to the other."""
+    rows, ops, qubits, n = circuit.rows, circuit.ops, circuit.qubits, circuit.num_qubits
     size = 1 << n
     for i in range(max(size, simd.LANES)):
         re[i] = 0.0
@@ -380,7 +439,7 @@ def _evolve(rows, ops, qubits, params, n, control, re, im, steps, floats):  # ty
                 if halved and number and not halved & ~(touched | mine):
                     break
                 touched |= mine
-                matrices(code, params, p, floats, number)
+                matrices(code, circuit.params, p, floats, number)
                 reached = max(reached, reach(qubits, q, count))
                 first = number
                 number = masks(code, qubits, q, count, steps, number)
@@ -396,33 +455,34 @@ def _evolve(rows, ops, qubits, params, n, control, re, im, steps, floats):  # ty
             chosen = bit if half else _0
             for s in range(number):
                 if chosen < steps[s, REACHED]:
-                    apply(
-                        re, im, steps[s, REACHED], steps[s, 0], steps[s, 1] | bit,
-                        steps[s, 2] | chosen, steps[s, 3] | chosen, floats, s,
-                    )  # fmt: skip
+                    kind, mask, zero_bits, one_bits = step_at(steps, s)
+                    step = Step(kind, mask | bit, zero_bits | chosen, one_bits | chosen)
+                    apply(re, im, steps[s, REACHED], step, floats, s)
     return True
 
 
-@kernel("U8 NAMES BYTES BYTES BYTES BYTES I64 INT INT INT INT WORD WORD INT -> INT", group="small")
-def count(  # type: ignore[no-untyped-def]
-    buffer, rows, ops_data, qubits_data, clbits_data, params_data, control,
-    n, num_clbits, width, shots, seed, binding, evolved,
-):  # fmt: skip
-    """Count shots: `count(buffer, rows, ops_data ...)`; the data are a `Circuit`'s, with all slots
-    filled.
+@kernel("U8 CircuitBytes I64 INT INT WORD WORD INT -> INT", group="small")
+def count(buffer, stored, control, width, shots, seed, binding, evolved):  # type: ignore[no-untyped-def]
+    """Count shots.
 
     Fills the buffer's OUTCOMES (rows of `width` bytes, ascending) and VALUES (uint32); returns
     their number, or a negative code. `evolved`: the state is already in the buffer, from RE and IM
     on. ELSEWHERE: the circuit branches, or needs another path; STOPPED: the control flag; NOTHING:
     no measurement.
     """
+    n, num_clbits = stored.num_qubits, stored.num_clbits
     size = 1 << n
-    ops = simd.read_short(ops_data, 0, len(ops_data) // 2)
-    qubits = simd.read_short(qubits_data, 0, len(qubits_data) // 2)
-    clbits = simd.read_short(clbits_data, 0, len(clbits_data) // 2)
-    params = simd.read_reals(params_data, 0, len(params_data) // 8)
+    circuit = CircuitArrays(
+        stored.rows,
+        simd.read_short(stored.ops, 0, len(stored.ops) // 2),
+        simd.read_short(stored.qubits, 0, len(stored.qubits) // 2),
+        simd.read_short(stored.clbits, 0, len(stored.clbits) // 2),
+        simd.read_reals(stored.params, 0, len(stored.params) // 8),
+        n,
+        num_clbits,
+    )
     source = simd.as_numbers(buffer, _SOURCE, num_clbits)
-    measured, _, fits = scan(rows, ops, qubits, clbits, source)
+    measured, _, fits = scan(circuit, source)
     if not fits:
         return ELSEWHERE
     if not measured:
@@ -430,7 +490,7 @@ def count(  # type: ignore[no-untyped-def]
     re, im = simd.as_reals(buffer, RE, SIZE), simd.as_reals(buffer, IM, SIZE)
     steps = simd.as_words(buffer, _STEPS, 5 * MOST_STEPS).reshape(MOST_STEPS, 5)
     floats = simd.as_reals(buffer, _MATRICES, 8 * MOST_STEPS).reshape(MOST_STEPS, 8)
-    if not evolved and not _evolve(rows, ops, qubits, params, n, control, re, im, steps, floats):
+    if not evolved and not _evolve(circuit, control, re, im, steps, floats):
         return STOPPED
     total = 0.0
     for i in range(size):

@@ -1,13 +1,13 @@
 """Gate kernels on a block of amplitudes, held as two float64 arrays (real, imaginary parts).
 
-A gate is a list of placed factors: a row of integers (kind, mask, zero, one) and eight floats (re,
-im of a 2x2 matrix, row by row). A placed factor pairs the basis states whose bits under `mask`
-equal `zero` or `one`; `mask` holds controls and targets. All paths for small circuits apply gates
-here, so they agree bit by bit: a SIMD lane does the operations of `multiply` in the same order.
+A gate is a list of steps (placed factors): a row of integers (`Step`) and eight floats (`Matrix`).
+A step pairs the basis states whose bits under its mask equal `zero_bits` or `one_bits`; the mask
+holds controls and targets. All paths for small circuits apply gates here, so they agree bit by bit:
+a SIMD lane does the operations of `multiply` in the same order.
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,16 +19,81 @@ from simulators.compiler.simd import choose, load, splat, store, where
 _0, _1, _2, _3, _4, _5, _6, _7, _8 = (np.uint64(k) for k in range(9))
 _LANES = np.uint64(simd.LANES)
 _LOW = np.uint64(simd.LANES - 1)  # bits of an index that are the lane number
+KIND, MASK, ZERO, ONE = range(4)  # columns of a table of steps, as fields of `Step`
+
+
+class Step(NamedTuple):
+    """Step of a gate, in uint64."""
+
+    kind: Any  # PHASE, PERMUTATION, REAL or COMPLEX of `gates`
+    mask: Any  # bits of an index that are controls or targets
+    zero_bits: Any  # those of the first basis state of a pair
+    one_bits: Any  # those of the second
+
+
+class Matrix(NamedTuple):
+    """Real and imaginary parts of a 2x2 matrix, row by row: float64, or vectors. A phase is the
+    first element alone."""
+
+    re_00: Any
+    im_00: Any
+    re_01: Any
+    im_01: Any
+    re_10: Any
+    im_10: Any
+    re_11: Any
+    im_11: Any
 
 
 @inline_function
-def multiply(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-untyped-def]
-    """Product of the 2x2 matrix and (a + ib, c + id): of numbers or of vectors."""
+def step_at(steps, row):  # type: ignore[no-untyped-def]
+    """Row of a table of steps: uint64 [steps, 4 or more]."""
+    return Step(steps[row, KIND], steps[row, MASK], steps[row, ZERO], steps[row, ONE])
+
+
+@inline_function
+def shifted(step, bits):  # type: ignore[no-untyped-def]
+    """Step on indices that have these bits more below."""
+    return Step(step.kind, step.mask << bits, step.zero_bits << bits, step.one_bits << bits)
+
+
+@inline_function
+def matrix_at(floats, row):  # type: ignore[no-untyped-def]
+    """Row of a table of matrices: float64 [steps, 8]."""
+    return Matrix(
+        floats[row, 0], floats[row, 1], floats[row, 2], floats[row, 3], floats[row, 4],
+        floats[row, 5], floats[row, 6], floats[row, 7],
+    )  # fmt: skip
+
+
+@inline_function
+def splat_matrix(floats, row):  # type: ignore[no-untyped-def]
+    """Row of a table of matrices, the same in all lanes."""
+    return Matrix(
+        splat(floats[row, 0]), splat(floats[row, 1]), splat(floats[row, 2]), splat(floats[row, 3]),
+        splat(floats[row, 4]), splat(floats[row, 5]), splat(floats[row, 6]), splat(floats[row, 7]),
+    )  # fmt: skip
+
+
+@inline_function
+def load_matrix(eight, row):  # type: ignore[no-untyped-def]
+    """Row of a table of matrices of vectors: float64 [8 * LANES] each."""
+    at = np.uint64(8 * simd.LANES * row)
+    return Matrix(
+        load(eight, at), load(eight, at + _LANES), load(eight, at + _LANES * _2),
+        load(eight, at + _LANES * _3), load(eight, at + _LANES * _4), load(eight, at + _LANES * _5),
+        load(eight, at + _LANES * _6), load(eight, at + _LANES * _7),
+    )  # fmt: skip
+
+
+@inline_function
+def multiply(a, b, c, d, m):  # type: ignore[no-untyped-def]
+    """Product of a `Matrix` and (a + ib, c + id): of numbers or of vectors."""
     return (
-        m0 * a - m1 * b + m2 * c - m3 * d,
-        m0 * b + m1 * a + m2 * d + m3 * c,
-        m4 * a - m5 * b + m6 * c - m7 * d,
-        m4 * b + m5 * a + m6 * d + m7 * c,
+        m.re_00 * a - m.im_00 * b + m.re_01 * c - m.im_01 * d,
+        m.re_00 * b + m.im_00 * a + m.re_01 * d + m.im_01 * c,
+        m.re_10 * a - m.im_10 * b + m.re_11 * c - m.im_11 * d,
+        m.re_10 * b + m.im_10 * a + m.re_11 * d + m.im_11 * c,
     )
 
 
@@ -41,12 +106,11 @@ def xor_lanes(value, by_1, by_2, by_4):  # type: ignore[no-untyped-def]
 
 
 @inline_function
-def _exchanged(  # type: ignore[no-untyped-def]
-    re, im, base, end, high, rest, start, kind, first, second, gap, m0, m1, m2, m3
-):
+def _exchanged(re, im, end, high, rest, start, kind, first, second, gap, m):  # type: ignore[no-untyped-def]
     """Apply a step whose pairs lie within one vector: lane k, the first or second of a pair, and k
-    ^ gap."""
+    ^ gap. m: for each lane the row of the matrix that makes it, as the first row."""
     by_1, by_2, by_4 = where(_0, ~gap & _1), where(_0, ~gap & _2), where(_0, ~gap & _4)
+    base = _0
     while base < end:
         i = base | start
         x, y = load(re, i), load(im, i)
@@ -54,18 +118,19 @@ def _exchanged(  # type: ignore[no-untyped-def]
         if kind != gates.PERMUTATION:
             a, b = choose(second, p, x), choose(second, q, y)
             c, d = choose(second, x, p), choose(second, y, q)
-            p = m0 * a - m1 * b + m2 * c - m3 * d
-            q = m0 * b + m1 * a + m2 * d + m3 * c
+            p, q, _, _ = multiply(a, b, c, d, m)
         store(re, i, choose(first, p, choose(second, p, x)))
         store(im, i, choose(first, q, choose(second, q, y)))
         base = ((base | high) + _LANES) & rest
 
 
 def _on_lane_bit(lower: Any, upper: Any) -> Any:
-    """Make a function for steps whose pairs differ in one lane bit, for all lanes alike."""
+    """Make a function for steps whose pairs differ in one lane bit, for all lanes alike; m: as for
+    `_exchanged`."""
 
     @inline_function
-    def apply(re, im, base, end, high, rest, start, kind, second, m0, m1, m2, m3):  # type: ignore[no-untyped-def]
+    def apply(re, im, end, high, rest, start, kind, second, m):  # type: ignore[no-untyped-def]
+        base = _0
         while base < end:
             i = base | start
             x, y = load(re, i), load(im, i)
@@ -73,7 +138,7 @@ def _on_lane_bit(lower: Any, upper: Any) -> Any:
             if kind == gates.PERMUTATION:
                 p, q = choose(second, a, c), choose(second, b, d)
             else:
-                p, q = m0 * a - m1 * b + m2 * c - m3 * d, m0 * b + m1 * a + m2 * d + m3 * c
+                p, q, _, _ = multiply(a, b, c, d, m)
             store(re, i, p)
             store(im, i, q)
             base = ((base | high) + _LANES) & rest
@@ -85,19 +150,42 @@ _on_1, _on_2 = _on_lane_bit(simd.lower_1, simd.upper_1), _on_lane_bit(simd.lower
 _on_4 = _on_lane_bit(simd.lower_4, simd.upper_4)
 
 
+@inline_function
+def _own_rows(second, m):  # type: ignore[no-untyped-def]
+    """The row of the matrix that makes a lane, as its first row: the second row in the lanes of
+    `second`."""
+    return Matrix(
+        choose(second, m.re_10, m.re_00), choose(second, m.im_10, m.im_00),
+        choose(second, m.re_11, m.re_01), choose(second, m.im_11, m.im_01),
+        m.re_10, m.im_10, m.re_11, m.im_11,
+    )  # fmt: skip
+
+
+@inline_function
+def _or_identity(first, m):  # type: ignore[no-untyped-def]
+    """The matrix in the lanes of `first`, and the identity in the others."""
+    zero, one = splat(0.0), splat(1.0)
+    return Matrix(
+        choose(first, m.re_00, one), choose(first, m.im_00, zero), choose(first, m.re_01, zero),
+        choose(first, m.im_01, zero), choose(first, m.re_10, zero), choose(first, m.im_10, zero),
+        choose(first, m.re_11, one), choose(first, m.im_11, zero),
+    )  # fmt: skip
+
+
 @device_function
-def within(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-untyped-def]
+def within(re, im, end, step, m):  # type: ignore[no-untyped-def]
     """Apply a step whose mask has lowest bits: it selects among the lanes of a vector. The first
     lane of a pair finds the second in the partner's lane, and conversely. Lanes without a partner
     are multiplied by 1."""
-    low, gap = mask & _LOW, (zero_bits ^ one_bits) & _LOW
+    kind, zero_bits, one_bits = step.kind, step.zero_bits, step.one_bits
+    low, gap = step.mask & _LOW, (zero_bits ^ one_bits) & _LOW
     first, second = where(low, zero_bits & _LOW), where(low, one_bits & _LOW)
-    high = mask & ~_LOW
+    high = step.mask & ~_LOW
     rest = ~high
     start, other = zero_bits & ~_LOW, one_bits & ~_LOW
     base = _0
     if kind == gates.PHASE:
-        m0, m1 = choose(first, m0, splat(1.0)), choose(first, m1, splat(0.0))
+        m0, m1 = choose(first, m.re_00, splat(1.0)), choose(first, m.im_00, splat(0.0))
         while base < end:
             i = base | start
             x, y = load(re, i), load(im, i)
@@ -105,23 +193,17 @@ def within(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5,
             store(im, i, x * m1 + y * m0)
             base = ((base | high) + _LANES) & rest
     elif start == other:
-        m0, m1 = choose(second, m4, m0), choose(second, m5, m1)
-        m2, m3 = choose(second, m6, m2), choose(second, m7, m3)
+        rows = _own_rows(second, m)
         if low == _1 and not zero_bits & _LOW:
-            _on_1(re, im, base, end, high, rest, start, kind, second, m0, m1, m2, m3)
+            _on_1(re, im, end, high, rest, start, kind, second, rows)
         elif low == _2 and not zero_bits & _LOW:
-            _on_2(re, im, base, end, high, rest, start, kind, second, m0, m1, m2, m3)
+            _on_2(re, im, end, high, rest, start, kind, second, rows)
         elif low == _4 and not zero_bits & _LOW:
-            _on_4(re, im, base, end, high, rest, start, kind, second, m0, m1, m2, m3)
+            _on_4(re, im, end, high, rest, start, kind, second, rows)
         else:
-            _exchanged(
-                re, im, base, end, high, rest, start, kind, first, second, gap, m0, m1, m2, m3
-            )
+            _exchanged(re, im, end, high, rest, start, kind, first, second, gap, rows)
     elif not gap:
-        none, ones = splat(0.0), splat(1.0)
-        m0, m1, m2 = choose(first, m0, ones), choose(first, m1, none), choose(first, m2, none)
-        m3, m4, m5 = choose(first, m3, none), choose(first, m4, none), choose(first, m5, none)
-        m6, m7 = choose(first, m6, ones), choose(first, m7, none)
+        own = _or_identity(first, m)
         while base < end:
             i, j = base | start, base | other
             a, b, c, d = load(re, i), load(im, i), load(re, j), load(im, j)
@@ -129,7 +211,7 @@ def within(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5,
                 p, q = choose(first, c, a), choose(first, d, b)
                 r, s = choose(first, a, c), choose(first, b, d)
             else:
-                p, q, r, s = multiply(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7)
+                p, q, r, s = multiply(a, b, c, d, own)
             store(re, i, p)
             store(im, i, q)
             store(re, j, r)
@@ -145,8 +227,8 @@ def within(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5,
             if kind == gates.PERMUTATION:
                 p, q, r, s = e, f, g, h
             else:
-                p, q, _, _ = multiply(a, b, e, f, m0, m1, m2, m3, m4, m5, m6, m7)
-                _, _, r, s = multiply(g, h, c, d, m0, m1, m2, m3, m4, m5, m6, m7)
+                p, q, _, _ = multiply(a, b, e, f, m)
+                _, _, r, s = multiply(g, h, c, d, m)
             store(re, i, choose(first, p, a))
             store(im, i, choose(first, q, b))
             store(re, j, choose(second, r, c))
@@ -155,9 +237,10 @@ def within(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5,
 
 
 @inline_function
-def across(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-untyped-def]
+def across(re, im, end, step, m):  # type: ignore[no-untyped-def]
     """Apply a step whose mask has none of the lowest bits: all lanes of a vector are treated alike.
-    m0 .. m7: the matrix, as vectors; lanes may have different matrices."""
+    m: the matrix, as vectors; lanes may have different matrices."""
+    kind, mask, zero_bits, one_bits = step
     run = mask & (~mask + _1) if mask else end
     rest = ~mask
     gap = one_bits - zero_bits
@@ -168,8 +251,8 @@ def across(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5,
         if kind == gates.PHASE:
             while k < stop:
                 a, b = load(re, k), load(im, k)
-                store(re, k, a * m0 - b * m1)
-                store(im, k, a * m1 + b * m0)
+                store(re, k, a * m.re_00 - b * m.im_00)
+                store(im, k, a * m.im_00 + b * m.re_00)
                 k += _LANES
         elif kind == gates.PERMUTATION:
             while k < stop:
@@ -182,15 +265,15 @@ def across(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5,
         elif kind == gates.REAL:
             while k < stop:
                 a, b, c, d = load(re, k), load(im, k), load(re, k + gap), load(im, k + gap)
-                store(re, k, m0 * a + m2 * c)
-                store(im, k, m0 * b + m2 * d)
-                store(re, k + gap, m4 * a + m6 * c)
-                store(im, k + gap, m4 * b + m6 * d)
+                store(re, k, m.re_00 * a + m.re_01 * c)
+                store(im, k, m.re_00 * b + m.re_01 * d)
+                store(re, k + gap, m.re_10 * a + m.re_11 * c)
+                store(im, k + gap, m.re_10 * b + m.re_11 * d)
                 k += _LANES
         else:
             while k < stop:
                 a, b, c, d = load(re, k), load(im, k), load(re, k + gap), load(im, k + gap)
-                p, q, r, s = multiply(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7)
+                p, q, r, s = multiply(a, b, c, d, m)
                 store(re, k, p)
                 store(im, k, q)
                 store(re, k + gap, r)
@@ -200,22 +283,22 @@ def across(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5,
 
 
 @inline_function
-def apply(re, im, size, kind, mask, zero_bits, one_bits, floats, row):  # type: ignore[no-untyped-def]
-    """Apply one step to the first `size` amplitudes; all its bits lie within them. The arrays hold
-    at least one vector. Elements beyond `size` may be undefined: they change, and affect no other
-    element."""
-    end = max(np.uint64(size), _LANES)
-    m0, m1 = splat(floats[row, 0]), splat(floats[row, 1])
-    m2, m3 = splat(floats[row, 2]), splat(floats[row, 3])
-    m4, m5 = splat(floats[row, 4]), splat(floats[row, 5])
-    m6, m7 = splat(floats[row, 6]), splat(floats[row, 7])
-    if mask & _LOW:
-        within(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5, m6, m7)
+def apply_matrix(re, im, end, step, m):  # type: ignore[no-untyped-def]
+    """Apply one step, with a matrix of vectors, to the first `end` amplitudes."""
+    if step.mask & _LOW:
+        within(re, im, end, step, m)
     else:
-        across(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5, m6, m7)
+        across(re, im, end, step, m)
 
 
-KIND, MASK, ZERO, ONE = range(4)
+@inline_function
+def apply(re, im, size, step, floats, row):  # type: ignore[no-untyped-def]
+    """Apply one step, whose matrix is a row of `floats`, to the first `size` amplitudes; all its
+    bits lie within them. The arrays hold at least one vector. Elements beyond `size` may be
+    undefined: they change, and affect no other element."""
+    apply_matrix(re, im, max(np.uint64(size), _LANES), step, splat_matrix(floats, row))
+
+
 MAX_PIECES = max(len(gate.pieces) for gate in gates.GATES.values())
 
 _PIECES = [piece for gate in gates.GATES.values() for piece in gate.pieces]
@@ -390,10 +473,10 @@ def masks(code, qubits, at_qubit, count, ints, row):  # type: ignore[no-untyped-
                 zero_bits |= bit
             if (table[piece, 5] >> j) & 1:
                 one_bits |= bit
-        ints[row, 0] = table[piece, 6]
-        ints[row, 1] = mask
-        ints[row, 2] = zero_bits
-        ints[row, 3] = one_bits
+        ints[row, KIND] = table[piece, 6]
+        ints[row, MASK] = mask
+        ints[row, ZERO] = zero_bits
+        ints[row, ONE] = one_bits
         row += 1
     return row
 

@@ -15,8 +15,28 @@ from simulators.compiler.kernel import device_function, inline_function, kernel
 from simulators.compiler.simd import aligned, as_numbers, as_reals, as_words, load, splat, store
 from simulators.engine import RunControl
 from simulators.statevector.small import pair_kernel
-from simulators.statevector.small.counts import IM, MAX_CLBITS, RE, STOPPED, scan
-from simulators.statevector.small.gate_kernels import MAX_PIECES, across, masks, reach, within
+from simulators.statevector.small.counts import (
+    IM,
+    MAX_CLBITS,
+    RE,
+    STOPPED,
+    CircuitArrays,
+    scan,
+)
+from simulators.statevector.small.gate_kernels import (
+    KIND,
+    MASK,
+    MAX_PIECES,
+    ONE,
+    ZERO,
+    apply_matrix,
+    load_matrix,
+    masks,
+    reach,
+    shifted,
+    step_at,
+)
+from simulators.statevector.small.pair_kernel import BoundRows
 
 # Choice of the gates of a small circuit that are multiplied into one matrix.
 #
@@ -125,7 +145,7 @@ def is_merged(num_qubits: int, num_operations: int) -> bool:
 # together; each amplitude has the same bits for one binding and for eight in the lanes of a vector.
 
 NOT_EVOLVED, EVOLVED = 0, 1
-_NO_SLOTS, _NO_BINDINGS = np.empty(0, np.int32), np.empty((1, 0))
+_NOT_BOUND = BoundRows(np.empty(0, np.int32), np.empty((1, 0)))
 
 # Byte offsets of the parts of the buffer.
 _PENDING_FLOATS = 4 * simd.LANES  # floats of the real or the imaginary parts of a pending matrix
@@ -150,8 +170,8 @@ _SOURCE = _RUN_OF + 8 * COUNTS_QUBITS
 SCRATCH_BYTES = _SOURCE + 8 * MAX_CLBITS
 
 _0, _1, _2, _8 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(8)
-_16, _24, _32, _40, _48, _56, _64 = (np.uint64(8 * k) for k in range(2, 9))
-_LOW, _LANES = np.uint64(simd.LANES - 1), np.uint64(simd.LANES)
+_16, _48, _56, _64 = (np.uint64(8 * k) for k in (2, 6, 7, 8))
+_LANES = np.uint64(simd.LANES)
 
 
 class _Scratch(NamedTuple):
@@ -184,17 +204,17 @@ def _pending_steps(w, q):  # type: ignore[no-untyped-def]
             store(eight, e, x)
             store(eight, e + _8, y)
     s = MAX_PIECES
-    steps[s, 1] = bit
-    steps[s, 2] = _0
+    steps[s, MASK] = bit
+    steps[s, ZERO] = _0
     if kind == DIAGONAL:
-        steps[s, 0] = steps[s + 1, 0] = np.uint64(PHASE)
-        steps[s, 3] = _0
-        steps[s + 1, 1] = steps[s + 1, 2] = steps[s + 1, 3] = bit
+        steps[s, KIND] = steps[s + 1, KIND] = np.uint64(PHASE)
+        steps[s, ONE] = _0
+        steps[s + 1, MASK] = steps[s + 1, ZERO] = steps[s + 1, ONE] = bit
         store(eight, to + _64, load(eight, to + _48))
         store(eight, to + _64 + _8, load(eight, to + _56))
         return 2
-    steps[s, 0] = np.uint64(REAL if kind == REAL_MATRIX else COMPLEX)
-    steps[s, 3] = bit
+    steps[s, KIND] = np.uint64(REAL if kind == REAL_MATRIX else COMPLEX)
+    steps[s, ONE] = bit
     return 1
 
 
@@ -203,19 +223,9 @@ def _apply_steps(w, re, im, first, pieces):  # type: ignore[no-untyped-def]
     """Apply steps `first` .. first + pieces - 1 to the state."""
     steps = as_words(w.buffer, _STEPS, _STEP_WORDS).reshape(_MOST_STEPS, 4)
     eight = as_reals(w.buffer, _EIGHT, _EIGHT_FLOATS)
-    end, shift = w.end, w.shift
     for s in range(first, first + pieces):
-        m = np.uint64(64 * s)
-        m0, m1 = load(eight, m), load(eight, m + _8)
-        m2, m3 = load(eight, m + _16), load(eight, m + _24)
-        m4, m5, m6 = load(eight, m + _32), load(eight, m + _40), load(eight, m + _48)
-        m7 = load(eight, m + _56)
-        kind, mask = steps[s, 0], steps[s, 1] << shift
-        zero_bits, one_bits = steps[s, 2] << shift, steps[s, 3] << shift
-        if mask & _LOW:
-            within(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5, m6, m7)
-        else:
-            across(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5, m6, m7)
+        step = shifted(step_at(steps, s), w.shift)
+        apply_matrix(re, im, w.end, step, load_matrix(eight, s))
 
 
 @device_function
@@ -351,22 +361,19 @@ def _finish(w, n, phases, re, im):  # type: ignore[no-untyped-def]
             _apply_pending(w, q, re, im)
 
 
-@kernel("U8 U8 INT INT NAMES U16 U16 U16 F64 I32 F64_2 I64 INT INT INT INT -> INT", group="wide")
-def evolve(  # type: ignore[no-untyped-def]
-    scratch, states, at_re, at_im, rows, ops, qubits, clbits, params, slot_of, bindings, control,
-    n, num_clbits, shift, phases,
-):  # fmt: skip
-    """Apply all gates of a circuit to |0...0> of n qubits; returns EVOLVED, STOPPED, or NOT_EVOLVED
-    if it has mid-circuit operations.
+@kernel("U8 U8 INT INT CircuitArrays BoundRows I64 INT INT -> INT", group="wide")
+def evolve(scratch, states, at_re, at_im, circuit, bound, control, shift, phases):  # type: ignore[no-untyped-def]
+    """Apply all gates of a circuit to |0...0>; returns EVOLVED, STOPPED, or NOT_EVOLVED if it has
+    mid-circuit operations.
 
-    shift 0: one state, with the parameters `params`; 3: eight states, that of lane v with row v (or
-    the last) of `bindings`; `slot_of`: see `batch.run`. `states`: bytes; real parts are from at_re
-    on, imaginary ones from at_im. Without `phases` the amplitudes' last phases are left out.
-    `scratch`: SCRATCH_BYTES.
+    shift 0: one state, with the circuit's parameters; 3: eight states, that of lane v with row v
+    (or the last) of `bound`. `states`: bytes; real parts are from at_re on, imaginary ones from
+    at_im. Without `phases` the amplitudes' last phases are left out. `scratch`: SCRATCH_BYTES.
     """
+    rows, ops, qubits, n = circuit.rows, circuit.ops, circuit.qubits, circuit.num_qubits
     start = np.int64(0)  # int64 variable, not a literal: numba would specialise the callee again
-    source = as_numbers(scratch, _SOURCE, num_clbits)
-    _, _, fits = scan(rows, ops, qubits, clbits, source)
+    source = as_numbers(scratch, _SOURCE, circuit.num_clbits)
+    _, _, fits = scan(circuit, source)
     if not fits:
         return NOT_EVOLVED
     size = np.int64(1) << (n + shift)
@@ -410,7 +417,7 @@ def evolve(  # type: ignore[no-untyped-def]
                         _apply_pending(w, np.int64(qubits[j]), re, im)
             pieces = masks(code, qubits, q, count, steps, start)
             pair_kernel.load_numbers(
-                code, num_params, p, pieces, params, slot_of, bindings, start, entries, own, eight
+                code, num_params, p, pieces, circuit.params, bound, start, entries, own, eight
             )
             if count == 1:
                 _to_pending(w, a, pieces, kinds[code])
@@ -434,27 +441,23 @@ class MergedEvolution:
         self, circuit: Circuit, params: bytes, states: NDArray[np.uint8], control: RunControl
     ) -> int:
         """Evolve the state of `counts.count`, for these parameters."""
-        result: int = evolve(
-            self._scratch, states, RE, IM, circuit.table.rows, circuit.ops, circuit.qubits,
-            circuit.clbits, np.frombuffer(params), _NO_SLOTS, _NO_BINDINGS, control.flag,
-            circuit.num_qubits, circuit.num_clbits, 0, 0,
-        )  # fmt: skip
+        arrays = CircuitArrays.of(circuit, np.frombuffer(params))
+        result: int = evolve.entry_point(
+            self._scratch, states, RE, IM, arrays, _NOT_BOUND, control.flag, 0, 0
+        )
         return result
 
     def eight(
         self,
-        circuit: Circuit,
-        slot_of: NDArray[np.int32],
-        bindings: NDArray[np.float64],
+        circuit: CircuitArrays,
+        bound: BoundRows,
         states: tuple[NDArray[np.uint8], int, int],
         phases: bool,
         control: RunControl,
     ) -> int:
         """Evolve the states of up to eight rows of bindings. `states`: a buffer, and the byte
         offsets of real and imaginary parts."""
-        result: int = evolve(
-            self._scratch, *states, circuit.table.rows, circuit.ops, circuit.qubits,
-            circuit.clbits, circuit.params, slot_of, bindings, control.flag,
-            circuit.num_qubits, circuit.num_clbits, 3, int(phases),
-        )  # fmt: skip
+        result: int = evolve.entry_point(
+            self._scratch, *states, circuit, bound, control.flag, 3, int(phases)
+        )
         return result

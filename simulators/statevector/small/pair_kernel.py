@@ -1,13 +1,21 @@
 """Small matrices, and a 4x4 matrix applied to a block of amplitudes."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from simulators.circuit.gates import PERMUTATION, PHASE, REAL
 from simulators.compiler import simd
-from simulators.compiler.kernel import device_function, inline_function
-from simulators.statevector.small.gate_kernels import matrices, matrices_of_eight, multiply
+from simulators.compiler.kernel import F64_2, I32, device_function, inline_function, record
+from simulators.statevector.small.gate_kernels import (
+    load_matrix,
+    matrices,
+    matrices_of_eight,
+    multiply,
+    step_at,
+)
 
 # A 4x4 matrix applied to a block of amplitudes, held as two float64 arrays.
 #
@@ -172,17 +180,22 @@ def apply_pair_in_lanes(re, im, end, low, high, m_re, m_im, at, work_re, work_im
 # whose lanes are the states. A step is multiplied from the left, as `gate_kernels` applies it to a
 # state, so a state's matrices have the same bits in both forms.
 
-_8 = np.uint64(8)
-_16, _24, _32, _40, _48, _56 = (np.uint64(8 * k) for k in range(2, 8))
 _LOW = np.uint64(simd.LANES - 1)
 
 
+@record
+class BoundRows(NamedTuple):
+    """Rows of parameters of a circuit."""
+
+    slot_of: I32  # of each parameter, or -1; empty if all are fixed
+    values: F64_2  # [rows, slots]
+
+
 @device_function
-def load_numbers(  # type: ignore[no-untyped-def]
-    code, num_params, at, pieces, params, slot_of, bindings, first, entries, own, eight
-):
+def load_numbers(code, num_params, at, pieces, params, bound, first, entries, own, eight):  # type: ignore[no-untyped-def]
     """Load the matrices of one operation's pieces into `eight`: for each element a vector, whose
-    lane v has the value of row first + v (or the last) of `bindings`."""
+    lane v has the value of row first + v (or the last) of `bound`."""
+    slot_of, bindings = bound.slot_of, bound.values
     start = np.int64(0)
     free = False
     if slot_of.size:
@@ -230,12 +243,8 @@ def absorb(re, im, at, side, columns, low, high, steps, first, pieces, eight):  
     and `high` (0: it has 2 rows)."""
     gap = _LANES * np.uint64(columns)
     for s in range(first, first + pieces):
-        m = np.uint64(64 * s)
-        m0, m1 = simd.load(eight, m), simd.load(eight, m + _8)
-        m2, m3 = simd.load(eight, m + _16), simd.load(eight, m + _24)
-        m4, m5, m6 = simd.load(eight, m + _32), simd.load(eight, m + _40), simd.load(eight, m + _48)
-        m7 = simd.load(eight, m + _56)
-        kind, mask, zero_bits, one_bits = steps[s, 0], steps[s, 1], steps[s, 2], steps[s, 3]
+        m = load_matrix(eight, s)
+        kind, mask, zero_bits, one_bits = step_at(steps, s)
         mask = (_1 if mask & low else _0) | (_2 if mask & high else _0)
         zero_bits = (_1 if zero_bits & low else _0) | (_2 if zero_bits & high else _0)
         one_bits = (_1 if one_bits & low else _0) | (_2 if one_bits & high else _0)
@@ -248,17 +257,17 @@ def absorb(re, im, at, side, columns, low, high, steps, first, pieces, eight):  
             while k < stop:
                 a, b = simd.load(re, k), simd.load(im, k)
                 if kind == PHASE:
-                    simd.store(re, k, a * m0 - b * m1)
-                    simd.store(im, k, a * m1 + b * m0)
+                    simd.store(re, k, a * m.re_00 - b * m.im_00)
+                    simd.store(im, k, a * m.im_00 + b * m.re_00)
                 else:
                     c, d = simd.load(re, j), simd.load(im, j)
                     if kind == PERMUTATION:
                         p, q, r, t = c, d, a, b
                     elif kind == REAL:
-                        p, q = m0 * a + m2 * c, m0 * b + m2 * d
-                        r, t = m4 * a + m6 * c, m4 * b + m6 * d
+                        p, q = m.re_00 * a + m.re_01 * c, m.re_00 * b + m.re_01 * d
+                        r, t = m.re_10 * a + m.re_11 * c, m.re_10 * b + m.re_11 * d
                     else:
-                        p, q, r, t = multiply(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7)
+                        p, q, r, t = multiply(a, b, c, d, m)
                     simd.store(re, k, p)
                     simd.store(im, k, q)
                     simd.store(re, j, r)

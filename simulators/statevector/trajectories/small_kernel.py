@@ -5,22 +5,51 @@ prefix. Gates use `small.gate_kernels`, so an instance has the bits of a run of 
 errors written into it.
 """
 
+from __future__ import annotations
+
+from typing import Annotated, NamedTuple
+
 import numpy as np
+from numpy.typing import NDArray
 
 from simulators.circuit.gates import COMPLEX, FIRST_GATE, PERMUTATION, PHASE, UNITARY
-from simulators.compiler.kernel import device_function, kernel
+from simulators.compiler.kernel import (
+    I64,
+    INT,
+    INTS2,
+    REALS,
+    REALS2,
+    REALS3,
+    U16,
+    WORDS2,
+    device_function,
+    inline_function,
+    integer_fields,
+    kernel,
+    record,
+    structured,
+)
 from simulators.compiler.simd import odd
 from simulators.statevector.small.gate_kernels import (
+    KIND,
+    MASK,
+    ONE,
+    ZERO,
+    Matrix,
+    Step,
     apply,
     matrices as write_matrices,
+    matrix_at,
     multiply,
     place,
+    step_at,
 )
 from simulators.trajectories import prefix_tree
 from simulators.trajectories.noise_table import (
     COUNT,
     FIRST,
     FLAG,
+    MOST_OPERATORS,
     NO_FLAG,
     PAULI,
     Q0,
@@ -30,25 +59,95 @@ from simulators.trajectories.noise_table import (
     X,
     Z,
 )
-from simulators.trajectories.prefix_tree import ADVANCE, CALL, CHOOSE_KRAUS, SAMPLE
+from simulators.trajectories.prefix_tree import ADVANCE, CHOOSE_KRAUS, SAMPLE
 
 MOST_DENSE = 10  # largest number of qubits of a matrix
-WORK = 4 << MOST_DENSE
 STOPPED = -1
-
-# A parameter that depends on the set of a row: its operation, the code and the first parameter of
-# that, the parameter, and its column of the sets.
-VARIED_OP, VARIED_CODE, AT_PARAM, PARAM, SET_COLUMN = range(5)
-VARIED = 5
-
-# For each operation: first of its steps; for a matrix: its start, else -1, and _FACTOR for one that
-# is a step and changes the norm; first of its qubits, their number.
-STEP, DENSE, AT_QUBIT, WIDTH = range(4)
-_FACTOR = -2
 _1 = np.uint64(1)
+
+# Operations of the circuit. `first_step`: the first of its steps, which end where those of the next
+# operation begin; `matrix`: start of its matrix among the custom ones, _NO_MATRIX if it has none,
+# and _FACTOR for one that is a step and changes the norm; `first_qubit`, `width`: its qubits.
+OPERATION = integer_fields("first_step", "matrix", "first_qubit", "width")
+_NO_MATRIX, _FACTOR = -1, -2
+
+# Parameters that depend on the set of a row: `operation`, its `code` and its first parameter; the
+# parameter, and its column of the sets.
+VARIED = integer_fields("operation", "code", "first_param", "param", "column")
+
 # Matrices of qubits that have not acted on a state yet, 8 floats, and whether there is one.
 _IS_PENDING = 8
 PENDING = 9
+
+
+@record
+class GateArrays(NamedTuple):
+    """Operations of a circuit, as steps and as matrices."""
+
+    num_qubits: INT
+    operations: Annotated[NDArray[np.void], structured(OPERATION)]  # and the end
+    steps: WORDS2  # [steps, 4], see `gate_kernels`
+    floats: REALS2  # [steps, 8]: their matrices
+    qubits: U16
+    custom: REALS  # matrices of `unitary`
+
+
+@record
+class OperatorArrays(NamedTuple):
+    """Errors that may be inserted, see `noise_table`."""
+
+    table: INTS2
+    sets: INTS2
+    matrices: REALS
+    effects: REALS
+
+
+@record
+class SetArrays(NamedTuple):
+    """Sets of parameters of rows."""
+
+    set_of: I64  # of each row, by which `order` is sorted first; empty: one set for all rows
+    values: REALS2  # [sets, columns]
+    factors: REALS  # of each varied parameter
+    varied: Annotated[NDArray[np.void], structured(VARIED)]
+    params: REALS  # of the circuit, written anew for each set
+
+
+@record
+class WalkOutputs(NamedTuple):
+    """Outputs of rows: basis states, or values of the observables if there are any."""
+
+    final_x: I64  # [rows]: mask of qubits whose bit is read inverted, see `sample`
+    indices: I64  # [rows]: basis states
+    strings: INTS2  # [strings, 3]: X mask, Z mask and observable of each Pauli string
+    coefficients: REALS  # [strings]
+    values: REALS2  # [rows, observables]
+    stat: I64  # [2]: executed operations, and the largest number of states held at once
+
+
+@record
+class Scratch(NamedTuple):
+    """Memory of one walk."""
+
+    states: REALS3  # [states, 2, 2**n and a vector]: real and imaginary parts
+    # [states, n, PENDING], see `advance`; [states, 0, PENDING]: each step acts at once
+    unapplied: REALS3
+    room: I64  # [rows]
+    columns: REALS  # [2 << MOST_DENSE]: amplitudes that a matrix multiplies
+    rho: REALS  # [32]: density matrix of two qubits
+    probs: REALS  # [MOST_OPERATORS]
+    sums: REALS  # [2**n]
+    gate: REALS2  # [1, 8]: matrix of one step
+    pair: I64  # [2]: qubits of an insert
+
+    @classmethod
+    def of(cls, states: NDArray[np.float64], unapplied: NDArray[np.float64], rows: int) -> Scratch:
+        """Allocate all but the states."""
+        return cls(
+            states, unapplied, np.empty(rows, np.int64), np.empty(2 << MOST_DENSE), np.empty(32),
+            np.empty(MOST_OPERATORS), np.empty(states.shape[2]), np.empty((1, 8)),
+            np.empty(2, np.int64),
+        )  # fmt: skip
 
 
 @device_function
@@ -59,44 +158,48 @@ def _is_factor(given, at):  # type: ignore[no-untyped-def]
     return others and given[at] == 1.0
 
 
-@kernel("NAMES U16 U16 F64 I64 REALS INTS2 WORDS2 REALS2 -> INT", group="trajectories")
-def lay(rows, ops, qubits, params, matrix_at, given, laid, steps, floats):  # type: ignore[no-untyped-def]
-    """Write the steps of all operations: laid[k], and the end in its last row; returns their
-    number. matrix_at: for each row of the table, the start of its matrix among the given ones. A
-    matrix diag(1, r) with a real r is a step."""
+@kernel("NAMES U16 F64 I64 GateArrays -> INT", group="trajectories")
+def lay(rows, ops, params, matrix_of, gates):  # type: ignore[no-untyped-def]
+    """Write all operations and their steps; returns the number of steps. matrix_of: for each row of
+    the table, the start of its matrix among the custom ones. A matrix diag(1, r) with a real r is a
+    step."""
+    qubits, steps, floats, custom = gates.qubits, gates.steps, gates.floats, gates.custom
     row = np.int64(0)
     q = p = np.int64(0)
     for k in range(ops.size):
         op = ops[k]
-        laid[k, STEP], laid[k, DENSE] = row, -1
-        laid[k, AT_QUBIT], laid[k, WIDTH] = q, rows[op, 1]
+        each = gates.operations[k]
+        each.first_step, each.matrix = row, _NO_MATRIX
+        each.first_qubit, each.width = q, rows[op, 1]
         if rows[op, 0] >= FIRST_GATE:
             row = place(rows[op, 0], qubits, q, rows[op, 1], params, p, steps, floats, row)
         elif rows[op, 0] == UNITARY:
-            if rows[op, 1] == 1 and _is_factor(given, matrix_at[op]):
+            if rows[op, 1] == 1 and _is_factor(custom, matrix_of[op]):
                 for j in range(8):
                     floats[row, j] = 0.0
-                floats[row, 0] = given[matrix_at[op] + 6]
-                steps[row, 0] = PHASE
-                steps[row, 1] = steps[row, 2] = steps[row, 3] = _1 << np.uint64(qubits[q])
-                laid[k, DENSE] = _FACTOR
+                floats[row, 0] = custom[matrix_of[op] + 6]
+                steps[row, KIND] = PHASE
+                steps[row, MASK] = steps[row, ZERO] = steps[row, ONE] = _1 << np.uint64(qubits[q])
+                each.matrix = _FACTOR
                 row += 1
             else:
-                laid[k, DENSE] = matrix_at[op]
+                each.matrix = matrix_of[op]
         q += rows[op, 1]
         p += rows[op, 3]
-    laid[ops.size, STEP] = row
+    gates.operations[ops.size].first_step = row
     return row
 
 
 @device_function
-def _set_params(number, set_values, factors, varied, params, laid, floats):  # type: ignore[no-untyped-def]
+def _set_params(number, sets, gates):  # type: ignore[no-untyped-def]
     """Write the parameters of a set, and the numbers of the steps of their operations."""
-    for k in range(varied.shape[0]):
-        params[varied[k, PARAM]] = factors[k] * set_values[number, varied[k, SET_COLUMN]]
-    for k in range(varied.shape[0]):
-        row = laid[varied[k, VARIED_OP], STEP]
-        write_matrices(varied[k, VARIED_CODE], params, varied[k, AT_PARAM], floats, row)
+    for k in range(sets.varied.size):
+        each = sets.varied[k]
+        sets.params[each.param] = sets.factors[k] * sets.values[number, each.column]
+    for k in range(sets.varied.size):
+        each = sets.varied[k]
+        row = gates.operations[each.operation].first_step
+        write_matrices(each.code, sets.params, each.first_param, gates.floats, row)
 
 
 @device_function
@@ -139,9 +242,9 @@ def _dense(re, im, size, wires, at, width, matrices, first, work):  # type: igno
 
 
 @device_function
-def _step(re, im, size, kind, mask, zero_bits, one_bits, floats, row):  # type: ignore[no-untyped-def]
+def _step(re, im, size, step, floats, row):  # type: ignore[no-untyped-def]
     """Apply one step; a separate function, so that it is compiled once."""
-    apply(re, im, size, kind, mask, zero_bits, one_bits, floats, row)
+    apply(re, im, size, step, floats, row)
 
 
 @device_function
@@ -163,11 +266,15 @@ def _multiply(pending, kind, zero, one, floats, row):  # type: ignore[no-untyped
             pending[high + k], pending[high + k + 1] = a, b
         else:
             pending[low + k], pending[low + k + 1], pending[high + k], pending[high + k + 1] = (
-                multiply(
-                    a, b, c, d, floats[row, 0], floats[row, 1], floats[row, 2], floats[row, 3],
-                    floats[row, 4], floats[row, 5], floats[row, 6], floats[row, 7],
-                )
-            )  # fmt: skip
+                multiply(a, b, c, d, matrix_at(floats, row))
+            )
+
+
+@device_function
+def _on(kind, mask):  # type: ignore[no-untyped-def]
+    """Step on one qubit, whose bit is the mask."""
+    zero_bits = mask if kind == PHASE else np.uint64(0)
+    return Step(np.uint64(kind), mask, zero_bits, mask)
 
 
 @device_function
@@ -177,7 +284,7 @@ def _flush(re, im, size, qubit, pending, gate):  # type: ignore[no-untyped-def]
         for k in range(8):
             gate[0, k] = pending[qubit, k]
         mask = _1 << np.uint64(qubit)
-        _step(re, im, size, COMPLEX, mask, np.uint64(0), mask, gate, np.int64(0))
+        _step(re, im, size, _on(COMPLEX, mask), gate, np.int64(0))
         pending[qubit, _IS_PENDING] = 0.0
 
 
@@ -189,23 +296,24 @@ def _turned(rho, side, bit, pending):  # type: ignore[no-untyped-def]
     for columns in range(2):
         sign = 1.0 - 2.0 * columns
         step, other = (2, 2 * side) if columns else (2 * side, 2)
+        m = Matrix(
+            pending[0], sign * pending[1], pending[2], sign * pending[3], pending[4],
+            sign * pending[5], pending[6], sign * pending[7],
+        )  # fmt: skip
         for k in range(side):
             for a in range(side):
                 if not a & bit:
                     i = step * a + other * k
                     j = step * (a | bit) + other * k
                     rho[i], rho[i + 1], rho[j], rho[j + 1] = multiply(
-                        rho[i], rho[i + 1], rho[j], rho[j + 1], pending[0], sign * pending[1],
-                        pending[2], sign * pending[3], pending[4], sign * pending[5], pending[6],
-                        sign * pending[7],
-                    )  # fmt: skip
+                        rho[i], rho[i + 1], rho[j], rho[j + 1], m
+                    )
 
 
-@device_function
-def _insert(  # type: ignore[no-untyped-def]
-    re, im, size, table, insert, choice, sets, matrices, gate, pair, work, pending
-):
-    """Apply one insert; `gate`: float64 [1, 8]; `pending`: see `advance`."""
+@inline_function
+def _insert(re, im, size, inserts, insert, choice, scratch, pending):  # type: ignore[no-untyped-def]
+    """Apply one insert; `pending`: see `advance`."""
+    table, sets, gate, pair = inserts.table, inserts.sets, scratch.gate, scratch.pair
     which = table[insert, SET]
     if which == PAULI:
         x, z = table[insert, X], table[insert, Z]
@@ -224,9 +332,9 @@ def _insert(  # type: ignore[no-untyped-def]
         while bit <= x | z:
             mask = np.uint64(bit)
             if x & bit:
-                _step(re, im, size, PERMUTATION, mask, np.uint64(0), mask, gate, np.int64(0))
+                _step(re, im, size, _on(PERMUTATION, mask), gate, np.int64(0))
             if z & bit:
-                _step(re, im, size, PHASE, mask, mask, mask, gate, np.int64(0))
+                _step(re, im, size, _on(PHASE, mask), gate, np.int64(0))
             bit <<= 1
         return
     width = sets[which, QUBITS]
@@ -234,40 +342,40 @@ def _insert(  # type: ignore[no-untyped-def]
     _flush(re, im, size, table[insert, Q0], pending, gate)
     if width == 1:
         for k in range(8):
-            gate[0, k] = matrices[first + k]
+            gate[0, k] = inserts.matrices[first + k]
         mask = _1 << np.uint64(table[insert, Q0])
-        _step(re, im, size, COMPLEX, mask, np.uint64(0), mask, gate, np.int64(0))
+        _step(re, im, size, _on(COMPLEX, mask), gate, np.int64(0))
         return
     _flush(re, im, size, table[insert, Q1], pending, gate)
     pair[0], pair[1] = table[insert, Q0], table[insert, Q1]
-    _dense(re, im, size, pair, np.int64(0), width, matrices, first, work)
+    _dense(re, im, size, pair, np.int64(0), width, inserts.matrices, first, scratch.columns)
 
 
 @device_function
-def advance(  # type: ignore[no-untyped-def]
-    re, im, size, begin, end, laid, steps, floats, wires, custom, work, pending, gate
-):
+def advance(re, im, size, begin, end, gates, pending, gate, columns):  # type: ignore[no-untyped-def]
     """Apply operations begin .. end - 1. pending [qubits, PENDING]: matrices of qubits, that act
     before the next operation of several qubits, and are unitary; empty: each step acts at once."""
+    qubits, steps, floats = gates.qubits, gates.steps, gates.floats
     for k in range(begin, end):
-        if pending.shape[0] and (laid[k, STEP] < laid[k + 1, STEP] or laid[k, DENSE] >= 0):
-            qubit = np.int64(wires[laid[k, AT_QUBIT]])
-            if laid[k, WIDTH] == 1 and laid[k, DENSE] < 0:
-                for s in range(laid[k, STEP], laid[k + 1, STEP]):
-                    zero, one = np.int64(steps[s, 2] != 0), np.int64(steps[s, 3] != 0)
-                    _multiply(pending[qubit], steps[s, 0], zero, one, floats, s)
-                if laid[k, DENSE] == _FACTOR:
+        each = gates.operations[k]
+        first, last = each.first_step, gates.operations[k + 1].first_step
+        if pending.shape[0] and (first < last or each.matrix >= 0):
+            qubit = np.int64(qubits[each.first_qubit])
+            if each.width == 1 and each.matrix < 0:
+                for s in range(first, last):
+                    zero, one = np.int64(steps[s, ZERO] != 0), np.int64(steps[s, ONE] != 0)
+                    _multiply(pending[qubit], steps[s, KIND], zero, one, floats, s)
+                if each.matrix == _FACTOR:
                     _flush(re, im, size, qubit, pending, gate)
                 continue
-            for j in range(laid[k, WIDTH]):
-                qubit = np.int64(wires[laid[k, AT_QUBIT] + j])
+            for j in range(each.width):
+                qubit = np.int64(qubits[each.first_qubit + j])
                 _flush(re, im, size, qubit, pending, gate)
-        if laid[k, DENSE] >= 0:
-            _dense(
-                re, im, size, wires, laid[k, AT_QUBIT], laid[k, WIDTH], custom, laid[k, DENSE], work
-            )
-        for s in range(laid[k, STEP], laid[k + 1, STEP]):
-            _step(re, im, size, steps[s, 0], steps[s, 1], steps[s, 2], steps[s, 3], floats, s)
+        if each.matrix >= 0:
+            at, width = each.first_qubit, each.width
+            _dense(re, im, size, qubits, at, width, gates.custom, each.matrix, columns)
+        for s in range(first, last):
+            _step(re, im, size, step_at(steps, s), floats, s)
 
 
 @device_function
@@ -297,7 +405,7 @@ def reduced(re, im, size, first, second, rho):  # type: ignore[no-untyped-def]
 
 @device_function
 def weigh(rho, which, sets, effects, probs):  # type: ignore[no-untyped-def]
-    """Fill odds[c] with the trace of each operator's effect with rho; returns their number."""
+    """Fill probs[c] with the trace of each operator's effect with rho; returns their number."""
     size = 1 << sets[which, QUBITS]
     at = sets[which, FIRST]
     for c in range(sets[which, COUNT]):
@@ -312,7 +420,7 @@ def weigh(rho, which, sets, effects, probs):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def sample(re, im, size, order, low, high, first, seed, binding, frame, sums, indices):  # type: ignore[no-untyped-def]
+def sample(re, im, size, order, low, high, draws, frame, sums, indices):  # type: ignore[no-untyped-def]
     """Fill indices[row] with the basis state of each row order[low : high], by draw 0 of its shot:
     the first whose cumulative probability is greater than u times the total. Amplitude k is that of
     basis state k ^ frame."""
@@ -323,7 +431,8 @@ def sample(re, im, size, order, low, high, first, seed, binding, frame, sums, in
         sums[k] = total
     for k in range(low, high):
         row = order[k]
-        t = prefix_tree.number_of(seed, binding, np.uint64(0), np.int64(first + row)) * total
+        shot = np.int64(draws.first + row)
+        t = prefix_tree.number_of(draws.seed, draws.binding, np.uint64(0), shot) * total
         a, b = np.int64(0), np.int64(size - 1)
         while a < b:
             middle = (a + b) >> 1
@@ -361,117 +470,109 @@ def evaluate(re, im, size, strings, coefficients, values):  # type: ignore[no-un
         values[strings[s, 2]] += coefficients[s] * value / total
 
 
+@inline_function
+def _start_state(walk, scratch):  # type: ignore[no-untyped-def]
+    """Write the state that an ADVANCE begins with."""
+    source, target = walk.action[0].source, walk.action[0].target
+    states, unapplied = scratch.states, scratch.unapplied
+    if source < 0:
+        for k in range(states.shape[2]):
+            states[target, 0, k] = states[target, 1, k] = 0.0
+        states[target, 0, 0] = 1.0
+        for qubit in range(unapplied.shape[1]):
+            unapplied[target, qubit, _IS_PENDING] = 0.0
+    elif source != target:
+        for qubit in range(unapplied.shape[1]):
+            for k in range(PENDING):
+                unapplied[target, qubit, k] = unapplied[source, qubit, k]
+        for k in range(states.shape[2]):
+            states[target, 0, k] = states[source, 0, k]
+            states[target, 1, k] = states[source, 1, k]
+
+
+@inline_function
+def _advance(re, im, size, walk, rows, tree, inserts, gates, scratch, pending):  # type: ignore[no-untyped-def]
+    """Carry out ADVANCE: evolve a state, with its inserts."""
+    action = walk.action[0]
+    _start_state(walk, scratch)
+    position = action.begin
+    for k in range(action.first, action.last):
+        place = rows.entries[k]
+        at = tree.place_at[place]
+        advance(re, im, size, position, at, gates, pending, scratch.gate, scratch.columns)
+        position = at
+        insert = tree.insert_of[place]
+        has_flag = tree.flags.shape[0] > 0 and tree.flags[place, FLAG] != NO_FLAG
+        if has_flag and rows.chosen[k] == inserts.sets[inserts.table[insert, SET], COUNT] - 1:
+            continue  # the identity
+        _insert(re, im, size, inserts, insert, rows.chosen[k], scratch, pending)
+    end = action.end
+    advance(re, im, size, position, end, gates, pending, scratch.gate, scratch.columns)
+
+
+@inline_function
+def _weigh_operators(re, im, size, insert, inserts, scratch, pending):  # type: ignore[no-untyped-def]
+    """Weigh the operators of an insert in a state; returns their number."""
+    table, rho = inserts.table, scratch.rho
+    reduced(re, im, size, table[insert, Q0], table[insert, Q1], rho)
+    if pending.shape[0]:
+        side = 1 << inserts.sets[table[insert, SET], QUBITS]
+        _turned(rho, side, 1, pending[table[insert, Q0]])
+        if side == 4:
+            _turned(rho, side, 2, pending[table[insert, Q1]])
+    return weigh(rho, table[insert, SET], inserts.sets, inserts.effects, scratch.probs)
+
+
 @kernel(
-    "INTS2 INT INT INT INT I64 I64 I64 I64 I64 I64 I64 I64 I64 I64 INTS2 INTS2 REALS REALS INTS2 "
-    "WORDS2 REALS2 U16 REALS INT WORD WORD I64 REALS2 REALS REALS2 I64 I64 INTS2 REALS REALS2 I64 "
-    "I64 REALS2 REALS INTS2 REALS INTS2 REALS3 -> INT",
+    "WalkState RowArrays TreeArrays OperatorArrays GateArrays SetArrays WalkOutputs Scratch "
+    "RandomDraws INT INT I64 -> INT",
     group="trajectories",
 )
 def run(  # type: ignore[no-untyped-def]
-    frames, low, high, cap, n, order, begins, entries, chosen, place_at, drawn, insert_of,
-    locations, final_x, same, table, sets, matrices, effects, laid, steps, floats, wires, custom,
-    first, seed, binding, control, states, work, gate, room, indices, strings, coefficients, values,
-    stat, set_of, set_values, factors, varied, params, flags, unapplied,
-):  # fmt: skip
-    """Run rows order[low : high] and fill indices[row] with basis states. Returns 0 or STOPPED.
+    walk, rows, tree, inserts, gates, sets, outputs, scratch, draws, low, high, control
+):
+    """Run rows order[low : high] and write their outputs. Returns 0 or STOPPED.
 
-    final_x[row]: mask of qubits whose bit is read inverted (see `sample`). values[row]: values of
-    the observables, in place of a basis state, if there are any (see `evaluate`). same[position] =
-    position. states: float64 [2 * cap, 2**n and a vector], each state's parts one after the other;
-    work: float64 [WORK + 2**n]; room: int64 [rows + CALL + 2]. stat: executed operations, and the
-    largest number of states held at once. set_of[row]: its set of parameters, by
-    which `order` is sorted first; empty: one for all rows. For each set `params` and `floats` are
-    written anew, see `_set_params`. flags: of each place, see `noise_table`; empty: none has one.
-    unapplied [cap, qubits, PENDING]: see `advance`; [cap, 0, PENDING]: each step acts at once.
+    Each operation is a segment: `tree.floor` and `tree.ceil` map a position to itself. The numbers
+    of `gates` are written anew for each set of parameters (`_set_params`).
     """
-    size = 1 << n
-    call, pair, moved = room[:CALL], room[CALL : CALL + 2], room[CALL + 2 :]
-    rho, probs, sums = work[:32], work[32:], work[WORK:]
-    call[prefix_tree.TARGET], top, last = 0, np.int64(0), low
+    order, begins, entries, cap = rows.order, rows.begins, rows.entries, scratch.states.shape[0]
+    size = 1 << gates.num_qubits
+    action = walk.action[0]
+    action.target = 0
+    open_nodes, last = np.int64(0), low
     while True:
         if control[0]:
             return STOPPED
-        top = prefix_tree.next_action(
-            frames, top, cap, order, begins, entries, chosen, place_at, drawn, same, same, call
-        )
-        target = call[prefix_tree.TARGET]
-        re, im, pending = states[2 * target], states[2 * target + 1], unapplied[target]
-        if call[prefix_tree.WHAT] == ADVANCE:
-            source, position = call[prefix_tree.SOURCE], call[prefix_tree.FROM]
-            if source < 0:
-                for k in range(re.size):
-                    re[k] = im[k] = 0.0
-                re[0] = 1.0
-                for qubit in range(pending.shape[0]):
-                    pending[qubit, _IS_PENDING] = 0.0
-            elif source != target:
-                for qubit in range(pending.shape[0]):
-                    for k in range(PENDING):
-                        pending[qubit, k] = unapplied[source, qubit, k]
-                for k in range(re.size):
-                    re[k], im[k] = states[2 * source, k], states[2 * source + 1, k]
-            for k in range(call[prefix_tree.FIRST], call[prefix_tree.LAST]):
-                at = place_at[entries[k]]
-                advance(
-                    re, im, size, position, at, laid, steps, floats, wires, custom, work, pending,
-                    gate,
-                )  # fmt: skip
-                position = at
-                insert = insert_of[entries[k]]
-                has_flag = flags.shape[0] > 0 and flags[entries[k], FLAG] != NO_FLAG
-                if has_flag and chosen[k] == sets[table[insert, SET], COUNT] - 1:
-                    continue  # the identity
-                _insert(
-                    re,
-                    im,
-                    size,
-                    table,
-                    insert,
-                    chosen[k],
-                    sets,
-                    matrices,
-                    gate,
-                    pair,
-                    work,
-                    pending,
-                )
-            end = call[prefix_tree.TO]
-            advance(
-                re, im, size, position, end, laid, steps, floats, wires, custom, work, pending, gate
-            )
-            stat[0] += end - call[prefix_tree.FROM]
-            stat[1] = max(stat[1], target + 1)
-        elif call[prefix_tree.WHAT] == CHOOSE_KRAUS:
-            depth = call[prefix_tree.FIRST]
-            insert = insert_of[entries[begins[order[call[prefix_tree.LOW]]] + depth]]
-            reduced(re, im, size, table[insert, Q0], table[insert, Q1], rho)
-            if pending.shape[0]:
-                side = 1 << sets[table[insert, SET], QUBITS]
-                _turned(rho, side, 1, pending[table[insert, Q0]])
-                if side == 4:
-                    _turned(rho, side, 2, pending[table[insert, Q1]])
-            choices = weigh(rho, table[insert, SET], sets, effects, probs)
-            prefix_tree.choose(
-                probs, choices, order, call[prefix_tree.LOW], call[prefix_tree.HIGH], begins,
-                entries, depth, chosen, flags, locations[insert], first, seed, binding, moved,
-            )  # fmt: skip
-        elif call[prefix_tree.WHAT] == SAMPLE:
-            begin, to = call[prefix_tree.LOW], call[prefix_tree.HIGH]
+        open_nodes = prefix_tree.next_action(walk, open_nodes, cap, rows, tree)
+        target = action.target
+        re, im = scratch.states[target, 0], scratch.states[target, 1]
+        pending = scratch.unapplied[target]
+        if action.kind == ADVANCE:
+            _advance(re, im, size, walk, rows, tree, inserts, gates, scratch, pending)
+            outputs.stat[0] += action.end - action.begin
+            outputs.stat[1] = max(outputs.stat[1], target + 1)
+        elif action.kind == CHOOSE_KRAUS:
+            insert = tree.insert_of[entries[begins[order[action.low]] + action.first]]
+            choices = _weigh_operators(re, im, size, insert, inserts, scratch, pending)
+            prefix_tree.choose(scratch.probs, choices, action, rows, tree, draws, scratch.room)
+        elif action.kind == SAMPLE:
+            begin, end, values = action.low, action.high, outputs.values
             for qubit in range(pending.shape[0]):
-                _flush(re, im, size, qubit, pending, gate)
-            if strings.shape[0]:
-                evaluate(re, im, size, strings, coefficients, values[order[begin]])
-                for k in range(begin + 1, to):
+                _flush(re, im, size, qubit, pending, scratch.gate)
+            first = order[begin]
+            if outputs.strings.shape[0]:
+                evaluate(re, im, size, outputs.strings, outputs.coefficients, values[first])
+                for k in range(begin + 1, end):
                     for o in range(values.shape[1]):
-                        values[order[k], o] = values[order[begin], o]
+                        values[order[k], o] = values[first, o]
             else:
-                frame = final_x[order[begin]]
-                sample(re, im, size, order, begin, to, first, seed, binding, frame, sums, indices)
+                frame, indices = outputs.final_x[first], outputs.indices
+                sample(re, im, size, order, begin, end, draws, frame, scratch.sums, indices)
         elif last < high:
-            start, last = last, _set_end(set_of, order, last, high)
-            if set_of.size:
-                number = set_of[order[start]]
-                _set_params(number, set_values, factors, varied, params, laid, floats)
-            top = prefix_tree.begin(frames, start, last)
+            start, last = last, _set_end(sets.set_of, order, last, high)
+            if sets.set_of.size:
+                _set_params(sets.set_of[order[start]], sets, gates)
+            open_nodes = prefix_tree.begin(walk.nodes, start, last)
         else:
             return 0

@@ -37,9 +37,9 @@ from simulators.statevector.state import PHYSICAL_BYTES
 from simulators.statevector.trajectories import segments, small_kernel
 from simulators.statevector.trajectories.segments import insert_matrices, ranges
 from simulators.statevector.trajectories.states import LocalTrajectoryStates, TrajectoryStates
-from simulators.trajectories import noise_table, prefix_tree
+from simulators.trajectories import noise_table
 from simulators.trajectories.noise_table import QUBITS, NoiseTable, SortedPatterns, row_work
-from simulators.trajectories.prefix_tree import Advance, RandomDraws, Tree, walk
+from simulators.trajectories.prefix_tree import Advance, RandomDraws, Tree, WalkState, walk
 
 # Trajectories of a wide circuit: states in memory, advanced by sweeps.
 #
@@ -91,10 +91,17 @@ class RowOutputs(msgspec.Struct, frozen=True, eq=False):
     """What is computed of rows: the value of each observable, or without any a basis state."""
 
     first: int  # shot of row 0
-    final_x: NDArray[np.int64]  # see `small_kernel.run`
+    final_x: NDArray[np.int64]  # see `small_kernel.WalkOutputs`
     indices: NDArray[np.int64]  # sampled basis states
     observables: Observables
     values: NDArray[np.float64]  # [rows, observables]
+
+    def of_kernel(self, stat: NDArray[np.int64]) -> small_kernel.WalkOutputs:
+        """Arrays for the kernel; `stat`: of one of its calls."""
+        strings, coefficients = self.observables.strings, self.observables.coefficients
+        return small_kernel.WalkOutputs(
+            self.final_x, self.indices, strings, coefficients, self.values, stat
+        )
 
 
 class LargeSampler:
@@ -118,7 +125,7 @@ class LargeSampler:
         self._whole = int(tree.place_at[-1])
         self._drawn = inserts.drawn.tolist()
         self._params = np.empty(0)
-        self._draws = RandomDraws(0, 0, 0)
+        self._draws = RandomDraws.of((0, 0), 0)
         self._numbers: dict[tuple[int, int, bool], NDArray[np.float64]] = {}
         self._room = 0
         self.held: list[StateHandle] = []  # by level
@@ -136,7 +143,7 @@ class LargeSampler:
         self._params = params[self._pieces.params_order]
         self._numbers.clear()
         self._room = _MOST_FLOATS
-        self._outputs, self._draws = outputs, RandomDraws(*key, outputs.first)
+        self._outputs, self._draws = outputs, RandomDraws.of(key, outputs.first)
         self._strings = [(0, 0), *((x, z) for x, z, _ in outputs.observables.strings.tolist())]
         walk(self._tree, rows, self, self._draws, cap, low, high)
 
@@ -150,7 +157,8 @@ class LargeSampler:
             outputs.values[rows] = np.bincount(owners, weighted, observables.count)
         else:
             frame = int(outputs.final_x[rows[0]])
-            shots = ShotDraws((draws.seed, draws.binding), rows + draws.first)
+            key = int(draws.seed), int(draws.binding)
+            shots = ShotDraws(key, rows + draws.first)
             outputs.indices[rows] = self._states.sample(state, frame, shots)
         self._finished(rows)
 
@@ -288,17 +296,18 @@ class SmallWalks(Walks):
         self._circuit = circuit
         codes = circuit.table.rows[circuit.ops, 0]
         num_steps = int(COUNTS[codes].sum()) + int((codes == UNITARY).sum())
-        self._laid = np.zeros((circuit.ops.size + 1, 4), np.int64)
-        self._steps = np.zeros((num_steps, 4), np.uint64)
-        self._numbers = np.zeros((num_steps, 8))
         sizes = [len(data) // 8 for data in circuit.matrices]
         ends = np.cumsum([0, *sizes])
-        self._matrix_at = np.where(circuit.table.matrix >= 0, ends[circuit.table.matrix], -1)
-        self._given = np.frombuffer(b"".join(circuit.matrices), np.float64).copy()
-        self._same = np.arange(circuit.ops.size + 1)
-        self._drawn = tree.inserts.drawn[tree.insert_of].astype(np.int64)
-        self._varied = np.zeros((0, small_kernel.VARIED), np.int64)
-        self._rooms: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+        self._matrix_of = np.where(circuit.table.matrix >= 0, ends[circuit.table.matrix], -1)
+        self._gates = small_kernel.GateArrays(
+            circuit.num_qubits, np.zeros(circuit.ops.size + 1, small_kernel.OPERATION),
+            np.zeros((num_steps, 4), np.uint64), np.zeros((num_steps, 8)), circuit.qubits,
+            np.frombuffer(b"".join(circuit.matrices), np.float64).copy(),
+        )  # fmt: skip
+        same = np.arange(circuit.ops.size + 1)
+        self._arrays = tree.arrays._replace(floor=same, ceil=same)
+        self._varied = np.zeros(0, small_kernel.VARIED)
+        self._states: dict[int, NDArray[np.float64]] = {}
 
     def bind(
         self, params: NDArray[np.float64], key: tuple[int, int], sets: ParamSets = ONE_SET
@@ -308,16 +317,14 @@ class SmallWalks(Walks):
         rows = circuit.table.rows[circuit.ops]
         ends = rows[:, 3].cumsum()
         owners = np.searchsorted(ends, sets.params, side="right")
-        first = (ends - rows[:, 3])[owners]
-        each = (owners, rows[owners, 0], first, sets.params, sets.columns)
-        self._varied = np.column_stack(each).astype(np.int64)
-        small_kernel.lay(
-            circuit.table.rows, circuit.ops, circuit.qubits, params, self._matrix_at,
-            self._given, self._laid, self._steps, self._numbers,
-        )  # fmt: skip
+        self._varied = np.empty(owners.size, small_kernel.VARIED)
+        self._varied["operation"], self._varied["code"] = owners, rows[owners, 0]
+        self._varied["first_param"] = (ends - rows[:, 3])[owners]
+        self._varied["param"], self._varied["column"] = sets.params, sets.columns
+        small_kernel.lay(circuit.table.rows, circuit.ops, params, self._matrix_of, self._gates)
 
     def run(self, rows: SortedPatterns, outputs: RowOutputs) -> None:
-        circuit, tree, observables = self._circuit, self._tree, outputs.observables
+        circuit, tree = self._circuit, self._tree
         size = max(1 << circuit.num_qubits, LANES)
         parts = self._thread_pool.size
         is_long = rows.order.size * circuit.ops.size << circuit.num_qubits > _LONG_WORK
@@ -326,34 +333,31 @@ class SmallWalks(Walks):
         if is_long:
             shares = np.add.reduceat(self._shares(rows), cuts[:-1])
         stat = np.zeros((cuts.size - 1, 2), np.int64)
-        order, chosen = rows.order.copy(), tree.choices(rows)
-        operators, locations = tree.inserts.operators, tree.inserts.draw_locations
-        cap = self._cap
+        ordered, operators, cap = tree.row_arrays(rows), tree.inserts.operators, self._cap
+        inserts = small_kernel.OperatorArrays(
+            tree.inserts.table, operators.sets, operators.matrices, operators.effects
+        )
+        draws = RandomDraws.of(self._key, outputs.first)
 
         def work(begin: int, end: int, thread: int) -> None:
-            if thread not in self._rooms:
+            if thread not in self._states:
                 states = aligned(16 * cap * (size + LANES)).view(np.float64)
-                room = np.empty(small_kernel.WORK + size)
-                self._rooms[thread] = states.reshape(2 * cap, size + LANES), room
-            params, numbers = np.zeros(0), self._numbers
+                self._states[thread] = states.reshape(cap, 2, size + LANES)
+            params, gates = np.zeros(0), self._gates
             if rows.sets.size:  # of this thread
-                params, numbers = self._params.copy(), numbers.copy()
+                params, gates = self._params.copy(), gates._replace(floats=gates.floats.copy())
+            sets = small_kernel.SetArrays(
+                rows.sets, self._sets.values, self._sets.factors, self._varied, params
+            )
             # Without sets and flags an instance has the bits of its circuit, step by step.
             lazy = circuit.num_qubits if rows.sets.size or len(tree.flags) else 0
             unapplied = np.zeros((cap, lazy, small_kernel.PENDING))
+            scratch = small_kernel.Scratch.of(self._states[thread], unapplied, rows.order.size)
             for number in range(begin, end):
                 done = small_kernel.run(
-                    np.zeros((prefix_tree.frames_of(rows.deepest), prefix_tree.FRAME), np.int64),
-                    cuts[number], cuts[number + 1], cap,
-                    circuit.num_qubits, order, rows.begins, rows.entries, chosen, tree.place_at,
-                    self._drawn, tree.insert_of, locations, outputs.final_x, self._same,
-                    tree.inserts.table, operators.sets, operators.matrices, operators.effects,
-                    self._laid, self._steps, numbers, circuit.qubits, self._given,
-                    outputs.first, *self._key, self.control.flag, *self._rooms[thread],
-                    np.zeros((1, 8)), np.empty(rows.order.size + prefix_tree.CALL + 2, np.int64),
-                    outputs.indices, observables.strings, observables.coefficients, outputs.values,
-                    stat[number], rows.sets, self._sets.values, self._sets.factors, self._varied,
-                    params, tree.flags, unapplied,
+                    WalkState.of(rows.deepest), ordered, self._arrays, inserts, gates, sets,
+                    outputs.of_kernel(stat[number]), scratch, draws, cuts[number],
+                    cuts[number + 1], self.control.flag,
                 )  # fmt: skip
                 if done == small_kernel.STOPPED:
                     raise Stopped()

@@ -21,8 +21,9 @@ from simulators.execution.requests import bind
 from simulators.gpu.engine import GpuEngine
 from simulators.gpu.reductions import gate_matrices
 from simulators.simulate import counts_of, simulate
-from simulators.statevector.backend.gate_list import KIND, plan_gate_list
+from simulators.statevector.backend.gate_list import plan_gate_list
 from simulators.statevector.engine import StatevectorEngine
+from simulators.statevector.small.gate_kernels import KIND
 
 
 @pytest.fixture

@@ -60,26 +60,29 @@ class Recorder:
     def run(self, cap: int) -> None:
         rows, states = self.rows, dict[int, Trace]()
         order, chosen = rows.order.copy(), np.zeros_like(rows.entries)
-        frames = np.full((prefix_tree.frames_of(rows.deepest), prefix_tree.FRAME), -7)
-        call = np.zeros(prefix_tree.CALL, np.int64)
-        top = prefix_tree.start(frames, 0, order.size)
+        arrays = prefix_tree.RowArrays(order, rows.begins, rows.entries, chosen)
+        none = np.zeros(0, np.int64)
+        tree = prefix_tree.TreeArrays(
+            self.place_at, self.drawn, self.floor, self.ceil, none, none, np.zeros((0, 3), np.int64)
+        )
+        walk = prefix_tree.WalkState.of(rows.deepest)
+        walk.nodes.fill(-7)
+        open_nodes = prefix_tree.start(walk, 0, order.size)
         while True:
-            top = prefix_tree.next_call(
-                frames, top, cap, order, rows.begins, rows.entries, chosen, self.place_at,
-                self.drawn, self.floor, self.ceil, call,
-            )  # fmt: skip
-            assert top <= len(frames)
-            what, source, target, begin, end, first, last, low, high = call.tolist()
-            if what == prefix_tree.ADVANCE:
+            open_nodes = prefix_tree.next_call(walk, open_nodes, cap, arrays, tree)
+            assert open_nodes <= len(walk.nodes)
+            (action,) = walk.action.tolist()
+            kind, source, target, begin, end, first, last, low, high = action
+            if kind == prefix_tree.ADVANCE:
                 at, passed = states[source] if source >= 0 else (0, ())
                 assert at == begin <= end
                 assert target < cap
                 states[target] = end, passed + self._ranges(begin, end, first, last, chosen)
                 self.operations += end - begin
                 self.most = max(self.most, target + 1)
-            elif what == prefix_tree.CHOOSE_KRAUS:
+            elif kind == prefix_tree.CHOOSE_KRAUS:
                 self._draw(states[target], order, low, high, first, chosen)
-            elif what == prefix_tree.SAMPLE:
+            elif kind == prefix_tree.SAMPLE:
                 for row in order[low:high].tolist():
                     assert row not in self.ended
                     self.ended[row] = states[target]
