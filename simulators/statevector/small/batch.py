@@ -90,7 +90,7 @@ COUNTS, PROBABILITIES, EXPECTATION, MEMORY = 1, 2, 4, 8  # outputs, as a mask
 
 
 @record
-class RowOutputs(NamedTuple):
+class BatchOutputs(NamedTuple):
     """Outputs of rows of bindings, one row after the other; those that are not asked for are left
     as they are."""
 
@@ -218,7 +218,7 @@ def _distribution(size, bits, maps, probs, table, width, outcomes, values):  # t
 
 
 @kernel(
-    "U8 CircuitArrays BoundRows I64 INT WORD WORD INT PauliArrays RowOutputs INT -> INT",
+    "U8 CircuitArrays BoundRows I64 INT WORD WORD INT PauliArrays BatchOutputs INT -> INT",
     group="deferred",
 )
 def run(  # type: ignore[no-untyped-def]
@@ -371,7 +371,7 @@ class Batch:
                 state = self._merged.eight(arrays, rows, places, phases, control)
                 if state < 0:
                     return state
-            into = RowOutputs(
+            into = BatchOutputs(
                 width, self._outcomes, self._values, result, wide, self._likely, self._odds,
                 possible, estimates[first : first + step], memory[first * row_bytes :],
             )  # fmt: skip

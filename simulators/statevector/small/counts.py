@@ -37,7 +37,7 @@ from simulators.execution.sampling import (
 )
 from simulators.statevector.small.gate_kernels import (
     MAX_PIECES,
-    Step,
+    GateStep,
     apply,
     masks,
     matrices,
@@ -456,7 +456,7 @@ def _evolve(circuit, control, re, im, steps, floats):  # type: ignore[no-untyped
             for s in range(number):
                 if chosen < steps[s, REACHED]:
                     kind, mask, zero_bits, one_bits = step_at(steps, s)
-                    step = Step(kind, mask | bit, zero_bits | chosen, one_bits | chosen)
+                    step = GateStep(kind, mask | bit, zero_bits | chosen, one_bits | chosen)
                     apply(re, im, steps[s, REACHED], step, floats, s)
     return True
 

@@ -1,9 +1,9 @@
 """Gate kernels on a block of amplitudes, held as two float64 arrays (real, imaginary parts).
 
-A gate is a list of steps (placed factors): a row of integers (`Step`) and eight floats (`Matrix`).
-A step pairs the basis states whose bits under its mask equal `zero_bits` or `one_bits`; the mask
-holds controls and targets. All paths for small circuits apply gates here, so they agree bit by bit:
-a SIMD lane does the operations of `multiply` in the same order.
+A gate is a list of steps (placed factors): a row of integers (`GateStep`) and of eight floats
+(`Matrix`). A step pairs the basis states whose bits under its mask equal `zero_bits` or `one_bits`;
+the mask holds controls and targets. All paths for small circuits apply gates here, so they agree
+bit by bit: a SIMD lane does the operations of `multiply` in the same order.
 """
 
 import math
@@ -19,10 +19,10 @@ from simulators.compiler.simd import choose, load, splat, store, where
 _0, _1, _2, _3, _4, _5, _6, _7, _8 = (np.uint64(k) for k in range(9))
 _LANES = np.uint64(simd.LANES)
 _LOW = np.uint64(simd.LANES - 1)  # bits of an index that are the lane number
-KIND, MASK, ZERO, ONE = range(4)  # columns of a table of steps, as fields of `Step`
+KIND, MASK, ZERO, ONE = range(4)  # columns of a table of steps, as fields of `GateStep`
 
 
-class Step(NamedTuple):
+class GateStep(NamedTuple):
     """Step of a gate, in uint64."""
 
     kind: Any  # PHASE, PERMUTATION, REAL or COMPLEX of `gates`
@@ -48,13 +48,13 @@ class Matrix(NamedTuple):
 @inline_function
 def step_at(steps, row):  # type: ignore[no-untyped-def]
     """Row of a table of steps: uint64 [steps, 4 or more]."""
-    return Step(steps[row, KIND], steps[row, MASK], steps[row, ZERO], steps[row, ONE])
+    return GateStep(steps[row, KIND], steps[row, MASK], steps[row, ZERO], steps[row, ONE])
 
 
 @inline_function
 def shifted(step, bits):  # type: ignore[no-untyped-def]
     """Step on indices that have these bits more below."""
-    return Step(step.kind, step.mask << bits, step.zero_bits << bits, step.one_bits << bits)
+    return GateStep(step.kind, step.mask << bits, step.zero_bits << bits, step.one_bits << bits)
 
 
 @inline_function

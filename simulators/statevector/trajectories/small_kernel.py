@@ -35,8 +35,8 @@ from simulators.statevector.small.gate_kernels import (
     MASK,
     ONE,
     ZERO,
+    GateStep,
     Matrix,
-    Step,
     apply,
     matrices as write_matrices,
     matrix_at,
@@ -126,7 +126,7 @@ class WalkOutputs(NamedTuple):
 
 
 @record
-class Scratch(NamedTuple):
+class WalkScratch(NamedTuple):
     """Memory of one walk."""
 
     states: REALS3  # [states, 2, 2**n and a vector]: real and imaginary parts
@@ -141,7 +141,9 @@ class Scratch(NamedTuple):
     pair: I64  # [2]: qubits of an insert
 
     @classmethod
-    def of(cls, states: NDArray[np.float64], unapplied: NDArray[np.float64], rows: int) -> Scratch:
+    def of(
+        cls, states: NDArray[np.float64], unapplied: NDArray[np.float64], rows: int
+    ) -> WalkScratch:
         """Allocate all but the states."""
         return cls(
             states, unapplied, np.empty(rows, np.int64), np.empty(2 << MOST_DENSE), np.empty(32),
@@ -274,7 +276,7 @@ def _multiply(pending, kind, zero, one, floats, row):  # type: ignore[no-untyped
 def _on(kind, mask):  # type: ignore[no-untyped-def]
     """Step on one qubit, whose bit is the mask."""
     zero_bits = mask if kind == PHASE else np.uint64(0)
-    return Step(np.uint64(kind), mask, zero_bits, mask)
+    return GateStep(np.uint64(kind), mask, zero_bits, mask)
 
 
 @device_function
@@ -524,7 +526,7 @@ def _weigh_operators(re, im, size, insert, inserts, scratch, pending):  # type: 
 
 
 @kernel(
-    "WalkState RowArrays TreeArrays OperatorArrays GateArrays SetArrays WalkOutputs Scratch "
+    "WalkState RowArrays TreeArrays OperatorArrays GateArrays SetArrays WalkOutputs WalkScratch "
     "RandomDraws INT INT I64 -> INT",
     group="trajectories",
 )

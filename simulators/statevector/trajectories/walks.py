@@ -352,7 +352,7 @@ class SmallWalks(Walks):
             # Without sets and flags an instance has the bits of its circuit, step by step.
             lazy = circuit.num_qubits if rows.sets.size or len(tree.flags) else 0
             unapplied = np.zeros((cap, lazy, small_kernel.PENDING))
-            scratch = small_kernel.Scratch.of(self._states[thread], unapplied, rows.order.size)
+            scratch = small_kernel.WalkScratch.of(self._states[thread], unapplied, rows.order.size)
             for number in range(begin, end):
                 done = small_kernel.run(
                     WalkState.of(rows.deepest), ordered, self._arrays, inserts, gates, sets,
