@@ -46,16 +46,18 @@ class JobRecords:
         job: str,
         change: Callable[[JobRecord], JobRecord | None],
         removed: Sequence[str] = (),
+        blobs: Mapping[str, bytes] | None = None,
     ) -> JobRecord | None:
         """Change a job as it is now; return it. `change`: returns the changed one, or None to leave
-        it; called again if another process has changed the job meanwhile. `removed`: data that go.
-        Raises NotFoundError, KeyConflictError."""
+        it; called again if another process has changed the job meanwhile. `removed`: data that go;
+        `blobs`: one more part of each of some data. Raises NotFoundError, KeyConflictError,
+        QueueFullError."""
         for attempt in range(CHANGES):
             changed = change(self.get(job))
             if changed is None:
                 return None
             try:
-                return self._put(changed, removed=removed)
+                return self._put(changed, blobs, removed)
             except KeyConflictError:
                 if attempt + 1 == CHANGES:
                     raise
@@ -83,7 +85,8 @@ class JobRecords:
     def append(self, job: str, name: str, data: bytes) -> None:
         """Add bytes to the data of an open job. Raises NotFoundError, KeyConflictError if it has
         ended, QueueFullError."""
-        self._append_from(job, name, data, 0, self.part(job, name, 0)[1])
+        if data:
+            self._append_from(job, name, data, 0, self.part(job, name, 0)[1])
 
     def _append_from(
         self, job: str, name: str, data: bytes | memoryview, first: int, start: int

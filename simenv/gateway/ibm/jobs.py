@@ -24,7 +24,7 @@ from simenv.errors import (
     SimenvError,
     StoreError,
 )
-from simenv.model.jobs import JobRecord, JobSelector
+from simenv.model.jobs import BLOB_PART_BYTES, JobRecord, JobSelector
 
 IBM, IQM, SESSION = "ibm", "iqm", "session"  # kinds of stored jobs
 KINDS = (IBM, IQM)
@@ -166,10 +166,15 @@ def _unknown(number: str) -> NotFoundError:
 
 
 def change(
-    client: Client, /, number: str, removed: Sequence[str] = (), **fields: Any
+    client: Client,
+    /,
+    number: str,
+    removed: Sequence[str] = (),
+    blobs: Mapping[str, bytes] | None = None,
+    **fields: Any,
 ) -> Job | None:
     """Change fields of a job; return it. None: it was deleted, or has ended, after which only its
-    tags change. `removed`: data that go."""
+    tags change. `removed`, `blobs`: data that go, and the last part of data that come."""
 
     def changed(record: JobRecord) -> JobRecord | None:
         job = _job(record)
@@ -178,7 +183,7 @@ def change(
         return _record(msgspec.structs.replace(job, **fields), record)
 
     try:
-        record = client.jobs.change(number, changed, removed)
+        record = client.jobs.change(number, changed, removed, blobs)
     except NotFoundError:
         return None
     return None if record is None else _job(record)
@@ -191,20 +196,27 @@ def end(
     deleted, or had ended. Results without room fail it."""
     removed: tuple[str, ...] = ("params",) if job.private else ()
     try:
-        for name, data in (results or {}).items():
-            client.jobs.append(job.id, name, data)
+        ended = change(client, job.id, removed, _last_parts(client, job, results or {}), **fields)
     except QueueFullError as error:
         reason = f"there is no room for its result: {error.message}"
         fields |= {"status": FAILED, "reason": reason, "reason_code": RUN_FAILED}
-        removed += tuple(results or ())
-    except (NotFoundError, KeyConflictError):
-        return None
-    ended = change(client, job.id, removed, **fields)
+        ended = change(client, job.id, (*removed, *(results or ())), **fields)
     if ended is not None and ended.session:
         with suppress(SimenvError):  # its reservation ends by itself
             change_session(client, ended.session, job_ended_s=ended.ended_s)
             close_if_done(client, ended.session)
     return ended
+
+
+def _last_parts(client: Client, /, job: Job, results: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Store all but the last part of results; return these, which come with the end of the job."""
+    left = {}
+    for name, data in results.items():
+        last = max(0, len(data) - 1) // BLOB_PART_BYTES * BLOB_PART_BYTES
+        with suppress(NotFoundError, KeyConflictError):  # it has ended, which `change` finds too
+            client.jobs.append(job.id, name, data[:last])
+        left[name] = data[last:]
+    return left
 
 
 def fail(client: Client, /, job: Job, code: int, reason: str) -> Job | None:

@@ -76,13 +76,12 @@ class JobStore:
         self._keep_s = keep_days * 86_400.0
         self._disk_refusal = disk_refusal
         self._use: dict[str, list[int]] = {}  # number and bytes of the jobs of each owner
-        self._bytes = 0
         self._count()
 
     def _count(self) -> None:
         query = "select owner, count(*), sum(bytes) from job group by owner"
         self._use = {owner: [count, int(size)] for owner, count, size in self._rows(query)}
-        self._bytes = sum(size for _, size in self._use.values())
+        self._journal.job_bytes = sum(size for _, size in self._use.values())
 
     def put(self, sender: Identity, message: m.PutJob) -> m.Jobs:
         """Store a job that is new, or changed. Raises NotFoundError, KeyConflictError if it is
@@ -242,11 +241,11 @@ class JobStore:
         """Remove the oldest ended jobs until `size` more bytes and `jobs` more jobs are within the
         limits. Raises QueueFullError if that is not enough; the transaction is rolled back then."""
         use = self._use.setdefault(owner, [0, 0])
-        before = use[1], self._bytes
+        before = use[1], self._journal.job_bytes
         while use[0] + jobs > OWNER_JOBS or use[1] + size > OWNER_BYTES:
             if not self._drop_oldest(db, "owner = ? and", owner):
                 raise _full("this user's jobs", before[0], size, OWNER_BYTES)
-        while self._bytes + size > ALL_BYTES:
+        while self._journal.job_bytes + size > ALL_BYTES:
             if not self._drop_oldest(db):
                 raise _full("all users' jobs", before[1], size, ALL_BYTES)
 
@@ -268,13 +267,17 @@ class JobStore:
     def _add_bytes(self, db: Connection, owner: str, number: int, size: int) -> None:
         db.execute("update job set bytes = bytes + ? where number = ?", (size, number))
         self._use[owner][1] += size
-        self._bytes += size
+        self._journal.job_bytes += size
 
     def _drop(self, db: Connection, number: int, owner: str, size: int) -> None:
         db.execute(*JOB_BLOB.remove(number))
         db.execute(*JOB.remove(number))
         use = self._use[owner]
-        use[0], use[1], self._bytes = use[0] - 1, use[1] - size, self._bytes - size
+        use[0], use[1], self._journal.job_bytes = (
+            use[0] - 1,
+            use[1] - size,
+            self._journal.job_bytes - size,
+        )
         if not use[0]:
             del self._use[owner]
 

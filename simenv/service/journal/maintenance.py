@@ -92,11 +92,12 @@ class JournalPruner:
         return self._number("select sum(bytes) from file")
 
     def journal_bytes(self) -> int:
-        """Used bytes of the journal's file; those of stored messages where they are not known."""
+        """Used bytes of the journal's file without jobs; those of stored messages where they are
+        not known."""
         used = self._journal.database.sizes()[1]
         if used is None:
             return sum(self._journal.kept_bytes.values()) - self._file_bytes()
-        return used
+        return used - self._journal.job_bytes
 
     def is_due(self, before_s: float, max_bytes: int) -> bool:
         """Return whether the oldest record ended before `before_s`, or more than `max_bytes` are

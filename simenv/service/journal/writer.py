@@ -104,6 +104,7 @@ class Journal:
         except BaseException:
             self.database.abandon()  # it leads no more
             raise
+        self.job_bytes = 0  # of jobs, which have bounds of their own
         self.written_bytes = 0  # since the start, approximately; decides when a checkpoint is due
         self.unsynced = False
         self.commit_times = DurationBuckets()

@@ -21,7 +21,7 @@ from simenv.gateway.ibm.job_messages import RunJob
 from simenv.gateway.ibm.jobs import Job, SessionRecord
 from simenv.gateway.ibm.processes import JobProcesses, UserJobs
 from simenv.model import ReservationState
-from simenv.model.jobs import JobRecord, JobSelector
+from simenv.model.jobs import BLOB_PART_BYTES, JobRecord, JobSelector
 from simenv.service.jobs import store as stores
 
 DAY_S = 86_400.0
@@ -101,6 +101,14 @@ def test_a_result_without_room_fails_its_job(client: Any, monkeypatch: pytest.Mo
     assert (ended.status, ended.reason_code) == (jobs.FAILED, jobs.RUN_FAILED)
     assert "there is no room for its result: this user's jobs keep" in ended.reason
     assert client.jobs.data("a", "result") == b""
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOB_PART_BYTES, BLOB_PART_BYTES + 1, 2 * BLOB_PART_BYTES])
+def test_results_of_any_size_are_stored_with_the_end(client: Any, size: int) -> None:
+    made = jobs.add(client, job("a"), b"{}")
+    results = {"measurements": b"x" * size, "measurement_counts": b"[]"}
+    assert jobs.end(client, made, results, status=jobs.COMPLETED, ended_s=time()) is not None
+    assert {name: client.jobs.data("a", name) for name in results} == results
 
 
 def test_tags_are_found_by_a_part(client: Any) -> None:

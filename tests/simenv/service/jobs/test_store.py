@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from time import time
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import postgres_journal
@@ -24,6 +24,7 @@ from simenv.errors import (
 )
 from simenv.model.jobs import BLOB_PART_BYTES, MAX_METADATA_BYTES, JobRecord, JobSelector
 from simenv.service.jobs import store as stores
+from simenv.service.journal.maintenance import JournalPruner
 
 DAY_S = 86_400.0
 
@@ -68,7 +69,7 @@ def total(stored: StoredJobs) -> int:
     rows = stored.journal.records.rows
     query = "select count(*), coalesce(sum(bytes), 0) from job"
     ((count, size),) = stored.call(lambda: list(rows(query)))
-    counted = stored.jobs._bytes, sum(size for _, size in stored.jobs._use.values())
+    counted = stored.journal.job_bytes, sum(size for _, size in stored.jobs._use.values())
     assert counted == (size, size)
     assert sum(count for count, _ in stored.jobs._use.values()) == count
     return int(size)
@@ -268,6 +269,13 @@ def test_old_jobs_and_incomplete_ones_go(
     assert ids(jobs) == ["newer", "new"]
     stored.restart()
     assert total(stored) == 2  # of no tasks each
+
+
+def test_jobs_take_no_space_from_results(stored: StoredJobs, jobs: JobRecords) -> None:
+    pruner = JournalPruner(stored.journal, cast("Any", None))
+    before = stored.call(pruner.total_bytes)
+    jobs.add(job("a"), {"params": bytes(4 * BLOB_PART_BYTES)})
+    assert stored.call(pruner.total_bytes) - before < BLOB_PART_BYTES // 4  # of pages
 
 
 def test_a_full_disk_refuses_new_jobs_alone(stored: StoredJobs, jobs: JobRecords) -> None:
