@@ -16,9 +16,10 @@ from simenv.service.journal.writer import Journal
 from simenv.service.queries.handlers import QUERIES
 from simenv.wire import codec
 from simenv.wire.keyfiles import Identity, Role
-from simenv.wire.messages.queries import ServiceMessage
+from simenv.wire.messages.queries import ClientRequest, Reply, ServiceMessage, answer_of
 
 T = TypeVar("T")
+A = TypeVar("A", bound=Reply)
 
 
 class StoredJobs:
@@ -48,10 +49,10 @@ class StoredJobs:
         session: Any = SimpleNamespace(request=partial(self._ask, identity))
         return JobRecords(session)
 
-    def _ask(self, identity: Identity, kind: type[Any], make: Any, **fields: Any) -> Any:
-        message = codec.from_client(codec.encode(make(1, **fields)))
-        answer = self.call(self._answer, identity, message)
-        assert isinstance(answer, kind)
+    def _ask(self, identity: Identity, message: ClientRequest[A]) -> A:
+        sent = codec.from_client(codec.encode(message))
+        answer = self.call(self._answer, identity, sent)
+        assert isinstance(answer, answer_of(type(message)))
         return answer
 
     def _answer(self, identity: Identity, message: Any) -> Any:

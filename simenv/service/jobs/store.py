@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -25,9 +25,9 @@ from simenv.errors import (
     SimenvError,
 )
 from simenv.model.jobs import BLOB_PART_BYTES, JobRecord, JobTask
-from simenv.service.journal.database import Connection
+from simenv.service.journal.database import Connection, LeadershipLost
 from simenv.service.journal.tables import JOB, JOB_BLOB
-from simenv.service.journal.writer import PAGE_BYTES, Journal
+from simenv.service.journal.writer import PAGE_BYTES as ROW_BYTES, Journal
 from simenv.service.queries.query_queue import ReplySteps
 from simenv.wire import codec
 from simenv.wire.keyfiles import Identity
@@ -42,11 +42,16 @@ DRAFT_S = 3_600.0  # for which a job stays whose data are not complete
 PRUNED = 64  # old jobs that go with one new job,
 PRUNED_BYTES = 64 * BLOB_PART_BYTES  # and about how much of their data: the loop has other work
 LISTED_ROWS = 128  # between two looks at the clock
+PAGE_BYTES = 4 * 2**20  # of a listing, unless one job alone is larger
 _EVER_S = 1e12
 
 _KINDS = {True: f"kind = '{SESSION}'", False: f"kind <> '{SESSION}'"}
 _LABELS = msgspec.msgpack.Decoder(tuple[str, ...])
 _TASKS = msgspec.msgpack.Decoder(tuple[JobTask, ...])
+_READ = (
+    "select id, kind, version, created, ended, labels, tasks, metadata, reservation from job"
+    " where number = ?"
+)
 _encode = msgspec.msgpack.encode
 
 
@@ -185,7 +190,8 @@ class JobStore:
         return m.Jobs(message.request)
 
     def listed(self, sender: Identity, message: m.ListJobs) -> ReplySteps:
-        """Yield the answer with the jobs that a selector fits."""
+        """Yield the answer with the jobs that a selector fits; fewer than its limit if they are
+        more than PAGE_BYTES."""
         owner, chosen = sender.owner, message.selector
         now_s, labels, found = time(), set(chosen.labels), list[int]()
         kinds = ", ".join("?" * len(chosen.kinds))
@@ -205,20 +211,25 @@ class JobStore:
                     found.append(number)
             last = page[-1][0]
             yield None
-        shown = []
+        shown, size = list[JobRecord](), 0
         for number in found[chosen.offset : chosen.offset + chosen.limit]:
-            with_job = self._rows("select 1 from job where number = ?", number)
-            shown += [self._read(number) for _ in with_job]  # unless it was removed meanwhile
+            rows = list(self._rows(_READ, number))  # none, if it was removed meanwhile
+            size += sum(len(tasks) + len(metadata) for *_, tasks, metadata, _ in rows)
+            if shown and size > PAGE_BYTES:
+                break
+            shown += map(_decoded, rows)
             yield None
         yield codec.encode(m.Jobs(message.request, shown, len(found)))
 
     @contextmanager
     def _transaction(self, size: int) -> Iterator[Connection]:
         """Run the block in one transaction, which also survives a power failure."""
-        self._journal.written_bytes += size + PAGE_BYTES
+        self._journal.written_bytes += size + ROW_BYTES
         try:
             with self._journal.transaction(self._journal.forced_level) as db:
                 yield db
+        except LeadershipLost:
+            raise
         except BaseException:
             self._count()
             raise
@@ -306,15 +317,14 @@ class JobStore:
         return row
 
     def _read(self, number: int) -> JobRecord:
-        query = (
-            "select id, kind, version, created, ended, labels, tasks, metadata, reservation from"
-            " job where number = ?"
-        )
-        ((*head, labels, tasks, metadata, reservation),) = self._rows(query, number)
-        job, kind, version, created_s, ended_s = head
-        decoded = _LABELS.decode(labels), _TASKS.decode(tasks)
-        data = bytes(metadata), reservation
-        return JobRecord(job, kind, version, created_s, ended_s, *decoded, *data)
+        return _decoded(next(self._rows(_READ, number)))
+
+
+def _decoded(row: tuple[Any, ...]) -> JobRecord:
+    """Return a job of the columns of _READ."""
+    job, kind, version, created_s, ended_s, labels, tasks, metadata, reservation = row
+    named = _LABELS.decode(labels), _TASKS.decode(tasks), bytes(metadata)
+    return JobRecord(job, kind, version, created_s, ended_s, *named, reservation)
 
 
 def _full(whose: str, used: int, wanted: int, limit: int) -> QueueFullError:

@@ -49,8 +49,8 @@ class NoEnvironment:
     async def call(self, _caller: object, function: Any, *given: Any, **fields: Any) -> Any:
         return await asyncio.to_thread(function, self, *given, **fields)
 
-    async def ask(self, _caller: object, *request: Any, **fields: Any) -> Any:
-        return self.jobs._session.request(*request, **fields)
+    async def ask(self, _caller: object, message: Any) -> Any:
+        return self.jobs._session.request(message)
 
     def sandbox(self, _caller: object) -> None:  # small bodies need none
         return None

@@ -204,6 +204,15 @@ def test_listings_have_filters_and_pages(jobs: JobRecords, monkeypatch: pytest.M
     assert [each.id for each in jobs.all(both)] == ["q", *"543210"]
 
 
+def test_a_page_of_large_jobs_is_shorter(jobs: JobRecords, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "PAGE_BYTES", 250)
+    for number in range(5):
+        jobs.add(job(str(number), metadata=b"m" * 100), {})
+    page, count = jobs.listed(JobSelector(("ibm",)))
+    assert ([each.id for each in page], count) == (["4", "3"], 5)
+    assert [each.id for each in jobs.all(JobSelector(("ibm",)))] == list("43210")
+
+
 def test_the_oldest_ended_jobs_make_room(
     stored: StoredJobs, jobs: JobRecords, monkeypatch: pytest.MonkeyPatch
 ) -> None:
