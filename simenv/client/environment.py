@@ -321,12 +321,13 @@ class Environment:
         """Return the receipt of an ended task: what it used, and why it waited. It never changes.
         Raises NotFoundError if the task has not ended, is unknown or no longer kept, or belongs to
         others."""
-        receipt = self._session.receipt(number_of(task))
-        if receipt is None:
-            name = model.task_name(number_of(task))
+        number = number_of(task)
+        receipts = self._session.request(accounting.GetReceipts(0, [number])).receipts
+        if not receipts:
+            name = model.task_name(number)
             hint = "simenv queue lists unfinished tasks, simenv history those that are kept"
             raise NotFoundError(f"there is no receipt of task {name}", hint=hint)
-        return receipt
+        return receipts[0]
 
     @overload
     def reserve(

@@ -24,7 +24,15 @@ from simenv.model.calls import is_call
 from simenv.model.views import check_window
 from simenv.wire.messages import client as m
 from simenv.wire.messages.metrics import GetSeries, Series
-from simenv.wire.messages.queries import NEWEST, GetApp, GetHistory, History, LogRow, Submitted
+from simenv.wire.messages.queries import (
+    NEWEST,
+    GetApp,
+    GetHistory,
+    GetSpec,
+    History,
+    LogRow,
+    Submitted,
+)
 
 PAGE_ROWS = 1_000
 EVENTS_PAGE = 1_000
@@ -168,7 +176,7 @@ class TaskHistory:
     def submitted(self, task: Task | str | int) -> Submitted:
         """Return the submission of this task: program and options; `terms.engine` is the chosen
         engine."""
-        return self._session.submitted(number_of(task))
+        return self._session.request(GetSpec(0, number_of(task)))
 
     def resubmit(self, asked: Submitted) -> list[Task]:
         """Submit the same task again, bit for bit, under a new id; return one Task for each

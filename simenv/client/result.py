@@ -22,11 +22,18 @@ import msgspec
 
 from simenv import result_files
 from simenv.client import result_data, result_display
-from simenv.client.result_data import DecodedResult, Provenance, ProvenanceSource, Stages
+from simenv.client.result_data import (
+    DecodedResult,
+    Provenance,
+    ProvenanceSource,
+    ResultSource,
+    Stages,
+)
 from simenv.errors import NotFoundError, OptionError, StoreError
 from simenv.model import DeviceRecord, ResultData, task_name
 from simenv.model.task import AmplitudeResultData
 from simenv.text import run_time
+from simenv.wire.messages.queries import VerifyResult
 
 if TYPE_CHECKING:
     import numpy as np
@@ -425,16 +432,15 @@ def is_intact(completion: Completion) -> bool:
 
 
 def fetch_again(
-    verify: Callable[[int], str], number: int, receive: Callable[[], Completion | None], reason: str
+    source: ResultSource, number: int, receive: Callable[[], Completion | None], reason: str
 ) -> Completion:
     """Have the service check a task's result; return the intact or the new one.
 
-    `verify`: asks the service to check it; `receive`: waits for the next completion of the task;
-    `reason`: text about the damage. Raises NotFoundError if the service has removed the result,
-    StoreError if it is still damaged.
+    `receive`: waits for the next completion of the task; `reason`: text about the damage. Raises
+    NotFoundError if the service has removed the result, StoreError if it is still damaged.
     """
     name = task_name(number)
-    if verify(number) in ("unknown", "removed"):
+    if source.request(VerifyResult(0, number)).word in ("unknown", "removed"):
         hint = "submit it again with its seed; results.keep_gib limits the stored results"
         raise NotFoundError(f"the result of task {name} is no longer kept", hint=hint)
     completion = receive()

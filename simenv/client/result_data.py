@@ -35,7 +35,7 @@ from simenv.errors import ProtocolError, StoreError, VersionMismatchError
 from simenv.model import RESULT_FORMAT, Origin, ResultData, ResultFile, StoredArray
 from simenv.model.task import AmplitudeResultData
 from simenv.wire import codec
-from simenv.wire.messages.queries import CHUNK_BYTES
+from simenv.wire.messages.queries import CHUNK_BYTES, A, ClientRequest, FetchResult
 
 if TYPE_CHECKING:
     import numpy as np
@@ -220,11 +220,8 @@ class ResultSource(Protocol):
     def readable_results(self) -> Path | None:
         """The same, also where this process may read it and its user may not."""
 
-    def fetch_chunk(self, task: int, file: str, offset: int, size_bytes: int) -> bytes:
-        """Return a part of a result file, through the service."""
-
-    def verify(self, number: int) -> str:
-        """Have the service check a stored result; return its state."""
+    def request(self, message: ClientRequest[A], timeout_s: float | None = None) -> A:
+        """Send a message to the service and return its answer."""
 
 
 class LargeArrays:
@@ -302,7 +299,8 @@ class LargeArrays:
             offset, end = array.offset, array.offset + array.size_bytes
             while offset < end:
                 size_bytes = min(CHUNK_BYTES, end - offset)
-                data = self._source.fetch_chunk(self._task, self._file.name, offset, size_bytes)
+                part = FetchResult(0, self._task, self._file.name, offset, size_bytes)
+                data = self._source.request(part).data
                 if not data:
                     raise StoreError(f"{self._file.name} ends too early")
                 os.pwrite(copy.fileno(), data, offset)

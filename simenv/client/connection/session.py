@@ -39,10 +39,9 @@ from simenv.errors import (
     unanswered,
 )
 from simenv.model import TaskInfo, TaskOptions, TaskSpec
-from simenv.model.accounts import Receipt
 from simenv.model.task_rules import checked_timeout
 from simenv.wire import codec
-from simenv.wire.messages import accounting, client as m, queries
+from simenv.wire.messages import client as m, queries
 from simenv.wire.messages.queries import A, ClientRequest, answer_of
 
 if TYPE_CHECKING:
@@ -271,15 +270,6 @@ class ServiceSession:
         except SimenvError:
             return []
 
-    def submitted(self, number: int, timeout_s: float | None = None) -> queries.Submitted:
-        """Return the submission of a task: its program and options."""
-        return self.request(queries.GetSpec(0, task=number), timeout_s)
-
-    def receipt(self, number: int) -> Receipt | None:
-        """Return the receipt of an ended task; None if the service has none for this client."""
-        result = self.request(accounting.GetReceipts(0, [number])).receipts
-        return result[0] if result else None
-
     @property
     def results_folder(self) -> Path | None:
         """The service's results folder; None: not visible from this process."""
@@ -289,14 +279,6 @@ class ServiceSession:
     def readable_results(self) -> Path | None:
         """The results folder, also for a gateway that acts for a user of another host."""
         return self.channel.results or self.results_of_gateway
-
-    def fetch_chunk(self, task: int, file: str, offset: int, size_bytes: int) -> bytes:
-        """Return a part of a result file; b"" beyond its end."""
-        return self.request(queries.FetchResult(0, task, file, offset, size_bytes)).data
-
-    def verify(self, number: int) -> str:
-        """Ask the service to check a stored result and to repair it; see `VerifyReply`."""
-        return self.request(queries.VerifyResult(0, task=number)).word
 
     def count_result(self, late_s: float) -> None:
         """Record that a result was read `late_s` seconds after it was ready."""

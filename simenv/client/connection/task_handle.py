@@ -34,6 +34,7 @@ from simenv.model import Origin, ResultFile, TaskInfo, TaskState, task_name
 from simenv.model.calls import CALL_ENGINES
 from simenv.wire import codec
 from simenv.wire.messages import client as messages, queries
+from simenv.wire.messages.accounting import GetReceipts
 
 if TYPE_CHECKING:
     import asyncio
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
     from simenv.model.accounts import Receipt, Waits
     from simenv.wire.messages.client import Accepted, Completed, Completion
-    from simenv.wire.messages.queries import Submitted
 
 _DONE = messages.STATES.index(TaskState.DONE)
 
@@ -76,8 +76,6 @@ class TaskSource(ResultSource, Protocol):
 
     def task_infos(self, task_numbers: Sequence[int]) -> list[TaskInfo]: ...
     def try_task_infos(self, number: int) -> list[TaskInfo]: ...
-    def submitted(self, number: int, timeout_s: float | None = None) -> Submitted: ...
-    def receipt(self, number: int) -> Receipt | None: ...
     def cancel(self, task_numbers: Sequence[int]) -> list[str]: ...
     def cancel_unwanted(self, task_numbers: Sequence[int]) -> None: ...
     def wait_ended(self, handle: TaskHandle, timeout_s: float | None) -> bool: ...
@@ -221,7 +219,7 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
                 raise renewed._error
             return renewed._completion
 
-        completion = fetch_again(self.session.verify, self.number, receive, reason)
+        completion = fetch_again(self.session, self.number, receive, reason)
         self._completion, self._ending, self._provenance = completion, renewed._ending, None
         return completion
 
@@ -244,7 +242,8 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
     def receipt(self) -> Receipt | None:
         """Return the receipt of the task; the service is asked until it has answered with one."""
         if self._receipt is None:
-            self._receipt = self.session.receipt(self.number)
+            receipts = self.session.request(GetReceipts(0, [self.number])).receipts
+            self._receipt = next(iter(receipts), None)
         return self._receipt
 
     def _origin(self) -> Provenance:

@@ -39,6 +39,7 @@ from simenv.client.tasks.progress import (
 from simenv.errors import NotFoundError, OptionError, SimenvError, SimenvWarning, TimedOutError
 from simenv.model import MAX_TASK_NUMBER, TaskInfo, TaskState, task_number
 from simenv.model.task_rules import checked_timeout
+from simenv.wire.messages.queries import GetSpec
 
 if TYPE_CHECKING:
     from simenv.client.connection.session import ServiceSession
@@ -276,7 +277,7 @@ class Task(TaskFuture):
         """Ask the service for the `QuantumCircuit` of this task, as it was sent: for a device, the
         compiled one. Parameters of a task with several bindings are p0, p1 ... Raises ProgramError,
         and NotFoundError if the service has removed the task."""
-        return result_display.circuit_of(self.session.submitted(self.handle.number).spec)
+        return result_display.circuit_of(self.session.request(GetSpec(0, self.handle.number)).spec)
 
     def wait(self, progress: bool | str = False, timeout_s: float | None = None) -> TaskState:
         """Wait for the end of the task in any state.
@@ -381,9 +382,8 @@ class Task(TaskFuture):
 
     def _circuit_html(self) -> str:
         try:
-            return result_display.circuit_html(
-                self.session.submitted(self.handle.number, DRAW_S).spec
-            )
+            submitted = self.session.request(GetSpec(0, self.handle.number), DRAW_S)
+            return result_display.circuit_html(submitted.spec)
         except SimenvError:  # the service has removed the task, or does not answer
             return ""
 
