@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from simenv.errors import SimenvError
-from simenv.qpm.contract import REVISION2
+from simenv.qpm.methods import REVISION2
 from simenv.qpm_check import RPC_TIMEOUT_S, target
 from simenv.qpm_check.fake_defw import fakes, host, loader
 

@@ -66,7 +66,7 @@ from simenv.model.views import (
     QubitInfo,
     TermInfo,
 )
-from simenv.qpm import answers, contract, envelopes
+from simenv.qpm import answers, contract, envelopes, telemetry_answers
 from simenv.qpm_check import comparison
 from simenv.scheduler.core import Route
 from simenv.scheduler.reservations.policies import DeviceTerms
@@ -268,19 +268,19 @@ QPM: dict[str, Any] = {
     "scheduler policy": answers.SchedulerPolicy,
     "scheduler status": answers.SchedulerStatus,
     "steered": answers.Steered,
-    "block": answers.WorkBlock,
-    "capacity": answers.CapacitySnapshot,
-    "estimate": answers.WaitEstimate,
-    "lifecycle event": answers.LifecycleEvent,
-    "lifecycle telemetry": answers.LifecycleTelemetry,
-    "calibration": answers.QhwCalibration,
-    "coupling": answers.QhwCoupling,
-    "hardware device": answers.QhwDevice,
-    "hardware record": answers.QhwRecord,
-    "queue metrics": answers.QueueMetrics,
+    "block": telemetry_answers.WorkBlock,
+    "capacity": telemetry_answers.CapacitySnapshot,
+    "estimate": telemetry_answers.WaitEstimate,
+    "lifecycle event": telemetry_answers.LifecycleEvent,
+    "lifecycle telemetry": telemetry_answers.LifecycleTelemetry,
+    "calibration": telemetry_answers.QhwCalibration,
+    "coupling": telemetry_answers.QhwCoupling,
+    "hardware device": telemetry_answers.QhwDevice,
+    "hardware record": telemetry_answers.QhwRecord,
+    "queue metrics": telemetry_answers.QueueMetrics,
     "reconciliation": answers.Reconciliation,
-    "room": answers.AvailableCapacity,
-    "seen": answers.Visibility,
+    "room": telemetry_answers.AvailableCapacity,
+    "seen": telemetry_answers.Visibility,
     "self test": answers.SelfTest,
     "service status": answers.ServiceStatus,
     "shutdown request": answers.ShutdownRequest,

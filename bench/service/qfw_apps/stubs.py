@@ -10,7 +10,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from simenv.qpm.contract import BINDINGS, EXTENSIONS, REVISION2, QPMCapability
+from simenv.qpm.contract import BINDINGS, QPMCapability
+from simenv.qpm.methods import EXTENSIONS, REVISION2
 
 HEAD = """from defw_remote import BaseRemote
 

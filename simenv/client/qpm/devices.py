@@ -24,7 +24,7 @@ import msgspec
 from simenv import model
 from simenv.client.qpm.requests import ALLOCATION
 from simenv.model.views import DeviceInfo, DeviceKind, OperationInfo, QubitInfo
-from simenv.qpm import answers
+from simenv.qpm import answers, telemetry_answers
 
 MOST_EDGES_QUBITS = 256  # all-to-all devices of more qubits list no edges: see `coupling`
 EXTENSION = "simenv"
@@ -42,10 +42,12 @@ def formats(info: DeviceInfo) -> list[str]:
     return [name for name in info.formats if has_importer or name != "openqasm3"]
 
 
-def device(name: str, info: DeviceInfo, engines: Sequence[model.EngineInfo]) -> answers.QhwDevice:
+def device(
+    name: str, info: DeviceInfo, engines: Sequence[model.EngineInfo]
+) -> telemetry_answers.QhwDevice:
     """Build the `qhw-device-v1` record. `name`: the contract's name; `engines`: engines that may
     run a circuit there, the main one first."""
-    return answers.QhwDevice(
+    return telemetry_answers.QhwDevice(
         schema="qhw-device-v1", provider=info.provider, device=_head(name, info),
         metadata={
             "basis_gates": basis(info),
@@ -67,14 +69,14 @@ def device(name: str, info: DeviceInfo, engines: Sequence[model.EngineInfo]) -> 
     )  # fmt: skip
 
 
-def coupling(name: str, info: DeviceInfo) -> answers.QhwCoupling:
+def coupling(name: str, info: DeviceInfo) -> telemetry_answers.QhwCoupling:
     """Build the `qhw-coupling-v1` record. An all-to-all device of more than MOST_EDGES_QUBITS
     qubits lists no edges; `extensions` states its topology. An undirected graph lists each pair
     once; `supported_loci` gives the directions of each gate."""
     pairs = edges(info)
     topology = "all-to-all" if info.all_to_all else "graph"
     listed = not info.all_to_all or info.num_qubits <= MOST_EDGES_QUBITS
-    return answers.QhwCoupling(
+    return telemetry_answers.QhwCoupling(
         schema="qhw-coupling-v1", provider=info.provider, device=_head(name, info),
         metadata=_metadata(info),
         extensions={EXTENSION: {"topology": topology, "edges_listed": listed}}, raw=_RAW,
@@ -88,7 +90,7 @@ def coupling(name: str, info: DeviceInfo) -> answers.QhwCoupling:
     )  # fmt: skip
 
 
-def calibration(name: str, info: DeviceInfo) -> answers.QhwCalibration:
+def calibration(name: str, info: DeviceInfo) -> telemetry_answers.QhwCalibration:
     """Build the `qhw-calibration-v1` record: measured figures and their count. The record of an
     ideal device has none."""
     qubits_told = [
@@ -100,7 +102,7 @@ def calibration(name: str, info: DeviceInfo) -> answers.QhwCalibration:
     extensions: Plain = {}
     if measured:
         extensions[EXTENSION] = {"qubit_metrics": qubits_told, "gate_metrics": gates_told, **UNITS}
-    return answers.QhwCalibration(
+    return telemetry_answers.QhwCalibration(
         schema="qhw-calibration-v1", provider=info.provider, device=_head(name, info),
         metadata=_metadata(info), extensions=extensions, raw=_RAW,
         calibration={
@@ -333,24 +335,24 @@ def _allocation(
     )  # fmt: skip
 
 
-def capacity(seen: DeviceSnapshot, scope_id: str | None) -> answers.CapacitySnapshot:
-    return answers.CapacitySnapshot(
+def capacity(seen: DeviceSnapshot, scope_id: str | None) -> telemetry_answers.CapacitySnapshot:
+    return telemetry_answers.CapacitySnapshot(
         **_load(seen), scope_id=scope_id, scheduler_queue_depth=seen.target.queued,
         active_reservation_count=seen.target.reservations,
         available_capacity=_available_capacity(seen), scheduler_policy=seen.scheduler,
         device_available=seen.is_available, confidence=CONFIDENCE,
-        telemetry=answers.Visibility("capacity-snapshot", seen.access_class),
+        telemetry=telemetry_answers.Visibility("capacity-snapshot", seen.access_class),
     )  # fmt: skip
 
 
-def queue(seen: DeviceSnapshot) -> answers.QueueMetrics:
+def queue(seen: DeviceSnapshot) -> telemetry_answers.QueueMetrics:
     target = seen.target
-    return answers.QueueMetrics(
+    return telemetry_answers.QueueMetrics(
         **_load(seen), scheduler_depth=target.queued, active_task_count=target.running,
         selected_task_count=target.sent, provider_inflight_count=target.running,
         dispatch_limits={"max_inflight": target.max_inflight}, policy_state=seen.policies,
         wait_estimate=wait(seen), estimated_start=start(seen),
-        telemetry=answers.Visibility("queue-metrics", seen.access_class),
+        telemetry=telemetry_answers.Visibility("queue-metrics", seen.access_class),
     )  # fmt: skip
 
 
@@ -368,51 +370,51 @@ def _load(seen: DeviceSnapshot) -> Plain:
     }
 
 
-def held(target: model.TargetInfo) -> answers.WorkBlock:
+def held(target: model.TargetInfo) -> telemetry_answers.WorkBlock:
     """Waiting tasks. Parked tasks hold no capacity: they are counted as pending."""
     return _block(target.queued, target.queued_ns, target.held)
 
 
-def in_flight(seen: DeviceSnapshot) -> answers.WorkBlock:
+def in_flight(seen: DeviceSnapshot) -> telemetry_answers.WorkBlock:
     """Tasks that are assigned to workers."""
     expected_ns = round(1e3 * sum(pool.held_us for pool in seen.pools))
     return _block(seen.target.sent + seen.target.running, expected_ns, seen.target.in_flight)
 
 
-def wait(seen: DeviceSnapshot) -> answers.WaitEstimate:
+def wait(seen: DeviceSnapshot) -> telemetry_answers.WaitEstimate:
     """Estimated wait of a circuit that is submitted now, ns."""
     return _forecast(seen, "wait", 0)
 
 
-def start(seen: DeviceSnapshot) -> answers.WaitEstimate:
+def start(seen: DeviceSnapshot) -> telemetry_answers.WaitEstimate:
     """Estimated start of a circuit that is submitted now, ns since 1970."""
     return _forecast(seen, "start", seen.now_ns)
 
 
-def queued_time(seen: DeviceSnapshot) -> answers.WaitEstimate:
+def queued_time(seen: DeviceSnapshot) -> telemetry_answers.WaitEstimate:
     """Expected work of the waiting tasks on one slot, ns."""
     return _estimate(seen, "queued-device-time", seen.target.queued_ns)
 
 
-def _forecast(seen: DeviceSnapshot, kind: str, since_ns: int) -> answers.WaitEstimate:
+def _forecast(seen: DeviceSnapshot, kind: str, since_ns: int) -> telemetry_answers.WaitEstimate:
     if seen.target.wait_ns < 0:
-        return answers.unavailable(kind, seen.now_ns, seen.policies)
+        return telemetry_answers.unavailable(kind, seen.now_ns, seen.policies)
     return _estimate(seen, kind, since_ns + seen.target.wait_ns)
 
 
-def _estimate(seen: DeviceSnapshot, kind: str, estimated_ns: int) -> answers.WaitEstimate:
-    return answers.WaitEstimate(
+def _estimate(seen: DeviceSnapshot, kind: str, estimated_ns: int) -> telemetry_answers.WaitEstimate:
+    return telemetry_answers.WaitEstimate(
         True, kind, None, seen.now_ns, ESTIMATED, seen.policies, estimated_ns
     )
 
 
-def _block(count: int, expected_ns: int, units: model.HeldCapacity) -> answers.WorkBlock:
-    return answers.WorkBlock(count, expected_ns, units.units, units.credits, units.rate)
+def _block(count: int, expected_ns: int, units: model.HeldCapacity) -> telemetry_answers.WorkBlock:
+    return telemetry_answers.WorkBlock(count, expected_ns, units.units, units.credits, units.rate)
 
 
-def _available_capacity(seen: DeviceSnapshot) -> answers.AvailableCapacity:
+def _available_capacity(seen: DeviceSnapshot) -> telemetry_answers.AvailableCapacity:
     info, name = seen.service, seen.admission["name"]
-    return answers.AvailableCapacity(
+    return telemetry_answers.AvailableCapacity(
         slots=info.slots - info.slots_granted,
         workers=sum(pool.workers - pool.busy for pool in seen.pools),
         memory_bytes=sum(node.memory_bytes - node.memory_granted for node in info.nodes),
@@ -437,9 +439,9 @@ _NAMES = {
 }  # fmt: skip
 
 
-def lifecycle(target_id: str, event: model.Event) -> answers.LifecycleEvent:
+def lifecycle(target_id: str, event: model.Event) -> telemetry_answers.LifecycleEvent:
     """Convert an event of the service into a lifecycle event of `target_id`."""
-    return answers.LifecycleEvent(
+    return telemetry_answers.LifecycleEvent(
         event=_NAMES.get(event.kind, OTHER_EVENT), target_id=target_id,
         timestamp_ns=round(event.time_s * 1e9), reason=event.message or None,
         details={"kind": event.kind, "subject": event.subject, "seq": event.seq}, source="simenv",

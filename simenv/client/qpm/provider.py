@@ -15,7 +15,7 @@ from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from simenv.client.qpm import circuit_run, notifications, requests
+from simenv.client.qpm import circuit_run, notifications, programs, requests
 from simenv.client.qpm.admission import AdmissionBinding
 from simenv.client.qpm.completion_queues import CircuitRegistry, CompletionRetention, RetiredCircuit
 from simenv.client.qpm.event_delivery import Delivery
@@ -26,7 +26,7 @@ from simenv.client.qpm.status import QpmBinding, StatusQueries
 from simenv.client.qpm.submitter import CircuitSubmitter, ReservationChecks, TaskClient, failure
 from simenv.client.qpm.telemetry import ControlBinding, TelemetryBinding
 from simenv.errors import NotFoundError, OptionError
-from simenv.qpm import contract, envelopes
+from simenv.qpm import contract, envelopes, methods
 
 if TYPE_CHECKING:
     from simenv.client.connection.session import ServiceSession
@@ -168,7 +168,7 @@ SINGLE_RETENTION = CompletionRetention(count=65_536, size_bytes=2**30)
 
 def _token_checked(kind: type[Q]) -> type[Q]:
     """Make each call of the contract check its token first."""
-    for name, arguments in contract.revision2_methods().items():
+    for name, arguments in methods.revision2_methods().items():
         place = [argument for argument, _ in arguments].index("token")
         setattr(kind, name, _with_token_check(getattr(kind, name), place))
     return kind
@@ -208,7 +208,7 @@ class QPM(
         required: bool = False,
         token: str | None = None,
         pool: str = "",
-        widest: int = circuit_run.MAX_STATEVECTOR_QUBITS,
+        widest: int = programs.MAX_STATEVECTOR_QUBITS,
         retention: CompletionRetention | None = None,
     ) -> None:
         self._session, self._client, self._widest = session, client, widest

@@ -20,7 +20,7 @@ import msgspec
 
 from simenv import errors
 from simenv.client.connection.session import ServiceSession
-from simenv.client.qpm import circuit_run, requests
+from simenv.client.qpm import circuit_run, programs, requests
 from simenv.client.qpm.completion_queues import CircuitRegistry
 from simenv.client.qpm.identity import as_qpm_error, asked
 from simenv.client.submission.send import PostedTask
@@ -208,7 +208,7 @@ class CircuitSubmitter:
         registry: CircuitRegistry,
         reservation_checks: ReservationChecks,
         pool: str = "",
-        widest: int = circuit_run.MAX_STATEVECTOR_QUBITS,
+        widest: int = programs.MAX_STATEVECTOR_QUBITS,
     ) -> None:
         self._client = client
         self._pool = pool
@@ -236,7 +236,7 @@ class CircuitSubmitter:
         created_s = time()
         cid, number = str(uuid.uuid4()), self.registry.next_number()
         try:
-            prepared = circuit_run.prepare(asked, self._widest)
+            prepared = programs.prepare(asked, self._widest)
             tasks = self._submit(asked, prepared, under, waits=not queued)
         except (errors.NoServiceError, errors.InsufficientError) as error:
             raise as_qpm_error(error) from error
@@ -270,7 +270,7 @@ class CircuitSubmitter:
     def _submit(
         self,
         asked: requests.Request,
-        prepared: circuit_run.PreparedPrograms,
+        prepared: programs.PreparedPrograms,
         under: ReservationRef,
         *,
         waits: bool,

@@ -24,7 +24,7 @@ from simenv.client.qpm.status import QpmBinding
 from simenv.client.qpm.submitter import LIVE
 from simenv.errors import SimenvError
 from simenv.model.views import DeviceInfo, DeviceKind
-from simenv.qpm import answers, envelopes
+from simenv.qpm import answers, envelopes, telemetry_answers
 from simenv.qpm.contract import PROVIDER, Device, ExecutionError, NotReadyError, UnknownObjectError
 from simenv.wire.messages import admin, client as m, metrics
 
@@ -216,9 +216,9 @@ class TelemetryBinding(QpmBinding):
         found = self._ask(metrics.GetSeries(0, name=name, **asked))
         points = list(zip(found.at_s, found.mean, found.least, found.most, strict=True))
         return envelopes.plain(
-            answers.TelemetryHistory(
+            telemetry_answers.TelemetryHistory(
                 self._identity.target_id, _now_ns(), access, name, found.unit, points, found.names,
-                answers.Visibility("telemetry-history", access),
+                telemetry_answers.Visibility("telemetry-history", access),
             )
         )  # fmt: skip
 
@@ -232,12 +232,12 @@ class TelemetryBinding(QpmBinding):
         since = max(0, newest - EVENTS_SHOWN)
         events = self._ask(m.GetEvents(0, since=since, limit=EVENTS_SHOWN)).events
         return envelopes.plain(
-            answers.LifecycleTelemetry(
+            telemetry_answers.LifecycleTelemetry(
                 target, _now_ns(), access,
                 [devices.lifecycle(target, event) for event in events],
                 [msgspec.to_builtins(entry) for entry in self._audit.entries()],
                 [msgspec.to_builtins(fault) for fault in self._audit.faults()],
-                answers.Visibility("service-lifecycle", access),
+                telemetry_answers.Visibility("service-lifecycle", access),
             )
         )  # fmt: skip
 

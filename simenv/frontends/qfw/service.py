@@ -33,7 +33,7 @@ from simenv.errors import ConfigError, NotAllowedError
 from simenv.frontends.qfw import defw, registration
 from simenv.frontends.qfw.defw import carried
 from simenv.frontends.qfw.environment import EnvironmentConnection, QPMConfig, read_settings
-from simenv.qpm import answers, contract, envelopes
+from simenv.qpm import answers, contract, envelopes, methods
 
 if TYPE_CHECKING:
     from simenv.client.qpm.provider import QPM, SingleQPM
@@ -331,11 +331,11 @@ def instance_mode() -> str:
     return "per_connection" if defw.revision() == 1 else "singleton"
 
 
-def forwarding(methods: Mapping[str, contract.Arguments]) -> Callable[[T], T]:
+def forwarding(promised: Mapping[str, methods.Arguments]) -> Callable[[T], T]:
     """Decorator that adds each of these methods that the class lacks."""
 
     def registered(kind: T) -> T:
-        for name, arguments in methods.items():
+        for name, arguments in promised.items():
             if not hasattr(kind, name):
                 setattr(kind, name, carried(_forward(name, arguments)))
         return kind
@@ -343,8 +343,8 @@ def forwarding(methods: Mapping[str, contract.Arguments]) -> Callable[[T], T]:
     return registered
 
 
-def _forward(name: str, arguments: contract.Arguments) -> Callable[..., Any]:
-    signature = contract.method_signature(arguments)
+def _forward(name: str, arguments: methods.Arguments) -> Callable[..., Any]:
+    signature = methods.method_signature(arguments)
 
     def call(self: ServiceClassBase, *args: Any, **named: Any) -> Any:
         try:
@@ -377,7 +377,7 @@ class ServiceClassBase:
         raise contract.NotReadyError("of neither revision")
 
 
-@forwarding({**contract.REVISION1, **contract.EXTENSIONS1})
+@forwarding({**methods.REVISION1, **methods.EXTENSIONS1})
 class ServiceClassRevision1(ServiceClassBase):
     """Class of revision 1: one object for each client connection, with its own session."""
 
@@ -423,7 +423,7 @@ class ServiceClassRevision1(ServiceClassBase):
         mine.sessions.sweep()
 
 
-@forwarding(contract.revision2_methods())
+@forwarding(methods.revision2_methods())
 class ServiceClassRevision2(ServiceClassBase):
     """Class of revision 2: all bindings in one object."""
 

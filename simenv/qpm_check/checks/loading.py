@@ -16,7 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from simenv.qpm.contract import BINDINGS, NEEDED, REVISION1, REVISION2, Arguments
+from simenv.qpm.contract import BINDINGS
+from simenv.qpm.methods import NEEDED, REVISION1, REVISION2, Arguments
 from simenv.qpm_check import check
 from simenv.qpm_check.check import BOTH, CheckNotApplicable, TargetProperty, expect_equal, has, row
 from simenv.qpm_check.checks.records import EVENT

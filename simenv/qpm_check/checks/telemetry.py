@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from simenv.qpm.contract import REVISION2
+from simenv.qpm.methods import REVISION2
 from simenv.qpm_check import check, circuits
 from simenv.qpm_check.check import ANY, both, expect_equal, has, row
 from simenv.qpm_check.checks.admission import SLURM_REQUEST

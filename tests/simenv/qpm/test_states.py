@@ -11,7 +11,7 @@ from simenv.client.qpm import admission, execution, provider, scheduler, telemet
 from simenv.client.qpm.provider import QPM
 from simenv.client.qpm.telemetry import ControlBinding
 from simenv.model import FINAL_STATES, AdmissionReason, ReservationState, TaskInfo, TaskState
-from simenv.qpm import contract
+from simenv.qpm import contract, methods
 from simenv.qpm.answers import STATE_CODES, reason_text
 from simenv.qpm.contract import BINDINGS
 from simenv.qpm.envelopes import OUTCOMES, STATE_MAP, Lifecycle, Outcome, under_way
@@ -19,8 +19,8 @@ from simenv.qpm.envelopes import OUTCOMES, STATE_MAP, Lifecycle, Outcome, under_
 DOCS = Path(__file__).parents[3] / "docs" / "guides" / "qpm.md"
 
 
-def methods(binding: str) -> dict[str, contract.Arguments]:
-    return {**contract.REVISION2[binding], **contract.EXTENSIONS.get(binding, {})}
+def methods_of(binding: str) -> dict[str, methods.Arguments]:
+    return {**methods.REVISION2[binding], **methods.EXTENSIONS.get(binding, {})}
 
 
 def test_each_task_state_has_lifecycle_outcome_and_consistent_rc() -> None:
@@ -63,16 +63,16 @@ def test_states_reasons_and_bindings_are_of_the_contract() -> None:
 @pytest.mark.parametrize(
     ("promise", "binding"),
     [
-        (methods("execution"), execution.ExecutionBinding),
-        (methods("admission"), admission.AdmissionBinding),
-        (methods("admission-policy"), scheduler.PolicyBinding),
-        (methods("scheduler"), scheduler.SchedulerBinding),
-        (methods("telemetry"), telemetry.TelemetryBinding),
-        (methods("control"), ControlBinding),
-        ({**contract.REVISION1, **contract.EXTENSIONS1}, provider.SingleQPM),
+        (methods_of("execution"), execution.ExecutionBinding),
+        (methods_of("admission"), admission.AdmissionBinding),
+        (methods_of("admission-policy"), scheduler.PolicyBinding),
+        (methods_of("scheduler"), scheduler.SchedulerBinding),
+        (methods_of("telemetry"), telemetry.TelemetryBinding),
+        (methods_of("control"), ControlBinding),
+        ({**methods.REVISION1, **methods.EXTENSIONS1}, provider.SingleQPM),
     ],
 )
-def test_bindings_are_of_contract(promise: dict[str, contract.Arguments], binding: type) -> None:
+def test_bindings_are_of_contract(promise: dict[str, methods.Arguments], binding: type) -> None:
     assert set(promise) == {name for name in vars(binding) if not name.startswith("_")}
     for name, arguments in promise.items():
         _, *parameters = inspect.signature(getattr(binding, name)).parameters.values()

@@ -16,7 +16,7 @@ from qiskit import QuantumCircuit, qpy
 from waiting import until
 
 from simenv.client.circuits import untrusted_qpy
-from simenv.client.qpm import circuit_run
+from simenv.client.qpm import programs
 from simenv.client.qpm.requests import Request
 from simenv.errors import ConfigError, LimitExceededError, ProgramError
 from simenv.sandbox import functions
@@ -148,10 +148,10 @@ def test_qpm_checks_qpy_in_confined_process_first(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(untrusted_qpy, "PROGRAMS", Noted("", ""))
     data = greedy()
-    fails(LimitExceededError, "", circuit_run.prepare, Request(data, 10, None, None, False, 0))
+    fails(LimitExceededError, "", programs.prepare, Request(data, 10, None, None, False, 0))
     assert seen == [data]
     old = data[:6] + b"\x05" + data[7:]  # a version that may hold code
-    fails(ProgramError, "version 5", circuit_run.prepare, Request(old, 10, None, None, False, 0))
+    fails(ProgramError, "version 5", programs.prepare, Request(old, 10, None, None, False, 0))
     assert seen == [data]
 
 

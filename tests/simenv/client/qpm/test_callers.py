@@ -20,7 +20,8 @@ from simenv.client.qpm.completion_queues import CircuitRegistry, CompletionReten
 from simenv.client.qpm.provider import QPM
 from simenv.client.qpm.requests import Request
 from simenv.errors import ProgramError
-from simenv.qpm.contract import EXTENSIONS, REVISION2, ExecutionError
+from simenv.qpm.contract import ExecutionError
+from simenv.qpm.methods import EXTENSIONS, REVISION2
 from simenv.wire.messages import client as m
 
 REQUEST = Request("", shots=1, seed=None, statevector=False, options={})

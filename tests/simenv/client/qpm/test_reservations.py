@@ -11,7 +11,8 @@ from waiting import until
 
 import simenv
 from simenv.client.qpm.provider import QPM
-from simenv.qpm.contract import ExecutionError, QPMError, revision2_methods
+from simenv.qpm.contract import ExecutionError, QPMError
+from simenv.qpm.methods import revision2_methods
 
 NOBODYS = 2**63 + 7
 

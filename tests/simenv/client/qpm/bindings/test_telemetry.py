@@ -10,7 +10,8 @@ from waiting import until
 import simenv
 from simenv.client.qpm.provider import QPM
 from simenv.model.views import DeviceKind
-from simenv.qpm.contract import EXTENSIONS, REVISION2, ExecutionError, UnknownObjectError
+from simenv.qpm.contract import ExecutionError, UnknownObjectError
+from simenv.qpm.methods import EXTENSIONS, REVISION2
 
 BLOCK = {"qtask_count", "estimated_ns", "baseline_units", "credits", "rate_units"}
 

@@ -8,7 +8,7 @@ from qiskit.quantum_info import Statevector, random_unitary
 
 import simenv
 from simenv.client.circuits import load
-from simenv.client.qpm import circuit_run, requests
+from simenv.client.qpm import programs, requests
 from simenv.errors import ProgramError
 from simenv.qpm.contract import ExecutionError
 
@@ -29,7 +29,7 @@ def test_only_final_measurements_are_removed(env: simenv.Client) -> None:
     circuit.measure([2, 0], [0, 1])
     circuit.barrier()
     circuit.measure(1, 2)
-    stripped = circuit_run.without_final_measurements(load(circuit).program)
+    stripped = programs.without_final_measurements(load(circuit).program)
     assert "measure" not in stripped.names
     vector = env.run(stripped, shots=None, outputs=("statevector",)).statevector
     assert abs(np.vdot(vector, expected)) == pytest.approx(1.0)
@@ -40,18 +40,18 @@ def test_removal_of_mid_circuit_or_conditional_measurement_is_refused() -> None:
     used_again.measure(0, 0)
     used_again.x(0)
     with pytest.raises(ProgramError, match="qubit 0, which is used again"):
-        circuit_run.without_final_measurements(load(used_again).program)
+        programs.without_final_measurements(load(used_again).program)
     conditional = QuantumCircuit(1, 1)
     conditional.measure(0, 0)
     with conditional.if_test((conditional.clbits[0], 1)):
         conditional.x(0)
     with pytest.raises(ProgramError, match="under a condition"):
-        circuit_run.without_final_measurements(load(conditional).program)
+        programs.without_final_measurements(load(conditional).program)
 
 
 def test_unwritten_clbits_are_counted_as_zero() -> None:
-    assert circuit_run.unwritten(load(QuantumCircuit(2)).program, 7) == {}
-    assert circuit_run.unwritten(load(QuantumCircuit(2, 2)).program, 7) == {"00": 7}
+    assert programs.unwritten(load(QuantumCircuit(2)).program, 7) == {}
+    assert programs.unwritten(load(QuantumCircuit(2, 2)).program, 7) == {"00": 7}
 
 
 X = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1]; x q[0]; measure q -> c;'
