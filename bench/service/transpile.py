@@ -39,7 +39,7 @@ from bench.harness.environments import cpu_s, service_process
 from bench.harness.options import SEED, rounds
 from bench.peers.process import IsolatedPeer
 from simenv.client.submission.calls import CIRCUITS as CIRCUITS_OF_TASK, FIRST_TASKS
-from simenv.model.views import DeviceInfo
+from simenv.model.devices import DeviceInfo
 from simenv.transpiler.qiskit_runtime import SEED as TRANSPILER_SEED
 from simenv.transpiler.qpy import write_qpy
 from simenv.transpiler.transpiler import target_of

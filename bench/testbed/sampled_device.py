@@ -29,8 +29,8 @@ from simenv.calibration.experiments.plans import (
 )
 from simenv.calibration.experiments.procedure import ExperimentShots, Procedure, choose
 from simenv.calibration.experiments.programs import Arm, CircuitPiece
+from simenv.model.devices import DeviceInfo, DeviceKind, GateInfo
 from simenv.model.program import PROGRAM_FORMAT, Program
-from simenv.model.views import DeviceInfo, DeviceKind, GateInfo
 
 QUBITS = 5
 _SCATTER = 0.02  # relative standard deviation of the decay of a sequence

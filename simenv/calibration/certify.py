@@ -42,7 +42,7 @@ from simenv.calibration.experiments.estimators import (
 from simenv.calibration.experiments.plans import Counts, PoolRunner, TestLayout
 from simenv.calibration.untested import NO_EQUILIBRIUM, WIDEST_GROUP, untested
 from simenv.errors import OptionError
-from simenv.model.views import DeviceInfo, DeviceKind
+from simenv.model.devices import DeviceInfo, DeviceKind
 
 if TYPE_CHECKING:
     from simenv.client.client import Client

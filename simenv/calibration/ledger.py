@@ -31,7 +31,7 @@ from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.prepare import prepare_one
 from simenv.errors import OptionError, ProgramError
 from simenv.model import TaskOptions, decode_program
-from simenv.model.views import DeviceInfo
+from simenv.model.devices import DeviceInfo
 from simenv.service.devices.registry import DeviceRegistry
 from simenv.service.devices.resolve import DocumentPending, EmulatedDevices
 from simenv.wire.messages.client import NoiseDocument

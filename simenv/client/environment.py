@@ -26,11 +26,11 @@ from simenv.client.tasks.task import Task, number_of
 from simenv.config import check_name, running_gateway
 from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.model.accounts import Account, Qos, Receipt, ShareRow
+from simenv.model.devices import CalibrationSource, DeviceInfo
 from simenv.model.limits import check_value
 from simenv.model.options import CallOptions, PartOptions
 from simenv.model.reservations import CalendarEntry
 from simenv.model.task_rules import MAX_REASON_CHARS, MAX_WORKERS, checked_integer
-from simenv.model.views import CalibrationSource, DeviceInfo
 from simenv.transpiler.qiskit_runtime import SEED
 from simenv.wire.messages import accounting, admin, client as m, queries
 from simenv.wire.messages.metrics import GetMetrics, Metrics, SetDeviceFigure

@@ -35,7 +35,7 @@ from simenv.client.qpm.circuit_run import device_metadata
 from simenv.client.result import Result
 from simenv.errors import ConfigError, NotFoundError, OptionError, SimenvError
 from simenv.model import TaskState
-from simenv.model.views import DeviceKind
+from simenv.model.devices import DeviceKind
 
 __all__ = ["Payload", "QuantumResource", "Target", "TaskResult", "resources"]
 

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from simenv.model.devices import (
+    DeviceInfo,
+    DeviceKind,
+    EngineInfo,
+    GateInfo,
+    OperationInfo,
+    QubitInfo,
+)
 from simenv.model.limits import CLIENT_LIMITS, UNLIMITED, Limits, OwnerReport, ResourceUse
 from simenv.model.options import TaskOptions
 from simenv.model.program import (
@@ -61,18 +69,12 @@ from simenv.model.task import (
     task_number,
 )
 from simenv.model.views import (
-    DeviceInfo,
-    DeviceKind,
-    EngineInfo,
     Event,
-    GateInfo,
     JobSpec,
     NodeInfo,
-    OperationInfo,
     PoolInfo,
     PoolSpec,
     ProgressInfo,
-    QubitInfo,
     ServiceInfo,
     StandbyInfo,
     TaskInfo,

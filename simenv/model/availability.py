@@ -12,8 +12,8 @@ from itertools import permutations
 
 import msgspec
 
+from simenv.model.devices import DeviceInfo, OperationInfo
 from simenv.model.program import is_measurement
-from simenv.model.views import DeviceInfo, OperationInfo
 
 _CODED = (1, 2, 3)  # qubits of the gates whose places are checked
 BROKEN = 1.0  # the error of a gate that does not work

@@ -29,9 +29,9 @@ from simenv.errors import (
     ProgramError,
     VersionMismatchError,
 )
+from simenv.model.devices import DeviceInfo
 from simenv.model.options import VALUE, TaskOptions
 from simenv.model.program import Text, check_printable, digest
-from simenv.model.views import DeviceInfo
 from simenv.text import short_repr, size
 
 DETECTORS = "detectors"  # the engine

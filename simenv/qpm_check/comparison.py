@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 
 from simenv.errors import SimenvError, TimedOutError
-from simenv.model.views import DeviceInfo
+from simenv.model.devices import DeviceInfo
 from simenv.qpm import contract
 from simenv.qpm_check import runner
 from simenv.qpm_check.check import ABSENT, ENDS, NOT_REACHED, TIMES, differing_paths, form, shape

@@ -16,7 +16,8 @@ import msgspec
 from launcher.base import Node, Share
 from simenv.model import PoolSpec, ProgressInfo, TaskOptions, TaskSpec, TaskState, Timing
 from simenv.model.accounts import Used, association
-from simenv.model.views import ON_DEMAND, device_time_ns
+from simenv.model.devices import device_time_ns
+from simenv.model.views import ON_DEMAND
 from simulators import catalog
 
 # --- the environment ------------------------------------------------------------------------------

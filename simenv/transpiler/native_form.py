@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from simenv.model import NO_GATES, OWNERS, Program, is_measurement
 from simenv.model.availability import Availability
-from simenv.model.views import DeviceInfo
+from simenv.model.devices import DeviceInfo
 
 TOLERANCE = 1e-9  # rad, of a limit of an angle
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from simenv.errors import OptionError, ProgramError
 from simenv.model import OWNERS, Program, is_gate
 from simenv.model.availability import Availability
-from simenv.model.views import DeviceInfo
+from simenv.model.devices import DeviceInfo
 from simenv.transpiler import qiskit_runtime
 from simenv.transpiler.plugins import load_plugins_lazily
 from simenv.transpiler.qiskit_runtime import LEVEL, SEED

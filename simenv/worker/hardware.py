@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from simenv.config.pools import QRMI
 from simenv.errors import ConfigError
-from simenv.model.views import DeviceInfo, DeviceKind, GateInfo, OperationInfo, QubitInfo
+from simenv.model.devices import DeviceInfo, DeviceKind, GateInfo, OperationInfo, QubitInfo
 from simenv.process import import_also_from, log_line
 from simulators import registry
 from simulators.engine import EngineContext

@@ -18,8 +18,8 @@ from simenv.model import (
     is_measurement,
 )
 from simenv.model.availability import ALIKE, BROKEN
+from simenv.model.devices import device_time_ns, wall_clock_s
 from simenv.model.options import STALE
-from simenv.model.views import device_time_ns, wall_clock_s
 from simenv.wire.messages.client import AssignedTask, NoiseDocument
 from simulators.circuit.analysis.fit_scope import differences, in_force, listed
 from simulators.circuit.gates import GATES

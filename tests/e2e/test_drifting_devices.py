@@ -33,7 +33,7 @@ from simenv.client.submission.send import FreshTask
 from simenv.client.tasks.task import Task, as_completed
 from simenv.errors import OptionError, TaskFailedError
 from simenv.model import TaskInfo
-from simenv.model.views import date_name
+from simenv.model.devices import date_name
 from simenv.qpm.envelopes import EventEnvelope
 
 DAYS = 365

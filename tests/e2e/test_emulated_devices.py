@@ -24,7 +24,7 @@ from simenv.errors import (
 )
 from simenv.frontends.qiskit import SimenvBackend
 from simenv.model.accounts import Used
-from simenv.model.views import DeviceKind
+from simenv.model.devices import DeviceKind
 
 THETA = Parameter("theta")
 

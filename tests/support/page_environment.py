@@ -25,7 +25,7 @@ from simenv.config.paths import devices_folder
 from simenv.gateway import metrics, native, page
 from simenv.gateway.app import session_routes
 from simenv.gateway.context import Gateway
-from simenv.model.views import date_name, wall_clock_s
+from simenv.model.devices import date_name, wall_clock_s
 
 DEVICE, SLOW = "refreshed", "trapped-ions"
 DATES = ("2026-03-01T06:00:00+00:00", "2026-03-02T06:00:00+00:00")  # of its snapshots

@@ -32,6 +32,14 @@ from simenv.model.calls import (
     TranspileAnswer,
     TranspileCall,
 )
+from simenv.model.devices import (
+    AngleLimits,
+    DeviceInfo,
+    LayerInfo,
+    OperationInfo,
+    QubitInfo,
+    TermInfo,
+)
 from simenv.model.jobs import JobRecord, JobSelector
 from simenv.model.limits import Limits, OwnerReport, ResourceUse
 from simenv.model.options import TaskOptions
@@ -57,14 +65,6 @@ from simenv.model.task import (
     TaskParts,
     TaskSpec,
     Timing,
-)
-from simenv.model.views import (
-    AngleLimits,
-    DeviceInfo,
-    LayerInfo,
-    OperationInfo,
-    QubitInfo,
-    TermInfo,
 )
 from simenv.qpm import answers, contract, envelopes, telemetry_answers
 from simenv.qpm_check import comparison

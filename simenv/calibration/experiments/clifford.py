@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simenv.errors import InfeasibleError
-from simenv.model.views import DeviceInfo
+from simenv.model.devices import DeviceInfo
 
 Matrix = NDArray[np.complex128]
 _HALF_PI = math.pi / 2.0

@@ -18,7 +18,7 @@ from simenv.calibration.experiments import amplification, estimators, layers, pl
 from simenv.calibration.experiments.clifford import native_set
 from simenv.errors import OptionError
 from simenv.model.availability import Availability
-from simenv.model.views import DeviceInfo
+from simenv.model.devices import DeviceInfo
 
 SHOTS = 1000
 FIRST_DELAY_NS = 300.0

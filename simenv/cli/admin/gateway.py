@@ -26,7 +26,7 @@ from simenv.cli.listing import Column, listed
 from simenv.client.connection import address
 from simenv.config import running_gateway
 from simenv.errors import ConfigError, NotFoundError, OptionError
-from simenv.model.views import CalibrationSource
+from simenv.model.devices import CalibrationSource
 
 if TYPE_CHECKING:
     from simenv.client.client import Client

@@ -112,7 +112,7 @@ def _saved(name: str, fitted: FittedDevice) -> tuple[Path, bool]:
     from noise_models import snapshot as snapshots
     from noise_models.drift import moment_s
     from simenv.calibration.fit import calibrate
-    from simenv.model.views import date_name
+    from simenv.model.devices import date_name
 
     path = overview.path_of(name)
     files.private_folder(path.parent)

@@ -18,7 +18,7 @@ from simenv.errors import NotAllowedError, NotFoundError, OptionError
 if TYPE_CHECKING:
     from noise_models.calibration import CalibrationSnapshot
     from simenv.calibration.certify import Certificate
-    from simenv.model.views import DeviceInfo
+    from simenv.model.devices import DeviceInfo
 
 _WORKERS = 2  # workers of a private environment
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from simenv.cli import terminal
-from simenv.model.views import UNKNOWN
+from simenv.model.devices import UNKNOWN
 
 if TYPE_CHECKING:
     from noise_models.calibration import (

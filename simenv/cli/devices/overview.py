@@ -21,7 +21,7 @@ from simenv.cli.devices import details
 from simenv.cli.listing import Column, Rows
 from simenv.config.pools import nearest
 from simenv.errors import ConfigError, NoServiceError, NotFoundError, SimenvError
-from simenv.model.views import CalibrationSource, DeviceInfo, DeviceKind
+from simenv.model.devices import CalibrationSource, DeviceInfo, DeviceKind
 
 if TYPE_CHECKING:
     from noise_models.calibration import CalibrationSnapshot

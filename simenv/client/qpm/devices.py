@@ -23,7 +23,7 @@ import msgspec
 
 from simenv import model
 from simenv.client.qpm.requests import ALLOCATION
-from simenv.model.views import DeviceInfo, DeviceKind, OperationInfo, QubitInfo
+from simenv.model.devices import DeviceInfo, DeviceKind, OperationInfo, QubitInfo
 from simenv.qpm import answers, telemetry_answers
 
 MOST_EDGES_QUBITS = 256  # all-to-all devices of more qubits list no edges: see `coupling`

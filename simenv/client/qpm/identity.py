@@ -32,7 +32,8 @@ from simenv import errors
 from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm import devices, requests
 from simenv.model import MAX_SHOTS, DeviceProfile, EngineInfo, PoolInfo, ServiceInfo, TargetInfo
-from simenv.model.views import DeviceInfo, DeviceKind, base_of
+from simenv.model.devices import DeviceInfo, DeviceKind
+from simenv.model.views import base_of
 from simenv.qpm import contract, envelopes
 from simenv.wire.messages import admin, client as m, queries
 from simenv.wire.messages.queries import A, ClientRequest

@@ -23,7 +23,7 @@ from simenv.client.qpm.identity import WHOLE, pools_of
 from simenv.client.qpm.status import QpmBinding
 from simenv.client.qpm.submitter import LIVE
 from simenv.errors import SimenvError
-from simenv.model.views import DeviceInfo, DeviceKind
+from simenv.model.devices import DeviceInfo, DeviceKind
 from simenv.qpm import answers, envelopes, telemetry_answers
 from simenv.qpm.contract import PROVIDER, Device, ExecutionError, NotReadyError, UnknownObjectError
 from simenv.wire.messages import admin, client as m, metrics

@@ -32,9 +32,9 @@ from simenv.config import application
 from simenv.errors import OptionError
 from simenv.model import TaskSpec, calls as model_calls, task_name
 from simenv.model.calls import DECODERS, DETECTORS
+from simenv.model.devices import DeviceInfo
 from simenv.model.options import VALUE, CallOptions, SubmitOptions
 from simenv.model.task_rules import checked_integer, checked_key
-from simenv.model.views import DeviceInfo
 from simenv.text import size
 from simenv.transpiler import qiskit_runtime, qpy
 from simenv.wire import codec

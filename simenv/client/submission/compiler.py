@@ -25,8 +25,8 @@ from simenv.client.circuits.decoder import to_qiskit
 from simenv.client.circuits.parameters import ParameterSlots
 from simenv.errors import OptionError, ProgramError
 from simenv.model import Observable, Program, decode_program
+from simenv.model.devices import DeviceInfo
 from simenv.model.task_rules import measured_last, refuse_collapsed
-from simenv.model.views import DeviceInfo
 from simenv.sandbox.functions import SandboxProcess
 from simenv.transpiler import qpy
 from simenv.transpiler.native_form import TOLERANCE, BindingFolder, NativeForm

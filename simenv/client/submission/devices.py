@@ -17,7 +17,7 @@ import msgspec
 
 from simenv.client.submission.noise import OFF, channel_names
 from simenv.errors import NoDeviceError, OptionError
-from simenv.model.views import DeviceInfo, DeviceKind
+from simenv.model.devices import DeviceInfo, DeviceKind
 
 if TYPE_CHECKING:
     import numpy as np

@@ -29,8 +29,8 @@ from simenv.errors import NoServiceError, OptionError
 from simenv.frontends.pennylane.encoder import GATES, PREPARATIONS, is_carried, is_gate
 from simenv.frontends.pennylane.execution import BatchExecutor
 from simenv.frontends.pennylane.measurements import SHADOWS, is_exact, is_sampled, words_of
+from simenv.model.devices import DeviceKind
 from simenv.model.options import PlacementOptions, ProgramOptions
-from simenv.model.views import DeviceKind
 
 NAME = "simenv"
 NO_ADJOINT = (

@@ -33,8 +33,8 @@ from simenv.client.submission.send import BatchItem, submit_batch
 from simenv.client.tasks.task import Task
 from simenv.frontends.qiskit.job import SimenvJob, disjoint, refusals
 from simenv.model import MAX_QUBITS
+from simenv.model.devices import DeviceInfo, DeviceKind
 from simenv.model.options import BatchOptions
-from simenv.model.views import DeviceInfo, DeviceKind
 from simenv.transpiler.plugins import translation_plugin
 from simenv.transpiler.transpiler import target_of
 

@@ -29,7 +29,7 @@ from simenv.frontends.qiskit import sampler
 from simenv.frontends.qiskit.backend import SimenvBackend
 from simenv.frontends.qiskit.job import SimenvPrimitiveJob, refusals
 from simenv.model import MAX_SHOTS
-from simenv.model.views import DeviceKind
+from simenv.model.devices import DeviceKind
 
 MOST_OBSERVABLES = 4_096  # of one submission
 MOST_TERMS = 100_000

@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 
 from simenv.model.availability import Availability, Places
-from simenv.model.views import DeviceInfo, DeviceKind, PoolInfo
+from simenv.model.devices import DeviceInfo, DeviceKind
+from simenv.model.views import PoolInfo
 
 DEFAULT_SHOTS = 4096  # of the primitives of IBM's service
 MAX_CIRCUITS = 1_000  # of one job

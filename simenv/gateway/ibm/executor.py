@@ -50,8 +50,8 @@ from simenv.errors import (
     SimenvError,
 )
 from simenv.frontends.qiskit.job import disjoint, share_bits
+from simenv.model.devices import DeviceKind
 from simenv.model.options import BatchOptions, CallOptions
-from simenv.model.views import DeviceKind
 from simenv.transpiler.qpy import OLDEST, check_header
 
 # Formats, and the form of their arrays.

@@ -41,7 +41,7 @@ from simenv.frontends.qiskit import SimenvBackend, SimenvEstimator, SimenvSample
 from simenv.gateway.ibm import backends, options
 from simenv.gateway.ibm.executor import submit_executor
 from simenv.gateway.ibm.jobs import Job
-from simenv.model.views import DeviceKind
+from simenv.model.devices import DeviceKind
 from simenv.transpiler import qpy
 from simenv.transpiler.native_form import NativeForm
 

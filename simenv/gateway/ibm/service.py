@@ -34,8 +34,9 @@ from simenv.gateway.ibm.job_request import MAX_TAG_CHARS, MAX_TAGS, Name, Text
 from simenv.gateway.ibm.jobs import Job, SessionRecord
 from simenv.gateway.ibm.processes import JobProcesses
 from simenv.model import FINAL_STATES, TaskState
+from simenv.model.devices import CalibrationSource, DeviceInfo
 from simenv.model.jobs import JobSelector
-from simenv.model.views import CalibrationSource, DeviceInfo, TaskInfo
+from simenv.model.views import TaskInfo
 from simenv.text import short_repr
 from simenv.wire.messages.jobs import ReadJobBlob
 

@@ -15,7 +15,7 @@ from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from simenv.model.availability import Availability
-from simenv.model.views import DeviceInfo, DeviceKind, OperationInfo, QubitInfo
+from simenv.model.devices import DeviceInfo, DeviceKind, OperationInfo, QubitInfo
 
 IDEAL_QUBITS = 20  # of an ideal pool, all pairs of which are listed
 # Implementation of each operation: the names in IQM's calibration sets.

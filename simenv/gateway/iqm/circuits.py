@@ -25,7 +25,7 @@ from simenv.gateway.ibm.programs import SubmittedJob, Work, backend_of, primitiv
 from simenv.gateway.iqm import architecture
 from simenv.gateway.iqm.architecture import IMPLEMENTATIONS
 from simenv.gateway.iqm.job_request import Definition, Locus, Name, read
-from simenv.model.views import DeviceInfo, DeviceKind
+from simenv.model.devices import DeviceInfo, DeviceKind
 from simenv.text import short_repr
 
 MAX_OUTCOME_BITS = 2**26  # measured bits of all circuits and shots of a job

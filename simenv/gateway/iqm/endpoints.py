@@ -31,7 +31,8 @@ from simenv.gateway.ibm.jobs import Job
 from simenv.gateway.ibm.service import ComputeService
 from simenv.gateway.iqm import architecture, job_request
 from simenv.gateway.problems import status_of
-from simenv.model.views import CalibrationSource, DeviceInfo, PoolInfo
+from simenv.model.devices import CalibrationSource, DeviceInfo
+from simenv.model.views import PoolInfo
 
 PREFIX = "/api/v1"
 MAX_TAG_CHARS = 100

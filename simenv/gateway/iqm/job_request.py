@@ -13,7 +13,7 @@ from simenv.errors import DECODE_ERRORS, OptionError
 from simenv.gateway import confined
 from simenv.gateway.ibm.backends import Backend
 from simenv.gateway.iqm import architecture
-from simenv.model.views import DeviceInfo
+from simenv.model.devices import DeviceInfo
 from simenv.sandbox.functions import SandboxProcess
 from simenv.text import short_repr
 

@@ -14,9 +14,7 @@ import msgspec
 from simenv.client.result_data import Stages
 from simenv.model import Event, ProgressInfo, TaskInfo, Timing
 from simenv.model.accounts import Account, Qos, Receipt, UsageRow, Used, explained_waits
-from simenv.model.options import MAX_NAMES, OPTIONS, Name
-from simenv.model.program import Text
-from simenv.model.views import (
+from simenv.model.devices import (
     UNKNOWN,
     DeviceInfo,
     EngineInfo,
@@ -26,6 +24,8 @@ from simenv.model.views import (
     QubitInfo,
     TermInfo,
 )
+from simenv.model.options import MAX_NAMES, OPTIONS, Name
+from simenv.model.program import Text
 from simenv.wire.messages.queries import Choice, LogRow, Sizes, Spent
 
 MAX_LIST = 1_000  # rows of one page

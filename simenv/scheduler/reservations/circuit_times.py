@@ -23,7 +23,8 @@ import msgspec
 
 from simenv import model
 from simenv.model.availability import BROKEN, Availability
-from simenv.model.views import DeviceInfo, base_of, device_time_ns
+from simenv.model.devices import DeviceInfo, device_time_ns
+from simenv.model.views import base_of
 from simenv.scheduler.core import HARDWARE, Estimator, Route, expected_ns, model_us
 from simulators import catalog
 from simulators.catalog.costs import CostQuery

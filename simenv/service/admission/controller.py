@@ -27,8 +27,8 @@ from simenv.model import (
     TaskOptions,
     TaskSpec,
     decode_program,
+    devices,
     digest,
-    views,
 )
 from simenv.model.task_rules import MAX_BINDING, MAX_SEED
 from simenv.scheduler.core import device_ns
@@ -236,9 +236,9 @@ class AdmissionController:
             text = f"an exact result of the paced device {terms.device}: a machine samples"
             hint = "shots=1024, or pool='NAME' of a pool that is not paced"
             raise InfeasibleError(text, hint=hint)
-        if device_ns(admitted.route, spec.shots, spec.count) >= views.LONGEST_NS:
+        if device_ns(admitted.route, spec.shots, spec.count) >= devices.LONGEST_NS:
             raise InfeasibleError(
-                f"the task would take more than {views.LONGEST_NS / 3.156e16:.0f} years on device"
+                f"the task would take more than {devices.LONGEST_NS / 3.156e16:.0f} years on device"
                 f" {terms.device}",
                 hint="shorter delays, fewer shots or fewer bindings",
             )

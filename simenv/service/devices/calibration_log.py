@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from simenv.errors import NotFoundError
-from simenv.model.views import DeviceInfo
+from simenv.model.devices import DeviceInfo
 from simenv.service.journal.tables import CALIBRATION
 from simenv.service.journal.writer import Journal
 

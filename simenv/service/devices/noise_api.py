@@ -14,7 +14,7 @@ from noise_models.document import Document
 from noise_models.model import NoiseModel, NoiseOptions
 from noise_models.strict_json import NoiseError
 from simenv.errors import OptionError
-from simenv.model.views import CalibrationSource
+from simenv.model.devices import CalibrationSource
 
 
 @contextmanager

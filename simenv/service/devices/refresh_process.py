@@ -36,7 +36,7 @@ from simenv import files
 from simenv.config.model import DeviceSettings
 from simenv.config.paths import passed_environ, worker_environ
 from simenv.errors import ConfigError, InsufficientError, SimenvError
-from simenv.model.views import date_name
+from simenv.model.devices import date_name
 from simenv.sandbox import confinement, die_with_parent
 from simenv.sandbox.limits import limit_process
 from simenv.sandbox.parent import ParentChannel

@@ -22,7 +22,7 @@ from noise_models import terms
 from noise_models.calibration import CalibrationSnapshot, LayerCalibration, QubitCalibration
 from simenv.config import NAME_RULE
 from simenv.errors import LimitExceededError, NotFoundError, OptionError
-from simenv.model import MAX_SHOTS, GateInfo, OperationInfo, views
+from simenv.model import MAX_SHOTS, GateInfo, OperationInfo, devices
 from simenv.service.fairness import CHECKS
 from simenv.text import size
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 PROVIDER = "simenv"
 
 
-def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> views.DeviceInfo:
+def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> devices.DeviceInfo:
     """Return the device `name` with the figures of a snapshot; `digest`: that of the snapshot, in
     hexadecimal. An operation without qubits applies to every set of qubits without an operation of
     its own."""
@@ -70,9 +70,9 @@ def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> views.
                 )
             )
     coupling = snapshot.coupled
-    return views.DeviceInfo(
+    return devices.DeviceInfo(
         name=name,
-        kind=views.DeviceKind.EMULATED,
+        kind=devices.DeviceKind.EMULATED,
         provider=snapshot.provider or PROVIDER,
         model=snapshot.name or name,
         version=snapshot.version,
@@ -90,42 +90,42 @@ def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> views.
         qubits=tuple(map(_qubit_info, snapshot.qubits)),
         dynamic=snapshot.dynamic,
         calibration_id=digest,
-        calibrated_s=views.wall_clock_s(snapshot.calibrated),
-        dt_ns=snapshot.dt_ns or views.UNKNOWN,
+        calibrated_s=devices.wall_clock_s(snapshot.calibrated),
+        dt_ns=snapshot.dt_ns or devices.UNKNOWN,
         unusable=snapshot.unusable,
         layers=tuple(map(_layer_info, snapshot.layers)),
         terms=_terms(snapshot),
         angle_limits=tuple(
-            views.AngleLimits(each.gate, each.bounds_rad) for each in snapshot.angle_bounds
+            devices.AngleLimits(each.gate, each.bounds_rad) for each in snapshot.angle_bounds
         ),
         refused_fit="" if snapshot.fitted is None else snapshot.fitted.refused,
     )
 
 
-def _terms(snapshot: CalibrationSnapshot) -> tuple[views.TermInfo, ...]:
+def _terms(snapshot: CalibrationSnapshot) -> tuple[devices.TermInfo, ...]:
     """All quantities but those that every device has, with T2* at the present T1."""
     qubits = (msgspec.structs.replace(q.in_force, t1_jumps=q.t1_jumps) for q in snapshot.qubits)
     return tuple(
-        views.TermInfo(each.name, each.title, each.unit, each.places, each.values)
+        devices.TermInfo(each.name, each.title, each.unit, each.places, each.values)
         for each in terms.measured(msgspec.structs.replace(snapshot, qubits=tuple(qubits)))
         if not each.is_basic
     )
 
 
-def _layer_info(layer: LayerCalibration) -> views.LayerInfo:
-    return views.LayerInfo(
+def _layer_info(layer: LayerCalibration) -> devices.LayerInfo:
+    return devices.LayerInfo(
         layer.names,
         layer.qubits,
         len(layer.generators),
         layer.error,
-        views.wall_clock_s(layer.calibrated),
+        devices.wall_clock_s(layer.calibrated),
     )
 
 
-def _qubit_info(qubit: QubitCalibration) -> views.QubitInfo:
+def _qubit_info(qubit: QubitCalibration) -> devices.QubitInfo:
     qubit = qubit.in_force
-    figures = {name: _figure(getattr(qubit, name)) for name in views.QubitInfo.__struct_fields__}
-    return views.QubitInfo(**figures | {"readout_error": _readout_error(qubit)})
+    figures = {name: _figure(getattr(qubit, name)) for name in devices.QubitInfo.__struct_fields__}
+    return devices.QubitInfo(**figures | {"readout_error": _readout_error(qubit)})
 
 
 def _readout_error(qubit: QubitCalibration) -> float:
@@ -136,7 +136,7 @@ def _readout_error(qubit: QubitCalibration) -> float:
 
 
 def _figure(value: float | None) -> float:
-    return views.UNKNOWN if value is None else value
+    return devices.UNKNOWN if value is None else value
 
 
 MAX_FILE_BYTES = 16 * 2**20
@@ -154,7 +154,7 @@ class EmulatedDevice(msgspec.Struct, frozen=True, eq=False):
     digest: str  # of `body`, hexadecimal
     body: bytes  # canonical noise document
     document: Document
-    info: views.DeviceInfo | None  # None: a noise model without a device
+    info: devices.DeviceInfo | None  # None: a noise model without a device
 
 
 class _Loaded(msgspec.Struct, frozen=True, eq=False):
@@ -266,7 +266,7 @@ class DeviceRegistry:
             )
         return CHECKS.submit(owner, partial(_parsed, body, ""))
 
-    def names(self) -> Future[dict[str, views.CalibrationSource]]:
+    def names(self) -> Future[dict[str, devices.CalibrationSource]]:
         """Return all devices by name, sorted, with the source of each."""
         return self._thread.submit(_names, self._folder)
 
@@ -313,7 +313,7 @@ def _read(path: Path, name: str) -> EmulatedDevice:
 def _dates(folder: Path, name: str) -> list[float]:
     if not NAME_RULE.match(name):
         return []
-    times_s = (views.dated_s(path.stem) for path in _series(folder, name).glob("*Z.json"))
+    times_s = (devices.dated_s(path.stem) for path in _series(folder, name).glob("*Z.json"))
     return sorted(filter(None, times_s))
 
 
@@ -325,7 +325,7 @@ def _dated(folder: Path, name: str, at_s: float) -> EmulatedDevice:
 
 
 def _dated_path(folder: Path, name: str, at_s: float) -> Path:
-    return _series(folder, name) / f"{views.date_name(at_s)}.json"
+    return _series(folder, name) / f"{devices.date_name(at_s)}.json"
 
 
 def _series(folder: Path, name: str) -> Path:
@@ -404,13 +404,13 @@ def _parsed(body: bytes, name: str) -> EmulatedDevice:
     return EmulatedDevice(digest, canonical, result, info)
 
 
-def _names(folder: Path) -> dict[str, views.CalibrationSource]:
+def _names(folder: Path) -> dict[str, devices.CalibrationSource]:
     from simenv.service.devices import noise_api
 
     files = [path.stem for path in folder.glob("*.json") if NAME_RULE.match(path.stem)]
     entries = {
         **noise_api.library_names(),
-        **dict.fromkeys(files, views.CalibrationSource.IMPORTED),
+        **dict.fromkeys(files, devices.CalibrationSource.IMPORTED),
     }
     return dict(sorted(entries.items()))
 

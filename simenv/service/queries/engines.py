@@ -15,7 +15,7 @@ import msgspec
 from simenv._version import __version__
 from simenv.errors import SimenvError
 from simenv.model import MAX_SHOTS, EngineInfo, GateInfo, PoolSpec, TaskOptions
-from simenv.model.views import DeviceInfo, DeviceKind
+from simenv.model.devices import DeviceInfo, DeviceKind
 from simenv.scheduler.core import ClusterLimits, Estimator, Route, device_ns
 from simenv.scheduler.reservations.circuit_times import engine_of
 from simenv.scheduler.routing import engine_choice, live_routing, ranks

@@ -19,8 +19,8 @@ import msgspec
 
 from simenv.model import EngineInfo, TaskOptions, TaskSpec, TaskState, Timing
 from simenv.model.accounts import Used
+from simenv.model.devices import DeviceInfo
 from simenv.model.program import FEW, Text
-from simenv.model.views import DeviceInfo
 
 M = TypeVar("M", bound=msgspec.Struct)
 # Numbers that a query of the journal may contain: SQLite's integers have 64 bits, signed.

@@ -17,7 +17,7 @@ from simenv.calibration.fit.components import Component
 from simenv.calibration.fit.solve import Prior, PriorMatrix
 from simenv.client.circuits.decoder import to_qiskit
 from simenv.errors import InfeasibleError, OptionError
-from simenv.model.views import GateInfo
+from simenv.model.devices import GateInfo
 
 ENTANGLERS = clifford._ENTANGLERS
 LATTICE = [(0, 1), (1, 2), (1, 4), (2, 3), (3, 5), (4, 7), (5, 8), (6, 7)]

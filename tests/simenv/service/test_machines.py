@@ -7,7 +7,7 @@ import pytest
 from service import NODE, ServiceHarness, program, spec
 
 from simenv.model import Origin, TaskOptions
-from simenv.model.views import DeviceInfo, DeviceKind
+from simenv.model.devices import DeviceInfo, DeviceKind
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import Scale, SteerTarget

@@ -20,7 +20,7 @@ from noise_models.calibration import CalibrationSnapshot, NativeGate
 from simenv.client.circuits import load
 from simenv.client.circuits.decoder import to_qiskit
 from simenv.client.submission.compiler import CompiledCircuit, Compiler
-from simenv.model.views import DeviceInfo
+from simenv.model.devices import DeviceInfo
 from simenv.service.devices.registry import device_info
 from simenv.transpiler import plugins
 from simenv.transpiler.native_form import NativeForm

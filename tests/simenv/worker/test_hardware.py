@@ -11,7 +11,7 @@ import pytest
 from failing import fails
 
 from simenv.errors import ConfigError
-from simenv.model.views import DeviceKind
+from simenv.model.devices import DeviceKind
 from simenv.worker.hardware import HardwareSession, create_engine
 from simulators.hardware.engine import HardwareEngine
 

@@ -19,7 +19,7 @@ from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.noise import document_of, factors_of
 from simenv.client.submission.options import checked_options
 from simenv.errors import NotFoundError, OptionError
-from simenv.model.views import DeviceInfo
+from simenv.model.devices import DeviceInfo
 from simenv.service.devices.registry import device_info
 
 

@@ -17,7 +17,7 @@ from simenv.client.submission.compiler import Compilers, compiler_sandbox
 from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.prepare import prepare_one
 from simenv.errors import LimitExceededError
-from simenv.model.views import DeviceInfo
+from simenv.model.devices import DeviceInfo
 from simenv.sandbox.functions import SandboxProcess
 from simenv.service.devices.registry import device_info
 

@@ -14,8 +14,8 @@ from qpi_programs import HERE, WARNINGS, environ, linked, run, sanitized
 from simenv.errors import ConfigError
 from simenv.frontends.qpi import ABI, InstalledLibrary, build
 from simenv.model import Origin, ResultData, Timing
+from simenv.model.devices import DeviceInfo, DeviceKind
 from simenv.model.task import RESULT_FORMAT, DeviceRecord, ResultFile, StoredArray
-from simenv.model.views import DeviceInfo, DeviceKind
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import Devices, ResultChunk, VerifyReply

@@ -15,7 +15,7 @@ from qiskit_ibm_runtime.utils.backend_decoder import (
 
 from simenv.client.client import Client
 from simenv.gateway.ibm import backends
-from simenv.model.views import DeviceInfo
+from simenv.model.devices import DeviceInfo
 from simenv.transpiler.transpiler import target_of
 
 

@@ -29,7 +29,7 @@ from simenv.gateway.ibm.processes import JobProcesses
 from simenv.gateway.ibm.service import ComputeService
 from simenv.gateway.iqm import architecture, endpoints as iqm, job_request
 from simenv.model import Limits, ProgressInfo, TaskInfo, TaskState
-from simenv.model.views import DeviceInfo, DeviceKind
+from simenv.model.devices import DeviceInfo, DeviceKind
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Inferred")  # of Litestar 3
 PREFIX = endpoints.PREFIX

@@ -8,7 +8,7 @@ import pytest
 
 from noise_models.importers import import_snapshot
 from simenv.gateway.iqm import architecture
-from simenv.model.views import DeviceInfo, DeviceKind, GateInfo, OperationInfo, QubitInfo
+from simenv.model.devices import DeviceInfo, DeviceKind, GateInfo, OperationInfo, QubitInfo
 
 GATES = (GateInfo("r", 1, 2), GateInfo("cz", 2, 0), GateInfo("measure", 1, 0))
 WHEN = datetime(2026, 11, 1, tzinfo=UTC)

@@ -17,9 +17,9 @@ from simenv.model import (
     TaskSpec,
     Workload,
 )
+from simenv.model.devices import DeviceInfo, DeviceKind, GateInfo, OperationInfo, QubitInfo
 from simenv.model.task import MAX_SHOTS
 from simenv.model.task_rules import check_shots
-from simenv.model.views import DeviceInfo, DeviceKind, GateInfo, OperationInfo, QubitInfo
 from simenv.scheduler.core import Estimator
 from simenv.scheduler.events.tasks import cancel
 from simenv.scheduler.reservations import policies

@@ -10,7 +10,7 @@ from failing import fails
 
 from simenv.errors import ConfigError, InfeasibleError, OptionError, SimenvError
 from simenv.model import PoolSpec, TaskOptions
-from simenv.model.views import DeviceInfo, DeviceKind
+from simenv.model.devices import DeviceInfo, DeviceKind
 from simenv.scheduler.core import Route
 from simenv.scheduler.routing import live_routing
 from simenv.scheduler.routing.engine_support import EMPTY_SNAPSHOT, RoutingSnapshot

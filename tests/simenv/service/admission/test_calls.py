@@ -6,8 +6,8 @@ from failing import fails
 
 from simenv.errors import LimitExceededError, OptionError, ProgramError, SimenvError
 from simenv.model import GateInfo, calls
+from simenv.model.devices import DeviceInfo, DeviceKind, OperationInfo
 from simenv.model.options import TaskOptions, check_options
-from simenv.model.views import DeviceInfo, DeviceKind, OperationInfo
 from simenv.service.admission.rules import examined_call
 from simenv.wire import codec
 from simulators import catalog

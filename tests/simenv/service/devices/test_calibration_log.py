@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from simenv.errors import NotFoundError
-from simenv.model.views import DeviceInfo, DeviceKind
+from simenv.model.devices import DeviceInfo, DeviceKind
 from simenv.service.devices import calibration_log
 from simenv.service.devices.calibration_log import CalibrationLog
 from simenv.service.journal.writer import Journal

@@ -8,7 +8,7 @@ import pytest
 from noise_models import library
 from noise_models.snapshot import dump
 from simenv.errors import NotFoundError
-from simenv.model.views import date_name, dated_s
+from simenv.model.devices import date_name, dated_s
 from simenv.service.devices.registry import DeviceRegistry
 
 TIMES_S = [1_772_344_800.0, 1_772_431_200.123457]

@@ -9,7 +9,7 @@ from service import LIMITS, ServiceHarness
 from simenv import __version__
 from simenv.errors import NotFoundError
 from simenv.model import MAX_SHOTS, GateInfo, PoolSpec
-from simenv.model.views import DeviceInfo, DeviceKind, OperationInfo, QubitInfo
+from simenv.model.devices import DeviceInfo, DeviceKind, OperationInfo, QubitInfo
 from simenv.service.queries.devices import DeviceRecords
 from simenv.wire import codec
 from simenv.wire.messages.queries import DeviceDescribed, Devices, Engines, GetDevices, GetEngines

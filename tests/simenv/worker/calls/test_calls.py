@@ -25,8 +25,8 @@ from simenv.model.calls import (
     TranspileCall,
     report_progress,
 )
+from simenv.model.devices import DeviceInfo, DeviceKind, GateInfo
 from simenv.model.options import VALUE
-from simenv.model.views import DeviceInfo, DeviceKind, GateInfo
 from simenv.transpiler import qpy
 from simenv.wire import codec
 from simenv.wire.messages.client import STATES, AssignChunk, AssignedTask, AttemptResult

@@ -15,7 +15,7 @@ from simenv import model
 from simenv.client.qpm import devices, status
 from simenv.client.qpm.circuit_run import CircuitRun
 from simenv.client.qpm.devices import DeviceSnapshot
-from simenv.model.views import UNKNOWN, DeviceInfo, DeviceKind, OperationInfo, QubitInfo
+from simenv.model.devices import UNKNOWN, DeviceInfo, DeviceKind, OperationInfo, QubitInfo
 from simenv.qpm.envelopes import Lifecycle, plain
 from simenv.worker.hardware import device_info
 from simulators import registry

@@ -9,7 +9,7 @@ from waiting import until
 
 import simenv
 from simenv.client.qpm.provider import QPM
-from simenv.model.views import DeviceKind
+from simenv.model.devices import DeviceKind
 from simenv.qpm.contract import ExecutionError, UnknownObjectError
 from simenv.qpm.methods import EXTENSIONS, REVISION2
 
