@@ -1,11 +1,4 @@
-"""The engine gpu on one GPU: bandwidth of sweeps, seconds of wide circuits, batches of bindings.
-
-The ceiling is measured first: a copy within the device's memory. Times are of the gates alone, from
-|0...0>: the median of five runs after a first one, without planning. Goals are those of an H200;
-whether another GPU meets them depends on its bandwidth. cuStateVec and qsim's CUDA backend run in
-the same process, if they are installed. `--host` is a dry run by g++ on the processor, without
-verdicts.
-"""
+"""The engine gpu on one GPU: bandwidth of sweeps, seconds of wide circuits, batches of bindings."""
 
 from __future__ import annotations
 
@@ -18,10 +11,9 @@ from unittest.mock import patch
 import msgspec
 import numpy as np
 
-from bench.circuits import engine_circuit, gates, measured, wide_circuit
-from bench.harness import Report, repeated_s
+from bench.circuits import CIRCUITS, engine_circuit, gates, measured, wide_circuit
+from bench.harness import Report, benchmark, repeated_s
 from bench.harness.kernels import load_kernels
-from bench.harness.options import Option, rounds
 from bench.peers.on_gpu import Peers, compare
 from simulators.circuit.ir import Circuit
 from simulators.engine import Request, RunControl, RunOptions
@@ -33,102 +25,81 @@ from simulators.gpu.engine import GpuEngine
 from simulators.gpu.sweeps import ProgramStore
 from simulators.statevector.plan import ExecutionPlan
 
-OPTIONS = (
-    Option("--host", action="store_true", help="a dry run without a GPU"),
-    rounds(5, quick=2),
-)
 ARCHITECTURES = ((8, 0), (9, 0), (10, 0))
-KINDS = ("qft", "volume", "ansatz", "tfim", "clifford_t", "ghz")
-WIDTHS = (24, 28, 30)
-GRAPH_WIDTHS = (16, 20)
 LIMITS = (0, sweeps.GRAPH_AMPLITUDES)  # of states whose sweeps are replayed: none, as ever
-COPIED = 1 << 29  # complex numbers: 8 GiB
-BATCH = (12, 10_000)  # qubits, bindings
+SHARE_KINDS, WIDTH = ("qft", "ansatz"), 28  # of the shares of bandwidth, and of the peers
 BATCH_GATES, SHOTS = 30, 1_024
-HOST_WIDTHS, HOST_COPIED, HOST_BATCH = (13,), 1 << 16, (8, 4)
-HOST_GRAPH_WIDTHS = (13,)
-SHARE_KINDS, SHARE_WIDTH = ("qft", "ansatz"), 28
-PEER_WIDTH = 28
 PEER_KEYS = ("qft_custatevec", "volume_custatevec", "qsim_cuda")
 GOALS = {("qft", 30): "qft_30_s", ("volume", 30): "volume_30_s"}
 
 
-def run(options: Namespace) -> Report:
+@benchmark(host=False, rounds=(5, 2))
+def gpu(report: Report, options: Namespace) -> None:
+    """The engine gpu on one GPU: bandwidth of sweeps, seconds of wide circuits, batches.
+
+    The ceiling is measured first: a copy within the device's memory. Times are of the gates alone,
+    from |0...0>: the median of five runs after a first one, without planning. Goals are those of an
+    H200; whether another GPU meets them depends on its bandwidth. cuStateVec and qsim's CUDA
+    backend run in the same process, if they are installed. `--host` is a dry run by g++ on the
+    processor, without verdicts.
+    """
     load_kernels()
-    report = Report("gpu", "engine gpu, one GPU")
-    _kernels(report, ARCHITECTURES[1:2] if options.host else ARCHITECTURES)
+    host = options.host
+    _kernels(report, ARCHITECTURES[1:2] if host else ARCHITECTURES)
     reason = refusal(find_gpu())
-    if reason is not None and not options.host:
+    if reason is not None and not host:
         for key in ("bandwidth_share", *GOALS.values(), "bindings_12", *PEER_KEYS):
             report.not_measured(key, key, f"{reason[0]}; --host is a dry run")
-        return report
-    if options.host:
+        return
+    if host:
         from bench.testbed.host_device import HostDevice as Chosen
     else:
         from simulators.gpu.devices.cupy_device import CupyDevice as Chosen
     bench = _Bench(Chosen(), options.rounds)
-    copy_rate = bench.copy_rate(HOST_COPIED if options.host else COPIED)
+    copied = 1 << (16 if host else 29)  # complex numbers: 8 GiB
+    copy_rate = bench.copy_rate(copied)
     print(f"{bench.device.name}: a copy reads and writes {copy_rate / 1e12:.3f} TB/s")
-    widths = HOST_WIDTHS if options.host else WIDTHS
-    for case in itertools.product(widths, KINDS, ("double", "single")):
-        _wide(bench, report, options.host, case, copy_rate)
-    for n in HOST_GRAPH_WIDTHS if options.host else GRAPH_WIDTHS:
+    for n, kind, precision in itertools.product(
+        (13,) if host else (24, 28, 30), CIRCUITS, ("double", "single")
+    ):
+        spent, moved = bench.gate_seconds(kind, n, precision)
+        share, label = moved / spent / copy_rate, f"{kind:10s} {n} {precision}"
+        print(f"{label}: {1e3 * spent:.2f} ms, {share:.2f} of a copy's bandwidth")
+        if precision == "double" and not host and (kind, n) in GOALS:
+            report.at_most(GOALS[kind, n], spent, f"s, {kind} {n}")
+        if precision == "double" and not host and kind in SHARE_KINDS and n == WIDTH:
+            report.at_least("bandwidth_share", share, f"of a copy's bandwidth, {kind} {n}")
+    for n in (13,) if host else (16, 20):
         launched, replayed = (1e3 * bench.sweeps_seconds("volume", n, limit) for limit in LIMITS)
         print(f"volume     {n} double: {launched:.3f} ms by launches, {replayed:.3f} from a graph")
-    n, rows = HOST_BATCH if options.host else BATCH
+    n, rows = (8, 4) if host else (12, 10_000)
     rate = rows / bench.batch_seconds(n, rows)
     print(f"{n} qubits, {BATCH_GATES} gates, {SHOTS} shots: {rate:,.0f} bindings/s")
-    if options.host:
-        print("a dry run on the processor: no goal is judged")
-    else:
+    if not host:
         report.at_least("bindings_12", rate, "bindings/s, 12 qubits")
-        peers = Peers(bench.device, 1, bench.seconds)
         seconds = lambda kind, n, precision: bench.gate_seconds(kind, n, precision)[0]  # noqa: E731
-        compare(report, peers, PEER_WIDTH, seconds, bench.run_seconds)
-    return report
+        compare(report, Peers(bench.device, 1, bench.seconds), WIDTH, seconds, bench.run_seconds)
 
 
 def _kernels(report: Report, architectures: tuple[tuple[int, int], ...]) -> None:
     """Report the resources of the kernels, which are compiled without a GPU."""
-    keys = ("registers", "stack_bytes", "spilled_bytes")
-    nvrtc = load_nvrtc()
+    keys, nvrtc = ("registers", "stack_bytes", "spilled_bytes"), load_nvrtc()
     if nvrtc is None:
         for key in keys:
             report.not_measured(key, key, "NVRTC is not installed: pip install nvidia-cuda-nvrtc")
         return
-    results = [
-        kernel
-        for architecture in architectures
-        for module in MODULES
-        for kernel in usage(nvrtc.compile(module, architecture).log)
-    ]
+    pairs = itertools.product(architectures, MODULES)
+    logs = [nvrtc.compile(module, architecture).log for architecture, module in pairs]
+    kernels = [kernel for log in logs for kernel in usage(log)]
     for key in keys:
-        report.at_most(key, max(getattr(kernel, key) for kernel in results), f"{key}, {nvrtc}")
-
-
-def _wide(
-    bench: _Bench, report: Report, host: bool, case: tuple[int, str, str], copy_rate: float
-) -> None:
-    """Print the figures of a wide circuit; judge it where it has a goal."""
-    n, kind, precision = case
-    spent, moved = bench.gate_seconds(kind, n, precision)
-    share = moved / spent / copy_rate
-    label = f"{kind:10s} {n} {precision}"
-    print(f"{label}: {1e3 * spent:.2f} ms, {share:.2f} of a copy's bandwidth")
-    if host or precision != "double":
-        return
-    if (kind, n) in GOALS:
-        report.at_most(GOALS[kind, n], spent, f"s, {kind} {n}")
-    if kind in SHARE_KINDS and n == SHARE_WIDTH:
-        report.at_least("bandwidth_share", share, f"of a copy's bandwidth, {kind} {n}")
+        report.at_most(key, max(getattr(kernel, key) for kernel in kernels), f"{key}, {nvrtc}")
 
 
 class _Bench:
     """Measurements on one device."""
 
     def __init__(self, device: Device, rounds: int) -> None:
-        self.device = device
-        self._rounds = rounds
+        self.device, self._rounds = device, rounds
         self._ledger = MemoryLedger(device.free_bytes, device.name)
         self._programs = ProgramStore(device)
 
@@ -152,8 +123,7 @@ class _Bench:
         """Return the seconds of all gates, and the bytes that sweeps read and write."""
         circuit = engine_circuit(measured(n, wide_circuit(kind, n, 1)))
         options = RunOptions(precision=precision)
-        engine = GpuEngine(self.device)
-        plan = engine.plan(circuit, None, options)
+        plan = GpuEngine(self.device).plan(circuit, None, options)
         assert isinstance(plan, ExecutionPlan)
         (piece,) = plan.components(circuit, Request(SHOTS, 1))
         (segment,) = piece.programs.of(piece.circuit, keep=False).stretches
@@ -166,9 +136,8 @@ class _Bench:
             state.set_zero()
             states.apply(state, segment, floats)
 
-        size = 16 if precision == "double" else 8
         amplitudes = sum(1 << (each.tile_bits + program.width) for each in program.passes)
-        return self.seconds(work), 2.0 * size * amplitudes
+        return self.seconds(work), 2.0 * (16 if precision == "double" else 8) * amplitudes
 
     def run_seconds(self, kind: str, n: int) -> float:
         """Return the seconds of a run with counts in single precision, without planning."""

@@ -79,36 +79,10 @@ def titles() -> dict[str, tuple[str, str]]:
                 if decorator.startswith("benchmark("):
                     title = (ast.get_docstring(node) or "").partition("\n")[0]
                     found[node.name] = f"bench.{path.parent.name}.{path.stem}", title
-        tree = ast.parse(path.read_text())  # TRANSITION
-        has_run = any(isinstance(n, ast.FunctionDef) and n.name == "run" for n in tree.body)
-        if has_run and "OPTIONS" in path.read_text():
-            title = (ast.get_docstring(tree) or "").partition("\n")[0]
-            found[path.stem] = f"bench.{path.parent.name}.{path.stem}", title
     return dict(sorted(found.items()))
 
 
 def load(name: str) -> Benchmark:
     """Return a benchmark of `titles`."""
-    module = importlib.import_module(titles()[name][0])
-    if not isinstance(getattr(module, name, None), Benchmark):  # TRANSITION
-        return _Old(module)  # type: ignore[return-value]
-    found: Benchmark = getattr(module, name)
+    found: Benchmark = getattr(importlib.import_module(titles()[name][0]), name)
     return found
-
-
-class _Old:
-    """TRANSITION"""
-
-    def __init__(self, module: Any) -> None:
-        self._module = module
-
-    def run(self, words: Sequence[str], *, quick: bool, on_figure: Any) -> bool:
-        parser = ArgumentParser(
-            description=self._module.__doc__, formatter_class=RawTextHelpFormatter
-        )
-        for option in self._module.OPTIONS:
-            option.add_to(parser, quick=quick)
-        report = self._module.run(parser.parse_args(words))
-        for figure in report.figures:
-            on_figure(figure)
-        return report.close()

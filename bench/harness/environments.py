@@ -85,11 +85,17 @@ def served(users: int, *pools: str) -> Iterator[tuple[str, list[str]]]:
         workers = [word for pool in pools for word in ("--pool", pool)] or ["--workers", "2"]
         simenv(["up", "--name", "bench", *workers, "--config", str(config)])
         try:
-            words = ["gateway", "tokens", "add", "--name", "bench", "--json", "--user"]
-            tokens = [json.loads(simenv([*words, f"user{k}"]))["secret"] for k in range(users)]
+            tokens = [token("bench", f"user{k}") for k in range(users)]
             yield gateway_status("bench")["url"], tokens
         finally:
             simenv(["down", "--name", "bench"])
+
+
+def token(name: str, user: str) -> str:
+    """Return a new token of a user of an environment's gateway."""
+    words = ["gateway", "tokens", "add", "--name", name, "--json", "--user", user]
+    secret: str = json.loads(simenv(words))["secret"]
+    return secret
 
 
 def gateway_status(name: str) -> dict[str, Any]:

@@ -1,13 +1,4 @@
-"""simenv's service package inside an installed QFw and DEFw.
-
-Nothing of QFw or DEFw is in this repository: both are named by path, DEFw built. A `defwp` daemon
-loads the package next to QFw's resource manager (revision 1) or directory (revision 2); the
-applications in `qfw_apps/` run as processes of their own under the same DEFw. Each drill prints its
-figure, its goal and a verdict.
-
-`--python`: the interpreter of the virtual environment that QFw uses; simenv must be installed there
-(not in editable form) and Qiskit with it. By default the one that runs this.
-"""
+"""simenv's service package inside an installed QFw and DEFw."""
 
 from __future__ import annotations
 
@@ -28,9 +19,8 @@ from typing import Any
 
 import psutil
 
-from bench.harness import Report
+from bench.harness import Report, benchmark
 from bench.harness.environments import simenv, wait_until
-from bench.harness.options import Option
 from bench.service.latency import CIRCUIT, NULL_PLUGIN
 
 APPS = Path(__file__).with_name("qfw_apps")
@@ -45,30 +35,33 @@ print(json.dumps({
     "startup": str(qfw.STARTUP),
 }))
 """
-OPTIONS = (
-    Option("--qfw", type=Path, required=True, help="QFw's folder"),
-    Option("--defw", type=Path, required=True, help="DEFw's folder, built"),
-    Option("--python", default=sys.executable, help="of the environment QFw uses"),
-    Option("--runs", default=100, help="of the application that leaves", quick=10),
-    Option("--only", default="", help="drills, with commas"),
-)
 
 
-def run(options: Namespace) -> Report:
+@benchmark(qfw=Path, defw=Path, python=sys.executable, runs=(100, 10), only=[""])
+def qfw_host(report: Report, options: Namespace) -> None:
+    """simenv's service package inside an installed QFw and DEFw.
+
+    Nothing of QFw or DEFw is in this repository: both are named by path (`--qfw`, `--defw`), DEFw
+    built. A `defwp` daemon loads the package next to QFw's resource manager (revision 1) or
+    directory (revision 2); the applications in `qfw_apps/` run as processes of their own under the
+    same DEFw. `--only`: names of drills; `--runs`: of the application that leaves. `--python`: the
+    interpreter of the virtual environment that QFw uses; simenv must be installed there (not in
+    editable form) and Qiskit with it. By default the one that runs this.
+    """
+    if options.qfw is None or options.defw is None:
+        raise SystemExit("name the host: --qfw FOLDER --defw FOLDER")
     folder = Path(tempfile.mkdtemp(prefix="qfw-host-"))
     host = Host(options.qfw.resolve(), options.defw.resolve(), options.python, folder)
+    print(f"simenv in DEFw ({host.defw}), revision {host.revision}; logs in {folder}")
     drills = DRILLS[host.revision]
-    title = f"simenv in DEFw ({host.defw}), revision {host.revision}; logs in {folder}"
-    report = Report("qfw_host", title)
     with host.up():
-        for name in options.only.split(",") if options.only else drills:
+        for name in [*filter(None, options.only)] or drills:
             begin = time.monotonic()
             try:
                 drills[name](host, report, options.runs)
             except Exception as error:  # noqa: BLE001 - a drill that fails is a missed goal
                 report.not_measured("", name, f"{type(error).__name__}: {error}")
             print(f"       {name}: {time.monotonic() - begin:.0f} s")
-    return report
 
 
 class Host:
@@ -255,9 +248,6 @@ def _free_port() -> int:
         result.bind(("127.0.0.1", 0))
         port: int = result.getsockname()[1]
         return port
-
-
-# --- drills ---------------------------------------------------------------------------------------
 
 
 def leaving(host: Host, report: Report, runs: int) -> None:

@@ -1,27 +1,7 @@
-"""Endurance: fifty clients of five kinds, and a fault every minute, for hours.
-
-Each client submits one circuit after another and gets the same counts each time
-(`bench.testbed.soak_clients`): through the Python client, as a typed command, through QPM, through
-the gateway, and as a stream. Faults take turns: a worker is killed; the service is killed and
-started again; it is replaced as in an upgrade; ten clients are killed and start again; a key in use
-is revoked. Samples tell the memory and the descriptors of the service, and the bytes of the
-environment's folder.
-
-Memory and descriptors begin anew with each start of the service, so their slopes are two: over
-starts at the same age, and within a start. From them comes the state after 14 days. The service
-remembers the keys of its last RECENT_KEYS Submits, also over starts: 25 MiB that fill in the first
-20 minutes of the default load. Memory is compared from then on; what grew before is printed.
-
-Tasks are counted by identity. Every submission has a mark in its circuit; at the end each task of
-the journal is matched with the mark that its client had written down before it sent it. A task is
-doubled if its mark has another task already, if nobody has sent it, or if it ended twice; a result
-is lost if the journal has no task for it. Nothing is allowed for. Not done: a full disk, which
-needs a mount, loss of power, and steps of the clock.
-"""
+"""Endurance: fifty clients of five kinds, and a fault every minute, for hours."""
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -39,15 +19,16 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 
-from bench.harness import Report
+from bench.harness import Report, benchmark
 from bench.harness.environments import (
+    gateway_status,
     home,
     remote_key,
     service_process,
     simenv as command,
+    token,
     wait_until,
-)
-from bench.harness.options import Option
+)  # fmt: skip
 from bench.testbed.soak_clients import KINDS, Mark, whole_lines
 from simenv import config
 from simenv.client import environments
@@ -58,14 +39,7 @@ from simenv.service.queries.history import StoredJournal
 from simenv.wire import codec
 
 NAME = "bench-soak"
-WORKERS = 2
-LOOK_S = 1.0
-DRAIN_S = 120.0
-START_S = 120.0
-REVOKED_S = 10.0
-DAYS = 14.0
-WARM_S = 60.0  # after which the memory of a start is compared
-LEAST_SAMPLES = 300
+LOOK_S, DRAIN_S, START_S, REVOKED_S = 1.0, 120.0, 120.0, 10.0
 GUEST = -1  # client of the tasks that are sent with keys which are revoked
 CONFIG = """
 listen = "tcp://127.0.0.1:0"
@@ -74,18 +48,11 @@ listen = "127.0.0.1:{port}"
 tls = false
 requests_per_s = 0
 """
-OPTIONS = (
-    Option("--hours", default=2.0, quick=0.05),
-    Option("--clients", default=50),
-    Option("--fault-s", default=60.0, quick=20.0, help="between two faults"),
-)
 
 
 class Sample(NamedTuple):
     """One look at the service and its folder."""
 
-    at_s: float
-    pid: int
     rss_bytes: int
     descriptors: int
     disk_bytes: int
@@ -96,8 +63,7 @@ class Soak:
     """The environment, its clients, and what was seen of them."""
 
     def __init__(self, folder: Path, clients: int) -> None:
-        self._folder = folder
-        self._each = clients // len(KINDS)
+        self._folder, self._each = folder, clients // len(KINDS)
         self._clients: dict[str, subprocess.Popen[bytes]] = {}
         self._kinds = cycle(KINDS)
         self.samples: list[Sample] = []
@@ -106,37 +72,24 @@ class Soak:
         self.revoked: set[Mark] = set()
         self._file = folder / "simenv.toml"
         with socket.create_server(("127.0.0.1", 0)) as free:  # the gateway's, over all starts
-            port = free.getsockname()[1]
-        self._file.write_text(CONFIG.format(port=port))
+            self._file.write_text(CONFIG.format(port=free.getsockname()[1]))
         self.up()
-        status = json.loads(command(["gateway", "status", "--name", NAME, "--json"]))
-        words = ["gateway", "tokens", "add", "--name", NAME, "--json", "--user", "soak"]
-        self.where = NAME, status["url"], json.loads(command(words))["secret"]
+        self.where = NAME, gateway_status(NAME)["url"], token(NAME, "soak")
 
     def up(self) -> None:
-        words = ["up", "--name", NAME, "--workers", str(WORKERS), "--config", str(self._file)]
-        command(words)
+        command(["up", "--name", NAME, "--workers", "2", "--config", str(self._file)])
 
     def _start(self, kind: str) -> None:
-        argv = [
-            sys.executable,
-            "-m",
-            "bench.testbed.soak_clients",
-            str(os.getpid()),
-            kind,
-            str(self._each),
-        ]
-        self._clients[kind] = subprocess.Popen([*argv, str(self._folder), *self.where])
+        argv = [sys.executable, "-m", "bench.testbed.soak_clients", str(os.getpid()), kind]
+        words = [*argv, str(self._each), str(self._folder), *self.where]
+        self._clients[kind] = subprocess.Popen(words)
 
     def look(self) -> None:
         with suppress(SimenvError, psutil.Error, OSError), connect(NAME) as client:
-            service = service_process(client)
-            root = config.home_root() / NAME
+            service, root = service_process(client), config.home_root() / NAME
             disk = sum(path.stat().st_blocks * 512 for path in root.rglob("*") if path.is_file())
-            with service.oneshot():
-                rss, descriptors = service.memory_info().rss, service.num_fds()
-            row = time.monotonic(), service.pid, rss, descriptors, disk, client.status().done
-            self.samples.append(Sample(*row))
+            rss, descriptors = service.memory_info().rss, service.num_fds()
+            self.samples.append(Sample(rss, descriptors, disk, client.status().done))
 
     # --- faults ---------------------------------------------------------------------------------
 
@@ -148,7 +101,7 @@ class Soak:
         with connect(NAME) as client:
             service = service_process(client)
         service.kill()
-        gone = lambda: not service.is_running() or service.status() == psutil.STATUS_ZOMBIE  # noqa: E731
+        gone = lambda: not environments.still_running([service], 0.0)  # noqa: E731
         wait_until(gone, START_S, what="the end of the killed service")
         self.up()
 
@@ -261,116 +214,40 @@ class Outcome(NamedTuple):
     seconds: list[float]
 
 
-def run(options: Namespace) -> Report:
-    seconds = 3_600.0 * options.hours
-    report = Report("soak", f"soak: {options.clients} clients for {options.hours:g} h")
+@benchmark(hours=(2.0, 0.05), clients=50, fault_s=(60.0, 20.0))
+def soak(report: Report, options: Namespace) -> None:
+    """Endurance: fifty clients of five kinds, and a fault every minute, for hours.
+
+    Each client submits one circuit after another and gets the same counts each time: through the
+    Python client, as a typed command, through QPM, through the gateway, and as a stream. Faults
+    take turns: a worker is killed; the service is killed and started again; it is replaced as in an
+    upgrade; ten clients are killed and start again; a key in use is revoked. Memory is compared
+    once the service remembers RECENT_KEYS Submits, over all its starts.
+
+    Tasks are counted by identity. Every submission has a mark in its circuit; at the end each task
+    of the journal is matched with the mark that its client had written down before it sent it. A
+    task is doubled if its mark has another task already, if nobody has sent it, or if it ended
+    twice; a result is lost if the journal has no task for it. Nothing is allowed for.
+    """
     with home(), tempfile.TemporaryDirectory() as folder:
-        soak = Soak(Path(folder), options.clients)
+        run = Soak(Path(folder), options.clients)
         try:
-            soak.run(seconds, options.fault_s)
+            run.run(3_600.0 * options.hours, options.fault_s)
             due = _drained(Path(folder))
-            stored = soak.end()
+            stored = run.end()
         finally:
-            soak.close()
+            run.close()
         outcome = read_outcome(Path(folder), due)
-    _report(report, soak, outcome, stored)
-    return report
-
-
-def _drained(folder: Path) -> set[str]:
-    """Wait until all clients that are not at rest have a result; return the keys that have none."""
-    deadline_s = time.monotonic() + DRAIN_S
-    due: set[str] | None = None
-    while True:
-        lines = [words for file in folder.glob("*.log") for words in whole_lines(file)]
-        ended = {words[1] for words in lines if words[0] == "r"}
-        due = {words[1] for words in lines if words[0] == "s"} if due is None else due
-        due -= ended
-        if not due or time.monotonic() > deadline_s:
-            return due
-        time.sleep(LOOK_S)
-
-
-def read_outcome(folder: Path, due: set[str]) -> Outcome:
-    """Read the files of the clients. `due`: keys that should have a result and have none."""
-    lines = [words for file in folder.glob("*.log") for words in whole_lines(file)]
-    ended = {words[1]: words for words in lines if words[0] == "r"}
-    failed = [words for words in lines if words[0] == "f"]
-    for kind in KINDS:
-        reasons = Counter(" ".join(words[2:]) for words in failed if words[1].startswith(kind))
-        for reason, count in reasons.most_common(3):
-            print(f"{kind}: {count} attempts failed: {reason[:150]}")
-    return Outcome(
-        len(due),
-        {Mark.of_text(words[2]): words[1] for words in lines if words[0] == "s"},
-        {key: words[3] for key, words in ended.items()},
-        len(failed),
-        [float(words[2]) for words in ended.values()],
-    )
-
-
-def _slopes(samples: list[Sample], field: str) -> tuple[float, float] | None:
-    """Return the growth a second over all starts of the service at the same age, and that within a
-    start, by least squares; None if no start was older than WARM_S for long enough."""
-    begun: dict[int, float] = {}
-    for sample in samples:
-        begun.setdefault(sample.pid, sample.at_s)
-    own = [s for s in samples if s.at_s - begun[s.pid] > WARM_S]
-    if len(own) < LEAST_SAMPLES:
-        return None
-    rows = [(1.0, s.at_s - samples[0].at_s, s.at_s - begun[s.pid]) for s in own]
-    values = [float(getattr(s, field)) for s in own]
-    _, over_starts, within = np.linalg.lstsq(np.array(rows), np.array(values), rcond=None)[0]
-    return float(over_starts), float(within)
-
-
-def _growth(samples: list[Sample]) -> float:
-    """Return the memory of the last quarter of samples relative to that of the first, minus 1."""
-    size = max(1, len(samples) // 4)
-    first, last = (
-        np.median([sample.rss_bytes for sample in part])
-        for part in (samples[:size], samples[-size:])
-    )
-    return float(last / first - 1.0)
-
-
-def _report(report: Report, soak: Soak, outcome: Outcome, stored: StoredTasks) -> None:
-    samples = soak.samples
-    second = samples[len(samples) // 2 :]
-    days_s = DAYS * 86_400
-    disk = np.polyfit([s.at_s for s in second], [s.disk_bytes for s in second], 1)[0]
-    p50, p99 = np.percentile(outcome.seconds, [50, 99])
-    print(f"faults: {dict(soak.faults)}")
-    print(
-        f"{len(outcome.counts)} results of {stored.tasks.total()} tasks, "
-        f"{outcome.failed_attempts} attempts failed and were repeated;"
-        f" p50 {p50:.3f} s, p99 {p99:.3f} s, longest {max(outcome.seconds):.1f} s"
-    )
+    samples, (p50, p99) = run.samples, np.percentile(outcome.seconds, [50, 99])
     by_kind = Counter(key.rstrip("-0123456789") for key in outcome.counts)
-    print(f"results by kind: {dict(sorted(by_kind.items()))}")
-    full = [sample for sample in samples if sample.tasks >= RECENT_KEYS]
-    for field, of, unit, size in (
-        ("rss_bytes", full, "MiB", 2**20),
-        ("descriptors", samples, "", 1),
-    ):
-        slopes = _slopes(of, field)
-        if slopes is None:
-            print(f"{field}: the service was not up for long enough to tell its slope")
-            continue
-        over, within = (3_600 * each / size for each in slopes)
-        last = (getattr(samples[-1], field) + sum(slopes) * days_s) / size
-        print(
-            f"{field}: {over:+.3f} {unit} an hour over starts, {within:+.3f} within a start; "
-            f"{last:.0f} {unit} after {DAYS:.0f} days"
-        )
-    final_gib = (samples[-1].disk_bytes + disk * days_s) / 2**30
-    print(
-        f"disk: {disk * 3_600 / 2**20:+.1f} MiB an hour; {final_gib:.2f} GiB after {DAYS:.0f} days"
-    )
-    print(f"memory, last quarter above the first: {_growth(samples):.1%}, with the time of filling")
-    if full:
+    print(f"faults {dict(run.faults)}; results {dict(sorted(by_kind.items()))} of"
+          f" {stored.tasks.total()} tasks, {outcome.failed_attempts} attempts failed;"
+          f" p50 {p50:.3f} s, p99 {p99:.3f} s, longest {max(outcome.seconds):.1f} s")  # fmt: skip
+    if full := [sample.rss_bytes for sample in samples if sample.tasks >= RECENT_KEYS]:
+        size = max(1, len(full) // 4)
+        growth = float(np.median(full[-size:]) / np.median(full[:size]) - 1.0)
         label = "memory of the service, last quarter above the first, with all keys"
-        report.at_most("rss_growth", _growth(full), label)
+        report.at_most("rss_growth", growth, label)
     else:
         report.not_measured("rss_growth", "memory", f"fewer than {RECENT_KEYS:,} tasks ended")
     most = max(sample.descriptors for sample in samples)
@@ -380,10 +257,40 @@ def _report(report: Report, soak: Soak, outcome: Outcome, stored: StoredTasks) -
     lost = outcome.open_keys + len(outcome.counts.keys() - with_task) + stored.never_ended
     label = "submissions without a result, results without a task, tasks that never ended"
     report.at_most("lost", lost, label)
-    doubled = stored.doubled({*outcome.sent, *soak.guests, *soak.revoked})
+    doubled = stored.doubled({*outcome.sent, *run.guests, *run.revoked})
     report.at_most("doubled", doubled, "tasks that ran twice")
     usual = Counter(outcome.counts.values()).most_common(1)[0][0]
     unequal = sum(counts != usual for counts in outcome.counts.values())
     report.at_most("unequal", unequal, "results with other counts")
-    revoked = sum(stored.tasks[mark] for mark in soak.revoked)
+    revoked = sum(stored.tasks[mark] for mark in run.revoked)
     report.at_most("revoked", revoked, "tasks accepted with a revoked key")
+
+
+def _lines(folder: Path) -> list[list[str]]:
+    return [words for file in folder.glob("*.log") for words in whole_lines(file)]
+
+
+def _drained(folder: Path) -> set[str]:
+    """Wait until all clients that are not at rest have a result; return the keys that have none."""
+    deadline_s = time.monotonic() + DRAIN_S
+    due = {words[1] for words in _lines(folder) if words[0] == "s"}
+    while True:
+        due -= {words[1] for words in _lines(folder) if words[0] == "r"}
+        if not due or time.monotonic() > deadline_s:
+            return due
+        time.sleep(LOOK_S)
+
+
+def read_outcome(folder: Path, due: set[str]) -> Outcome:
+    """Read the files of the clients. `due`: keys that should have a result and have none."""
+    lines = _lines(folder)
+    ended = {words[1]: words for words in lines if words[0] == "r"}
+    failed = [words for words in lines if words[0] == "f"]
+    reasons = Counter((words[1].rstrip("-0123456789"), *words[2:]) for words in failed)
+    for (kind, *reason), count in reasons.most_common(10):
+        print(f"{kind}: {count} attempts failed: {' '.join(reason)[:150]}")
+    return Outcome(
+        len(due), {Mark.of_text(words[2]): words[1] for words in lines if words[0] == "s"},
+        {key: words[3] for key, words in ended.items()}, len(failed),
+        [float(words[2]) for words in ended.values()],
+    )  # fmt: skip

@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from bench.engine import emulators
+from bench.engine.measured import EmulatorPeer, emulators
+from bench.harness import Report
 from bench.measured_sets import sets
 from bench.testbed.drawn_devices import library_changed as changed, measured
 from noise_models import library, snapshot as snapshots
@@ -46,7 +47,7 @@ def worst_difference(
     (each,) = sets(folder, 0)
     compiler = DeviceCompiler(each.snapshot)
     mine = Predictor(each.snapshot, NoiseOptions.parse(options), compiler)
-    peer = emulators._Peer.of(name, each, compiler, pythons or [])
+    peer = EmulatorPeer.of(name, each, compiler, pythons or [])
     assert peer is not None
     results = []
     try:
@@ -100,9 +101,8 @@ def test_iqm_has_the_depolarizing_and_readout_errors(tmp_path: Path) -> None:
 def test_tables_of_all_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_set(tmp_path, [LIMA, LIMA.replace("0.3", "1.3")], library.load("lima"))
     table = tmp_path / "table.md"
-    report = emulators.run(
-        Namespace(data=tmp_path, only=[], python=[], table=table, seed=3, quick=True)
-    )
+    report = Report("emulators")
+    emulators.function(report, Namespace(data=tmp_path, only=[], python=[], table=table, seed=3))
     assert {each.key for each in report.figures} == {"above_peers", "fitted_above_peers"}
     assert all(each.value is not None for each in report.figures)
     text = table.read_text()
@@ -112,7 +112,8 @@ def test_tables_of_all_machines(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_without_data_nothing_is_measured(tmp_path: Path) -> None:
-    report = emulators.run(
-        Namespace(data=tmp_path / "no", only=[], python=[], table=None, seed=3, quick=True)
+    report = Report("emulators")
+    emulators.function(
+        report, Namespace(data=tmp_path / "no", only=[], python=[], table=None, seed=3)
     )
     assert [each.value for each in report.figures] == [None, None]

@@ -11,7 +11,7 @@ from bench.harness import Report, probed
 from bench.harness.environments import home
 from bench.peers.base import NAMES, matrix
 from bench.peers.process import Peers, Variant, assert_same_circuit
-from bench.service.transpile import replayed
+from bench.service.programs import replayed
 
 
 def test_variants_that_do_not_start_are_missing_alone(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.engine.ion_mirrors import Survival, differences, grouped, survivals
+from bench.engine.measured import Survival, differences, grouped, survivals
 
 LAYER = "ZZ q[0],q[2];\nry(0.5*pi) q[1];\n"
 BACK = "ry(3.5*pi) q[1];\nrz(1.0*pi) q[0];\nrz(1.0*pi) q[2];\nZZ q[0],q[2];\n"

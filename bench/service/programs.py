@@ -1,0 +1,450 @@
+"""Long programs, decoders and the transpiler through an environment, and the web page."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import sys
+import time
+from argparse import Namespace
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import psutil
+from qiskit import QuantumCircuit, transpile as qiskit_transpile
+
+import simenv
+from bench.circuits import clifford_text, four_qubit_circuit, measured
+from bench.harness import SEED, Report, Times, benchmark, installed, timed
+from bench.harness.environments import cpu_s, service_process, started, wait_until
+from bench.peers.base import Gate
+from bench.peers.process import IsolatedPeer
+from simenv import config
+from simenv.client.client import Client
+from simenv.client.submission.calls import CIRCUITS as CIRCUITS_OF_TASK, FIRST_TASKS
+from simenv.model.devices import DeviceInfo
+from simenv.transpiler.qiskit_runtime import SEED as TRANSPILER_SEED
+from simenv.transpiler.qpy import write_qpy
+from simenv.transpiler.transpiler import target_of
+
+sys.path.append(str(Path(__file__).parents[2] / "tests" / "support"))
+
+# --- long programs and error correction -----------------------------------------------------------
+
+QUBITS, DEPTH, SHOTS = 1_000, 20, 10_000
+RATES, DECODED, DISTANCE = (0.001, 0.003, 0.005), 100_000, 5  # error rates, shots
+
+
+@benchmark(rounds=(5, 2), dynamic=Path)
+def qasm_programs(report: Report, options: Namespace) -> None:
+    """Long OpenQASM programs: a wide Clifford circuit and a dynamic circuit.
+
+    A random Clifford circuit on 1,000 qubits, 20 layers deep, from its text to the dict of counts
+    of 10,000 shots. The dynamic program is a search with feed-forward on 18 qubits: `--dynamic`
+    names its file (none comes with the project), else it is left out.
+    """
+
+    def run_s(program: str | Path, seed: int, engine: str = "") -> float:
+        seconds, result = timed(partial(client.run, program, shots=SHOTS, seed=seed))
+        assert sum(result.counts.values()) == SHOTS
+        assert engine in ("", result.engine), result.engine
+        return seconds
+
+    label = f"random Clifford, {QUBITS} qubits, depth {DEPTH}, s"
+    ones = ("h", "s", "sdg", "x", "y", "z", "sx", "id")
+    with simenv.local(workers=2) as client:
+        if installed("stim"):  # a dependency of the stabilizer engine
+            texts = [clifford_text(QUBITS, DEPTH, seed + 10, ones, ("cx",))
+                     for seed in range(options.rounds + 1)]  # fmt: skip
+            times = [run_s(text, seed, "stabilizer") for seed, text in enumerate(texts)]
+            report.at_most("clifford_s", statistics.median(times[1:]), label)  # 0 loads the engine
+        else:
+            report.not_measured("clifford_s", label, "stim is not installed")
+        if options.dynamic is not None:
+            times = [run_s(options.dynamic, seed) for seed in range(options.rounds)]
+            report.at_most("dynamic_s", statistics.median(times), f"{options.dynamic.stem}, s")
+
+
+@benchmark(rounds=(7, 2))
+def error_correction(report: Report, options: Namespace) -> None:
+    """Surface-code detectors sampled and decoded by a worker, compared with stim and PyMatching.
+
+    stim and PyMatching are called directly in this process. Distance 5, 5 rounds, circuit-level
+    noise of 0.1, 0.3 and 0.5 %. Both ways start from the circuit alone; rounds alternate; the
+    figure is the worst ratio at a rate, each the median over rounds. No circuit is known to the
+    worker. Then a Clifford circuit of 1,000 qubits, 20 layers of random gates, from its text to its
+    counts. CPU times are those of client, service and worker together.
+    """
+    if not (installed("stim") and installed("pymatching")):
+        for key in ("time_share", "cpu_share", "sigmas", "clifford_s", "clifford_cpu_s"):
+            report.not_measured(key, key, "stim or PyMatching is not installed")
+        return
+    with simenv.local(workers=1, durability="accepted") as client:
+        pids = [client.status().pid, *(worker.pid for worker in client.workers())]
+        others = [psutil.Process(pid) for pid in pids]
+
+        def spent(call: Callable[[], Any]) -> tuple[Any, Any]:
+            """Return wall and CPU seconds of a call, and its result."""
+            clock = lambda: np.array(  # noqa: E731
+                [time.perf_counter(), time.process_time() + cpu_s(*others)]
+            )
+            begin = clock()
+            result = call()
+            return clock() - begin, result
+
+        client.run(_memory(0.01), shots=100, decoder="pymatching")  # load the engine
+        shares, sigmas = [], []
+        for rate in RATES:
+            ratios, errors = [], np.zeros(2)  # of stim and PyMatching, of simenv
+            for number in range(options.rounds):
+                circuit = _memory(rate, number)
+                plain_s, plain = spent(partial(_direct, circuit, number))
+                how = {"shots": DECODED, "seed": number, "decoder": "pymatching"}
+                own_s, own = spent(partial(client.run, circuit, **how))
+                errors += plain, own.logical_errors
+                ratios.append(own_s / plain_s)
+            shares.append(np.median(ratios, axis=0))
+            sigmas.append(abs(errors[0] - errors[1]) / max(1.0, errors.sum() ** 0.5))
+            print(f"p = {rate}: logical errors {errors}, times {shares[-1]}")
+        report.at_most("time_share", max(share[0] for share in shares), "wall time, worst rate")
+        report.at_most("cpu_share", max(share[1] for share in shares), "CPU time, worst rate")
+        report.at_most("sigmas", max(sigmas), "logical error rates apart, standard errors")
+        times, ones = [], ("h", "s", "sdg", "x", "y", "z")
+        for number in range(options.rounds + 1):
+            text = clifford_text(QUBITS, DEPTH, [7, number], ones, ("cx", "cz"))
+            seconds, result = spent(partial(client.run, text, shots=SHOTS, seed=number))
+            assert (sum(result.counts.values()), result.engine) == (SHOTS, "stabilizer")
+            times.append(seconds)
+    wall, cpu = np.median(times[1:], axis=0)  # round 0 loads the engine
+    report.at_most("clifford_s", wall, f"{QUBITS} qubits, depth {DEPTH}, text to counts")
+    report.at_most("clifford_cpu_s", cpu, "the same in CPU time")
+
+
+def _memory(rate: float, number: int = 0) -> Any:
+    """Return a memory experiment; the number changes its text but not its gates."""
+    import stim
+
+    names = ("after_clifford_depolarization", "after_reset_flip_probability",
+             "before_measure_flip_probability", "before_round_data_depolarization")  # fmt: skip
+    circuit = stim.Circuit.generated(
+        "surface_code:rotated_memory_z", distance=DISTANCE, rounds=DISTANCE,
+        **dict.fromkeys(names, rate),
+    )  # fmt: skip
+    circuit.append("SHIFT_COORDS", [], [0, 0, number])
+    return circuit
+
+
+def _direct(circuit: Any, seed: int) -> int:
+    """Return the number of logical errors, computed by stim and PyMatching alone."""
+    import pymatching
+
+    sampler = circuit.compile_detector_sampler(seed=seed)
+    events, flips = sampler.sample(DECODED, separate_observables=True, bit_packed=True)
+    model = circuit.detector_error_model(decompose_errors=True)
+    matching = pymatching.Matching.from_detector_error_model(model)
+    predicted = matching.decode_batch(events, bit_packed_shots=True, bit_packed_predictions=True)
+    return int((predicted != flips).any(axis=1).sum())
+
+
+# --- the transpiler -------------------------------------------------------------------------------
+
+CIRCUITS, DEVICE, LEVEL, WORKERS = 200, "sherbrooke", 2, 2
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """Seconds of one call of `qiskit.transpile`. `serial_s`: CPU time of the calling thread;
+    `parallel_s`: of the threads of routing, together."""
+
+    wall_s: float
+    serial_s: float
+    parallel_s: float
+    others: float  # cores that other processes used
+
+    @property
+    def cpu_s(self) -> float:
+        """CPU seconds of the process."""
+        return self.serial_s + self.parallel_s
+
+
+class OneProcess:
+    """`qiskit.transpile` in a process with a number of threads."""
+
+    def __init__(self, threads: int, info: DeviceInfo) -> None:
+        os.environ["RAYON_NUM_THREADS"] = str(threads)  # read when the first circuit is routed
+        self._target = target_of(info)
+        self._compiled: list[Any] = []
+
+    def transpile(self, circuits: list[Any]) -> Cost:
+        """Compile circuits, and return what it cost."""
+        how = {"optimization_level": LEVEL, "seed_transpiler": TRANSPILER_SEED, "num_processes": 1}
+        thread, process = time.thread_time(), time.process_time()
+        begin, busy_s = time.perf_counter(), _machine_s()
+        self._compiled = qiskit_transpile(circuits, target=self._target, **how)
+        wall_s = time.perf_counter() - begin
+        serial_s, cpu = time.thread_time() - thread, time.process_time() - process
+        others = max(0.0, _machine_s() - busy_s - cpu) / wall_s
+        return Cost(wall_s, serial_s, max(0.0, cpu - serial_s), others)
+
+    def compiled(self) -> list[Any]:
+        """Return the circuits that were compiled last."""
+        return self._compiled
+
+
+def _machine_s() -> float:
+    """Return the CPU seconds of all processes since the machine's start, and those that its host
+    took."""
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - times.iowait - times.guest - times.guest_nice)
+
+
+@benchmark(rounds=(5, 2), seed=SEED)
+def transpile(report: Report, options: Namespace) -> None:
+    """Transpilation of 200 circuits for a device of 127 qubits: two workers and one process.
+
+    Different circuits of 8 to 16 qubits: `qiskit.transpile` in one process at its default level,
+    with a thread for each core and with one (RAYON_NUM_THREADS=1), and `Client.transpile` by two
+    workers, QPY in both directions included. Rounds alternate; figures are medians of the rounds'
+    ratios. Circuits must be equal, layouts included.
+
+    `replayed` predicts the wall time on a number of cores from the CPU times of the processes:
+    cores, less what other processes used, are shared equally by the processes that have work, each
+    of which uses at most one. It ignores caches, waits and messages. `model_error` is its error for
+    the time that was measured here; its result for one core and one worker more is in shares of one
+    process on these cores.
+    """
+    cores = os.cpu_count() or 1
+    circuits = [_layered(options.seed, number) for number in range(CIRCUITS)]
+    walls: Times = defaultdict(list)
+    costs: dict[str, list[Cost]] = defaultdict(list)
+    others, parts = list[float](), list[Any]()
+    with simenv.local(workers=WORKERS, durability="accepted") as client:
+        info = client.device(DEVICE)
+        for _ in range(2):  # the first call of each worker loads Qiskit
+            client.transpile(circuits[:32], DEVICE, level=LEVEL)
+        workers = [psutil.Process(each.pid) for each in client.workers()]
+        processes = [psutil.Process(), service_process(client), *workers]
+        peers = {name: IsolatedPeer(name, OneProcess, info, threads=threads)
+                 for name, threads in (("qiskit", cores), ("one_thread", 1))}  # fmt: skip
+        for peer in peers.values():
+            peer.call("transpile", circuits[:8])
+        pack_s, _ = timed(lambda: [write_qpy(circuit) for circuit in circuits], time.process_time)
+        for _ in range(options.rounds):
+            for name, peer in peers.items():
+                costs[name].append(peer.call("transpile", circuits))
+                walls[name].append(costs[name][-1].wall_s)
+            before, busy_s = [cpu_s(each) for each in processes], _machine_s()
+            wall_s, compiled = timed(lambda: client.transpile(circuits, DEVICE, level=LEVEL))
+            spent = np.subtract([cpu_s(each) for each in processes], before)
+            others.append(max(0.0, _machine_s() - busy_s - spent.sum()) / wall_s)
+            walls["workers"].append(wall_s)
+            parts.append(spent)
+            assert _equal(peers["qiskit"].call("compiled"), compiled), "circuits differ"
+        for peer in peers.values():
+            peer.close()
+    report.at_least("identical", 1, "all circuits and layouts equal to those of one process")
+    ours, default, busiest = np.array(walls["workers"]), np.array(walls["qiskit"]), np.array(parts)
+    cpus = np.array([each.cpu_s for each in costs["qiskit"]])
+    for key, label, ratios in (
+        ("wall_share", "wall time", ours / default),
+        ("one_thread_share", "wall time, one process with one thread", ours / walls["one_thread"]),
+        ("cpu_share", "CPU time of the client and the busier worker",
+         (busiest[:, 0] + busiest[:, 2:].max(axis=1)) / cpus),
+    ):  # fmt: skip
+        report.at_most(key, float(np.median(ratios)), label)
+    own, service, *each_worker = np.median(parts, axis=0).tolist()
+    pack, peer_s = min(pack_s, own), statistics.median(walls["qiskit"])
+    stages, free = (pack, service, sum(each_worker), own - pack), statistics.median(others)
+    measured_s, shares = statistics.median(walls["workers"]), {}
+    for number, size in ((cores, WORKERS), (cores + 1, WORKERS), (cores + 1, WORKERS + 1)):
+        shares[number, size] = replayed(*stages, cores=number - free, workers=size) / peer_s
+    print(f"wall times { ({name: statistics.median(each) for name, each in walls.items()}) }")
+    print(f"replayed, of one process, by cores and workers: {shares}")
+    label = f"replayed, {cores + 1} cores, {WORKERS + 1} workers, of one process on these cores"
+    report.at_most("third_core_share", shares[cores + 1, WORKERS + 1], label)
+    error = abs(shares[cores, WORKERS] * peer_s / measured_s - 1.0)
+    report.at_most("model_error", error, "error of the replay for the workers on these cores")
+
+
+def replayed(
+    pack_s: float, service_s: float, worker_s: float, read_s: float, *, cores: float, workers: int
+) -> float:
+    """Return the seconds until the client has read all circuits. Arguments: CPU seconds of all
+    circuits in each stage. The client packs the first tasks, sends them, packs the others, sends
+    them, and reads results in order. Each task passes the service after its worker."""
+    tasks = -(-CIRCUITS // CIRCUITS_OF_TASK)
+    pack, service, work, read = (x / tasks for x in (pack_s, service_s, worker_s, read_s))
+    packing = [pack * FIRST_TASKS, pack * (tasks - FIRST_TASKS)]
+    sends = [FIRST_TASKS, tasks - FIRST_TASKS]
+    remaining: dict[str, float] = {}  # seconds of the job of each busy process
+    waiting = unserved = unread = finished = 0
+    now = 0.0
+    while finished < tasks:
+        for worker in range(workers):
+            if waiting and f"worker {worker}" not in remaining:
+                waiting -= 1
+                remaining[f"worker {worker}"] = work
+        if unserved and "service" not in remaining:
+            unserved -= 1
+            remaining["service"] = service
+        if "client" not in remaining and (packing or unread):
+            unread -= not packing
+            remaining["client"] = packing.pop(0) if packing else read
+        step = min(remaining.values())
+        now += step / min(1.0, cores / len(remaining))
+        remaining = {name: left - step for name, left in remaining.items()}
+        for name in [name for name, left in remaining.items() if left <= 1e-12]:
+            del remaining[name]
+            if name == "service":
+                unread += 1
+            elif name != "client":
+                unserved += 1
+            elif sends:
+                waiting += sends.pop(0)
+            else:
+                finished += 1
+    return now
+
+
+def _layered(seed: int, number: int) -> QuantumCircuit:
+    """Return rotations and controlled gates on random pairs, measured."""
+    rng = np.random.default_rng([seed, number])
+    width, gates = int(rng.integers(8, 17)), list[Gate]()
+    for _ in range(6):
+        gates += [("u", (q,), tuple(rng.uniform(0, 2 * np.pi, 3))) for q in range(width)]
+        order = rng.permutation(width).tolist()
+        gates += [("cx", pair, ()) for pair in zip(order[0::2], order[1::2], strict=False)]
+    return measured(width, gates)
+
+
+def _equal(first: list[Any], second: list[Any]) -> bool:
+    """Return whether the circuits and their layouts are equal."""
+    return len(first) == len(second) and all(
+        left == right
+        and left.layout.final_index_layout() == right.layout.final_index_layout()
+        and left.layout.initial_index_layout() == right.layout.initial_index_layout()
+        for left, right in zip(first, second, strict=True)
+    )
+
+
+# --- the web page ---------------------------------------------------------------------------------
+
+PAGE = {
+    "name": "bench-page", "pools": [{"name": "main", "min": 2, "max": 2}],
+    "gateway": {"listen": "127.0.0.1:0", "tls": False},
+}  # fmt: skip
+VIEWS = ("", "tasks", "tasks/t-1", "devices", "nodes", "usage", "events")
+PAGES, SECONDS, REFRESH_S = 50, 30.0, 10.0
+SERIES = ("done_per_s", "unsuccessful_per_s", "queue", "running", "slots_used")
+
+
+@benchmark(tasks=(100_000, 2_000))
+def page(report: Report, options: Namespace) -> None:
+    """The web page with a long history, and what open pages cost the service.
+
+    100,000 tasks are in the history. Each view is opened in chromium: the time until its first
+    paint, and until it shows its data. Then 50 clients ask what open overviews ask; the processor
+    time of the service and of the gateway over 30 s, less that of an idle environment.
+    """
+    import browser
+
+    with started(PAGE) as client:
+        wait_until(lambda: client.dashboard is not None, 30.0)
+        for start in range(0, options.tasks, 10_000):
+            seeds = range(start, min(options.tasks, start + 10_000))
+            work = [four_qubit_circuit(seed) for seed in seeds]
+            for task in client.submit_many(work, shots=100, seed=1):
+                task.wait()
+        assert client.status().done >= options.tasks
+        assert client.dashboard is not None
+        with browser.chromium() as chromium:
+            secret = client.tokens.add(role="", once=True, lifetime_s=60.0).secret
+            with chromium.new_context() as context:  # follows a one-time link
+                login = f"{client.dashboard.removesuffix('/ui/')}/login?token={secret}"
+                context.new_page().goto(login)
+                cookies = context.storage_state()
+            times = {view: _paint(chromium, cookies, f"{client.dashboard}{view}") for view in VIEWS}
+        print(times)
+        paint_ms, data_ms = (max(each) for each in zip(*times.values(), strict=True))
+        report.at_most("paint_ms", paint_ms, "first paint, slowest view, ms")
+        report.at_most("data_ms", data_ms, "data shown, slowest view, ms")
+        _open_pages(client, report)
+
+
+def _paint(chromium: Any, cookies: Any, url: str) -> tuple[float, float]:
+    """Return the time until the first paint and until the data, in ms; median of three."""
+    found = []
+    for _ in range(3):
+        with chromium.new_context(storage_state=cookies) as context:
+            view, begun = context.new_page(), time.perf_counter()
+            view.goto(url)
+            view.wait_for_selector("#content .card table, #content .card .stages")
+            data_ms = 1e3 * (time.perf_counter() - begun)
+            entry = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+            found.append((float(view.evaluate(entry)), data_ms))
+    paints, data = zip(*found, strict=True)
+    return statistics.median(paints), statistics.median(data)
+
+
+def _open_pages(client: Client, report: Report) -> None:
+    """Ask what PAGES open overviews ask. Browsers themselves would use all of this machine."""
+    file = config.running_gateway(config.home_root() / str(PAGE["name"]))
+    assert file is not None
+    processes = psutil.Process(client.status().pid), psutil.Process(file.pid)
+    idle = _cores(processes)
+    secret = client.tokens.add(purpose="bench", lifetime_s=600.0).secret
+    busy = asyncio.run(_pages(file.url, secret, processes))
+    for name, before, after in zip(("service", "gateway"), idle, busy, strict=True):
+        label = f"{PAGES} open pages, cost of the {name}, % of a core"
+        report.at_most(f"{name}_percent", max(0.0, 100 * (after - before)), label)
+
+
+async def _pages(url: str, secret: str, processes: tuple[psutil.Process, ...]) -> list[float]:
+    import httpx
+
+    headers = {"Authorization": f"Bearer {secret}"}
+    limits, states = httpx.Limits(max_connections=2 * PAGES), [0] * PAGES
+    async with httpx.AsyncClient(base_url=url, headers=headers, limits=limits) as http:
+        pages = [asyncio.create_task(_overview(http, states, number)) for number in range(PAGES)]
+        busy = await asyncio.to_thread(_cores, processes)
+        for each in pages:
+            each.cancel()
+        ends = await asyncio.gather(*pages, return_exceptions=True)
+    assert all(isinstance(end, asyncio.CancelledError) for end in ends), ends
+    assert min(states) > 0.8 * SECONDS, f"a page got {min(states)} states in {SECONDS:.0f} s"
+    return busy
+
+
+async def _overview(http: Any, states: list[int], number: int) -> None:
+    """Do what views/overview.js does: the live state, and every ten seconds the series."""
+
+    async def plots() -> None:
+        await asyncio.sleep(REFRESH_S * number / PAGES)
+        (await http.get("/api/v1/series")).raise_for_status()
+        while True:
+            since = time.time() - 3_600
+            lost = {"kind": "worker.lost", "since_s": since, "limit": 15}
+            asks = [("series", {"name": name, "since": since}) for name in SERIES]
+            for path, asked in (*asks, ("events/range", lost)):
+                (await http.get(f"/api/v1/{path}", params=asked)).raise_for_status()
+            await asyncio.sleep(REFRESH_S)
+
+    async def live() -> None:
+        async with http.stream("GET", "/api/v1/live", timeout=60.0) as answer:
+            async for line in answer.aiter_lines():
+                states[number] += line == "event: live"
+
+    await asyncio.gather(plots(), live())
+
+
+def _cores(processes: tuple[psutil.Process, ...]) -> list[float]:
+    """Return the processor time of each over SECONDS, as cores."""
+    before, begun = [cpu_s(each) for each in processes], time.perf_counter()
+    time.sleep(SECONDS)
+    seconds = time.perf_counter() - begun
+    return [(cpu_s(each) - old) / seconds for each, old in zip(processes, before, strict=True)]
