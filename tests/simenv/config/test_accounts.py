@@ -70,6 +70,7 @@ def test_last_settings_are_taken_over_by_a_start(tmp_path: Path) -> None:
         ({"accounts": {"Chem": {}}}, "account name 'Chem' is not allowed"),
         ({"accounts": {"a": {"parent": "b"}}}, "options: account 'a': there is no parent 'b'"),
         ({"accounts": {"a": {"shares": 1}}}, "unknown key 'accounts.a.shares'"),
+        ({"accounts": {"a": {"share": 0}}}, "share = 0"),
         ({"accounts": {"a": {"users": [""]}}}, "accounts.a: user '' is not a name"),
         ({"accounts": {"a": {"users": ["@"]}}}, "user '@' is not a name"),
         ({"accounts": {"a": {"coordinators": ["x/y"]}}}, "user 'x/y' is not a name"),
