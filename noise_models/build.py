@@ -24,13 +24,8 @@ from noise_models.calibration import (
     leaked_infidelity,
 )
 from noise_models.layer_noise import noise_of_layer
-from noise_models.model import (
-    UNDISTURBED,
-    Disturbance,
-    LayerNoise,
-    LocatedChannel,
-    NoiseOptions,
-)
+from noise_models.model import UNDISTURBED, Disturbance, LayerNoise, LocatedChannel
+from noise_models.options import NoiseOptions
 from noise_models.strict_json import NoiseError
 
 # Channels of one calibrated gate: coherent over-rotation, depolarizing rest, relaxation.

@@ -14,7 +14,8 @@ from noise_models.build import DocumentModel, build, located, product, scaled_re
 from noise_models.calibration import CalibrationSnapshot
 from noise_models.channel import Channel, Readout
 from noise_models.custom import aer
-from noise_models.model import LocatedChannel, NoiseModel, NoiseOptions
+from noise_models.model import LocatedChannel, NoiseModel
+from noise_models.options import NoiseOptions
 from noise_models.strict_json import NoiseError, SnapshotError
 
 # Noise model of channels that the user defines.

@@ -15,13 +15,8 @@ from noise_models.calibration import CalibrationSnapshot
 from noise_models.channel import Channel, Readout, ReadoutGroup, dephasing, identity, tensor
 from noise_models.custom import channel_size
 from noise_models.document import Document, model
-from noise_models.model import (
-    Disturbance,
-    LayerNoise,
-    LocatedChannel,
-    NoiseModel,
-    NoiseOptions,
-)
+from noise_models.model import Disturbance, LayerNoise, LocatedChannel, NoiseModel
+from noise_models.options import NoiseOptions
 from noise_models.strict_json import NoiseError
 
 # Comparison of two noise models, place by place.

@@ -25,7 +25,7 @@ from noise_models import calibration
 from noise_models.build import build, coherent_error, independent_confusion
 from noise_models.channel import from_unitary
 from noise_models.layers import gate_key
-from noise_models.model import NoiseOptions
+from noise_models.options import NoiseOptions
 from simenv.calibration.experiments import amplification, layers, procedure as experiments_procedure
 from simenv.calibration.experiments.clifford import NativeOperation, native_set, x_turn
 from simenv.calibration.experiments.estimators import (

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from noise_models.build import build as noise_model
 from noise_models.calibration import CalibrationSnapshot, LayerCalibration, LayerGate
 from noise_models.channel import Readout
-from noise_models.model import NoiseOptions
+from noise_models.options import NoiseOptions
 from simenv.calibration import accept, judge
 from simenv.calibration.data import CountsData, CountsRecord
 from simenv.calibration.fit import components as fit_parts, solve

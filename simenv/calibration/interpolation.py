@@ -15,7 +15,7 @@ from noise_models import calibration
 from noise_models.build import build, independent_confusion
 from noise_models.layer_noise import own_errors
 from noise_models.layers import layer_key
-from noise_models.model import NoiseOptions
+from noise_models.options import NoiseOptions
 
 _BROKEN = 1.0  # calibrated error of a gate that does not work
 _TIMES = ("t1_us", "t2_us", "leaked_t1_us")  # absent: a rate of 0

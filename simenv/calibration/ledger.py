@@ -24,7 +24,8 @@ import numpy as np
 from noise_models import document as documents
 from noise_models.build import JUMPS, NOT_AER, DeviceModel
 from noise_models.custom import CustomModel
-from noise_models.model import COMPONENTS, NoiseModel, NoiseOptions
+from noise_models.model import NoiseModel
+from noise_models.options import COMPONENTS, NoiseOptions
 from noise_models.strict_json import NoiseError
 from simenv import config
 from simenv.client.submission.devices import SubmitDevices
@@ -36,7 +37,7 @@ from simenv.service.devices.registry import DeviceRegistry
 from simenv.service.devices.resolve import DocumentPending, EmulatedDevices
 from simenv.wire.messages.client import NoiseDocument
 from simulators.circuit.analysis.fit_scope import in_force
-from simulators.circuit.analysis.noise_profile import MAX_QUBITS, IdealStates, LocationLosses
+from simulators.circuit.analysis.location_losses import MAX_QUBITS, IdealStates, LocationLosses
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import AFTER_OP, Q0, Q1, NoiseProgram

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from noise_models.build import build as noise_model
 from noise_models.calibration import CalibrationSnapshot
 from noise_models.drift import moment_s
-from noise_models.model import NoiseOptions
+from noise_models.options import NoiseOptions
 from simenv.calibration import judge
 from simenv.calibration.data import CountsData, CountsRecord
 from simenv.calibration.fit.observations import CompiledRun, DeviceCompiler

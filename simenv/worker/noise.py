@@ -608,7 +608,7 @@ class Noise:
         result = self._models.get(key)
         if result is None:
             from noise_models import document as documents
-            from noise_models.model import NoiseOptions
+            from noise_models.options import NoiseOptions
             from simulators.circuit.passes.attach_noise import NoiseAttachment
 
             options = NoiseOptions.parse(terms.noise)

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from simulators.circuit import gates, ir
 from simulators.circuit.analysis.measurements import TERMINAL
+from simulators.circuit.arrays import Operands
 from simulators.circuit.ir import Circuit, register_starts
-from simulators.circuit.operands import Operands
 from simulators.compiler.kernel import I64, REAL, REALS, device_function, kernel, record
 
 Method = Literal["alap", "asap"]

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from simulators.circuit import noise as circuit_noise
 from simulators.circuit.analysis.measurements import MeasurementLayout, MeasurementLayouts
+from simulators.circuit.arrays import CircuitArrays
 from simulators.circuit.gates import GATES, MEASURE, RESET, UNITARY
 from simulators.circuit.ir import Circuit, Table, outcome_width
 from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0 as FIRST, Q1 as SECOND
 from simulators.circuit.passes.components import connect
-from simulators.circuit.passes.light_cone import GATE_KINDS, walk_cone
+from simulators.circuit.passes.light_cone import cone_bytes, take_cone, walk_cone
 from simulators.compiler.kernel import kernel
 from simulators.compiler.simd import take_bytes, take_numbers, take_reals
 from simulators.densitymatrix import fusion
@@ -87,11 +88,10 @@ def plain_part(
     locations, facts = noise.locations, noise.facts
     items = np.empty((size + len(locations), 5), np.int64)
     layout, sizes = np.empty((3, bits), np.int64), np.empty(2, np.int64)
-    room = 8 * 3 * wires + 4 * wires + bits + size + len(locations) + facts.rows.size
+    room = 8 * 3 * wires + wires + cone_bytes(circuit, len(locations)) + facts.rows.size
     fits = _plain_part(
-        circuit.table.rows, GATE_KINDS, circuit.ops, circuit.qubits, circuit.clbits, sources,
-        locations, facts.rows, facts.all_traits, wires, np.empty(room, np.uint8), items, layout,
-        sizes,
+        CircuitArrays.of(circuit), sources, locations, facts.rows, facts.all_traits, wires,
+        np.empty(room, np.uint8), items, layout, sizes,
     )  # fmt: skip
     if not fits:
         return None
@@ -117,11 +117,10 @@ def _sources(table: Table) -> NDArray[np.int64] | None:
     return np.ascontiguousarray(fusion.fixed_gates().sources[codes])
 
 
-@kernel("NAMES NAMES U16 U16 U16 I64 INTS2 I64 U8 INT U8 INTS2 INTS2 I64 -> INT", group="noise")
+@kernel("CircuitArrays I64 INTS2 I64 U8 INT U8 INTS2 INTS2 I64 -> INT", group="noise")
 def _plain_part(  # type: ignore[no-untyped-def]
-    rows, kinds, ops, qubits, clbits, sources, locations, channels, all_traits, num_qubits, scratch,
-    items, layout, sizes,
-):  # fmt: skip
+    circuit, sources, locations, channels, all_traits, num_qubits, scratch, items, layout, sizes
+):
     """Fill `items` (see `program`), `layout` [3, clbits] (the qubit of the part that each clbit
     reads at the end, the operation, and the qubit of the circuit; -1: none) and `sizes` (items,
     qubits); returns 0 if the circuit is not of the kind of this module, else 1.
@@ -132,22 +131,14 @@ def _plain_part(  # type: ignore[no-untyped-def]
     parent, scratch = take_numbers(scratch, num_qubits)
     new, scratch = take_numbers(scratch, num_qubits)
     last, scratch = take_numbers(scratch, num_qubits)
-    levels, scratch = take_bytes(scratch, num_qubits)
-    needed, scratch = take_bytes(scratch, num_qubits)
+    rows, ops, qubits, clbits = circuit.rows, circuit.ops, circuit.qubits, circuit.clbits
     used, scratch = take_bytes(scratch, num_qubits)
-    turned, scratch = take_bytes(scratch, num_qubits)
-    written, scratch = take_bytes(scratch, layout.shape[1])
-    kept, scratch = take_bytes(scratch, ops.size)
-    acting, scratch = take_bytes(scratch, locations.shape[0])
+    cone, scratch = take_cone(scratch, ops.size, locations.shape[0], num_qubits, layout.shape[1])
+    kept, acting, needed = cone.kept, cone.acting, cone.needed
     traits, _ = take_bytes(scratch, channels.size)
     for k in range(channels.size):
         traits[k] = all_traits[channels[k]]
-    levels[:] = turned[:] = 0
-    written[:] = 0
-    walk_cone(
-        rows, kinds, ops, qubits, clbits, 1, 0, 1, locations, traits, levels, turned, written, kept,
-        acting, needed,
-    )  # fmt: skip
+    walk_cone(circuit, 1, 0, 1, locations, traits, cone)
 
     last[:] = -2
     act = 0

@@ -38,8 +38,8 @@ from simulators.circuit.gates import MEASURE, RESET
 from simulators.circuit.ir import Circuit, num_words, used_qubits
 from simulators.circuit.noise import Detunings, NoiseProgram
 from simulators.circuit.passes.components import Subcircuit, active_part, split
-from simulators.circuit.passes.detuning import RotatedCircuit, inserted
 from simulators.circuit.passes.light_cone import OutputSupport
+from simulators.circuit.passes.rotated_circuit import RotatedCircuit, inserted
 from simulators.engine import (
     BINDINGS,
     COMPONENTS,

@@ -30,7 +30,7 @@ from simulators.circuit.gates import (
 )  # fmt: skip
 from simulators.circuit.ir import Circuit, Operation, matrix, operations, used_qubits
 from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0, Q1, NoiseProgram
-from simulators.circuit.passes.detuning import inserted
+from simulators.circuit.passes.rotated_circuit import inserted
 from simulators.errors import Unsupported
 from simulators.transfer.evolution import HIGH, LOW, NUMBER, DualMatrix, constant
 

@@ -16,7 +16,7 @@ from bench.measured_sets import sets
 from bench.testbed.drawn_devices import library_changed as changed, measured
 from noise_models import library, snapshot as snapshots
 from noise_models.calibration import CalibrationSnapshot
-from noise_models.model import NoiseOptions
+from noise_models.options import NoiseOptions
 from simenv.calibration.fit.observations import DeviceCompiler
 from simenv.calibration.score import Predictor
 

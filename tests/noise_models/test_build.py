@@ -11,7 +11,7 @@ from noise_models import calibration, channel
 from noise_models.build import _MOST_CHANNELS, build, pair_errors
 from noise_models.calibration import IBM_PROPERTIES, IBM_ZZ_STRENGTH, GateCalibration
 from noise_models.channel import Channel
-from noise_models.model import COMPONENTS, NoiseOptions
+from noise_models.options import COMPONENTS, NoiseOptions
 from noise_models.snapshot import check, dump, from_values
 from noise_models.strict_json import NoiseError
 from tests.noise_models.snapshots import transmons

@@ -14,7 +14,7 @@ from qiskit_ibm_runtime import fake_provider
 from noise_models import channel, library
 from noise_models.build import build
 from noise_models.channel import Channel, paulis
-from noise_models.model import NoiseOptions
+from noise_models.options import NoiseOptions
 from noise_models.strict_json import NoiseError
 from tests.noise_models.snapshots import transmons
 

@@ -15,7 +15,7 @@ from noise_models.build import build
 from noise_models.channel import Channel
 from noise_models.custom import ChannelEntry, CustomModel, IdleEntry, ReadoutEntry
 from noise_models.document import ChannelModel, dump, from_values, load
-from noise_models.model import NoiseOptions
+from noise_models.options import NoiseOptions
 from noise_models.relations import compare, compose
 from noise_models.strict_json import NoiseError, SnapshotError
 from tests.noise_models.snapshots import transmons

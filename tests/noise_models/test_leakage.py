@@ -6,7 +6,7 @@ import pytest
 from noise_models.build import NOT_AER, build
 from noise_models.calibration import GateCalibration, leaked_infidelity
 from noise_models.limits import limited
-from noise_models.model import COMPONENTS, NoiseOptions
+from noise_models.options import COMPONENTS, NoiseOptions
 from noise_models.relations import compose
 from noise_models.snapshot import clamps, dump, load
 from noise_models.strict_json import NoiseError, SnapshotError

@@ -4,7 +4,7 @@ import pytest
 
 from noise_models.build import build
 from noise_models.limits import limited
-from noise_models.model import NoiseOptions
+from noise_models.options import NoiseOptions
 from tests.noise_models.snapshots import transmons
 
 

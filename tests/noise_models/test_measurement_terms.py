@@ -11,7 +11,7 @@ from noise_models.build import DeviceModel, build
 from noise_models.calibration import CalibrationSnapshot, MeasurementCrosstalk
 from noise_models.channel import Channel
 from noise_models.limits import limited
-from noise_models.model import NoiseOptions
+from noise_models.options import NoiseOptions
 from noise_models.relations import compare, compose
 from noise_models.snapshot import clamps, dump, load
 from noise_models.strict_json import NoiseError, SnapshotError

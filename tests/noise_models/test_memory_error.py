@@ -8,7 +8,7 @@ import pytest
 from noise_models import document
 from noise_models.build import build
 from noise_models.limits import limited
-from noise_models.model import NoiseOptions
+from noise_models.options import NoiseOptions
 from noise_models.relations import compare, compose
 from noise_models.snapshot import clamps, dump, load
 from noise_models.strict_json import NoiseError, SnapshotError

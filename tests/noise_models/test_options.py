@@ -17,7 +17,7 @@ from noise_models.calibration import (
 )
 from noise_models.document import from_values, model
 from noise_models.limits import limited
-from noise_models.model import COMPONENTS, GROUPS, VALUES, NoiseOptions
+from noise_models.options import COMPONENTS, GROUPS, VALUES, NoiseOptions
 from noise_models.strict_json import NoiseError
 
 

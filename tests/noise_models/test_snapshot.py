@@ -16,8 +16,9 @@ from noise_models.build import independent_confusion
 from noise_models.calibration import leaked_infidelity
 from noise_models.channel import Channel
 from noise_models.custom import ChannelEntry, CustomModel, IdleEntry, ReadoutEntry
-from noise_models.model import NoiseModel, NoiseOptions
+from noise_models.model import NoiseModel
 from noise_models.normal_form import NormalForm
+from noise_models.options import NoiseOptions
 from noise_models.relations import compare, compose, distance
 from noise_models.strict_json import NoiseError, SnapshotError
 from tests.noise_models.snapshots import transmons

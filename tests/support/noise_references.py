@@ -21,7 +21,7 @@ from noise_models.calibration import (
     NativeGate,
     QubitCalibration,
 )
-from noise_models.model import NoiseOptions
+from noise_models.options import NoiseOptions
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise

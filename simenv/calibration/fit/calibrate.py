@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from noise_models.build import reduced
 from noise_models.calibration import CalibrationSnapshot, FitScope
-from noise_models.model import NoiseOptions
+from noise_models.options import NoiseOptions
 from noise_models.snapshot import MAX_REASON
 from simenv import result_files
 from simenv.calibration import accept, guards, interpolation, judge

@@ -43,7 +43,7 @@ from numpy.typing import NDArray
 
 from noise_models import build, calibration as snapshots
 from noise_models.channel import Channel, pauli_number, paulis
-from noise_models.model import NoiseOptions
+from noise_models.options import NoiseOptions
 from simenv.model.availability import BROKEN, Availability
 from simenv.service.devices.registry import device_info
 from simulators.transfer.evaluate import Detuning, JointFlip, UniformPart

@@ -402,7 +402,7 @@ def _models(
 ) -> tuple[dict[str, Predictor], dict[str, list[str]]]:
     """Return the predictors by name, and the names of both forms of Aer's recipe for each device:
     of the calibration that it was fitted from, if that exists."""
-    from noise_models.model import NoiseOptions
+    from noise_models.options import NoiseOptions
     from simenv.calibration.fit.calibrate import AER_RECIPES
     from simenv.calibration.fit.observations import DeviceCompiler
     from simenv.calibration.score import Predictor

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from noise_models import document, library
 from noise_models.calibration import CalibrationSnapshot
 from noise_models.document import Document
-from noise_models.model import NoiseModel, NoiseOptions
+from noise_models.model import NoiseModel
+from noise_models.options import NoiseOptions
 from noise_models.strict_json import NoiseError
 from simenv.errors import OptionError
 from simenv.model.devices import CalibrationSource

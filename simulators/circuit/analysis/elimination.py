@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.compiler.kernel import device_function, kernel
+from simulators.compiler.kernel import I64, REALS, device_function, kernel, record
 
 MOST_BITS = 30  # log2 of the values of a message, at most
 TABLE_BITS = 4  # log2 of the values of a product of gates, unless one of them has more
@@ -121,7 +122,7 @@ class Elimination(msgspec.Struct, frozen=True, eq=False):
 MESSAGE, ROOT, SLICES, DRAW, PERMUTE = range(5)
 UNKNOWN = Elimination(np.zeros(0, np.int64), 0, -1, -1, 0.0, 0, (), 0, 0, 0)
 
-# Numbers of `_walk`: of its integers.
+# Of `MessageArrays.totals`.
 _CODE, _MESSAGES, _WIDEST, _OPERANDS, _TABLES, _LAST, _FAILED, _SIZE = range(8)
 
 
@@ -191,10 +192,13 @@ def _walked(
     totals, reals = np.zeros(_SIZE, np.int64), np.zeros(1)
     is_sliced = np.zeros(size, np.int64)
     is_sliced[sliced] = 1
+    arrays = NetworkArrays(
+        network.begins, network.indices, network.kinds, network.ends, network.wires.reshape(-1),
+        begins, owners,
+    )  # fmt: skip
+    state = WalkState(*np.zeros((15, max(size, nodes, count + drawn) + 1), np.int64))
     _walk(
-        network.begins, network.indices, network.kinds, network.ends,
-        network.wires.reshape(-1), begins, owners, ranks.copy(), is_sliced, slots, bits, code,
-        totals, reals, np.zeros((15, max(size, nodes, count + drawn) + 1), np.int64),
+        arrays, ranks.copy(), is_sliced, MessageArrays(slots, bits, code, totals, reals), state,
         np.zeros((count + 1, MOST_BITS + 2), np.int64),
     )  # fmt: skip
     if totals[_FAILED]:
@@ -408,6 +412,52 @@ def _least_fill(begins, used_by, best, order, tries, pool, rows):  # type: ignor
 _GONE, _KNOWN, _SUMMED, _OPEN, _SLICED = range(5)  # states of an index
 
 
+@record
+class NetworkArrays(NamedTuple):
+    """A `GateNetwork`, and the nodes of each index."""
+
+    begins: I64
+    indices: I64
+    kinds: I64
+    ends: I64
+    wires: I64  # flat
+    of_begins: I64  # nodes of index k: owners[of_begins[k] : of_begins[k + 1]]
+    owners: I64
+
+
+@record
+class MessageArrays(NamedTuple):
+    """What `_walk` finds."""
+
+    slots: I64  # [messages]: first value of each
+    bits: I64  # [messages]: log2 of the values of each
+    code: I64  # see `Elimination`; [0]: it is only counted
+    totals: I64
+    operations: REALS  # [1]
+
+
+@record
+class WalkState(NamedTuple):
+    """State of indices, nodes and messages before a draw. A message has the rank of the index that
+    it sums; the root is the one after the last."""
+
+    state: I64  # of each index
+    bucket: I64  # message of each node, -1: none
+    stale: I64  # a tensor of the message has changed
+    changed: I64  # 1: the message has changed, 2: the drawn indices depend on it
+    pending: I64  # it has changed since it was computed
+    goal: I64  # message that it is an operand of, -1: none
+    length: I64  # number of its indices
+    heads: I64  # first operand of a message among the messages, -1: none
+    nexts: I64  # the next one
+    node_heads: I64  # first operand among the nodes
+    node_nexts: I64
+    position: I64  # bit of a rank in the masks
+    active: I64  # its index is summed
+    depth: I64  # tensors and sums since a message was scaled
+    own_ranks: I64  # rank of each drawn index in other draws
+
+
 @device_function
 def _is_free(state):  # type: ignore[no-untyped-def]
     return state in (_SUMMED, _OPEN)
@@ -431,10 +481,11 @@ def _put(code, at, value):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _place_node(root, begins, indices, ranks, rows, node):  # type: ignore[no-untyped-def]
+def _place_node(root, network, ranks, walk, node):  # type: ignore[no-untyped-def]
     """Put a node into the bucket of its first index that is summed or drawn; into the root if it
     has none, but depends on the slice."""
-    state, bucket, stale = rows[0], rows[1], rows[2]
+    begins, indices = network.begins, network.indices
+    state, bucket, stale = walk.state, walk.bucket, walk.stale
     if bucket[node] >= 0:
         stale[bucket[node]] = 1
     first, is_sliced = np.int64(-1), False
@@ -451,15 +502,14 @@ def _place_node(root, begins, indices, ranks, rows, node):  # type: ignore[no-un
 
 
 @device_function
-def _join_scope(rank, begins, indices, ranks, rows, scope):  # type: ignore[no-untyped-def]
+def _join_scope(rank, network, ranks, walk, scope):  # type: ignore[no-untyped-def]
     """Scope of a message: the indices of its nodes and messages but its own, ascending; returns
     their number, or -1 if they are too many."""
-    state, length, heads, nexts = rows[0], rows[6], rows[7], rows[8]
-    node_heads, node_nexts = rows[9], rows[10]
+    begins, indices, state, length = network.begins, network.indices, walk.state, walk.length
     count = np.int64(0)
     own = scope[rank]
-    node = node_heads[rank]
-    other = heads[rank]
+    node = walk.node_heads[rank]
+    other = walk.heads[rank]
     while node >= 0 or other >= 0:
         begin, end = np.int64(0), np.int64(0)
         if node >= 0:
@@ -488,43 +538,41 @@ def _join_scope(rank, begins, indices, ranks, rows, scope):  # type: ignore[no-u
             own[at] = value
             count += 1
         if node >= 0:
-            node = node_nexts[node]
+            node = walk.node_nexts[node]
         else:
-            other = nexts[other]
+            other = walk.nexts[other]
     return count
 
 
 @device_function
-def _node_mask(begins, indices, ranks, rows, node):  # type: ignore[no-untyped-def]
-    state, position = rows[0], rows[11]
+def _node_mask(network, ranks, walk, node):  # type: ignore[no-untyped-def]
     mask = np.int64(0)
-    for k in range(begins[node], begins[node + 1]):
-        index = indices[k]
-        if _is_free(state[index]):
-            mask |= np.int64(1) << position[ranks[index]]
+    for k in range(network.begins[node], network.begins[node + 1]):
+        index = network.indices[k]
+        if _is_free(walk.state[index]):
+            mask |= np.int64(1) << walk.position[ranks[index]]
     return mask
 
 
 @device_function
-def _emit(where, first, begins, indices, ranks, rows, scope, slots, code, totals):  # type: ignore[no-untyped-def]
+def _emit(where, first, network, ranks, walk, scope, found):  # type: ignore[no-untyped-def]
     """Write the tables and messages that are multiplied; returns the end of the code."""
-    state, length, heads, nexts = rows[0], rows[6], rows[7], rows[8]
-    node_heads, node_nexts, position = rows[9], rows[10], rows[11]
+    begins, indices, code, totals = network.begins, network.indices, found.code, found.totals
     groups, messages, tables = np.int64(0), np.int64(0), np.int64(0)
     at = first + 2
-    node = node_heads[where]
+    node = walk.node_heads[where]
     while node >= 0:
-        mask = _node_mask(begins, indices, ranks, rows, node)
+        mask = _node_mask(network, ranks, walk, node)
         head, members, each = at, np.int64(0), node
         at += 2
         while node >= 0:
-            other = _node_mask(begins, indices, ranks, rows, node)
+            other = _node_mask(network, ranks, walk, node)
             both = mask | other
             if members and _bits(both) > TABLE_BITS and both != mask and both != other:
                 break
             mask = both
             members += 1
-            node = node_nexts[node]
+            node = walk.node_nexts[node]
         _put(code, head, mask)
         _put(code, head + 1, members)
         for _ in range(members):  # again, now that the bits of the group are known
@@ -532,23 +580,23 @@ def _emit(where, first, begins, indices, ranks, rows, scope, slots, code, totals
             at = _put(code, at, begins[each + 1] - begins[each])
             for k in range(begins[each], begins[each + 1]):
                 index = indices[k]
-                if _is_free(state[index]):
-                    below = (np.int64(1) << position[ranks[index]]) - 1
+                if _is_free(walk.state[index]):
+                    below = (np.int64(1) << walk.position[ranks[index]]) - 1
                     at = _put(code, at, _bits(mask & below))
                 else:
                     at = _put(code, at, -1 - index)
-            each = node_nexts[each]
+            each = walk.node_nexts[each]
         groups += 1
         tables += np.int64(1) << _bits(mask)
-    other = heads[where]
+    other = walk.heads[where]
     while other >= 0:
         mask = np.int64(0)
-        for k in range(length[other]):
-            mask |= np.int64(1) << position[scope[other, k]]
-        at = _put(code, at, slots[other])
+        for k in range(walk.length[other]):
+            mask |= np.int64(1) << walk.position[scope[other, k]]
+        at = _put(code, at, found.slots[other])
         at = _put(code, at, mask)
         messages += 1
-        other = nexts[other]
+        other = walk.nexts[other]
     _put(code, first, groups)
     _put(code, first + 1, messages)
     totals[_LAST] = groups + messages
@@ -557,17 +605,16 @@ def _emit(where, first, begins, indices, ranks, rows, scope, slots, code, totals
     return at
 
 
-@kernel("I64 I64 I64 I64 I64 I64 I64 I64 I64 I64 I64 I64 I64 REALS INTS2 INTS2", group="light_cone")
-def _walk(  # type: ignore[no-untyped-def]
-    begins, indices, kinds, ends, wires, of_begins, owners, ranks, is_sliced, slots, bits, code,
-    totals, reals, rows, scope,
-):  # fmt: skip
-    """Messages of all prefixes, see `Elimination`. wires: pairs. bits: filled with
-    log2 of the values of each message. scope: int64 [ranks + 1, MOST_BITS + 2]."""
-    state, bucket, stale, changed, pending = rows[0], rows[1], rows[2], rows[3], rows[4]
-    goal, length, heads, nexts = rows[5], rows[6], rows[7], rows[8]
-    node_heads, node_nexts, position = rows[9], rows[10], rows[11]
-    active, depth, own_ranks = rows[12], rows[13], rows[14]
+@kernel("NetworkArrays I64 I64 MessageArrays WalkState INTS2", group="light_cone")
+def _walk(network, ranks, is_sliced, found, walk, scope):  # type: ignore[no-untyped-def]
+    """Messages of all prefixes, see `Elimination`. `ranks`, `is_sliced` [indices]; `scope` [ranks +
+    1, MOST_BITS + 2]: indices of each message; `walk`: zeros."""
+    kinds, ends, wires, owners = network.kinds, network.ends, network.wires, network.owners
+    of_begins, slots, code, totals = network.of_begins, found.slots, found.code, found.totals
+    state, bucket, stale, changed = walk.state, walk.bucket, walk.stale, walk.changed
+    goal, length, heads, nexts = walk.goal, walk.length, walk.heads, walk.nexts
+    node_heads, node_nexts, position = walk.node_heads, walk.node_nexts, walk.position
+    pending, depth, own_ranks = walk.pending, walk.depth, walk.own_ranks
     count = slots.size
     root = count  # of all that has no summed index
     at = np.int64(0)
@@ -595,13 +642,13 @@ def _walk(  # type: ignore[no-untyped-def]
             if old >= 0:
                 state[old] = _SLICED if is_sliced[old] else _SUMMED
                 if not is_sliced[old]:
-                    active[ranks[old]] = 1
+                    walk.active[ranks[old]] = 1
                     stale[ranks[old]] = 1
                 for j in range(of_begins[old], of_begins[old + 1]):
                     if owners[j] <= node:
-                        _place_node(root, begins, indices, ranks, rows, owners[j])
+                        _place_node(root, network, ranks, walk, owners[j])
         if kinds[node] != DRAWN:
-            _place_node(root, begins, indices, ranks, rows, node)
+            _place_node(root, network, ranks, walk, node)
             continue
         drawn = np.int64(0)  # the last index has the lowest bit
         for k in range(last - 1, first - 1, -1):
@@ -610,7 +657,7 @@ def _walk(  # type: ignore[no-untyped-def]
                 own_ranks[drawn] = ranks[wires[2 * k + 1]]
                 ranks[wires[2 * k + 1]] = count + drawn
                 drawn += 1
-        _place_node(root, begins, indices, ranks, rows, node)
+        _place_node(root, network, ranks, walk, node)
         sliced = np.int64(0)
         for index in range(is_sliced.size):
             if state[index] == _SLICED:
@@ -628,7 +675,7 @@ def _walk(  # type: ignore[no-untyped-def]
         # Scopes, and what has changed, in the order of elimination.
         for rank in range(count):
             changed[rank] = 0
-            if not active[rank]:
+            if not walk.active[rank]:
                 continue
             is_stale = stale[rank]
             other = heads[rank]
@@ -639,7 +686,7 @@ def _walk(  # type: ignore[no-untyped-def]
                 stale[rank] = 0
                 changed[rank] = pending[rank] = 1
                 before = goal[rank]
-                size = _join_scope(rank, begins, indices, ranks, rows, scope)
+                size = _join_scope(rank, network, ranks, walk, scope)
                 if size < 0 or size > MOST_BITS:
                     totals[_FAILED] = 1
                     return
@@ -656,7 +703,7 @@ def _walk(  # type: ignore[no-untyped-def]
         for rank in range(count - 1, -1, -1):
             heads_to = goal[rank]
             is_needed = np.int64(0)
-            if active[rank] and heads_to >= 0:
+            if walk.active[rank] and heads_to >= 0:
                 is_needed = np.int64(1) if heads_to >= count else changed[heads_to] >> 1
             changed[rank] = is_needed << 1
         begin = np.int64(-1)
@@ -691,10 +738,10 @@ def _walk(  # type: ignore[no-untyped-def]
             at = _put(code, at, slots[rank])
             at = _put(code, at, length[rank])
             at = _put(code, at, np.int64(is_scaled))
-            at = _emit(rank, at, begins, indices, ranks, rows, scope, slots, code, totals)
-            reals[0] += repeats * totals[_LAST] * 2.0 ** (length[rank] + 1)
+            at = _emit(rank, at, network, ranks, walk, scope, found)
+            found.operations[0] += repeats * totals[_LAST] * 2.0 ** (length[rank] + 1)
             totals[_MESSAGES] += 1
-            bits[rank] = max(bits[rank], length[rank])
+            found.bits[rank] = max(found.bits[rank], length[rank])
             totals[_WIDEST] = max(totals[_WIDEST], length[rank] + 1)
         for k in range(drawn):
             position[count + k] = k
@@ -702,8 +749,8 @@ def _walk(  # type: ignore[no-untyped-def]
         at = _put(code, at, 0)
         at = _put(code, at, drawn)
         at = _put(code, at, 0)
-        at = _emit(root, at, begins, indices, ranks, rows, scope, slots, code, totals)
-        reals[0] += repeats * totals[_LAST] * 2.0**drawn
+        at = _emit(root, at, network, ranks, walk, scope, found)
+        found.operations[0] += repeats * totals[_LAST] * 2.0**drawn
         totals[_MESSAGES] += 1
         if sliced:
             _put(code, begin, at - begin - 1)
@@ -717,5 +764,5 @@ def _walk(  # type: ignore[no-untyped-def]
                 ranks[wires[2 * k + 1]] = own_ranks[drawn]
                 drawn += 1
         at = _put(code, at, node)
-        _place_node(root, begins, indices, ranks, rows, node)
+        _place_node(root, network, ranks, walk, node)
     totals[_CODE] = at

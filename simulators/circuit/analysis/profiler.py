@@ -25,6 +25,7 @@ from simulators.circuit.analysis.elimination import (
 )
 from simulators.circuit.analysis.measurements import has_mid_circuit_ops
 from simulators.circuit.analysis.profile import LightConeSize, Profile
+from simulators.circuit.arrays import CircuitArrays
 from simulators.circuit.gates import GATES, UNITARY
 from simulators.circuit.ir import Circuit, register_starts
 from simulators.circuit.passes import light_cone
@@ -32,7 +33,7 @@ from simulators.circuit.passes.components import extract_part, partition
 from simulators.circuit.validation import operations
 from simulators.circuit.validation.operations import MCX
 from simulators.compiler.kernel import kernel
-from simulators.compiler.simd import take_bytes, take_numbers
+from simulators.compiler.simd import take_numbers
 
 # Size of the tensor networks from which a circuit's counts are sampled (`elimination`), from the
 # codes of its gates alone.
@@ -306,11 +307,11 @@ def cone_size(circuit: Circuit) -> tuple[LightConeSize | None, bool]:
         load_elimination()
     wires, bits, size = circuit.num_qubits, circuit.num_clbits, circuit.ops.size
     totals = np.empty(7, np.int64)
-    num_bytes = 8 * (wires + bits + 1 + size) + 3 * wires + bits + size
+    num_bytes = 8 * (wires + bits + 1 + size) + light_cone.cone_bytes(circuit)
     _measure_cone(
-        circuit.table.rows, light_cone.GATE_KINDS, circuit.ops, circuit.qubits, circuit.clbits,
-        circuit.conditions, register_starts(circuit), int(bool(circuit.conditions_data)), wires,
-        bits, light_cone.NO_PLACES, np.empty(num_bytes, np.uint8), totals,
+        CircuitArrays.of(circuit), circuit.conditions, register_starts(circuit),
+        int(bool(circuit.conditions_data)), wires, bits, light_cone.NO_PLACES,
+        np.empty(num_bytes, np.uint8), totals,
     )  # fmt: skip
     gone, several, needed, *counts = totals.tolist()
     if several or (needed == wires and not gone):
@@ -325,28 +326,21 @@ def is_loaded() -> bool:
     return _measure_cone.is_loaded and light_cone.is_loaded() and elimination_is_loaded()
 
 
-@kernel("NAMES NAMES U16 U16 U16 I32 I64 INT INT INT INTS2 U8 I64", group="light_cone")
+@kernel("CircuitArrays I32 I64 INT INT INT INTS2 U8 I64", group="light_cone")
 def _measure_cone(  # type: ignore[no-untyped-def]
-    rows, kinds, ops, qubits, clbits, tokens, starts, blocks, num_qubits, num_clbits, places,
-    scratch, totals,
-):  # fmt: skip
+    circuit, tokens, starts, blocks, num_qubits, num_clbits, places, scratch, totals
+):
     """Fill `totals`, by the names above; `blocks`: there are conditions. `places`: empty.
     `scratch`: bytes."""
     first_op = num_qubits + num_clbits + 1
+    rows, ops = circuit.rows, circuit.ops
     parent, scratch = take_numbers(scratch, first_op + ops.size)
-    levels, scratch = take_bytes(scratch, num_qubits)
-    turned, scratch = take_bytes(scratch, num_qubits)
-    needed, scratch = take_bytes(scratch, num_qubits)
-    written, kept = take_bytes(scratch, num_clbits)
-    levels[:] = turned[:] = 0
-    written[:] = 0
+    cone, _ = light_cone.take_cone(scratch, ops.size, 0, num_qubits, num_clbits)
+    kept, needed = cone.kept, cone.needed
     totals[:] = 0
-    totals[_GONE] = light_cone.walk_cone(
-        rows, kinds, ops, qubits, clbits, 1, blocks, blocks, places, scratch[:0], levels, turned,
-        written, kept, scratch[:0], needed,
-    )  # fmt: skip
+    totals[_GONE] = light_cone.walk_cone(circuit, 1, blocks, blocks, places, scratch[:0], cone)
     totals[_SEVERAL] = light_cone.walk_components(
-        rows, ops, qubits, clbits, tokens, starts, num_qubits, first_op, kept, needed, parent
+        circuit, tokens, starts, num_qubits, first_op, kept, needed, parent
     )
     for q in range(num_qubits):
         totals[_NEEDED] += needed[q]

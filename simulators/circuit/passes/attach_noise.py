@@ -24,10 +24,10 @@ from noise_models.channel import Readout
 from noise_models.model import LocatedChannel, NoiseModel
 from simulators.catalog import NoiseKind
 from simulators.circuit.analysis.measurements import TERMINAL
+from simulators.circuit.arrays import Operands
 from simulators.circuit.gates import DELAY, DELAY_DT, MEASURE, UNITARY
 from simulators.circuit.ir import Circuit, Table
 from simulators.circuit.noise import AFTER_OP, CHANNEL, Q1, NoiseProgram
-from simulators.circuit.operands import Operands
 from simulators.circuit.passes import detuning, layers, leakage
 from simulators.circuit.passes.disturbance import disturbed
 from simulators.circuit.passes.noise_locations import (

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from simulators.circuit import gates
 from simulators.circuit.analysis.measurements import TERMINAL
+from simulators.circuit.arrays import Operands
 from simulators.circuit.ir import Circuit
-from simulators.circuit.operands import Operands
 from simulators.circuit.schedule import Method, schedule
 
 _LEAST_NS = 1e-3  # of operations without a duration, so that the times show their order

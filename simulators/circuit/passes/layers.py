@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 from noise_models.layers import gate_key
 from noise_models.model import LayerNoise
+from simulators.circuit.arrays import Operands
 from simulators.circuit.gates import UNITARY
-from simulators.circuit.operands import Operands
 
 _SCALE = 1e3  # of times in ns that are rounded, so that sums of the same durations are equal
 _ROUNDING_NS = 1e-3  # of times

@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 from noise_models.channel import Channel, from_kraus
 from noise_models.model import NoiseModel
 from simulators.circuit import gates
+from simulators.circuit.arrays import Operands
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0, Q1, Leakage, NoiseProgram
-from simulators.circuit.operands import Operands
 from simulators.circuit.passes.components import Subcircuit
 
 LEAK, MIX, READ, RETURN = range(4)  # kinds of `FlagStep`

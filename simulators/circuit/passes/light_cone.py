@@ -16,15 +16,18 @@ Connected components are found by union-find over qubits, clbits and blocks. Onl
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit import gates, ir, noise as circuit_noise
+from simulators.circuit.arrays import CircuitArrays
 from simulators.circuit.ir import Circuit, register_starts
 from simulators.circuit.noise import AFTER_OP, CHANNEL, CLOSED, FIRST_ALONE, Q0, Q1, SECOND_ALONE
-from simulators.compiler.kernel import device_function, kernel
+from simulators.compiler.kernel import U8, device_function, kernel, record
+from simulators.compiler.simd import take_bytes
 
 UNUSED, Z_BASIS, FULL = range(3)  # part of a qubit's state that is needed: none, its outcome, all
 
@@ -123,19 +126,49 @@ def gate_levels(kind, qubits, first, count, levels):  # type: ignore[no-untyped-
     return False
 
 
-@device_function
-def walk_cone(  # type: ignore[no-untyped-def]
-    rows, kinds, ops, qubits, clbits, bits_seen, blocks, phases, places, traits, levels, turned,
-    written, kept, acting, needed,
-):  # fmt: skip
-    """Fill `kept` [operations], `acting` [locations] and `needed` [qubits]; returns the number of
-    dropped operations with an effect. Without `phases`, diagonal gates count only if they follow a
-    measurement.
+@record
+class ConeArrays(NamedTuple):
+    """What `walk_cone` reads and fills."""
 
-    `levels` [qubits]: levels at the end. `bits_seen`: clbits are outputs. `blocks`: there are
-    conditions. `places` [locations, 4], `traits` [channels]: of the noise. `turned` [qubits],
-    `written` [clbits]: zeros.
+    levels: U8  # [qubits]: before: levels at the end
+    kept: U8  # [operations]
+    acting: U8  # [locations]
+    needed: U8  # [qubits]
+    turned: U8  # [qubits]: scratch
+    written: U8  # [clbits]: scratch
+
+
+@device_function
+def take_cone(scratch, num_operations, num_locations, num_qubits, num_clbits):  # type: ignore[no-untyped-def]
+    """`ConeArrays` without levels from a buffer of bytes, and the rest of the buffer."""
+    levels, scratch = take_bytes(scratch, num_qubits)
+    kept, scratch = take_bytes(scratch, num_operations)
+    acting, scratch = take_bytes(scratch, num_locations)
+    needed, scratch = take_bytes(scratch, num_qubits)
+    turned, scratch = take_bytes(scratch, num_qubits)
+    written, scratch = take_bytes(scratch, num_clbits)
+    levels[:] = UNUSED
+    return ConeArrays(levels, kept, acting, needed, turned, written), scratch
+
+
+def cone_bytes(circuit: Circuit, num_locations: int = 0) -> int:
+    """Size of what `take_cone` takes."""
+    return 3 * circuit.num_qubits + circuit.ops.size + num_locations + circuit.num_clbits
+
+
+@device_function
+def walk_cone(circuit, bits_seen, blocks, phases, places, traits, cone):  # type: ignore[no-untyped-def]
+    """Fill `cone`; returns the number of dropped operations with an effect. Without `phases`,
+    diagonal gates count only if they follow a measurement.
+
+    `bits_seen`: clbits are outputs. `blocks`: there are conditions. `places` [locations, 4],
+    `traits` [channels]: of the noise.
     """
+    rows, ops, qubits, clbits = circuit.rows, circuit.ops, circuit.qubits, circuit.clbits
+    levels, kept, acting, needed = cone.levels, cone.kept, cone.acting, cone.needed
+    turned, written = cone.turned, cone.written
+    turned[:] = 0
+    written[:] = 0
     at = qubits.size
     bit = clbits.size
     depth = gone = 0
@@ -192,9 +225,9 @@ def walk_cone(  # type: ignore[no-untyped-def]
                 kept[k] = 0
                 gone += 1
             levels[qubits[at]] = UNUSED
-        elif code >= gates.UNITARY and gate_levels(kinds[code], qubits, at, count, levels):
+        elif code >= gates.UNITARY and gate_levels(GATE_KINDS[code], qubits, at, count, levels):
             kept[k] = 0
-            if phases or kinds[code, _MOVES] != 0:
+            if phases or GATE_KINDS[code, _MOVES] != 0:
                 gone += 1
             else:
                 for j in range(at, at + count):
@@ -206,7 +239,7 @@ def walk_cone(  # type: ignore[no-untyped-def]
 
 
 _light_cone_kernel = kernel(
-    "NAMES NAMES U16 U16 U16 INT INT INT INTS2 U8 U8 U8 U8 U8 U8 U8 -> INT", group="light_cone"
+    "CircuitArrays INT INT INT INTS2 U8 ConeArrays -> INT", group="light_cone"
 )(walk_cone)
 
 
@@ -224,12 +257,11 @@ def join(parent, a, b):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def walk_components(  # type: ignore[no-untyped-def]
-    rows, ops, qubits, clbits, tokens, starts, first_bit, first_op, kept, needed, parent
-):
+def walk_components(circuit, tokens, starts, first_bit, first_op, kept, needed, parent):  # type: ignore[no-untyped-def]
     """Fill parent[node]: one node of its component; returns 1 if needed qubits have several
     components. Nodes: the qubits, the clbits from `first_bit` on, all variables as one, then the
     operations. `needed` [qubits]: the qubits of operations are added."""
+    rows, ops, qubits, clbits = circuit.rows, circuit.ops, circuit.qubits, circuit.clbits
     for node in range(parent.size):
         parent[node] = node
     at = bit = depth = token = 0
@@ -279,9 +311,9 @@ def walk_components(  # type: ignore[no-untyped-def]
     return several
 
 
-_components_kernel = kernel(
-    "NAMES U16 U16 U16 I32 I64 INT INT U8 U8 I64 -> INT", group="light_cone"
-)(walk_components)
+_components_kernel = kernel("CircuitArrays I32 I64 INT INT U8 U8 I64 -> INT", group="light_cone")(
+    walk_components
+)
 
 
 class LightCone(msgspec.Struct, frozen=True, eq=False):
@@ -318,11 +350,10 @@ def light_cone(
     levels, turned, needed = np.zeros((3, size), np.uint8)
     if support.levels:
         levels[:] = np.frombuffer(support.levels, np.uint8)
-    kept = np.empty(circuit.ops.size, np.uint8)
+    kept, written = np.empty(circuit.ops.size, np.uint8), np.empty(circuit.num_clbits, np.uint8)
     gone = _light_cone_kernel(
-        circuit.table.rows, GATE_KINDS, circuit.ops, circuit.qubits, circuit.clbits,
-        int(support.clbits), blocks, int(bool(support.levels)) | blocks, places, traits, levels,
-        turned, np.zeros(circuit.num_clbits, np.uint8), kept, acting, needed,
+        CircuitArrays.of(circuit), int(support.clbits), blocks, int(bool(support.levels)) | blocks,
+        places, traits, ConeArrays(levels, kept, acting, needed, turned, written),
     )  # fmt: skip
     return LightCone(kept.view(np.bool_), acting.view(np.bool_), needed.view(np.bool_), int(gone))
 
@@ -336,9 +367,8 @@ def connected_components(
     first_op = circuit.num_qubits + circuit.num_clbits + 1
     parent = np.empty(first_op + circuit.ops.size, np.int64)
     several = _components_kernel(
-        circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits, circuit.conditions,
-        register_starts(circuit), circuit.num_qubits, first_op, kept.view(np.uint8),
-        needed.view(np.uint8), parent,
+        CircuitArrays.of(circuit), circuit.conditions, register_starts(circuit),
+        circuit.num_qubits, first_op, kept.view(np.uint8), needed.view(np.uint8), parent,
     )  # fmt: skip
     return parent[: circuit.num_qubits], parent[first_op:], bool(several)
 

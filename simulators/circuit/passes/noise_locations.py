@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.analysis.measurements import ORDINARY, TERMINAL, classify
+from simulators.circuit.arrays import CircuitArrays, Operands
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, MEASURE, UNITARY
 from simulators.circuit.ir import Circuit, register_starts
 from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0, Q1
-from simulators.circuit.operands import Operands
 from simulators.compiler.kernel import I64, INTS2, REALS, U8, device_function, kernel, record
 
 EMPTY = -1  # unused key
@@ -77,8 +77,8 @@ def located(
         np.empty(qubits + circuit.num_clbits, np.uint8),
     )  # fmt: skip
     _locate(
-        circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits, circuit.conditions,
-        register_starts(circuit), gates, table, misread, operands, found,
+        CircuitArrays.of(circuit), circuit.conditions, register_starts(circuit), gates, table,
+        misread, operands, found,
     )  # fmt: skip
     return operands, found
 
@@ -151,11 +151,10 @@ def _unfinish(operands, found, misread):  # type: ignore[no-untyped-def]
     return wrong
 
 
-@kernel("NAMES U16 U16 U16 I32 I64 I64 GateTable U8 Operands Located", group="attachment")
-def _locate(  # type: ignore[no-untyped-def]
-    rows, ops, qubits, clbits, tokens, starts, gates, table, misread, operands, found
-):
+@kernel("CircuitArrays I32 I64 I64 GateTable U8 Operands Located", group="attachment")
+def _locate(circuit, tokens, starts, gates, table, misread, operands, found):  # type: ignore[no-untyped-def]
     """Fill `operands` and `found`; see `located`."""
+    rows, ops, qubits = circuit.rows, circuit.ops, circuit.qubits
     codes, first, wires = operands.codes, operands.first, operands.wires
     num_qubits, locations = found.touched.size, found.locations
     found.touched[:] = 0
@@ -169,7 +168,7 @@ def _locate(  # type: ignore[no-untyped-def]
         at += rows[ops[k], 1]
     first[ops.size] = at
     classify(
-        rows, ops, qubits, clbits, tokens, starts, found.scratch[:num_qubits],
+        rows, ops, qubits, circuit.clbits, tokens, starts, found.scratch[:num_qubits],
         found.scratch[num_qubits:], 1, found.roles,
     )  # fmt: skip
     wrong = _unfinish(operands, found, misread)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from noise_models.build import build
 from noise_models.calibration import CalibrationSnapshot
+from simulators.circuit.arrays import Operands
 from simulators.circuit.gates import DELAY, DELAY_DT, MEASURE
 from simulators.circuit.ir import Circuit, used_qubits
-from simulators.circuit.operands import Operands
 from simulators.circuit.schedule import schedule
 from simulators.errors import BadCircuit, Unsupported
 

@@ -41,10 +41,10 @@ import numpy as np
 
 from simulators.circuit import gates
 from simulators.circuit.analysis.measurements import ORDINARY
-from simulators.circuit.operands import Operands
+from simulators.circuit.arrays import Operands
 from simulators.circuit.passes.noise_locations import EMPTY, append, timed_slot
 from simulators.circuit.schedule import Schedule
-from simulators.compiler.kernel import I64, INT, INTS2, REALS, device_function, kernel, record
+from simulators.compiler.kernel import I64, INTS2, REALS, device_function, kernel, record
 from simulators.compiler.simd import as_numbers, take_numbers, take_reals
 
 SPLIT_ERROR = 4e-4  # of each qubit: a pair has less than 1e-3
@@ -75,7 +75,6 @@ class CoupledPairs(NamedTuple):
     mine: I64  # pairs of qubit q: mine[begins[q] : begins[q + 1]]
     turns: REALS  # [qubits]: sum of the rates of its pairs, rad per ns
     decays: REALS  # [qubits]: rate of relaxation, per ns; 0: none
-    degree: INT  # most pairs of a qubit
 
     @classmethod
     def of(
@@ -98,8 +97,7 @@ class CoupledPairs(NamedTuple):
             np.add.at(turns, owners[inside], np.array(rates, np.float64).repeat(2)[inside])
         if decays is not None:
             own[:] = decays
-        degree = int(np.diff(begins).max(initial=0))
-        return cls(ends, begins, mine >> 1, turns, own, degree)
+        return cls(ends, begins, mine >> 1, turns, own)
 
 
 @record
@@ -163,15 +161,14 @@ def timed_noise(
     idle times, which ascend; `pairs`: for as many qubits as the circuit has; `reads`: whether the
     qubits of measurements that are not final relax meanwhile; `room`: for rows."""
     size, num_wires, num_qubits = roles.size, operands.wires.size, pairs.turns.size
-    waits = size + num_wires + num_qubits
-    typical = waits + 2 * (num_wires * pairs.degree + len(pairs.ends)) + waits * pairs.degree
-    room = max(room, typical)
+    room = max(room, size + num_wires + num_qubits)  # all idle times and readouts, at least
     found = TimedNoise(
         np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room),
         np.empty((room, 4), np.int64), np.empty(room, np.int64),
     )  # fmt: skip
-    numbers = size + num_wires + len(pairs.ends) + 10 * num_qubits
-    scratch = np.empty(8 * (numbers + 7 * (waits + size)), np.uint8)
+    waits = 2 * size + num_wires + num_qubits if len(pairs.ends) else 0
+    numbers = size + num_wires + len(pairs.ends) + 10 * num_qubits + 7 * waits
+    scratch = np.empty(8 * numbers, np.uint8)
     totals = np.empty(2, np.int64)
     _timed_noise(operands, roles, timing, pairs, tables, int(reads), scratch, found, totals)
     count, missing = totals.tolist()
@@ -473,7 +470,7 @@ def _timed_noise(operands, roles, timing, pairs, tables, reads, scratch, rows, t
     """Fill `rows` and `totals`: how many rows there are, perhaps more than there is room, and how
     many lack an entry; see `timed_noise`."""
     size, num_wires, num_qubits = roles.size, operands.wires.size, pairs.turns.size
-    room = 2 * size + num_wires + num_qubits
+    room = 2 * size + num_wires + num_qubits if pairs.ends.shape[0] else 0
     at, scratch = take_reals(scratch, size)
     ahead, scratch = take_reals(scratch, num_wires)
     since, scratch = take_reals(scratch, pairs.ends.shape[0])

@@ -19,7 +19,7 @@ from noise_models.calibration import (
 )
 from noise_models.drift import JumpingT1, RandomWalk, Replay, TelegraphProcess
 from noise_models.limits import limited
-from noise_models.model import NoiseOptions
+from noise_models.options import NoiseOptions
 from noise_models.snapshot import check, dump, load
 from noise_models.strict_json import SnapshotError
 

@@ -13,7 +13,7 @@ from failing import fails
 from bench.testbed.drawn_devices import PATH, device, measured, random_circuit
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot, PauliRotation, QubitCalibration
-from noise_models.model import NoiseOptions
+from noise_models.options import NoiseOptions
 from simenv.calibration.data import CountsData, CountsRecord, DataError, MeasuredCircuit
 from simenv.calibration.fit.attempt import MANY_BODIES, FitBase, score_of
 from simenv.calibration.fit.calibrate import FittedDevice, calibrate

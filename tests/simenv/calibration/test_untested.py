@@ -18,7 +18,7 @@ from noise_models.calibration import (
     T1Jumps,
     ZZCoupling,
 )
-from noise_models.model import COMPONENTS
+from noise_models.options import COMPONENTS
 from simenv.calibration.certify import Claims
 from simenv.calibration.experiments.clifford import native_set
 from simenv.calibration.experiments.estimators import Estimate

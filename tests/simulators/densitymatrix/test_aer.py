@@ -15,7 +15,7 @@ from qiskit_ibm_runtime import fake_provider
 from noise_models import library
 from noise_models.build import build
 from noise_models.calibration import CalibrationSnapshot
-from noise_models.model import NoiseOptions
+from noise_models.options import NoiseOptions
 from simulators.circuit.gates import GATES
 from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.densitymatrix.engine import DensityMatrixEngine

@@ -36,9 +36,9 @@ from noise_models.calibration import (
     QubitCalibration,
 )
 from simulators.circuit import ir
+from simulators.circuit.arrays import Operands
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import Q0, NoiseProgram
-from simulators.circuit.operands import Operands
 from simulators.circuit.passes.components import extract_part, noise_of_part
 from simulators.circuit.passes.leakage import flagged
 from simulators.engine import PauliSum, Request, RunControl, RunOptions

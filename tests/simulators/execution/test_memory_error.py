@@ -24,7 +24,7 @@ from noise_references import (
 from noise_models.build import build
 from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
 from noise_models.importers import import_snapshot
-from noise_models.model import NoiseOptions
+from noise_models.options import NoiseOptions
 from simulators.circuit.ir import Circuit
 from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.simulate import counts_of

@@ -9,7 +9,7 @@ from noisy import p_value
 from noise_models import calibration
 from noise_models.build import build
 from noise_models.channel import relaxation
-from noise_models.model import NoiseOptions
+from noise_models.options import NoiseOptions
 from noise_models.relations import compose
 from simulators.circuit import ir
 from simulators.circuit.noise import NoiseProgram

@@ -33,7 +33,7 @@ from noise_models.calibration import (
     PauliRotation,
     QubitCalibration,
 )
-from noise_models.model import NoiseOptions
+from noise_models.options import NoiseOptions
 from simulators.circuit.ir import Circuit
 from simulators.errors import Unsupported
 

@@ -26,7 +26,7 @@ from noise_models.calibration import (
     QubitCalibration,
     T1Jumps,
 )
-from noise_models.model import COMPONENTS, NoiseOptions
+from noise_models.options import COMPONENTS, NoiseOptions
 from simenv.calibration import ledger as module
 from simenv.calibration.ledger import EdgeLoss, ErrorLedger, circuit_ledger, error_ledger
 from simenv.errors import InfeasibleError, NotFoundError, OptionError

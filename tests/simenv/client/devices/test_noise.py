@@ -14,7 +14,7 @@ from qiskit_ibm_runtime.fake_provider import FakeLimaV2
 
 from noise_models import document, library
 from noise_models.library import load
-from noise_models.model import NoiseOptions
+from noise_models.options import NoiseOptions
 from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.noise import document_of, factors_of
 from simenv.client.submission.options import checked_options

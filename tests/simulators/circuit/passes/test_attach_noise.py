@@ -11,7 +11,7 @@ from noise_models import channel as channels
 from noise_models.channel import ReadoutGroup
 from noise_models.model import LayerNoise, LocatedChannel
 from simulators.circuit import ir
-from simulators.circuit.operands import Operands
+from simulators.circuit.arrays import Operands
 from simulators.circuit.passes import attach_noise as attachment
 from simulators.circuit.passes.attach_noise import NoiseAttachment, attach_noise, depends_on_params
 from simulators.circuit.passes.noise_locations import EMPTY

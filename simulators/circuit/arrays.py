@@ -1,4 +1,4 @@
-"""Operands of a circuit's operations, in the form that passes over its arrays need."""
+"""Arrays of a circuit and of its operations, in the forms that kernels take."""
 
 from __future__ import annotations
 
@@ -7,7 +7,21 @@ from typing import NamedTuple
 import numpy as np
 
 from simulators.circuit.ir import Circuit
-from simulators.compiler.kernel import I64, record
+from simulators.compiler.kernel import I64, NAMES, U16, record
+
+
+@record
+class CircuitArrays(NamedTuple):
+    """Arrays of a `Circuit`, and the rows of its table."""
+
+    rows: NAMES
+    ops: U16
+    qubits: U16
+    clbits: U16
+
+    @classmethod
+    def of(cls, circuit: Circuit) -> CircuitArrays:
+        return cls(circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits)
 
 
 @record
