@@ -301,3 +301,12 @@ class Readout(msgspec.Struct, frozen=True, eq=False):
             if all(q in new for q in group.qubits)
         )
         return Readout(self.p01[qubits], self.p10[qubits], groups, self.own)
+
+
+def product(*parts: Channel | None) -> Channel | None:
+    """Compose channels in the given order; None is the identity."""
+    result: Channel | None = None
+    for each in parts:
+        if each is not None:
+            result = each if result is None else result.then(each)
+    return result

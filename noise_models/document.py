@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noise_models import custom, snapshot, strict_json
-from noise_models.build import DocumentModel, build, located, product, scaled_readout
+from noise_models.build import build
 from noise_models.calibration import CalibrationSnapshot
-from noise_models.channel import Channel, Readout
+from noise_models.channel import Channel, Readout, product
+from noise_models.confusion import scaled_readout
 from noise_models.custom import aer
-from noise_models.model import LocatedChannel, NoiseModel
+from noise_models.document_model import DocumentModel
+from noise_models.model import LocatedChannel, NoiseModel, located
 from noise_models.options import NoiseOptions
 from noise_models.strict_json import NoiseError, SnapshotError
 

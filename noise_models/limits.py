@@ -4,8 +4,9 @@ beyond what others allow."""
 
 from collections.abc import Iterable
 
-from noise_models.build import DeviceModel, largest_parameter
 from noise_models.calibration import MOST_MEMORY_ERROR, GateCalibration, leaked_infidelity
+from noise_models.device_model import DeviceModel
+from noise_models.gate_errors import largest_parameter
 from noise_models.model import NoiseModel
 
 _Values = Iterable[tuple[str, float]]  # (place, value / limit), without the factor
@@ -142,7 +143,7 @@ def _below_relaxation(model: DeviceModel) -> Iterable[str]:
     replaced = [model.options.replaced(name) for name in given]
     if replaced == [None, None] or not model.options.factor("qubit.measurement"):
         return
-    found = [model.transitions("measure", k) for k in range(model.num_qubits)]
+    found = [model.measurements.transitions("measure", k) for k in range(model.num_qubits)]
     for number, (name, value) in enumerate(zip(given, replaced, strict=True)):
         below = [k for k, each in enumerate(found) if each is None or each[number] < -1e-12]
         if value is not None and below:
@@ -162,7 +163,9 @@ def _decision_limit(model: DeviceModel) -> str:
     name = f"qubit.readout_decided = {part:g}"
     if not model.decides:
         return f"{name} changes nothing: no qubit relaxes during a readout"
-    found = [model.confusion_at_decision("measure", k) for k in range(model.num_qubits)]
+    found = [
+        model.measurements.confusion_at_decision("measure", k) for k in range(model.num_qubits)
+    ]
     below = [k for k, each in enumerate(found) if each is not None and min(each) < -1e-12]
     if not below:
         return ""
@@ -254,7 +257,7 @@ def _error_limit(model: DeviceModel, name: str, size: int) -> str:
     if error is None:
         return ""
     least = {
-        (gate.name, gate.qubits): model.infidelity(gate, qubits)
+        (gate.name, gate.qubits): model.gates.infidelity(gate, qubits)
         for gate, qubits in _gates(model)
         if len(qubits) == size and gate.name not in _NOT_UNITARY and gate.error == error
     }
@@ -317,7 +320,7 @@ def _parameters(model: DeviceModel) -> _Values:
         if error * side / (side - 1) * factor <= largest_parameter(size):
             continue
         place = _place(gate.name, gate.qubits)
-        yield place, model.rest(gate, qubits) / largest_parameter(size)
+        yield place, model.gates.rest(gate, qubits) / largest_parameter(size)
 
 
 def _gates(model: DeviceModel) -> Iterable[tuple[GateCalibration, tuple[int, ...]]]:

@@ -16,6 +16,12 @@ class LocatedChannel(msgspec.Struct, frozen=True, eq=False):
     channel: Channel
 
 
+def located(qubits: tuple[int, ...], channel: Channel | None) -> tuple[LocatedChannel, ...]:
+    if channel is None or channel.is_identity:
+        return ()
+    return (LocatedChannel(qubits, channel),)
+
+
 class Disturbance(msgspec.Struct, frozen=True, eq=False):
     """What a measurement of one qubit does to others, in channels diagonal in the basis of Z."""
 

@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from noise_models.build import independent_confusion
 from noise_models.calibration import CalibrationSnapshot
 from noise_models.channel import Channel, Readout, ReadoutGroup, dephasing, identity, tensor
+from noise_models.confusion import independent_confusion
 from noise_models.custom import channel_size
 from noise_models.document import Document, model
 from noise_models.model import Disturbance, LayerNoise, LocatedChannel, NoiseModel

@@ -22,8 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noise_models import calibration
-from noise_models.build import build, coherent_error, independent_confusion
+from noise_models.build import build
 from noise_models.channel import from_unitary
+from noise_models.confusion import independent_confusion
+from noise_models.gate_errors import coherent_error
 from noise_models.layers import gate_key
 from noise_models.options import NoiseOptions
 from simenv.calibration.experiments import amplification, layers, procedure as experiments_procedure
@@ -227,7 +229,7 @@ class Claims:
         channels = self._model.after_gate(name, qubits)
         others = sum(each.channel.infidelity for each in channels)
         if len(qubits) <= 2:  # with the mean over the detunings
-            others = max(others, self._model.infidelity(gate, qubits))
+            others = max(others, self._model.gates.infidelity(gate, qubits))
         error = max(gate.error, others)
         if (name, qubits) not in self._leaks:
             error -= seen_leakage(gate.leakage or 0.0, len(qubits))

@@ -12,7 +12,8 @@ import msgspec
 import numpy as np
 
 from noise_models import calibration
-from noise_models.build import build, independent_confusion
+from noise_models.build import build
+from noise_models.confusion import independent_confusion
 from noise_models.layer_noise import own_errors
 from noise_models.layers import layer_key
 from noise_models.options import NoiseOptions

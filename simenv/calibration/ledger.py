@@ -22,8 +22,9 @@ import msgspec
 import numpy as np
 
 from noise_models import document as documents
-from noise_models.build import JUMPS, NOT_AER, DeviceModel
+from noise_models.build import NOT_AER
 from noise_models.custom import CustomModel
+from noise_models.device_model import JUMPS, DeviceModel
 from noise_models.model import NoiseModel
 from noise_models.options import COMPONENTS, NoiseOptions
 from noise_models.strict_json import NoiseError

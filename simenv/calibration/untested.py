@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterator
 
 import msgspec
 
-from noise_models.build import coherent_error
 from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
+from noise_models.gate_errors import coherent_error
 from simenv.calibration.experiments import amplification, layers
 from simenv.calibration.experiments.clifford import NativeSet
 from simenv.calibration.experiments.estimators import (

@@ -164,7 +164,7 @@ def uncalibrated(
     device left out. `model`: of a calibration that is given as noise without its device, so that
     the circuit may have gates, and qubits for them, that the device lacks; None: the circuit was
     checked for the device."""
-    from noise_models.build import DeviceModel
+    from noise_models.device_model import DeviceModel
 
     used, given = set(program.names), {name for name, _ in noise}
     lost = [name for name in lacking.gates if name in used]
@@ -231,7 +231,7 @@ def _lacks(lacking: Gaps, name: str, qubits: tuple[int, ...]) -> bool:
 def on_pairs(model: NoiseModel, program: Program) -> tuple[str, ...]:
     """Return a warning about gates of a circuit on more than two qubits whose errors act as Pauli
     errors on pairs of them."""
-    from noise_models.build import DeviceModel
+    from noise_models.device_model import DeviceModel
 
     assert isinstance(model, DeviceModel)
     if not model.options.factor("gate.depolarizing"):
@@ -268,7 +268,7 @@ def useless(document: CalibrationSnapshot, model: NoiseModel, program: Program) 
     """Return a warning about operations of a circuit whose calibrated errors leave nothing of what
     they do: a measurement that hardly tells 0 from 1, a reset that leaves 1 as often as 0, a gate
     whose error is that of complete depolarization."""
-    from noise_models.build import DeviceModel
+    from noise_models.device_model import DeviceModel
 
     assert isinstance(model, DeviceModel)
     readout, depolarizes = model.readout(), model.options.factor("gate.depolarizing") > 0.0

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from noise_models import calibration, channel
-from noise_models.build import _MOST_CHANNELS, build, pair_errors
+from noise_models.build import build
 from noise_models.calibration import IBM_PROPERTIES, IBM_ZZ_STRENGTH, GateCalibration
 from noise_models.channel import Channel
+from noise_models.document_model import MOST_CHANNELS
+from noise_models.gate_errors import pair_errors
 from noise_models.options import COMPONENTS, NoiseOptions
 from noise_models.snapshot import check, dump, from_values
 from noise_models.strict_json import NoiseError
@@ -241,9 +243,9 @@ def test_replaced_value_without_a_gate_is_refused() -> None:
 
 def test_channels_of_idle_qubits_that_are_kept_are_bounded() -> None:
     result = model()
-    for number in range(2 * _MOST_CHANNELS):
+    for number in range(2 * MOST_CHANNELS):
         result.idle(0, 1.0 + number)
-    assert len(result._idle) <= _MOST_CHANNELS
+    assert len(result._idle) <= MOST_CHANNELS
 
 
 def test_idle_off_needs_no_schedule() -> None:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from noise_models import document
-from noise_models.build import DeviceModel, build
+from noise_models.build import build
 from noise_models.calibration import CalibrationSnapshot, MeasurementCrosstalk
 from noise_models.channel import Channel
+from noise_models.device_model import DeviceModel
 from noise_models.limits import limited
 from noise_models.options import NoiseOptions
 from noise_models.relations import compare, compose

@@ -12,9 +12,9 @@ from failing import fails
 from hypothesis import given, settings, strategies as st
 
 from noise_models import calibration, channel, document, library, normal_form, snapshot
-from noise_models.build import independent_confusion
 from noise_models.calibration import leaked_infidelity
 from noise_models.channel import Channel
+from noise_models.confusion import independent_confusion
 from noise_models.custom import ChannelEntry, CustomModel, IdleEntry, ReadoutEntry
 from noise_models.model import NoiseModel
 from noise_models.normal_form import NormalForm

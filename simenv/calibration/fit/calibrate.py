@@ -21,8 +21,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from noise_models.build import reduced
 from noise_models.calibration import CalibrationSnapshot, FitScope
+from noise_models.device_model import reduced
 from noise_models.options import NoiseOptions
 from noise_models.snapshot import MAX_REASON
 from simenv import result_files

@@ -41,8 +41,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from noise_models import build, calibration as snapshots
+from noise_models import calibration as snapshots
 from noise_models.channel import Channel, pauli_number, paulis
+from noise_models.confusion import independent_confusion
+from noise_models.device_model import DeviceModel
+from noise_models.gate_errors import largest_parameter, over_rotation
 from noise_models.options import NoiseOptions
 from simenv.model.availability import BROKEN, Availability
 from simenv.service.devices.registry import device_info
@@ -102,7 +105,7 @@ class DeviceChannels:
         self.coherent = coherent
         self.zz_khz = snapshots.acting_zz_khz(snapshot.zz)  # without the factor, which may be 0
         full = msgspec.structs.replace(snapshot, zz_strength=1.0)
-        self.model = build.DeviceModel(full, NoiseOptions())  # with all pairs
+        self.model = DeviceModel(full, NoiseOptions())  # with all pairs
         self._gates = {(gate.name, gate.qubits): gate for gate in snapshot.gates}
         self._parameters: dict[tuple[str, tuple[int, ...]], float] = {}
 
@@ -156,7 +159,7 @@ class DeviceChannels:
         """Depolarizing parameter that follows from the calibrated error."""
         name = (key.gate, key.qubits)
         if name not in self._parameters:
-            self._parameters[name] = self.model.rest(self.gate(key), key.qubits)
+            self._parameters[name] = self.model.gates.rest(self.gate(key), key.qubits)
         return self._parameters[name]
 
 
@@ -208,7 +211,7 @@ class Setting:
             own = self.confusion(qubit) or constant(np.eye(2))
             result = own.tensor(result)
         calibrated = [self._device.snapshot.qubits[q].confusion or (0.0, 0.0) for q in group.qubits]
-        alone = build.independent_confusion(np.array(calibrated))
+        alone = independent_confusion(np.array(calibrated))
         change: NDArray[np.float64] = np.array(group.confusion) @ np.linalg.pinv(alone)
         return constant(change).after(result)
 
@@ -354,7 +357,7 @@ class Setting:
         if number < 0:
             return base
         least = _LEAST * (self._device.gate(key).error or 0.0)
-        limit = build.largest_parameter(len(key.qubits))
+        limit = largest_parameter(len(key.qubits))
         return min(max(base, least) * math.exp(self._values[number]), limit)
 
     def _product(self, key: ChannelKey) -> DualMatrix:
@@ -362,7 +365,7 @@ class Setting:
         diagonal = np.zeros((2, 4**size))
         diagonal[0], diagonal[1, 1:] = 1.0 - parameter, -parameter
         diagonal[0, 0] = 1.0
-        if parameter >= build.largest_parameter(size):
+        if parameter >= largest_parameter(size):
             diagonal[1] = 0.0
         matrices = diagonal[:, :, None] * np.eye(4**size)
         result = _sorted(matrices, [self._error_at(key)])
@@ -376,7 +379,7 @@ class Setting:
         gate = self._device.gate(key)
         if not gate.over_rotation_rad:
             return result
-        turn = build.over_rotation(gate.name, size, gate.over_rotation_rad)
+        turn = over_rotation(gate.name, size, gate.over_rotation_rad)
         return result.after(constant(turn.ptm))
 
 

@@ -12,7 +12,7 @@ from failing import fails
 
 from bench.testbed.drawn_devices import PATH, measured, random_circuit, random_counts
 from noise_models import library
-from noise_models.build import build, independent_confusion, reduced
+from noise_models.build import build
 from noise_models.calibration import (
     CalibrationSnapshot,
     CorrelatedReadout,
@@ -28,6 +28,8 @@ from noise_models.calibration import (
     T1Jumps,
     ZZCoupling,
 )
+from noise_models.confusion import independent_confusion
+from noise_models.device_model import reduced
 from noise_models.snapshot import dump, load
 from simenv.calibration import accept, interpolation
 from simenv.calibration.accept import HeldOutGain as Gain

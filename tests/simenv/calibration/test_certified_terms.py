@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from exact_runner import ExactRunner
 
-from noise_models.build import independent_confusion
 from noise_models.calibration import (
     CalibrationSnapshot,
     GateCalibration,
@@ -14,6 +13,7 @@ from noise_models.calibration import (
     QubitCalibration,
     ZZCoupling,
 )
+from noise_models.confusion import independent_confusion
 from simenv.calibration import certify
 from simenv.calibration.experiments import estimators, plans, procedure as experiments
 from simenv.calibration.experiments.estimators import Estimate, Place

@@ -9,7 +9,6 @@ import pytest
 from changed_devices import changed_qubit, scaled_errors
 
 from noise_models import library, snapshot
-from noise_models.build import independent_confusion
 from noise_models.calibration import (
     CalibrationSnapshot,
     CorrelatedReadout,
@@ -22,6 +21,7 @@ from noise_models.calibration import (
     QubitCalibration,
     T1Jumps,
 )
+from noise_models.confusion import independent_confusion
 from simenv.calibration.certify import (
     Certificate,
     ClaimComparison,

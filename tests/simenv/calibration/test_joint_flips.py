@@ -6,8 +6,8 @@ import pytest
 from changed_devices import changed_qubit
 
 from bench.testbed.drawn_devices import changed, circuits, counts_of, device, loss
-from noise_models.build import independent_confusion
 from noise_models.calibration import CalibrationSnapshot, CorrelatedReadout
+from noise_models.confusion import independent_confusion
 from simenv.calibration.data import CountsData
 from simenv.calibration.fit.calibrate import calibrate
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from qiskit import QuantumCircuit, qasm2
 from qiskit.quantum_info import Clifford, Pauli
 
-from noise_models.build import build, coherent_error
+from noise_models.build import build
 from noise_models.calibration import (
     CalibrationSnapshot,
     GateCalibration,
@@ -19,6 +19,7 @@ from noise_models.calibration import (
     QubitCalibration,
 )
 from noise_models.channel import from_unitary
+from noise_models.gate_errors import coherent_error
 from simenv.calibration.data import CountsRecord, read
 from simulators.circuit.ir import Circuit
 from simulators.circuit.passes.attach_noise import attach_noise

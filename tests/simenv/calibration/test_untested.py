@@ -3,7 +3,6 @@
 import msgspec
 import numpy as np
 
-from noise_models.build import independent_confusion
 from noise_models.calibration import (
     CalibrationSnapshot,
     CorrelatedReadout,
@@ -18,6 +17,7 @@ from noise_models.calibration import (
     T1Jumps,
     ZZCoupling,
 )
+from noise_models.confusion import independent_confusion
 from noise_models.options import COMPONENTS
 from simenv.calibration.certify import Claims
 from simenv.calibration.experiments.clifford import native_set

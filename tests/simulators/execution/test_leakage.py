@@ -451,7 +451,7 @@ def test_its_factor_takes_leakage_out() -> None:
     off = attached(circuit, snapshot, {"gate.leakage": 0})
     assert off.leakage is None
     assert "leakage" not in off.kinds
-    gates = [each.rest(gate, (0,)) for each in map(build, (snapshot, clean))
+    gates = [each.gates.rest(gate, (0,)) for each in map(build, (snapshot, clean))
              for gate in each.snapshot.gates if gate.name == "sx"]  # fmt: skip
     assert gates[0] < gates[1], "the rest of the error is that of the measured values"
 
