@@ -80,8 +80,8 @@ def test_values_and_factors_without_effect_are_named() -> None:
 
 def test_the_mean_over_detunings_counts_among_the_known_parts_of_a_gate_error() -> None:
     gate = next(gate for gate in SNAPSHOT.gates if gate.name == "cx")
-    assert model().rest(gate, (0, 1)) < build(transmons()).rest(gate, (0, 1))
-    assert model(qubit__quasistatic=0).rest(gate, (0, 1)) == model().rest(gate, (0, 1))
+    assert model().gates.rest(gate, (0, 1)) < build(transmons()).gates.rest(gate, (0, 1))
+    assert model(qubit__quasistatic=0).gates.rest(gate, (0, 1)) == model().gates.rest(gate, (0, 1))
 
 
 def test_detunings_of_composed_models_add_as_independent_ones() -> None:

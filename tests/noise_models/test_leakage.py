@@ -98,8 +98,8 @@ def test_leakage_is_a_known_part_of_a_gate_error() -> None:
     gate = next(gate for gate in SNAPSHOT.gates if gate.name == "cx")
     assert leaked_infidelity(gate, 2) == pytest.approx(2e-3, rel=0.3)
     plain = build(transmons())
-    assert model().rest(gate, (0, 1)) < plain.rest(gate, (0, 1)) + 1e-12
-    assert model().infidelity(gate, (0, 1)) > plain.infidelity(
+    assert model().gates.rest(gate, (0, 1)) < plain.gates.rest(gate, (0, 1)) + 1e-12
+    assert model().gates.infidelity(gate, (0, 1)) > plain.gates.infidelity(
         msgspec.structs.replace(gate, leakage=None), (0, 1)
     )
 

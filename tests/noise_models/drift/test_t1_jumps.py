@@ -177,7 +177,9 @@ def test_factors_and_recipes() -> None:
         assert np.array_equal(idle.ptm, usual.ptm)
         assert more.infidelity > usual.infidelity
     gate = next(each for each in BASE.gates if each.name == "cz")
-    assert build(snapshot).rest(gate, gate.qubits) == build(BASE).rest(gate, gate.qubits)
+    assert build(snapshot).gates.rest(gate, gate.qubits) == build(BASE).gates.rest(
+        gate, gate.qubits
+    )
     aer = build(snapshot, NoiseOptions.parse("aer")).idle(0, 500.0)
     assert aer is not None
     assert aer.ptm[3, 3] == pytest.approx(math.exp(-0.5 / (0.3 * (BASE.qubits[0].t1_us or 0.0))))
