@@ -40,7 +40,7 @@ from noise_models.calibration import (
     T1Jumps,
 )  # fmt: skip
 from noise_models.channel import Readout, depolarizing, from_unitary, relaxation, tensor
-from noise_models.model import NoiseOptions
+from noise_models.options import NoiseOptions
 from simulators import registry
 from simulators.circuit.analysis.measurements import measurement_layout
 from simulators.circuit.ir import operations
