@@ -5,23 +5,31 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simulators.circuit.ir import Circuit
-from simulators.compiler.kernel import I64, NAMES, U16, record
+from simulators.compiler.kernel import F64, I64, INT, NAMES, U16, record
 
 
 @record
 class CircuitArrays(NamedTuple):
-    """Arrays of a `Circuit`, and the rows of its table."""
+    """Arrays of a `Circuit`, with the rows of its table."""
 
     rows: NAMES
     ops: U16
     qubits: U16
     clbits: U16
+    params: F64
+    num_qubits: INT
+    num_clbits: INT
 
     @classmethod
-    def of(cls, circuit: Circuit) -> CircuitArrays:
-        return cls(circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits)
+    def of(cls, circuit: Circuit, params: NDArray[np.float64] | None = None) -> CircuitArrays:
+        """Arrays of a circuit; `params`: read-only, in place of its own."""
+        return cls(
+            circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits,
+            circuit.params if params is None else params, circuit.num_qubits, circuit.num_clbits,
+        )  # fmt: skip
 
 
 @record

@@ -165,6 +165,8 @@ def record(cls: type[_Record]) -> type[_Record]:
     kernels take together. Fields are annotated with the types above, and need them exactly: numba
     lets a writable array pass for a read-only one, and an int for a WORD, as an argument alone, not
     in a field."""
+    if cls.__name__ in TYPES:
+        raise ValueError(f"two records with the name {cls.__name__}")
     fields = get_type_hints(cls, include_extras=True).values()
     TYPES[cls.__name__] = types.BaseTuple.from_types([get_args(each)[1] for each in fields], cls)
     return cls

@@ -90,7 +90,7 @@ def plain_part(
     layout, sizes = np.empty((3, bits), np.int64), np.empty(2, np.int64)
     room = 8 * 3 * wires + wires + cone_bytes(circuit, len(locations)) + facts.rows.size
     fits = _plain_part(
-        CircuitArrays.of(circuit), sources, locations, facts.rows, facts.all_traits, wires,
+        CircuitArrays.of(circuit), sources, locations, facts.rows, facts.all_traits,
         np.empty(room, np.uint8), items, layout, sizes,
     )  # fmt: skip
     if not fits:
@@ -117,9 +117,9 @@ def _sources(table: Table) -> NDArray[np.int64] | None:
     return np.ascontiguousarray(fusion.fixed_gates().sources[codes])
 
 
-@kernel("CircuitArrays I64 INTS2 I64 U8 INT U8 INTS2 INTS2 I64 -> INT", group="noise")
+@kernel("CircuitArrays I64 INTS2 I64 U8 U8 INTS2 INTS2 I64 -> INT", group="noise")
 def _plain_part(  # type: ignore[no-untyped-def]
-    circuit, sources, locations, channels, all_traits, num_qubits, scratch, items, layout, sizes
+    circuit, sources, locations, channels, all_traits, scratch, items, layout, sizes
 ):
     """Fill `items` (see `program`), `layout` [3, clbits] (the qubit of the part that each clbit
     reads at the end, the operation, and the qubit of the circuit; -1: none) and `sizes` (items,
@@ -128,12 +128,13 @@ def _plain_part(  # type: ignore[no-untyped-def]
     `sources`: TABLE of each row of the circuit's table; `channels`: row of each channel in
     `all_traits` and among the matrices. `scratch`: bytes.
     """
+    rows, ops, qubits, clbits = circuit.rows, circuit.ops, circuit.qubits, circuit.clbits
+    num_qubits = circuit.num_qubits
     parent, scratch = take_numbers(scratch, num_qubits)
     new, scratch = take_numbers(scratch, num_qubits)
     last, scratch = take_numbers(scratch, num_qubits)
-    rows, ops, qubits, clbits = circuit.rows, circuit.ops, circuit.qubits, circuit.clbits
     used, scratch = take_bytes(scratch, num_qubits)
-    cone, scratch = take_cone(scratch, ops.size, locations.shape[0], num_qubits, layout.shape[1])
+    cone, scratch = take_cone(scratch, circuit, locations.shape[0])
     kept, acting, needed = cone.kept, cone.acting, cone.needed
     traits, _ = take_bytes(scratch, channels.size)
     for k in range(channels.size):

@@ -196,7 +196,7 @@ def _walked(
         network.begins, network.indices, network.kinds, network.ends, network.wires.reshape(-1),
         begins, owners,
     )  # fmt: skip
-    state = WalkState(*np.zeros((15, max(size, nodes, count + drawn) + 1), np.int64))
+    state = EliminationState(*np.zeros((15, max(size, nodes, count + drawn) + 1), np.int64))
     _walk(
         arrays, ranks.copy(), is_sliced, MessageArrays(slots, bits, code, totals, reals), state,
         np.zeros((count + 1, MOST_BITS + 2), np.int64),
@@ -437,7 +437,7 @@ class MessageArrays(NamedTuple):
 
 
 @record
-class WalkState(NamedTuple):
+class EliminationState(NamedTuple):
     """State of indices, nodes and messages before a draw. A message has the rank of the index that
     it sums; the root is the one after the last."""
 
@@ -605,7 +605,7 @@ def _emit(where, first, network, ranks, walk, scope, found):  # type: ignore[no-
     return at
 
 
-@kernel("NetworkArrays I64 I64 MessageArrays WalkState INTS2", group="light_cone")
+@kernel("NetworkArrays I64 I64 MessageArrays EliminationState INTS2", group="light_cone")
 def _walk(network, ranks, is_sliced, found, walk, scope):  # type: ignore[no-untyped-def]
     """Messages of all prefixes, see `Elimination`. `ranks`, `is_sliced` [indices]; `scope` [ranks +
     1, MOST_BITS + 2]: indices of each message; `walk`: zeros."""

@@ -57,7 +57,7 @@ def _of_support(
     measured, weights = np.empty(5, np.int64), np.empty(2)
     _measure_support(
         CircuitArrays.of(circuit), np.frombuffer(bytearray(support.levels or qubits), np.uint8),
-        int(support.clbits), int(bool(circuit.conditions_data)), circuit.num_clbits, locations,
+        int(support.clbits), int(bool(circuit.conditions_data)), locations,
         ChannelArrays(facts.rows, facts.all_traits, facts.all_errors, facts.all_drawn),
         np.empty(room, np.uint8), measured, weights,
     )  # fmt: skip
@@ -87,9 +87,9 @@ class ChannelArrays(NamedTuple):
     drawn: REALS
 
 
-@kernel("CircuitArrays U8 INT INT INT INTS2 ChannelArrays U8 I64 REALS", group="attachment")
+@kernel("CircuitArrays U8 INT INT INTS2 ChannelArrays U8 I64 REALS", group="attachment")
 def _measure_support(  # type: ignore[no-untyped-def]
-    circuit, support, bits_seen, blocks, num_clbits, locations, channels, scratch, measured, weights
+    circuit, support, bits_seen, blocks, locations, channels, scratch, measured, weights
 ):
     """Fill `measured` (by the names above) and `weights`: sum over all errors, and over those
     drawn. `support` [qubits]: levels at the end. Components of few qubits share a part: see
@@ -98,7 +98,7 @@ def _measure_support(  # type: ignore[no-untyped-def]
     parent, scratch = take_numbers(scratch, num_qubits)
     sizes, scratch = take_numbers(scratch, num_qubits)
     touched, scratch = take_bytes(scratch, num_qubits)
-    cone, scratch = cones.take_cone(scratch, ops.size, locations.shape[0], num_qubits, num_clbits)
+    cone, scratch = cones.take_cone(scratch, circuit, locations.shape[0])
     traits, _ = take_bytes(scratch, channels.rows.size)
     for k in range(channels.rows.size):
         traits[k] = channels.traits[channels.rows[k]]

@@ -310,8 +310,8 @@ def cone_size(circuit: Circuit) -> tuple[LightConeSize | None, bool]:
     num_bytes = 8 * (wires + bits + 1 + size) + light_cone.cone_bytes(circuit)
     _measure_cone(
         CircuitArrays.of(circuit), circuit.conditions, register_starts(circuit),
-        int(bool(circuit.conditions_data)), wires, bits, light_cone.NO_PLACES,
-        np.empty(num_bytes, np.uint8), totals,
+        int(bool(circuit.conditions_data)), light_cone.NO_PLACES, np.empty(num_bytes, np.uint8),
+        totals,
     )  # fmt: skip
     gone, several, needed, *counts = totals.tolist()
     if several or (needed == wires and not gone):
@@ -326,16 +326,15 @@ def is_loaded() -> bool:
     return _measure_cone.is_loaded and light_cone.is_loaded() and elimination_is_loaded()
 
 
-@kernel("CircuitArrays I32 I64 INT INT INT INTS2 U8 I64", group="light_cone")
-def _measure_cone(  # type: ignore[no-untyped-def]
-    circuit, tokens, starts, blocks, num_qubits, num_clbits, places, scratch, totals
-):
+@kernel("CircuitArrays I32 I64 INT INTS2 U8 I64", group="light_cone")
+def _measure_cone(circuit, tokens, starts, blocks, places, scratch, totals):  # type: ignore[no-untyped-def]
     """Fill `totals`, by the names above; `blocks`: there are conditions. `places`: empty.
     `scratch`: bytes."""
-    first_op = num_qubits + num_clbits + 1
+    num_qubits = circuit.num_qubits
+    first_op = num_qubits + circuit.num_clbits + 1
     rows, ops = circuit.rows, circuit.ops
     parent, scratch = take_numbers(scratch, first_op + ops.size)
-    cone, _ = light_cone.take_cone(scratch, ops.size, 0, num_qubits, num_clbits)
+    cone, _ = light_cone.take_cone(scratch, circuit, 0)
     kept, needed = cone.kept, cone.needed
     totals[:] = 0
     totals[_GONE] = light_cone.walk_cone(circuit, 1, blocks, blocks, places, scratch[:0], cone)

@@ -139,14 +139,14 @@ class ConeArrays(NamedTuple):
 
 
 @device_function
-def take_cone(scratch, num_operations, num_locations, num_qubits, num_clbits):  # type: ignore[no-untyped-def]
+def take_cone(scratch, circuit, num_locations):  # type: ignore[no-untyped-def]
     """`ConeArrays` without levels from a buffer of bytes, and the rest of the buffer."""
-    levels, scratch = take_bytes(scratch, num_qubits)
-    kept, scratch = take_bytes(scratch, num_operations)
+    levels, scratch = take_bytes(scratch, circuit.num_qubits)
+    kept, scratch = take_bytes(scratch, circuit.ops.size)
     acting, scratch = take_bytes(scratch, num_locations)
-    needed, scratch = take_bytes(scratch, num_qubits)
-    turned, scratch = take_bytes(scratch, num_qubits)
-    written, scratch = take_bytes(scratch, num_clbits)
+    needed, scratch = take_bytes(scratch, circuit.num_qubits)
+    turned, scratch = take_bytes(scratch, circuit.num_qubits)
+    written, scratch = take_bytes(scratch, circuit.num_clbits)
     levels[:] = UNUSED
     return ConeArrays(levels, kept, acting, needed, turned, written), scratch
 

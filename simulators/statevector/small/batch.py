@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import SMALL_QUBITS
+from simulators.circuit.arrays import CircuitArrays
 from simulators.circuit.gates import FIRST_GATE
 from simulators.circuit.ir import Circuit, outcome_width
 from simulators.compiler import simd
@@ -35,7 +36,6 @@ from simulators.execution.outputs import FIRST_TERM
 from simulators.execution.sampling import EIGHT_WORDS, count_below, shot_bytes
 from simulators.statevector.small import counts as small_counts
 from simulators.statevector.small.counts import (
-    CircuitArrays,
     gather,
     marginalize,
     readout_map,

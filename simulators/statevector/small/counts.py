@@ -12,15 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import COUNTS_QUBITS
+from simulators.circuit.arrays import CircuitArrays
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, FIRST_GATE, GATES, MEASURE, RESET
-from simulators.circuit.ir import Circuit
 from simulators.compiler import simd
 from simulators.compiler.kernel import (
     BYTES,
-    F64,
     INT,
     NAMES,
-    U16,
     device_function,
     inline_function,
     kernel,
@@ -344,27 +342,6 @@ class CircuitBytes(NamedTuple):
     params: BYTES  # with all slots filled
     num_qubits: INT
     num_clbits: INT
-
-
-@record
-class CircuitArrays(NamedTuple):
-    """Circuit in arrays, see `Circuit`."""
-
-    rows: NAMES
-    ops: U16
-    qubits: U16
-    clbits: U16
-    params: F64
-    num_qubits: INT
-    num_clbits: INT
-
-    @classmethod
-    def of(cls, circuit: Circuit, params: NDArray[np.float64] | None = None) -> CircuitArrays:
-        """Arrays of a circuit; `params`: read-only, in place of its own."""
-        return cls(
-            circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits,
-            circuit.params if params is None else params, circuit.num_qubits, circuit.num_clbits,
-        )  # fmt: skip
 
 
 @device_function

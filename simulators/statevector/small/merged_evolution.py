@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import COUNTS_QUBITS
+from simulators.circuit.arrays import CircuitArrays
 from simulators.circuit.gates import COMPLEX, FIRST_GATE, GATES, PERMUTATION, PHASE, REAL
 from simulators.circuit.ir import Circuit
 from simulators.compiler import simd
@@ -20,7 +21,6 @@ from simulators.statevector.small.counts import (
     MAX_CLBITS,
     RE,
     STOPPED,
-    CircuitArrays,
     scan,
 )
 from simulators.statevector.small.gate_kernels import (
