@@ -30,7 +30,7 @@ from noise_models import library
 from noise_models.build import build
 from noise_models.calibration import CalibrationSnapshot
 from noise_models.importers import import_snapshot
-from noise_models.model import NoiseOptions
+from noise_models.options import NoiseOptions
 from simenv.calibration import data as counts_data, judge, report as page
 from simenv.calibration.accept import (
     HEADER,
