@@ -193,10 +193,10 @@ def stored_tasks(path: Path) -> StoredTasks:
     journal = StoredJournal(path)
     try:
         tasks: Counter[Mark] = Counter()
-        for row in journal.records.accepted():
+        for row in journal.records.accepted.all():
             tasks.update(Mark.of_program(each.program) for each in codec.submit(row.body).tasks)
-        replaced, ends = set(journal.records.replaced()), Counter[int]()
-        for first_seq, body in journal.records.finished():
+        replaced, ends = set(journal.records.finished.replaced()), Counter[int]()
+        for first_seq, body in journal.records.finished.all():
             results = enumerate(codec.completed(body).results, first_seq)
             ends.update(each.task for seq, each in results if seq not in replaced)
     finally:

@@ -231,7 +231,8 @@ WITHOUT = """
 import sys
 if "simenv.service" in sys.orig_argv:
     from simenv.service.accounting.usage import UsageLedger
-    from simenv.service.telemetry.counters import DurationBuckets, TaskCounters
+    from simenv.service.durations import DurationBuckets
+    from simenv.service.telemetry.counters import TaskCounters
     from simenv.service.telemetry.recorder import TelemetryRecorder
     DurationBuckets.add = DurationBuckets.add_all = lambda *_: None
     TaskCounters.durations = UsageLedger._count = lambda *_: None

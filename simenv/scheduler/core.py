@@ -207,7 +207,7 @@ class WorkerHeartbeat(msgspec.Struct, frozen=True, gc=False):
     progress: ProgressInfo | None = None  # of the task, if its engine reports it
     waiting: bool = True  # the worker waits for a chunk; False while it loads kernels
     compiling: bool = False  # the worker compiles kernels that the task needs
-    load: tuple[int, int, int] = (0, 0, 0)  # see `Worker.cpu_ms` and `NodeState.busy_ms`
+    load: tuple[int, int, int] = (0, 0, 0)  # see `Worker.report.cpu_ms` and `NodeState.busy_ms`
     base_bytes: int = 0  # resident memory of its rank 0 without a task; 0: not known
     grants: int = 0  # see `DispatchState.grants`; of the newest answer that the worker has read
 

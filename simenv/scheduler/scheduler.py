@@ -15,17 +15,26 @@ from simenv import model
 from simenv.model.accounts import AccountTree, Billing, Qos
 from simenv.scheduler.core import Action, ClusterLimits, RecordEvent
 from simenv.scheduler.dispatch import (
-    batching,
     dedicated_workers,
     dispatcher,
     gang_scheduling,
+    kept_states,
     preemption,
 )
-from simenv.scheduler.events import devices, jobs, reservations, tasks, workers
+from simenv.scheduler.events import (
+    calendar,
+    devices,
+    jobs,
+    reservations,
+    results,
+    stops,
+    submission,
+    workers,
+)
 from simenv.scheduler.reservations.circuit_times import DeviceFigures, DeviceTimes
 from simenv.scheduler.reservations.ledger import StoredReservations
 from simenv.scheduler.scaling import workers as scaling
-from simenv.scheduler.state import device_state, scheduler_state
+from simenv.scheduler.state import device_controls, paced_devices, scheduler_state
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -78,7 +87,7 @@ class Scheduler:
             state.reservations.times = DeviceTimes(pools, state.estimator, figures)
 
     def restore_controls(
-        self, stored: StoredReservations, controls: Mapping[str, device_state.DeviceControl]
+        self, stored: StoredReservations, controls: Mapping[str, device_controls.DeviceControl]
     ) -> list[Action]:
         """Restore reservations and device controls, before tasks are restored."""
         for device, control in controls.items():
@@ -93,7 +102,7 @@ class Scheduler:
         devices.set_clock(self.state, wall_ns, now_ns)
         return []
 
-    def restore_paced(self, stored: Mapping[int, device_state.StoredRun]) -> list[Action]:
+    def restore_paced(self, stored: Mapping[int, paced_devices.StoredRun]) -> list[Action]:
         """Restore the runs of paced devices, after tasks are restored."""
         devices.restore_runs(self.state, stored)
         return []
@@ -105,11 +114,11 @@ class Scheduler:
         reservations.finish_restore(self.state)
         return []
 
-    submit = SchedulerEvent(tasks.submit)
-    rollback_submit = SchedulerEvent(tasks.rollback_submit)
-    tasks_finished = SchedulerEvent(tasks.tasks_finished)
-    cancel = SchedulerEvent(tasks.cancel)
-    end_early = SchedulerEvent(tasks.end_early)
+    submit = SchedulerEvent(submission.submit)
+    rollback_submit = SchedulerEvent(submission.rollback_submit)
+    tasks_finished = SchedulerEvent(results.tasks_finished)
+    cancel = SchedulerEvent(stops.cancel)
+    end_early = SchedulerEvent(stops.end_early)
 
     def reopen(self, ended: Mapping[model.TaskState, int]) -> list[Action]:
         """Count tasks, by their final state, as unfinished: their results are lost."""
@@ -210,7 +219,7 @@ class Scheduler:
         if ledger.freed:
             actions += reservations.release_parked(state, now_ns)
         if state.tasks.dependencies.ready:
-            tasks.release_children(state, now_ns)
+            submission.release_children(state, now_ns)
         if not state.draining:
             actions += dispatcher.assign(state, now_ns)
             dispatcher.note_waits(state, now_ns)
@@ -229,15 +238,15 @@ class Scheduler:
         if state.dedicated:
             least_us = dedicated_workers.CHARGED_US
             actions += dedicated_workers.charge_reserved(state, now_ns, least_us)
-        actions += tasks.end_overdue(state, now_ns)
-        batching.expire(state, now_ns)
+        actions += stops.end_overdue(state, now_ns)
+        kept_states.expire(state, now_ns)
         if state.tasks.dependencies.failed:
-            actions += tasks.end_failed(state, now_ns)
+            actions += stops.end_failed(state, now_ns)
         heard_ns = now_ns if read_ns is None else min(now_ns, read_ns)
         actions += workers.detect_silent_nodes(state, heard_ns)
         if not state.draining:
             actions += gang_scheduling.return_slots(state, now_ns)
-            actions += batching.reclaim(state)
+            actions += kept_states.reclaim(state)
             preemption.count_overruns(state, now_ns)
             actions += preemption.preempt(state, now_ns)
             actions += scaling.resize(state, now_ns)
@@ -248,7 +257,7 @@ class Scheduler:
         begin and end maintenance."""
         actions = reservations.expire(self.state, wall_ns, now_ns)
         actions += devices.complete_drains(self.state, wall_ns)
-        return actions + reservations.advance_calendar(self.state, wall_ns, now_ns)
+        return actions + calendar.advance_calendar(self.state, wall_ns, now_ns)
 
     def begin_drain(self, environment: str, now_ns: int) -> list[Action]:
         """Stop assigning and starting, because the service is shutting down."""

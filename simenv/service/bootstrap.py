@@ -47,14 +47,16 @@ from simenv.service.event_loop import EventLoop
 from simenv.service.gateway_process import start_gateway
 from simenv.service.hooks import EventHooks
 from simenv.service.identities import LOOPBACK, BrokerProcess, Identities
-from simenv.service.journal import database as databases, maintenance, writer
+from simenv.service.journal import checkpoints, copying, database as databases, writer
+from simenv.service.journal.choice import choose_journal
 from simenv.service.ownership import ConnectionFileLease, take_lock
 from simenv.service.queries.devices import DeviceRecords
-from simenv.service.recovery import choose_journal, drop_damaged_records, replay
+from simenv.service.recovery.repair import drop_damaged_records
+from simenv.service.recovery.replay import replay
 from simenv.service.results.completions import Completions
 from simenv.service.service import RuntimeFacts
 from simenv.service.telemetry.recorder import TelemetryRecorder
-from simenv.service.workers import processes
+from simenv.service.workers import processes, resources
 from simenv.service.workers.endpoints import (
     WorkerEndpoint,
     last_port,
@@ -222,7 +224,7 @@ def build_service(
             )
         is_distributed = limits.max_ranks > 1 or len(limits.nodes) > 1
         exposure = cluster.launcher.exposure if is_distributed else ""
-        ended, end_s = journal.records.ended(), allocation.end_s
+        ended, end_s = journal.records.finished.counts(), allocation.end_s
         has_keys = "keys" in config.identity.use
         checkpointer, backup = _maintenance(config, paths)
         facts = RuntimeFacts(
@@ -298,8 +300,8 @@ def check_ports(config: Config, paths: EnvironmentPaths) -> None:
 
 
 def _checked_pools(config: Config, limits: ClusterLimits) -> Config:
-    pools = processes.with_workers_of_gpus(config.pools, limits)
-    processes.check_pools(pools, limits)
+    pools = resources.with_workers_of_gpus(config.pools, limits)
+    resources.check_pools(pools, limits)
     return msgspec.structs.replace(config, pools=pools)
 
 
@@ -314,14 +316,14 @@ def check_resumed(journal: writer.Journal) -> str:
 
 def _maintenance(
     config: Config, paths: EnvironmentPaths
-) -> tuple[maintenance.WalCheckpointer | None, maintenance.JournalBackup | None]:
+) -> tuple[checkpoints.WalCheckpointer | None, copying.JournalBackup | None]:
     """Return the threads that maintain a journal of SQLite; a server does it by itself."""
     if config.journal:
         return None, None
-    checkpointer = maintenance.WalCheckpointer(
+    checkpointer = checkpoints.WalCheckpointer(
         paths.journal, extends=config.durability != "process"
     )
-    backup = None if config.lifeline else maintenance.JournalBackup(paths.journal, paths.copy)
+    backup = None if config.lifeline else copying.JournalBackup(paths.journal, paths.copy)
     return checkpointer, backup
 
 
@@ -337,11 +339,11 @@ def _cluster(
     config: Config, environ: Mapping[str, str], sockets: Path, on_failure: ExitStack
 ) -> Cluster:
     # A private environment uses this machine only, also within a job of many nodes.
-    allocation = processes.allocate(config, {} if config.lifeline else environ)
+    allocation = resources.allocate(config, {} if config.lifeline else environ)
     launcher = launcher_for(config, allocation, environ, sockets)
     on_failure.callback(launcher.close)
-    limits = processes.limits_of(config, allocation, launcher)
-    processes.check_time_left(limits)
+    limits = resources.limits_of(config, allocation, launcher)
+    resources.check_time_left(limits)
     return Cluster(allocation, launcher, limits)
 
 

@@ -2,7 +2,7 @@
 
 Path of a submission from its frame to the journal: `wire.codec` decodes it; `submissions` queues
 it, in the turns of `fairness`, and decides; `admission.controller` checks its circuits;
-`events.tasks` of the scheduler makes the records of its tasks, with the expected times of
+`events.submission` of the scheduler makes the records of its tasks, with the expected times of
 `scheduler.core`, and appends them to the `PoolQueue` of their pool; `journal.reader` packs the row
 that `journal.writer` stores. Other modules are asked only for what a submission names.
 """
@@ -21,14 +21,15 @@ from simenv.scheduler.core import Action
 from simenv.scheduler.reservations.ledger import UNCHANGED
 from simenv.service import fault_injection
 from simenv.service.admission.submissions import AcceptAnswers
-from simenv.service.control.administration import CHANGES, WITHOUT_JOURNAL, Administration
 from simenv.service.control.reservations import CHANGES as RESERVATION_CHANGES
 from simenv.service.fairness import CHECKS, Decoding
+from simenv.service.handlers.administration import CHANGES, WITHOUT_JOURNAL, Administration
+from simenv.service.handlers.queries import QueryHandlers
+from simenv.service.handlers.tasks import Cancelling, newest_completion
 from simenv.service.identities import Identities
 from simenv.service.journal import tables
 from simenv.service.journal.database import FULL_DISK, LeadershipLost
 from simenv.service.journal.writer import SYNC_DELAY_S
-from simenv.service.queries.handlers import Cancelling, QueryHandlers
 from simenv.service.queries.query_queue import RECHECK_NS, QueryQueue
 from simenv.service.results.completions import acknowledge
 from simenv.service.service import ServiceComponents, WorkerEvents
@@ -332,7 +333,7 @@ class EventLoop(ServiceComponents):
             # Refused before anything is cancelled.
             self.query_queue.enqueue(peer, identity, cancel, len(body))
             self.administration.cancels(identity, message.tasks)
-            self.executor.execute(self.query_handlers.cancel(cancel, identity.scope))
+            self.executor.execute(self.query_handlers.tasks.cancel(cancel, identity.scope))
         elif type(message) in CHANGES:
             answer = self.administration.apply(identity, message)
             self._next_tick_ns = 0
@@ -344,7 +345,7 @@ class EventLoop(ServiceComponents):
             self.reservation_commands.apply(peer, identity, message, self.store_error)
         else:
             if isinstance(message, m.Ack):
-                newest = self.query_handlers.newest(identity.scope)
+                newest = newest_completion(self, identity.scope)
                 acknowledge(self.journal, newest, identity.owner, message)
             elif isinstance(message, m.Shutdown):
                 self.audit.write(identity, "shutdown", self.config.name, "at once" * message.now)

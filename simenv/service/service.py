@@ -22,14 +22,14 @@ from simenv.service.control.reservations import ReservationCommands
 from simenv.service.control.results import ResultRequests
 from simenv.service.devices.calibration_log import CalibrationLog
 from simenv.service.devices.refresh import DeviceRefreshes
+from simenv.service.durations import DurationBuckets
 from simenv.service.internal_errors import InternalErrors
 from simenv.service.jobs.store import JobStore
-from simenv.service.journal import maintenance, tables, writer
+from simenv.service.journal import checkpoints, copying, tables, writer
 from simenv.service.ownership import ConnectionFileLease
 from simenv.service.queries.devices import DeviceRecords
 from simenv.service.queries.forecast_thread import ForecastThread
 from simenv.service.results.completions import Completions
-from simenv.service.telemetry.counters import DurationBuckets
 from simenv.service.telemetry.recorder import TelemetryRecorder
 from simenv.service.workers.action_executor import ActionExecutor, AuditLog
 from simenv.service.workers.processes import WorkerProcesses
@@ -67,8 +67,8 @@ class ServiceComponents:
     submit_queue: SubmitQueue
     completions: Completions
     workers: WorkerProcesses
-    checkpointer: maintenance.WalCheckpointer | None  # None: the database does it
-    backup: maintenance.JournalBackup | None
+    checkpointer: checkpoints.WalCheckpointer | None  # None: the database does it
+    backup: copying.JournalBackup | None
     key_commands: KeyCommands
     result_requests: ResultRequests
     lease: ConnectionFileLease

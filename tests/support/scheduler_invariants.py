@@ -7,7 +7,8 @@ from simenv.scheduler.core import ATTEMPT_BITS, RUNS, UNSENT, Phase, TaskRecord
 from simenv.scheduler.dispatch.account_isolation import account_of
 from simenv.scheduler.reservations import policies
 from simenv.scheduler.reservations.reservation import REQUESTED, ReservationEntry
-from simenv.scheduler.state.pools import Pool, Worker, gpus_by_host
+from simenv.scheduler.state.nodes import Worker, gpus_by_host
+from simenv.scheduler.state.pools import Pool
 from simenv.scheduler.state.scheduler_state import SchedulerState
 
 
@@ -50,20 +51,20 @@ def check_dedicated_workers(state: SchedulerState) -> None:
     assert state.dedicated.all.keys() <= live.keys(), "workers are kept for what is over"
     counts: Counter[tuple[str, int]] = Counter()
     for worker in state.cluster.workers.values():
-        own = worker.reservation_id
+        own = worker.dedication.reservation
         if not own:
             continue
         counts[worker.pool, own] += 1
-        indexed = state.cluster.pools[worker.pool].dedicated[own]
+        indexed = state.cluster.pools[worker.pool].workers.dedicated[own]
         assert indexed.get(worker.name) is worker, f"{worker.name} is in no index"
         assert not worker.leaving, f"{worker.name} leaves and is kept"
         assert worker.state in (WorkerState.IDLE, WorkerState.BUSY), f"{worker.name} is not there"
         for record in worker.held.values():
             is_own = record.batch.terms.reservation == own
-            assert is_own or record.sent_ns <= worker.reserved_since_ns, (
+            assert is_own or record.sent_ns <= worker.dedication.since_ns, (
                 f"{worker.name} runs another's task"
             )
-    indexed_count = sum(len(pool.dedicated_workers()) for pool in state.cluster.pools.values())
+    indexed_count = sum(len(pool.workers.dedicated_to()) for pool in state.cluster.pools.values())
     assert indexed_count == counts.total(), "a worker that is not dedicated is indexed"
     for (pool, own), count in counts.items():
         dedicated = state.dedicated.requests[pool] if own == REQUESTED else state.dedicated.all[own]
@@ -124,15 +125,15 @@ def check(state: SchedulerState) -> None:
             "stray worker"
         )
         assert {
-            WorkerState.STARTING: pool.starting_workers,
-            WorkerState.IDLE: pool.idle_workers,
-            WorkerState.BUSY: pool.busy_workers,
-            WorkerState.DRAINING: pool.draining_workers,
+            WorkerState.STARTING: pool.workers.starting,
+            WorkerState.IDLE: pool.workers.idle,
+            WorkerState.BUSY: pool.workers.busy,
+            WorkerState.DRAINING: pool.workers.draining,
         } == {each: _in_state(pool, each) for each in list(WorkerState)[:4]}, "a state is off"
         leaving = {name: worker for name, worker in pool.workers.items() if worker.leaving}
-        assert pool.leaving_workers == leaving, "a worker leaves and is counted"
-        assert pool.live() == sum(worker.is_live for worker in pool.workers.values())
-    keepers = {name: worker for name, worker in state.cluster.workers.items() if worker.kept_bytes}
+        assert pool.workers.leaving == leaving, "a worker leaves and is counted"
+        assert pool.workers.live() == sum(worker.is_live for worker in pool.workers.values())
+    keepers = {name: worker for name, worker in state.cluster.workers.items() if worker.kept.bytes}
     assert state.cluster.state_keepers == keepers, "a worker keeps states and is not noted"
     held = {}
     for worker in state.cluster.workers.values():
@@ -146,8 +147,8 @@ def check(state: SchedulerState) -> None:
         assert bool(worker.held) == (worker.state == WorkerState.BUSY), f"{worker.name} state"
         if state.limits.isolates_accounts and not state.cluster.pools[worker.pool].is_exclusive:
             served = {account_of(record) for record in worker.held.values()}
-            assert served <= {worker.account}, f"{worker.name} serves {served}"
-        needs = bool(worker.held) or worker.reservation_id != 0
+            assert served <= {worker.dedication.account}, f"{worker.name} serves {served}"
+        needs = bool(worker.held) or worker.dedication.reservation != 0
         needs = needs and not state.cluster.pools[worker.pool].is_exclusive
         assert needs == (worker.slots > 0), f"{worker.name} holds slots idly"
         assert not state.cluster.pools[worker.pool].is_exclusive or len(worker.held) <= 1, (
@@ -288,7 +289,7 @@ def _nodes(state: SchedulerState) -> None:
             ganged[name] += count * (worker.ranks > 1)
             on_demand[name] += count * bool(state.cluster.pools[worker.pool].base)
             assert count <= host.node.slots, f"{worker.name} could never run on {name}"
-        memory[worker.host.node.name] += worker.memory_bytes + worker.kept_bytes
+        memory[worker.host.node.name] += worker.memory_bytes + worker.kept.bytes
     for host in hosts.values():
         assigned_gpus = [
             gpu

@@ -71,7 +71,7 @@ from simenv.qpm_check import comparison
 from simenv.scheduler.core import Route
 from simenv.scheduler.reservations.policies import DeviceTerms
 from simenv.scheduler.reservations.reservation import Grant, Progress
-from simenv.scheduler.state.device_state import DeviceControl
+from simenv.scheduler.state.device_controls import DeviceControl
 from simenv.service.journal import tables
 from simenv.service.journal.backups import BackupManifest
 from simenv.service.tokens import TokensFile

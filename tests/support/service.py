@@ -24,12 +24,13 @@ from simenv.service.admission.submissions import ALONE_HOLD_S, SubmitQueue
 from simenv.service.control.accepted_keys import KeyCommands
 from simenv.service.control.results import ResultRequests
 from simenv.service.event_loop import EventLoop
+from simenv.service.journal.checkpoints import WalCheckpointer
 from simenv.service.journal.database import PostgresPlace
-from simenv.service.journal.maintenance import WalCheckpointer
 from simenv.service.journal.writer import Journal
 from simenv.service.ownership import ConnectionFileLease
 from simenv.service.queries.devices import DeviceRecords, routing_snapshot
-from simenv.service.recovery import drop_damaged_records, replay
+from simenv.service.recovery.repair import drop_damaged_records
+from simenv.service.recovery.replay import replay
 from simenv.service.results.completions import Completions
 from simenv.service.service import RuntimeFacts
 from simenv.service.workers.processes import WorkerProcesses
@@ -191,7 +192,7 @@ class ServiceHarness:
                 self.accounts,
             ),
             ConnectionFileLease(places.connection),
-            RuntimeFacts(NODE, self.journal.records.ended()),
+            RuntimeFacts(NODE, self.journal.records.finished.counts()),
             devices,
         )
         of_month = self.loop.usage.month_units

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from simenv.client.jobs import JobRecords
+from simenv.service.handlers.queries import QUERIES
 from simenv.service.jobs.store import JobStore
 from simenv.service.journal.database import PostgresPlace
 from simenv.service.journal.writer import Journal
-from simenv.service.queries.handlers import QUERIES
 from simenv.wire import codec
 from simenv.wire.keyfiles import Identity, Role
 from simenv.wire.messages.queries import ClientRequest, Reply, ServiceMessage, answer_of
@@ -56,7 +56,7 @@ class StoredJobs:
         return answer
 
     def _answer(self, identity: Identity, message: Any) -> Any:
-        handlers: Any = SimpleNamespace(_service=self)
+        handlers: Any = SimpleNamespace(service=self)
         answer = QUERIES[type(message)](handlers, message, identity, b"")
         if isinstance(answer, ServiceMessage):
             return answer

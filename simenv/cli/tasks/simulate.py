@@ -174,7 +174,7 @@ def _chunk(
     from simenv.cli.tasks.resource_fit import fitting
     from simenv.model.task_rules import check_shots
     from simenv.service.admission.controller import with_shots
-    from simenv.service.admission.rules import pauli_sums
+    from simenv.service.program_rules import pauli_sums
     from simulators.chain.trial import choice_profile
     from simulators.circuit.ir import Circuit
     from simulators.circuit.validation.admission import validation_error

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 
 from simenv.model import WorkerState
 from simenv.scheduler.core import AssignTasks, TaskRecord
-from simenv.scheduler.state import pools, scheduler_state
+from simenv.scheduler.state import nodes, pools, scheduler_state
 
 REASON = "serves another account now"
 KEEP_NS = 1_000_000_000  # a start takes as long
@@ -40,19 +40,22 @@ def account_of(record: TaskRecord) -> str:
     return f"{batch.account}/" if batch.account else batch.owner
 
 
-def serves(state: scheduler_state.SchedulerState, worker: pools.Worker, record: TaskRecord) -> bool:
+def serves(state: scheduler_state.SchedulerState, worker: nodes.Worker, record: TaskRecord) -> bool:
     """Return whether a worker may run a task without a restart."""
-    if not state.limits.isolates_accounts or worker.account is None:
+    if not state.limits.isolates_accounts or worker.dedication.account is None:
         return True
-    return worker.account == account_of(record) or state.cluster.pools[worker.pool].is_exclusive
+    return (
+        worker.dedication.account == account_of(record)
+        or state.cluster.pools[worker.pool].is_exclusive
+    )
 
 
 def begin_account(
-    state: scheduler_state.SchedulerState, worker: pools.Worker, record: TaskRecord, now_ns: int
+    state: scheduler_state.SchedulerState, worker: nodes.Worker, record: TaskRecord, now_ns: int
 ) -> None:
     """Note the account of the task that a worker gets."""
-    if state.limits.isolates_accounts and worker.account is None:
-        worker.account, worker.serving_since_ns = account_of(record), now_ns
+    if state.limits.isolates_accounts and worker.dedication.account is None:
+        worker.dedication.account, worker.dedication.serving_since_ns = account_of(record), now_ns
 
 
 def assign_by_account(
@@ -61,7 +64,7 @@ def assign_by_account(
     """Return the first assignment that `assign` can make: for the queue's choice, or, while that
     waits for a worker of its account, for the next choice among the other associations."""
     queue = pool.queue
-    held_back = frozenset(queue.held_back)
+    held_back = frozenset(queue.lanes.held_back)
     pool.awaited_accounts = 0
     assignment = last = None
     for _ in range(MAX_ACCOUNTS):
@@ -72,10 +75,10 @@ def assign_by_account(
         assignment = assign(state, pool, now_ns)
         if assignment is not None or not make_room(state, pool, record, now_ns):
             break
-        queue.hold_back(frozenset((*queue.held_back, record.batch.association)))
+        queue.lanes.hold_back(frozenset((*queue.lanes.held_back, record.batch.association)))
     leaf = "" if assignment is None else assignment.records[0].batch.association
     if assignment is None or not state.shares.slot_limits(leaf):  # else computed anew
-        queue.hold_back(held_back)
+        queue.lanes.hold_back(held_back)
     return assignment
 
 
@@ -85,14 +88,14 @@ def make_room(
     """Let the pool grow for a task that was not assigned, or restart a worker for it. Returns False
     if a worker of its account is idle: then slots or memory are missing, for which it waits."""
     account = account_of(record)
-    workers = [w for w in pool.workers.values() if w.is_live and not w.reservation_id]
+    workers = [w for w in pool.workers.values() if w.is_live and not w.dedication.reservation]
     if any(w.state == WorkerState.IDLE and serves(state, w, record) for w in workers):
         return False
-    counts = Counter(worker.account for worker in workers)
+    counts = Counter(worker.dedication.account for worker in workers)
     if _waits_for_own(pool, record, counts[account]):
         return True
     pool.awaited_accounts += 1
-    if pool.live() < pool.spec.max and not pool.shortage:
+    if pool.workers.live() < pool.spec.max and not pool.shortage:
         return True
     awaited = (WorkerState.STARTING, WorkerState.DRAINING)
     if pool.awaited_accounts > sum(w.state in awaited for w in pool.workers.values()):
@@ -101,28 +104,32 @@ def make_room(
             pool.switches_account = True
             state.begin_retirement(worker, REASON, now_ns)
         elif worker is not None and not any(w.leaving for w in pool.workers.values() if w.held):
-            pool.leave(worker, REASON)  # it ends when it holds no task
+            pool.workers.leave(worker, REASON)  # it ends when it holds no task
     return True
 
 
 def _to_restart(
-    workers: list[pools.Worker], counts: Mapping[str | None, int], own: int, now_ns: int
-) -> pools.Worker | None:
+    workers: list[nodes.Worker], counts: Mapping[str | None, int], own: int, now_ns: int
+) -> nodes.Worker | None:
     """Return the worker to restart for an account that has `own` others, none of which is idle;
     None while other accounts keep theirs. `counts`: of workers by account."""
-    others = [w for w in workers if w.account is not None and not _is_kept(w, counts, own, now_ns)]
+    others = [
+        w
+        for w in workers
+        if w.dedication.account is not None and not _is_kept(w, counts, own, now_ns)
+    ]
     idle = [worker for worker in others if worker.state == WorkerState.IDLE]
     if idle:
         return min(idle, key=lambda worker: worker.since_ns)
-    return min(others, key=lambda worker: worker.held_us, default=None)
+    return min(others, key=lambda worker: worker.held.cost_us, default=None)
 
 
-def _is_kept(worker: pools.Worker, counts: Mapping[str | None, int], own: int, now_ns: int) -> bool:
+def _is_kept(worker: nodes.Worker, counts: Mapping[str | None, int], own: int, now_ns: int) -> bool:
     """Return whether the account of a worker keeps it, from one that has `own` workers."""
     if worker.state == WorkerState.IDLE and now_ns - worker.since_ns >= KEEP_NS:
         return False
-    is_new = now_ns - worker.serving_since_ns < QUANTUM_NS
-    return is_new or counts[worker.account] < (own + 2 if own else 1)
+    is_new = now_ns - worker.dedication.serving_since_ns < QUANTUM_NS
+    return is_new or counts[worker.dedication.account] < (own + 2 if own else 1)
 
 
 def _waits_for_own(pool: pools.Pool, record: TaskRecord, own: int) -> bool:

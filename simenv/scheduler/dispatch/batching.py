@@ -1,25 +1,17 @@
-"""Chunks of tasks, grants for kept states, and the clock of a paced device.
+"""Chunks: tasks that travel together to one worker.
 
-Memory grants for states that workers keep between the parts of a circuit, and the choice of such a
-worker. The memory is granted from the worker's node, in addition to the memory of its tasks, and
-charged to the owner of the newest of these states. Each chunk tells the worker the size of its
-grant. The worker drops a state by its own clock; the grant ends a margin later, or at once if a
-waiting task needs the memory: a state that was dropped is computed again. Small states need no
-grant.
-
-Chunks: tasks that travel together to one worker. A chunk has up to CHUNK_US of expected work, or
-LONG_CHUNK_US of tasks that are not short or where many wait; the rest of a turn makes it longer, up
-to MAX_WITH_REST of that. A task above ALONE_US travels alone.
+A chunk has up to CHUNK_US of expected work, or LONG_CHUNK_US of tasks that are not short or where
+many wait; the rest of a turn makes it longer, up to MAX_WITH_REST of that. A task above ALONE_US
+travels alone. To a paced device a task is sent shortly before it is free.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 from simenv.model import WorkerState
 from simenv.model.accounts import Waits
 from simenv.scheduler import core
 from simenv.scheduler.dispatch import account_isolation, held_back
+from simenv.scheduler.dispatch.kept_states import grant
 from simenv.scheduler.queueing.lanes import (
     ALONE_US,
     CHUNK_TASKS,
@@ -30,158 +22,7 @@ from simenv.scheduler.queueing.lanes import (
     most_us,
 )
 from simenv.scheduler.queueing.queue import PoolQueue
-from simenv.scheduler.state import pools, scheduler_state
-from simulators.catalog.costs import FREE_STATES_BYTES, state_bytes
-
-NODE_SHARE = 4  # all grants of a node take at most 1/NODE_SHARE of its memory
-
-
-def grant(
-    state: scheduler_state.SchedulerState, worker: pools.Worker, record: core.TaskRecord
-) -> None:
-    """Grant memory for the state that a task will leave on this worker, if there is room within the
-    limit of its owner. Without a grant the worker keeps no state, and the parts run again for the
-    next task."""
-    parts = record.batch.terms.parts
-    if parts is None or not parts.keep_s:
-        return
-    state_memory_bytes = state_bytes(record.route.num_qubits, record.batch.terms.precision)
-    if state_memory_bytes <= FREE_STATES_BYTES:
-        return
-    host, missing_bytes = worker.host, max(0, state_memory_bytes - worker.kept_bytes)
-    if _exceeds_limit(state, worker, record.batch.owner, worker.kept_bytes + missing_bytes):
-        if not worker.held:  # its state must not use the grant of another owner
-            state.cluster.release_kept_states(worker)
-        return
-    granted = sum(other.kept_bytes for other in host.workers.values() if other.host is host)
-    free = host.free_memory - host.claimed_memory
-    if missing_bytes > free or granted + missing_bytes > host.node.memory_bytes // NODE_SHARE:
-        return
-    host.free_memory -= missing_bytes
-    worker.kept_bytes += missing_bytes
-    state.cluster.state_keepers[worker.name] = worker
-    worker.kept_owner = record.batch.owner
-    worker.kept_s, worker.kept_until_ns = max(worker.kept_s, parts.keep_s), 0
-
-
-def _exceeds_limit(
-    state: scheduler_state.SchedulerState, worker: pools.Worker, owner: str, kept_bytes: int
-) -> bool:
-    """Return whether states of `owner` would exceed the limit, with `kept_bytes` of this worker."""
-    limit = state.shares.limits.of(owner).max_state_bytes
-    if not limit:
-        return False
-    own = worker.kept_bytes if worker.kept_owner == owner else 0
-    return state.cluster.state_bytes(owner) - own + kept_bytes > limit
-
-
-def expire(state: scheduler_state.SchedulerState, now_ns: int) -> None:
-    """End the grants whose time is over. A worker drops states only while it waits for tasks."""
-    for worker in list(state.cluster.state_keepers.values()):
-        if 0 < worker.kept_until_ns <= now_ns and not worker.held:
-            state.cluster.release_kept_states(worker)
-
-
-def reclaim(state: scheduler_state.SchedulerState) -> list[core.Action]:
-    """Drop states that idle workers keep if the first waiting task of a pool or a reservation can
-    start at once with their memory, and not without it."""
-    if not state.cluster.state_keepers:
-        return []
-    actions: list[core.Action] = []
-    for pool in state.cluster.pools.values():
-        if (
-            pool.spec.ranks > 1
-            or pool.spec.memory_bytes
-            or pool.is_exclusive
-            or not len(pool.queue)
-        ):
-            continue
-        for reservation, workers in _ready_workers(pool).items():
-            head = pool.queue.head(True, reservation)
-            if head is not None:
-                actions += _free_memory_for(state, workers, head)
-    return actions
-
-
-def _ready_workers(pool: pools.Pool) -> dict[int, list[pools.Worker]]:
-    """Return the idle workers with a free slot by reservation; 0: without one."""
-    workers: dict[int, list[pools.Worker]] = {}
-    for worker in pool.idle_workers.values():
-        if not worker.leaving and _has_slot(worker):
-            workers.setdefault(worker.reservation_id, []).append(worker)
-    return workers
-
-
-def _has_slot(worker: pools.Worker) -> bool:
-    """Return whether a task could start; a worker of a reservation retains its slot."""
-    return bool(worker.reservation_id) or worker.host.free_slots > worker.host.claimed_slots
-
-
-def _free_memory_for(
-    state: scheduler_state.SchedulerState, workers: list[pools.Worker], head: core.TaskRecord
-) -> list[core.Action]:
-    """Drop states on the node that lacks the least memory for the task."""
-    lacking = {
-        worker.host.node.name: (
-            head.route.memory_bytes - pools.memory_for(worker, head),
-            worker.host,
-        )
-        for worker in workers
-    }
-    for lack, host in sorted(lacking.values(), key=lambda item: item[0]):
-        if lack <= 0:
-            return []  # the task can start on this node as it is
-        if lack <= idle_bytes(host):
-            return drop(state, host, lack, head)
-    return []
-
-
-def idle_bytes(host: pools.NodeState) -> int:
-    """Return the memory of a node that is granted to states of idle workers."""
-    return sum(worker.kept_bytes for worker in _idle_workers_with_states(host))
-
-
-def drop(
-    state: scheduler_state.SchedulerState,
-    host: pools.NodeState,
-    need_bytes: int,
-    head: core.TaskRecord | None = None,
-) -> list[core.Action]:
-    """Free so much memory of idle workers' states, or all of it, in the order of their expiry; the
-    state from which `head` continues comes last."""
-    parts = None if head is None else head.batch.terms.parts
-    own = "" if parts is None else parts.worker
-    actions: list[core.Action] = []
-    keepers = _idle_workers_with_states(host)
-    for worker in sorted(keepers, key=lambda w: (w.name == own, w.kept_until_ns)):
-        if need_bytes <= 0:
-            break
-        need_bytes -= worker.kept_bytes
-        state.cluster.release_kept_states(worker)
-        actions.append(core.DropKeptStates(worker.name))
-    return actions
-
-
-def _idle_workers_with_states(host: pools.NodeState) -> Iterator[pools.Worker]:
-    for worker in host.workers.values():
-        if worker.kept_bytes and worker.host is host and worker.state == WorkerState.IDLE:
-            yield worker
-
-
-def worker_with_states(
-    pool: pools.Pool, record: core.TaskRecord, reservation: int = 0
-) -> pools.Worker | None:
-    """Return the idle worker with a free slot that may have the state from which a task continues;
-    None if there is none. `reservation`: of the workers that may run the task; 0: of none."""
-    parts = record.batch.terms.parts
-    worker = pool.workers.get(parts.worker) if parts is not None else None
-    if worker is None or worker.state != WorkerState.IDLE or worker.leaving:
-        return None
-    if worker.reservation_id != reservation or not _has_slot(worker):
-        return None
-    if worker.account not in (None, account_isolation.account_of(record)):
-        return None
-    return worker
+from simenv.scheduler.state import nodes, pools, scheduler_state
 
 
 def may_send(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -> bool:
@@ -225,7 +66,7 @@ def ahead_us(cost_us: float) -> float:
 def build_chunk(
     state: scheduler_state.SchedulerState,
     pool: pools.Pool,
-    worker: pools.Worker,
+    worker: nodes.Worker,
     head: core.TaskRecord,
     sharers: int,
     now_ns: int,
@@ -256,7 +97,7 @@ def build_chunk(
         count = min(CHUNK_TASKS, share, state.devices.controls.assignable_tasks(pool))
         max_us = most_us(head.cost_us, len(queue) + 1)
         total_us, memory = _add_similar_tasks(
-            state, queue, chunk, count, max_us, max_bytes, reservation, worker.account
+            state, queue, chunk, count, max_us, max_bytes, reservation, worker.dedication.account
         )
     state.dispatch.assigns_left -= CHUNK_ASSIGNS + len(chunk)
     if state.devices.controls.is_restricting:
@@ -286,25 +127,25 @@ def build_chunk(
         if waits:
             record.waits += waits
         held[record.number] = record
-    worker.held_us += total_us
+    worker.held.cost_us += total_us
     pool.assigned += len(chunk)
-    worker.newest_tasks = len(chunk)
-    if worker.state != WorkerState.BUSY and now_ns - worker.working_since_ns > PAUSE_NS:
-        worker.working_since_ns = now_ns
+    worker.held.newest_tasks = len(chunk)
+    if worker.state != WorkerState.BUSY and now_ns - worker.held.since_ns > PAUSE_NS:
+        worker.held.since_ns = now_ns
     if worker.state != WorkerState.BUSY:
-        pool.move(worker, WorkerState.BUSY)
-    pool.open_workers[name] = worker
-    worker.idle_beats = 0
+        pool.workers.move(worker, WorkerState.BUSY)
+    pool.workers.open[name] = worker
+    worker.report.idle_beats = 0
     state.dispatch.grants += 1
-    worker.granted = state.dispatch.grants
+    worker.held.grant = state.dispatch.grants
     is_limited = _is_limited(state, head.batch)
     if is_limited:  # then a chunk has tasks of one association
-        worker.newest_of[head.batch.association] = chunk[-1]
+        worker.held.newest_of[head.batch.association] = chunk[-1]
     if is_limited or (state.shares.limits.budgets_left and head.batch.units):
         held_back.refresh(state, now_ns)
     slots = worker.slots if worker.ranks == 1 else 1
     memory_bytes = worker.reserved + worker.memory_bytes
-    return core.AssignTasks(worker.name, slots, memory_bytes, announce, chunk, worker.kept_bytes)
+    return core.AssignTasks(worker.name, slots, memory_bytes, announce, chunk, worker.kept.bytes)
 
 
 def _is_limited(state: scheduler_state.SchedulerState, batch: core.SubmitBatch) -> bool:
@@ -354,7 +195,7 @@ def _add_similar_tasks(
         others = (
             others and len(chunk) < NEARLY_FULL * CHUNK_TASKS and total_us < NEARLY_FULL * max_us
         )
-        lane, ahead = queue.upcoming(reservation, chunk[-1], others=others)
+        lane, ahead = queue.lanes.upcoming(reservation, chunk[-1], others=others)
         if not ahead:
             break
         with_ahead_us = total_us + ahead * lane[0].cost_us

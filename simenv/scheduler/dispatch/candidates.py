@@ -2,7 +2,7 @@
 
 Idle workers are those with a free slot: most free slots of their node first, as `SPREAD`, or for
 nodes of jobs the fewest, as `PACKED`. `AHEAD` are busy workers that may be sent more small tasks,
-those with the least work first; workers that have enough leave `Pool.open_workers` until some of
+those with the least work first; workers that have enough leave `Pool.workers.open` until some of
 their tasks end. Who takes slots of a node within a pass calls `taken`; who gives some back clears
 `DispatchState.candidates`. Between passes only workers that become idle change a large heap, if no
 reservation, gang or account can.
@@ -13,7 +13,7 @@ from __future__ import annotations
 from simenv.model import WorkerState
 from simenv.scheduler.dispatch import batching
 from simenv.scheduler.queueing.lanes import MEDIUM_US
-from simenv.scheduler.state import pools, scheduler_state
+from simenv.scheduler.state import nodes, pools, scheduler_state
 from simenv.scheduler.state.candidates import Candidates, Key
 
 PREFETCH_MAX_US = 50_000.0
@@ -43,7 +43,7 @@ def idle(
     found = state.dispatch.candidates.get((pool.spec.name, order))
     if found is None:
         key_of = _packed if order == PACKED else _spread
-        found = Candidates(pool.idle_workers.values(), key_of, now_ns)
+        found = Candidates(pool.workers.idle.values(), key_of, now_ns)
         state.dispatch.candidates[pool.spec.name, order] = found
     return found
 
@@ -58,7 +58,7 @@ def ahead(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) 
     return found
 
 
-def taken(state: scheduler_state.SchedulerState, worker: pools.Worker) -> None:
+def taken(state: scheduler_state.SchedulerState, worker: nodes.Worker) -> None:
     """Note that a worker was given a chunk, and a slot if it was idle."""
     for (pool, order), candidates in state.dispatch.candidates.items():
         if order != AHEAD:
@@ -67,17 +67,17 @@ def taken(state: scheduler_state.SchedulerState, worker: pools.Worker) -> None:
             candidates.changed(worker, counted=False)
 
 
-def _spread(worker: pools.Worker) -> Key | None:
+def _spread(worker: nodes.Worker) -> Key | None:
     host = worker.host
     free = host.free_slots - host.claimed_slots
-    if worker.state is not _IDLE or worker.leaving or worker.reservation_id or free <= 0:
+    if worker.state is not _IDLE or worker.leaving or worker.dedication.reservation or free <= 0:
         return None
     return (host.backfill_slots - free,)
 
 
-def _packed(worker: pools.Worker) -> Key | None:
+def _packed(worker: nodes.Worker) -> Key | None:
     host = worker.host
-    if worker.state is not _IDLE or worker.leaving or worker.reservation_id:
+    if worker.state is not _IDLE or worker.leaving or worker.dedication.reservation:
         return None
     return (host.free_slots, host.end_ns) if host.free_slots > host.claimed_slots else None
 
@@ -86,44 +86,44 @@ def _ahead(pool: pools.Pool, now_ns: int, *, has_reservations: bool) -> Candidat
     """Return the workers without a reservation that may take tasks ahead; those that may not until
     some of their tasks have ended are forgotten until then."""
     workers = []
-    for worker in list(pool.open_workers.values()):
-        if not (worker.leaving or worker.reservation_id) and _takes_ahead(worker, now_ns):
+    for worker in list(pool.workers.open.values()):
+        if not (worker.leaving or worker.dedication.reservation) and _takes_ahead(worker, now_ns):
             workers.append(worker)
         else:
-            del pool.open_workers[worker.name]
+            del pool.workers.open[worker.name]
     result = ahead_among(workers, now_ns)
     if workers:
-        result.count = pool.live()
+        result.count = pool.workers.live()
         if has_reservations:
-            result.count -= sum(map(len, pool.dedicated.values()))
+            result.count -= sum(map(len, pool.workers.dedicated.values()))
     return result
 
 
-def ahead_among(workers: list[pools.Worker], now_ns: int) -> Candidates:
+def ahead_among(workers: list[nodes.Worker], now_ns: int) -> Candidates:
     """Return those workers that may take tasks ahead; `count` is that of all given ones."""
 
-    def key_of(worker: pools.Worker) -> Key | None:
+    def key_of(worker: nodes.Worker) -> Key | None:
         if worker.host.free_slots < worker.host.claimed_slots:  # its slot is waited for
             return None
-        return (worker.held_us,) if _takes_ahead(worker, now_ns) else None
+        return (worker.held.cost_us,) if _takes_ahead(worker, now_ns) else None
 
     result = Candidates(workers, key_of, now_ns)
     result.count = len(workers)
     return result
 
 
-def _takes_ahead(worker: pools.Worker, now_ns: int) -> bool:
+def _takes_ahead(worker: nodes.Worker, now_ns: int) -> bool:
     if (
         worker.state is not _BUSY
         or worker.slots > 1
-        or worker.granted_slots  # it runs a wide task, whose slots will be returned
-        or worker.held_us > PREFETCH_MAX_US
-        or now_ns - worker.working_since_ns > PREFETCH_LATE_NS
+        or worker.held.granted_slots  # it runs a wide task, whose slots will be returned
+        or worker.held.cost_us > PREFETCH_MAX_US
+        or now_ns - worker.held.since_ns > PREFETCH_LATE_NS
     ):
         return False
     first = next(iter(worker.held.values()))
     if first.incident:
         return False  # a suspect travels alone
-    if len(worker.held) <= worker.newest_tasks and first.cost_us < MEDIUM_US:
+    if len(worker.held) <= worker.held.newest_tasks and first.cost_us < MEDIUM_US:
         return True  # it holds one chunk, or its rest, whatever its work is
-    return worker.held_us <= batching.ahead_us(first.cost_us) or len(worker.held) <= 1
+    return worker.held.cost_us <= batching.ahead_us(first.cost_us) or len(worker.held) <= 1

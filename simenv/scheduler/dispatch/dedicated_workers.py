@@ -21,7 +21,7 @@ from simenv.scheduler import core
 from simenv.scheduler.dispatch import planned_reservations
 from simenv.scheduler.reservations.policies import DELAYED, REJECTED, PolicyVerdict
 from simenv.scheduler.reservations.reservation import REQUESTED, DedicatedWorker
-from simenv.scheduler.state import pools as state_pools, scheduler_state
+from simenv.scheduler.state import nodes as state_nodes, pools as state_pools, scheduler_state
 
 if TYPE_CHECKING:
     from simenv.scheduler.reservations.reservation import ReservationEntry
@@ -62,7 +62,7 @@ def remove_reservation(
     for record, ran_ns in _device_runs(state, pool, number, now_ns):
         simulated_us, _ = record.prepaid or (0, 0)
         record.prepaid = simulated_us, dedicated.taken_ns(ran_ns)
-    for worker in pool.dedicated_workers(number):
+    for worker in pool.workers.dedicated_to(number):
         state.cluster.release_from_reservation(worker)
     del state.dedicated.all[number]
     return charges
@@ -98,7 +98,7 @@ def _release_requested(
     """Release the workers of a pool that are held for a repeated request."""
     held = state.dedicated.requests.pop(pool.spec.name, None)
     charges = [] if held is None else _charge(state, pool, REQUESTED, held, now_ns)
-    for worker in pool.dedicated_workers(REQUESTED):
+    for worker in pool.workers.dedicated_to(REQUESTED):
         state.cluster.release_from_reservation(worker)
     return charges
 
@@ -118,7 +118,7 @@ def find_workers(state: scheduler_state.SchedulerState, now_ns: int) -> None:
     for pool in list(state.cluster.pools.values()):
         has_more = True  # of workers that can be dedicated
         for number, dedicated in state.dedicated.of(pool.spec.name):
-            own = pool.dedicated_workers(number)
+            own = pool.workers.dedicated_to(number)
             for _ in range(dedicated.workers - len(own) if has_more else 0):
                 worker = _next_worker(pool)
                 has_more = worker is not None
@@ -130,34 +130,34 @@ def find_workers(state: scheduler_state.SchedulerState, now_ns: int) -> None:
                     break
 
 
-def _dedicate(pool: state_pools.Pool, worker: state_pools.Worker, number: int, now_ns: int) -> None:
+def _dedicate(pool: state_pools.Pool, worker: state_nodes.Worker, number: int, now_ns: int) -> None:
     if worker.state == WorkerState.IDLE and not pool.is_exclusive:
         worker.host.free_slots -= 1
         worker.slots = 1
-    pool.dedicate(worker, number)
-    worker.reserved_since_ns = worker.counted_ns = now_ns
+    pool.workers.dedicate(worker, number)
+    worker.dedication.since_ns = worker.dedication.counted_ns = now_ns
 
 
-def _is_engaged(worker: state_pools.Worker) -> bool:
+def _is_engaged(worker: state_nodes.Worker) -> bool:
     """Return whether the dedicated worker still runs other tasks for longer than SOON_US."""
-    if worker.held_us <= SOON_US or not worker.held:
+    if worker.held.cost_us <= SOON_US or not worker.held:
         return False
     first = next(iter(worker.held.values()))
-    return first.batch.terms.reservation != worker.reservation_id
+    return first.batch.terms.reservation != worker.dedication.reservation
 
 
 def _exchanged(
     state: scheduler_state.SchedulerState,
     pool: state_pools.Pool,
-    engaged: state_pools.Worker,
+    engaged: state_nodes.Worker,
     now_ns: int,
 ) -> bool:
     """Replace a worker that runs other tasks by one that is free sooner; return False if there is
     none."""
     sooner = _next_worker(pool)
-    if sooner is None or sooner.held_us > SOON_US:
+    if sooner is None or sooner.held.cost_us > SOON_US:
         return False
-    number = engaged.reservation_id
+    number = engaged.dedication.reservation
     state.cluster.release_from_reservation(engaged)
     _dedicate(pool, sooner, number, now_ns)
     return True
@@ -166,34 +166,38 @@ def _exchanged(
 def missing_workers(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> int:
     """Return how many workers the reservations of a pool lack."""
     pairs = state.dedicated.of(pool.spec.name) if state.dedicated else []
-    return sum(max(0, each.workers - len(pool.dedicated.get(n, ()))) for n, each in pairs)
+    return sum(max(0, each.workers - len(pool.workers.dedicated.get(n, ()))) for n, each in pairs)
 
 
 def worker_count(state: scheduler_state.SchedulerState, number: int) -> int:
     """Return how many workers a reservation has now."""
     dedicated = state.dedicated.all.get(number)
     pool = None if dedicated is None else state.cluster.pools.get(dedicated.pool)
-    return 0 if pool is None else len(pool.dedicated.get(number, ()))
+    return 0 if pool is None else len(pool.workers.dedicated.get(number, ()))
 
 
-def _next_worker(pool: state_pools.Pool) -> state_pools.Worker | None:
+def _next_worker(pool: state_pools.Pool) -> state_nodes.Worker | None:
     """Return the worker to dedicate next, the one that is free first; None if there is none."""
     workers = [worker for worker in pool.workers.values() if _can_dedicate(pool, worker)]
-    return min(workers, key=lambda each: (each.held_us, each.account is not None), default=None)
+    return min(
+        workers,
+        key=lambda each: (each.held.cost_us, each.dedication.account is not None),
+        default=None,
+    )
 
 
-def _can_dedicate(pool: state_pools.Pool, worker: state_pools.Worker) -> bool:
-    if worker.reservation_id or worker.leaving:
+def _can_dedicate(pool: state_pools.Pool, worker: state_nodes.Worker) -> bool:
+    if worker.dedication.reservation or worker.leaving:
         return False
     if worker.state == WorkerState.IDLE:
         return pool.is_exclusive or worker.host.free_slots > worker.host.claimed_slots
     return worker.state == WorkerState.BUSY
 
 
-def _available_workers(pool: state_pools.Pool) -> list[state_pools.Worker]:
+def _available_workers(pool: state_pools.Pool) -> list[state_nodes.Worker]:
     """Return the workers that could all be dedicated; of idle ones on a node, at most one per free
     slot."""
-    workers: list[state_pools.Worker] = []
+    workers: list[state_nodes.Worker] = []
     taken: dict[str, int] = {}  # by node
     for worker in pool.workers.values():
         if not _can_dedicate(pool, worker):
@@ -256,9 +260,9 @@ def _count_held(
 ) -> None:
     """Count the time until now for which a reservation had its workers."""
     can_idle, part = not starts_nothing(state, pool), max(1, pool.spec.max)
-    for worker in pool.dedicated_workers(number):
-        until_ns = max(now_ns, worker.counted_ns)  # a close may come with an earlier tick
-        since_ns, worker.counted_ns = worker.counted_ns, until_ns
+    for worker in pool.workers.dedicated_to(number):
+        since_ns = worker.dedication.counted_ns
+        until_ns = worker.dedication.counted_ns = max(now_ns, since_ns)  # a close may come earlier
         first = next(iter(worker.held.values())) if worker.held else None
         # Not while it still runs tasks of others, and not where its holder cannot use it.
         if can_idle if first is None else first.batch.terms.reservation == number:
@@ -273,11 +277,14 @@ def starts_nothing(state: scheduler_state.SchedulerState, pool: state_pools.Pool
     return is_closed or pool.device in state.devices.outages or state.draining
 
 
-def paid_us(worker: state_pools.Worker, record: core.TaskRecord, until_ns: int) -> int:
+def paid_us(worker: state_nodes.Worker, record: core.TaskRecord, until_ns: int) -> int:
     """Return for how much of the run of a worker's task, in microseconds, its reservation has paid
     a slot: since the worker was dedicated."""
-    if worker.reservation_id and worker.reservation_id == record.batch.terms.reservation:
-        return max(0, until_ns - worker.reserved_since_ns) // 1000
+    if (
+        worker.dedication.reservation
+        and worker.dedication.reservation == record.batch.terms.reservation
+    ):
+        return max(0, until_ns - worker.dedication.since_ns) // 1000
     return 0 if record.prepaid is None else record.prepaid[0]
 
 
@@ -321,7 +328,7 @@ def paid_units(
     """Return the billing units that a reservation has paid of the forecasts of its unfinished
     tasks, of the accounts that count."""
     now_ns, runs = state.last_tick_ns, list[tuple[core.TaskRecord, int, int]]()
-    for worker in pool.dedicated_workers(number):
+    for worker in pool.workers.dedicated_to(number):
         first = next(iter(worker.held.values()), None)
         if first and first.phase == core.RUNNING:
             ran_us = max(0, now_ns - first.started_ns) // 1000
@@ -407,9 +414,9 @@ def _busy_verdict(
     claimed = missing_workers(state, pool)
     repeated = state.dedicated.requests.get(pool.spec.name)
     if repeated is not None:  # workers held for this request are available to it
-        claimed -= max(0, repeated.workers - len(pool.dedicated.get(REQUESTED, ())))
-    available = pool.dedicated_workers(REQUESTED) + _available_workers(pool)
-    waits_us = sorted(worker.held_us for worker in available)[claimed:]
+        claimed -= max(0, repeated.workers - len(pool.workers.dedicated.get(REQUESTED, ())))
+    available = pool.workers.dedicated_to(REQUESTED) + _available_workers(pool)
+    waits_us = sorted(worker.held.cost_us for worker in available)[claimed:]
     if len(waits_us) >= requested and waits_us[requested - 1] <= SOON_US:
         return None
     wait_ns = core.START_NS

@@ -20,10 +20,11 @@ from simenv.scheduler.dispatch import (
     dedicated_workers,
     gang_scheduling,
     held_back,
+    kept_states,
     planned_reservations,
 )
 from simenv.scheduler.queueing.lanes import LONG_US
-from simenv.scheduler.state import pools, scheduler_state
+from simenv.scheduler.state import nodes, pools, scheduler_state
 from simenv.scheduler.state.candidates import Candidates
 
 PARALLEL_FROM_US = 5_000.0  # below this time a second thread costs more than it saves
@@ -102,8 +103,8 @@ def note_waits(state: scheduler_state.SchedulerState, now_ns: int) -> None:
         removed: Collection[str] = ()
         if state.shares.limits.removed:
             user_of, out = state.shares.fair_share.user, state.shares.limits.removed
-            removed = {leaf for leaf in queue.held_back if user_of(leaf) in out}
-        queue.clock.note(reason, first, queue.held_back, now_ns, removed)
+            removed = {leaf for leaf in queue.lanes.held_back if user_of(leaf) in out}
+        queue.clock.note(reason, first, queue.lanes.held_back, now_ns, removed)
 
 
 def _wait_reason(state: scheduler_state.SchedulerState, pool: pools.Pool) -> WaitReason:
@@ -114,15 +115,15 @@ def _wait_reason(state: scheduler_state.SchedulerState, pool: pools.Pool) -> Wai
         pool.switches_account
         or any(
             w.leaving == account_isolation.REASON and not w.held
-            for w in pool.leaving_workers.values()
+            for w in pool.workers.leaving.values()
         )
     ):
         return WaitReason.ISOLATION
-    if not (pool.idle_workers or pool.busy_workers):
+    if not (pool.workers.idle or pool.workers.busy):
         hosts = state.cluster.nodes.hosts.values()
         is_possible = any(host.is_up or host.node.pool for host in hosts)  # jobs bring their nodes
         return WaitReason.STARTING if is_possible else WaitReason.NODES
-    if any(worker.state == WorkerState.IDLE for worker in pool.dedicated_workers()):
+    if any(worker.state == WorkerState.IDLE for worker in pool.workers.dedicated_to()):
         return WaitReason.RESERVED
     if pool.spec.ranks == 1:
         return WaitReason.SLOTS
@@ -150,7 +151,7 @@ def _next_assignment(
     state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int
 ) -> AssignTasks | None:
     assignment = None
-    if pool.idle_workers or state.limits.isolates_accounts:  # which asks for an idle one
+    if pool.workers.idle or state.limits.isolates_accounts:  # which asks for an idle one
         assignment = _assigned_by(_to_worker, state, pool, now_ns)
     return assignment or _assigned_by(_prefetch_chunk, state, pool, now_ns)
 
@@ -184,14 +185,14 @@ def _to_worker(
 ) -> AssignTasks | None:
     """Assign a chunk to an idle worker with a slot; the slot may be taken back from a wide task."""
     head = pool.queue.head() if state.limits.isolates_accounts else None
-    if head is None and (len(pool.idle_workers) > FEW or pool.spec.jobs is not None):
+    if head is None and (len(pool.workers.idle) > FEW or pool.spec.jobs is not None):
         found = candidates.idle(state, pool, _order(pool), now_ns)
         worker, idle = found.best(), found.count
     else:
         worker, idle = _worker_with_most_slots(state, pool, head, with_memory=False)
     if worker is not None:
         allow_long = pool.spec.pace or _may_be_long(state, pool, worker.host, now_ns)
-        if not state.estimator.kernels_compiled and idle == 1 and pool.live() > 1:
+        if not state.estimator.kernels_compiled and idle == 1 and pool.workers.live() > 1:
             allow_long = False  # it may compile for seconds
         return _to_idle(state, pool, worker, idle, now_ns, allow_long=allow_long)
     worker = gang_scheduling.take_back_slot(state, pool, now_ns)
@@ -214,13 +215,13 @@ def _to_all_dedicated(
 ) -> None:
     """Assign tasks of reservations to their dedicated workers."""
     for pool in state.cluster.pools.values():
-        for worker in pool.dedicated_workers():
+        for worker in pool.workers.dedicated_to():
             while worker.state == WorkerState.IDLE and _may_send(state, pool):
                 assignment = _to_dedicated(state, pool, worker, now_ns)
                 if assignment is None:
                     break
                 assignments.append(assignment)
-        for reservation in list(pool.dedicated) if not pool.is_exclusive else ():
+        for reservation in list(pool.workers.dedicated) if not pool.is_exclusive else ():
             while _may_send(state, pool):
                 assignment = _prefetch_chunk(state, pool, now_ns, reservation)
                 if assignment is None:
@@ -229,22 +230,22 @@ def _to_all_dedicated(
 
 
 def _to_dedicated(
-    state: scheduler_state.SchedulerState, pool: pools.Pool, worker: pools.Worker, now_ns: int
+    state: scheduler_state.SchedulerState, pool: pools.Pool, worker: nodes.Worker, now_ns: int
 ) -> AssignTasks | None:
     """Assign a task to an idle dedicated worker, or to another worker of the reservation that keeps
     the state from which the task continues; a large task gets free slots in addition."""
-    reservation = worker.reservation_id
+    reservation = worker.dedication.reservation
     record = planned_reservations.head_in_time(state, pool, now_ns, reservation=reservation)
     if record is not None and record.batch.terms.parts is not None:
-        preferred = batching.worker_with_states(pool, record, reservation)
-        if preferred is not None and record.route.memory_bytes <= pools.memory_for(
+        preferred = kept_states.worker_with_states(pool, record, reservation)
+        if preferred is not None and record.route.memory_bytes <= nodes.memory_for(
             preferred, record
         ):
             worker = preferred
     host = worker.host
-    if record is None or record.route.memory_bytes > pools.memory_for(worker, record):
+    if record is None or record.route.memory_bytes > nodes.memory_for(worker, record):
         return None
-    if pools.is_late(host, pool.spec, record, now_ns):
+    if nodes.is_late(host, pool.spec, record, now_ns):
         return None
     if not account_isolation.serves(state, worker, record):
         state.begin_retirement(worker, account_isolation.REASON, now_ns)
@@ -259,7 +260,9 @@ def _to_dedicated(
             spare = min(spare, held_back.slots_left(state, record.batch.association) - 1)
         spare = max(0, spare)
         max_slots = min(record.route.max_slots, 1 + spare)
-        slots = _slots_for(record.cost_us, max_slots, 1 + spare, len(pool.queue), pool.live())
+        slots = _slots_for(
+            record.cost_us, max_slots, 1 + spare, len(pool.queue), pool.workers.live()
+        )
         host.free_slots -= slots - worker.slots
         worker.slots = slots
     sharers = max(1, dedicated_workers.worker_count(state, reservation))
@@ -270,9 +273,9 @@ def _to_hardware(
     state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int
 ) -> AssignTasks | None:
     """Assign the next task to a worker that holds hardware; such a worker needs no slot."""
-    for worker in pool.idle():
+    for worker in pool.workers.free():
         record = planned_reservations.head_in_time(state, pool, now_ns)
-        if record is not None and record.route.memory_bytes <= pools.memory_for(worker, record):
+        if record is not None and record.route.memory_bytes <= nodes.memory_for(worker, record):
             return batching.build_chunk(state, pool, worker, record, 1, now_ns)
     return None
 
@@ -304,7 +307,7 @@ def _assign_round_robin(
         return
     fair_share = sum(h.node.slots for h in state.cluster.nodes.up()) / len(waiting)
     starved = any(
-        slots < fair_share and _may_send(state, pool) and pool.idle()
+        slots < fair_share and _may_send(state, pool) and pool.workers.free()
         for pool, slots in zip(waiting, slots_of_pools, strict=True)
     )
     for pool, slots in zip(waiting, slots_of_pools, strict=True):
@@ -327,24 +330,24 @@ def _worker_with_most_slots(
     record: TaskRecord | None = None,
     *,
     with_memory: bool = True,
-) -> tuple[pools.Worker | None, int]:
+) -> tuple[nodes.Worker | None, int]:
     """Return the idle worker on the node with the most free slots, and the number of idle workers
     that could get a slot. With `record`, only workers that serve its account, those first that did
     so before, and, `with_memory`, that have enough memory for this task."""
     best, max_free, idle = None, -UNLIMITED, 0
-    for worker in pool.idle():
+    for worker in pool.workers.free():
         host = worker.host
         free = host.free_slots - host.claimed_slots
         if free <= 0 or not (record is None or account_isolation.serves(state, worker, record)):
             continue
         idle += 1
         free -= host.backfill_slots
-        if worker.account is not None:
+        if worker.dedication.account is not None:
             free += UNLIMITED
         if free > max_free and (
             record is None
             or not with_memory
-            or record.route.memory_bytes <= pools.memory_for(worker, record)
+            or record.route.memory_bytes <= nodes.memory_for(worker, record)
         ):
             best, max_free = worker, free
     return best, idle
@@ -353,7 +356,7 @@ def _worker_with_most_slots(
 def _to_idle(
     state: scheduler_state.SchedulerState,
     pool: pools.Pool,
-    worker: pools.Worker,
+    worker: nodes.Worker,
     idle: int,
     now_ns: int,
     *,
@@ -369,9 +372,9 @@ def _to_idle(
     if record is None or not account_isolation.serves(state, worker, record):
         return None
     if record.batch.terms.parts is not None:
-        worker = batching.worker_with_states(pool, record) or worker
+        worker = kept_states.worker_with_states(pool, record) or worker
         host = worker.host
-    if record.route.memory_bytes > pools.memory_for(worker, record):
+    if record.route.memory_bytes > nodes.memory_for(worker, record):
         other, _ = _worker_with_most_slots(state, pool, record)
         if other is None:
             return None
@@ -386,7 +389,9 @@ def _to_idle(
             _slot_bound(state, pool, record, host, now_ns),
             sum(max(0, h.free_slots - h.claimed_slots) for h in state.cluster.nodes.up()),
             len(pool.queue),
-            max(idle, pool.spec.max - pool.live() + idle),  # workers that could share the slots
+            max(
+                idle, pool.spec.max - pool.workers.live() + idle
+            ),  # workers that could share the slots
         )
     host.free_slots -= slots
     worker.slots = slots
@@ -404,7 +409,7 @@ def _long_enough(
     now_ns: int,
     *,
     allow_long: bool,
-) -> tuple[pools.Worker | None, TaskRecord | None]:
+) -> tuple[nodes.Worker | None, TaskRecord | None]:
     """Return the first task that an idle worker has time and memory for, and that worker: on the
     node with the fewest free slots, of these the one whose job ends first, so that others become
     idle and end. Tasks for which the rest of all idle workers' jobs is too short are set aside."""
@@ -412,15 +417,15 @@ def _long_enough(
     if (
         record is not None
         and best is not None
-        and not pools.is_late(best.host, pool.spec, record, now_ns)
-        and record.route.memory_bytes <= pools.memory_for(best, record)
+        and not nodes.is_late(best.host, pool.spec, record, now_ns)
+        and record.route.memory_bytes <= nodes.memory_for(best, record)
     ):
         return best, record
-    idle = [w for w in pool.idle() if w.host.free_slots > w.host.claimed_slots]
+    idle = [w for w in pool.workers.free() if w.host.free_slots > w.host.claimed_slots]
     while record is not None and idle:
-        in_time = [w for w in idle if not pools.is_late(w.host, pool.spec, record, now_ns)]
+        in_time = [w for w in idle if not nodes.is_late(w.host, pool.spec, record, now_ns)]
         required_bytes = record.route.memory_bytes
-        fitting = [w for w in in_time if required_bytes <= pools.memory_for(w, record)]
+        fitting = [w for w in in_time if required_bytes <= nodes.memory_for(w, record)]
         if fitting:
             return min(fitting, key=lambda w: (w.host.free_slots, w.host.end_ns)), record
         if in_time:
@@ -436,7 +441,7 @@ def _prefetch_chunk(
 ) -> AssignTasks | None:
     """Assign one more chunk to the least loaded worker that is busy with small tasks.
     `reservation`: among its dedicated workers; 0: among workers without a reservation."""
-    if pool.spec.pace or not pool.queue.has_short():
+    if pool.spec.pace or not pool.queue.lanes.has_short():
         return None
     if reservation or state.limits.isolates_accounts:
         found = _ahead_of_few(state, pool, now_ns, reservation)
@@ -468,13 +473,13 @@ def _ahead_of_few(
     first waiting task."""
     isolates = state.limits.isolates_accounts
     first = pool.queue.head(False, reservation) if isolates else None
-    among = pool.dedicated_workers(reservation) if reservation else pool.workers.values()
+    among = pool.workers.dedicated_to(reservation) if reservation else pool.workers.values()
     return candidates.ahead_among(
         [
             worker
             for worker in among
             if not worker.leaving
-            and worker.reservation_id == reservation
+            and worker.dedication.reservation == reservation
             and (first is None or account_isolation.serves(state, worker, first))
         ],
         now_ns,
@@ -482,7 +487,7 @@ def _ahead_of_few(
 
 
 def _may_be_long(
-    state: scheduler_state.SchedulerState, pool: pools.Pool, host: pools.NodeState, now_ns: int
+    state: scheduler_state.SchedulerState, pool: pools.Pool, host: nodes.NodeState, now_ns: int
 ) -> bool:
     """Return whether the next task may be long: not on a node's last slot while short tasks
     arrive."""
@@ -502,7 +507,8 @@ def _short_tasks_arriving(
     state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int
 ) -> bool:
     return (
-        pool.queue.has_short() or now_ns - state.dispatch.last_short_ns < gang_scheduling.RECENT_NS
+        pool.queue.lanes.has_short()
+        or now_ns - state.dispatch.last_short_ns < gang_scheduling.RECENT_NS
     )
 
 
@@ -510,7 +516,7 @@ def _slot_bound(
     state: scheduler_state.SchedulerState,
     pool: pools.Pool,
     record: TaskRecord,
-    host: pools.NodeState,
+    host: nodes.NodeState,
     now_ns: int,
 ) -> int:
     """Return the most slots that a task may get; a long task leaves a slot to short ones."""

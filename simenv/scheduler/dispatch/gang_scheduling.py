@@ -30,7 +30,7 @@ from simenv.scheduler.queueing.fair_share import FairShare
 from simenv.scheduler.queueing.lane_heads import OWN_USER
 from simenv.scheduler.queueing.lanes import LONG_US, aged_priority
 from simenv.scheduler.queueing.queue import PoolQueue
-from simenv.scheduler.state import pools as state_pools, scheduler_state
+from simenv.scheduler.state import nodes as state_nodes, pools as state_pools, scheduler_state
 from simulators import catalog
 
 LAST_SLOTS = "it would take the last slots: they are kept for short tasks for now"
@@ -58,7 +58,7 @@ def assign_gangs(
     while candidates:
         first = first_gang(shares, (heads[pool.spec.name] for pool in candidates))
         pool, assignment = state.cluster.pools[first[1].route.pool], None
-        if is_behind(shares, first, first_tasks(each for each in singles if each.idle())):
+        if is_behind(shares, first, first_tasks(each for each in singles if each.workers.free())):
             state.dispatch.deferred_gangs = True
         else:
             assignment = _next_assignment(state, pool, now_ns)
@@ -79,7 +79,9 @@ def first_gang(shares: FairShare, heads: Iterable[Head]) -> Head:
     def compare(head: Head, other: Head) -> int:
         is_before = precedes(shares, head, other)
         if is_before is None:
-            is_before = head[0].order.age_key(head[1]) < other[0].order.age_key(other[1])
+            is_before = head[0].lanes.order.age_key(head[1]) < other[0].lanes.order.age_key(
+                other[1]
+            )
         return -1 if is_before else 1
 
     return min(heads, key=functools.cmp_to_key(compare))
@@ -131,7 +133,7 @@ def _next_assignment(
     state: scheduler_state.SchedulerState, pool: state_pools.Pool, now_ns: int
 ) -> core.AssignTasks | None:
     """Assign the first task that waits in the pool, or claim slots for it."""
-    record, idle = pool.queue.head(), pool.idle()
+    record, idle = pool.queue.head(), pool.workers.free()
     if record is None or not idle or not may_use_last_slots(state, pool.spec.ranks, record, now_ns):
         return None
     if state.limits.isolates_accounts:
@@ -158,7 +160,7 @@ def _next_assignment(
 
 def _has_memory(
     state: scheduler_state.SchedulerState,
-    worker: state_pools.Worker,
+    worker: state_nodes.Worker,
     record: core.TaskRecord,
     now_ns: int,
 ) -> bool:
@@ -173,12 +175,12 @@ def _has_memory(
     ):
         state.begin_retirement(worker, "its pool needs one with more memory", now_ns)
         return False
-    state_pools.reserve(worker.host_ranks, missing_bytes)
+    state_nodes.reserve(worker.host_ranks, missing_bytes)
     worker.reserved += missing_bytes
     return True
 
 
-def _may_claim(worker: state_pools.Worker) -> bool:
+def _may_claim(worker: state_nodes.Worker) -> bool:
     """Return whether the worker's nodes are unclaimed and have enough slots. Slots of dedicated
     workers are not counted: they do not become free while their reservation lives, so a claim on
     them would only block other tasks."""
@@ -188,12 +190,12 @@ def _may_claim(worker: state_pools.Worker) -> bool:
     )
 
 
-def _reserved_slots(host: state_pools.NodeState) -> int:
-    workers = (w for w in host.workers.values() if w.reservation_id and w.host is host)
+def _reserved_slots(host: state_nodes.NodeState) -> int:
+    workers = (w for w in host.workers.values() if w.dedication.reservation and w.host is host)
     return sum(w.slots > 0 for w in workers)
 
 
-def _claim(worker: state_pools.Worker) -> None:
+def _claim(worker: state_nodes.Worker) -> None:
     waits_long = any(
         host.node.slots - long_slots(host) < ranks for host, ranks in worker.host_ranks
     )
@@ -204,12 +206,12 @@ def _claim(worker: state_pools.Worker) -> None:
             host.claimed_slots += ranks
 
 
-def claimed_slots(host: state_pools.NodeState) -> int:
+def claimed_slots(host: state_nodes.NodeState) -> int:
     """Return the claimed slots of a node, with and without backfill; see `NodeState`."""
     return host.claimed_slots + host.backfill_slots
 
 
-def missing_slots(worker: state_pools.Worker) -> int:
+def missing_slots(worker: state_nodes.Worker) -> int:
     """Return how many slots the worker lacks on its nodes, besides the claims of others."""
     return sum(max(0, ranks - h.free_slots + claimed_slots(h)) for h, ranks in worker.host_ranks)
 
@@ -234,42 +236,44 @@ def short_tasks_arriving(state: scheduler_state.SchedulerState, now_ns: int) -> 
     """Return whether short tasks of one rank wait, or one was submitted within RECENT_NS."""
     if now_ns - state.dispatch.last_short_ns < RECENT_NS:
         return True
-    return any(p.spec.ranks == 1 and p.queue.has_short() for p in state.cluster.pools.values())
+    return any(
+        p.spec.ranks == 1 and p.queue.lanes.has_short() for p in state.cluster.pools.values()
+    )
 
 
-def long_slots(host: state_pools.NodeState) -> int:
+def long_slots(host: state_nodes.NodeState) -> int:
     """Return the slots of a node that long tasks have."""
     return sum(
         w.slots if w.ranks == 1 else n
         for w in host.workers.values()
-        if w.slots and w.held_us > LONG_US
+        if w.slots and w.held.cost_us > LONG_US
         for h, n in w.host_ranks
         if h is host
     )
 
 
-def long_memory(host: state_pools.NodeState) -> int:
+def long_memory(host: state_nodes.NodeState) -> int:
     """Return the bytes of a node that were granted to long tasks."""
     workers = (w for w in host.workers.values() if w.host is host)
-    return sum(w.memory_bytes for w in workers if w.held_us > LONG_US)
+    return sum(w.memory_bytes for w in workers if w.held.cost_us > LONG_US)
 
 
 # --- slots taken back from running tasks ----------------------------------------------------
 
 
 def note_resizable(
-    state: scheduler_state.SchedulerState, worker: state_pools.Worker, record: core.TaskRecord
+    state: scheduler_state.SchedulerState, worker: state_nodes.Worker, record: core.TaskRecord
 ) -> None:
     """Remember a worker whose task got several slots, if some may be taken back."""
     card = catalog.card(record.route.engine)
     if worker.slots > 1 and card is not None and card.parallel.resizable:
-        worker.granted_slots = worker.slots
+        worker.held.granted_slots = worker.slots
         state.cluster.multi_slot_workers[worker.name] = worker
 
 
 def take_back_slot(
     state: scheduler_state.SchedulerState, pool: state_pools.Pool, now_ns: int
-) -> state_pools.Worker | None:
+) -> state_nodes.Worker | None:
     """Free a slot for the pool's first short task and return the idle worker that is to run the
     task. Return None if no slot can be freed or no task needs one."""
     if not state.cluster.multi_slot_workers:
@@ -279,10 +283,10 @@ def take_back_slot(
         return None
     idle = [
         worker
-        for worker in pool.idle()
+        for worker in pool.workers.free()
         if worker.host.free_slots <= 0
         and account_isolation.serves(state, worker, record)
-        and record.route.memory_bytes <= state_pools.memory_for(worker, record)
+        and record.route.memory_bytes <= state_nodes.memory_for(worker, record)
     ]
     for worker in state.cluster.multi_slot_workers.values():
         host, running = worker.host, _running(worker)
@@ -308,7 +312,7 @@ def return_slots(state: scheduler_state.SchedulerState, now_ns: int) -> list[cor
     for worker in state.cluster.multi_slot_workers.values():
         host, running = worker.host, _running(worker)
         spare = host.free_slots - host.claimed_slots - host.backfill_slots - retained
-        count = min(spare, worker.granted_slots - worker.slots)
+        count = min(spare, worker.held.granted_slots - worker.slots)
         if state.shares.limits.caps_slots and running is not None:
             count = min(count, held_back.slots_left(state, running.batch.association))
         if running is not None and count > 0 and state.calendar.planned:
@@ -322,7 +326,7 @@ def return_slots(state: scheduler_state.SchedulerState, now_ns: int) -> list[cor
     return actions
 
 
-def _running(worker: state_pools.Worker) -> core.TaskRecord | None:
+def _running(worker: state_nodes.Worker) -> core.TaskRecord | None:
     """Return the worker's task if it holds a single task that it has reported as running; else
     None."""
     if len(worker.held) != 1 or worker.leaving:
@@ -331,6 +335,6 @@ def _running(worker: state_pools.Worker) -> core.TaskRecord | None:
     return record if record.phase == core.Phase.RUNNING else None
 
 
-def _set_threads(worker: state_pools.Worker, record: core.TaskRecord) -> core.SetThreads:
-    worker.resized = True
+def _set_threads(worker: state_nodes.Worker, record: core.TaskRecord) -> core.SetThreads:
+    worker.held.resized = True
     return core.SetThreads(worker.name, record.number, record.fence, worker.slots)

@@ -5,7 +5,7 @@ accounts."""
 from __future__ import annotations
 
 from simenv.scheduler import core
-from simenv.scheduler.state import pools
+from simenv.scheduler.state import nodes
 from simenv.scheduler.state.scheduler_state import SchedulerState
 
 
@@ -20,9 +20,9 @@ def slots_left(state: SchedulerState, leaf: str) -> int:
 def _used_slots(state: SchedulerState) -> dict[str, int]:
     """Return the slots granted to the tasks of each user, as @NAME, and account with a limit."""
     used: dict[str, int] = {}
-    busy = (w for pool in state.cluster.pools.values() for w in pool.busy_workers.values())
+    busy = (w for pool in state.cluster.pools.values() for w in pool.workers.busy.values())
     for worker in busy:
-        served = (state.shares.slot_limits(batch.association) for batch in pools.served(worker))
+        served = (state.shares.slot_limits(batch.association) for batch in nodes.served(worker))
         for node, _ in {each for limits in served for each in limits}:
             used[node] = used.get(node, 0) + worker.slots
     return used
@@ -33,7 +33,7 @@ def used_up_budgets(state: SchedulerState, now_ns: int) -> set[str]:
     units that were forecast for it, or with those of its time so far if they are more."""
     left = dict(state.shares.limits.budgets_left)
     for worker in state.cluster.workers.values() if left else ():
-        if worker.reservation_id:  # whose time is charged in any case
+        if worker.dedication.reservation:  # whose time is charged in any case
             continue
         for record in worker.held.values():
             units = record.batch.units
@@ -69,4 +69,4 @@ def refresh(state: SchedulerState, now_ns: int) -> None:
         for node, (limit, leaves) in limits.limited.items():
             if used.get(node, 0) + pool.spec.ranks > limit:
                 held |= leaves & waiting
-        pool.queue.hold_back(frozenset(held))
+        pool.queue.lanes.hold_back(frozenset(held))

@@ -11,7 +11,7 @@ counts as long as it takes on one slot. Tasks of a reservation run on the worker
 from __future__ import annotations
 
 from simenv.scheduler.core import UNLIMITED, TaskRecord
-from simenv.scheduler.state import pools as state_pools, scheduler_state
+from simenv.scheduler.state import nodes as state_nodes, pools as state_pools, scheduler_state
 from simenv.scheduler.state.maintenance import PlannedReservation
 
 SOON_US = 50_000.0  # a shorter task delays no reservation, see `dedicated_workers.SOON_US`
@@ -92,7 +92,7 @@ def spare_slots(
     pool: state_pools.Pool,
     record: TaskRecord,
     now_ns: int,
-    besides: state_pools.Worker | None = None,
+    besides: state_nodes.Worker | None = None,
 ) -> int:
     """Return the most slots that a task may take now, at least one. `besides`: the worker that runs
     it already."""
@@ -170,7 +170,7 @@ def _spare(
     planned: PlannedReservation,
     pool: state_pools.Pool,
     now_ns: int,
-    besides: state_pools.Worker | None = None,
+    besides: state_nodes.Worker | None = None,
 ) -> int:
     """Return how many slots tasks may hold at the begin of a reservation in addition to those that
     they hold already; `besides`: but for this worker."""
@@ -190,15 +190,15 @@ def _spare(
 
 
 def _engaged_until_ns(
-    state: scheduler_state.SchedulerState, worker: state_pools.Worker, now_ns: int
+    state: scheduler_state.SchedulerState, worker: state_nodes.Worker, now_ns: int
 ) -> int:
     """Return when a worker is expected to be free."""
-    if worker.reservation_id > 0:
-        return _expiry_ns(state, worker.reservation_id)
+    if worker.dedication.reservation > 0:
+        return _expiry_ns(state, worker.dedication.reservation)
     if not worker.held:
         return now_ns
-    run_us = worker.held_us / state_pools.speedup_slots(worker) + worker.overrun_us
-    return max(now_ns, (worker.working_since_ns or now_ns) + round(run_us * 1e3))
+    run_us = worker.held.cost_us / state_nodes.speedup_slots(worker) + worker.held.overrun_us
+    return max(now_ns, (worker.held.since_ns or now_ns) + round(run_us * 1e3))
 
 
 def _expiry_ns(state: scheduler_state.SchedulerState, number: int) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from simenv.model import task_name
 from simenv.scheduler import core
 from simenv.scheduler.dispatch import dedicated_workers
-from simenv.scheduler.state import pools, scheduler_state
+from simenv.scheduler.state import nodes, pools, scheduler_state
 
 FAR = 0.5  # usage for its share of the account that waits, relative to that of the one that runs
 EVERY_NS = 5_000_000_000  # at most one task for a pool
@@ -25,14 +25,14 @@ EVERY_NS = 5_000_000_000  # at most one task for a pool
 
 def count_overruns(state: scheduler_state.SchedulerState, now_ns: int) -> None:
     """Count the time of running tasks beyond what was expected, while they run."""
-    busy = (w for pool in state.cluster.pools.values() for w in pool.busy_workers.values())
+    busy = (w for pool in state.cluster.pools.values() for w in pool.workers.busy.values())
     for worker in busy:
         queue = state.cluster.pools[worker.pool].queue
         record = next(iter(worker.held.values()))
-        ran_us = (now_ns - record.sent_ns) / 1e3 * pools.speedup_slots(worker)
-        excess_us = ran_us - record.cost_us - worker.overrun_us
+        ran_us = (now_ns - record.sent_ns) / 1e3 * nodes.speedup_slots(worker)
+        excess_us = ran_us - record.cost_us - worker.held.overrun_us
         if record.phase == core.Phase.RUNNING and excess_us > 1e6:
-            worker.overrun_us += excess_us
+            worker.held.overrun_us += excess_us
             units = excess_us * queue.rate * record.batch.usage_factor
             state.shares.fair_share.expect(record.batch.association, units)
 
@@ -63,22 +63,22 @@ def preempt(state: scheduler_state.SchedulerState, now_ns: int) -> list[core.Act
     return actions
 
 
-def _in_the_way(state: scheduler_state.SchedulerState, pool: pools.Pool) -> Iterator[pools.Worker]:
+def _in_the_way(state: scheduler_state.SchedulerState, pool: pools.Pool) -> Iterator[nodes.Worker]:
     """Yield the busy workers for whose end the pool's first task waits: its own, and where it has
     an idle one, which lacks slots or memory then, those of the same device on the same nodes."""
-    yield from pool.busy_workers.values()
-    idle = (each for each in pool.idle_workers.values() if not each.reservation_id)
+    yield from pool.workers.busy.values()
+    idle = (each for each in pool.workers.idle.values() if not each.dedication.reservation)
     hosts = {host for worker in idle for host, _ in worker.host_ranks}
     for other in state.cluster.pools.values():
         if other is not pool and other.device == pool.device:
-            for worker in other.busy_workers.values():
+            for worker in other.workers.busy.values():
                 if not hosts.isdisjoint(host for host, _ in worker.host_ranks):
                     yield worker
 
 
 def _victim(
     state: scheduler_state.SchedulerState,
-    workers: Iterable[pools.Worker],
+    workers: Iterable[nodes.Worker],
     head: core.TaskRecord,
     now_ns: int,
 ) -> core.TaskRecord | None:
@@ -87,7 +87,7 @@ def _victim(
     usage: list[tuple[float, int]] = []
     running: dict[int, core.TaskRecord] = {}
     for worker in workers:
-        if worker.reservation_id:
+        if worker.dedication.reservation:
             continue
         record = next(iter(worker.held.values()))
         if record.preempted or record.stopping:

@@ -24,8 +24,8 @@ from simenv.model import TaskState, Timing, reservations, task_name
 from simenv.scheduler import core
 from simenv.scheduler.dispatch import dedicated_workers
 from simenv.scheduler.queueing.lanes import parse_queue_policy
-from simenv.scheduler.state import device_state, pools, scheduler_state
-from simenv.scheduler.views.admission import outage_reason
+from simenv.scheduler.state import device_controls, paced_devices, pools, scheduler_state
+from simenv.scheduler.views.pending_reasons import outage_reason
 
 MAX_DRAIN_S = 10**7
 
@@ -46,20 +46,20 @@ def set_device_state(
     OptionError."""
     state.cluster.check_device(device)
     old = state.devices.controls.of(device)
-    active = device_state.DeviceControl(
+    active = device_controls.DeviceControl(
         version=old.version, policy=old.policy, options=old.options, max_inflight=old.max_inflight
     )
     if verb == "pause":
-        new = msgspec.structs.replace(active, state=device_state.PAUSED, reason=reason)
+        new = msgspec.structs.replace(active, state=device_controls.PAUSED, reason=reason)
     elif verb == "drain":
         _check_drain(mode, timeout_s)
         new = msgspec.structs.replace(
             active,
-            state=device_state.DRAINING,
+            state=device_controls.DRAINING,
             reason=reason,
             mode=mode or "graceful",
             timeout_s=timeout_s,
-            started_ns=old.started_ns if old.state == device_state.DRAINING else wall_ns,
+            started_ns=old.started_ns if old.state == device_controls.DRAINING else wall_ns,
             drained=old.drained,
         )
     elif verb == "resume":
@@ -130,8 +130,8 @@ def set_admission_policy(
 def _change(
     state: scheduler_state.SchedulerState,
     device: str,
-    old: device_state.DeviceControl,
-    new: device_state.DeviceControl,
+    old: device_controls.DeviceControl,
+    new: device_controls.DeviceControl,
 ) -> bool:
     if new == old:
         return False
@@ -152,12 +152,12 @@ def refresh_restrictions(state: scheduler_state.SchedulerState) -> None:
     controls = state.devices.controls
     devices = {*controls.all, *state.reservations.devices}
     controls.is_restricting = any(
-        controls.of(d).state != device_state.ACTIVE or state.inflight_limit(d) for d in devices
+        controls.of(d).state != device_controls.ACTIVE or state.inflight_limit(d) for d in devices
     )
 
 
 def restore_control(
-    state: scheduler_state.SchedulerState, device: str, control: device_state.DeviceControl
+    state: scheduler_state.SchedulerState, device: str, control: device_controls.DeviceControl
 ) -> None:
     """Restore stored controls of a device; controls of an unknown pool have no effect."""
     state.devices.controls.all[device] = control
@@ -189,7 +189,7 @@ def complete_drains(state: scheduler_state.SchedulerState, wall_ns: int) -> list
     actions: list[core.Action] = []
     for device, control in list(state.devices.controls.all.items()):
         if (
-            control.state == device_state.DRAINING
+            control.state == device_controls.DRAINING
             and not control.drained
             and not _unfinished(state, device)
         ):
@@ -301,7 +301,7 @@ def end_due_runs(state: scheduler_state.SchedulerState, now_ns: int) -> list[cor
 
 
 def _end_run(
-    state: scheduler_state.SchedulerState, run: device_state.DeviceRun, now_ns: int
+    state: scheduler_state.SchedulerState, run: paced_devices.DeviceRun, now_ns: int
 ) -> core.TaskEnded:
     record, timing, slots = run.record, run.timing, run.slots
     assert timing is not None
@@ -351,7 +351,7 @@ def set_clock(state: scheduler_state.SchedulerState, wall_ns: int, now_ns: int) 
 
 
 def restore_runs(
-    state: scheduler_state.SchedulerState, stored: Mapping[int, device_state.StoredRun]
+    state: scheduler_state.SchedulerState, stored: Mapping[int, paced_devices.StoredRun]
 ) -> None:
     """Restore the places of runs that devices had before a restart; their tasks run again.
     `stored`: by task number."""

@@ -19,7 +19,12 @@ from simenv.model.calls import CALL_ENGINES
 from simenv.scheduler import core
 from simenv.scheduler.events import devices
 from simenv.scheduler.scaling import jobs
-from simenv.scheduler.state import pools as state_pools, scheduler_state, task_index
+from simenv.scheduler.state import (
+    crashes,
+    deadlines,
+    nodes as state_nodes,
+    scheduler_state,
+)
 from simenv.text import size
 
 # A provider's library may block all threads of its worker; the end of the process is seen anyway.
@@ -47,7 +52,7 @@ def worker_joined(
     worker = state.cluster.workers.get(name)
     if worker is None or worker.start != start or worker.state != WorkerState.STARTING:
         return False
-    worker.node, worker.pid = node, pid
+    worker.process.node, worker.process.pid = node, pid
     state.cluster.pools[worker.pool].joined(worker, now_ns)
     if worker.leaving:
         state.begin_retirement(worker, worker.leaving, now_ns)
@@ -105,20 +110,20 @@ def heartbeat_received(
         return False, []
     if worker.state != WorkerState.STARTING:
         worker.heard_ns = max(worker.heard_ns, now_ns - age_ns)
-    worker.rss_bytes, worker.base_bytes = beat.rss_bytes, beat.base_bytes
-    worker.progress, worker.progress_task = beat.progress, task
-    worker.progress_ns = now_ns - age_ns
-    worker.cpu_ms, worker.host.busy_ms, worker.host.used_bytes = beat.load
+    worker.report.rss_bytes, worker.report.base_bytes = beat.rss_bytes, beat.base_bytes
+    worker.report.progress, worker.report.progress_task = beat.progress, task
+    worker.report.progress_ns = now_ns - age_ns
+    worker.report.cpu_ms, worker.host.busy_ms, worker.host.used_bytes = beat.load
     actions: list[core.Action] = []
-    if beat.compiling and task and worker.compiling != task:
+    if beat.compiling and task and worker.report.compiling != task:
         text = f"{name} compiles kernels for it, once on this machine"
         actions.append(core.RecordEvent("task.compiling", task_name(task), text))
-    worker.compiling = task if beat.compiling else 0
+    worker.report.compiling = task if beat.compiling else 0
     if beat.compiling:
-        worker.compiling_ns = worker.progress_ns
+        worker.report.compiling_ns = worker.report.progress_ns
     if task:
-        worker.idle_beats = 0
-        if task in worker.skipped:
+        worker.report.idle_beats = 0
+        if task in worker.held.skipped:
             return True, actions + _not_skipped(state, worker, task, fence, now_ns)
         _note_start(state, name, task, fence, now_ns)
         record = worker.held.get(task)
@@ -127,9 +132,11 @@ def heartbeat_received(
             if reason:
                 end = kill_above_limit(state, worker, record, "memory", reason, now_ns)
                 return True, actions + end
-    elif worker.held and beat.waiting and beat.grants >= worker.granted:
-        worker.idle_beats += 1
-        if worker.idle_beats >= IDLE_BEATS:  # the chunk or its results were lost in transport
+    elif worker.held and beat.waiting and beat.grants >= worker.held.grant:
+        worker.report.idle_beats += 1
+        if (
+            worker.report.idle_beats >= IDLE_BEATS
+        ):  # the chunk or its results were lost in transport
             reason = "it holds tasks and runs none"
             return True, actions + worker_unusable(state, name, reason, now_ns)
     return True, actions
@@ -137,18 +144,18 @@ def heartbeat_received(
 
 def _not_skipped(
     state: scheduler_state.SchedulerState,
-    worker: state_pools.Worker,
+    worker: state_nodes.Worker,
     task: int,
     fence: int,
     now_ns: int,
 ) -> list[core.Action]:
     """Stop a task that had ended and that its worker started before the skip arrived; kill the
     worker after the grace period."""
-    skipped_fence, until_ns = worker.skipped[task]
+    skipped_fence, until_ns = worker.held.skipped[task]
     if skipped_fence != fence:
         return []
     if not until_ns:
-        worker.skipped[task] = fence, now_ns + task_index.STOP_GRACE_NS
+        worker.held.skipped[task] = fence, now_ns + deadlines.STOP_GRACE_NS
         return [core.StopAttempt(worker.name, task, fence, "cancelled")]
     if now_ns < until_ns or worker.killed:
         return []
@@ -184,7 +191,7 @@ def worker_lost(
         if state.cluster.unreaped_workers.get(name) == start:
             del state.cluster.unreaped_workers[name]
             for pool in state.cluster.pools.values():
-                pool.names_below = 0
+                pool.starts.names_below = 0
             record = state.cluster.uncharged.pop(name, None)
             if record is not None and blame:  # its node is there: the worker was at fault
                 record.deaths += 1
@@ -196,7 +203,7 @@ def worker_lost(
 
 def declare_worker_lost(
     state: scheduler_state.SchedulerState,
-    worker: state_pools.Worker,
+    worker: state_nodes.Worker,
     reason: str,
     now_ns: int,
     log: str = "",
@@ -212,7 +219,7 @@ def declare_worker_lost(
     if is_starting:
         blame = blame and not state.cluster.lost_launchers
         for host, _ in worker.host_ranks:
-            host.avoid_until_ns = now_ns + state_pools.AVOID_NS
+            host.avoid_until_ns = now_ns + state_nodes.AVOID_NS
     retired = worker.state == WorkerState.DRAINING and not held
     worker.state = WorkerState.GONE if retired else WorkerState.LOST
     if retired:
@@ -224,15 +231,15 @@ def declare_worker_lost(
         charged = blame and not worker.killed
         actions += _requeue_or_end(state, worker, held, reason, log, charged, now_ns)
     elif blame:
-        actions.append(pool.record_failure(reason, now_ns))
+        actions.append(pool.starts.record_failure(reason, now_ns))
     else:
-        actions += pool.back_off(now_ns, reason if is_starting else "")
+        actions += pool.starts.back_off(now_ns, reason if is_starting else "")
     return actions
 
 
 def _requeue_or_end(
     state: scheduler_state.SchedulerState,
-    worker: state_pools.Worker,
+    worker: state_nodes.Worker,
     held: list[core.TaskRecord],
     reason: str,
     log: str,
@@ -241,7 +248,7 @@ def _requeue_or_end(
 ) -> list[core.Action]:
     """Requeue the tasks of a lost worker at the front, except those that end here. Tasks that end
     spend units of their reservation for the time that they ran."""
-    verdict = task_index.attribute_crash(held, reason, log, worker.node, charged)
+    verdict = crashes.attribute_crash(held, reason, log, worker.process.node, charged)
     if not (charged or worker.killed):
         verdict.endings.extend(
             jobs.cut_off(state.cluster.pools[worker.pool].spec, worker, held, log, now_ns)
@@ -280,12 +287,12 @@ def _requeue_or_end(
 
 
 def _expire_silent_workers(
-    state: scheduler_state.SchedulerState, unheard: list[state_pools.Worker], now_ns: int
+    state: scheduler_state.SchedulerState, unheard: list[state_nodes.Worker], now_ns: int
 ) -> list[core.Action]:
     """Declare workers without a heartbeat for too long lost. `unheard`: see `_unheard`."""
     actions: list[core.Action] = []
     is_single = len(state.cluster.nodes.hosts) == 1
-    draining = [w for pool in state.cluster.pools.values() for w in pool.draining_workers.values()]
+    draining = [w for pool in state.cluster.pools.values() for w in pool.workers.draining.values()]
     for worker in [*draining, *unheard]:
         if worker.name not in state.cluster.workers:
             continue
@@ -314,7 +321,7 @@ def _expire_silent_workers(
 
 
 def _uncharged_task(
-    state: scheduler_state.SchedulerState, worker: state_pools.Worker
+    state: scheduler_state.SchedulerState, worker: state_nodes.Worker
 ) -> core.TaskRecord | None:
     """Return the task of a silent worker that is not charged yet, because the worker is the only
     one on a node: the node may be lost. The last charge before `poison` is not postponed, so that
@@ -327,7 +334,7 @@ def _uncharged_task(
         all(each is worker or each.state not in ready for each in host.workers.values())
         for host, _ in worker.host_ranks
     )
-    return record if is_alone and record.deaths < task_index.POISON_DEATHS - 1 else None
+    return record if is_alone and record.deaths < crashes.POISON_DEATHS - 1 else None
 
 
 # --- nodes and pools ------------------------------------------------------------------------
@@ -380,7 +387,7 @@ def resume(
     start anything on the node and still looks for it, so the node stays lost until it is back."""
     pool = state.cluster.pools.get(name)
     if pool is not None and name not in state.cluster.nodes.hosts:
-        pool.record_success()
+        pool.starts.record_success()
         return [core.RecordEvent("pool.resumed", name, "its workers are started again")]
     host = _host(state, name)
     state.calendar.release_node(name)
@@ -388,7 +395,7 @@ def resume(
 
 
 def use_node(
-    state: scheduler_state.SchedulerState, host: state_pools.NodeState, is_probed: bool = False
+    state: scheduler_state.SchedulerState, host: state_nodes.NodeState, is_probed: bool = False
 ) -> list[core.Action]:
     """Use a node again. `is_probed`: see `resume`."""
     name = host.node.name
@@ -414,7 +421,7 @@ def node_lost(
         actions += declare_worker_lost(
             state, worker, f"node {name} was lost: {host.lost}", now_ns, blame=False
         )
-        state.cluster.pools[worker.pool].resume_starts()  # other nodes are sound
+        state.cluster.pools[worker.pool].starts.resume()  # other nodes are sound
     return actions + record_unplaceable(state)
 
 
@@ -437,7 +444,7 @@ def launcher_lost(
     state.cluster.lost_launchers.add(name)
     actions: list[core.Action] = [core.RecordEvent("dvm.lost", name, reason)]
     for pool in state.cluster.pools.values():
-        actions += pool.take_back_failures(now_ns - LAUNCHER_LOSS_NS, f"{name} was lost: {reason}")
+        actions += pool.starts.take_back(now_ns - LAUNCHER_LOSS_NS, f"{name} was lost: {reason}")
     return actions
 
 
@@ -448,8 +455,8 @@ def launcher_started(
     if name in state.cluster.lost_launchers:
         state.cluster.lost_launchers.remove(name)
         for pool in state.cluster.pools.values():
-            if not pool.failures:
-                pool.resume_starts()
+            if not pool.starts.failures:
+                pool.starts.resume()
     return [core.RecordEvent("dvm.started", name, message)]
 
 
@@ -468,7 +475,7 @@ def detect_silent_nodes(state: scheduler_state.SchedulerState, now_ns: int) -> l
     return actions + _expire_silent_workers(state, unheard, now_ns)
 
 
-def _unheard(state: scheduler_state.SchedulerState, now_ns: int) -> list[state_pools.Worker]:
+def _unheard(state: scheduler_state.SchedulerState, now_ns: int) -> list[state_nodes.Worker]:
     """Return the workers, but those that drain, that may be silent for too long: the only look of
     a tick at all workers."""
     limits = state.limits
@@ -477,7 +484,7 @@ def _unheard(state: scheduler_state.SchedulerState, now_ns: int) -> list[state_p
     return [worker for worker in found if worker.state is not WorkerState.DRAINING]
 
 
-def _host(state: scheduler_state.SchedulerState, name: str) -> state_pools.NodeState:
+def _host(state: scheduler_state.SchedulerState, name: str) -> state_nodes.NodeState:
     host = state.cluster.nodes.hosts.get(name)
     if host is None:
         nodes, pools = ", ".join(state.cluster.nodes.hosts), ", ".join(state.cluster.pools)
@@ -515,28 +522,28 @@ def record_unplaceable(state: scheduler_state.SchedulerState) -> list[core.Recor
 # --- memory ---------------------------------------------------------------------------------
 
 
-def granted_bytes(worker: state_pools.Worker) -> int:
+def granted_bytes(worker: state_nodes.Worker) -> int:
     """Return the resident memory of all ranks of a worker that its grants account for: that of its
     processes without tasks, and that of its tasks."""
     return process_bytes(worker) + task_bytes(worker)
 
 
-def _has_call(worker: state_pools.Worker) -> bool:
+def _has_call(worker: state_nodes.Worker) -> bool:
     return any(record.batch.terms.engine in CALL_ENGINES for record in worker.held.values())
 
 
-def process_bytes(worker: state_pools.Worker) -> int:
+def process_bytes(worker: state_nodes.Worker) -> int:
     """Return the memory of the processes of a worker without its tasks: as it reports it, and at
     most PROCESS_BYTES for a rank, so that what earlier tasks leaked does not count. Calls and
     the driver of a GPU load libraries while they run: they are granted the most."""
     if worker.gpus:
         return worker.ranks * GPU_PROCESS_BYTES
-    if not worker.base_bytes or _has_call(worker):
+    if not worker.report.base_bytes or _has_call(worker):
         return worker.ranks * PROCESS_BYTES
-    return worker.ranks * min(PROCESS_BYTES, worker.base_bytes)
+    return worker.ranks * min(PROCESS_BYTES, worker.report.base_bytes)
 
 
-def task_bytes(worker: state_pools.Worker) -> int:
+def task_bytes(worker: state_nodes.Worker) -> int:
     """Return the memory granted to the tasks of a worker, over all its ranks. That of a call (a
     function, the compiler) is not known before: it may take that of its worker's slots."""
     result = worker.reserved + worker.memory_bytes
@@ -545,35 +552,35 @@ def task_bytes(worker: state_pools.Worker) -> int:
         slots_bytes = max(1, worker.slots) * (node.memory_bytes // max(1, node.slots))
         result = max(result, slots_bytes)
     program_bytes = max((record.size_bytes for record in worker.held.values()), default=0)
-    return worker.ranks * (result + PROGRAM_FACTOR * program_bytes) + worker.kept_bytes
+    return worker.ranks * (result + PROGRAM_FACTOR * program_bytes) + worker.kept.bytes
 
 
-def memory_bound(worker: state_pools.Worker) -> int:
+def memory_bound(worker: state_nodes.Worker) -> int:
     """Return the resident memory above which a worker is ended: estimates are not exact."""
     tasks = task_bytes(worker)
     margin = max(round((GRANT_FACTOR - 1) * tasks), worker.ranks * GRANT_MARGIN_BYTES)
     return process_bytes(worker) + tasks + margin
 
 
-def kernel_bound(worker: state_pools.Worker) -> int:
+def kernel_bound(worker: state_nodes.Worker) -> int:
     """Return the memory at which the kernel ends a worker, where control groups are delegated. It
     does so at once, and counts child processes and files in memory: there is more room."""
     return memory_bound(worker) + worker.ranks * PROCESS_BYTES
 
 
 def over_memory_reason(
-    state: scheduler_state.SchedulerState, worker: state_pools.Worker, record: core.TaskRecord
+    state: scheduler_state.SchedulerState, worker: state_nodes.Worker, record: core.TaskRecord
 ) -> str:
     """Return the reason to end a worker that runs this task, by its last heartbeats; "" if there is
     none."""
-    used = worker.rss_bytes
+    used = worker.report.rss_bytes
     if used <= memory_bound(worker):
-        worker.over_beats = 0
+        worker.report.over_beats = 0
         return ""
     if state.cluster.pools[worker.pool].is_exclusive:  # a provider's library is granted no memory
         return ""
-    worker.over_beats += 1
-    if worker.over_beats < OVER_BEATS:
+    worker.report.over_beats += 1
+    if worker.report.over_beats < OVER_BEATS:
         return ""
     name = task_name(record.number)
     return f"{name} used {size(used)} of memory where {size(granted_bytes(worker))} were granted"
@@ -594,7 +601,7 @@ def worker_over_disk(
 
 def kill_above_limit(
     state: scheduler_state.SchedulerState,
-    worker: state_pools.Worker,
+    worker: state_nodes.Worker,
     record: core.TaskRecord,
     resource: str,
     reason: str,

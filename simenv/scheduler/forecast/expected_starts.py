@@ -23,7 +23,7 @@ from simenv.scheduler import core
 from simenv.scheduler.core import Phase, TaskRecord
 from simenv.scheduler.forecast import simulated_cluster
 from simenv.scheduler.forecast.simulated_cluster import Pause, SimulatedCluster, Starts
-from simenv.scheduler.state import pools, scheduler_state
+from simenv.scheduler.state import nodes, pools, scheduler_state
 from simenv.scheduler.views import cluster_info, run_times
 from simenv.scheduler.views.run_times import UNKNOWN
 
@@ -263,7 +263,7 @@ class ExpectedStarts:
             ahead_us += run_times.work_us(self._state, pool, other, cost_us)
         cost_us = self._state.estimator.cost_us(first.route, first.spec)
         running_us = run_times.running_us(self._state, worker, first, cost_us, now_ns)
-        return running_us + ahead_us / pools.speedup_slots(worker)
+        return running_us + ahead_us / nodes.speedup_slots(worker)
 
     def new_us(self, pool: pools.Pool, now_ns: int, owner: str = "") -> float:
         """Return the time until a task of priority 0 that an owner submits now would start."""

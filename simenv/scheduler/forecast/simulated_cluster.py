@@ -3,7 +3,7 @@
 The scheduler is the one of the service. Simulated are the workers: they start, run what they are
 sent for as long as the estimator expects, and end. Chunks end as a whole. Ticks come as in the
 service at first, and later at EVERY of the time that has passed, so that hours take hundreds. Under
-fair share, associations are expected to submit as they did so far, see `queue.Arrivals`. To a
+fair share, associations are expected to submit as they did so far, see `Arrivals`. To a
 reservation of the calendar its workers are granted at its time. Left out are other tasks that are
 not submitted yet, those that wait for others or for units, and maintenance: see `ExpectedStarts`.
 
@@ -25,11 +25,11 @@ from simenv.model.accounts import ROOT
 from simenv.scheduler import core
 from simenv.scheduler.dispatch import dispatcher, gang_scheduling
 from simenv.scheduler.events import reservations
+from simenv.scheduler.queueing.arrivals import Arrivals
 from simenv.scheduler.queueing.lanes import SMALL_US
-from simenv.scheduler.queueing.queue import Arrivals
 from simenv.scheduler.scheduler import Scheduler
-from simenv.scheduler.state import pools
-from simenv.scheduler.state.pools import NodeJobPhase
+from simenv.scheduler.state import nodes, pools
+from simenv.scheduler.state.nodes import NodeJobPhase
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.scheduler.views import run_times
 from simenv.wire.messages.client import STATES, AttemptResult
@@ -209,11 +209,11 @@ class SimulatedCluster:
                 self._add_new_tasks(pool)
         self._note_new_gangs()
 
-    def _go_on(self, worker: pools.Worker) -> None:
+    def _go_on(self, worker: nodes.Worker) -> None:
         """Let a worker go on with the tasks that it holds: the running one and the rest of its
         chunk, and a chunk behind them."""
         held = list(worker.held.values())
-        ahead = max(1, len(held) - worker.newest_tasks)
+        ahead = max(1, len(held) - worker.held.newest_tasks)
         first = held[0]
         running_us = run_times.running_us(
             self.state, worker, first, self._cost_us(first), self._now_ns
@@ -326,7 +326,7 @@ class SimulatedCluster:
     # --- workers ----------------------------------------------------------------------------------
 
     def _send(
-        self, worker: pools.Worker, records: list[core.TaskRecord], slots: int, run_ns: int = -1
+        self, worker: nodes.Worker, records: list[core.TaskRecord], slots: int, run_ns: int = -1
     ) -> None:
         """Let a worker run a chunk once it has run those before. `run_ns`: -1 as expected."""
         chunks = self._chunks.setdefault(worker.name, deque())
@@ -340,12 +340,12 @@ class SimulatedCluster:
             self._run(worker)
 
     def _note_starts(
-        self, worker: pools.Worker, records: list[core.TaskRecord], begin_ns: int
+        self, worker: nodes.Worker, records: list[core.TaskRecord], begin_ns: int
     ) -> int:
         """Note the starts of the tasks of a chunk; return its run time."""
         pool, pending = self.state.cluster.pools[worker.pool], self._pending
         runs = self.state.devices.paced.all[pool.device].runs if pool.spec.pace else {}
-        slots, speeds, when_us = pools.speedup_slots(worker), self._speeds[pool.spec.name], 0.0
+        slots, speeds, when_us = nodes.speedup_slots(worker), self._speeds[pool.spec.name], 0.0
         begin_us = (begin_ns - self._begin_ns) / 1e3
         for record in records:
             number = record.number
@@ -367,13 +367,13 @@ class SimulatedCluster:
             when_us += cost_us / slots
         return round(1e3 * when_us)
 
-    def _run_ns(self, worker: pools.Worker, records: Iterable[core.TaskRecord]) -> int:
+    def _run_ns(self, worker: nodes.Worker, records: Iterable[core.TaskRecord]) -> int:
         """Return the run time of tasks that a worker holds."""
         pool = self.state.cluster.pools[worker.pool]
         each_us = (
             run_times.work_us(self.state, pool, record, self._cost_us(record)) for record in records
         )
-        return round(1e3 * sum(each_us) / pools.speedup_slots(worker))
+        return round(1e3 * sum(each_us) / nodes.speedup_slots(worker))
 
     def _cost_us(self, record: core.TaskRecord) -> float:
         """Return the expected time of a task on one slot, by what was learned until now; of a
@@ -388,7 +388,7 @@ class SimulatedCluster:
             cost_us = self._costs_us[key] = expected(record.route, record.spec)
         return cost_us
 
-    def _run(self, worker: pools.Worker) -> None:
+    def _run(self, worker: nodes.Worker) -> None:
         """Let a worker begin its next chunk."""
         chunk, first = self._chunks[worker.name][0], None
         first = chunk.records[0]
@@ -451,7 +451,7 @@ class SimulatedCluster:
 
     # --- nodes, reservations, submissions ---------------------------------------------------------
 
-    def _node(self, host: pools.NodeState) -> None:
+    def _node(self, host: nodes.NodeState) -> None:
         """Let the job of a node begin."""
         jobs = self.state.cluster.pools[host.node.pool].spec.jobs
         end_ns = self._now_ns + round(jobs.time_s * 1e9) if jobs is not None else 0
@@ -521,7 +521,7 @@ class SimulatedCluster:
             return ready_ns
         return max([ready_ns, *self._ends_on(host for host, _ in worker.host_ranks)])
 
-    def _ends_on(self, hosts: Iterable[pools.NodeState]) -> Iterator[int]:
+    def _ends_on(self, hosts: Iterable[nodes.NodeState]) -> Iterator[int]:
         for name in {name for host in hosts for name in host.workers}:
             if self._chunks.get(name):
                 yield self._ends[name]

@@ -6,9 +6,9 @@ work for each new worker as that time. The time from a submission to the join is
 without workers and with a waiting task always gets one. A job is ended when its workers have been
 idle for `idle_s` (see `workers.shrink`), and a submitted one when nothing waits any more.
 
-The node of a job is drained `pools.DRAIN_NS` before the site ends the job, or a tenth of the job's
+The node of a job is drained `nodes.DRAIN_NS` before the site ends the job, or a tenth of the job's
 length if that is shorter. A task whose expected end is later is not started there, see
-`pools.is_late`. A task that runs nevertheless until the end of MAX_CUTS jobs fails.
+`nodes.is_late`. A task that runs nevertheless until the end of MAX_CUTS jobs fails.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import msgspec
 from simenv.model import JobSpec, PoolSpec, TaskState, Timing
 from simenv.scheduler import core
 from simenv.scheduler.core import Action, EndJob, RecordEvent, SubmitJob, rank_gpus
-from simenv.scheduler.state import pools, scheduler_state
+from simenv.scheduler.state import nodes, pools, scheduler_state
 from simenv.text import duration
 
 LEAST_WORK_NS = 1_000_000_000  # of a new worker
@@ -68,10 +68,10 @@ def workers_to_start(state: scheduler_state.SchedulerState, pool: pools.Pool, mi
     """Return how many of the missing workers can be started on the nodes that are there. While
     tasks wait, each node gets one: the jobs of the others may be too short for them."""
     waiting = len(pool.queue) - pool.queue.late
-    if missing <= 0 and (waiting <= 0 or pool.live() >= pool.spec.max):
+    if missing <= 0 and (waiting <= 0 or pool.workers.live() >= pool.spec.max):
         return 0
     hosts = [host for host in state.cluster.nodes.of_jobs(pool.spec.name) if host.is_up]
-    empty = min(waiting, sum(not host.ranks for host in hosts), pool.spec.max - pool.live())
+    empty = min(waiting, sum(not host.ranks for host in hosts), pool.spec.max - pool.workers.live())
     room = sum(
         max(0, workers_of(pool.spec, host.node.slots, host.node.gpus) - host.ranks)
         for host in hosts
@@ -82,12 +82,12 @@ def workers_to_start(state: scheduler_state.SchedulerState, pool: pools.Pool, mi
 # --- tasks that a job is too short for ------------------------------------------------------------
 
 
-def readmit(pool: pools.Pool, hosts: list[pools.NodeState]) -> None:
+def readmit(pool: pools.Pool, hosts: list[nodes.NodeState]) -> None:
     """Try tasks that were set aside again, if a job that ends later than those for which they were
     has an idle worker, or is to get its first one."""
     if not pool.late_until_ns:
         return
-    idle = [*(w.host for w in pool.idle()), *(h for h in hosts if h.is_up and not h.ranks)]
+    idle = [*(w.host for w in pool.workers.free()), *(h for h in hosts if h.is_up and not h.ranks)]
     if any(not host.end_ns or host.end_ns > pool.late_until_ns for host in idle):
         pool.late_until_ns = 0
         pool.queue.readmit_late()
@@ -104,32 +104,32 @@ def resize(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int)
     hosts = state.cluster.nodes.of_jobs(pool.spec.name)
     readmit(pool, hosts)
     actions: list[Action] = []
-    drained_ns = now_ns + pools.drain_ns(spec)
+    drained_ns = now_ns + nodes.drain_ns(spec)
     waiting = _waiting(pool)
-    is_short = pool.live() < pool.spec.min
-    off: list[pools.NodeState] = []
+    is_short = pool.workers.live() < pool.spec.min
+    off: list[nodes.NodeState] = []
     for host in hosts:  # all of them in each tick, so that those that are in use cost little
         job = host.job
         assert job is not None
-        if job.phase is pools.NodeJobPhase.OFF:
+        if job.phase is nodes.NodeJobPhase.OFF:
             if not host.drained:
                 off.append(host)
             continue
-        if job.end_ns and drained_ns >= job.end_ns and job.phase is pools.NodeJobPhase.UP:
+        if job.end_ns and drained_ns >= job.end_ns and job.phase is nodes.NodeJobPhase.UP:
             left_s = max(0, job.end_ns - now_ns) / 1e9
             actions += drain(state, host, f"its job ends in {left_s:.0f} s", now_ns)
         if host.workers:
             job.had_worker = True
-        elif job.phase is not pools.NodeJobPhase.SUBMITTED or not (waiting or is_short):
+        elif job.phase is not nodes.NodeJobPhase.SUBMITTED or not (waiting or is_short):
             actions += _end_unused(pool, host, job, waiting, now_ns, is_short=is_short)
-    if not off or pool.is_quarantined or now_ns < pool.next_start_ns:
+    if not off or pool.starts.is_quarantined or now_ns < pool.starts.next_ns:
         return actions
     demand = _demand(pool, hosts)
     controls = state.devices.controls
     if controls.is_restricting and controls.starts_nothing(pool.device):
         demand = msgspec.structs.replace(demand, waiting=0, late=0)
     for host in off[: min(jobs_to_submit(demand), SUBMITS_PER_TICK)]:
-        host.job = pools.NodeJob(pools.NodeJobPhase.SUBMITTED, submitted_ns=now_ns)
+        host.job = nodes.NodeJob(nodes.NodeJobPhase.SUBMITTED, submitted_ns=now_ns)
         actions.append(SubmitJob(host.node.name, pool.spec.name))
     return actions
 
@@ -138,13 +138,13 @@ def _waiting(pool: pools.Pool) -> int:
     """Return the number of waiting tasks for which jobs are submitted."""
     waiting = len(pool.queue)
     if pool.queue.late:
-        waiting -= sum(pools.never_fits(pool.spec, record) for record in pool.queue.late_tasks())
+        waiting -= sum(nodes.never_fits(pool.spec, record) for record in pool.queue.late_tasks())
     return waiting
 
 
 def _demand(
     pool: pools.Pool,
-    hosts: list[pools.NodeState],
+    hosts: list[nodes.NodeState],
 ) -> JobDemand:
     spec = pool.spec
     jobs = spec.jobs
@@ -154,10 +154,10 @@ def _demand(
     workers = sum(
         max(host.ranks, workers_of(spec, host.node.slots, host.node.gpus)) for host in usable
     )
-    busy = sum(worker.host.is_up for worker in pool.busy_workers.values())
-    submitted = [h for h in hosts if h.job and h.job.phase is pools.NodeJobPhase.SUBMITTED]
+    busy = sum(worker.host.is_up for worker in pool.workers.busy.values())
+    submitted = [h for h in hosts if h.job and h.job.phase is nodes.NodeJobPhase.SUBMITTED]
     late = pool.queue.late_tasks()
-    never = [record for record in late if pools.never_fits(spec, record)]
+    never = [record for record in late if nodes.never_fits(spec, record)]
     return JobDemand(
         len(pool.queue) - len(never),
         len(late) - len(never),
@@ -173,11 +173,11 @@ def _demand(
 
 
 def drain(
-    state: scheduler_state.SchedulerState, host: pools.NodeState, reason: str, now_ns: int
+    state: scheduler_state.SchedulerState, host: nodes.NodeState, reason: str, now_ns: int
 ) -> list[Action]:
     """Start nothing more on the node of a job; its running tasks may end."""
     assert host.job is not None
-    host.job.phase = pools.NodeJobPhase.ENDING
+    host.job.phase = nodes.NodeJobPhase.ENDING
     host.drained = reason
     actions: list[Action] = [RecordEvent("node.drained", host.node.name, reason)]
     for worker in list(host.workers.values()):
@@ -186,19 +186,19 @@ def drain(
 
 
 def cut_off(
-    spec: PoolSpec, worker: pools.Worker, held: list[core.TaskRecord], log: str, now_ns: int
+    spec: PoolSpec, worker: nodes.Worker, held: list[core.TaskRecord], log: str, now_ns: int
 ) -> list[core.TaskEnded]:
     """Count the end of the worker's job for the one of its tasks that runs; return it if it ends.
     The worker was lost after its node was to be drained. An attempt that continued from a
     checkpoint, and so came further than all before, does not count."""
     host, jobs = worker.host, spec.jobs
-    if jobs is None or not host.end_ns or now_ns < host.end_ns - pools.drain_ns(jobs):
+    if jobs is None or not host.end_ns or now_ns < host.end_ns - nodes.drain_ns(jobs):
         return []
     endings = []
     for record in held:
         if record.phase != core.Phase.RUNNING or record.stopping:
             continue
-        progress = worker.progress_of(record.number)
+        progress = worker.report.progress_of(record.number)
         done = 0.0 if progress is None else progress.fraction
         ran_us = (now_ns - record.started_ns) / 1e3
         old = record.cut or core.JobCut()
@@ -208,7 +208,7 @@ def cut_off(
         cut = core.JobCut(old.count + 1, max(old.ran_us, ran_us), max(old.done, done))
         record.cut = cut
         if cut.count >= MAX_CUTS:
-            endings.append(_too_long(record, cut, spec.name, jobs, worker.node, log))
+            endings.append(_too_long(record, cut, spec.name, jobs, worker.process.node, log))
     return endings
 
 
@@ -232,8 +232,8 @@ def _too_long(
 
 def _end_unused(
     pool: pools.Pool,
-    host: pools.NodeState,
-    job: pools.NodeJob,
+    host: nodes.NodeState,
+    job: nodes.NodeJob,
     waiting: int,
     now_ns: int,
     *,
@@ -242,8 +242,8 @@ def _end_unused(
     """End the job of a node without workers that gets none any more; cancel a submitted job:
     nothing waits for it. `is_short`: the pool has fewer workers than its minimum."""
     name, spec = host.node.name, pool.spec
-    if job.phase is pools.NodeJobPhase.SUBMITTED:
-        host.job = pools.NodeJob()
+    if job.phase is nodes.NodeJobPhase.SUBMITTED:
+        host.job = nodes.NodeJob()
         return [EndJob(name, "nothing waits for it any more")]
     if not host.drained:
         others = waiting - pool.queue.late
@@ -254,7 +254,7 @@ def _end_unused(
         host.drained = "its job is ended: no work"
     if job.told_to_end:
         return []
-    job.phase, job.told_to_end = pools.NodeJobPhase.ENDING, True
+    job.phase, job.told_to_end = nodes.NodeJobPhase.ENDING, True
     return [EndJob(name, host.drained)]
 
 
@@ -263,7 +263,7 @@ def text(state: scheduler_state.SchedulerState, pool: pools.Pool) -> str:
     submitted = [
         host.job
         for host in state.cluster.nodes.of_jobs(pool.spec.name)
-        if host.job is not None and host.job.phase is pools.NodeJobPhase.SUBMITTED
+        if host.job is not None and host.job.phase is nodes.NodeJobPhase.SUBMITTED
     ]
     if not submitted:
         return f"pool {pool.spec.name} waits until a job pays"
@@ -273,7 +273,7 @@ def text(state: scheduler_state.SchedulerState, pool: pools.Pool) -> str:
     return f"pool {pool.spec.name} waits for {count} job{'s' * (count > 1)} of the site{suffix}"
 
 
-def learn_start(pool: pools.Pool, job: pools.NodeJob, now_ns: int) -> None:
+def learn_start(pool: pools.Pool, job: nodes.NodeJob, now_ns: int) -> None:
     """Learn the time from the submission of a job until its node has joined."""
     took_ns = max(0, now_ns - job.submitted_ns)
     pool.job_start_ns += round(LEARNING_RATE * (took_ns - pool.job_start_ns))

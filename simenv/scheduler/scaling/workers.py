@@ -18,17 +18,17 @@ from collections.abc import Callable
 from launcher import placement as launcher_placement
 from simenv.model import WorkerState
 from simenv.scheduler.core import START_NS, Action, StartWorker, TaskRecord, rank_gpus, slot_memory
-from simenv.scheduler.dispatch import batching, dedicated_workers, gang_scheduling
+from simenv.scheduler.dispatch import dedicated_workers, gang_scheduling, kept_states
 from simenv.scheduler.queueing.lanes import LONG_US
 from simenv.scheduler.scaling import jobs
-from simenv.scheduler.state import pools, scheduler_state
+from simenv.scheduler.state import nodes, pools, scheduler_state
 
 PATIENCE_NS = 1_000_000_000  # resources expected to be free sooner are waited for
 
 
 def nodes_for_head(
     state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int
-) -> list[pools.NodeState]:
+) -> list[nodes.NodeState]:
     """Return nodes where the first waiting task could start at once. The list is empty if the task
     should wait, or can run on a node of its pool's workers."""
     head = pool.queue.head()
@@ -37,7 +37,7 @@ def nodes_for_head(
         return []
     if pool.is_exclusive:
         return []  # a worker that holds hardware needs no slot
-    idle = bool(pool.idle())
+    idle = bool(pool.workers.free())
     if any(w.state == WorkerState.STARTING or _serves(w, head, idle) for w in live):
         return []
     wide_enough = any(w.host.node.memory_bytes >= head.route.memory_bytes for w in live)
@@ -54,19 +54,19 @@ def nodes_for_head(
     ]
 
 
-def _claimed(host: pools.NodeState, head: TaskRecord) -> int:
+def _claimed(host: nodes.NodeState, head: TaskRecord) -> int:
     """Return the memory of a node that is claimed and not for this task."""
     return host.claimed_memory + host.backfill_memory * (head.cost_us > LONG_US)
 
 
-def _serves(worker: pools.Worker, head: TaskRecord, idle: bool) -> bool:
+def _serves(worker: nodes.Worker, head: TaskRecord, idle: bool) -> bool:
     """Return whether the task should wait for this worker. False if the worker is busy for long
     while another is idle, which could be relocated."""
     host = worker.host
     if head.route.memory_bytes > host.node.memory_bytes:
         return False
     if worker.state == WorkerState.BUSY:
-        return not idle or worker.held_us * 1e3 <= PATIENCE_NS
+        return not idle or worker.held.cost_us * 1e3 <= PATIENCE_NS
     return host.free_slots > host.claimed_slots
 
 
@@ -74,7 +74,7 @@ def evict_idle(
     state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int
 ) -> list[Action]:
     """Retire an idle worker of a full pool, so that another can be started elsewhere."""
-    idle = pool.idle()
+    idle = pool.workers.free()
     if not idle:
         return []
     worker = min(idle, key=lambda w: w.since_ns)
@@ -84,7 +84,7 @@ def evict_idle(
 def memory_for_head(
     state: scheduler_state.SchedulerState,
     pool: pools.Pool,
-    reclaimable: list[pools.Worker],
+    reclaimable: list[nodes.Worker],
     now_ns: int,
 ) -> list[Action]:
     """Retire idle workers whose memory the first waiting task needs on its pool's nodes. The
@@ -132,15 +132,15 @@ def resize(state: scheduler_state.SchedulerState, now_ns: int) -> list[Action]:
 def grow(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -> list[Action]:
     """Start the missing workers, unless the pool backs off or is quarantined."""
     pool.shortage = ""
-    if pool.is_quarantined or now_ns < pool.next_start_ns:
+    if pool.starts.is_quarantined or now_ns < pool.starts.next_ns:
         return []
     actions: list[Action] = []
     lacking = dedicated_workers.missing_workers(state, pool)
     lacking += pool.awaited_accounts if len(pool.queue) else 0
-    missing = pool.target(lacking) - pool.live()
+    missing = pool.target(lacking) - pool.workers.live()
     controls = state.devices.controls
     if controls.is_restricting and controls.starts_nothing(pool.device):  # more would be idle
-        missing = pool.spec.min - pool.live()
+        missing = pool.spec.min - pool.workers.live()
     if pool.spec.jobs is not None:
         missing = jobs.workers_to_start(state, pool, missing)
     if missing > 0 and _should_wait(state, pool, now_ns):
@@ -161,7 +161,7 @@ def grow(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -
             placement = _find_placement(state, pool, request, now_ns)
         if not isinstance(placement, launcher_placement.Placement):
             pool.shortage = placement.message
-            if len(pool.queue) and not pool.live():
+            if len(pool.queue) and not pool.workers.live():
                 actions += _reclaim_memory(state, pool, request, now_ns)
             break
         actions.append(_start(state, pool, placement, rank_bytes, now_ns))
@@ -182,13 +182,13 @@ def _may_start(state: scheduler_state.SchedulerState, pool: pools.Pool) -> int:
         worker.ranks
         for each in state.cluster.pools.values()
         if not each.is_exclusive
-        for worker in each.starting_workers.values()
+        for worker in each.workers.starting.values()
     )
     max_starts = max(1, sum(host.node.slots for host in state.cluster.nodes.up()))
     allowed = (max_starts - starting) // pool.spec.ranks
     if not starting:
         allowed = max(1, allowed)
-    if not pool.live() and starting < FIRST_STARTS * max_starts:
+    if not pool.workers.live() and starting < FIRST_STARTS * max_starts:
         allowed = max(1, allowed)
     return max(0, min(allowed, state.cluster.starts_left))
 
@@ -219,7 +219,7 @@ def _relocate(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: i
     hosts = nodes_for_head(state, pool, now_ns)
     if not hosts:
         return []
-    if pool.live() >= pool.spec.max:
+    if pool.workers.live() >= pool.spec.max:
         return evict_idle(state, pool, now_ns)
     placement = launcher_placement.place(
         launcher_placement.ResourceRequest(gpus=rank_gpus(pool.spec)),
@@ -246,45 +246,44 @@ def _start(
     now_ns: int,
 ) -> StartWorker:
     name = _free_name(state, pool)
-    restarts = pool.starts.get(name, 0)
-    pool.starts[name] = restarts + 1
+    restarts = pool.starts.by_name.get(name, 0)
+    pool.starts.by_name[name] = restarts + 1
     host_ranks = state.cluster.nodes.host_ranks(placement.shares)
-    pools.occupy(host_ranks, rank_bytes, bool(pool.base))
-    worker = pools.Worker(
+    nodes.occupy(host_ranks, rank_bytes, bool(pool.base))
+    worker = nodes.Worker(
         name,
         pool.spec.name,
         WorkerState.STARTING,
         now_ns,
         now_ns,
         state.cluster.next_start,
-        placement.shares,
         host_ranks,
         host_ranks[0][0],
         ranks=pool.spec.ranks,
         reserved=rank_bytes,
-        gpus=pools.take_gpus(host_ranks, rank_gpus(pool.spec)),
-        restarts=restarts,
+        gpus=nodes.take_gpus(host_ranks, rank_gpus(pool.spec)),
+        process=nodes.WorkerProcess(restarts),
     )
     state.cluster.next_start += 1
     state.cluster.starts_left -= 1
     state.cluster.workers[name] = worker
-    pool.add(worker)
+    pool.workers.add(worker)
     for host, _ in host_ranks:
         host.workers[name] = worker
     return StartWorker(pool.spec.name, name, worker.start, placement.shares, worker.gpus)
 
 
 def _free_name(state: scheduler_state.SchedulerState, pool: pools.Pool) -> str:
-    number = pool.names_below
+    number = pool.starts.names_below
     while (
         name := f"{pool.spec.name}-{number}"
     ) in pool.workers or name in state.cluster.unreaped_workers:
         number += 1
-    pool.names_below = number  # the caller takes it
+    pool.starts.names_below = number  # the caller takes it
     return name
 
 
-_Load = tuple[tuple[float, int], int, pools.NodeState]  # key, position, node
+_Load = tuple[tuple[float, int], int, nodes.NodeState]  # key, position, node
 
 
 def _by_load(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -> list[_Load]:
@@ -299,18 +298,18 @@ def _by_load(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: in
     return usable
 
 
-def _load(pool: pools.Pool, number: int, host: pools.NodeState) -> _Load:
+def _load(pool: pools.Pool, number: int, host: nodes.NodeState) -> _Load:
     free_memory = host.free_memory - host.claimed_memory - host.backfill_memory
     ranks = host.placed_ranks(_own_workers(pool, host))
     slots = host.node.slots - host.on_demand if pool.base else host.node.slots
     return launcher_placement.spread_key(ranks, slots, free_memory), number, host
 
 
-def _hosts(state: scheduler_state.SchedulerState, pool: pools.Pool) -> list[pools.NodeState]:
+def _hosts(state: scheduler_state.SchedulerState, pool: pools.Pool) -> list[nodes.NodeState]:
     return state.cluster.nodes.of_jobs(pool.spec.name if pool.spec.jobs is not None else "")
 
 
-def _own_workers(pool: pools.Pool, host: pools.NodeState) -> int:
+def _own_workers(pool: pools.Pool, host: nodes.NodeState) -> int:
     name = pool.spec.name
     return len([worker for worker in host.workers.values() if worker.pool == name])
 
@@ -320,21 +319,21 @@ def _find_placement(
     pool: pools.Pool,
     request: launcher_placement.ResourceRequest,
     now_ns: int,
-    memory: Callable[[pools.NodeState], int] = lambda host: host.free_memory,
-    on_demand: Callable[[pools.NodeState], int] = lambda host: host.on_demand,
-    hosts: list[pools.NodeState] | None = None,
+    memory: Callable[[nodes.NodeState], int] = lambda host: host.free_memory,
+    on_demand: Callable[[nodes.NodeState], int] = lambda host: host.on_demand,
+    hosts: list[nodes.NodeState] | None = None,
 ) -> launcher_placement.Placement | launcher_placement.Infeasible | launcher_placement.Insufficient:
     """Return the placement of a worker, given the free memory and the ranks made on demand of each
     node. Nodes where a start failed lately are tried last. `hosts`: of these nodes alone; empty:
     all."""
     hosts = hosts or _hosts(state, pool)
-    if pool.live() and not (pool.base or pool.overcommit or state.limits.overcommit):
+    if pool.workers.live() and not (pool.base or pool.overcommit or state.limits.overcommit):
         resident = sum(host.ranks for host in hosts)
         any_up = any(host.is_up for host in hosts)
         hosts = [
             host
             for host in hosts
-            if host.ranks < pools.most_resident(host.node, request.memory_bytes)
+            if host.ranks < nodes.most_resident(host.node, request.memory_bytes)
         ]
         if any_up and not any(host.is_up for host in hosts):
             message = f"its nodes hold no more than the {resident} ranks of workers that they have"
@@ -365,14 +364,14 @@ def _reclaim_memory(
     """Retire idle workers on memory that this pool's task needs; claim memory that is in use."""
     reclaimable = _reclaimable(state, pool, now_ns)
 
-    def freed(host: pools.NodeState) -> int:
+    def freed(host: nodes.NodeState) -> int:
         reserved = sum(n * w.reserved for w in reclaimable for h, n in w.host_ranks if h is host)
-        return reserved + batching.idle_bytes(host)
+        return reserved + kept_states.idle_bytes(host)
 
-    def held(host: pools.NodeState) -> int:
+    def held(host: nodes.NodeState) -> int:
         return gang_scheduling.long_memory(host)
 
-    def on_demand(host: pools.NodeState) -> int:
+    def on_demand(host: nodes.NodeState) -> int:
         on_demand_workers = [w for w in reclaimable if state.cluster.pools[w.pool].base]
         return host.on_demand - sum(
             n for w in on_demand_workers for h, n in w.host_ranks if h is host
@@ -397,7 +396,7 @@ def _reclaim_memory(
             host.backfill_memory += ranks * request.memory_bytes
         else:
             host.claimed_memory += ranks * request.memory_bytes
-        actions += batching.drop(state, host, ranks * request.memory_bytes - host.free_memory)
+        actions += kept_states.drop(state, host, ranks * request.memory_bytes - host.free_memory)
         for worker in reclaimable:
             if any(h is host for h, _ in worker.host_ranks):
                 reason = f"its node's memory is needed by pool {pool.spec.name}"
@@ -407,7 +406,7 @@ def _reclaim_memory(
 
 def _reclaimable(
     state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int
-) -> list[pools.Worker]:
+) -> list[nodes.Worker]:
     """Return workers of other pools that may be evicted, and all that are ending already."""
     return [
         w
@@ -418,10 +417,10 @@ def _reclaimable(
 
 
 def _may_be_evicted(
-    state: scheduler_state.SchedulerState, worker: pools.Worker, now_ns: int
+    state: scheduler_state.SchedulerState, worker: nodes.Worker, now_ns: int
 ) -> bool:
     """Return whether the worker is idle on memory that its own pool does not need now."""
-    if worker.state != WorkerState.IDLE or not worker.reserved or worker.reservation_id:
+    if worker.state != WorkerState.IDLE or not worker.reserved or worker.dedication.reservation:
         return False
     head = state.cluster.pools[worker.pool].queue.head()
     if head is None:
@@ -433,24 +432,26 @@ def _may_be_evicted(
 
 def shrink(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -> list[Action]:
     """Retire workers above the pool's maximum, and those idle for long above its minimum."""
-    spec, live = pool.spec, pool.live()
+    spec, live = pool.spec, pool.workers.live()
     idle_ns = round(spec.idle_s * 1e9)
     actions: list[Action] = []
     has_too_many = live > spec.min and len(pool.queue) <= pool.queue.late
-    idle = pool.idle() if has_too_many or live > spec.max else []
+    idle = pool.workers.free() if has_too_many or live > spec.max else []
     if live > spec.max:  # includes dedicated workers
-        idle += [w for w in pool.dedicated_workers() if w.state == WorkerState.IDLE and w.is_live]
+        idle += [
+            w for w in pool.workers.dedicated_to() if w.state == WorkerState.IDLE and w.is_live
+        ]
     for worker in idle:
         if live > spec.max:
             actions += state.cluster.retire(worker, f"pool {spec.name} was scaled down", now_ns)
-        elif live <= spec.min or len(pool.queue) > pool.queue.late or worker.reservation_id:
+        elif live <= spec.min or len(pool.queue) > pool.queue.late or worker.dedication.reservation:
             break
         elif now_ns - worker.since_ns > idle_ns:
             actions += state.cluster.retire(worker, f"idle for {spec.idle_s:g} s", now_ns)
         else:
             continue
         live -= 1
-    is_paused = pool.is_quarantined or now_ns < pool.next_start_ns
+    is_paused = pool.starts.is_quarantined or now_ns < pool.starts.next_ns
     if pool.base and not (pool.workers or len(pool.queue) or is_paused):
         state.cluster.close_pool(pool)
     return actions

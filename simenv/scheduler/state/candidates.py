@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush
 
 from simenv.model import WorkerState
-from simenv.scheduler.state import pools
+from simenv.scheduler.state import nodes
 
 Key = tuple[float, ...]
-KeyOf = Callable[[pools.Worker], Key | None]  # None: not a candidate
+KeyOf = Callable[[nodes.Worker], Key | None]  # None: not a candidate
 KEEP_FROM = 256  # candidates; fewer are found again in each pass
 KEEP_NS = 500_000_000
 
@@ -24,7 +24,7 @@ KEEP_NS = 500_000_000
 class Candidates:
     """The candidates of one pool in one order. `count`: how many there are."""
 
-    def __init__(self, workers: Iterable[pools.Worker], key_of: KeyOf, now_ns: int) -> None:
+    def __init__(self, workers: Iterable[nodes.Worker], key_of: KeyOf, now_ns: int) -> None:
         self._key_of = key_of
         self._made_ns = now_ns
         keys = ((key_of(worker), worker) for worker in workers)
@@ -37,7 +37,7 @@ class Candidates:
         """Return whether a pass at this time need not find the candidates again."""
         return self.count >= KEEP_FROM and 0 <= now_ns - self._made_ns < KEEP_NS
 
-    def best(self) -> pools.Worker | None:
+    def best(self) -> nodes.Worker | None:
         heap = self._heap
         while heap:
             key, _, worker = heap[0]
@@ -46,7 +46,7 @@ class Candidates:
             heappop(heap)
         return None
 
-    def changed(self, worker: pools.Worker, *, counted: bool = True) -> None:
+    def changed(self, worker: nodes.Worker, *, counted: bool = True) -> None:
         """Note that a worker was given a chunk or became idle, or that its node has other free
         slots. `counted`: `count` is that of candidates."""
         key, name = self._key_of(worker), worker.name
@@ -56,7 +56,7 @@ class Candidates:
             self.count += 1 if key is not None else -1
             (self._names.discard if key is None else self._names.add)(name)
 
-    def changed_on(self, host: pools.NodeState, pool: str, worker: pools.Worker) -> None:
+    def changed_on(self, host: nodes.NodeState, pool: str, worker: nodes.Worker) -> None:
         """Note a change of a worker, and thereby of the idle ones of a pool on its node."""
         for other in host.workers.values():
             if other.pool == pool and (other is worker or other.state is WorkerState.IDLE):

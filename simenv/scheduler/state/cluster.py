@@ -15,7 +15,7 @@ from simenv.model.views import base_of
 from simenv.scheduler import core
 from simenv.scheduler.queueing.fair_share import FairShare
 from simenv.scheduler.routing import live_routing
-from simenv.scheduler.state import pools as state_pools, task_index
+from simenv.scheduler.state import deadlines, nodes as state_nodes, pools as state_pools
 
 HEARTBEATS_PER_S = 1_000  # of all workers; each takes about 50 us of the service
 SILENT_BEATS = 2.5  # heartbeats in `silent_ns`, however many workers there are
@@ -27,14 +27,14 @@ class ClusterState:
 
     def __init__(self, limits: core.ClusterLimits, epoch: int) -> None:
         self.limits = limits
-        self.nodes = state_pools.NodeTable(limits)
+        self.nodes = state_nodes.NodeTable(limits)
         self.capacity = live_routing.all_nodes(limits)  # of the nodes that are up
         self.pools: dict[str, state_pools.Pool] = {}
         self.gangs: list[state_pools.Pool] = []  # pools whose workers have several ranks
-        self.workers: dict[str, state_pools.Worker] = {}
+        self.workers: dict[str, state_nodes.Worker] = {}
         # Workers whose task may give slots back, see `gang_scheduling`.
-        self.multi_slot_workers: dict[str, state_pools.Worker] = {}
-        self.state_keepers: dict[str, state_pools.Worker] = {}  # with a grant for kept states
+        self.multi_slot_workers: dict[str, state_nodes.Worker] = {}
+        self.state_keepers: dict[str, state_nodes.Worker] = {}  # with a grant for kept states
         self.unreaped_workers: dict[str, int] = {}  # start of lost workers that may still run
         # By name of a lost worker: its task, charged if the launcher reports the worker's own end.
         self.uncharged: dict[str, core.TaskRecord] = {}
@@ -145,59 +145,59 @@ class ClusterState:
         return min(len(self.workers) / HEARTBEATS_PER_S, longest_s), longest_s
 
     def running_slots(self) -> dict[str, int]:
-        """Return the slots granted to the tasks of each owner, see `pools.served`."""
+        """Return the slots granted to the tasks of each owner, see `nodes.served`."""
         slots: dict[str, int] = {}
         for worker in self.workers.values():
             if worker.slots:
-                for owner in {batch.owner for batch in state_pools.served(worker)}:
+                for owner in {batch.owner for batch in state_nodes.served(worker)}:
                     slots[owner] = slots.get(owner, 0) + worker.slots
         return slots
 
     def state_bytes(self, owner: str) -> int:
         """Return the memory granted to states between the parts of an owner's circuits."""
-        return sum(w.kept_bytes for w in self.state_keepers.values() if w.kept_owner == owner)
+        return sum(w.kept.bytes for w in self.state_keepers.values() if w.kept.owner == owner)
 
     def grace_ns(self, record: core.TaskRecord) -> int:
         """Return the time in ns within which a worker must stop a task after a stop request."""
         held = self.pools[record.route.pool].is_exclusive
-        return task_index.HARDWARE_GRACE_NS if held else task_index.STOP_GRACE_NS
+        return deadlines.HARDWARE_GRACE_NS if held else deadlines.STOP_GRACE_NS
 
-    def kill(self, worker: state_pools.Worker, reason: str) -> list[core.Action]:
+    def kill(self, worker: state_nodes.Worker, reason: str) -> list[core.Action]:
         """End a worker's processes; no task is charged with its loss."""
         worker.killed = reason
         return [core.KillWorker(worker.name, reason, worker.start)]
 
-    def retire(self, worker: state_pools.Worker, reason: str, now_ns: int) -> list[core.Action]:
+    def retire(self, worker: state_nodes.Worker, reason: str, now_ns: int) -> list[core.Action]:
         """Assign nothing more to a worker; it ends when it holds no task, at once if it is idle."""
         pool = self.pools[worker.pool]
-        pool.leave(worker, worker.leaving or reason)
+        pool.workers.leave(worker, worker.leaving or reason)
         self.release_from_reservation(worker)
         if worker.state != WorkerState.IDLE:
             return []
-        pool.move(worker, WorkerState.DRAINING)
+        pool.workers.move(worker, WorkerState.DRAINING)
         worker.since_ns = now_ns
         return [core.RetireWorker(worker.name, worker.leaving, worker.start)]
 
-    def release_from_reservation(self, worker: state_pools.Worker) -> None:
+    def release_from_reservation(self, worker: state_nodes.Worker) -> None:
         """Take a worker from its reservation; an idle one releases its slot. Its task runs on: what
         of it the reservation has paid is not charged again."""
-        first, number = next(iter(worker.held.values()), None), worker.reservation_id
+        first, number = next(iter(worker.held.values()), None), worker.dedication.reservation
         if first and first.phase == core.RUNNING and first.batch.terms.reservation == number != 0:
-            since_ns = max(first.started_ns, worker.reserved_since_ns)
+            since_ns = max(first.started_ns, worker.dedication.since_ns)
             _, on_device_ns = first.prepaid or (0, 0)
-            first.prepaid = max(0, worker.counted_ns - since_ns) // 1000, on_device_ns
-        self.pools[worker.pool].dedicate(worker, 0)
+            first.prepaid = max(0, worker.dedication.counted_ns - since_ns) // 1000, on_device_ns
+        self.pools[worker.pool].workers.dedicate(worker, 0)
         if worker.slots and not worker.held:
             self.release_resources(worker)
 
-    def release_resources(self, worker: state_pools.Worker) -> None:
+    def release_resources(self, worker: state_nodes.Worker) -> None:
         """Free the slots and memory granted to a worker; a dedicated one retains a slot."""
         host, retained = worker.host, 0
-        if worker.granted_slots:
-            worker.granted_slots, worker.resized = 0, False
+        if worker.held.granted_slots:
+            worker.held.granted_slots, worker.held.resized = 0, False
             self.multi_slot_workers.pop(worker.name, None)
         if worker.ranks == 1:
-            retained = min(worker.slots, 1) if worker.reservation_id else 0
+            retained = min(worker.slots, 1) if worker.dedication.reservation else 0
             host.free_slots += worker.slots - retained
         elif worker.slots:
             for host, ranks in worker.host_ranks:
@@ -205,24 +205,25 @@ class ClusterState:
         host.free_memory += worker.memory_bytes
         worker.slots, worker.memory_bytes = retained, 0
 
-    def release_kept_states(self, worker: state_pools.Worker) -> None:
+    def release_kept_states(self, worker: state_nodes.Worker) -> None:
         """Free the memory granted to states that a worker keeps between tasks."""
-        worker.host.free_memory += worker.kept_bytes
-        worker.kept_bytes = worker.kept_until_ns = 0
+        worker.host.free_memory += worker.kept.bytes
+        worker.kept.bytes = worker.kept.until_ns = 0
         self.state_keepers.pop(worker.name, None)
-        worker.kept_owner, worker.kept_s = "", 0.0
+        worker.kept.owner, worker.kept.lifetime_s = "", 0.0
 
-    def remove_worker(self, worker: state_pools.Worker) -> None:
+    def remove_worker(self, worker: state_nodes.Worker) -> None:
         """Remove a worker that is gone and free all its resources."""
         del self.workers[worker.name]
         pool = self.pools[worker.pool]
-        pool.remove(worker)
+        pool.workers.remove(worker)
+        pool.starts.names_below = 0
         for host, _ in worker.host_ranks:
             del host.workers[worker.name]
         pool.assigned -= len(worker.held)
-        worker.held = {}
+        worker.held.clear()
         self.release_resources(worker)
         self.release_kept_states(worker)
-        state_pools.vacate(worker.host_ranks, worker.reserved, bool(pool.base))
-        for place, gpus in state_pools.gpus_by_host(worker.host_ranks, worker.gpus):
+        state_nodes.vacate(worker.host_ranks, worker.reserved, bool(pool.base))
+        for place, gpus in state_nodes.gpus_by_host(worker.host_ranks, worker.gpus):
             place.return_gpus(gpus)

@@ -22,7 +22,12 @@ from simenv.model.views import base_of
 from simenv.scheduler import core
 from simenv.scheduler.reservations.ledger import ReservationLedger
 from simenv.scheduler.reservations.reservation import DedicatedWorkers
-from simenv.scheduler.state import device_state, pools as state_pools
+from simenv.scheduler.state import (
+    devices,
+    nodes as state_nodes,
+    paced_devices,
+    pools as state_pools,
+)
 from simenv.scheduler.state.cluster import ClusterState
 from simenv.scheduler.state.dispatch_state import DispatchState
 from simenv.scheduler.state.maintenance import Calendar
@@ -57,7 +62,7 @@ class SchedulerState:
         self.deferred_actions: list[core.Action] = []  # returned by the next tick
         self.tasks = TaskTable(next_task)
         self.cluster = ClusterState(limits, epoch)
-        self.devices = device_state.DeviceStates()
+        self.devices = devices.DeviceStates()
         self.shares = ShareState()
         self.reservations = ReservationLedger()
         self.dedicated = DedicatedWorkers()
@@ -94,12 +99,13 @@ class SchedulerState:
             pool.queue.own_tasks(self._own_waiting, most[pool.spec.name], pause)
         for worker in self.cluster.workers.values():
             pause()
-            worker.held = {number: self._own_sent(each) for number, each in worker.held.items()}
-            for leaf, newest in list(worker.newest_of.items()):
+            for number, each in worker.held.items():
+                worker.held[number] = self._own_sent(each)
+            for leaf, newest in list(worker.held.newest_of.items()):
                 if newest.number in worker.held:
-                    worker.newest_of[leaf] = worker.held[newest.number]
+                    worker.held.newest_of[leaf] = worker.held[newest.number]
                 else:
-                    del worker.newest_of[leaf]
+                    del worker.held.newest_of[leaf]
         for device in self.devices.paced.all.values():
             for number, run in list(device.runs.items()):
                 if number in self.devices.paced.held:
@@ -138,7 +144,7 @@ class SchedulerState:
     def is_busy(self) -> bool:
         """True if a worker holds a task or a paced device runs one."""
         return bool(self.devices.paced.held) or any(
-            pool.busy_workers for pool in self.cluster.pools.values()
+            pool.workers.busy for pool in self.cluster.pools.values()
         )
 
     @property
@@ -147,7 +153,7 @@ class SchedulerState:
         workers run, start or end."""
         return bool(
             self.deferred_actions or self.tasks.dependencies.failed or self.devices.paced.held
-        ) or any(pool.is_active for pool in self.cluster.pools.values())
+        ) or any(pool.workers.is_active for pool in self.cluster.pools.values())
 
     def was_suspended(self, now_ns: int) -> bool:
         """Return whether nothing was received since the last tick, too long ago."""
@@ -176,9 +182,9 @@ class SchedulerState:
         pool.queue.fair_share = self.shares.fair_share
         self.shares.set_rate(pool)
         if pool.spec.pace:
-            lookahead_ns = 0 if pool.spec.drift else device_state.LOOKAHEAD_NS
+            lookahead_ns = 0 if pool.spec.drift else paced_devices.LOOKAHEAD_NS
             paced = self.devices.paced.all
-            paced.setdefault(pool.device, device_state.PacedDevice(lookahead_ns))
+            paced.setdefault(pool.device, paced_devices.PacedDevice(lookahead_ns))
         pool.queue.arrange(self.devices.controls.queue_policy(pool.device))
         if pool.spec.ranks > 1:
             self.cluster.gangs.append(pool)
@@ -283,25 +289,28 @@ class SchedulerState:
 
     # --- workers ----------------------------------------------------------------------------------
 
-    def worker_became_idle(self, worker: state_pools.Worker, now_ns: int) -> None:
+    def worker_became_idle(self, worker: state_nodes.Worker, now_ns: int) -> None:
         """Release the resources granted to a worker that holds no task any more."""
         self.cluster.release_resources(worker)
-        worker.overrun_us = 0.0
-        if worker.kept_bytes:
-            end_ns = worker.kept_until_ns or now_ns + round(worker.kept_s * 1e9) + KEPT_MARGIN_NS
-            worker.kept_until_ns = max(end_ns, now_ns + KEPT_MARGIN_NS)
-        worker.held_us = 0.0
+        worker.held.overrun_us = 0.0
+        if worker.kept.bytes:
+            end_ns = (
+                worker.kept.until_ns
+                or now_ns + round(worker.kept.lifetime_s * 1e9) + KEPT_MARGIN_NS
+            )
+            worker.kept.until_ns = max(end_ns, now_ns + KEPT_MARGIN_NS)
+        worker.held.cost_us = 0.0
         if worker.ranks > 1:
             self.dispatch.gang_ended_ns = now_ns
         if worker.state == WorkerState.BUSY:
-            self.cluster.pools[worker.pool].move(worker, WorkerState.IDLE)
+            self.cluster.pools[worker.pool].workers.move(worker, WorkerState.IDLE)
             worker.since_ns = now_ns
             if worker.leaving:
                 self.begin_retirement(worker, worker.leaving, now_ns)
             for (pool, _), found in self.dispatch.candidates.items():
                 found.changed_on(worker.host, pool, worker)
 
-    def begin_retirement(self, worker: state_pools.Worker, reason: str, now_ns: int) -> None:
+    def begin_retirement(self, worker: state_nodes.Worker, reason: str, now_ns: int) -> None:
         """Stop assigning tasks to this idle worker; the next tick returns its RetireWorker."""
         self.deferred_actions += self.cluster.retire(worker, reason, now_ns)
 

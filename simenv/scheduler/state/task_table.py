@@ -9,13 +9,10 @@ from __future__ import annotations
 
 from simenv.model import ResourceUse, TaskState
 from simenv.scheduler import core
-from simenv.scheduler.state.task_index import (
-    CrashIncidents,
-    Deadlines,
-    Dependencies,
-    TasksByOwner,
-    UseByAssociation,
-)
+from simenv.scheduler.state.crashes import CrashIncidents
+from simenv.scheduler.state.deadlines import Deadlines
+from simenv.scheduler.state.dependencies import Dependencies
+from simenv.scheduler.state.task_use import TasksByOwner, UseByAssociation
 
 
 class TaskTable(dict[int, core.TaskRecord]):

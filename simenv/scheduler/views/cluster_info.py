@@ -13,7 +13,12 @@ from simenv.scheduler.dispatch import dedicated_workers
 from simenv.scheduler.reservations import policies
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.routing import ranks
-from simenv.scheduler.state import device_state, pools as state_pools, scheduler_state
+from simenv.scheduler.state import (
+    device_controls,
+    nodes as state_nodes,
+    pools as state_pools,
+    scheduler_state,
+)
 
 
 def closed_pools(state: scheduler_state.SchedulerState) -> tuple[tuple[str, str], ...]:
@@ -42,7 +47,7 @@ def target_info(state: scheduler_state.SchedulerState, device: str) -> TargetInf
         policy=order.policy,
         options=options,
         max_inflight=control.max_inflight,
-        pause_reason=control.reason if control.state == device_state.PAUSED else "",
+        pause_reason=control.reason if control.state == device_controls.PAUSED else "",
         drain_mode=control.mode,
         drain_timeout_s=control.timeout_s,
         drain_started_ns=control.started_ns,
@@ -67,12 +72,12 @@ def pool_info(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> 
     spec, workers = pool.spec, list(pool.workers.values())
     ready = sum(w.state in (WorkerState.IDLE, WorkerState.BUSY) for w in workers)
     busy = sum(w.state == WorkerState.BUSY for w in workers)
-    reason = pool.reason or pool.shortage
+    reason = pool.starts.reason or pool.shortage
     closed = state.devices.controls.closed_state(pool.device)
     closed_reason = state.devices.controls.reason_of(closed, pool.device) if closed else ""
-    if pool.is_quarantined:
+    if pool.starts.is_quarantined:
         status = "quarantined"
-    elif pool.reason:
+    elif pool.starts.reason:
         status = "degraded"
     elif closed:
         status, reason = closed, closed_reason or reason
@@ -82,20 +87,20 @@ def pool_info(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> 
         name=spec.name,
         engine=spec.engine,
         workers=ready,
-        target=max(spec.min, pool.live()),
+        target=max(spec.min, pool.workers.live()),
         busy=busy,
         waiting=len(pool.queue),
         state=status,
         reason=reason,
         backlog_us=pool.queue.backlog_us,
-        held_us=sum(worker.held_us for worker in workers),
+        held_us=sum(worker.held.cost_us for worker in workers),
         ranks=spec.ranks,
         least=spec.min,
         most=spec.max,
         max_qubits=pool.hardware_qubits or ranks.widest_of(spec, state.cluster.capacity.limits),
         nodes=tuple(dict.fromkeys(h.node.name for w in workers for h, _ in w.host_ranks)),
         on_demand=bool(pool.base),
-        kept=pool.kept(),
+        kept=pool.workers.kept(),
         closed=closed,
         closed_reason=closed_reason,
     )
@@ -106,11 +111,11 @@ def node_infos(state: scheduler_state.SchedulerState) -> list[NodeInfo]:
     return [
         node_info(state, host)
         for host in state.cluster.nodes.hosts.values()
-        if host.job is None or host.job.phase is not state_pools.NodeJobPhase.OFF
+        if host.job is None or host.job.phase is not state_nodes.NodeJobPhase.OFF
     ]
 
 
-def node_info(state: scheduler_state.SchedulerState, host: state_pools.NodeState) -> NodeInfo:
+def node_info(state: scheduler_state.SchedulerState, host: state_nodes.NodeState) -> NodeInfo:
     """Return one node and the workers on it."""
     node, job = host.node, host.job
     reason = host.lost or host.drained

@@ -14,7 +14,7 @@ from simenv.scheduler.core import Route
 from simenv.scheduler.dispatch import dedicated_workers
 from simenv.scheduler.reservations.policies import DELAYED, REJECTED, PolicyVerdict
 from simenv.scheduler.state.scheduler_state import SchedulerState
-from simenv.scheduler.state.task_index import AssociationUse
+from simenv.scheduler.state.task_use import AssociationUse
 from simenv.text import size
 
 RETRY_AFTER_S = 1.0

@@ -9,7 +9,7 @@ from simenv.model import ProgressInfo
 from simenv.scheduler import core
 from simenv.scheduler.core import Phase, TaskRecord
 from simenv.scheduler.queueing.lanes import SMALL_US
-from simenv.scheduler.state import pools, scheduler_state
+from simenv.scheduler.state import nodes, pools, scheduler_state
 
 UNKNOWN = -1.0
 OUTRUN = 10.0  # times its forecast after which a run is forecast anew
@@ -36,7 +36,7 @@ def run_forecast(
 def starts_tasks(state: scheduler_state.SchedulerState, pool: pools.Pool) -> bool:
     """Return whether the pool starts tasks: not draining, quarantined, scaled to zero, paused or in
     an outage."""
-    if state.draining or pool.is_quarantined or not (pool.spec.max or pool.workers):
+    if state.draining or pool.starts.is_quarantined or not (pool.spec.max or pool.workers):
         return False
     return not (
         state.devices.controls.starts_nothing(pool.device) or pool.device in state.devices.outages
@@ -55,29 +55,29 @@ def work_us(
     return cost_us / (pool.small if cost_us <= SMALL_US else pool.large).speed
 
 
-def worked_us(worker: pools.Worker, now_ns: int) -> float:
+def worked_us(worker: nodes.Worker, now_ns: int) -> float:
     """Return the time in microseconds for which a worker has worked on the tasks that it holds,
     after the kernels that it compiled once for them."""
-    if not worker.working_since_ns:
+    if not worker.held.since_ns:
         return 0.0
-    return (now_ns - max(worker.working_since_ns, worker.compiling_ns)) / 1e3
+    return (now_ns - max(worker.held.since_ns, worker.report.compiling_ns)) / 1e3
 
 
 def forecast_us(
     state: scheduler_state.SchedulerState,
-    worker: pools.Worker,
+    worker: nodes.Worker,
     record: core.TaskRecord,
     cost_us: float,
 ) -> float:
     """Return the time that a worker needs for a task on the slots that it has."""
-    return work_us(state, state.cluster.pools[worker.pool], record, cost_us) / pools.speedup_slots(
+    return work_us(state, state.cluster.pools[worker.pool], record, cost_us) / nodes.speedup_slots(
         worker
     )
 
 
 def running_us(
     state: scheduler_state.SchedulerState,
-    worker: pools.Worker,
+    worker: nodes.Worker,
     record: core.TaskRecord,
     cost_us: float,
     now_ns: int,
@@ -86,9 +86,9 @@ def running_us(
     on one slot: by the rate of its progress if its engine reports that, else by its forecast."""
     elapsed_us = worked_us(worker, now_ns)
     expected_us = forecast_us(state, worker, record, cost_us)
-    progress = worker.progress_of(record.number)
+    progress = worker.report.progress_of(record.number)
     if progress is not None and progress.fraction > progress.before:
-        age_us = min(elapsed_us, (now_ns - worker.progress_ns) / 1e3)
+        age_us = min(elapsed_us, (now_ns - worker.report.progress_ns) / 1e3)
         return max(0.0, rest_us(progress, expected_us, elapsed_us - age_us) - age_us)
     left_us = expected_us * (1.0 - progress.before) if progress is not None else expected_us
     return remaining_us(left_us, elapsed_us, state.estimator.quality(record.route).deviation)

@@ -18,7 +18,7 @@ from simenv import model
 from simenv.errors import DECODE_ERRORS, ProgramError, VersionMismatchError
 from simenv.model.calls import is_call
 from simenv.scheduler.routing import engine_choice, engine_support
-from simenv.service.admission import rules
+from simenv.service import program_rules
 from simenv.service.fairness import CHECKS
 from simulators.catalog import DENSE_QUBITS, SMALL_QUBITS
 from simulators.chain.trial import choice_profile
@@ -106,7 +106,7 @@ def look(packed: bytes, terms: model.TaskOptions, device: DeviceContext | None =
     """Decode and profile a program. Raises SimenvError if no engine can run it with these options,
     or if the device cannot execute it. A call is profiled as a program without operations."""
     if is_call(terms):
-        return rules.examined_call(packed, terms)
+        return program_rules.examined_call(packed, terms)
     program = open_program(packed)
     circuit = Circuit.from_program(program)
     wrong = admission.validation_error(circuit)
@@ -115,7 +115,12 @@ def look(packed: bytes, terms: model.TaskOptions, device: DeviceContext | None =
     engine_choice.check_option_values(terms)
     noisy = device is not None
     result = choice_profile(
-        circuit, terms.outputs, rules.pauli_sums(terms), terms.engine, terms.options, noisy=noisy
+        circuit,
+        terms.outputs,
+        program_rules.pauli_sums(terms),
+        terms.engine,
+        terms.options,
+        noisy=noisy,
     )
     if terms.engine == engine_choice.AUTO:
         # Beyond the width of statevectors it may be refused, with this cost.
@@ -125,8 +130,8 @@ def look(packed: bytes, terms: model.TaskOptions, device: DeviceContext | None =
     if is_counted and not result.may_be_clifford:
         result = msgspec.structs.replace(result, non_clifford=non_clifford_gates(circuit))
     if terms.parts is not None:
-        return program, rules.examined(circuit, terms.parts, terms, result)
-    rules.check_final_state(terms, circuit, result)
+        return program, program_rules.examined(circuit, terms.parts, terms, result)
+    program_rules.check_final_state(terms, circuit, result)
     return program, result if device is None else device.examined(circuit, result, terms)
 
 

@@ -35,12 +35,12 @@ from simenv.scheduler.core import device_ns
 from simenv.scheduler.routing import engine_choice, live_routing
 from simenv.scheduler.routing.engine_support import EMPTY_SNAPSHOT, RoutingSnapshot
 from simenv.scheduler.state.scheduler_state import SchedulerState
-from simenv.service.admission import rules
+from simenv.service import program_rules
 from simenv.service.admission.background_checks import CheckPending, RunningChecks
-from simenv.service.admission.rules import AdmittedProgram
 from simenv.service.admission.submissions import PendingSubmit, check_parents
 from simenv.service.devices.resolve import DocumentPending, EmulatedDevices
 from simenv.service.internal_errors import InternalErrors
+from simenv.service.program_rules import AdmittedProgram
 from simenv.wire.codec import refusal
 from simulators.circuit.analysis.profile import Profile
 
@@ -180,7 +180,7 @@ class AdmissionController:
         terms = pending.message.terms
         try:
             if pending.owner and not self._state.limits.isolates_accounts:
-                rules.check_owner(terms, pending.owner)
+                program_rules.check_owner(terms, pending.owner)
             if terms == self._terms:  # of the last message, mostly
                 pending.terms_digest = self._terms_digest
                 return True
@@ -194,11 +194,11 @@ class AdmissionController:
             content = msgspec.structs.replace(content, after=(), account="", qos="")
         terms_digest = digest(msgspec.msgpack.encode(content))
         try:
-            rules.check_app(terms)
+            program_rules.check_app(terms)
             check_parents(terms)
             if terms_digest not in self._checked_terms:
-                rules.check_terms(terms)
-                rules.check_part_terms(terms)
+                program_rules.check_terms(terms)
+                program_rules.check_part_terms(terms)
         except SimenvError as error:
             pending.refusals.append(refusal(error))
             return False
@@ -242,7 +242,7 @@ class AdmissionController:
                 f" {terms.device}",
                 hint="shorter delays, fewer shots or fewer bindings",
             )
-        rules.check_task(spec, terms, admitted)
+        program_rules.check_task(spec, terms, admitted)
         self._checked = kind
 
     def _check_angles(self, spec: TaskSpec, terms: TaskOptions) -> bool:
@@ -296,9 +296,9 @@ class AdmissionController:
             route = live_routing.route_now(
                 profile, terms, self._pools, self._capacity, self._snapshot
             )
-            rules.check_outputs(profile, terms)
+            program_rules.check_outputs(profile, terms)
             max_shots = 0 if device is None else device.max_shots
-            admitted = rules.admitted_by_route(program, profile, route, max_shots)
+            admitted = program_rules.admitted_by_route(program, profile, route, max_shots)
             if len(self._profiles) >= MAX_PROFILES:
                 self._profiles.clear()
             self._profiles[key] = admitted

@@ -29,7 +29,8 @@ from simenv.service import fault_injection
 from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.fairness import FairQueue
 from simenv.service.internal_errors import InternalErrors
-from simenv.service.journal import reader, tables, writer
+from simenv.service.journal import tables, writer
+from simenv.service.journal.accepted import AcceptedRow, pack_routes
 from simenv.service.results.completions import Completions
 from simenv.service.results.retention import DiskReserve
 from simenv.text import size
@@ -317,8 +318,8 @@ class SubmitQueue:
         self._scheduler.submit(batch, message.tasks, routes, units)
         self.remember(owner, key, offset, IdempotencyEntry(first, count, content))
         accepted_s = time.time() - (time.monotonic_ns() - pending.received_ns) / 1e9
-        packed, body = reader.pack_routes(routes), pending.resolved_body or pending.body
-        row = reader.AcceptedRow(
+        packed, body = pack_routes(routes), pending.resolved_body or pending.body
+        row = AcceptedRow(
             first, count, accepted_s, key, offset, content, packed, body, owner, terms.app
         )
         self._journal.accept(row, standing)
@@ -373,7 +374,7 @@ class SubmitQueue:
             self.forget(owner, key, offset)
             entry = None
         if entry is None and not key.startswith(OWN_KEY):
-            stored = self._journal.records.accepted_by_key(owner, key, offset)
+            stored = self._journal.records.accepted.by_key(owner, key, offset)
             entry = None if stored is None else IdempotencyEntry(*stored)
         return entry
 
@@ -381,7 +382,7 @@ class SubmitQueue:
         """Return whether the tasks of a key are still known; tasks that retention has removed may
         be submitted again."""
         tasks = self._state.tasks
-        if entry.first in tasks or self._journal.records.owner_of(entry.first) is not None:
+        if entry.first in tasks or self._journal.records.accepted.owner_of(entry.first) is not None:
             return True
         return any(number in tasks for number in range(entry.first, entry.first + entry.count))
 

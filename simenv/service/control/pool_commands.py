@@ -22,9 +22,9 @@ from simenv.config.model import ALL
 from simenv.model import AdmissionPolicy, PoolSpec
 from simenv.scheduler.core import Action, RecordEvent
 from simenv.scheduler.scheduler import Scheduler
-from simenv.scheduler.state.device_state import DRAINING, STEERED
+from simenv.scheduler.state.device_controls import DRAINING, STEERED
 from simenv.service.journal import writer
-from simenv.service.workers import processes
+from simenv.service.workers import resources
 from simenv.wire.messages import admin
 
 Statement = tuple[str, tuple[Any, ...]]
@@ -133,7 +133,7 @@ class PoolCommands:
             configured = self._configured.get(name)
             if configured is not None and [configured.min, configured.max] == bounds:
                 # A size that was forced then does not fit: it is forced again.
-                fitting = processes.workers_that_fit(configured, self._state.limits, upper)
+                fitting = resources.workers_that_fit(configured, self._state.limits, upper)
                 self._scheduler.scale(name, lower, upper, overcommit=fitting < upper)
                 log.info("pool %s is scaled to %d to %d workers", name, lower, upper)
         applied = self._journal.records.applied_policies()
@@ -162,21 +162,21 @@ class PoolCommands:
 
     def _is_forced(self, spec: PoolSpec, message: admin.Scale, others: list[PoolSpec]) -> bool:
         limits = self._state.limits
-        fitting = processes.workers_that_fit(spec, limits, message.most)
-        besides = processes.workers_that_fit_besides(spec, others, limits, message.least)
+        fitting = resources.workers_that_fit(spec, limits, message.most)
+        besides = resources.workers_that_fit_besides(spec, others, limits, message.least)
         minimum_fit = min(fitting, besides)
         if fitting >= message.most and minimum_fit >= message.least:
             return False
-        if message.force and processes.can_place(spec, limits):
+        if message.force and resources.can_place(spec, limits):
             return True
         limited_by_others = fitting >= message.most
         wanted, available = (
             (message.least, minimum_fit) if limited_by_others else (message.most, fitting)
         )
         suffix = " beside those of the other pools" if limited_by_others else ""
-        capacity = processes.capacity_text(spec, limits, available, all_nodes=limited_by_others)
+        capacity = resources.capacity_text(spec, limits, available, all_nodes=limited_by_others)
         raise errors.LimitExceededError(
-            f"pool {spec.name!r}: {wanted} workers{processes.worker_text(spec)} do not fit,"
+            f"pool {spec.name!r}: {wanted} workers{resources.worker_text(spec)} do not fit,"
             f" {available} do{suffix}: {capacity}",
             hint=f"{available} at most; force=True starts them all the same",
         )

@@ -33,7 +33,7 @@ from simenv.scheduler.core import RecordEvent
 from simenv.scheduler.forecast.expected_starts import ExpectedStarts
 from simenv.scheduler.reservations.policies import DELAYED, MOST, REJECTED
 from simenv.scheduler.scheduler import Scheduler
-from simenv.scheduler.state.device_state import STEERED
+from simenv.scheduler.state.device_controls import STEERED
 from simenv.scheduler.views import cluster_info
 from simenv.service import fault_injection
 from simenv.service.accounting.accounts import AccountRegistry

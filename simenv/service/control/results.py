@@ -20,8 +20,8 @@ from simenv.model import TaskState, task_name, task_number
 from simenv.scheduler.core import ATTEMPT_BITS, TaskEnded
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service.accounting.accounts import AccountRegistry
-from simenv.service.journal import reader, writer
-from simenv.service.recovery import ResultRepair
+from simenv.service.journal import finished, writer
+from simenv.service.recovery.repair import ResultRepair
 from simenv.service.results.completions import Completions
 from simenv.service.results.file_worker import FileWorker
 from simenv.service.results.retention import DiskReserve, Retention, Sweep, removal_text
@@ -174,7 +174,7 @@ class ResultRequests:
                 self._collect(peer, message)
             else:
                 self._verify(peer, identity, message)
-        except reader.DamagedRecord as error:
+        except finished.DamagedRecord as error:
             self.requeue_damaged(error)
             self._answer(peer, queries.VerifyReply(message.request, "again"))
         except SimenvError as error:
@@ -271,7 +271,7 @@ class ResultRequests:
             self._reading.pop(owner, None)
 
     def _may_see(self, task: int, scope: str) -> bool:
-        return not scope or self._journal.records.owner_of(task) == scope
+        return not scope or self._journal.records.accepted.owner_of(task) == scope
 
     def _is_current(self, task: int, seq: int) -> bool:
         """Return whether the result is still that of the task, which has not run again since."""
@@ -286,7 +286,7 @@ class ResultRequests:
         name = task_name(completion.task)
         self._record_event("result.damaged", name, f"{reason}; attempt {completion.attempts + 1}")
 
-    def requeue_damaged(self, error: reader.DamagedRecord) -> None:
+    def requeue_damaged(self, error: finished.DamagedRecord) -> None:
         """Queue all tasks of a damaged journal record again."""
         tasks = self._repair.record(error.first_seq)
         self._has_requeued = True

@@ -17,7 +17,7 @@ from noise_models.strict_json import NoiseError
 from simenv.errors import InfeasibleError, SimenvError
 from simenv.model import DeviceInfo, Program, TaskOptions, TaskSpec
 from simenv.model.availability import Availability
-from simenv.service.admission import rules
+from simenv.service import program_rules
 from simenv.service.devices import noise_api
 from simenv.service.devices.registry import EmulatedDevice
 from simulators.catalog.preference import EXACT_QUBITS
@@ -149,7 +149,9 @@ class DeviceContext:
                 acting = self._fitted if is_fitted else self._before_fit
                 program = acting.attachment.attach(circuit)
             circuit = program.located(circuit)
-            noise = noise_profile(program, circuit, terms.outputs, tuple(rules.labels(terms)))
+            noise = noise_profile(
+                program, circuit, terms.outputs, tuple(program_rules.labels(terms))
+            )
             if profile.conditions and has_conditional_noise(circuit, program):
                 noise = msgspec.structs.replace(noise, conditional=True)
             if acting.times is not None:
@@ -165,7 +167,7 @@ class DeviceContext:
         strings = None
         is_wide = terms.engine == "auto" and noise.num_qubits > EXACT_QUBITS
         if terms.outputs == ("expectation",) and (is_wide or terms.engine == "pauli"):
-            params, sums = trial_parameters(circuit), rules.pauli_sums(terms)
+            params, sums = trial_parameters(circuit), program_rules.pauli_sums(terms)
             strings = strings_size(circuit, params, program, sums, terms.options)
         return noise, strings
 

@@ -27,7 +27,7 @@ from simenv._version import __version__
 from simenv.config import EnvironmentPaths
 from simenv.config.model import commands_of
 from simenv.errors import DECODE_ERRORS, ConfigError, JournalError, NotFoundError, SimenvError
-from simenv.service.journal import database, maintenance, reader, wal
+from simenv.service.journal import copying, database, reader, wal
 from simenv.service.ownership import take_lock
 from simenv.text import duration
 from simenv.wire import codec, keyfiles
@@ -188,7 +188,7 @@ def _snapshot(source: Path, path: Path) -> Path:
     try:
         with closing(sqlite3.connect(source, isolation_level=None)) as db:
             db.execute("pragma busy_timeout=10000")
-            maintenance.copy_into(db, path)
+            copying.copy_into(db, path)
     except sqlite3.Error as error:
         text = f"{source} cannot be copied: {error}"
         raise JournalError(text, hint=database.way_out_of(error, source)) from error
@@ -450,9 +450,9 @@ def _read_all(journal: Path, found: list[str]) -> list[str]:
         for (problem,) in db.execute("pragma integrity_check(10)"):
             found += [] if problem == "ok" else [f"{journal}: {problem}"]
         records = reader.Records(opened, journal)
-        for row in records.accepted():
+        for row in records.accepted.all():
             codec.submit(row.body)
-        for _ in records.finished(0):
+        for _ in records.finished.all(0):
             pass
         return [name for (name,) in db.execute("select name from file where bytes > 0")]
 

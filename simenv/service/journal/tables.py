@@ -22,7 +22,8 @@ from simenv.model.reservations import CalendarEntry
 from simenv.scheduler.core import LearnedEstimate
 from simenv.scheduler.forecast.expected_starts import StoredErrors
 from simenv.scheduler.reservations import ledger as ledgers, policies, reservation
-from simenv.scheduler.state.device_state import DeviceControl, StoredRun
+from simenv.scheduler.state.device_controls import DeviceControl
+from simenv.scheduler.state.paced_devices import StoredRun
 from simenv.service.journal.database import WAY_OUT, Statement
 from simenv.service.journal.reader import Records
 

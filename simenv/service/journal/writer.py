@@ -23,7 +23,8 @@ import msgspec
 from simenv.errors import ConfigError, JournalError
 from simenv.model import Event, TaskState
 from simenv.service import fault_injection
-from simenv.service.journal import reader, tables
+from simenv.service.durations import DurationBuckets
+from simenv.service.journal import accepted, finished, reader, tables
 from simenv.service.journal.database import (
     Connection,
     Database,
@@ -34,7 +35,6 @@ from simenv.service.journal.database import (
     Statement,
     hint_of,
 )
-from simenv.service.telemetry.counters import DurationBuckets
 
 SYNC_DELAY_S = 0.05
 PAGE_BYTES = 4_096  # smallest addition of a row to the WAL
@@ -108,7 +108,7 @@ class Journal:
         self.written_bytes = 0  # since the start, approximately; decides when a checkpoint is due
         self.unsynced = False
         self.commit_times = DurationBuckets()
-        self._accepted: list[reader.AcceptedRow] = []
+        self._accepted: list[accepted.AcceptedRow] = []
         self._standings: list[Statement] = []  # of accepted Submits
         self._finished: list[tuple[int | float | bytes | str, ...]] = []
         self._files: list[tuple[str, int, int, int]] = []
@@ -119,7 +119,7 @@ class Journal:
         self._force = False
         self.pending = False  # there are rows to commit
 
-    def accept(self, row: reader.AcceptedRow, standing: tables.Standing | None = None) -> None:
+    def accept(self, row: accepted.AcceptedRow, standing: tables.Standing | None = None) -> None:
         """Record a Submit. `standing`: its account and class; None: it has neither."""
         self.kept_bytes[row.owner] = self.kept_bytes.get(row.owner, 0) + len(row.body)
         self._accepted.append(row)
@@ -147,7 +147,7 @@ class Journal:
         states. All of its tasks are of one owner. `repeatable`: the engine returns the same results
         again. Other results, and ends other than DONE, force the commit to disk. `at_s`: time of
         day of the end; 0.0: now."""
-        unsuccessful = [states.count(state) for state in reader.UNSUCCESSFUL]
+        unsuccessful = [states.count(state) for state in finished.UNSUCCESSFUL]
         crc, at_s = zlib.crc32(body), at_s or time.time()
         self.kept_bytes[owner] = self.kept_bytes.get(owner, 0) + len(body)
         self._finished.append((first_seq, len(states), *unsuccessful, at_s, body, crc, owner))
@@ -207,7 +207,7 @@ class Journal:
                 body = row[6]
                 assert isinstance(body, bytes)
                 return body
-        stored = self.records.finished_at(first_seq)
+        stored = self.records.finished.at(first_seq)
         return None if stored is None else stored[0]
 
     def check_leadership(self) -> None:
@@ -309,7 +309,7 @@ class Journal:
                     at_once += 1
                 sent.difference_update(range(row.first, row.first + at_once))
                 values = msgspec.structs.astuple(row)  # in the order of the columns
-                results.append((_ACCEPT, (*values, reader.checksum(row), at_once)))
+                results.append((_ACCEPT, (*values, accepted.checksum(row), at_once)))
             if len(sent) < len(self._sent):
                 self._sent = array("q", sorted(sent))
         if self._sent:

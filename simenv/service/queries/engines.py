@@ -25,7 +25,7 @@ from simenv.scheduler.routing.engine_support import (
     expected_truncation,
     widest_on_gpus,
 )
-from simenv.service.admission import rules
+from simenv.service import program_rules
 from simenv.service.admission.background_checks import CheckPending, RunningChecks
 from simenv.service.admission.controller import with_shots
 from simenv.service.devices.resolve import DocumentPending, EmulatedDevices
@@ -55,8 +55,8 @@ def explain(
             terms = devices.resolved(terms)
             device = devices.context(terms)
         if not present.limits.isolates_accounts:
-            rules.check_owner(terms, owner)
-        rules.check_terms(terms)
+            program_rules.check_owner(terms, owner)
+        program_rules.check_terms(terms)
         _, result = _EXAMINING.look(lambda: id(message), message.program, terms, owner, device)
         result = with_shots(result, message.shots)
         considered = live_routing.candidates_now(result, terms, pools, present, snapshot)

@@ -13,6 +13,9 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from simenv.scheduler.forecast.expected_starts import ExpectedStarts
+from simenv.service.queries.query_queue import ReplySteps
+
 T = TypeVar("T")
 
 SLICE_NS = 500_000
@@ -48,3 +51,14 @@ class ForecastThread:
         """End the simulation under way at its next pause, and begin no other one."""
         self._stopped = True
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def refresh_starts(starts: ExpectedStarts, owner: str, newest: int = 0) -> ReplySteps:
+    """Bring the expected starts up to date, also those of `newest` and earlier tasks."""
+    asked_ns = time.monotonic_ns()
+    while True:
+        now_ns = time.monotonic_ns()
+        simulation = starts.refresh(now_ns, owner, newest, asked_ns)
+        if simulation is None or starts.is_usable(now_ns, newest):
+            return
+        yield simulation

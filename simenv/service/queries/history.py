@@ -25,15 +25,16 @@ from simenv.model.accounts import Used
 from simenv.model.calls import is_call
 from simenv.scheduler.core import UNSENT, ClusterLimits, Route, TaskRecord
 from simenv.scheduler.state.scheduler_state import SchedulerState
-from simenv.service.accounting.receipts import ReceiptReader, used_by
 from simenv.service.accounting.usage import device_of, usage_report
 from simenv.service.journal import tables, writer
+from simenv.service.journal.accepted import AcceptedRow, unpack_routes
 from simenv.service.journal.database import PostgresPlace, place_of
-from simenv.service.journal.reader import AcceptedRow, Records, unpack_routes
+from simenv.service.journal.reader import Records
 from simenv.service.journal.telemetry_store import TelemetryStore
 from simenv.service.queries import task_views
-from simenv.service.recovery import final_tasks
+from simenv.service.recovery.replay import final_tasks
 from simenv.service.results.completions import Completions, end_reason
+from simenv.service.results.receipts import ReceiptReader, used_by
 from simenv.service.telemetry.recorder import read as read_series
 from simenv.wire import codec
 from simenv.wire.messages import accounting, client as m, metrics, queries
@@ -145,7 +146,7 @@ class Log:
             and app in ("", cached.row.app)
         ):
             return cached
-        row = self._journal.records.accepted_after(task, app)
+        row = self._journal.records.accepted.after(task, app)
         return None if row is None else self._opened(row)
 
     def _below(self, task: int, message: queries.GetHistory) -> StoredSubmit | None:
@@ -158,7 +159,7 @@ class Log:
             and message.app in ("", cached.row.app)
         ):
             return cached if cached.row.at >= message.since_s else None
-        row = self._journal.records.accepted_before(task, message.app)
+        row = self._journal.records.accepted.before(task, message.app)
         return None if row is None or row.at < message.since_s else self._opened(row)
 
     def _opened(self, row: AcceptedRow) -> StoredSubmit:
@@ -180,7 +181,7 @@ class Log:
         low, high = 0, after  # the first Submit after that time begins in (low, high]
         while high - low > 1:
             middle = (low + high) // 2
-            result = records.accepted_at(middle)
+            result = records.accepted.at(middle)
             if result is None or result[1] >= since_s:
                 high, after = middle, after if result is None else result[0]
             else:
@@ -260,7 +261,7 @@ class Log:
 
     def _open(self, first_seq: int) -> dict[int, End]:
         """Return the ends in one stored record, by task."""
-        stored = self._journal.records.finished_at(first_seq)
+        stored = self._journal.records.finished.at(first_seq)
         if stored is None:
             return {}
         completed = codec.completed(stored[0])
@@ -384,7 +385,7 @@ class Archive:
                 missing = m.Refused(message.request, [m.Refusal("not_found", text)])
                 yield self._log.submitted(message, "") or missing
             case queries.GetApp():
-                yield queries.App(message.request, records.last_app())
+                yield queries.App(message.request, records.accepted.last_app())
             case accounting.GetUsage():
                 names = {n: key for key, n in tables.read_usage_keys(records).items()}
                 steps = usage_report(self._journal, names, message, lambda *_: True)
@@ -406,7 +407,7 @@ class Archive:
             yield from result
             if result:
                 continue
-            if self._journal.records.accepted_of(number) is not None:
+            if self._journal.records.accepted.of(number) is not None:
                 yield _refused(0, f"task {model.task_name(number)} has not ended, and {DOWN}")
                 return
             unknown.append(number)
@@ -424,7 +425,7 @@ class Archive:
         final = final_tasks(self._journal, self._journal.records.next_task())
         total = 0
         waiting: list[int] = []
-        for row in self._journal.records.accepted():
+        for row in self._journal.records.accepted.all():
             span = range(row.first, row.first + row.count)
             open_tasks = [number for number in span if not final[number]]
             total += len(open_tasks)

@@ -19,7 +19,7 @@ import msgspec
 from simenv.errors import QueueFullError, SimenvError
 from simenv.service.fairness import FairQueue
 from simenv.service.internal_errors import InternalErrors
-from simenv.service.journal.reader import DamagedRecord
+from simenv.service.journal.finished import DamagedRecord
 from simenv.wire import codec
 from simenv.wire.keyfiles import Identity
 from simenv.wire.messages import client as m

@@ -10,10 +10,10 @@ from simenv import model
 from simenv.scheduler.core import DEPENDENT, RUNS, UNSENT, Phase, Route, TaskRecord
 from simenv.scheduler.forecast.expected_starts import ExpectedStarts
 from simenv.scheduler.state.scheduler_state import SchedulerState
-from simenv.scheduler.views.admission import pending_reason
+from simenv.scheduler.views.pending_reasons import pending_reason
 from simenv.scheduler.views.run_times import run_forecast
 from simenv.service.accounting.usage import device_of
-from simenv.service.journal import reader, writer
+from simenv.service.journal import accepted, writer
 from simenv.service.results.completions import Completions, end_reason
 from simenv.wire import codec
 from simenv.wire.messages.client import STATES, Completed, Completion, Submit
@@ -91,7 +91,9 @@ def task_view(
         wait_us=wait_us,
         parked=turn or _reservation_turn(state, record) if record.phase == Phase.PARKED else 0,
         reservation=record.batch.terms.reservation,
-        progress=worker.progress_of(record.number) if running and worker is not None else None,
+        progress=worker.report.progress_of(record.number)
+        if running and worker is not None
+        else None,
         wait_off_by=starts.off_by(record.route.pool) if starts is not None else 0.0,
         wait_age_us=starts.age_us(wait_us, now_ns) if starts is not None else 0.0,
         left_us=left_us,
@@ -134,14 +136,14 @@ def workers_view(state: SchedulerState, scope: str) -> list[model.WorkerInfo]:
                 name=worker.name,
                 pool=worker.pool,
                 state=worker.state,
-                node=worker.node,
-                pid=worker.pid,
+                node=worker.process.node,
+                pid=worker.process.pid,
                 ranks=worker.ranks,
                 slots=worker.slots,
                 task=model.task_name(running) if running else "",
-                tasks=worker.tasks,
-                restarts=worker.restarts,
-                memory_bytes=worker.rss_bytes,
+                tasks=worker.process.tasks,
+                restarts=worker.process.restarts,
+                memory_bytes=worker.report.rss_bytes,
                 nodes=tuple(share.node for share in worker.shares),
             )
         )
@@ -185,7 +187,7 @@ class FinalTasks:
     def __init__(self, journal: writer.Journal, completions: Completions) -> None:
         self._journal = journal
         self._completions = completions
-        self._last: tuple[reader.AcceptedRow, Submit, list[Route]] | None = None
+        self._last: tuple[accepted.AcceptedRow, Submit, list[Route]] | None = None
 
     def task(self, number: int, scope: str) -> model.TaskInfo | None:
         result = self._completions.find(number, scope)
@@ -195,7 +197,7 @@ class FinalTasks:
         """Yield the views of ended tasks, the newest first; None after a step without a view."""
         left, below = limit, self._completions.next_seq
         while left > 0:
-            result = self._journal.records.finished_before(below, scope)
+            result = self._journal.records.finished.before(below, scope)
             if result is None:
                 return
             below, completed = result[0], codec.completed(result[1])
@@ -210,7 +212,7 @@ class FinalTasks:
     def waiting(self, number: int, reason: str) -> model.TaskInfo | None:
         """Return the view of an accepted task without a stored end, for readers of a journal
         without a scheduler; None if the task was never accepted."""
-        row = self._journal.records.accepted_of(number)
+        row = self._journal.records.accepted.of(number)
         if row is None:
             return None
         terms, shots, route, owner = self._submitted(number)
@@ -255,11 +257,11 @@ class FinalTasks:
         """Return options, shots, route and owner of a task. The last Submit is cached, because
         neighbouring tasks mostly share it."""
         if self._last is None or not 0 <= task - self._last[0].first < self._last[0].count:
-            row = self._journal.records.accepted_of(task)
+            row = self._journal.records.accepted.of(task)
             if row is None:
                 return model.TaskOptions(), 0, None, ""
             submit = codec.submit(row.body)
-            self._last = (row, submit, reader.unpack_routes(row.routes))
+            self._last = (row, submit, accepted.unpack_routes(row.routes))
         row, submit, routes = self._last
         index = task - row.first
         return submit.terms, submit.tasks[index].shots, routes[index], row.owner

@@ -22,7 +22,7 @@ from simenv.model import DEPENDENCY, Origin, TaskState, program, task_name
 from simenv.scheduler.core import ChargeReserved, TaskEnded
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service.accounting.usage import UsageLedger
-from simenv.service.journal import reader, writer
+from simenv.service.journal import finished, writer
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simulators import catalog
@@ -56,9 +56,9 @@ class Completions:
         self._unindexed: dict[int, int] = {}  # task -> first_seq, not yet indexed
         self._to_index: deque[tuple[int, list[int]]] = deque()  # first_seq and tasks of the same
         self._watchers: dict[int, list[bytes]] = {}
-        self._replaced = set(journal.records.replaced())
+        self._replaced = set(journal.records.finished.replaced())
         self.usage: UsageLedger | None = None  # None: of a reader, which stores nothing
-        for first_seq, body in journal.records.finished(journal.records.indexed()):
+        for first_seq, body in journal.records.finished.all(journal.records.finished.indexed()):
             ended = enumerate(codec.completed(body).results, first_seq)
             tasks = [each.task for seq, each in ended if seq not in self._replaced]
             self._await_index(first_seq, tasks)
@@ -152,12 +152,12 @@ class Completions:
 
     def first_seq_of(self, task: int) -> int | None:
         """Return the `first_seq` of the Completed with the end of a task; None if there is none."""
-        return self._unindexed.get(task) or self._journal.records.seq_of(task)
+        return self._unindexed.get(task) or self._journal.records.finished.seq_of(task)
 
     def find(self, task: int, scope: str = "") -> tuple[m.Completed, m.Completion] | None:
         """Return the stored end of a task; None if there is none in `scope` (see Identity)."""
         first_seq = self.first_seq_of(task)
-        entry = None if first_seq is None else self._journal.records.finished_at(first_seq)
+        entry = None if first_seq is None else self._journal.records.finished.at(first_seq)
         if entry is None or scope not in ("", entry[1]):
             return None
         return self._completion(entry[0], task)
@@ -166,14 +166,14 @@ class Completions:
         """Return the end of a task, also if it is not committed yet. None: the task has not ended,
         is not of `owner` (None: of any owner), or its end is no longer kept or cannot be read."""
         first_seq = self.first_seq_of(task)
-        if first_seq is None or owner not in (None, self._journal.records.owner_of(task)):
+        if first_seq is None or owner not in (None, self._journal.records.accepted.owner_of(task)):
             return None
-        counts = self._journal.records.ended_in(first_seq)
+        counts = self._journal.records.finished.counts_in(first_seq)
         if 0 < counts[TaskState.DONE] == sum(counts.values()):
             return TaskEnd(TaskState.DONE)
         try:
             stored = self._journal.finished_at(first_seq)
-        except reader.DamagedRecord:
+        except finished.DamagedRecord:
             return None
         counted = None if stored is None else self._completion(stored, task)
         if counted is None:
@@ -196,7 +196,7 @@ class Completions:
     def ends(self, first_seq: int, tasks: Collection[int], scope: str = "") -> list[m.Completed]:
         """Return the stored ends of these tasks in the record at `first_seq`, in runs of
         neighbours. Ends that are out of `scope`, withdrawn or no longer kept are left out."""
-        stored = self._journal.records.finished_at(first_seq)
+        stored = self._journal.records.finished.at(first_seq)
         if stored is None or scope not in ("", stored[1]):
             return []
         completed = codec.completed(stored[0])
@@ -216,7 +216,7 @@ class Completions:
     def is_stored(self, task: int) -> bool:
         """Return whether the end of a task is committed to the journal."""
         first_seq = self._unindexed.get(task)
-        return first_seq is None or self._journal.records.count_at(first_seq) > 0
+        return first_seq is None or self._journal.records.finished.count_at(first_seq) > 0
 
     def withdraw(self, task: int, seq: int) -> None:
         """Withdraw a completion by its number, because its task runs again."""
@@ -251,7 +251,7 @@ class Completions:
         rows: list[tuple[int, int, int]] = []
         records = count = up_to = 0
         for up_to, tasks in itertools.islice(self._to_index, INDEX_SLICE):
-            rows += [(first, number, up_to) for first, number in reader.runs(tasks)]
+            rows += [(first, number, up_to) for first, number in finished.runs(tasks)]
             records += 1
             count += len(tasks)
             if count > INDEX_TASKS:

@@ -34,7 +34,7 @@ from simenv.errors import InsufficientError, JournalError
 from simenv.model import Event
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service import fault_injection
-from simenv.service.journal import maintenance, reader, writer
+from simenv.service.journal import pruning, reader, writer
 from simenv.service.results.completions import Completions
 from simenv.text import size as text_size
 from simenv.wire.messages.queries import RetainedData
@@ -308,7 +308,7 @@ class Sweep:
 
     def __init__(
         self,
-        old: maintenance.JournalPruner,
+        old: pruning.JournalPruner,
         limits: RetentionLimits,
         dry_run: bool,
         remove: Callable[[list[str]], None],
@@ -408,7 +408,7 @@ class Sweep:
             self._after_of[owner] = records[-1].first_seq
         return bool(records)
 
-    def _remove_records(self, records: list[maintenance.EndedRecords]) -> None:
+    def _remove_records(self, records: list[pruning.EndedRecords]) -> None:
         removed = [(record.owner, self._old.measure(record)) for record in records]
         before = self._old.journal_bytes()
         if not self._dry_run:
@@ -450,7 +450,7 @@ class Retention:
     ) -> None:
         self._config = config
         self._completions = completions
-        self._old = maintenance.JournalPruner(journal, state)
+        self._old = pruning.JournalPruner(journal, state)
         self._events = EventRemoval(journal)
         self._state = state
         self._reserve = reserve

@@ -22,7 +22,7 @@ from simenv import errors
 from simenv.client.submission.prepare import prepare_one
 from simenv.model import Observable, TaskOptions, TaskState
 from simenv.model.task import RESULT_FORMAT, AmplitudeResultData, ResultData
-from simenv.service.admission import rules
+from simenv.service import program_rules
 
 STRINGS = ["0101", "1111", "0000", "1000"]
 
@@ -155,12 +155,12 @@ def terms(*strings: str, outputs: tuple[str, ...] = ("amplitudes",)) -> TaskOpti
 
 
 def test_service_checks_strings_of_any_client() -> None:
-    rules.check_terms(terms("01", "10"))
+    program_rules.check_terms(terms("01", "10"))
     pair = Observable(("ZZ",), np.ones(1).tobytes())
     both = TaskOptions(
         outputs=("expectation", "amplitudes"), observables=(pair, Observable(("01",), b""))
     )
-    rules.check_terms(both)
+    program_rules.check_terms(both)
     assert (both.pauli_sums, both.bit_strings) == ((pair,), ("01",))
     for wrong, text in (
         (terms("0x"), "'0x' is not made"),
@@ -170,7 +170,7 @@ def test_service_checks_strings_of_any_client() -> None:
         (msgspec.structs.replace(both, observables=both.observables[::-1]), "go together"),
         (terms("01", outputs=("expectation", "amplitudes")), "'expectation' and observables"),
     ):
-        fails(errors.OptionError, text, rules.check_terms, wrong)
+        fails(errors.OptionError, text, program_rules.check_terms, wrong)
 
 
 def test_bytes_of_tasks_and_results_without_amplitudes_are_those_of_before() -> None:

@@ -26,8 +26,8 @@ from simenv.scheduler.queueing.lanes import STEP_NS, QueuePolicy
 from simenv.scheduler.queueing.queue import PoolQueue
 from simenv.scheduler.reservations import ledger as ledgers
 from simenv.scheduler.views import cluster_info
-from simenv.scheduler.views.admission import pending_reason
 from simenv.scheduler.views.cluster_info import node_infos, pool_infos, reservation_info
+from simenv.scheduler.views.pending_reasons import pending_reason
 
 
 def test_credit_capacity_is_shared_by_all_reservations(host: Claimant) -> None:
@@ -232,7 +232,7 @@ def test_device_limits_apply_to_tasks_of_its_reservations(host: Claimant, number
 
 
 def test_reservation_of_quarantined_pool_is_delayed(host: Claimant) -> None:
-    host.state.cluster.pools["main"].failures = 7
+    host.state.cluster.pools["main"].starts.failures = 7
     result = host.reserve(1)
     assert (result.status, result.code) == ("delayed", AdmissionReason.DEVICE_UNAVAILABLE)
 

@@ -10,8 +10,8 @@ from scheduler_invariants import check
 
 from simenv.model import PoolSpec, TaskState, WorkerState
 from simenv.scheduler.core import Phase, StartWorker
-from simenv.scheduler.views.admission import pending_reason
 from simenv.scheduler.views.cluster_info import pool_infos
+from simenv.scheduler.views.pending_reasons import pending_reason
 
 MIB = 2**20
 PICK = st.integers(0, 10**6)
@@ -234,7 +234,7 @@ def test_every_accepted_task_ends_exactly_once_after_random_events(seed: int) ->
 
 
 def _finish_all(machine: CheckedScheduler) -> None:
-    machine.state.cluster.pools["main"].failures = 0
+    machine.state.cluster.pools["main"].starts.failures = 0
     for _ in range(20_000):
         if not machine.state.tasks:
             return

@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 
 from simenv.model import DEPENDENCY, PoolSpec, ReservationState, TaskOptions, TaskSpec, TaskState
 from simenv.scheduler.core import Phase, SubmitBatch, TaskEnded, TaskRecord
-from simenv.scheduler.views.admission import pending_reason
+from simenv.scheduler.views.pending_reasons import pending_reason
 from simenv.scheduler.views.run_times import UNKNOWN
 
 UNHAPPY = [TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED]

@@ -13,7 +13,7 @@ from simenv.model import PoolSpec, TaskOptions
 from simenv.scheduler.core import ClusterLimits, Route, StartWorker, rank_gpus
 from simenv.scheduler.routing.engine_choice import candidates, choose
 from simenv.scheduler.views.cluster_info import pool_infos
-from simenv.service.workers.processes import check_pools, with_workers_of_gpus, workers_that_fit
+from simenv.service.workers.resources import check_pools, with_workers_of_gpus, workers_that_fit
 from simulators.catalog import cards
 from simulators.chain.trial import choice_profile
 from simulators.circuit.analysis.profile import Profile

@@ -9,7 +9,7 @@ from simenv.errors import InfeasibleError
 from simenv.model import Observable, PoolSpec, TaskOptions
 from simenv.scheduler.core import ClusterLimits, Route
 from simenv.scheduler.routing import engine_choice
-from simenv.service.admission import rules
+from simenv.service import program_rules
 from simulators import catalog
 from simulators.catalog import cards
 from simulators.circuit.analysis.profiler import profile
@@ -45,7 +45,7 @@ def routed(circuit: Circuit, engine: str = "auto", outputs: tuple[str, ...] = ("
            labels: tuple[str, ...] = ()) -> Route:  # fmt: skip
     sums = (Observable(labels, b"\0" * 8 * len(labels)),) if labels else ()
     terms = TaskOptions(outputs=outputs, observables=sums, engine=engine)
-    result = profile(circuit, terms.outputs, rules.labels(terms))
+    result = profile(circuit, terms.outputs, program_rules.labels(terms))
     return engine_choice.choose(result, terms, (PoolSpec("main"),), LIMITS)
 
 

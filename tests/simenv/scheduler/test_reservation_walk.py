@@ -74,7 +74,7 @@ class Walk:
             workers=self.chance.choice((0, 0, 0, 1, 2)),
         )
         self.seen["kept"] += any(
-            w.reservation_id > 0 for w in self.host.state.cluster.workers.values()
+            w.dedication.reservation > 0 for w in self.host.state.cluster.workers.values()
         )
         return result.reservation or None
 
@@ -323,7 +323,7 @@ def test_cancelled_tasks_leave_memory_behind_a_waiting_one(machine: CheckedSched
     machine.keep(machine.scheduler.cancel(task, machine.now_ns)[1])
     queue = machine.state.cluster.pools["main"].queue
     assert len(queue) == 1
-    assert sum(len(lanes.short) for lanes in queue._lanes.values()) < 1_500
+    assert sum(len(lanes.short) for lanes in queue.lanes.shared.values()) < 1_500
 
 
 def test_retired_worker_that_does_not_exit_is_removed() -> None:
@@ -383,7 +383,7 @@ def test_expired_prefetched_task_ends_after_grace_period_and_its_worker_is_not_k
     machine.finish([front])
     assert machine.finish([behind], TaskState.EXPIRED) == [], "it was told before"
     assert not any(isinstance(action, core.KillWorker) for action in machine.actions)
-    assert machine.state.cluster.workers["main-0"].skipped == {}
+    assert machine.state.cluster.workers["main-0"].held.skipped == {}
 
 
 def test_skipped_task_that_begins_is_stopped_and_then_its_worker_is_killed() -> None:

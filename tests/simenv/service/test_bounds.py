@@ -62,7 +62,7 @@ def test_number_beyond_journal_is_refused(bench: ServiceHarness, question: m.Fro
 
 def test_number_beyond_journal_range_raises_journal_error(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.db", "process")
-    fails(JournalError, "", journal.records.seq_of, BEYOND)
+    fails(JournalError, "", journal.records.finished.seq_of, BEYOND)
     fails(JournalError, "", journal.index, [(BEYOND, 1)], 1)
     journal.cursor("", "mine", BEYOND)
     fails(JournalError, "", journal.commit)

@@ -144,7 +144,7 @@ def test_crash_between_both_ends(bench: ServiceHarness, monkeypatch: pytest.Monk
     child = after(bench, after(bench))
     grandchild = after(bench, child)
     tasks = bench.assigned()
-    monkeypatch.setattr("simenv.scheduler.events.tasks.MAX_ENDED", 0)  # no end is stored
+    monkeypatch.setattr("simenv.scheduler.events.stops.MAX_ENDED", 0)  # no end is stored
     bench.finish(tasks, model.TaskState.FAILED, BOOM)
     assert bench.state.tasks.dependencies.failed
     assert bench.loop.completions.find(child) is None

@@ -13,8 +13,9 @@ from waiting import until
 from simenv.model import TaskOptions, TaskState
 from simenv.scheduler.core import Action, ClusterLimits
 from simenv.service import event_loop, fault_injection
-from simenv.service.control import administration, reservations
-from simenv.service.queries import handlers
+from simenv.service.control import reservations
+from simenv.service.handlers import administration, queries as query_handlers
+from simenv.service.handlers.tasks import Cancelling
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.transport.sockets import PeerKind
@@ -100,7 +101,7 @@ def test_submission_with_invalid_tasks_is_refused_and_each_is_named(bench: Servi
         (2, "program"),
         (3, "infeasible"),
     ]
-    assert (bench.state.tasks, bench.journal.records.count_accepted()) == ({}, 0)
+    assert (bench.state.tasks, bench.journal.records.accepted.count()) == ({}, 0)
 
 
 def test_full_queue_refuses_tasks_with_retry_time(tmp_path: Path) -> None:
@@ -328,7 +329,7 @@ def test_service_above_its_limit_collects_garbage_once_in_five_seconds(
 
 
 def test_each_message_of_clients_has_one_handler() -> None:
-    tables = (handlers.QUERIES, administration.CHANGES, reservations.CHANGES)
+    tables = (query_handlers.QUERIES, administration.CHANGES, reservations.CHANGES)
     handled = [m.Submit, m.Cancel, *(kind for table in tables for kind in table)]
-    handled.remove(handlers.Cancelling)
+    handled.remove(Cancelling)
     assert Counter(handled) == Counter(get_args(m.FromClient))

@@ -13,7 +13,7 @@ from service import ServiceHarness, spec
 from simenv.errors import JournalError
 from simenv.model import Event, TaskState
 from simenv.service.journal import database
-from simenv.service.journal.reader import AcceptedRow
+from simenv.service.journal.accepted import AcceptedRow
 from simenv.service.journal.writer import Journal
 from simenv.wire import codec
 from simenv.wire.messages import client as m
@@ -174,7 +174,7 @@ def test_repetition_does_not_find_a_submit_that_was_refused(
     journal.accept(AcceptedRow(1, 1, 1.5, "mine", 0, b"digest", b"routes", b"body"))
     with pytest.raises(JournalError):
         journal.commit()
-    assert journal.records.accepted_by_key("", "mine", 0) is None
+    assert journal.records.accepted.by_key("", "mine", 0) is None
     journal.commit()
     assert not journal.pending
 

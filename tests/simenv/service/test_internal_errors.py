@@ -12,20 +12,21 @@ from examples_of_types import example
 from service import ServiceHarness, completions, spec
 
 from simenv.model import TaskState
-from simenv.service.control import administration, reservations
-from simenv.service.queries import handlers
+from simenv.service.control import reservations
+from simenv.service.handlers import administration, queries as query_handlers
+from simenv.service.handlers.tasks import Cancelling
 from simenv.wire import codec
 from simenv.wire.messages import client as m, metrics
 
 FAULTS = (ValueError, OverflowError, RecursionError, MemoryError)
 # Messages that are answered by something else than their handler, and why.
 NOT_ASKED = {
-    handlers.Cancelling: "made by the service from Cancel",
+    Cancelling: "made by the service from Cancel",
     m.Hello: "answered before the connection is known",
 }
 VALID: dict[type, Any] = {m.Ack: m.Ack(1, "cursor", 0)}  # where the example is refused before
 TABLES: dict[str, dict[type, Any]] = {
-    "query": handlers.QUERIES,
+    "query": query_handlers.QUERIES,
     "change": administration.CHANGES,
     "reservation": reservations.CHANGES,
 }
@@ -177,7 +178,7 @@ def test_log_has_one_traceback_for_each_place(
     def fail(*_: Any) -> Any:
         raise ValueError("injected")
 
-    monkeypatch.setitem(handlers.QUERIES, m.GetStatus, fail)
+    monkeypatch.setitem(query_handlers.QUERIES, m.GetStatus, fail)
     with caplog.at_level(logging.ERROR, "simenv.service"):
         references = {refusal_of(ready, m.GetStatus(1)).hint for _ in range(5)}
     assert len(references) == 5

@@ -148,7 +148,7 @@ def test_pool_shows_reason_of_failed_worker_start(bench: ServiceHarness) -> None
     bench.paper.fails = "prte: no room for a helper"
     bench.paper.kill("main-0")
     bench.step()
-    bench.loop.state.cluster.pools["main"].next_start_ns = 0
+    bench.loop.state.cluster.pools["main"].starts.next_ns = 0
     bench.step()
     (info,) = pool_infos(bench.state)
     assert "no room for a helper" in info.reason
@@ -161,7 +161,7 @@ def test_pool_shows_last_log_line_of_worker_that_exits_early(bench: ServiceHarne
     bench.step()
     (info,) = pool_infos(bench.state)
     assert (info.reason, info.state) == ("exit 105: COMM_WORLD has size 1, 4 were told", "degraded")
-    bench.state.cluster.pools["main"].next_start_ns = 0
+    bench.state.cluster.pools["main"].starts.next_ns = 0
     bench.step()  # the next process of that name ends before it writes anything
     start = bench.paper.commands["main-0"].start
     assert start != command.start
@@ -219,7 +219,7 @@ def test_task_that_ends_workers_as_if_cut_off_fails(
         ready.paper.commands.clear()
         ready.paper.gone.append(Exit(command.name, 0, m.EXIT_LEASE, "exit 103", command.start))
         ready.step()
-        ready.loop.state.cluster.pools["main"].next_start_ns = 0
+        ready.loop.state.cluster.pools["main"].starts.next_ns = 0
         ready.step()
     assert not ready.state.tasks
     (completion,) = completions(ready.heard())

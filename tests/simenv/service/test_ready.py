@@ -69,7 +69,7 @@ def test_service_is_ready_after_failed_worker_is_replaced(bench: ServiceHarness)
     bench.join("main-0")
     ends(bench, "main-1")
     assert starter.hears() is None
-    bench.state.cluster.pools["main"].next_start_ns = 0
+    bench.state.cluster.pools["main"].starts.next_ns = 0
     bench.step()
     (again,) = [name for name in bench.paper.commands if name != "main-0"]
     bench.join(again)

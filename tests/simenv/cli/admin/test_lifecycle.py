@@ -29,7 +29,7 @@ from simenv.client.client import connect
 from simenv.errors import ConfigError, JournalError
 from simenv.model import TaskState
 from simenv.service.journal import backups, writer
-from simenv.service.journal.reader import AcceptedRow
+from simenv.service.journal.accepted import AcceptedRow
 from simenv.wire import keyfiles
 
 BELL = """OPENQASM 2.0;
@@ -362,7 +362,7 @@ def test_rollback_keeps_tasks_accepted_after_the_backup_where_this_version_can_c
     assert [path.name for path in paths.home.glob("*.replaced")] == ["journal.db.replaced"]
     assert shell("admin", "check").code == 0
     journal = writer.Journal(paths.journal, "process")
-    first = next(iter(journal.records.accepted()))
+    first = next(iter(journal.records.accepted.all()))
     journal.accept(msgspec.structs.replace(first, first=task))  # by a version that came up first
     journal.commit()
     journal.close()

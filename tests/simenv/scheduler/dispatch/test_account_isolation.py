@@ -17,7 +17,9 @@ LONG = 900_000.0
 
 def accounts(machine: CheckedScheduler) -> dict[str, str | None]:
     """The account of each worker."""
-    return {name: worker.account for name, worker in machine.state.cluster.workers.items()}
+    return {
+        name: worker.dedication.account for name, worker in machine.state.cluster.workers.items()
+    }
 
 
 def owners(sends: list[core.AssignTasks]) -> dict[str, str]:
@@ -184,7 +186,7 @@ def test_those_who_wait_for_a_worker_do_not_wait_for_a_limit(limit: int) -> None
     machine.submit(1, cost=LONG, owner="cleo")
     machine.submit(1, cost=LONG, owner="ben")
     assert list(owners(machine.assign()).values()) == ["ben"]
-    assert not machine.state.cluster.pools["main"].queue.held_back
+    assert not machine.state.cluster.pools["main"].queue.lanes.held_back
     assert first in machine.state.tasks
 
 

@@ -216,7 +216,7 @@ def test_lanes_of_unused_priorities_are_removed(machine: CheckedScheduler) -> No
     assert ran == order[::-1]
     machine.submit()
     machine.assign()
-    assert len(machine.state.cluster.pools["main"].queue._lanes) <= 2
+    assert len(machine.state.cluster.pools["main"].queue.lanes.shared) <= 2
 
 
 def test_task_waits_until_memory_is_free() -> None:
@@ -235,7 +235,7 @@ def test_cost_estimates_follow_measured_run_times(machine: CheckedScheduler) -> 
         (send,) = machine.assign()
         for record in send.records:
             record.cost_us = 100.0  # what `finish` reports as run time
-        machine.state.cluster.workers["main-0"].held_us = 100.0
+        machine.state.cluster.workers["main-0"].held.cost_us = 100.0
         machine.finish(send.records)
     machine.submit(1, cost=10.0)
     (send,) = machine.assign()

@@ -267,7 +267,9 @@ def test_worker_of_another_reservation_is_not_preferred() -> None:
     number = scheduler.reserve(workers=1).reservation
     scheduler.assign()
     (own,) = [
-        w.name for w in scheduler.state.cluster.workers.values() if w.reservation_id == number
+        w.name
+        for w in scheduler.state.cluster.workers.values()
+        if w.dedication.reservation == number
     ]
     (other,) = {"main-0", "main-1"} - {own}
     for reservation, preferred, expected in ((number, other, own), (0, own, other)):
@@ -287,7 +289,9 @@ def host() -> Claimant:
 
 
 def _kept(host: Claimant, number: int) -> list[str]:
-    return [w.name for w in host.state.cluster.workers.values() if w.reservation_id == number]
+    return [
+        w.name for w in host.state.cluster.workers.values() if w.dedication.reservation == number
+    ]
 
 
 def _serve(host: Claimant) -> list[tuple[str, int]]:
@@ -439,7 +443,9 @@ def test_reservation_task_on_shared_workers_is_first_after_60_seconds(host: Clai
     assert table.pop(first)
     assert list(table.values()) == [False]
     (others,) = [
-        w for w in host.state.cluster.workers.values() if w.reservation_id != number and w.held
+        w
+        for w in host.state.cluster.workers.values()
+        if w.dedication.reservation != number and w.held
     ]
     (task,) = host.under(number, cost=60_000.0)
     host.pass_time(59)
@@ -561,7 +567,7 @@ def test_gang_waiting_for_dedicated_slot_does_not_block_its_node() -> None:
         reservations.reserve(machine.state, ask, "", 1_800_000_000 * SECOND)[0].status == "accepted"
     )
     assert machine.assign() == []
-    assert any(worker.reservation_id for worker in machine.state.cluster.workers.values())
+    assert any(worker.dedication.reservation for worker in machine.state.cluster.workers.values())
     machine.submit(1, along=wide(2))
     machine.revive()
     assert machine.assign() == []  # the gang lacks a slot as long as that one is reserved

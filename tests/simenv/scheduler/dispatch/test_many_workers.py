@@ -10,7 +10,7 @@ from simenv.model import PoolSpec
 from simenv.model.accounts import WaitReason
 from simenv.scheduler.core import AssignTasks
 from simenv.scheduler.dispatch import batching, candidates as orders, dispatcher
-from simenv.scheduler.state import candidates, cluster as state_cluster, pools
+from simenv.scheduler.state import candidates, cluster as state_cluster, nodes
 
 
 def check_kept(machine: CheckedScheduler) -> int:
@@ -19,7 +19,7 @@ def check_kept(machine: CheckedScheduler) -> int:
     state = machine.state
     for (pool, order), kept in state.dispatch.candidates.items():
         new = candidates.Candidates(
-            state.cluster.pools[pool].idle_workers.values(), kept._key_of, machine.now_ns
+            state.cluster.pools[pool].workers.idle.values(), kept._key_of, machine.now_ns
         )
         assert order != orders.AHEAD, "busy workers are kept"
         assert set(new._heap) <= set(kept._heap), "an idle worker is missing"
@@ -85,14 +85,14 @@ def test_few_tasks_are_assigned_while_acceptance_of_many_is_awaited(
 def test_reason_of_wait_is_found_without_a_look_at_all_idle_workers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Unseen(dict[str, pools.Worker]):
+    class Unseen(dict[str, nodes.Worker]):
         def values(self) -> NoReturn:
             raise AssertionError("all idle workers were looked at")
 
     machine = CheckedScheduler(8, cluster(8))
     machine.submit(16, cost=4_000.0)
     pool = machine.state.cluster.pools["main"]
-    monkeypatch.setattr(pool, "idle_workers", Unseen(pool.idle_workers))
+    monkeypatch.setattr(pool.workers, "idle", Unseen(pool.workers.idle))
     dispatcher.note_waits(machine.state, machine.now_ns)
     assert pool.queue.clock._reason is WaitReason.SLOTS
 

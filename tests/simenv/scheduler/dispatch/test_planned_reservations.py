@@ -9,7 +9,7 @@ from simulation import BEGIN_S, MAIN, WALL_NS, Planned
 from simenv.model import PoolSpec
 from simenv.model.reservations import CalendarEntry, ReservationRequest
 from simenv.scheduler.dispatch import planned_reservations
-from simenv.scheduler.views.admission import pending_reason
+from simenv.scheduler.views.pending_reasons import pending_reason
 
 SIDE = PoolSpec("side", "any", min=4, max=4)
 
@@ -53,7 +53,7 @@ def test_long_task_starts_when_another_has_ended() -> None:
     machine.run(2.0, until_idle=False)
     assert (first in machine.began, second in machine.began) == (True, False)
     machine.state.tasks[first].cost_us = 1.0  # as if it were nearly over
-    machine.state.cluster.workers[machine.state.tasks[first].worker].held_us = 1.0
+    machine.state.cluster.workers[machine.state.tasks[first].worker].held.cost_us = 1.0
     machine.run(2.0, until_idle=False)
     assert second in machine.began
 

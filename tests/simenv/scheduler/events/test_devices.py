@@ -12,8 +12,9 @@ from simenv.scheduler import core
 from simenv.scheduler.events import devices, reservations, workers
 from simenv.scheduler.events.workers import OVER_BEATS, memory_bound
 from simenv.scheduler.views import cluster_info
-from simenv.scheduler.views.admission import draining_refusal, memory_refusal, pending_reason
+from simenv.scheduler.views.admission import draining_refusal, memory_refusal
 from simenv.scheduler.views.cluster_info import closed_pools
+from simenv.scheduler.views.pending_reasons import pending_reason
 from simenv.text import size
 
 TWO = (PoolSpec("main", "any", min=2, max=2), PoolSpec("other", "any", min=1, max=1))
@@ -373,7 +374,7 @@ def test_call_is_granted_the_memory_of_its_slots(engine: str, machine: CheckedSc
     machine.submit(1, cost=60_000.0)
     machine.assign()
     worker = machine.state.cluster.workers["main-0"]
-    worker.base_bytes = 120 * MIB
+    worker.report.base_bytes = 120 * MIB
     assert memory_bound(worker) < GIB
     (record,) = worker.held.values()
     terms = msgspec.structs.replace(record.batch.terms, engine=engine)

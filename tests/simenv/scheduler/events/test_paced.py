@@ -10,7 +10,7 @@ from scheduler_invariants import check
 from simenv.model import PoolSpec, TaskState
 from simenv.model.accounts import Account, AccountTree, Billing, association
 from simenv.scheduler.core import Phase, TaskRecord
-from simenv.scheduler.state.device_state import LOOKAHEAD_NS, StoredRun
+from simenv.scheduler.state.paced_devices import LOOKAHEAD_NS, StoredRun
 
 MS = 1_000_000
 WALL_NS = 1_700_000_000 * SECOND

@@ -17,8 +17,8 @@ from simenv.scheduler.core import RecordEvent, RetireWorker, WorkerHeartbeat
 from simenv.scheduler.events import devices
 from simenv.scheduler.reservations import policies
 from simenv.scheduler.views import cluster_info
-from simenv.scheduler.views.admission import pending_reason
 from simenv.scheduler.views.cluster_info import running_tasks
+from simenv.scheduler.views.pending_reasons import pending_reason
 from simenv.scheduler.views.run_times import UNKNOWN, run_forecast
 
 MS = 1_000_000
@@ -52,7 +52,7 @@ def test_forecast_counts_running_and_waiting_work(pair: CheckedScheduler) -> Non
     assert _waits(pair, *tasks[2:]) == pytest.approx([15, 15, 35, 35])
     assert _new(pair) == pytest.approx(55)
     (worker, *_) = pair.state.cluster.workers.values()
-    assert worker.working_since_ns == pair.now_ns - 5 * MS
+    assert worker.held.since_ns == pair.now_ns - 5 * MS
 
 
 def test_forecast_follows_measured_pace_of_pool(pair: CheckedScheduler) -> None:

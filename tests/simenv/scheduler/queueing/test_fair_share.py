@@ -30,7 +30,7 @@ from simenv.scheduler import core
 from simenv.scheduler.dispatch import held_back
 from simenv.scheduler.queueing.fair_share import DAY_NS, FairShare
 from simenv.scheduler.state import scheduler_state
-from simenv.scheduler.views import admission
+from simenv.scheduler.views import pending_reasons
 from simenv.wire.messages.client import STATES, AttemptResult
 
 LONG_US = 2_000_000.0
@@ -359,7 +359,7 @@ def test_a_gang_above_a_lowered_limit_says_that_it_never_starts(pair: CheckedSch
     pair.revive()
     run_for(pair, 60.0)
     record = pair.state.tasks[gang]
-    reason = admission.pending_reason(pair.state, record, pair.now_ns)
+    reason = pending_reasons.pending_reason(pair.state, record, pair.now_ns)
     assert reason.startswith("it needs 4 slots, and never starts while the limit for a is 3")
     assert other not in pair.state.tasks
     pair.scheduler.set_accounts(tree({"b": 1.0, "a": 1.0}), Billing(), {})
@@ -410,7 +410,7 @@ def test_reason_of_a_waiting_task_names_the_account_that_goes_first(site: Checke
     site.assign()
     (own,) = submit(site, "a", "ana", 1)
     submit(site, "b", "ben", 1)
-    reason = admission.pending_reason(site.state, site.state.tasks[own], site.now_ns)
+    reason = pending_reasons.pending_reason(site.state, site.state.tasks[own], site.now_ns)
     assert reason == "b goes first: a has used more of its share"
 
 

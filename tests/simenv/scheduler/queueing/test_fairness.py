@@ -305,6 +305,8 @@ def test_programs_of_cancelled_tasks_leave_the_queue(monkeypatch: pytest.MonkeyP
     for record in list(machine.state.tasks.values())[1:]:
         record.phase = FINAL
         pool.queue.drop(record)
-        entries = [each for lanes in pool.queue._all() for lane in lanes.all() for each in lane]
+        entries = [
+            each for lanes in pool.queue.lanes.all() for lane in lanes.all() for each in lane
+        ]
         assert sum(each.size_bytes for each in entries if each.phase == FINAL) <= 70
     assert len(pool.queue) == 1

@@ -227,9 +227,9 @@ def test_next_task_among_many_priorities_is_found_by_asking_few_lanes(asked: lis
     assert first is not None
     queue.pop(first)
     assert queue.head() is not first
-    lane, _ = queue.upcoming()
+    lane, _ = queue.lanes.upcoming()
     assert lane[0].batch.terms.priority == PRIORITIES - 101
-    assert queue.has_short()
+    assert queue.lanes.has_short()
     assert len(asked) < 10
 
 
@@ -261,6 +261,6 @@ def test_queue_head_has_least_aged_priority_of_all_lanes_after_random_events(see
                 head.phase, head.attempts = SENT, head.attempts + 1
                 sent.append(waiting.pop(head.number))
         for allow_long in (True, False):
-            heads = [lanes.head(allow_long) for lanes in queue._lanes.values()]
+            heads = [lanes.head(allow_long) for lanes in queue.lanes.shared.values()]
             least = min((h for h in heads if h is not None), key=aged_priority, default=None)
             assert queue.head(allow_long) is least

@@ -76,7 +76,7 @@ def test_worker_that_still_runs_tasks_of_others_is_not_charged() -> None:
     (send,) = site.assign()
     site.begin(send.records[0])
     pass_time(site, 29.98, 0.01)
-    site.state.cluster.workers[send.worker].held_us = 20_000.0  # it is nearly done
+    site.state.cluster.workers[send.worker].held.cost_us = 20_000.0  # it is nearly done
     number = reserve(site, workers=1)
     pass_time(site, 20.0)
     assert not charged_s(site)
@@ -312,7 +312,10 @@ def test_tasks_beyond_the_workers_of_the_reservation_are_charged() -> None:
     site.scheduler.set_accounts(TREE, Billing(), {})
     number = reserve(site, workers=1)
     site.submit(2, cost=60e6, owner="ben", account="b", reservation=number)
-    sends = {site.state.cluster.workers[send.worker].reservation_id: send for send in site.assign()}
+    sends = {
+        site.state.cluster.workers[send.worker].dedication.reservation: send
+        for send in site.assign()
+    }
     for send in sends.values():
         site.begin(send.records[0])
     pass_time(site, 60.0)
@@ -374,13 +377,16 @@ def test_task_pays_for_its_time_before_its_worker_was_dedicated(is_released: boo
     site.scheduler.set_accounts(TREE, Billing(), {})
     number = reserve(site, workers=1)
     site.submit(2, cost=600e6, owner="ben", account="b", reservation=number)
-    sends = {site.state.cluster.workers[send.worker].reservation_id: send for send in site.assign()}
+    sends = {
+        site.state.cluster.workers[send.worker].dedication.reservation: send
+        for send in site.assign()
+    }
     for send in sends.values():
         site.begin(send.records[0])
     pass_time(site, 500.0, 5.0)
     site.lose(sends[number].worker)
     site.assign()
-    assert site.state.cluster.workers[sends[0].worker].reservation_id == number
+    assert site.state.cluster.workers[sends[0].worker].dedication.reservation == number
     pass_time(site, 50.0, 5.0)
     if is_released:
         release(site, number)

@@ -21,7 +21,7 @@ from simenv.model.devices import DeviceInfo, DeviceKind, GateInfo, OperationInfo
 from simenv.model.task import MAX_SHOTS
 from simenv.model.task_rules import check_shots
 from simenv.scheduler.core import Estimator
-from simenv.scheduler.events.tasks import cancel
+from simenv.scheduler.events.stops import cancel
 from simenv.scheduler.reservations import policies
 from simenv.scheduler.reservations.circuit_times import (
     DeviceFigures,

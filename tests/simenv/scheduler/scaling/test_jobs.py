@@ -11,9 +11,9 @@ from launcher.base import Node
 from simenv.model import JobSpec, PoolSpec, ProgressInfo
 from simenv.scheduler import core
 from simenv.scheduler.scaling.jobs import JobDemand, jobs_to_submit
-from simenv.scheduler.state.pools import NodeJobPhase
-from simenv.scheduler.views.admission import pending_reason
+from simenv.scheduler.state.nodes import NodeJobPhase
 from simenv.scheduler.views.cluster_info import node_infos
+from simenv.scheduler.views.pending_reasons import pending_reason
 
 START_NS = 10 * SECOND
 NONE = JobDemand(0, 0, 0.0, 0, 0, 0, 1, 0, 16, START_NS)
@@ -403,7 +403,7 @@ def test_random_events_keep_the_invariants_and_every_task_ends(seed: int) -> Non
         elif event == 4 and machine.submitted() and step < 200:
             name = choice.choice(machine.submitted())
             machine.keep(machine.scheduler.job_refused(name, "no", machine.now_ns))
-            machine.state.cluster.pools["big"].record_success()
+            machine.state.cluster.pools["big"].starts.record_success()
         elif event == 5 and up and step < 200:
             machine.keep(machine.scheduler.node_leaving(choice.choice(up), "TERM", machine.now_ns))
         else:

@@ -187,7 +187,7 @@ def test_lost_node_charges_neither_its_tasks_nor_its_pool() -> None:
         machine.revive()
         machine.keep(machine.scheduler.node_back(node))
     assert (machine.endings, machine.state.tasks[number].deaths) == ([], 0)
-    assert machine.state.cluster.pools["main"].failures == 0
+    assert machine.state.cluster.pools["main"].starts.failures == 0
     assert notes(machine).count("node.lost") == notes(machine).count("node.back") == 10
 
 
@@ -515,7 +515,7 @@ def test_start_failures_back_off_and_end_in_quarantine(machine: CheckedScheduler
                 starts += 1
                 machine.lose(action.worker, "exit 1")
     assert starts == 6
-    assert machine.state.cluster.pools["main"].is_quarantined
+    assert machine.state.cluster.pools["main"].starts.is_quarantined
     notes = [a.kind for a in machine.actions if isinstance(a, core.RecordEvent)]
     assert notes.count("pool.quarantined") == 1
 
@@ -550,7 +550,7 @@ def test_repeated_launcher_failures_back_off_worker_starts() -> None:
             machine.lose(name, "its DVM was lost", blame=False)
         machine.tick(1.0)
     assert 4 * 8 <= machine.starts() - begun <= 4 * 14
-    assert machine.state.cluster.pools["main"].failures == 0
+    assert machine.state.cluster.pools["main"].starts.failures == 0
 
 
 def messages(machine: CheckedScheduler, kind: str) -> list[str]:
@@ -570,7 +570,7 @@ def test_starts_that_a_lost_launcher_fails_are_repeated_and_never_quarantine_the
                 starts += 1
                 machine.lose(action.worker, "given up after 5 tries", blame=starts % 2 == 0)
     pool = machine.state.cluster.pools["main"]
-    assert not pool.is_quarantined
+    assert not pool.starts.is_quarantined
     assert 7 < starts < 20
     info = pool_info(machine.state, pool)
     assert (info.state, info.reason) == ("degraded", "given up after 5 tries")
@@ -586,12 +586,12 @@ def test_quarantine_by_workers_that_died_with_their_launcher_ends(
 ) -> None:
     pool = machine.state.cluster.pools["main"]
     for _ in range(6):
-        pool.record_failure("exit 1", machine.now_ns)
+        pool.starts.record_failure("exit 1", machine.now_ns)
     machine.tick(10.0)
     machine.lose("main-0", "signal 9")
-    assert pool.is_quarantined
+    assert pool.starts.is_quarantined
     machine.keep(machine.scheduler.launcher_lost("DVM 1", "prted died", machine.now_ns))
-    assert (pool.is_quarantined, pool.failures) == (False, 6)
+    assert (pool.starts.is_quarantined, pool.starts.failures) == (False, 6)
     assert messages(machine, "pool.resumed") == [
         "its last 1 failures do not count: DVM 1 was lost: prted died"
     ]

@@ -16,7 +16,7 @@ from simenv.model.accounts import SLOT_HOUR, Account, Qos, WaitReason
 from simenv.scheduler.core import RUNNING, SENT, WAITING
 from simenv.scheduler.dispatch.held_back import used_up_budgets
 from simenv.scheduler.forecast.expected_starts import ForetoldStart
-from simenv.scheduler.views.admission import pending_reason
+from simenv.scheduler.views.pending_reasons import pending_reason
 from simenv.service.accounting import accounts as module
 from simenv.service.accounting.groups import LOOKUP_NS, Members
 from simenv.service.journal import tables

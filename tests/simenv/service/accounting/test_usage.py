@@ -21,7 +21,7 @@ from simenv.scheduler.core import Route, SubmitBatch, TaskEnded, TaskRecord
 from simenv.service.accounting import usage as ledger
 from simenv.service.accounting.usage import UsageLedger
 from simenv.service.journal import tables
-from simenv.service.journal.maintenance import JournalPruner
+from simenv.service.journal.pruning import JournalPruner
 from simenv.service.journal.writer import Journal
 from simenv.wire import codec
 from simenv.wire.messages import accounting, client as m
@@ -167,7 +167,7 @@ def withdrawn_by_file(bench: ServiceHarness) -> None:
 
 
 def withdrawn_by_record(bench: ServiceHarness) -> None:
-    body = bench.journal.records.unverified_body(1)
+    body = bench.journal.records.finished.unverified_body(1)
     place = body.index(b"payload-2")
     bench.change("update finished set body = ?", body[:place] + b"P" + body[place + 1 :])
     bench.say(m.GetCompletions(3))  # it cannot be read: all of its tasks run again
@@ -229,7 +229,7 @@ def test_numbers_of_a_damaged_record_that_cannot_be_are_not_subtracted(
     ready.submit(spec(1))
     finished(ready, ready.assigned())
     before = total(ready)
-    completed = codec.completed(ready.journal.records.unverified_body(1))
+    completed = codec.completed(ready.journal.records.finished.unverified_body(1))
     wrong = msgspec.structs.replace(completed.results[0], units=float("nan"))
     body = codec.encode(msgspec.structs.replace(completed, results=[wrong]))
     ready.journal._db.execute("update finished set body = ?", (body,))

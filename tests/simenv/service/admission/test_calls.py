@@ -8,7 +8,7 @@ from simenv.errors import LimitExceededError, OptionError, ProgramError, SimenvE
 from simenv.model import GateInfo, calls
 from simenv.model.devices import DeviceInfo, DeviceKind, OperationInfo
 from simenv.model.options import TaskOptions, check_options
-from simenv.service.admission.rules import examined_call
+from simenv.service.program_rules import examined_call
 from simenv.wire import codec
 from simulators import catalog
 from simulators.catalog.costs import CostQuery

@@ -51,7 +51,7 @@ def test_a_submission_crosses_few_modules_to_the_journal(
     finally:
         sys.setprofile(None)
     (accepted,) = (each for each in ready.heard() if isinstance(each, m.Accepted))
-    assert ready.journal.records.accepted_of(accepted.first) is not None
+    assert ready.journal.records.accepted.of(accepted.first) is not None
     assert "/simenv/service/journal/writer.py" in crossed
     crossed.pop(
         "/simenv/service/internal_errors.py"

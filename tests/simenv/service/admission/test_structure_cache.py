@@ -17,15 +17,16 @@ from simenv.errors import LimitExceededError, OptionError, SimenvError
 from simenv.model import Chain, Observable, Program, TaskOptions, TaskSpec, Workload
 from simenv.scheduler.core import Route
 from simenv.scheduler.routing import live_routing
-from simenv.service.admission import background_checks, rules, submissions
+from simenv.service import program_rules
+from simenv.service.admission import background_checks, submissions
 from simenv.service.admission.controller import (
     LOOKED_BYTES,
     PLACES,
     AdmissionController,
     StructureCache,
 )
-from simenv.service.admission.rules import AdmittedProgram
 from simenv.service.internal_errors import InternalErrors
+from simenv.service.program_rules import AdmittedProgram
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 
@@ -287,8 +288,8 @@ def terms(**changes: object) -> TaskOptions:
 
 def test_valid_gradient_options_are_accepted() -> None:
     for each in (terms(), terms(chain=chain()), TaskOptions()):
-        rules.check_gradient_terms(each)
-    rules.check_gradient_task(TaskSpec(b"", 0, 1), terms(chain=chain()), 3, 2**20)
+        program_rules.check_gradient_terms(each)
+    program_rules.check_gradient_task(TaskSpec(b"", 0, 1), terms(chain=chain()), 3, 2**20)
 
 
 @pytest.mark.parametrize(
@@ -308,25 +309,35 @@ def test_valid_gradient_options_are_accepted() -> None:
     ],
 )
 def test_contradictory_gradient_options_are_refused(changes: dict[str, object], words: str) -> None:
-    fails(SimenvError, words, rules.check_gradient_terms, terms(**changes))
+    fails(SimenvError, words, program_rules.check_gradient_terms, terms(**changes))
 
 
 @pytest.mark.parametrize("outputs", [("expectation",), BOTH])
 def test_observable_without_terms_is_refused(outputs: tuple[str, ...]) -> None:
-    rules.check_terms(terms(outputs=outputs))
+    program_rules.check_terms(terms(outputs=outputs))
     with pytest.raises(OptionError, match="an observable without terms"):
-        rules.check_terms(terms(outputs=outputs, observables=(ZZ, Observable((), b""))))
+        program_rules.check_terms(terms(outputs=outputs, observables=(ZZ, Observable((), b""))))
 
 
 def test_task_without_computable_gradient_is_refused() -> None:
     exact = TaskSpec(b"", 0, 1)
     with pytest.raises(OptionError, match="10 shots"):
-        rules.check_gradient_task(TaskSpec(b"", 10, 1), terms(), 3, 2**20)
-    fails(OptionError, "free parameters", rules.check_gradient_task, exact, terms(), 0, 2**20)
+        program_rules.check_gradient_task(TaskSpec(b"", 10, 1), terms(), 3, 2**20)
+    fails(
+        OptionError, "free parameters", program_rules.check_gradient_task, exact, terms(), 0, 2**20
+    )
     with pytest.raises(OptionError, match="a slot that the program does not have"):
-        rules.check_gradient_task(exact, terms(chain=chain()), 2, 2**20)
+        program_rules.check_gradient_task(exact, terms(chain=chain()), 2, 2**20)
     wide = terms(chain=chain(parameters=2**18))
-    fails(LimitExceededError, "1 observables", rules.check_gradient_task, exact, wide, 3, 2**20)
+    fails(
+        LimitExceededError,
+        "1 observables",
+        program_rules.check_gradient_task,
+        exact,
+        wide,
+        3,
+        2**20,
+    )
 
 
 def test_structures_of_one_profile_are_routed_once_while_options_and_nodes_stay(

@@ -14,7 +14,7 @@ from simenv.errors import ConfigError
 from simenv.model import NodeInfo, PoolInfo, PoolSpec
 from simenv.model.reservations import CalendarEntry
 from simenv.scheduler.core import ClusterLimits
-from simenv.service.workers.processes import check_pools, workers_that_fit
+from simenv.service.workers.resources import check_pools, workers_that_fit
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import (
     AddCalendarEntry,
@@ -263,13 +263,13 @@ def test_drained_pool_whose_device_drains_accepts_no_tasks(bench: ServiceHarness
 @pytest.mark.parametrize(("verb", "state"), [("pause", "paused"), ("drain", "draining")])
 def test_closed_pool_says_so_beside_its_fault(bench: ServiceHarness, verb: str, state: str) -> None:
     pool = bench.state.cluster.pools["main"]
-    pool.record_failure("no GPU", time.monotonic_ns())
+    pool.starts.record_failure("no GPU", time.monotonic_ns())
     bench.get(TargetReply, SteerTarget(1, "main", verb, "cold head"))
     info = bench.get(Pools, GetPools(2)).pools[0]
     assert (info.state, info.reason) == ("degraded", "no GPU")
     assert (info.closed, info.closed_reason) == (state, "cold head")
     text = f"pool main is degraded: no GPU; {state}: cold head"
     assert text in bench.get(m.Status, m.GetStatus(3)).info.warnings
-    pool.reason = ""
+    pool.starts.reason = ""
     info = bench.get(Pools, GetPools(4)).pools[0]
     assert (info.state, info.closed, info.reasons) == (state, state, "cold head")

@@ -24,7 +24,7 @@ from simenv.errors import (
 )
 from simenv.model.jobs import BLOB_PART_BYTES, MAX_METADATA_BYTES, JobRecord, JobSelector
 from simenv.service.jobs import store as stores
-from simenv.service.journal.maintenance import JournalPruner
+from simenv.service.journal.pruning import JournalPruner
 
 DAY_S = 86_400.0
 

@@ -14,11 +14,11 @@ from simenv.config import EnvironmentPaths
 from simenv.errors import ConfigError, JournalError, NotFoundError
 from simenv.model import TaskState
 from simenv.service import fault_injection
-from simenv.service.journal import maintenance
-from simenv.service.journal.maintenance import JournalBackup
+from simenv.service.journal import copying
+from simenv.service.journal.choice import choose_journal, read_header
+from simenv.service.journal.copying import JournalBackup
 from simenv.service.journal.writer import Journal
 from simenv.service.ownership import take_lock
-from simenv.service.recovery import choose_journal, read_header
 
 
 @pytest.fixture
@@ -100,13 +100,13 @@ def test_failed_backup_leaves_a_complete_copy(paths: EnvironmentPaths, point: st
 def test_same_journal_stays(paths: EnvironmentPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     live = journal(paths)
     done = threading.Event()
-    real = maintenance.copy_into
+    real = copying.copy_into
 
     def copy_into(*values: object) -> None:
         real(*values)  # type: ignore[arg-type]
         done.set()
 
-    monkeypatch.setattr(maintenance, "copy_into", copy_into)
+    monkeypatch.setattr(copying, "copy_into", copy_into)
     backup = JournalBackup(paths.journal, paths.copy)
     backup.start()
     backup.request_copy()
@@ -158,7 +158,7 @@ def test_start_with_only_an_older_copy_is_refused_without_resume(
 
 def test_copy_of_a_restored_journal_is_not_complete(paths: EnvironmentPaths) -> None:
     journal(paths).close()
-    maintenance.mark_complete(paths.journal, complete=True)
+    copying.mark_complete(paths.journal, complete=True)
     live = journal(paths)  # the start that goes on with it
     backup = JournalBackup(paths.journal, paths.copy, every_s=0.01)
     backup.start()
@@ -191,7 +191,7 @@ def test_backup_of_later_start_replaces_older_live_journal(
     journal(elsewhere, ends=1).close()  # its second start
     copied(elsewhere)
     if not is_complete:
-        maintenance.mark_complete(paths.copy, complete=False)
+        copying.mark_complete(paths.copy, complete=False)
         fails(ConfigError, r"start 1.*start 2", choose_journal, paths, resume=False)
     assert choose_journal(paths, resume=not is_complete).startswith("from the copy")
     assert ends(paths.journal) == 2

@@ -12,8 +12,8 @@ from service import ServiceHarness, spec
 
 from simenv.errors import JournalError
 from simenv.model import TaskState
-from simenv.service.journal import maintenance
-from simenv.service.journal.maintenance import EVERY_BYTES, WalCheckpointer
+from simenv.service.journal import checkpoints
+from simenv.service.journal.checkpoints import EVERY_BYTES, WalCheckpointer
 from simenv.service.journal.writer import Journal
 from simenv.wire import codec
 from simenv.wire.messages import client as m
@@ -72,7 +72,7 @@ def test_small_wal_is_not_checkpointed(rig: Rig) -> None:
 
 
 def test_wal_beyond_its_limit_is_truncated(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maintenance, "RESTART_BYTES", EVERY_BYTES // 2)
+    monkeypatch.setattr(checkpoints, "RESTART_BYTES", EVERY_BYTES // 2)
     rig.write()
     rig.checkpoint_if_due()
     assert rig.wal.stat().st_size == 0
@@ -93,7 +93,7 @@ def test_extended_wal_keeps_its_rows_and_its_size(rig: Rig) -> None:
 
 
 def test_wal_is_not_extended_on_full_disk(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maintenance, "MIN_FREE_BYTES", 2**62)
+    monkeypatch.setattr(checkpoints, "MIN_FREE_BYTES", 2**62)
     rig.write(2**20)
     size = rig.wal.stat().st_size
     rig.checkpointer.extend(rig.db)

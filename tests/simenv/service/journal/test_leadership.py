@@ -14,9 +14,9 @@ from waiting import until
 from simenv.errors import JournalError
 from simenv.model import TaskState
 from simenv.service.journal import leadership, postgres
+from simenv.service.journal.accepted import AcceptedRow
 from simenv.service.journal.database import LeadershipLost, PostgresPlace
 from simenv.service.journal.postgres import PostgresDatabase
-from simenv.service.journal.reader import AcceptedRow
 from simenv.service.journal.writer import Journal
 
 LEASE_S = 1.0
@@ -34,7 +34,7 @@ def accept(journal: Journal, first: int) -> None:
 
 
 def firsts(journal: Journal) -> list[int]:
-    return [row.first for row in journal.records.accepted()]
+    return [row.first for row in journal.records.accepted.all()]
 
 
 def database(journal: Journal) -> PostgresDatabase:

@@ -12,8 +12,8 @@ import pytest
 from simenv.config import EnvironmentPaths
 from simenv.errors import JournalError, SimenvError
 from simenv.service.journal import wal, writer
-from simenv.service.journal.reader import AcceptedRow
-from simenv.service.recovery import choose_journal, read_header
+from simenv.service.journal.accepted import AcceptedRow
+from simenv.service.journal.choice import choose_journal, read_header
 
 TASKS = 60
 PLACES = 50
@@ -39,7 +39,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> EnvironmentPaths:
     for first in range(1, TASKS + 1):
         accept(journal, first)
         if first == TASKS // 2:
-            from simenv.service.journal.maintenance import copy_into
+            from simenv.service.journal.copying import copy_into
 
             copy_into(journal.database.db, paths.copy)
     kept = environment(tmp_path_factory.mktemp("kept"))
@@ -63,7 +63,7 @@ def copied(paths: EnvironmentPaths, folder: Path) -> EnvironmentPaths:
 def tasks_in(paths: EnvironmentPaths) -> list[int]:
     journal = writer.Journal(paths.journal, "accepted")
     try:
-        return [row.first for row in journal.records.accepted()]
+        return [row.first for row in journal.records.accepted.all()]
     finally:
         journal.close()
 

@@ -15,6 +15,7 @@ from failing import fails
 from simenv.errors import JournalError
 from simenv.model import Event, TaskState
 from simenv.service import fault_injection
+from simenv.service.journal.accepted import AcceptedRow
 from simenv.service.journal.database import (
     FAILED_DISK,
     FULL_DISK,
@@ -22,7 +23,6 @@ from simenv.service.journal.database import (
     PostgresPlace,
     way_out_of,
 )
-from simenv.service.journal.reader import AcceptedRow
 from simenv.service.journal.writer import Journal
 
 DONE = TaskState.DONE
@@ -61,9 +61,9 @@ def test_committed_records_survive_crash(place: Place, durability: str) -> None:
     journal.commit()
     journal.accept(row(4))  # never committed
     again = reopened(journal, durability).records
-    assert [r.first for r in again.accepted()] == [1]
-    assert list(again.finished()) == [(1, b"completed")]
-    assert (again.ended()[TaskState.FAILED], again.sent()) == (1, array("q", [1, 2]))
+    assert [r.first for r in again.accepted.all()] == [1]
+    assert list(again.finished.all()) == [(1, b"completed")]
+    assert (again.finished.counts()[TaskState.FAILED], again.sent()) == (1, array("q", [1, 2]))
     assert (again.cursor_at("", "mine"), again.next_task(), again.last_seq()) == (7, 4, 2)
 
 
@@ -86,8 +86,8 @@ def test_failed_commit_drops_accepted_tasks_and_keeps_completions(place: Place, 
             journal.commit()
             stored.append(number)
     records = reopened(journal).records
-    assert [r.first for r in records.accepted()] == stored
-    assert len(list(records.finished())) == 7
+    assert [r.first for r in records.accepted.all()] == stored
+    assert len(list(records.finished.all())) == 7
 
 
 def test_only_completions_that_cannot_be_repeated_are_synced_at_commit(place: Place) -> None:
@@ -109,8 +109,8 @@ def test_submission_key_of_user_is_indexed_and_automatic_key_is_not(place: Place
     journal.accept(row(1, key="sweep"))
     journal.accept(row(2, key="~auto"))
     journal.commit()
-    assert journal.records.accepted_by_key("", "sweep", 1) == (1, 1, b"digest")
-    assert journal.records.accepted_by_key("", "~auto", 2) is None
+    assert journal.records.accepted.by_key("", "sweep", 1) == (1, 1, b"digest")
+    assert journal.records.accepted.by_key("", "~auto", 2) is None
 
 
 def test_completions_are_read_from_any_sequence_number(place: Place) -> None:
@@ -118,15 +118,19 @@ def test_completions_are_read_from_any_sequence_number(place: Place) -> None:
     for first, count, owner in ((1, 4, ""), (5, 1, "ann"), (7, 3, ""), (10, 2, "ann")):  # 6: gone
         journal.finish(first, [DONE] * count, b"%d" % first, owner)
     journal.commit()
-    after = journal.records.finished_after
+    after = journal.records.finished.after
     entries = [after(since) for since in range(12)]
     assert entries == [b"1"] * 4 + [b"5"] + [b"7"] * 4 + [b"10"] * 2 + [None]
     assert [after(since, "ann") for since in range(12)] == [b"5"] * 5 + [b"10"] * 6 + [None]
     assert after(0, "bob") is None
-    before = journal.records.finished_before
+    before = journal.records.finished.before
     assert (before(10), before(7, "ann"), before(1)) == ((7, b"7"), (5, b"5"), None)
     records = journal.records
-    assert (records.newest_of("ann"), records.count_of("ann"), records.newest_of("bob")) == (
+    assert (
+        records.finished.newest_of("ann"),
+        records.finished.count_of("ann"),
+        records.finished.newest_of("bob"),
+    ) == (
         *(11, 3),
         0,
     )
@@ -168,8 +172,8 @@ def _whole_or_refused(path: Path) -> bool:
     refusal = ""
     try:
         journal = Journal(path, "process")
-        rows = list(journal.records.accepted())
-        bodies = [body for _, body in journal.records.finished()]
+        rows = list(journal.records.accepted.all())
+        bodies = [body for _, body in journal.records.finished.all()]
     except JournalError as error:
         refusal = str(error)
     for name in (f"{path}-wal", f"{path}-shm"):

@@ -102,7 +102,7 @@ def test_same_key_from_another_app_returns_the_same_tasks(bench: ServiceHarness)
 
 
 def test_since_selects_by_time(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simenv.service.queries.handlers.PAGE_NS", 10**12)  # one page takes all
+    monkeypatch.setattr("simenv.service.handlers.tasks.PAGE_NS", 10**12)  # one page takes all
     now = time.time()
     for k in range(9):
         monkeypatch.setattr(time, "time", lambda k=k: now + 100 * k)
@@ -184,7 +184,7 @@ def test_newest_rows_are_found_without_reading_the_rest(bench: ServiceHarness) -
 
 def test_newest_rows_are_whole(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     scans(bench)
-    monkeypatch.setattr("simenv.service.queries.handlers.PAGE_NS", -1)  # a page has one row
+    monkeypatch.setattr("simenv.service.handlers.tasks.PAGE_NS", -1)  # a page has one row
     link = BenchLink(bench)
     result = TaskHistory(link).newest(100)  # type: ignore[arg-type]
     assert [task_number(row.id) for row in result] == list(range(1, 31))
@@ -192,7 +192,7 @@ def test_newest_rows_are_whole(bench: ServiceHarness, monkeypatch: pytest.Monkey
 
 
 def test_newest_rows_end_at_since(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simenv.service.queries.handlers.PAGE_NS", 10**12)  # one page takes all
+    monkeypatch.setattr("simenv.service.handlers.tasks.PAGE_NS", 10**12)  # one page takes all
     now = time.time()
     for k in range(9):
         monkeypatch.setattr(time, "time", lambda k=k: now + 100 * k)
@@ -205,7 +205,7 @@ def test_newest_rows_end_at_since(bench: ServiceHarness, monkeypatch: pytest.Mon
 
 def test_page_ends_with_time_slice(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.submit(*[spec(seed=k) for k in range(200)])
-    monkeypatch.setattr("simenv.service.queries.handlers.PAGE_NS", -1)  # the time is over already
+    monkeypatch.setattr("simenv.service.handlers.tasks.PAGE_NS", -1)  # the time is over already
     page = bench.get(queries.History, queries.GetHistory(1))
     assert len(page.rows) == 1
     assert not page.complete

@@ -9,7 +9,7 @@ from service import ServiceHarness, spec
 
 from simenv.errors import QueueFullError
 from simenv.service import event_loop, fault_injection
-from simenv.service.queries import handlers, query_queue
+from simenv.service.queries import query_queue
 from simenv.wire import codec
 from simenv.wire.keyfiles import LOCAL, Identity, Role
 from simenv.wire.messages import client as m
@@ -69,8 +69,8 @@ def test_completions_are_read_once(bench: ServiceHarness, monkeypatch: pytest.Mo
     bench.finish(tasks)
     looks: list[int] = []
     records = bench.journal.records
-    real = records.finished_at
-    monkeypatch.setattr(records, "finished_at", lambda seq: looks.append(seq) or real(seq))
+    real = records.finished.at
+    monkeypatch.setattr(records.finished, "at", lambda seq: looks.append(seq) or real(seq))
     item = [task.task for task in tasks][::2]
     answers = bench.say(m.WatchResults(1, item))
     assert len(looks) == 1
@@ -116,7 +116,7 @@ def test_number_of_waiting_queries_per_connection_is_bounded(bench: ServiceHarne
 def test_several_pages_of_results(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(5):
         ended(bench, 3, f"~{number}")
-    monkeypatch.setattr(handlers, "PAGE_BYTES", 1)
+    monkeypatch.setattr("simenv.service.handlers.tasks.PAGE_BYTES", 1)
     entries: list[int] = []
     pages = 0
     while True:

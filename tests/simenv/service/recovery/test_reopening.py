@@ -110,19 +110,19 @@ def test_index_of_ended_tasks_lacks_the_one_that_is_rerun(ready: ServiceHarness)
     finished(ready, *ready.assigned())
     ready.loop.completions.index_all()
     records = ready.journal.records
-    assert list(records.indexed_runs()) == [(1, 5)]
+    assert list(records.finished.indexed_runs()) == [(1, 5)]
     (path,) = ready.loop.result_requests.root.glob("0/t-3.*")
     path.unlink()
     assert asked(ready, 3) == "again"
-    assert sorted(records.indexed_runs()) == [(1, 2), (4, 2)]
-    assert [records.seq_of(task) for task in range(1, 7)] == [1, 1, None, 1, 1, None]
+    assert sorted(records.finished.indexed_runs()) == [(1, 2), (4, 2)]
+    assert [records.finished.seq_of(task) for task in range(1, 7)] == [1, 1, None, 1, 1, None]
     ready.restart()
     assert ready.replayed.queued == 1
     ready.join()
     ready.finish(ready.assigned())
     ready.loop.completions.index_all()
-    assert sorted(ready.journal.records.indexed_runs()) == [(1, 2), (3, 1), (4, 2)]
-    assert ready.journal.records.seq_of(3) == 6
+    assert sorted(ready.journal.records.finished.indexed_runs()) == [(1, 2), (3, 1), (4, 2)]
+    assert ready.journal.records.finished.seq_of(3) == 6
 
 
 def test_task_that_is_rerun_before_it_is_indexed_is_not_indexed(ready: ServiceHarness) -> None:
@@ -133,7 +133,7 @@ def test_task_that_is_rerun_before_it_is_indexed_is_not_indexed(ready: ServiceHa
     completions._await_index(9, [7, 8, 9])
     completions.withdraw(8, 10)
     completions.index_all()
-    assert sorted(ready.journal.records.indexed_runs()) == [(1, 3), (7, 1), (9, 1)]
+    assert sorted(ready.journal.records.finished.indexed_runs()) == [(1, 3), (7, 1), (9, 1)]
 
 
 def test_watcher_receives_completion_of_rerun(ready: ServiceHarness) -> None:
@@ -195,7 +195,7 @@ def test_crash_while_task_is_reopened(
 
 def flip_record(bench: ServiceHarness, seq: int) -> None:
     """Damage the record at a completion number, behind the service's back."""
-    body = bench.journal.records.unverified_body(seq)
+    body = bench.journal.records.finished.unverified_body(seq)
     body = body[:-3] + bytes([body[-3] ^ 1]) + body[-2:]
     bench.change("update finished set body = ? where seq = ?", body, seq)
 

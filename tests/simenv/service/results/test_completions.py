@@ -39,7 +39,7 @@ def test_index_that_could_not_be_written_is_written_later(bench: ServiceHarness)
     assert outcome.find(1) is not None
     outcome.index_slice()
     assert not outcome.unindexed
-    assert sorted(bench.journal.records.indexed_runs()) == [(1, 1), (2, 1)]
+    assert sorted(bench.journal.records.finished.indexed_runs()) == [(1, 1), (2, 1)]
 
 
 def test_engine_error_during_cancel_keeps_its_message(ready: ServiceHarness) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from simenv.model import Origin
 from simenv.model.task import Timing
-from simenv.service import recovery
+from simenv.service import repair, replay
 from simenv.service.journal.writer import Journal
 from simenv.service.results import completions
 from simenv.service.results.completions import Completions
@@ -45,10 +45,10 @@ class RandomHistory:
             task = self.draw.choice(sorted(self.ends))
             found = self.completions.find(task)
             assert found is not None
-            seq, run = found[0].first_seq, self.journal.records.run_with(task)
+            seq, run = found[0].first_seq, self.journal.records.finished.run_with(task)
             with self.journal.transaction("FULL") as db:
                 db.execute("insert into replaced values(?,?,'DONE')", (seq, task))
-                recovery._remove_from_index(db, run, task)
+                repair._remove_from_index(db, run, task)
             self.completions.withdraw(task, seq)
             del self.ends[task]
 
@@ -60,13 +60,13 @@ class RandomHistory:
         self.journal.commit()
         self.journal.database.abandon()
         self.open()
-        final = recovery.final_tasks(self.journal, TASKS)
+        final = replay.final_tasks(self.journal, TASKS)
         assert [task for task in range(TASKS) if final[task]] == sorted(self.ends)
 
     def check(self) -> None:
         found = {task: self.completions.first_seq_of(task) for task in range(TASKS + 1)}
         assert {task: seq for task, seq in found.items() if seq is not None} == self.ends
-        runs = self.journal.records.indexed_runs()
+        runs = self.journal.records.finished.indexed_runs()
         indexed = [task for first, count in runs for task in range(first, first + count)]
         assert len(indexed) == len(set(indexed)), "runs overlap"
         assert self.completions.unindexed or sorted(indexed) == sorted(self.ends)

@@ -105,11 +105,11 @@ def test_submission_is_removed_only_after_all_its_tasks_are_removed(bench: Servi
     bench.finish([first])
     aged_priority(bench, range(1, 3), days=40)
     bench.collected()
-    assert bench.journal.records.accepted_of(1) is not None
+    assert bench.journal.records.accepted.of(1) is not None
     aged_priority(bench, range(3, 6), days=40)
     bench.collected()
-    assert bench.journal.records.accepted_of(1) is None
-    assert bench.journal.records.accepted_of(6) is not None, "its second task waits"
+    assert bench.journal.records.accepted.of(1) is None
+    assert bench.journal.records.accepted.of(6) is not None, "its second task waits"
     assert 6 in bench.state.tasks
 
 

@@ -252,7 +252,7 @@ def test_job_that_runs_without_a_node_is_cancelled_and_the_next_one_delayed(site
     assert site.state == "pending"
     site.nodes.tick(now_ns + 61 * 10**9)
     assert site.jobs.forgotten == [(1, True)]
-    assert site.scheduler.state.cluster.pools["big"].next_start_ns > now_ns
+    assert site.scheduler.state.cluster.pools["big"].starts.next_ns > now_ns
 
 
 def test_stall_of_the_service_ends_no_node(site: Site) -> None:
@@ -308,7 +308,7 @@ def test_agent_that_leaves_before_it_joins_frees_its_name_and_delays_the_next_jo
     connection.send(codec.encode(left))
     site.pump(lambda: site.jobs.forgotten)
     assert site.state == "off"
-    assert "has not joined" in site.scheduler.state.cluster.pools["big"].reason
+    assert "has not joined" in site.scheduler.state.cluster.pools["big"].starts.reason
     connection.close()
 
 
@@ -378,7 +378,7 @@ def test_relayed_heartbeat_counts_from_its_arrival_at_the_agent(
     begin_ns = time.monotonic_ns()
     connection.send(heartbeat(site, 3_000))
     assert isinstance(site.answer(connection), m.LeaseRenewed)
-    assert worker.rss_bytes == 7
+    assert worker.report.rss_bytes == 7
     assert begin_ns <= worker.heard_ns + 3 * 10**9 <= time.monotonic_ns()
 
 
@@ -407,7 +407,7 @@ def test_relayed_heartbeat_of_another_worker_or_start_is_ignored(
     (worker,) = site.scheduler.state.cluster.workers.values()
     connection.send(heartbeat(site, **changes))
     assert isinstance(site.answer(connection), m.LeaseRenewed)
-    assert worker.rss_bytes == 0
+    assert worker.report.rss_bytes == 0
 
 
 @pytest.mark.parametrize("body", [b"", b"no message", codec.encode(nodes.NodeHeartbeat(NODE, 1))])
@@ -421,7 +421,7 @@ def test_what_is_no_heartbeat_is_ignored_and_those_beside_it_are_not(
     beats = [nodes.RelayedBeat(0, body), *message.beats, nodes.RelayedBeat(0, body)]
     connection.send(codec.encode(msgspec.structs.replace(message, beats=beats)))
     assert isinstance(site.answer(connection), m.LeaseRenewed)
-    assert worker.rss_bytes == 7
+    assert worker.report.rss_bytes == 7
     assert site.state == "up"
 
 
@@ -459,7 +459,7 @@ def test_news_of_the_site_reach_the_node_of_that_job_alone(site: Site) -> None:
     site.jobs.pending = [JobOutcome(1, "Slurm job 7 (FAILED)", over=True)]
     site.nodes.tick(time.monotonic_ns())
     assert site.state == "off"
-    assert "FAILED" in site.scheduler.state.cluster.pools["big"].reason
+    assert "FAILED" in site.scheduler.state.cluster.pools["big"].starts.reason
 
 
 def test_script_shows_the_token_to_its_standard_input_alone(tmp_path: Path) -> None:

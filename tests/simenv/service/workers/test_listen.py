@@ -11,7 +11,8 @@ from service import ServiceHarness
 
 from simenv.config import convert, listen_parts
 from simenv.errors import ConfigError
-from simenv.service.queries import handlers, task_views
+from simenv.service.handlers import environment
+from simenv.service.queries import task_views
 from simenv.service.workers import endpoints
 from simenv.service.workers.endpoints import open_listener, resolved
 
@@ -112,11 +113,16 @@ def test_other_users_are_looked_up_late(tmp_path: Path, monkeypatch: pytest.Monk
         walks.append(1)
         return (1000,)
 
-    monkeypatch.setattr(handlers, "other_users", other_users)
+    monkeypatch.setattr(environment, "other_users", other_users)
     bench.loop.facts = msgspec.structs.replace(bench.loop.facts, exposure="there is no namespace")
     for _ in range(3):
-        assert any("1 other user" in each for each in bench.loop.query_handlers.status().warnings)
+        assert any(
+            "1 other user" in each
+            for each in bench.loop.query_handlers.environment.status().warnings
+        )
     assert len(walks) == 1
-    monkeypatch.setattr(bench.loop.query_handlers, "_next_others_ns", 0)  # a minute later
-    bench.loop.query_handlers.status()
+    monkeypatch.setattr(
+        bench.loop.query_handlers.environment, "_next_others_ns", 0
+    )  # a minute later
+    bench.loop.query_handlers.environment.status()
     assert len(walks) == 2

@@ -11,9 +11,8 @@ from launcher.allocation.this_node import this_node
 from launcher.base import Allocation, Node
 from simenv.config import convert
 from simenv.errors import ConfigError
-from simenv.scheduler.core import ClusterLimits
-from simenv.service.workers import processes
-from simenv.service.workers.processes import MEMORY_SHARE, allocate, check_time_left, limits_of
+from simenv.scheduler.core import MEMORY_SHARE, ClusterLimits
+from simenv.service.workers.resources import allocate, check_time_left, limits_of
 
 GIB = 2**30
 HERE = this_node()
@@ -72,7 +71,7 @@ def test_memory_is_a_share_of_that_detected_or_as_configured() -> None:
 def test_service_may_take_a_quarter_of_this_node_and_at_least_1_gib_or_what_is_configured(
     monkeypatch: pytest.MonkeyPatch, node_bytes: int, configured: int, limit: int
 ) -> None:
-    monkeypatch.setattr(processes.this_node, "memory_bytes", lambda: node_bytes)
+    monkeypatch.setattr("launcher.allocation.this_node.memory_bytes", lambda: node_bytes)
     result = limits((Node("n1", 2, 64 * GIB),), max_service_bytes=configured)
     assert result.service_bytes == limit
 

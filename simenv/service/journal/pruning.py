@@ -1,26 +1,13 @@
-"""Maintenance of the journal: pruning, checkpoints, and backup.
+"""Find, measure and remove old records of the journal, each in a short transaction.
 
-Find, measure and remove old records of the journal, each in a short transaction. Invariant: ids and
-completion numbers are never used twice, and the counts of ended tasks continue from their previous
-values.
-
-Threads that maintain the journal: checkpoints of the WAL, and a backup for another node.
-`WalCheckpointer` writes the WAL into the database on a connection of its own; an inline checkpoint
-would stall the event loop for 17 to 47 ms. `JournalBackup` copies a snapshot into the environment's
-home while the loop continues to write, and renames the copy when it is complete. Invariant: the
-loop waits for these threads only when the service stops.
+Invariant: ids and completion numbers are never used twice, and the counts of ended tasks continue
+from their previous values.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import sqlite3
-import threading
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -28,8 +15,7 @@ import msgspec
 from simenv.errors import JournalError, ProtocolError
 from simenv.model import TaskState
 from simenv.scheduler.state.scheduler_state import SchedulerState
-from simenv.service import fault_injection
-from simenv.service.journal import reader as journal_reader, tables, writer
+from simenv.service.journal import finished, rows, tables, writer
 from simenv.wire import codec
 from simenv.wire.messages import client as messages, queries
 
@@ -211,7 +197,7 @@ class JournalPruner:
             for row in self._rows("select seq from replaced where seq between ? and ?", *between)
         }
         try:
-            stored = self._journal.records.finished_at(seq)
+            stored = self._journal.records.finished.at(seq)
             completed = codec.to_client(stored[0]) if stored is not None else None
             assert isinstance(completed, messages.Completed)
             for number, completion in enumerate(completed.results, seq):
@@ -219,7 +205,7 @@ class JournalPruner:
                     states.append(str(messages.STATES[completion.state]))
                     tasks.append(completion.task)
         except (JournalError, ProtocolError):  # damaged: all of it can be removed
-            tasks = list(self._journal.records.tasks_at(seq))
+            tasks = list(self._journal.records.finished.tasks_at(seq))
             states = [str(TaskState.DONE)] * len(tasks)
         query = "select name, bytes from file where seq between ? and ? and bytes > 0"
         files = self._rows(query, *between)
@@ -256,10 +242,9 @@ class JournalPruner:
         for record in records:
             for state in record.states:
                 removed[state] = removed.get(state, 0) + 1
-        counters = {journal_reader.LAST_SEQ: last_seq, journal_reader.NEXT_TASK: next_task}
+        counters = {rows.LAST_SEQ: last_seq, rows.NEXT_TASK: next_task}
         counters |= {
-            journal_reader.GONE + state: reader.meta(journal_reader.GONE + state) + n
-            for state, n in removed.items()
+            rows.GONE + state: reader.meta(rows.GONE + state) + n for state, n in removed.items()
         }
         tasks = [task for record in records for task in record.tasks]
         with self._journal.transaction("NORMAL") as db:
@@ -271,7 +256,7 @@ class JournalPruner:
                 db.execute("delete from replaced where seq between ? and ?", between)
                 db.execute("delete from file where seq between ? and ?", between)
                 drop = "delete from ended where first >= ? and first < ? and seq = ?"
-                runs = journal_reader.runs(sorted(record.tasks))
+                runs = finished.runs(sorted(record.tasks))
                 ends = [(first, first + count, record.first_seq) for first, count in runs]
                 db.executemany(drop, ends)
             for first, count in self._submits_of(tasks):
@@ -330,190 +315,3 @@ class JournalPruner:
         """Return up to `pages` free pages to the file system if more than `spare` are free. Returns
         whether it did."""
         return self._journal.database.release_pages(pages, spare)
-
-
-EVERY_S = 60.0
-# Shortest pause before the next copy, in times of the duration of the last one.
-MIN_PAUSE_RATIO = 20
-STEP_PAGES = 256  # read in one step: 1 MiB
-PAUSE_S = 0.005  # after each step: 200 MB/s at most, so that the disk can serve others too
-
-
-class JournalBackup:
-    """Thread that copies the journal, from `start` to `stop`. `error`: the last error, or ""."""
-
-    def __init__(self, journal: Path, copy: Path, every_s: float = EVERY_S) -> None:
-        self._journal = journal
-        self._copy = copy
-        self._every_s = every_s
-        self._wake = threading.Event()
-        self._last = False  # the next copy is the last one, and is made without pauses
-        self._thread = threading.Thread(target=self._run, name="copy", daemon=True)
-        self.error = ""
-        self.copies = 0
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def request_copy(self) -> None:
-        """Make a copy now; called when the service may end soon."""
-        self._wake.set()
-
-    def stop(self) -> None:
-        """Make a last copy of all commits, mark it complete, and end the thread."""
-        self._last = True
-        self._wake.set()
-        if self._thread.ident is not None:
-            self._thread.join()
-
-    def _run(self) -> None:
-        db = sqlite3.connect(self._journal, isolation_level=None)
-        db.execute("pragma busy_timeout=1000")
-        copied_version, wait_s, last = -1, self._every_s, False
-        while not last:
-            self._wake.wait(wait_s)
-            self._wake.clear()
-            last = self._last
-            begun = time.monotonic()
-            try:
-                version = db.execute("pragma data_version").fetchone()[0]
-                if version != copied_version:
-                    self.copy(db)
-                    copied_version = version
-                if last:
-                    mark_complete(self._copy, complete=True)
-                self.error = ""
-            except (sqlite3.Error, OSError) as error:
-                self.error = f"the journal could not be copied to {self._copy}: {error}"
-            wait_s = max(self._every_s, MIN_PAUSE_RATIO * (time.monotonic() - begun))
-        db.close()
-
-    def copy(self, db: sqlite3.Connection) -> None:
-        """Copy the present state of `db`, a connection of this thread's own."""
-        fault_injection.hit("copy.before")
-        temporary = self._copy.with_name(f".{self._copy.name}.new")
-        temporary.unlink(missing_ok=True)
-        try:
-            copy_into(db, temporary, self._pause)
-            temporary.replace(self._copy)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        self.copies += 1
-        fault_injection.hit("copy.after")
-
-    def _pause(self, _status: int, _remaining: int, _total: int) -> None:
-        if not self._last:
-            time.sleep(PAUSE_S)
-
-
-def mark_complete(copy: Path, *, complete: bool) -> None:
-    """State in a copy whether it has all commits of the start of the service that wrote it, which
-    has ended. The mark is the start's number: it says nothing of later ones. Raises
-    sqlite3.Error."""
-    statement = (
-        "insert or replace into meta select 'complete', value from meta where key = 'epoch'"
-        if complete
-        else "delete from meta where key = 'complete'"
-    )
-    uri = f"{copy.absolute().as_uri()}?mode=rw"  # never creates one
-    with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as db:
-        db.execute(statement)
-
-
-def copy_into(db: sqlite3.Connection, path: Path, pause: object = None) -> None:
-    """Write one snapshot of `db` to a file that needs no WAL; it is on disk when this returns."""
-    target = sqlite3.connect(path, isolation_level=None)
-    try:
-        path.chmod(0o600)
-        target.execute("pragma synchronous=off")
-        # A read transaction keeps the source unchanged; without it, every commit of the loop would
-        # restart the copy.
-        db.execute("begin")
-        try:
-            db.execute("select count(*) from sqlite_master").fetchone()
-            db.backup(target, pages=STEP_PAGES, progress=pause)  # type: ignore[arg-type]
-        finally:
-            db.execute("commit")
-        target.execute("pragma journal_mode=delete")
-    finally:
-        target.close()
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-EVERY_BYTES = 16 * 2**20  # written since the last one
-MIN_FREE_BYTES = 64 * EVERY_BYTES  # on the disk, for a WAL that is extended before it is written
-RESTART_BYTES = 2**30  # a larger WAL is truncated, though that delays the loop
-POLL_S = 0.5
-
-
-class WalCheckpointer:
-    """Thread that checkpoints the WAL, from `start` to `stop`. `error`: the last error, or "",
-    which the loop reports. `extends`: extend a new WAL to the size that it has at a checkpoint. A
-    commit that overwrites blocks needs half the time of one that appends them, because its fsync
-    changes no metadata."""
-
-    def __init__(self, journal: Path, *, extends: bool = False) -> None:
-        self._extends = extends
-        self._journal = journal
-        self._wal = journal.with_name(journal.name + "-wal")
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
-        self.error = ""
-        self.written_bytes = 0  # written to the WAL, approximately; counted by the loop
-        self._folded = 0  # bytes of these that are in the database
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        db = sqlite3.connect(self._journal, isolation_level=None)
-        db.execute("pragma busy_timeout=20")
-        if self._extends:
-            self.extend(db)
-        while not self._stop.wait(POLL_S):
-            self.checkpoint_if_due(db)
-        db.close()
-
-    def checkpoint_if_due(self, db: sqlite3.Connection) -> None:
-        """Make a checkpoint if one is due. `db`: a connection of this thread's own."""
-        written = self.written_bytes
-        if written - self._folded < EVERY_BYTES:
-            return
-        try:
-            fault_injection.hit("checkpoint.before")
-            # Only a passive checkpoint does not take the loop's write lock; the next commit after
-            # it writes from the beginning of the WAL.
-            mode = "truncate" if self._wal.stat().st_size > RESTART_BYTES else "passive"
-            db.execute(f"pragma wal_checkpoint({mode})").fetchone()
-            self._folded = written
-            fault_injection.hit("checkpoint.after")
-            self.error = ""
-        except (sqlite3.Error, OSError) as error:
-            self.error = f"checkpoint failed: {error}"
-
-    def extend(self, db: sqlite3.Connection) -> None:
-        """Extend the WAL with zeros to EVERY_BYTES, unless the disk is nearly full. SQLite takes
-        them for unused frames. `db`: a connection of this thread's own, whose write lock keeps the
-        loop from appending meanwhile."""
-        with contextlib.suppress(sqlite3.Error, OSError):
-            db.execute("begin immediate")
-            try:
-                size = self._wal.stat().st_size
-                free = shutil.disk_usage(self._wal.parent).free
-                if size < EVERY_BYTES and free > MIN_FREE_BYTES:
-                    with self._wal.open("r+b", buffering=0) as wal:
-                        wal.seek(size)
-                        wal.write(bytes(EVERY_BYTES - size))
-            finally:
-                db.execute("rollback")
-            with self._wal.open("rb") as wal:
-                os.fsync(wal.fileno())

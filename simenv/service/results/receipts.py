@@ -21,7 +21,7 @@ from simenv.service.accounting.usage import (
     device_of,
     values_of,
 )
-from simenv.service.journal import reader, tables
+from simenv.service.journal import accepted, reader, tables
 from simenv.service.journal.database import Statement
 from simenv.service.journal.tables import Standing, UsageKey
 from simenv.service.results.completions import Completions
@@ -32,7 +32,7 @@ from simenv.wire.messages import client as m
 class StoredTask(msgspec.Struct, frozen=True):
     """What was stored at the acceptance of a task."""
 
-    row: reader.AcceptedRow
+    row: accepted.AcceptedRow
     terms: TaskOptions
     spec: TaskSpec
     route: Route
@@ -51,16 +51,16 @@ class StoredTasks:
 
     def __init__(self, records: reader.Records) -> None:
         self._records = records
-        self._last: tuple[reader.AcceptedRow, m.Submit, list[Route], Standing] | None = None
+        self._last: tuple[accepted.AcceptedRow, m.Submit, list[Route], Standing] | None = None
 
     def task(self, number: int) -> StoredTask | None:
         """Return a task; None if no stored submission contains it. Raises JournalError."""
         if self._last is None or not 0 <= number - self._last[0].first < self._last[0].count:
-            row = self._records.accepted_of(number)
+            row = self._records.accepted.of(number)
             if row is None:
                 return None
             standing = tables.read_standing(self._records, row.first)
-            self._last = row, codec.submit(row.body), reader.unpack_routes(row.routes), standing
+            self._last = row, codec.submit(row.body), accepted.unpack_routes(row.routes), standing
         row, submit, routes, standing = self._last
         index = number - row.first
         return StoredTask(row, submit.terms, submit.tasks[index], routes[index], standing)
@@ -82,7 +82,7 @@ class ReceiptReader:
         if first_seq is None:
             return None
         if self._last is None or self._last[0] != first_seq:
-            stored = self._records.finished_at(first_seq)
+            stored = self._records.finished.at(first_seq)
             if stored is None:  # not committed yet
                 return None
             self._last = first_seq, codec.completed(stored[0])
@@ -140,8 +140,8 @@ class Withdrawal(msgspec.Struct, frozen=True):
 def withdrawal(records: reader.Records, completed: m.Completed, task: int = 0) -> Withdrawal:
     """Return what the ends in a record, or that of one task, take from usage when they are
     withdrawn. Raises JournalError."""
-    at_s = records.ended_at(completed.first_seq)
-    replaced, stored = set(records.replaced()), StoredTasks(records)
+    at_s = records.finished.time_of(completed.first_seq)
+    replaced, stored = set(records.finished.replaced()), StoredTasks(records)
     result = Withdrawal(at_s, [], [])
     for seq, completion in enumerate(completed.results, completed.first_seq):
         used = completion.used  # None: it ended before usage was counted
@@ -169,11 +169,11 @@ def withdrawal_of_damaged(records: reader.Records, first_seq: int) -> Withdrawal
     cannot be decoded, or its states are others than those in its row."""
     nothing = Withdrawal(0.0, [], [])
     try:
-        completed = codec.completed(records.unverified_body(first_seq))
+        completed = codec.completed(records.finished.unverified_body(first_seq))
     except ProtocolError:
         return nothing
     states = [each.state for each in completed.results]
-    counted = records.ended_in(first_seq)
+    counted = records.finished.counts_in(first_seq)
     is_same = counted == {state: states.count(m.STATES.index(state)) for state in counted}
     is_same = is_same and all(map(_is_plausible, completed.results))
     return withdrawal(records, completed) if is_same else nothing

@@ -27,7 +27,8 @@ from simenv.scheduler.core import WAITING, Phase
 from simenv.wire.messages import metrics
 
 if TYPE_CHECKING:
-    from simenv.scheduler.state.pools import NodeState, Pool, Worker
+    from simenv.scheduler.state.nodes import NodeState, Worker
+    from simenv.scheduler.state.pools import Pool
     from simenv.service.service import ServiceComponents
     from simenv.service.telemetry.counters import PoolCounters
 
@@ -112,8 +113,8 @@ class MetricsReader:
             slots_granted=sum(worker.slots for worker in workers),
             workers=dict(Counter(str(worker.state) for worker in workers)),
             workers_lost=service.state.cluster.lost_workers.get(name, 0),
-            workers_bytes=sum(worker.rss_bytes for worker in workers),
-            workers_cpu_s=sum(worker.cpu_ms for worker in workers) / 1e3,
+            workers_bytes=sum(worker.report.rss_bytes for worker in workers),
+            workers_cpu_s=sum(worker.report.cpu_ms for worker in workers) / 1e3,
             wait=counters.wait.histogram(),
             run=counters.run.histogram(),
             slot_s=slot_s([counters], workers, now_ns),

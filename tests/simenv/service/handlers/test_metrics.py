@@ -11,11 +11,12 @@ from service import ServiceHarness, spec
 from noise_models import library as profiles
 from simenv.model import TaskOptions, TaskState, WorkerState
 from simenv.scheduler.core import Phase
-from simenv.scheduler.state.pools import Worker
+from simenv.scheduler.state.nodes import Worker
 from simenv.service.devices.registry import device_info
-from simenv.service.telemetry.counters import DurationBuckets, TaskCounters
+from simenv.service.durations import DurationBuckets
+from simenv.service.handlers.metrics import figures, slot_s
+from simenv.service.telemetry.counters import TaskCounters
 from simenv.service.telemetry.recorder import sample
-from simenv.service.telemetry.snapshot import figures, slot_s
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.metrics import (
@@ -159,9 +160,9 @@ def test_slots_used_count_running_tasks_and_survive_a_lost_attempt(ready: Servic
     assert sample(later, structs.replace(before, pools=[pool]))["slots_used"][0] == 1.5
     lost = structs.replace(later, pools=[structs.replace(pool, slot_s=20.0)])
     assert sample(lost, structs.replace(before, pools=[pool]))["slots_used"][0] == 2.0
-    worker = Worker("w", "main", WorkerState.BUSY, 0, 0, 1, (), (), None, slots=3)  # type: ignore[arg-type]
+    worker = Worker("w", "main", WorkerState.BUSY, 0, 0, 1, (), None, slots=3)  # type: ignore[arg-type]
     running = SimpleNamespace(phase=Phase.RUNNING, started_ns=10**9)
-    worker.held = {1: running}  # type: ignore[dict-item]
+    worker.held[1] = running  # type: ignore[assignment]
     assert slot_s([], [worker], 3 * 10**9) == 6.0
     running.phase = Phase.SENT
     assert slot_s([], [worker], 3 * 10**9) == 0.0

@@ -75,7 +75,7 @@ def test_receipt_has_share_usage_and_rank_of_the_submission(tmp_path: Path) -> N
 def test_parts_of_a_wait_add_up_to_it(ready: ServiceHarness) -> None:
     ready.submit(spec(1))
     ready.finish(ready.assigned())
-    completed = codec.completed(ready.journal.records.unverified_body(1))
+    completed = codec.completed(ready.journal.records.finished.unverified_body(1))
     timing = Timing(31_204_000, 5, 10, waits=WAITS)
     completion = msgspec.structs.replace(completed.results[0], timing=timing)
     body = codec.encode(msgspec.structs.replace(completed, results=[completion]))

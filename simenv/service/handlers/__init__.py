@@ -1,0 +1,1 @@
+"""Handlers of messages, which know all parts of a service: queries, changes, metrics."""

@@ -1,0 +1,72 @@
+"""Rows of the journal through one connection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from simenv.errors import DECODE_ERRORS, JournalError
+from simenv.service.journal.database import WAY_OUT, Database, PostgresPlace
+
+PAGE_ROWS = 100
+# Keys of `meta` for values that must survive the removal of the rows that they come from.
+LAST_SEQ, NEXT_TASK, GONE = "last_seq", "next_task", "gone "
+
+Value = TypeVar("Value")
+
+
+class JournalRows:
+    """Queries of the journal through the loop's own connection, which sees the last commit."""
+
+    def __init__(self, database: Database, place: Path | PostgresPlace) -> None:
+        self._db = database.db
+        self._errors = database.errors
+        self._place = place
+
+    def rows(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a query. Raises JournalError if the journal cannot be read."""
+        try:
+            yield from self._db.execute(query, values)
+        except self._errors as error:
+            raise JournalError(
+                f"the journal {self._place} cannot be read: {error}", hint=WAY_OUT
+            ) from error
+
+    def decoded(
+        self, query: str, decoder: msgspec.msgpack.Decoder[Value], subject: str
+    ) -> list[tuple[Any, Value]]:
+        """Read rows of a key and a msgpack body. Raises JournalError about `subject` if a body
+        cannot be decoded."""
+        try:
+            return [(key, decoder.decode(body)) for key, body in self.rows(query)]
+        except DECODE_ERRORS as error:
+            raise JournalError(
+                f"{subject} in the journal cannot be read: {error}", hint=WAY_OUT
+            ) from error
+
+    def row(self, query: str, *values: object) -> tuple[Any, ...] | None:
+        """Return the first row of a query; None if there is none."""
+        return next(self.rows(query, *values), None)
+
+    def scalar(self, query: str, *values: object) -> int | None:
+        """Return the first value of the first row; None if there is none."""
+        row = self.row(query, *values)
+        return None if row is None else row[0]
+
+    def pages(self, query: str, after: int) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows behind a key, which is their first column, in its order. A server would
+        send all rows of a query at once."""
+        while page := list(self.rows(query, after, PAGE_ROWS)):
+            yield from page
+            after = page[-1][0]
+
+    def damaged(self) -> JournalError:
+        """Return the error of a row whose checksum does not fit."""
+        text = f"a record in the journal {self._place} is damaged: its checksum does not fit"
+        return JournalError(text, hint=WAY_OUT)
+
+    def meta(self, key: str) -> int:
+        return self.scalar("select value from meta where key = ?", key) or 0
