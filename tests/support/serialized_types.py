@@ -23,7 +23,7 @@ from simenv.client.result_data import Provenance, Stages
 from simenv.config.model import Config, Policies
 from simenv.config.paths import ConnectionFile, GatewayFile, StartupMessage
 from simenv.gateway.ibm.jobs import Job, SessionRecord
-from simenv.model import Program, ResultData, accounts, views as info
+from simenv.model import Program, ResultData, accounts, devices, views as info
 from simenv.model.calls import (
     DetectionAnswer,
     DetectionCall,
@@ -159,8 +159,8 @@ NESTED: dict[str, Any] = {
     "jobs of a pool": info.JobSpec,
     "gpu of a node": nodes.NodeGpu,
     "heartbeat that an agent relays": nodes.RelayedBeat,
-    "engine info": info.EngineInfo,
-    "gate info": info.GateInfo,
+    "engine info": devices.EngineInfo,
+    "gate info": devices.GateInfo,
     "task info": info.TaskInfo,
     "progress": info.ProgressInfo,
     "service info": info.ServiceInfo,
