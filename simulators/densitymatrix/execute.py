@@ -148,8 +148,8 @@ class ExactEvolution:
     ) -> None:
         blocks = self._blocks
         apply_blocks(
-            state, self._num_qubits, blocks.low, blocks.high, blocks.mats, block, end, first, last,
-            self._scratch[thread], self._control.flag,
+            state, self._num_qubits, blocks.fused, block, end, first, last, self._scratch[thread],
+            self._control.flag,
         )  # fmt: skip
 
     def _measure(self, step: Measurement, branches: Branches) -> Branches:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cmath
 import functools
 import math
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from noise_models.channel import Channel, from_unitary, paulis
 from simulators.circuit import gates
 from simulators.circuit.noise import BLOCK, transfer_matrices
-from simulators.compiler.kernel import device_function, kernel
+from simulators.compiler.kernel import COMPLEX, I64, REALS, device_function, kernel, record
 from simulators.compiler.simd import load, load_halves, splat, store, store_halves
 
 __all__ = ["BLOCK", "Blocks", "FixedGates", "fixed_gates", "fuse"]
@@ -236,14 +237,34 @@ def _clear(pending, qubit):  # type: ignore[no-untyped-def]
         pending[16 * qubit + k] = 1.0 if k % 5 == 0 else 0.0
 
 
+@record
+class FusedBlocks(NamedTuple):
+    """Blocks on two qubits."""
+
+    low: I64  # [blocks]: the lower qubit
+    high: I64  # [blocks]
+    mats: REALS  # [blocks * BLOCK]
+
+
+@record
+class FusionScratch(NamedTuple):
+    """Scratch of `fuse_items` on n qubits."""
+
+    last: I64  # [2 n]
+    pending: REALS  # [16 n]
+    work: REALS  # [256]
+    out: REALS  # [256]
+    matrix: COMPLEX  # [32]
+
+
 @device_function
-def fuse_items(  # type: ignore[no-untyped-def]
-    items, params, gates, channels, n, low, high, mats, last, pending, work, out, matrix
-):
-    """Write blocks (qubits low < high, matrices `mats`) of items; returns their number. `gates`,
-    `channels`: transfer matrices of BLOCK floats each; `params`: of the circuit, all slots filled.
-    There are two qubits at least. Scratch: `last` [2 n], `pending` [16 n], `work` [256], `out`
-    [256], `matrix` [32]."""
+def fuse_items(items, params, gates, channels, n, blocks, scratch):  # type: ignore[no-untyped-def]
+    """Write the blocks (FusedBlocks) of items; returns their number. `gates`, `channels`: transfer
+    matrices of BLOCK floats each; `params`: of the circuit, all slots filled. There are two qubits
+    at least. `scratch`: FusionScratch."""
+    low, high, mats = blocks.low, blocks.high, blocks.mats
+    last, pending, work = scratch.last, scratch.pending, scratch.work
+    out, matrix = scratch.out, scratch.matrix
     count = 0
     waits = last[n:]
     for q in range(n):
@@ -315,9 +336,9 @@ def fuse_items(  # type: ignore[no-untyped-def]
     return count
 
 
-fuse = kernel(
-    "INTS2 F64 REALS REALS INT I64 I64 REALS I64 REALS REALS REALS COMPLEX -> INT", group="noise"
-)(fuse_items)
+fuse = kernel("INTS2 F64 REALS REALS INT FusedBlocks FusionScratch -> INT", group="noise")(
+    fuse_items
+)
 
 
 class Blocks:
@@ -325,15 +346,15 @@ class Blocks:
 
     def __init__(self, num_qubits: int, num_items: int) -> None:
         room = num_items + num_qubits
-        self.low = np.empty(room, np.int64)
-        self.high = np.empty(room, np.int64)
-        self.mats = np.empty(room * BLOCK)
+        self.fused = FusedBlocks(
+            np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room * BLOCK)
+        )
         self.count = 0
         self._num_qubits = num_qubits
-        self._last = np.empty(2 * num_qubits, np.int64)
-        self._pending = np.empty(16 * num_qubits)
-        self._work, self._out = np.empty(BLOCK), np.empty(BLOCK)
-        self._matrix = np.empty(32, np.complex128)
+        self._scratch = FusionScratch(
+            np.empty(2 * num_qubits, np.int64), np.empty(16 * num_qubits), np.empty(BLOCK),
+            np.empty(BLOCK), np.empty(32, np.complex128),
+        )  # fmt: skip
 
     def fill(
         self,
@@ -344,8 +365,8 @@ class Blocks:
     ) -> None:
         """Fuse items. `gates`, `channels`: [matrices, BLOCK]; see `fuse`."""
         self.count = fuse(
-            items, params, gates.reshape(-1), channels.reshape(-1), self._num_qubits, self.low,
-            self.high, self.mats, self._last, self._pending, self._work, self._out, self._matrix,
+            items, params, gates.reshape(-1), channels.reshape(-1), self._num_qubits, self.fused,
+            self._scratch,
         )  # fmt: skip
 
 
@@ -363,10 +384,11 @@ _1, _2, _3, _4, _5, _6, _7, _8, _9, _10, _11, _12, _13, _14, _15 = (
 
 
 @device_function
-def multiply_blocks(v, n, low, high, mats, block, end, first, last, scratch, control):  # type: ignore[no-untyped-def]
-    """Multiply `v` [4^n] by blocks `block` .. `end` - 1, on tiles `first` .. `last` - 1 of each. A
-    tile is eight entries of each of the 16; `tiles` is their number. The control flag is read
-    before each block."""
+def multiply_blocks(v, n, blocks, block, end, first, last, scratch, control):  # type: ignore[no-untyped-def]
+    """Multiply `v` [4^n] by the blocks `block` .. `end` - 1 of FusedBlocks, on tiles `first` ..
+    `last` - 1 of each. A tile is eight entries of each of the 16; `tiles` is their number. The
+    control flag is read before each block."""
+    low, high, mats = blocks.low, blocks.high, blocks.mats
     groups = np.int64(1) << (2 * n - 4)
     for k in range(block, end):
         if control[0]:
@@ -484,7 +506,7 @@ def _multiply_tiles(v, low, high, mats, base, first, last, groups):  # type: ign
             store_halves(v, at, at + h, (s0 + s1) + (s2 + s3))
 
 
-apply_blocks = kernel("REALS INT I64 I64 REALS INT INT INT INT REALS I64", group="noise")(
+apply_blocks = kernel("REALS INT FusedBlocks INT INT INT INT REALS I64", group="noise")(
     multiply_blocks
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -16,13 +17,13 @@ from simulators.circuit.ir import Circuit, Table, outcome_width
 from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0 as FIRST, Q1 as SECOND
 from simulators.circuit.passes.components import connect
 from simulators.circuit.passes.light_cone import cone_bytes, take_cone, walk_cone
-from simulators.compiler.kernel import kernel
+from simulators.compiler.kernel import COMPLEX, I64, U8, U32, WORDS2, kernel, record
 from simulators.compiler.simd import take_bytes, take_numbers, take_reals
 from simulators.densitymatrix import fusion
 from simulators.densitymatrix.execute import cumulate, draw_records, num_cells, write_outcomes
 from simulators.densitymatrix.program import MIN_QUBITS, Program, Segment
 from simulators.engine import SAMPLED, BindingResult, Request
-from simulators.execution.readout import ReadoutStage, flip_records
+from simulators.execution.readout import FlipGroups, ReadoutStage, flip_records
 from simulators.execution.requests import BindingRun
 
 # Part of a circuit for counts, in one kernel call.
@@ -35,7 +36,7 @@ _MCX = GATES["mcx"].code
 _NO_ROLES = np.zeros(0, np.int64)  # the roles of operations are not needed
 
 
-class PlainPart(msgspec.Struct, frozen=True, eq=False):
+class PlainPart(msgspec.Struct, frozen=True, eq=False, dict=True):
     """Support of counts: the simulated qubits, one segment and the readout error."""
 
     num_qubits: int
@@ -51,6 +52,10 @@ class PlainPart(msgspec.Struct, frozen=True, eq=False):
 
     def program(self, *, keep: bool) -> Program:  # noqa: ARG002  # no final state is asked for
         """The program for outputs of clbits."""
+        return self._program
+
+    @functools.cached_property
+    def _program(self) -> Program:
         steps = (Segment(self.items),) if len(self.items) else ()
         width, gates = max(MIN_QUBITS, self.num_qubits), fusion.fixed_gates().blocks
         live = (0,) * (1 + len(steps))
@@ -219,9 +224,22 @@ _MAX_QUBITS = 8  # of wider states, threads share the work
 _MAX_CLBITS = 12  # whose outcomes are counted in a table
 _SHOTS_AT_ONCE = 1 << 16  # those of one block of `flip_records`
 _NONE = np.zeros(0, np.int64)
-_EXACT = ReadoutStage(  # no readout error
+_EXACT = FlipGroups(  # no readout error
     np.zeros(0, np.uint64), _NONE, _NONE, _NONE, np.zeros(0), np.zeros(0)
 )
+
+
+@record
+class CountBuffers(NamedTuple):
+    """Result of `_count`, and its scratch."""
+
+    values: I64  # [2^clbits]: the outcomes that occur
+    tallies: U32  # [2^clbits], zeros before: how often each does
+    cells: I64  # [cells + 1], see `execute.cumulate`
+    outcomes: WORDS2  # [2^qubits, 1]
+    records: WORDS2  # [shots at once, 1]
+    matrix: COMPLEX  # [32]
+    scratch: U8
 
 
 def fits(part: PlainPart, outputs: tuple[str, ...]) -> bool:
@@ -234,44 +252,45 @@ def plain_counts(part: PlainPart, run: BindingRun) -> BindingResult:
     """Counts of one binding; `run`: of the whole circuit. Raises Stopped."""
     shots = run.request.shots
     items, source = part.items, part.layouts.clbits.source
-    readout = _EXACT if part.readout is None else part.readout
+    flips = _EXACT if part.readout is None else part.readout.groups
     width, outcomes = max(MIN_QUBITS, part.num_qubits), 1 << part.num_qubits
-    blocks, cells = len(items) + width, num_cells(outcomes) + 1
+    blocks = len(items) + width
     num_reals = blocks * (fusion.BLOCK + 2) + 18 * width + 2 * fusion.BLOCK + fusion.SCRATCH
-    num_reals += (1 << 2 * width) + 2 * (1 << width) + cells
-    values, tallies = np.empty(1 << source.size, np.int64), np.zeros(1 << source.size, np.uint32)
+    num_reals += (1 << 2 * width) + 2 * (1 << width)
+    buffers = CountBuffers(
+        np.empty(1 << source.size, np.int64), np.zeros(1 << source.size, np.uint32),
+        np.empty(num_cells(outcomes) + 1, np.int64), np.empty((outcomes, 1), np.uint64),
+        np.empty((min(shots, _SHOTS_AT_ONCE), 1), np.uint64), np.empty(32, np.complex128),
+        np.empty(8 * num_reals, np.uint8),
+    )  # fmt: skip
     count = _count(
         items, run.params, fusion.fixed_gates().blocks.reshape(-1),
-        part.facts.all_matrices.reshape(-1), width, part.num_qubits, cells, fusion.tiles(width),
-        source, readout.draws, readout.begins, readout.clbits, readout.table_begins,
-        readout.tables, readout.bounds, *run.key, shots,
-        np.empty(32, np.complex128), np.empty(8 * num_reals, np.uint8),
-        np.empty((outcomes, 1), np.uint64), np.empty((min(shots, _SHOTS_AT_ONCE), 1), np.uint64),
-        values, tallies, run.control.flag,
+        part.facts.all_matrices.reshape(-1), part.num_qubits, source, flips, *run.key, shots,
+        buffers, run.control.flag,
     )  # fmt: skip
     run.control.check()
     size = outcome_width(source.size)
     return BindingResult(
-        size, values[:count].astype(f"<u{size}").tobytes(), tallies[:count].tobytes()
+        size,
+        buffers.values[:count].astype(f"<u{size}").tobytes(),
+        buffers.tallies[:count].tobytes(),
     )
 
 
 @kernel(
-    "INTS2 F64 REALS REALS INT INT INT INT I64 U64 I64 I64 I64 REALS REALS WORD WORD INT COMPLEX "
-    "U8 WORDS2 WORDS2 I64 U32 I64 -> INT",
-    group="noise",
+    "INTS2 F64 REALS REALS INT I64 FlipGroups WORD WORD INT CountBuffers I64 -> INT", group="noise"
 )
 def _count(  # type: ignore[no-untyped-def]
-    items, params, gates, channels, width, num_qubits, num_cells, num_tiles, source, draws, begins,
-    clbits, table_begins, tables, bounds, seed, binding, shots, matrix, scratch, outcomes, records,
-    values, tallies, control,
+    items, params, gates, channels, num_qubits, source, flips, seed, binding, shots, buffers,
+    control,
 ):  # fmt: skip
-    """Fill `values`, the outcomes that occur, and `tallies`, how often each does; returns how many
-    there are. `draws` .. `bounds`: of the readout error; `tallies` [2^clbits]: zeros; `outcomes`
-    [2^qubits, 1], `records` [shots at once, 1] and `scratch`: scratch."""
-    blocks = items.shape[0] + width
-    low, scratch = take_numbers(scratch, blocks)
-    high, scratch = take_numbers(scratch, blocks)
+    """Fill the values and tallies of `buffers`; returns the number of outcomes that occur."""
+    cells, outcomes, records = buffers.cells, buffers.outcomes, buffers.records
+    values, tallies, scratch = buffers.values, buffers.tallies, buffers.scratch
+    width = max(np.int64(MIN_QUBITS), num_qubits)
+    room = items.shape[0] + width
+    low, scratch = take_numbers(scratch, room)
+    high, scratch = take_numbers(scratch, room)
     last, scratch = take_numbers(scratch, 2 * width)
     pending, scratch = take_reals(scratch, 16 * width)
     work, scratch = take_reals(scratch, fusion.BLOCK)
@@ -280,15 +299,15 @@ def _count(  # type: ignore[no-untyped-def]
     state, scratch = take_reals(scratch, np.int64(1) << 2 * width)
     probs, scratch = take_reals(scratch, np.int64(1) << width)
     edges, scratch = take_reals(scratch, np.int64(1) << num_qubits)
-    cells, scratch = take_numbers(scratch, num_cells)
-    mats, _ = take_reals(scratch, blocks * fusion.BLOCK)
+    mats, _ = take_reals(scratch, room * fusion.BLOCK)
+    blocks = fusion.FusedBlocks(low, high, mats)
+    own = fusion.FusionScratch(last, pending, work, out, buffers.matrix)
+    num_tiles = max(np.int64(1), state.size // (16 * fusion.LANES))
 
     state[:] = 0.0
     fusion.basis_populations(state, width, 1, state[:0])
-    number = fusion.fuse_items(
-        items, params, gates, channels, width, low, high, mats, last, pending, work, out, matrix
-    )
-    fusion.multiply_blocks(state, width, low, high, mats, 0, number, 0, num_tiles, lanes, control)
+    number = fusion.fuse_items(items, params, gates, channels, width, blocks, own)
+    fusion.multiply_blocks(state, width, blocks, 0, number, 0, num_tiles, lanes, control)
     if control[0]:
         return 0
     fusion.basis_populations(state, width, 0, probs)
@@ -302,9 +321,7 @@ def _count(  # type: ignore[no-untyped-def]
             return 0
         drawn = records[: min(records.shape[0], shots - first)]
         draw_records(edges, cells, outcomes, seed, binding, np.uint64(0), first, drawn)
-        flip_records(
-            drawn, first, seed, binding, draws, begins, clbits, table_begins, tables, bounds
-        )
+        flip_records(drawn, first, seed, binding, flips)
         for row in range(drawn.shape[0]):
             tallies[drawn[row, 0]] += 1
     count = 0

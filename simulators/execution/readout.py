@@ -15,6 +15,7 @@ Expectation values are those of the state, and never contain readout error, as i
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from noise_models.channel import Readout
 from simulators.circuit.analysis.measurements import MeasurementLayout
-from simulators.compiler.kernel import device_function, kernel
+from simulators.compiler.kernel import I64, REALS, U64, device_function, kernel, record
 from simulators.errors import Unsupported
 from simulators.execution.sampling import Distribution, block, uniform
 
@@ -34,6 +35,20 @@ _COUNTERS = np.uint64(1 << 16)  # Philox blocks of four uniforms in a block of s
 _LEAST = 1e-24  # smaller probabilities are dropped as rounding noise
 _1 = np.uint64(1)
 _3 = np.uint64(3)
+
+
+@record
+class FlipGroups(NamedTuple):
+    """Clbits that are misread, in groups: group g has `clbits[begins[g] : begins[g + 1]]`."""
+
+    draws: U64  # [groups]
+    begins: I64  # [groups + 1]
+    clbits: I64
+    table_begins: I64  # [groups]: into `tables`
+    # Of a group of k clbits, from its begin on: entry 2^k s + m is the probability of flip masks
+    # 1 .. m if the true bits are s.
+    tables: REALS
+    bounds: REALS  # [groups]: largest sum of the probabilities of flips
 
 
 @device_function
@@ -66,12 +81,10 @@ def _flip_bit(records, start, seed, binding, draw, clbit, p01, p10, bound, scale
 
 
 @device_function
-def flip_records(  # type: ignore[no-untyped-def]
-    records, start, seed, binding, draws, begins, clbits, table_begins, tables, bounds
-):
-    """Flip bits of `records` [n, words] of the shots from `start` on, in place. Group g has the
-    clbits `clbits[begins[g] : begins[g + 1]]`; tables[table_begins[g] + 2^k s + m] is the
-    probability of flip masks 1 .. m if the true bits are s; bounds[g] the largest sum."""
+def flip_records(records, start, seed, binding, groups):  # type: ignore[no-untyped-def]
+    """Flip bits of `records` [n, words] of the shots from `start` on, in place."""
+    draws, begins, clbits = groups.draws, groups.begins, groups.clbits
+    table_begins, tables, bounds = groups.table_begins, groups.tables, groups.bounds
     end = start + records.shape[0]
     for g in range(draws.size):
         if bounds[g] <= 0.0:
@@ -122,7 +135,7 @@ def flip_records(  # type: ignore[no-untyped-def]
                         break
 
 
-_flip = kernel("WORDS2 INT WORD WORD U64 I64 I64 I64 REALS REALS", group="noise")(flip_records)
+_flip = kernel("WORDS2 INT WORD WORD FlipGroups", group="noise")(flip_records)
 
 
 # Draw number, clbits, confusion, and the table of `_cumulated`.
@@ -130,22 +143,17 @@ _Group = tuple[int, list[int], NDArray[np.float64], NDArray[np.float64]]
 
 
 class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
-    """Readout error at the terminal measurements of one circuit; its arrays: `flip_records`."""
+    """Readout error at the terminal measurements of one circuit."""
 
-    draws: NDArray[np.uint64]  # [groups]
-    begins: NDArray[np.int64]  # [groups + 1]
-    clbits: NDArray[np.int64]
-    table_begins: NDArray[np.int64]  # [groups]
-    tables: NDArray[np.float64]
-    bounds: NDArray[np.float64]  # [groups]
-    # Confusion [2^k, 2^k] of each group: row read, column true; (): groups of one bit, from
-    # `tables`.
+    groups: FlipGroups
+    # Confusion [2^k, 2^k] of each group: row read, column true; (): groups of one bit, from their
+    # tables.
     own_confusions: tuple[NDArray[np.float64], ...] = ()
 
     @property
     def confusions(self) -> tuple[NDArray[np.float64], ...]:
         """Confusion matrices [2^k, 2^k] of the groups: row read, column true."""
-        return self.own_confusions or _confusions(self.tables.reshape(-1, 4))
+        return self.own_confusions or _confusions(self.groups.tables.reshape(-1, 4))
 
     @classmethod
     def of(
@@ -178,10 +186,11 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
             return cls._packed(groups)
         if not count:
             return None
-        return cls(
+        found = FlipGroups(
             (draws[:count] + FIRST_DRAW).view(np.uint64), np.arange(count + 1), clbits[:count],
             np.arange(0, 4 * count, 4), tables[:count].reshape(-1), bounds[:count],
         )  # fmt: skip
+        return cls(found)
 
     @classmethod
     def _packed(cls, groups: list[_Group]) -> ReadoutStage:
@@ -189,27 +198,24 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
         begins = np.zeros(len(groups) + 1, np.int64)
         begins[1:] = np.cumsum([len(clbits) for _, clbits, _, _ in groups])
         lengths = np.array([table.size for _, _, _, table in groups])
-        return cls(
+        packed = FlipGroups(
             np.array([FIRST_DRAW + draw for draw, _, _, _ in groups], np.uint64), begins,
             np.array([clbit for _, clbits, _, _ in groups for clbit in clbits], np.int64),
             np.cumsum(lengths) - lengths,
             np.concatenate([table.ravel() for _, _, _, table in groups]),
             np.array([float(table[:, -1].max()) for _, _, _, table in groups]),
-            tuple(confusion for _, _, confusion, _ in groups),
         )  # fmt: skip
+        return cls(packed, tuple(confusion for _, _, confusion, _ in groups))
 
     def flip(self, records: NDArray[np.uint64], first_shot: int, key: tuple[int, int]) -> None:
         """Flip bits of the records of shots first_shot, first_shot + 1, ..., in place. `records`:
         uint64 [n, words], C-contiguous; `key`: seed and binding."""
-        _flip(
-            records, first_shot, *key, self.draws, self.begins, self.clbits, self.table_begins,
-            self.tables, self.bounds,
-        )  # fmt: skip
+        _flip(records, first_shot, *key, self.groups)
 
     def confuse(self, distribution: Distribution) -> Distribution:
         """Distribution of the recorded outcomes. Raises Unsupported for more bits than MAX_BITS."""
         records, probs = distribution
-        bits = self.clbits
+        bits = self.groups.clbits
         if bits.size > MAX_BITS:
             text = f"exact probabilities of {bits.size} bits that are read with errors"
             raise Unsupported(text, hint=f"ask for counts; exact ones are of at most {MAX_BITS}")
@@ -243,7 +249,7 @@ def _single_bits(  # type: ignore[no-untyped-def]
     source, operations, grouped, p01, p10, draws, clbits, tables, bounds
 ):
     """Fill arrays of the clbits that have an error of their own, in the order of their operations;
-    returns how many there are. `tables` [clbits, 4]: zeros, see `flip_records`."""
+    returns how many there are. `tables` [clbits, 4]: zeros, see `FlipGroups`."""
     count = 0
     for clbit in range(source.size):
         qubit = source[clbit]

@@ -160,7 +160,7 @@ def test_compiled_transfer_matrix_is_that_of_unitary(name: str, qubits: tuple[in
         swap = unitary("swap")
         matrix = swap @ matrix @ swap
     assert blocks.count == 1
-    assert np.abs(blocks.mats[:BLOCK].reshape(16, 16) - wide_ptm(matrix)).max() < 1e-14
+    assert np.abs(blocks.fused.mats[:BLOCK].reshape(16, 16) - wide_ptm(matrix)).max() < 1e-14
 
 
 def test_noise_of_gates_adds_no_blocks() -> None:

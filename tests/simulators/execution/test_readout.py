@@ -102,17 +102,17 @@ def test_a_group_counts_where_all_its_qubits_are_measured_once() -> None:
     alone = Arrays(2, 1).add("measure", [0], [0]).circuit()
     result = ReadoutStage.of(measurement_layout(alone), readout)
     assert result is not None
-    assert result.bounds.tolist() == [0.25]
+    assert result.groups.bounds.tolist() == [0.25]
     both = ReadoutStage.of(layout(2), readout)
     assert both is not None
-    assert both.bounds.tolist() == [1.0]
+    assert both.groups.bounds.tolist() == [1.0]
 
 
 def test_a_measurement_before_the_end_is_no_part_of_the_stage() -> None:
     circuit = Arrays(1, 2).add("measure", [0], [0]).add("x", [0]).add("measure", [0], [1])
     result = ReadoutStage.of(measurement_layout(circuit.circuit()), Readout(np.ones(1), np.ones(1)))
     assert result is not None
-    assert result.clbits.tolist() == [1]
+    assert result.groups.clbits.tolist() == [1]
     assert ReadoutStage.of(layout(1), Readout(np.zeros(1), np.zeros(1))) is None
 
 
