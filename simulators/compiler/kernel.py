@@ -140,6 +140,7 @@ COMPLEX = Annotated[NDArray[np.complex128], types.complex128[::1]]
 INT = Annotated[int, types.int64]
 WORD = Annotated[np.uint64, types.uint64]
 REAL = Annotated[float, types.float64]
+NUMBER = Annotated[complex, types.complex128]
 
 
 def integer_fields(*names: str) -> np.dtype[np.void]:

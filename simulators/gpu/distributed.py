@@ -21,7 +21,8 @@ from simulators.gpu import reductions, sweeps
 from simulators.gpu.backend import DeviceBackend
 from simulators.gpu.devices.device import COMPLEX, NCCL_ID_BYTES, Buffer, Device, PeerGroup
 from simulators.statevector.backend import protocol, reductions as backend_reductions
-from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, pauli_groups, place
+from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, place
+from simulators.statevector.backend.pauli_sums import pauli_groups
 from simulators.statevector.backend.reductions import BlockSum, Projection, SortedDraws
 from simulators.statevector.checkpoint import Evolution
 from simulators.statevector.distributed import backend as distributed_backend, qubit_layout

@@ -15,7 +15,8 @@ from simulators.execution import outputs
 from simulators.gpu.devices.device import Buffer, Device
 from simulators.gpu.sweeps import DeviceState
 from simulators.statevector.backend.gate_list import GateList, place_all
-from simulators.statevector.backend.matrix import PauliGroup, PlacedMatrix, pauli_groups
+from simulators.statevector.backend.matrix import PlacedMatrix
+from simulators.statevector.backend.pauli_sums import PauliGroup, pauli_groups
 from simulators.statevector.backend.reductions import BlockSum, SortedDraws
 from simulators.statevector.gradient.adjoint import ReverseSegment, plan_adjoint
 from simulators.statevector.gradient.reverse_kernel import OUTER, STEP, VALUE
@@ -115,12 +116,12 @@ def expectations(
 def string_sums(states: DeviceState, group: PauliGroup) -> NDArray[np.float64]:
     """Sums of strings with the same x over each block: float64 [states, blocks, strings]."""
     device, bits = states.device, _block_bits(states)
-    blocks, strings = states.count << (states.num_qubits - bits), group.zs.size
+    x, zs, parts, _, _ = group.strings
+    blocks, strings = states.count << (states.num_qubits - bits), zs.size
     sums = device.empty(blocks * strings, np.float64)
     device.launch(
         f"pauli_sums_{states.precision}", blocks, _threads(bits), 16 << bits, states.settle(),
-        np.int32(bits), np.uint64(group.x), np.int32(strings), device.upload(group.zs),
-        device.upload(group.parts.ravel()), sums,
+        np.int32(bits), x, np.int32(strings), device.upload(zs), device.upload(parts.ravel()), sums,
     )  # fmt: skip
     return device.download(sums).reshape(states.count, -1, strings)
 

@@ -20,6 +20,7 @@ from simulators.statevector.backend.gate_list import GateList, plan_gate_list
 from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, place
 from simulators.statevector.planning import planner
 from simulators.statevector.planning.lowering import MOST_QUBITS
+from simulators.statevector.planning.tables import OperationRange
 from simulators.trajectories.locations import LocatedError, LocatedFlag
 
 
@@ -159,7 +160,7 @@ class _Builder(msgspec.Struct, eq=False):
             zero = self.zero and not self.assembler.items
             passes = planner.plan_segment(
                 self.circuit,
-                planner.OperationRange(first, last, at_qubit, at_param),
+                OperationRange(first, last, at_qubit, at_param),
                 msgspec.structs.replace(self.ends, zero=zero),
                 self.width,
             )

@@ -18,6 +18,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Sequence
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
@@ -26,7 +27,15 @@ from numpy.typing import NDArray
 from noise_models.channel import paulis
 from noise_models.normal_form import NormalForm
 from simulators.circuit.passes.leakage import LEAK, MIX, READ, RETURN, FlagChannel
-from simulators.compiler.kernel import kernel
+from simulators.compiler.kernel import (
+    I64,
+    INTS2,
+    REALS2,
+    integer_fields,
+    kernel,
+    record,
+    structured,
+)
 from simulators.engine import RunControl
 from simulators.trajectories.noise_table import (
     AFTER_OP,
@@ -43,15 +52,16 @@ from simulators.trajectories.noise_table import (
     NoiseTable,
     Operators,
 )
-from simulators.trajectories.prefix_tree import number_of
+from simulators.trajectories.prefix_tree import RandomDraws, number_of
 
 FIRST_DRAW = 2**58  # number of the draw of a step at location 0
 _MOST_LOSS = 600.0  # largest sum of -log r^2: the norm of a state stays a number
 _MIXED = 0.75  # probability of a Pauli error of the completely mixed state
 
-# Columns of a step of a qubit: kind, location, inserts: of its candidates (-1: none), the first one
-# for leaked qubits, and those that bring them back to |1> and to |0> (-1: none).
-_KIND, _NUMBER, _CANDIDATE, _LEAKED, _ONE, _ZERO = range(6)
+# Steps of a qubit: `kind`, `location`, and inserts (-1: none): `candidate` to leak, the first one
+# for leaked qubits, and those that bring them back to |1> and to |0>.
+_STEP = integer_fields("kind", "location", "candidate", "leaked", "one", "zero")
+_INSERTS = ("candidate", "leaked", "one", "zero")
 
 Matrix = NDArray[np.complex128]
 
@@ -59,7 +69,7 @@ Matrix = NDArray[np.complex128]
 class FlagSteps(msgspec.Struct, frozen=True, eq=False):
     """Steps of the flags of all qubits, one qubit after the other, in order of action."""
 
-    steps: NDArray[np.int64]  # [steps, 6]
+    steps: NDArray[np.void]  # [steps]: _STEP
     # [steps, 2]: to come back to |1>, to be mixed, to be read as |1>; and to come back to |0>
     probabilities: NDArray[np.float64]
     ends: NDArray[np.int64]  # [steps]: the end of the steps of its qubit
@@ -76,23 +86,24 @@ class FlagSteps(msgspec.Struct, frozen=True, eq=False):
         """Patterns of shots from `first` on with the inserts of shots that may be leaked. `places`:
         of each insert; `key`: seed and binding. Raises Stopped."""
         steps = self.steps.copy()
-        for column in (_CANDIDATE, _LEAKED, _ONE, _ZERO):
-            there = steps[:, column] >= 0
-            steps[there, column] = places[steps[there, column]]
+        for name in _INSERTS:
+            there = steps[name] >= 0
+            steps[name][there] = places[steps[name][there]]
         step_of = np.full(places.size + 1, -1)
-        there = steps[:, _CANDIDATE] >= 0
-        step_of[steps[there, _CANDIDATE]] = np.flatnonzero(there)
+        there = steps["candidate"] >= 0
+        step_of[steps["candidate"][there]] = np.flatnonzero(there)
         count = int((step_of[patterns.entries] >= 0).sum())
         if not count:
             return patterns
-        room, others = 16 * count + 64, _others(places, self.steps)
+        others = _others(places, self.steps)
+        table = _StepTable(step_of, steps, others, self.probabilities, self.ends)
+        room, draws = 16 * count + 64, RandomDraws.of(key, first)
         while True:
             shots, entries = np.empty(room, np.int64), np.empty(room, np.int64)
+            done = np.zeros((steps.size + 1, 2), np.int64)
             found = _draw(
-                patterns.ends, patterns.entries, step_of, steps, others, self.probabilities,
-                self.ends, np.zeros((steps.shape[0] + 1, 2), np.int64), first, *key,
-                control.flag, shots, entries,
-            )  # fmt: skip
+                patterns.ends, patterns.entries, table, draws, done, control.flag, shots, entries
+            )
             control.check()
             if found <= room:
                 break
@@ -106,25 +117,31 @@ class FlagSteps(msgspec.Struct, frozen=True, eq=False):
         return ErrorPatterns(keys, np.append(0, sizes.cumsum()))
 
 
-def _others(places: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.int64]:
+def _others(places: NDArray[np.int64], steps: NDArray[np.void]) -> NDArray[np.int64]:
     """Places of the second and the third insert for leaked qubits: int64 [steps, 2]."""
-    first = np.maximum(steps[:, _LEAKED], 0)
+    first = np.maximum(steps["leaked"], 0)
     last = places.size - 1
     return np.column_stack([places[np.minimum(first + k, last)] for k in (1, 2)])
 
 
-@kernel(
-    "I64 I64 I64 INTS2 INTS2 REALS2 I64 INTS2 INT WORD WORD I64 I64 I64 -> INT",
-    group="trajectories",
-)
-def _draw(  # type: ignore[no-untyped-def]
-    ends, entries, step_of, steps, others, probabilities, step_ends, done, first, seed, binding,
-    stop, shots, places,
-):  # fmt: skip
+@record
+class _StepTable(NamedTuple):
+    """Steps of the flags of all qubits, with places in place of inserts; see `FlagSteps`."""
+
+    step_of: I64  # [places + 1]: the step whose candidate is at a place, or -1
+    steps: Annotated[NDArray[np.void], structured(_STEP)]
+    others: INTS2  # [steps, 2]: places of the second and the third insert for leaked qubits
+    probabilities: REALS2
+    ends: I64
+
+
+@kernel("I64 I64 _StepTable RandomDraws INTS2 I64 I64 I64 -> INT", group="trajectories")
+def _draw(ends, entries, table, draws, done, stop, shots, places):  # type: ignore[no-untyped-def]
     """Draw the inserts of shots that may be leaked, and return their number; those beyond the room
     of the arrays are counted and not written. done [steps, 2]: scratch, zeros; for the end of a
     qubit's steps: a row, and the step up to which its inserts are drawn. stop[0]: whether to return
     before all are drawn."""
+    step_of, others, probabilities = table.step_of, table.others, table.probabilities
     result = np.int64(0)
     for row in range(ends.size - 1):
         if stop[0]:
@@ -133,43 +150,43 @@ def _draw(  # type: ignore[no-untyped-def]
             begin = step_of[entries[k]]
             if begin < 0:
                 continue
-            end = step_ends[begin]
+            end = table.ends[begin]
             if done[end, 0] == row + 1 and begin < done[end, 1]:
                 continue
             step = begin + 1
             ahead = k + 1
             is_open, mixed = 1, 0
             while step < end and is_open:
-                kind = steps[step, _KIND]
+                each = table.steps[step]
                 u = 1.0
                 if probabilities[step, 0] + probabilities[step, 1] > 0.0:
-                    draw = np.uint64(FIRST_DRAW) + np.uint64(steps[step, _NUMBER])
-                    u = number_of(seed, binding, draw, np.int64(first + row))
+                    draw = np.uint64(FIRST_DRAW) + np.uint64(each.location)
+                    u = number_of(draws.seed, draws.binding, draw, np.int64(draws.first + row))
                 place = back = np.int64(-1)
-                if kind == LEAK:
-                    place = steps[step, _LEAKED] if mixed else np.int64(-1)
+                if each.kind == LEAK:
+                    place = each.leaked if mixed else np.int64(-1)
                     if u < probabilities[step, 0]:
-                        back = steps[step, _ONE]
+                        back = each.one
                     elif u < probabilities[step, 0] + probabilities[step, 1]:
-                        back = steps[step, _ZERO]
+                        back = each.zero
                     is_open = int(back < 0)
-                    candidate = steps[step, _CANDIDATE]
+                    candidate = each.candidate
                     while ahead < ends[row + 1] and entries[ahead] < candidate:
                         ahead += 1
                     if ahead < ends[row + 1] and entries[ahead] == candidate:
                         is_open = 1
-                elif kind == MIX:
+                elif each.kind == MIX:
                     mixed = 1
                     if u < probabilities[step, 0]:
                         which = np.int64(3.0 * u / probabilities[step, 0])
-                        place = steps[step, _LEAKED] if which == 0 else others[step, which - 1]
+                        place = each.leaked if which == 0 else others[step, which - 1]
                 else:
                     is_one = u < probabilities[step, 0]
-                    place = others[step, 0] if is_one else steps[step, _LEAKED]
-                for each in (place, back):
-                    if each >= 0:
+                    place = others[step, 0] if is_one else each.leaked
+                for drawn in (place, back):
+                    if drawn >= 0:
                         if result < shots.size:
-                            shots[result], places[result] = row, each
+                            shots[result], places[result] = row, drawn
                         result += 1
                 step += 1
             done[end, 0], done[end, 1] = row + 1, step
@@ -288,7 +305,7 @@ def with_flags(
     old_terms = [term_of[number] for number in inserts.draw_locations.tolist()]
     own = {term: insert for insert, term in enumerate(old_terms)}  # of candidates: one
     new_terms: list[int] = []
-    of_qubit: dict[int, list[tuple[list[int], tuple[float, float]]]] = {}
+    of_qubit: dict[int, list[tuple[dict[str, int], tuple[float, float]]]] = {}
     letters = [np.ascontiguousarray(paulis(1)[k]) for k in (1, 2, 3)]
     resets = [[_unit(bit, 0), _unit(bit, 1)] for bit in range(2)]
     for term, step in enumerate(steps):
@@ -296,27 +313,28 @@ def with_flags(
             continue
         qubit, channel = step
         place = (int(after[term]), qubit, term)
-        line, value = [channel.kind, numbers[term], -1, -1, -1, -1], (0.0, 0.0)
+        line = dict.fromkeys(_INSERTS, -1) | {"kind": channel.kind, "location": numbers[term]}
+        value = (0.0, 0.0)
         before = len(built.rows)
         if channel.kind == MIX:
             added = [
                 built.add(CONDITIONAL, "pauli", k, [letter], place)
                 for k, letter in enumerate(letters)
             ]
-            line[_LEAKED], value = added[0], (_MIXED, 0.0)
+            line["leaked"], value = added[0], (_MIXED, 0.0)
         elif channel.kind == READ:
             added = [built.add(RETURNS, "reset", k, each, place) for k, each in enumerate(resets)]
-            line[_LEAKED], value = added[0], (channel.leak, 0.0)
+            line["leaked"], value = added[0], (channel.leak, 0.0)
         else:
             if channel.leak:
-                line[_CANDIDATE] = own[term]
+                line["candidate"] = own[term]
                 built.candidate(own[term], qubit, term, channel.leak)
                 inverse = np.diag([1.0, (1.0 - channel.leak) ** -0.5]).astype(np.complex128)
-                line[_LEAKED] = built.add(CONDITIONAL, "inverse", channel.leak, [inverse], place)
+                line["leaked"] = built.add(CONDITIONAL, "inverse", channel.leak, [inverse], place)
             value = channel.seep, channel.decay
-            for column, bit, back in ((_ONE, 1, channel.seep), (_ZERO, 0, channel.decay)):
+            for name, bit, back in (("one", 1, channel.seep), ("zero", 0, channel.decay)):
                 if back:
-                    line[column] = built.add(RETURNS, "reset", bit, resets[bit], place)
+                    line[name] = built.add(RETURNS, "reset", bit, resets[bit], place)
         new_terms += [term] * (len(built.rows) - before)
         of_qubit.setdefault(qubit, []).append((line, value))
     terms = np.array(old_terms + new_terms, np.int64)
@@ -324,10 +342,12 @@ def with_flags(
     moved = np.empty_like(order)
     moved[order] = np.arange(order.size)
     table = built.table(order, np.array(numbers, np.int64)[terms])
-    lines = np.array([line for each in of_qubit.values() for line, _ in each], np.int64)
-    for column in (_CANDIDATE, _LEAKED, _ONE, _ZERO):
-        there = lines[:, column] >= 0
-        lines[there, column] = moved[lines[there, column]]
+    names = _STEP.names or ()
+    rows = [tuple(map(line.get, names)) for each in of_qubit.values() for line, _ in each]
+    lines = np.array(rows, _STEP)
+    for name in _INSERTS:
+        there = lines[name] >= 0
+        lines[name][there] = moved[lines[name][there]]
     values = np.array([value for each in of_qubit.values() for _, value in each])
     sizes = np.array([len(each) for each in of_qubit.values()])
     channels: dict[int, list[FlagChannel]] = {}

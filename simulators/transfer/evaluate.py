@@ -20,7 +20,14 @@ from simulators.circuit.analysis.quadrature import Grid, grid
 from simulators.compiler.simd import LANES
 from simulators.errors import Unsupported
 from simulators.transfer import evolution
-from simulators.transfer.evolution import CHUNK, NUMBER, PARAM, REALS_SCRATCH, SCRATCH, evolve
+from simulators.transfer.evolution import (
+    NUMBER,
+    PARAM,
+    ChainScratch,
+    PairMatrices,
+    QubitMatrices,
+    evolve,
+)
 from simulators.transfer.program import Chain, ConstantTable, Rotations, TransferProgram
 
 MAX_ENTRIES = 2**27  # limit of the state and its derivatives: 1 GiB
@@ -88,12 +95,9 @@ class UniformPart(msgspec.Struct, frozen=True):
 class _PackedChannels(msgspec.Struct, frozen=True, eq=False):
     """Arrays of a channel set, as `evolution.evolve` takes them."""
 
-    channels: NDArray[np.float64]  # [numbers, 1 + k, 16]
-    params: NDArray[np.int64]  # [numbers, k]
+    channels: QubitMatrices  # by number
     chain_params: int  # number of different parameters of channels on one qubit
-    first: NDArray[np.int64]  # [1 + 2 pair chains]
-    entries: NDArray[np.int64]  # [entries, 3]
-    values: NDArray[np.float64]  # [entries]
+    pairs: PairMatrices
 
 
 _NOT_UNIFORM = UniformPart()
@@ -147,7 +151,7 @@ class ChannelSet:
 
     def packed(self) -> _PackedChannels:
         """Arrays of all channels, and of the chains of pairs that the table has."""
-        if self._packed is None or len(self._packed.first) <= 2 * len(self.table.pair_chains):
+        if self._packed is None or len(self._packed.pairs.first) <= 2 * len(self.table.pair_chains):
             # Channels on one qubit, [n, 1 + k, 16] with their derivatives, and their parameters.
             count = len(self._channels)
             on_one = [
@@ -172,10 +176,9 @@ class ChannelSet:
                 entries.append(np.column_stack((row, column, owners)))
                 values.append(product.values[slot, row, column])
                 first += [first[-1] + int((slot == 0).sum()), first[-1] + slot.size]
-            self._packed = _PackedChannels(
-                channels, params, np.unique(params).size, np.array(first), np.concatenate(entries),
-                np.concatenate(values),
-            )  # fmt: skip
+            pairs = PairMatrices(np.array(first), np.concatenate(entries), np.concatenate(values))
+            matrices = QubitMatrices(channels, params)
+            self._packed = _PackedChannels(matrices, np.unique(params).size, pairs)
         return self._packed
 
     def _product(self, ids: Chain) -> evolution.DualMatrix | None:
@@ -249,7 +252,7 @@ def _means(
     packed, rotations = channels.packed(), program.rotations
     if rotations is None:
         return _evolved(program, channels, params, program.rows, packed), 0.0
-    rows, count = program.rows.copy(), len(packed.channels)
+    rows, count = program.rows.copy(), len(packed.channels.values)
     rows[rotations.rows, NUMBER] += count
     fine, coarse = grids(rotations, precision, channels.detuning.factor)
     own = channels.detuning.param
@@ -260,7 +263,7 @@ def _means(
         angles = factor * rotations.angles * chosen.x[:, rotations.owners]
         total = np.zeros((1 << len(program.measured), 1 + len(of)))
         for weight, row in zip(chosen.weights.tolist(), angles, strict=True):
-            _turn(moved.channels[count:], row)
+            _turn(moved.channels.values[count:], row)
             total += weight * _evolved(program, channels, of, rows, moved)
         return total
 
@@ -283,21 +286,18 @@ _EQUAL, _CROSSED, _SIGNS = [5, 10], [6, 9], np.array([-1.0, 1.0])
 
 def _with_rotations(packed: _PackedChannels, count: int, *, derivatives: bool) -> _PackedChannels:
     """Channels with `count` rotations after them, whose angles are still to be set."""
+    matrices, params = packed.channels
+    pairs, chain_params = packed.pairs, packed.chain_params
     if not derivatives:
-        values = packed.entries[:, PARAM] < 0
-        packed = _PackedChannels(
-            packed.channels[:, :1], packed.params[:, :0], 0,
-            np.append(0, np.cumsum(values))[packed.first],
-            packed.entries[values], packed.values[values],
-        )  # fmt: skip
-    turns = np.zeros((count, *packed.channels.shape[1:]))
+        values = pairs.entries[:, PARAM] < 0
+        first = np.append(0, np.cumsum(values))[pairs.first]
+        pairs = PairMatrices(first, pairs.entries[values], pairs.values[values])
+        matrices, params, chain_params = matrices[:, :1], params[:, :0], 0
+    turns = np.zeros((count, *matrices.shape[1:]))
     turns[:, 0, [0, 15]] = 1.0
-    none = np.full((count, packed.params.shape[1]), -1, np.int64)
-    return msgspec.structs.replace(
-        packed,
-        channels=np.concatenate((packed.channels, turns)),
-        params=np.concatenate((packed.params, none)),
-    )
+    none = np.full((count, params.shape[1]), -1, np.int64)
+    channels = QubitMatrices(np.concatenate((matrices, turns)), np.concatenate((params, none)))
+    return _PackedChannels(channels, chain_params, pairs)
 
 
 def _turn(rotations: NDArray[np.float64], angles: NDArray[np.float64]) -> None:
@@ -326,14 +326,9 @@ def _evolved(
     data = np.zeros((*(4,) * num_qubits, width))
     every = (slice(None, None, 3),) * num_qubits  # I and Z
     data[every][..., 0] = 1.0
-    evolve(
-        *(rows, constants, np.zeros((len(constants), 0), np.int64)),
-        *(packed.channels, packed.params, packed.first, packed.entries, packed.values, columns),
-        np.zeros((num_qubits, 1 + packed.chain_params, 16)),
-        np.zeros((num_qubits, 1 + packed.chain_params), np.int64),
-        *(np.zeros((16, 3), np.int64), np.zeros(SCRATCH, np.int64), np.zeros(REALS_SCRATCH)),
-        *(np.zeros(16 * max(CHUNK, width)), width, data.reshape(-1)),
-    )
+    fixed = QubitMatrices(constants, np.zeros((len(constants), 0), np.int64))
+    scratch = ChainScratch.of(num_qubits, packed.chain_params, width)
+    evolve(rows, fixed, packed.channels, packed.pairs, columns, scratch, width, data.reshape(-1))
     measured = set(program.measured)
     places = (slice(None, None, 3) if q in measured else 0 for q in range(num_qubits))
     classical = data[tuple(places)[::-1]]  # the highest digit is the first axis

@@ -9,26 +9,66 @@ matrices of one qubit, a chain, are multiplied first, with their derivatives.
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.compiler.kernel import device_function, kernel
+from simulators.compiler.kernel import I64, INTS2, REALS, REALS3, device_function, kernel, record
 from simulators.compiler.simd import LANES, add_product, load, splat, store
 
 NUMBER, LOW, HIGH = range(3)  # columns of the rows of a program
 ROW, COLUMN, PARAM = range(3)  # columns of the entries of pair matrices
-SCRATCH = 17 + 16  # integers: begins of the entries of each piece, places of the pieces
-REALS_SCRATCH = 16 + 16 * LANES  # a matrix, pieces of eight numbers
 CHUNK = 256  # most numbers of a piece of `data` that is transformed at once, or one row of it
-_PLACES, _PIECES = 17, 16
+_PLACES, _PIECES = 17, 16  # begin of the places of pieces, and of the pieces, in `ChainScratch`
 _BLOCK = 4 * LANES
 
 
+@record
+class QubitMatrices(NamedTuple):
+    """Matrices of one qubit, with their derivatives."""
+
+    values: REALS3  # [matrices, 1 + k, 16]
+    params: INTS2  # [matrices, k]: -1 where there is no parameter
+
+
+@record
+class PairMatrices(NamedTuple):
+    """Nonzero entries of the matrices of pair chains: those of chain c are first[2 c] ..
+    first[2 c + 1] - 1, sorted by row; those of its derivatives follow up to first[2 c + 2]."""
+
+    first: I64  # [1 + 2 chains]
+    entries: INTS2  # [entries, 3]: ROW, COLUMN, PARAM
+    values: REALS  # [entries]
+
+
+@record
+class ChainScratch(NamedTuple):
+    """Chains of all qubits, and room for pieces of the data."""
+
+    chains: REALS3  # [qubits, 1 + m, 16], for the m parameters of one-qubit channels
+    chain_columns: INTS2  # [qubits, 1 + m]: number of derivatives, and their columns in the data
+    entries: INTS2  # [16, 3]
+    places: I64  # begins of the entries of each piece, places of the pieces
+    reals: REALS  # a matrix, pieces of eight numbers
+    results: REALS  # [16 * max(CHUNK, width)]
+
+    @classmethod
+    def of(cls, num_qubits: int, num_params: int, width: int) -> ChainScratch:
+        """Allocate; `num_params`: of one-qubit channels."""
+        return cls(
+            np.zeros((num_qubits, 1 + num_params, 16)),
+            np.zeros((num_qubits, 1 + num_params), np.int64), np.zeros((16, 3), np.int64),
+            np.zeros(_PLACES + _PIECES, np.int64), np.zeros(_PIECES + 16 * LANES),
+            np.zeros(16 * max(CHUNK, width)),
+        )  # fmt: skip
+
+
 @device_function
-def _restart(chains, chain_columns, q):  # type: ignore[no-untyped-def]
+def _restart(scratch, q):  # type: ignore[no-untyped-def]
     """Make the chain of a qubit the identity."""
+    chains, chain_columns = scratch.chains, scratch.chain_columns
     chain_columns[q, 0] = -1
     for k in range(16):
         chains[q, 0, k] = 1.0 if k % 5 == 0 else 0.0
@@ -46,11 +86,13 @@ def _add_product(left, a, x, right, b, y, out):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _multiply(chains, chain_columns, q, matrices, params, number, columns, reals):  # type: ignore[no-untyped-def]
-    """Multiply the chain of a qubit by a matrix [1 + k, 16] with its derivatives."""
+def _multiply(scratch, q, matrices, number, columns):  # type: ignore[no-untyped-def]
+    """Multiply the chain of a qubit by one of `QubitMatrices`."""
+    chains, chain_columns, reals = scratch.chains, scratch.chain_columns, scratch.reals
+    values, params = matrices.values, matrices.params
     size = max(chain_columns[q, 0], 0)
     for slot in range(1, size + 1):
-        _add_product(matrices, number, 0, chains, q, slot, reals)
+        _add_product(values, number, 0, chains, q, slot, reals)
         for k in range(16):
             chains[q, slot, k] = reals[k]
     for own in range(params.shape[1]):
@@ -65,10 +107,10 @@ def _multiply(chains, chain_columns, q, matrices, params, number, columns, reals
             chain_columns[q, slot] = columns[param]
             for k in range(16):
                 chains[q, slot, k] = 0.0
-        _add_product(matrices, number, 1 + own, chains, q, 0, reals)
+        _add_product(values, number, 1 + own, chains, q, 0, reals)
         for k in range(16):
             chains[q, slot, k] += reals[k]
-    _add_product(matrices, number, 0, chains, q, 0, reals)
+    _add_product(values, number, 0, chains, q, 0, reals)
     for k in range(16):
         chains[q, 0, k] = reals[k]
     chain_columns[q, 0] = size
@@ -158,114 +200,99 @@ def _transform_lanes(data, size, low, high, begins, entries, values, shift, real
 
 
 @device_function
-def _end_chain(data, width, chains, chain_columns, q, chain_entries, scratch, reals, results):  # type: ignore[no-untyped-def]
-    """Multiply the digit of a qubit by its chain. `chain_entries`: scratch [16, 3]."""
+def _end_chain(data, width, q, scratch):  # type: ignore[no-untyped-def]
+    """Multiply the digit of a qubit by its chain."""
+    chains, chain_columns, entries = scratch.chains, scratch.chain_columns, scratch.entries
+    places, reals, results = scratch.places, scratch.reals, scratch.results
     if chain_columns[q, 0] < 0:
         return
     e = np.int64(0)
     for i in range(4):
-        scratch[i] = e
+        places[i] = e
         for j in range(4):
             if chains[q, 0, 4 * i + j] != 0.0:
-                chain_entries[e, COLUMN] = j
+                entries[e, COLUMN] = j
                 reals[e] = chains[q, 0, 4 * i + j]
                 e += 1
-    scratch[4] = e
+    places[4] = e
     stride, chunk = np.int64(width) << (2 * q), _chunk(width, q)
     if chunk < LANES:
         _transform_lanes(
-            data, 4, q, np.int64(-1), scratch, chain_entries, reals, np.int64(0), reals, results
+            data, 4, q, np.int64(-1), places, entries, reals, np.int64(0), reals, results
         )
-        _restart(chains, chain_columns, q)
+        _restart(scratch, q)
         return
     for base in range(0, data.size, 4 * stride):
         for at in range(base, base + stride, chunk):
             for i in range(4):
-                scratch[_PLACES + i] = at + i * stride
-            _combine(data, chunk, 4, scratch, chain_entries, reals, np.int64(0), results)
+                places[_PLACES + i] = at + i * stride
+            _combine(data, chunk, 4, places, entries, reals, np.int64(0), results)
             for slot in range(1, chain_columns[q, 0] + 1):
                 column = chain_columns[q, slot]
                 for row in range(0, chunk, width):
                     for i in range(4):
                         total = 0.0
                         for j in range(4):
-                            value = data[scratch[_PLACES + j] + row]
+                            value = data[places[_PLACES + j] + row]
                             total += chains[q, slot, 4 * i + j] * value
                         results[i * chunk + row + column] += total
-            _put(data, chunk, 4, scratch, results)
-    _restart(chains, chain_columns, q)
+            _put(data, chunk, 4, places, results)
+    _restart(scratch, q)
 
 
 @device_function
-def _apply_pair(  # type: ignore[no-untyped-def]
-    data, width, first, entries, values, columns, number, low, high, scratch, reals, results
-):
+def _apply_pair(data, width, pairs, columns, number, low, high, scratch):  # type: ignore[no-untyped-def]
     """Multiply the digits of two qubits by the matrix of a chain of pairs."""
+    first, entries, values = pairs.first, pairs.entries, pairs.values
+    places, results = scratch.places, scratch.results
     begin, middle, end = first[2 * number], first[2 * number + 1], first[2 * number + 2]
     e = begin
     for i in range(17):
         while e < middle and entries[e, ROW] < i:
             e += 1
-        scratch[i] = e
+        places[i] = e
     a, b = np.int64(width) << (2 * low), np.int64(width) << (2 * high)
     small, large, chunk = min(a, b), max(a, b), _chunk(width, min(low, high))
     if chunk < LANES:
         zero = np.int64(0)
-        _transform_lanes(data, 16, low, high, scratch, entries, values, zero, reals, results)
+        reals = scratch.reals
+        _transform_lanes(data, 16, low, high, places, entries, values, zero, reals, results)
         return
     for upper in range(0, data.size, 4 * large):
         for inner in range(upper, upper + large, 4 * small):
             for at in range(inner, inner + small, chunk):
                 for i in range(16):
-                    scratch[_PLACES + i] = at + (i & 3) * a + (i >> 2) * b
-                _combine(data, chunk, 16, scratch, entries, values, np.int64(0), results)
+                    places[_PLACES + i] = at + (i & 3) * a + (i >> 2) * b
+                _combine(data, chunk, 16, places, entries, values, np.int64(0), results)
                 for e in range(middle, end):
                     place = entries[e, ROW] * chunk + columns[entries[e, PARAM]]
-                    origin = scratch[_PLACES + entries[e, COLUMN]]
+                    origin = places[_PLACES + entries[e, COLUMN]]
                     for row in range(0, chunk, width):
                         results[place + row] += values[e] * data[origin + row]
-                _put(data, chunk, 16, scratch, results)
+                _put(data, chunk, 16, places, results)
 
 
 @kernel(
-    "INTS2 REALS3 INTS2 REALS3 INTS2 I64 INTS2 REALS I64 REALS3 INTS2 INTS2 I64 REALS REALS INT "
-    "REALS",
-    group="transfer",
+    "INTS2 QubitMatrices QubitMatrices PairMatrices I64 ChainScratch INT REALS", group="transfer"
 )
-def evolve(  # type: ignore[no-untyped-def]
-    rows, constants, no_params, channels, params, first, entries, values, columns, chains,
-    chain_columns, chain_entries, scratch, reals, results, width, data,
-):  # fmt: skip
-    """Apply all rows of a program to `data` [4^n * width].
-
-    constants [c, 1, 16] with no_params [c, 0], channels [c, 1 + k, 16] with params [c, k]:
-    matrices of one qubit; -1 where there is no parameter. The matrix of pair chain c is
-    entries[first[2 c] : first[2 c + 1]], sorted by row, with `values`; its derivatives follow up to
-    first[2 c + 2]. columns: column of each parameter in `data`.
-
-    Scratch: chains [qubits, 1 + m, 16] and chain_columns [qubits, 1 + m] for the m parameters of
-    one-qubit channels; chain_entries [16, 3], scratch [SCRATCH], reals [REALS_SCRATCH], results
-    [16 * max(CHUNK, width)].
-    """
-    for q in range(chains.shape[0]):
-        _restart(chains, chain_columns, q)
+def evolve(rows, constants, channels, pairs, columns, scratch, width, data):  # type: ignore[no-untyped-def]
+    """Apply all rows of a program to `data` [4^n * width]. columns: column of each parameter in
+    `data`."""
+    num_qubits = scratch.chains.shape[0]
+    for q in range(num_qubits):
+        _restart(scratch, q)
     for k in range(rows.shape[0]):
         number, low, high = rows[k, NUMBER], rows[k, LOW], rows[k, HIGH]
         if high >= 0:
             for q in (low, high):
-                _end_chain(
-                    data, width, chains, chain_columns, q, chain_entries, scratch, reals, results
-                )
-            _apply_pair(
-                data, width, first, entries, values, columns, number, low, high, scratch, reals,
-                results,
-            )  # fmt: skip
+                _end_chain(data, width, q, scratch)
+            _apply_pair(data, width, pairs, columns, number, low, high, scratch)
         elif number >= 0:
-            _multiply(chains, chain_columns, low, channels, params, number, columns, reals)
+            _multiply(scratch, low, channels, number, columns)
         else:
-            _multiply(chains, chain_columns, low, constants, no_params, ~number, columns, reals)
-    for q in range(chains.shape[0]):
-        _end_chain(data, width, chains, chain_columns, q, chain_entries, scratch, reals, results)
+            _multiply(scratch, low, constants, ~number, columns)
+    for q in range(num_qubits):
+        _end_chain(data, width, q, scratch)
 
 
 # Matrices with their first derivatives: dual numbers with matrix entries.

@@ -1,4 +1,4 @@
-"""No import cycles inside a package, and one class to a name."""
+"""No import cycles inside a package, one class to a name, and few parameters of a function."""
 
 from __future__ import annotations
 
@@ -29,6 +29,16 @@ SHARED_CLASS_NAMES = {  # public names of more than one class
     "Program",  # the circuit that is sent, and what the engine statevector makes of it
     "QPM",  # the name that DEFw loads, and its implementation
     "Request",  # of a host to a QPM, and of a worker to an engine
+}
+MOST_PARAMETERS = 12  # of a function; kernels take records (`simulators.compiler.kernel.record`)
+MORE_PARAMETERS = {  # functions that still have more
+    "simulators/circuit/analysis/elimination.py:_walk",
+    "simulators/circuit/analysis/noise_profile.py:_measure_samples",
+    "simulators/circuit/analysis/profiler.py:_measure_cone",
+    "simulators/circuit/passes/light_cone.py:walk_cone",
+    "simulators/densitymatrix/fusion.py:fuse_items",
+    "simulators/densitymatrix/plain_part.py:_count",
+    "simulators/densitymatrix/plain_part.py:_plain_part",
 }
 STATEMENTS = ("insert into", "insert or ", "delete from", "create table")
 
@@ -82,6 +92,24 @@ def test_public_classes_have_different_names() -> None:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     )
     assert {name for name, number in count.items() if number > 1} <= SHARED_CLASS_NAMES
+
+
+def num_parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    args = function.args
+    named = len(args.posonlyargs) + len(args.args) + len(args.kwonlyargs)
+    return named + (args.vararg is not None) + (args.kwarg is not None)
+
+
+def test_functions_have_at_most_twelve_parameters() -> None:
+    longer = {
+        f"{path.relative_to(ROOT)}:{node.name}"
+        for package in PACKAGES
+        for path in modules(package).values()
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if num_parameters(node) > MOST_PARAMETERS
+    }
+    assert longer == MORE_PARAMETERS, "take a function off the list when it has fewer; add none"
 
 
 def has_sql(tree: ast.Module) -> bool:

@@ -11,7 +11,7 @@ from simulators.catalog import state_bytes
 from simulators.circuit.ir import Circuit
 from simulators.engine import PASSES, PauliSum, RunControl, RunOptions, ThreadPool
 from simulators.statevector import state as states
-from simulators.statevector.backend import matrix, protocol, reductions
+from simulators.statevector.backend import pauli_sums, protocol, reductions
 from simulators.statevector.backend.gate_list import GateList
 from simulators.statevector.backend.matrix import PlacedMatrix, multiply
 from simulators.statevector.checkpoint import Checkpointer, Evolution
@@ -141,10 +141,10 @@ class LocalBackend:
     def expectations(self, state: State, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
         values = np.empty(len(strings))
         places = state.basis_indices
-        for group in matrix.pauli_groups(strings):
-            sums = np.empty((places.size, group.zs.size))
-            flip = group.x >> min(states.BLOCK_QUBITS, state.num_qubits)
-            matrix.string_sums(self.sweeper, state, state, places, flip, group, sums)
+        for group in pauli_sums.pauli_groups(strings):
+            sums = np.empty((places.size, group.strings.zs.size))
+            flip = int(group.strings.x) >> min(states.BLOCK_QUBITS, state.num_qubits)
+            pauli_sums.string_sums(self.sweeper, state, state, places, flip, group, sums)
             values[group.members] = np.cumsum(sums, axis=0)[-1]
         return values
 

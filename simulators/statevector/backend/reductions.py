@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.compiler.kernel import kernel
+from simulators.compiler.kernel import INT, NUMBER, kernel, record
 from simulators.statevector.planning.tables import LANE_WIRES
 from simulators.statevector.state import BLOCK_QUBITS, BlockExecutor, State, load, zeros
 from simulators.statevector.tiles.phase_ops import add_up, part_up
@@ -18,15 +20,26 @@ from simulators.statevector.tiles.sweep_kernel import kernels
 # for any number of threads. The norm of a row comes from the sweep that wrote it, if there was one.
 
 
-@kernel("INT AMPLITUDES AMPLITUDES I64 INT INT INT REAL REAL REALS REALS2", group="deferred")
-def reduce_kernel(  # type: ignore[no-untyped-def]
-    what, reals, singles, reals2, singles2, places, qubit, first, last, turn_x, turn_y, scratch,
-    sums,
-):  # fmt: skip
+# Sums of two numbers over each block. NORM: (sum |a|^2, 0). QUBIT_WEIGHTS: sums of |a|^2 for the
+# qubit values 0 and 1. FINGERPRINT: the overlap of a fixed pseudo-random vector with a. OVERLAP:
+# <a|b>. DISTANCE: (sum |a - turn b|^2, 0).
+NORM, QUBIT_WEIGHTS, FINGERPRINT, OVERLAP, DISTANCE = range(5)
+
+
+@record
+class BlockSum(NamedTuple):
+    """Sums over each block of a state, or of two."""
+
+    what: INT  # one of the constants above
+    qubit: INT = 0  # of QUBIT_WEIGHTS
+    turn: NUMBER = 1 + 0j  # of DISTANCE
+
+
+@kernel("BlockSum AMPLITUDES AMPLITUDES I64 INT INT REALS REALS2", group="deferred")
+def reduce_kernel(item, reals, singles, reals2, singles2, places, first, last, scratch, sums):  # type: ignore[no-untyped-def]
     """Fill rows first .. last - 1 of `sums`; `scratch`: float64 [4 * block]. `places`: index of
-    each block in the whole state. NORM: (sum |a|^2, 0). ODDS: sums of |a|^2 for the qubit values 0
-    and 1. OVERLAP: <a|b>. DISTANCE: (sum |a - turn b|^2, 0). SKETCH: the overlap of a fixed
-    pseudo-random vector with a."""
+    each block in the whole state."""
+    what, qubit, turn_x, turn_y = item.what, item.qubit, item.turn.real, item.turn.imag
     size = scratch.size // 4
     re, im = scratch[:size], scratch[size : 2 * size]
     re2, im2 = scratch[2 * size : 3 * size], scratch[3 * size :]
@@ -93,18 +106,6 @@ def project_kernel(  # type: ignore[no-untyped-def]
             singles2[kept], singles2[kept + 1] = x, y
 
 
-# Sums of the reduction kernel, two numbers a block.
-NORM, QUBIT_WEIGHTS, FINGERPRINT, OVERLAP, DISTANCE = range(5)
-
-
-class BlockSum(msgspec.Struct, frozen=True):
-    """Sums over each block of a state, or of two; see `reduce_kernel`."""
-
-    what: int  # one of the constants above
-    qubit: int = 0  # of QUBIT_WEIGHTS
-    turn: complex = 1.0  # of DISTANCE
-
-
 class Projection(msgspec.Struct, frozen=True):
     """Projection on an outcome of a qubit. `move`: the qubit ends in |0>."""
 
@@ -126,7 +127,7 @@ def block_sums(
     sweeper: BlockExecutor, item: BlockSum, state: State, other: State | None = None
 ) -> NDArray[np.float64]:
     """Two sums of each block: float64 [blocks, 2]."""
-    what, qubit, turn = item.what, item.qubit, item.turn
+    what, qubit = item.what, item.qubit
     if what == NORM and state.num_qubits > BLOCK_QUBITS:
         return norm_sums(sweeper, state)
     if what == QUBIT_WEIGHTS and state.num_qubits > BLOCK_QUBITS and qubit >= LANE_WIRES:
@@ -139,9 +140,7 @@ def block_sums(
 
     def work(first: int, last: int, number: int) -> None:
         scratch = sweeper.scratch(number, 4 << unit)
-        reduce_kernel(
-            what, *arrays, places, qubit, first, last, turn.real, turn.imag, scratch, sums
-        )
+        reduce_kernel(item, *arrays, places, first, last, scratch, sums)
 
     sweeper.parallel_for(state.num_qubits, unit, work)
     return sums

@@ -21,7 +21,7 @@ from simulators.catalog.costs import ranks_used
 from simulators.circuit.ir import Circuit
 from simulators.engine import PauliSum, RunOptions
 from simulators.errors import OutOfMemory, Unsupported
-from simulators.statevector.backend import matrix, protocol, reductions
+from simulators.statevector.backend import pauli_sums, protocol, reductions
 from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.backend.matrix import PlacedMatrix, place
 from simulators.statevector.checkpoint import Checkpointer, Evolution
@@ -369,7 +369,7 @@ class DistributedBackend(RankBackend[StateSlice]):
     def expectations(self, state: State, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
         share = self._settled(state)
         values = np.empty(len(strings))
-        for group in matrix.pauli_groups(strings):
+        for group in pauli_sums.pauli_groups(strings):
             mine = self._string_sums(share, group)
             values[group.members] = np.cumsum(self._shared(share, mine), axis=0)[-1]
         return values
@@ -382,15 +382,15 @@ class DistributedBackend(RankBackend[StateSlice]):
         own = share.amplitudes
         return chosen(self._agreement, share.layout, indices, own.dtype, own.__getitem__)
 
-    def _string_sums(self, share: StateSlice, group: matrix.PauliGroup) -> NDArray[np.float64]:
+    def _string_sums(self, share: StateSlice, group: pauli_sums.PauliGroup) -> NDArray[np.float64]:
         """Sums of each block of this rank; its partner block may be in another rank."""
         places = share.basis_indices
-        sums = np.empty((places.size, group.zs.size))
-        flipped = share.layout.placed(group.x)
+        sums = np.empty((places.size, group.strings.zs.size))
+        flipped = share.layout.placed(int(group.strings.x))
         partner = share.rank ^ (flipped >> share.num_qubits)
         flip = (flipped & ((1 << share.num_qubits) - 1)) >> BLOCK_QUBITS
         if partner == share.rank:
-            matrix.string_sums(self._sweeper, share, share, places, flip, group, sums)
+            pauli_sums.string_sums(self._sweeper, share, share, places, flip, group, sums)
             return sums
         blocks = self._exchange.chunk >> BLOCK_QUBITS
         beyond = flip & ~(blocks - 1)
@@ -399,7 +399,7 @@ class DistributedBackend(RankBackend[StateSlice]):
             lent = self._exchange.sendrecv_block(_blocks(share, other, blocks), partner)
             own = State(_blocks(share, first, blocks))
             part = slice(first, first + blocks)
-            matrix.string_sums(
+            pauli_sums.string_sums(
                 self._sweeper, own, lent, places[part], flip & (blocks - 1), group, sums[part]
             )
         return sums

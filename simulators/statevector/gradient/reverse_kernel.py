@@ -21,7 +21,7 @@ from simulators.compiler.kernel import (
     record,
 )
 from simulators.compiler.simd import LANES, imags_of, load as take, reals_of, store as put, where
-from simulators.statevector.backend import matrix
+from simulators.statevector.backend import pauli_sums
 from simulators.statevector.small.gate_kernels import (
     KIND,
     MASK,
@@ -204,7 +204,7 @@ def apply_inverse(  # type: ignore[no-untyped-def]
     size = min(room, np.int64(1) << n)
     end = np.uint64(room)
     if size < room:
-        matrix.clear(scratch, np.uint64(scratch.size))
+        pauli_sums.clear(scratch, np.uint64(scratch.size))
     stretch = np.int64(~tile & (tile + _1))  # the tile's lowest qubits, without a gap
     if stretch > size or stretch == 0:
         stretch = np.int64(size)
@@ -263,9 +263,9 @@ def _add(re, im, second, at, even, odd, need, end, inner):  # type: ignore[no-un
     while j < end:
         k = j ^ (inner & ~_LOW)
         a, b = reals_of(second, at + _2 * j), imags_of(second, at + _2 * j)
-        if need & matrix.EVEN:
+        if need & pauli_sums.EVEN:
             x = take(even, j)
-        if need & matrix.ODD:
+        if need & pauli_sums.ODD:
             y = take(odd, j)
         a, b = x * a - y * b, x * b + y * a
         if low:
@@ -288,15 +288,15 @@ def _put_row(array, at, re, im, end):  # type: ignore[no-untyped-def]
 def _scaled(partner, low, zs, factors, part_, use_walsh, even, end, eight):  # type: ignore[no-untyped-def]
     """Set even[j] to the sum of the strings' factors with their signs; `part_`: 0 real, 1
     imaginary."""
-    matrix.clear(even, end)
+    pauli_sums.clear(even, end)
     for t in range(zs.size):
-        weight = matrix.parity_sign(partner & zs[t]) * factors[t, part_]
+        weight = pauli_sums.parity_sign(partner & zs[t]) * factors[t, part_]
         if use_walsh:
             even[zs[t] & low] += weight
         elif weight != 0.0:
-            matrix.add_signs(even, end, zs[t] & low, weight, eight)
+            pauli_sums.add_signs(even, end, zs[t] & low, weight, eight)
     if use_walsh:
-        matrix.walsh(even, end)
+        pauli_sums.walsh(even, end)
 
 
 @record
@@ -320,17 +320,17 @@ def _apply(reals, singles, reals2, singles2, size, strings, first, last, scratch
     end = np.uint64(size)
     low = np.uint64(size - 1)
     for block in range(first, last):
-        matrix.clear(re, end)
-        matrix.clear(im, end)
+        pauli_sums.clear(re, end)
+        pauli_sums.clear(im, end)
         for g in range(xs.size):
             begin, stop = starts[g], starts[g + 1]
             partner = (np.uint64(block * size) ^ xs[g]) & ~low
             need = needs[g]
-            use_walsh = stop - begin >= matrix.MANY
+            use_walsh = stop - begin >= pauli_sums.MANY
             mine, own = strings.zs[begin:stop], strings.factors[begin:stop]
-            if need & matrix.EVEN:
+            if need & pauli_sums.EVEN:
                 _scaled(partner, low, mine, own, 0, use_walsh, even, end, eight)
-            if need & matrix.ODD:
+            if need & pauli_sums.ODD:
                 _scaled(partner, low, mine, own, 1, use_walsh, odd, end, eight)
             if reals.size:
                 _add(re, im, reals2, _2 * partner, even, odd, need, end, xs[g] & low)
@@ -350,17 +350,17 @@ def apply(
     coefficients: NDArray[np.float64],
 ) -> None:
     """Set `into` to the sum of coefficients[t] times string t, applied to the state."""
-    groups = matrix.pauli_groups(strings)
+    groups = pauli_sums.pauli_groups(strings)
     order = [t for group in groups for t in group.members]
     sizes = [len(group.members) for group in groups]
-    xs = np.array([group.x for group in groups], np.uint64)
+    xs = np.array([group.strings.x for group in groups], np.uint64)
     zs = np.array([strings[t][1] for t in order], np.uint64)
     phases = [1j ** ((strings[t][0] & strings[t][1]).bit_count() % 4) for t in order]
     scaled = [phase * coefficients[t] for phase, t in zip(phases, order, strict=True)]
     factors = np.array([(f.real, f.imag) for f in scaled]).reshape(-1, 2)
-    needs = np.array([group.need for group in groups], np.int64)
+    needs = np.array([group.strings.need for group in groups], np.int64)
     table = PauliTable(xs, np.cumsum([0, *sizes]), needs, zs, factors)
-    source, target = matrix.padded(state), matrix.padded(into)
+    source, target = pauli_sums.padded(state), pauli_sums.padded(into)
     unit = min(BLOCK_QUBITS, source.num_qubits)
 
     def work(first: int, last: int, number: int) -> None:

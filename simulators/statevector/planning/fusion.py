@@ -364,15 +364,15 @@ def _phase(blocks, at, elements, size, pieces, piece, last, bit):  # type: ignor
         pieces[p, P_PARITY] = 0
 
 
-@kernel("INTS2 INT I64 INTS2 INT INTS2 INT INT INT INT INTS2 I64 I64 I64", group="wide")
+@kernel("INTS2 I64 INTS2 INTS2 I64 INT INT INTS2 I64 I64", group="wide")
 def factor_real_rotations(  # type: ignore[no-untyped-def]
-    blocks, num_blocks, block_of, elements, size, pieces, piece, number, zero, unseen, into, sides,
-    beside, sizes,
-):  # fmt: skip
+    blocks, block_of, elements, pieces, sizes, zero, unseen, into, sides, beside
+):
     """Write the blocks with separate phases to `into`; elements and pieces are appended for these.
-    `number`: the first free row of numbers. `zero`, `unseen`: the segment begins as |0>, its last
-    phases have no effect. `sides`: scratch, int64 [blocks]; `beside`: int64 [64]. `sizes`:
-    resulting numbers of blocks, elements, pieces and rows of numbers."""
+    `sizes`: numbers of blocks, elements, pieces and rows of numbers, before and after. `zero`,
+    `unseen`: the segment begins as |0>, its last phases have no effect. `sides`: scratch, int64
+    [blocks]; `beside`: int64 [64]."""
+    num_blocks, size, piece, number = sizes[0], sizes[1], sizes[2], sizes[3]
     for w in range(64):
         beside[w] = _NOTHING
     for b in range(num_blocks):

@@ -13,7 +13,7 @@ from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import count, lowest, mapped
 from simulators.statevector.planning import fusion as f, tables as t
 from simulators.statevector.planning.fusion import P_MASK, P_NUMBERS, P_ONE, P_PARITY, P_ZERO
-from simulators.statevector.small.gate_kernels import COUNTS, masks
+from simulators.statevector.small.gate_kernels import COUNTS, masks, step_at
 
 # Rows of constant numbers; those of operations follow them.
 HADAMARD, MINUS, EXCHANGE, TO_Y, FROM_Y = range(5)
@@ -124,12 +124,11 @@ def _rotate(elements, at, pieces, piece, code, a, b, number):  # type: ignore[no
     return at, piece
 
 
-@kernel("NAMES U16 U16 I64 I64 INT INT INT I64 INT WORDS2 INTS2 INTS2 I64", group="wide")
+@kernel("NAMES U16 U16 I64 I64 OperationRange I64 INT WORDS2 INTS2 INTS2 I64", group="wide")
 def lower(  # type: ignore[no-untyped-def]
-    rows, ops, qubits, matrix, offsets, first, last, at_qubit, wires, room, scratch, pieces,
-    elements, done,
-):  # fmt: skip
-    """Write the elements of operations first .. last - 1. `done`: numbers of elements and pieces.
+    rows, ops, qubits, matrix, offsets, where, wires, room, scratch, pieces, elements, done
+):
+    """Write the elements of a range of operations. `done`: numbers of elements and pieces.
 
     `matrix`: for each row of the table, the number of its matrix; offsets[number]: its start among
     the constants, as -1 - 2 * place - (1 if it is real), or 0: not lowered here. `wires`: the wire
@@ -138,7 +137,8 @@ def lower(  # type: ignore[no-untyped-def]
     """
     at = piece = 0
     number = FIXED_ROWS
-    for k in range(first, last):
+    at_qubit = where.at_qubit
+    for k in range(where.first, where.last):
         op = ops[k]
         code, nq = rows[op, 0], rows[op, 1]
         if code == gates.UNITARY:
@@ -171,11 +171,12 @@ def lower(  # type: ignore[no-untyped-def]
             swaps = phases = True
             reals = 1
             for s in range(steps):
-                pieces[piece, P_MASK] = mapped(np.int64(scratch[s, 1]), wires)
-                pieces[piece, P_ZERO] = mapped(np.int64(scratch[s, 2]), wires)
-                pieces[piece, P_ONE] = mapped(np.int64(scratch[s, 3]), wires)
+                step = step_at(scratch, s)
+                pieces[piece, P_MASK] = mapped(np.int64(step.mask), wires)
+                pieces[piece, P_ZERO] = mapped(np.int64(step.zero_bits), wires)
+                pieces[piece, P_ONE] = mapped(np.int64(step.one_bits), wires)
                 pieces[piece, P_NUMBERS] = number + s
-                how = np.int64(scratch[s, 0])
+                how = np.int64(step.kind)
                 swaps = swaps and how == gates.PERMUTATION
                 phases = phases and how == gates.PHASE
                 reals &= _REAL_PIECES[code, s]
@@ -199,7 +200,7 @@ def lower(  # type: ignore[no-untyped-def]
                     kind = f.DENSE
                     if pieces[s, P_ZERO] == pieces[s, P_ONE]:
                         kind = f.DIAGONAL
-                    elif np.int64(scratch[s - begin, 0]) == gates.PERMUTATION:
+                    elif np.int64(step_at(scratch, s - begin).kind) == gates.PERMUTATION:
                         kind = f.PERMUTING
                     a = _REAL_PIECES[code, s - begin]
                     at = _put(elements, at, kind, pieces, s, s + 1, a)

@@ -19,14 +19,14 @@ SCRATCH = _COLUMN + (2 << (t.MOST_WIDTH - t.LANE_WIRES))
 _SECOND = 2 * _SIDE * _SIDE
 
 
-@kernel("NAMES U16 F64 INT INT INT REALS2", group="wide")
-def pieces_of(rows, ops, params, first, last, at_param, entries):  # type: ignore[no-untyped-def]
-    """Write the numbers of all pieces of operations first .. last - 1, and the constant ones."""
+@kernel("NAMES U16 F64 OperationRange REALS2", group="wide")
+def pieces_of(rows, ops, params, where, entries):  # type: ignore[no-untyped-def]
+    """Write the numbers of all pieces of a range of operations, and the constant ones."""
     for row in range(FIXED_ROWS):
         for k in range(8):
             entries[row, k] = FIXED_NUMBERS[row, k]
-    row = FIXED_ROWS
-    for k in range(first, last):
+    row, at_param = FIXED_ROWS, where.at_param
+    for k in range(where.first, where.last):
         op = ops[k]
         if rows[op, 0] >= FIRST_GATE:
             at = row

@@ -21,6 +21,7 @@ from simulators.statevector.planning import (
     tile_selection,
 )
 from simulators.statevector.planning.fusion import COLUMNS as ELEMENT_COLUMNS
+from simulators.statevector.planning.tables import OperationRange
 from simulators.statevector.small.gate_kernels import COUNTS, MAX_PIECES
 
 # Planner of one gate segment of a wide state, in two parts.
@@ -51,16 +52,6 @@ def tile_width(
     share it. `max_width`: of a backend whose tiles are smaller than the processor's; 0: the
     processor's."""
     return min(max_width or WIDTHS[precision], max(LEAST_WIDTH, num_qubits - tile_bits))
-
-
-class OperationRange(msgspec.Struct, frozen=True):
-    """Range of a circuit's operations: first .. last - 1, and the indices of their first qubit and
-    parameter."""
-
-    first: int
-    last: int
-    at_qubit: int
-    at_param: int
 
 
 def quarter_turns(params: NDArray[np.float64]) -> NDArray[np.int8]:
@@ -124,10 +115,7 @@ class SegmentPlan(msgspec.Struct, frozen=True, eq=False):
         """Coefficients of the table for these parameters."""
         where = self.where
         entries = np.empty((self.num_pieces, 8))
-        parameter_binding.pieces_of(
-            circuit.table.rows, circuit.ops, params, where.first, where.last, where.at_param,
-            entries,
-        )  # fmt: skip
+        parameter_binding.pieces_of(circuit.table.rows, circuit.ops, params, where, entries)
         result = np.empty(self.sweeps.num_floats)
         work = np.empty(parameter_binding.SCRATCH)
         parameter_binding.fill(
@@ -220,9 +208,8 @@ def _lowered(
 
     def make() -> None:
         lowering.lower(
-            rows, circuit.ops, circuit.qubits, circuit.table.matrix, offsets, where.first,
-            where.last, where.at_qubit, wires, max_permuted, np.empty((MAX_PIECES, 4), np.uint64),
-            pieces, elements, result,
+            rows, circuit.ops, circuit.qubits, circuit.table.matrix, offsets, where, wires,
+            max_permuted, np.empty((MAX_PIECES, 4), np.uint64), pieces, elements, result,
         )  # fmt: skip
 
     make()
@@ -263,9 +250,7 @@ def _merge_turns(
     table = circuit.table.rows
     count = where.at_param + int(table[circuit.ops[where.first : where.last], 3].sum())
     params = _representatives(ends.turns, count)
-    parameter_binding.pieces_of(
-        table, circuit.ops, params, where.first, where.last, where.at_param, numbers
-    )
+    parameter_binding.pieces_of(table, circuit.ops, params, where, numbers)
     elements = values[t.ELEMENTS, :size].copy()
     rules = np.zeros((size, t.RULE_COLUMNS), np.int64)
     parts = np.empty((num_pieces, t.PART_COLUMNS), np.int64)
@@ -294,13 +279,13 @@ def _fused(draft: _LoweredSegment, ends: SegmentContext) -> _LoweredSegment:
     pairs = pairs[pairs[:, f.KIND] == f.DIAGONAL, f.DIAGONAL_MASK]
     ways = (way(0), way(1)) if (pairs & (pairs - 1)).any() else (way(0),)
     _, num_blocks, fused, block_of = min(ways, key=lambda each: each[0])
-    result = np.empty(4, np.int64)
+    sizes = np.array([num_blocks, size, draft.pieces, draft.rows])
     f.factor_real_rotations(
-        fused, num_blocks, block_of, values[t.ELEMENTS], size, values[t.PIECES], draft.pieces,
-        draft.rows, 1 if ends.zero else 0, 1 if ends.measured >= 0 else 0, values[t.BLOCKS],
-        np.empty(num_blocks, np.int64), np.empty(64, np.int64), result,
+        fused, block_of, values[t.ELEMENTS], values[t.PIECES], sizes, 1 if ends.zero else 0,
+        1 if ends.measured >= 0 else 0, values[t.BLOCKS], np.empty(num_blocks, np.int64),
+        np.empty(64, np.int64),
     )  # fmt: skip
-    blocks, elements, pieces, rows = result.tolist()
+    blocks, elements, pieces, rows = sizes.tolist()
     return _LoweredSegment(
         values, block_of, blocks, elements, pieces, rows, draft.rules, draft.parts
     )

@@ -59,12 +59,28 @@ the end of a sweep all wires of a tile are at their own places; lanes and row bi
 between.
 """
 
+from __future__ import annotations
+
+from typing import NamedTuple
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.compiler.kernel import device_function
+from simulators.compiler.kernel import I64, INT, INTS2, REALS, device_function, record
 from simulators.compiler.simd import lowest
+
+
+@record
+class OperationRange(NamedTuple):
+    """Range of a circuit's operations: first .. last - 1, and the indices of their first qubit and
+    parameter."""
+
+    first: INT
+    last: INT
+    at_qubit: INT
+    at_param: INT
+
 
 LANE_WIRES = 5
 LANES = 1 << LANE_WIRES
@@ -104,6 +120,28 @@ class SweepTable(msgspec.Struct, frozen=True, eq=False):
     ops: NDArray[np.uint64]  # [operations, COLUMNS]
     terms: NDArray[np.uint64]  # [terms, 2]
     num_floats: int
+
+    def arrays(self, num_qubits: int, floats: NDArray[np.float64]) -> SweepArrays:
+        """Arrays for the kernels. `num_qubits`: of the part of the state in this process."""
+        starts, places, live, ops, terms = (
+            each.view(np.int64)
+            for each in (self.starts, self.places, self.live, self.ops, self.terms)
+        )
+        return SweepArrays(num_qubits, self.width, starts, places, live, ops, terms, floats)
+
+
+@record
+class SweepArrays(NamedTuple):
+    """Sweep table with the numbers of a binding, see `SweepTable`."""
+
+    num_qubits: INT
+    width: INT
+    starts: I64
+    places: INTS2
+    live: I64
+    ops: INTS2
+    terms: INTS2
+    floats: REALS
 
 
 # Tables of `out`, and counters of `done`, which also counts the numbers.

@@ -14,7 +14,15 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from simulators.compiler.kernel import Kernel, device_function, inline_function, kernel
+from simulators.compiler.kernel import (
+    I64,
+    INT,
+    Kernel,
+    device_function,
+    inline_function,
+    kernel,
+    record,
+)
 from simulators.compiler.simd import count
 from simulators.statevector.planning.tables import LANE_WIRES, LANES, SweepTable
 from simulators.statevector.state import BlockExecutor, State, room
@@ -164,28 +172,48 @@ def _arrange(places, p, width, offsets, tile_rows):  # type: ignore[no-untyped-d
     return inside
 
 
+@record
+class PassRange(NamedTuple):
+    """Passes first .. last - 1 of a sweep table."""
+
+    first: INT
+    last: INT
+    high: INT  # bits of all indices that are given by the rank number
+    alive: INT  # wires that may be 1 in an amplitude that is not 0, before the passes
+
+
+@record
+class WorkShare(NamedTuple):
+    """Thread among those that share the tiles of passes."""
+
+    number: INT
+    threads: INT
+    marks: I64  # [(last - first) * (threads + 1)], initially 0
+    control: I64  # control flag
+
+
 @device_function
 def _run(  # type: ignore[no-untyped-def]
-    amplitudes, n, width, starts, places, live, ops, terms, floats, rounded, first, last, high,
-    alive, limit, me, threads, marks, control, scratch, int_scratch, products, norms,
-):  # fmt: skip
-    """Run passes first .. last - 1, shared with other threads; returns 0, or 1 if stopped.
+    amplitudes, sweeps, rounded, passes, limit, share, scratch, int_scratch, products, norms
+):
+    """Run passes, shared with other threads; returns 0, or 1 if stopped.
 
-    Each of `threads` threads calls this with its number `me`, its own scratch, words and products,
-    and the same other arguments; it returns when all passes are done. Control flag and `marks`:
-    int64, marks [(last - first) * (threads + 1)], initially 0. `alive`: wires that may be 1 in an
-    amplitude that is not 0. `limit`: see `tile_ops.operate`. `high`: added to every base. norms:
-    float64 [2**(n - LANE_WIRES)], written by the last pass; or empty.
+    Each thread calls this with a share, scratch, words and products of its own, and the same other
+    arguments; it returns when all passes are done. `rounded`: the sweeps' floats in the precision
+    of the amplitudes. `limit`: see `tile_ops.operate`. norms: float64 [2**(n - LANE_WIRES)],
+    written by the last pass; or empty.
     """
-    height = width - LANE_WIRES
-    size = 1 << height
+    n, width, starts, live = sweeps.num_qubits, sweeps.width, sweeps.starts, sweeps.live
+    first, last, high, alive = passes
+    me, threads, marks, control = share
+    size = 1 << (width - LANE_WIRES)
     offsets, order = int_scratch[:size], int_scratch[size : 2 * size]
     which = int_scratch[2 * size : 3 * size]
     own = scratch.size - PHASES * (2 * size + FACTORS)
     tile, factors, notes = scratch[:own], scratch[own:], int_scratch[3 * size :]
     none = norms[:0]
     for p in range(first, last):
-        inside = _arrange(places, p, width, offsets, which)
+        inside = _arrange(sweeps.places, p, width, offsets, which)
         outside = live[p] & ~inside & ((1 << n) - 1)
         tiles = 1 << count(outside)
         if high & ~live[p]:
@@ -205,11 +233,11 @@ def _run(  # type: ignore[no-untyped-def]
                     return 1
                 local_base = spread(mine, outside)
                 base = local_base | high
-                if all_tiles or concerned(ops, starts[p], starts[p + 1], base):
+                if all_tiles or concerned(sweeps.ops, starts[p], starts[p + 1], base):
                     load(amplitudes, local_base, offsets, which, alive, tile, order)
                     operate(
-                        tile, order, height, limit, ops, starts[p], starts[p + 1], terms, floats,
-                        rounded, base, factors, products, notes,
+                        tile, order, limit, sweeps, starts[p], starts[p + 1], rounded, base,
+                        factors, products, notes,
                     )  # fmt: skip
                     store(amplitudes, local_base, offsets, which, tile, order, filled)
                 done += 1
@@ -223,22 +251,19 @@ def _run(  # type: ignore[no-untyped-def]
 
 @device_function
 def run(  # type: ignore[no-untyped-def]
-    amplitudes, n, width, starts, places, live, ops, terms, floats, rounded, first, last, high,
-    alive, limit, me, threads, marks, control, scratch, int_scratch, products, norms,
-):  # fmt: skip
+    amplitudes, sweeps, rounded, passes, limit, share, scratch, int_scratch, products, norms
+):
     """Run passes as `_run` without denormal numbers."""
     before = flush_denormals()
     result = _run(
-        amplitudes, n, width, starts, places, live, ops, terms, floats, rounded, first, last, high,
-        alive, limit, me, threads, marks, control, scratch, int_scratch, products, norms,
-    )  # fmt: skip
+        amplitudes, sweeps, rounded, passes, limit, share, scratch, int_scratch, products, norms
+    )
     restore_denormals(before)
     return result
 
 
 run_double = kernel(
-    "REALS INT INT I64 INTS2 I64 INTS2 INTS2 REALS REALS INT INT INT INT INT INT INT I64 I64 "
-    "REALS I64 REALS REALS -> INT",
+    "REALS SweepArrays REALS PassRange INT WorkShare REALS I64 REALS REALS -> INT",
     group="wide",
     precision="double",
 )(run)
@@ -247,8 +272,7 @@ locate_double = kernel(
     "REALS REALS INT I64 INT INT REALS I64 REALS I64", group="wide", precision="double"
 )(locate)
 run_single = kernel(
-    "SINGLES INT INT I64 INTS2 I64 INTS2 INTS2 REALS SINGLES INT INT INT INT INT INT INT I64 I64 "
-    "SINGLES I64 REALS REALS -> INT",
+    "SINGLES SweepArrays SINGLES PassRange INT WorkShare SINGLES I64 REALS REALS -> INT",
     group="deferred",
     precision="single",
 )(run)
@@ -354,11 +378,7 @@ class _Call:
         reals = amplitudes.view(np.float64 if is_double else np.float32)
         rounded = floats if is_double else floats.astype(np.float32)
         num_qubits = amplitudes.size.bit_length() - 1
-        ints = (plan.starts, plan.places, plan.live, plan.ops, plan.terms)
-        self._plan = (
-            reals, num_qubits, plan.width, *(table.view(np.int64) for table in ints), floats,
-            rounded,
-        )  # fmt: skip
+        self._common = reals, plan.arrays(num_qubits, floats), rounded
         self._high = high
         self._type = "float64" if is_double else "float32"  # the conversion of a dtype is slow
         self._rows = 1 << (plan.width - LANE_WIRES)
@@ -369,6 +389,7 @@ class _Call:
     def __call__(self, first: int, last: int, initial: int, norms: NDArray[np.float64]) -> None:
         """Run passes first .. last - 1. Raises Stopped."""
         sweeper, rows, threads = self._sweeper, self._rows, self._threads
+        passes = PassRange(first, last, self._high, initial)
         marks = np.zeros((last - first) * (threads + 1), np.int64)
 
         def work(_first: int, _last: int, me: int) -> None:
@@ -376,9 +397,9 @@ class _Call:
             scratch = sweeper.aligned_scratch(me, self._type, size + PHASES * (2 * rows + FACTORS))
             int_scratch = sweeper.aligned_scratch(me, "int64", 3 * rows + PHASES * NOTES)
             products = sweeper.aligned_scratch(me, "float64", PRODUCTS)
+            share = WorkShare(me, threads, marks, sweeper.flag)
             self._run(
-                *self._plan, first, last, self._high, initial, self._most, me, threads, marks,
-                sweeper.flag, scratch, int_scratch, products, norms,
-            )  # fmt: skip
+                *self._common, passes, self._most, share, scratch, int_scratch, products, norms
+            )
 
         sweeper.thread_pool.run(work, threads, 1)

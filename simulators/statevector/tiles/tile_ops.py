@@ -157,12 +157,14 @@ def _act(tile, order, height, ops, o, strip, at, rounded, factors, notes):  # ty
 
 @device_function
 def operate(  # type: ignore[no-untyped-def]
-    tile, order, height, limit, ops, first, last, terms, floats, rounded, base, factors, products,
-    notes,
-):  # fmt: skip
-    """Apply operations first .. last - 1 to a loaded tile of 2**height rows. Consecutive operations
-    are applied together to strips of 2**limit rows, which stay in the first cache. `factors` and
-    `notes`: room for PHASES operations."""
+    tile, order, limit, sweeps, first, last, rounded, base, factors, products, notes
+):
+    """Apply operations first .. last - 1 of `sweeps` to a loaded tile. Consecutive operations are
+    applied together to strips of 2**limit rows, which stay in the first cache. `rounded`: the
+    sweeps' floats in the precision of the tile; `factors` and `notes`: room for PHASES
+    operations."""
+    ops, terms, floats = sweeps.ops, sweeps.terms, sweeps.floats
+    height = sweeps.width - t.LANE_WIRES
     full = (1 << height) - 1
     room = factors.size // PHASES
     o = first
@@ -178,8 +180,8 @@ def operate(  # type: ignore[no-untyped-def]
                     if phases == PHASES:
                         break
                     own = factors[phases * room : (phases + 1) * room]
-                    said = notes[phases * NOTES : (phases + 1) * NOTES]
-                    prepare(ops, end, height, terms, floats, rounded, base, own, products, said)
+                    its = notes[phases * NOTES : (phases + 1) * NOTES]
+                    prepare(ops, end, height, terms, floats, rounded, base, own, products, its)
                     phases += 1
                 strip = wider
                 acting += 1
@@ -192,8 +194,8 @@ def operate(  # type: ignore[no-untyped-def]
             for k in range(o, end):
                 if ops[k, t.KIND] == t.SWAP_LANE_ROW or _fits(ops, k, base):
                     own = factors[phases * room : (phases + 1) * room]
-                    said = notes[phases * NOTES : (phases + 1) * NOTES]
-                    _act(tile, order, height, ops, k, strip, at, rounded, own, said)
+                    its = notes[phases * NOTES : (phases + 1) * NOTES]
+                    _act(tile, order, height, ops, k, strip, at, rounded, own, its)
                     phases += ops[k, t.KIND] == t.PHASE
             at = (at - outside) & outside
             if not at:

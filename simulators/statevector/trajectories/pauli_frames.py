@@ -14,6 +14,7 @@ Remaining entries are compared by a hash of 64 bits.
 from __future__ import annotations
 
 import functools
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,25 +23,35 @@ from numpy.typing import NDArray
 from noise_models.channel import paulis
 from simulators.circuit.gates import FIRST_GATE, UNITARY, unitary
 from simulators.circuit.ir import Circuit
-from simulators.compiler.kernel import device_function, kernel
+from simulators.compiler.kernel import (
+    I64,
+    INTS2,
+    U64,
+    device_function,
+    integer_fields,
+    kernel,
+    record,
+    structured,
+)
 from simulators.trajectories import noise_table
 from simulators.trajectories.noise_table import AFTER_OP, PAULI, Q0, Q1, SET, ErrorPatterns, X, Z
 
 _STOPS = -1  # image of a Pauli that does not pass a gate
 _ANGLES = (0.73129, 1.21473, -0.41977, 2.05511)  # angles for gates with unknown angles
 _SAME = 1e-9
-_FIRST, _SECOND, _KIND = range(3)  # columns of `steps`
+_STEP = integer_fields("first", "second", "kind")  # qubits (-1: none), row of `images` (-1: wide)
 _M0, _M1 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _ADD = np.uint64(0x9E3779B97F4A7C15)
 _S30, _S27, _S31 = np.uint64(30), np.uint64(27), np.uint64(31)
 
 
-class FrameRules(msgspec.Struct, frozen=True, eq=False):
+@record
+class FrameRules(NamedTuple):
     """Rules by which Paulis pass the operations of one circuit."""
 
-    steps: NDArray[np.int64]  # [operations, 3]: qubits (-1: none), row of `images`
-    images: NDArray[np.int64]  # [kinds, 16]: image of each Pauli, or _STOPS
-    touched: NDArray[np.int64]  # [operations]: mask of the qubits where a Pauli may change
+    steps: Annotated[NDArray[np.void], structured(_STEP)]  # [operations]
+    images: INTS2  # [kinds, 16]: image of each Pauli, or _STOPS
+    touched: I64  # [operations]: mask of the qubits where a Pauli may change
 
     @classmethod
     def of(cls, circuit: Circuit) -> FrameRules:
@@ -62,17 +73,16 @@ class FrameRules(msgspec.Struct, frozen=True, eq=False):
         counts = table.rows[circuit.ops, 1]
         begins = np.cumsum(counts) - counts
         wires = np.append(circuit.qubits.astype(np.int64), -1)
-        steps = np.empty((circuit.ops.size, 3), np.int64)
-        steps[:, _FIRST] = wires[np.where(counts > 0, begins, -1)]
-        steps[:, _SECOND] = wires[np.where(counts > 1, np.minimum(begins + 1, wires.size - 1), -1)]
-        steps[:, _KIND] = circuit.ops
+        steps = np.empty(circuit.ops.size, _STEP)
+        steps["first"] = wires[np.where(counts > 0, begins, -1)]
+        steps["second"] = wires[np.where(counts > 1, np.minimum(begins + 1, wires.size - 1), -1)]
         wide = table.rows[circuit.ops, 1] > 2
-        steps[wide, _KIND] = -1
+        steps["kind"] = np.where(wide, -1, circuit.ops)
         passive = (images == np.arange(16)).all(axis=1)
         touched = np.zeros(counts.size, np.int64)
-        for side in (_FIRST, _SECOND):
-            there = np.flatnonzero(steps[:, side] >= 0)
-            touched[there] |= 1 << steps[there, side]
+        for side in ("first", "second"):
+            there = np.flatnonzero(steps[side] >= 0)
+            touched[there] |= 1 << steps[side][there]
         touched[passive[circuit.ops]] = 0
         touched[wide] = -1
         return cls(steps, images, touched)
@@ -111,16 +121,23 @@ def _with(mask, qubit, bit):  # type: ignore[no-untyped-def]
     return mask & ~(np.int64(1) << qubit) | np.int64(bit) << qubit
 
 
-@kernel("I64 I64 I64 INTS2 INTS2 INTS2 I64 U64 I64 I64 U64 I64 I64 I64", group="trajectories")
-def classify(  # type: ignore[no-untyped-def]
-    ends, entries, sets, table, steps, images, touched, hashes, frames, leaders, slot_hash,
-    slot_row, slot_best, alone,
-):  # fmt: skip
+@record
+class HashTable(NamedTuple):
+    """Classes of rows: slots of a power of two, more than rows."""
+
+    hashes: U64
+    rows: I64  # the row that is run
+    begins: I64  # its first insert
+
+
+@kernel("I64 I64 I64 INTS2 FrameRules U64 I64 I64 HashTable I64", group="trajectories")
+def classify(ends, entries, sets, table, rules, hashes, frames, leaders, slots, alone):  # type: ignore[no-untyped-def]
     """Fill frames[row], the bits that the errors of a row invert at the end, and leaders[row], the
     row that is run for its class; -1: none, the circuit without errors. Rows have inserts in order
     of action. sets [rows]: rows of one set of parameters are a class; empty: all are of one.
-    slot_*: scratch of a power of two, > rows. alone [inserts]: -1; then the first row that has only
-    this insert."""
+    `hashes` [rows]: scratch. alone [inserts]: -1; then the first row that has only this insert."""
+    steps, images, touched = rules.steps, rules.images, rules.touched
+    slot_hash, slot_row, slot_begin = slots
     rows, total = ends.size - 1, steps.shape[0]
     for row in range(rows):
         is_single = ends[row + 1] == ends[row] + 1
@@ -140,7 +157,7 @@ def classify(  # type: ignore[no-untyped-def]
                     at += 1
                 if at >= stop:
                     break
-                q0, q1, kind = steps[at, 0], steps[at, 1], steps[at, 2]
+                q0, q1, kind = steps[at].first, steps[at].second, steps[at].kind
                 if kind < 0:  # wide gate: entries that could meet it stop before it
                     bits = x | z
                     while bits:
@@ -206,8 +223,8 @@ def classify(  # type: ignore[no-untyped-def]
         while slot_row[slot] >= 0 and slot_hash[slot] != hashes[row]:
             slot = (slot + 1) & np.int64(mask)
         begin = entries[ends[row]]
-        if slot_row[slot] < 0 or begin > slot_best[slot]:
-            slot_row[slot], slot_best[slot], slot_hash[slot] = row, begin, hashes[row]
+        if slot_row[slot] < 0 or begin > slot_begin[slot]:
+            slot_row[slot], slot_begin[slot], slot_hash[slot] = row, begin, hashes[row]
     for row in range(rows):
         if hashes[row]:
             slot = np.int64(hashes[row] & mask)
@@ -250,14 +267,13 @@ def carry(
     """Classify patterns. `patterns`: of inserts in order of action, which is that of the table;
     `sets`: see `classify`."""
     rows = patterns.count
-    slots = 1 << max(4, (2 * rows).bit_length())
+    size = 1 << max(4, (2 * rows).bit_length())
+    slots = HashTable(np.empty(size, np.uint64), np.empty(size, np.int64), np.empty(size, np.int64))
     hashes, frames = np.empty(rows, np.uint64), np.empty(rows, np.int64)
     leaders = np.empty(rows, np.int64)
     classify(
         patterns.ends, patterns.entries, np.zeros(0, np.int64) if sets is None else sets,
-        table.table, rules.steps, rules.images, rules.touched, hashes, frames, leaders,
-        np.empty(slots, np.uint64), np.empty(slots, np.int64), np.empty(slots, np.int64),
-        np.full(len(table.table), -1),
+        table.table, rules, hashes, frames, leaders, slots, np.full(len(table.table), -1),
     )  # fmt: skip
     sizes = np.diff(patterns.ends)
     total = int(sizes[leaders[leaders >= 0]].sum())

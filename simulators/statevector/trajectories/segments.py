@@ -20,7 +20,7 @@ from simulators.circuit.ir import Circuit, CircuitData
 from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, place
 from simulators.statevector.planning import planner
 from simulators.statevector.planning.lowering import MOST_QUBITS
-from simulators.statevector.planning.tables import LANE_WIRES
+from simulators.statevector.planning.tables import LANE_WIRES, OperationRange
 from simulators.trajectories import noise_table
 
 _MOST_BYTES = 1 << 26  # cached plans
@@ -183,7 +183,7 @@ class Pieces:
             np.concatenate(ops).tobytes(), np.concatenate(qubits).tobytes(), b"", b"",
             matrices=matrices,
         ).circuit()  # fmt: skip
-        where = planner.OperationRange(0, built.ops.size, 0, 0)
+        where = OperationRange(0, built.ops.size, 0, 0)
         stretch = planner.plan_segment(built, where, planner.SegmentContext(zero=zero), self._width)
         own = [m.view(np.float64) for m in self._own if m.size <= 4**MOST_QUBITS]
         constants = np.concatenate((np.zeros(0), *own))

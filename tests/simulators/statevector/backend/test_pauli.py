@@ -6,7 +6,7 @@ from paulis import applied
 
 from simulators.engine import RunControl, ThreadPool
 from simulators.execution import outputs
-from simulators.statevector.backend import matrix
+from simulators.statevector.backend import pauli_sums
 from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.state import State
 
@@ -52,5 +52,8 @@ def test_single_precision_is_summed_in_double() -> None:
 
 def test_pauli_groups_mark_those_summed_for_all_signs() -> None:
     strings = [(0, z) for z in range(8)] + [(3, z) for z in (0, 1)] + [(5, z) for z in range(16)]
-    marks = {group.x: group.all_signs for group in matrix.pauli_groups(strings)}
-    assert marks == {0: matrix.EVEN, 3: 0, 5: matrix.EVEN | matrix.ODD}
+    marks = {
+        int(x): signs
+        for x, _, _, _, signs in (each.strings for each in pauli_sums.pauli_groups(strings))
+    }
+    assert marks == {0: pauli_sums.EVEN, 3: 0, 5: pauli_sums.EVEN | pauli_sums.ODD}

@@ -6,14 +6,14 @@ import pytest
 from arrays import Arrays
 
 from simulators.statevector.planning import planner
-from simulators.statevector.planning.tables import KIND, LANE_WIRES, REAL
+from simulators.statevector.planning.tables import KIND, LANE_WIRES, REAL, OperationRange
 
 N = 10
 
 
 def planned(arrays: Arrays) -> planner.SegmentPlan:
     circuit = arrays.circuit()
-    where = planner.OperationRange(0, circuit.ops.size, 0, 0)
+    where = OperationRange(0, circuit.ops.size, 0, 0)
     return planner.plan_segment(circuit, where, planner.SegmentContext(), N)
 
 

@@ -8,6 +8,7 @@ import pytest
 from arrays import Arrays
 
 from simulators.statevector.planning import planner, tile_selection
+from simulators.statevector.planning.tables import OperationRange
 
 N = 24
 
@@ -77,7 +78,7 @@ def planned(build: Callable[[Arrays], None], precision: str = "double") -> plann
     build(arrays)
     circuit = arrays.circuit()
     ends = planner.SegmentContext(zero=True, measured=(1 << N) - 1)
-    rows = planner.OperationRange(0, circuit.ops.size, 0, 0)
+    rows = OperationRange(0, circuit.ops.size, 0, 0)
     return planner.plan_segment(circuit, rows, ends, planner.tile_width(N, precision))
 
 

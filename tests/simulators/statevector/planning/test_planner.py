@@ -12,6 +12,7 @@ from reference import apply, matrix
 
 from simulators.circuit.ir import Circuit
 from simulators.statevector.planning import planner, tables as t
+from simulators.statevector.planning.tables import OperationRange
 
 WIDTH = 9  # the least: many passes, with few qubits
 
@@ -19,7 +20,7 @@ WIDTH = 9  # the least: many passes, with few qubits
 def planned(
     circuit: Circuit, ends: planner.SegmentContext, width: int = WIDTH
 ) -> planner.SegmentPlan:
-    rows = planner.OperationRange(0, circuit.ops.size, 0, 0)
+    rows = OperationRange(0, circuit.ops.size, 0, 0)
     return planner.plan_segment(circuit, rows, ends, width)
 
 
@@ -62,7 +63,7 @@ def test_plan_equals_gate_by_gate_application(circuit: Circuit, zero: bool) -> N
 @given(circuit=unitary_circuits(11, 11))
 def test_one_fused_segment_is_divided_into_tiles_of_several_widths(circuit: Circuit) -> None:
     state = start(circuit.num_qubits, zero=False)
-    where = planner.OperationRange(0, circuit.ops.size, 0, 0)
+    where = OperationRange(0, circuit.ops.size, 0, 0)
     segment = planner.fuse_segment(circuit, where, planner.SegmentContext(), WIDTH - t.LANE_WIRES)
     for width in (WIDTH, WIDTH + 2):
         result = carried_out(planner.tile_program(segment, width), circuit, state)
@@ -272,7 +273,7 @@ def test_room_suffices_for_turns_between_phases() -> None:
             for qubit in range(14):
                 arrays.add("sx", [qubit])
     circuit = arrays.circuit()
-    where = planner.OperationRange(0, circuit.ops.size, 0, 0)
+    where = OperationRange(0, circuit.ops.size, 0, 0)
     gates = planner.fuse_segment(circuit, where, planner.SegmentContext(zero=True), 8).gates
     assert max(gates.pieces, gates.elements) <= gates.values.shape[1]
 
