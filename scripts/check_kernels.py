@@ -16,7 +16,7 @@ import tomllib
 from pathlib import Path
 
 from bench.testbed.hiprtc import Hiprtc, usage as amd_usage
-from simulators.gpu.devices.device import MODULES, KernelUsage, load_nvrtc, usage
+from simulators.gpu.devices.nvrtc import MODULES, KernelUsage, load_nvrtc, usage
 
 ROOT = Path(__file__).parents[1]
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")

@@ -20,7 +20,8 @@ from simulators.engine import Request, RunControl, RunOptions
 from simulators.gpu import sweeps
 from simulators.gpu.backend import DeviceBackend
 from simulators.gpu.devices.detect import find_gpu, refusal
-from simulators.gpu.devices.device import MODULES, Device, MemoryLedger, load_nvrtc, usage
+from simulators.gpu.devices.device import Device, MemoryLedger
+from simulators.gpu.devices.nvrtc import MODULES, load_nvrtc, usage
 from simulators.gpu.engine import GpuEngine
 from simulators.gpu.sweeps import ProgramStore
 from simulators.statevector.plan import ExecutionPlan

@@ -55,7 +55,8 @@ from simulators.statevector.trajectories.walks import TrajectorySampler
 from simulators.strings.program import program_of
 from simulators.strings.propagation import Cuts, Propagation
 from simulators.trajectories.locations import locate
-from simulators.trajectories.pattern_sampling import draw_patterns, sort_places
+from simulators.trajectories.pattern_order import sort_places
+from simulators.trajectories.pattern_sampling import draw_patterns
 
 ONE, TWO = 3e-4, 3e-3  # depolarizing parameters
 RELAXATION_US, ONE_NS, TWO_NS = 100.0, 35.0, 300.0

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from simulators.gpu.devices.device import KernelUsage, RuntimeCompiler
+from simulators.gpu.devices.nvrtc import KernelUsage, RuntimeCompiler
 
 # Debian's packages, which scripts/unpacked.sh unpacks, and their libraries: each before one that
 # needs it. A machine with ROCm has its own.

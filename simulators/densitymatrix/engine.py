@@ -35,7 +35,7 @@ from simulators.engine import (
     RunOptions,
     ThreadPool,
 )
-from simulators.execution import outputs, requests
+from simulators.execution import outputs, part_caches, requests
 from simulators.execution.detuned import DetunedPlan
 from simulators.execution.flagged import FlaggedPlan
 from simulators.execution.outputs import FinalState, collect
@@ -58,7 +58,7 @@ class _Part:
             self.layouts.clbits, self.noise.readout, self.part.operations
         )
         self.components = self._components(outputs)
-        self._programs = requests.ProgramCache(self._build)
+        self._programs = part_caches.ProgramCache(self._build)
 
     def _components(self, outputs: tuple[str, ...]) -> tuple[_Part, ...]:
         """Unconnected parts, if only counts or memory of measurements at the end are requested; ():
@@ -122,7 +122,7 @@ class _Part:
 
     def request(self, request: Request, num_qubits: int) -> Request:
         """Convert a request for the whole circuit to one for this part."""
-        return requests.part_request(self.part, request, num_qubits)
+        return part_caches.part_request(self.part, request, num_qubits)
 
     @property
     def memory_bytes(self) -> int:
@@ -136,7 +136,7 @@ class DensityMatrixPlan:
 
     def __init__(self, noise: NoiseProgram | None) -> None:
         self._noise = noise or _NO_NOISE
-        self._parts: requests.SupportCache[_Part | PlainPart] = requests.SupportCache()
+        self._parts: part_caches.SupportCache[_Part | PlainPart] = part_caches.SupportCache()
 
     @property
     def memory_bytes(self) -> int:

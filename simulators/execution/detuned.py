@@ -52,7 +52,7 @@ from simulators.engine import (
     ShotValues,
 )
 from simulators.errors import Unsupported
-from simulators.execution import requests, sampling
+from simulators.execution import part_caches, requests, sampling
 from simulators.execution.readout import ReadoutStage
 
 MAX_OUTCOMES = 1 << 24  # of exact probabilities
@@ -85,8 +85,8 @@ class DetunedPlan:
         self._circuit, self._noise = circuit, noise
         self._rotated = inserted(circuit, noise)
         self._plan = engine.plan(self._rotated.circuit, self._rotated.noise, options)
-        self._acting: requests.SupportCache[NDArray[np.bool_]] = requests.SupportCache()
-        self._pieces: requests.SupportCache[_Pieces] = requests.SupportCache()
+        self._acting: part_caches.SupportCache[NDArray[np.bool_]] = part_caches.SupportCache()
+        self._pieces: part_caches.SupportCache[_Pieces] = part_caches.SupportCache()
 
     @property
     def memory_bytes(self) -> int:

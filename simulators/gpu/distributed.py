@@ -277,7 +277,7 @@ class DistributedDeviceBackend(distributed_backend.RankBackend[DeviceSlice]):
             mine = np.zeros((norms.size, 2))
             mine[:, state.rank >> (position - state.num_qubits) & 1] = norms
         else:
-            mine = self._local.block_sums(replace(item, qubit=position), state.state, partner)
+            mine = self._local.block_sums(item._replace(qubit=position), state.state, partner)
         return self._shared(state, mine)
 
     def project(

@@ -19,7 +19,7 @@ from simulators.circuit.passes.components import Subcircuit, active_part
 from simulators.circuit.passes.light_cone import OutputSupport
 from simulators.engine import STRINGS, EngineResult, Request, RunControl, RunOptions, ThreadPool
 from simulators.errors import OutOfMemory, TruncatedState
-from simulators.execution import outputs, requests
+from simulators.execution import outputs, part_caches, requests
 from simulators.execution.ranks import Ranks, RanksEngine
 from simulators.strings.certification import (
     BOUND,
@@ -68,7 +68,7 @@ class PauliPlan:
 
     def __init__(self, noise: NoiseProgram) -> None:
         self._noise = noise
-        self._parts: requests.SupportCache[_Part] = requests.SupportCache()
+        self._parts: part_caches.SupportCache[_Part] = part_caches.SupportCache()
 
     @property
     def memory_bytes(self) -> int:
@@ -112,7 +112,7 @@ class PauliEngine(RanksEngine):
         requests.check_outputs(CARD, request, bool(circuit.clbits_data))
         outputs.terms(request.observables, circuit.num_qubits)
         part = plan.part(circuit, request)
-        own = requests.part_request(part.part, request, circuit.num_qubits)
+        own = part_caches.part_request(part.part, request, circuit.num_qubits)
         results = []
         for row in rows:
             bound = replace(row, params=row.params[part.part.params], request=own)

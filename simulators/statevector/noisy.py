@@ -18,7 +18,7 @@ from simulators.circuit.noise import NoiseProgram, Readout
 from simulators.circuit.passes.components import Subcircuit, active_part
 from simulators.circuit.passes.leakage import has_flags, unflagged
 from simulators.circuit.passes.light_cone import OutputSupport
-from simulators.execution import outputs, requests
+from simulators.execution import outputs, part_caches, requests
 from simulators.execution.readout import ReadoutStage
 from simulators.execution.sampling import gather
 from simulators.statevector import execute
@@ -36,7 +36,7 @@ from simulators.statevector.trajectories.walks import (
     TrajectorySampler,
     Walks,
 )
-from simulators.trajectories import locations, pattern_sampling
+from simulators.trajectories import locations, pattern_order, pattern_sampling, shot_blocks
 from simulators.trajectories.noise_table import ErrorPatterns, SortedPatterns, row_work
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class PatternRun(outputs.FinalState):
             self._walks.bind(self._params, key, self._sets[0])
         self._walks.control.expect(shots, engine.TRAJECTORIES)
         more = 0.0 if self._flags is None else self._flags.mean_inserts
-        for block in pattern_sampling.shot_blocks(self._errors, shots, more):
+        for block in shot_blocks.shot_blocks(self._errors, shots, more):
             self._walks.control.check()
             yield block
 
@@ -91,7 +91,7 @@ class PatternRun(outputs.FinalState):
         return self._flags.extended(result, first, key, places, self._walks.control)
 
     def _sorted(self, patterns: ErrorPatterns, first: int, last: int) -> SortedPatterns:
-        rows = pattern_sampling.sort_places(patterns, self._sampler.places.size)
+        rows = pattern_order.sort_places(patterns, self._sampler.places.size)
         sets = self._sets_of(first, last)
         return rows if sets is None else rows.of_sets(sets)
 
@@ -123,7 +123,7 @@ class PatternRun(outputs.FinalState):
         """Estimates as `FinalState.estimates`: means over trajectories."""
         del strings
         observables = Observables.of(request.observables, self.num_qubits)
-        moments = pattern_sampling.Moments(observables.count)
+        moments = shot_blocks.Moments(observables.count)
         for first, last in self._blocks(request.shots, key):
             patterns = self._drawn(first, last, key)
             rows = self._sorted(patterns, first, last)
@@ -142,7 +142,7 @@ class BranchRun(ComponentRun):
     def __init__(
         self,
         states: StateBackend,
-        programs: requests.ProgramCache[Program],
+        programs: part_caches.ProgramCache[Program],
         run: requests.BindingRun,
         op_ids: NDArray[np.int64],
         readout: Readout | None,
@@ -188,7 +188,7 @@ class BranchRun(ComponentRun):
         """Estimates as `FinalState.estimates`: means over trajectories."""
         del key
         owners, weights = outputs.owners_and_weights(request.observables)
-        moments = pattern_sampling.Moments(len(request.observables))
+        moments = shot_blocks.Moments(len(request.observables))
         measured = [(0, 0), *strings] if self._leaks else strings
         for branches in self._groups(True, range(request.shots)):
             states = branches.ensemble.states
@@ -208,7 +208,7 @@ class BranchRun(ComponentRun):
 
 def noisy_programs(
     noise: NoiseProgram, precision: str, op_ids: NDArray[np.int64]
-) -> requests.ProgramCache[Program]:
+) -> part_caches.ProgramCache[Program]:
     """Programs of one structure with its noise. `op_ids`: numbers of the operations in the whole
     circuit."""
 
@@ -222,7 +222,7 @@ def noisy_programs(
             noise=instructions(noise),
         )
 
-    return requests.ProgramCache(make)
+    return part_caches.ProgramCache(make)
 
 
 def instructions(noise: NoiseProgram) -> dict[int, list[Instruction]]:
@@ -379,7 +379,7 @@ class NoisyPart:
         return engine.EngineResult.joined(results)
 
     def _rows(self, run: requests.EngineRun) -> Iterator[requests.BindingRun]:
-        own = requests.part_request(self.part, run.request, run.circuit.num_qubits)
+        own = part_caches.part_request(self.part, run.request, run.circuit.num_qubits)
         for row in run.rows():
             params = row.params[self.part.params]
             yield replace(row, circuit=self.part.circuit, params=params, request=own)
@@ -406,14 +406,14 @@ class NoisyPlan:
         self._options = options
         self._small = small
         self._tile_wires = tile_wires
-        self._parts: requests.SupportCache[NoisyPart] = requests.SupportCache()
+        self._parts: part_caches.SupportCache[NoisyPart] = part_caches.SupportCache()
 
     def part(self, circuit: Circuit, request: engine.Request) -> NoisyPart:
         """Part that is run for a request. Raises Unsupported for outputs that trajectories cannot
         give."""
         measures = bool(circuit.clbits_data)
         requests.check_outputs(CARD, request, measures)
-        pattern_sampling.refuse_outputs(request)
+        shot_blocks.refuse_outputs(request)
         keep = "expectation" in request.outputs
 
         def make(support: OutputSupport | None) -> NoisyPart:

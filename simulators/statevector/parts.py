@@ -23,7 +23,7 @@ from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.passes.components import content, parameter_range, parts_problem, sliced
 from simulators.engine import PURE, CircuitParts, EngineResult, Request
 from simulators.errors import BadCircuit, OtherOutcome
-from simulators.execution import requests
+from simulators.execution import part_caches, requests
 from simulators.statevector.backend.protocol import Ensemble, StateBackend
 from simulators.statevector.checkpoint import Evolution
 from simulators.statevector.dynamic.branches import Branches
@@ -119,7 +119,7 @@ class PartsPlan:
             raise BadCircuit(problem)
         self.ends = (0, *parts.ends)
         self._precision = precision
-        self.rest = requests.ProgramCache(partial(self._rest, circuit))
+        self.rest = part_caches.ProgramCache(partial(self._rest, circuit))
         self._once: dict[int, Program] = {}
 
     @property
@@ -247,7 +247,7 @@ class _Continuation(ComponentRun):
     def __init__(
         self,
         states: StateBackend,
-        schedules: requests.ProgramCache[Program],
+        schedules: part_caches.ProgramCache[Program],
         run: requests.BindingRun,
         start: KeptState,
     ) -> None:

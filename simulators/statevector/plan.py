@@ -19,9 +19,10 @@ from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.passes.components import Subcircuit, extract, partition
 from simulators.circuit.passes.light_cone import OutputSupport
 from simulators.engine import BINDINGS, COMPONENTS, SAMPLED, BindingResult, EngineResult, Request
-from simulators.execution import outputs, requests
+from simulators.execution import outputs, part_caches, requests
 from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey, collect
-from simulators.execution.requests import BindingRun, EngineRun, ProgramCache, part_request
+from simulators.execution.part_caches import ProgramCache, part_request
+from simulators.execution.requests import BindingRun, EngineRun
 from simulators.execution.sampling import Distribution, tally
 from simulators.statevector.backend.protocol import StateBackend
 from simulators.statevector.backend.reductions import ROUNDING_FLOOR
@@ -100,8 +101,8 @@ class ExecutionPlan:
         self._precision = precision
         self._tile_wires = tile_wires
         self._whole: ProgramCache[Program] | None = None
-        self._parts: requests.SupportCache[tuple[tuple[Subcircuit, ProgramCache[Program]], ...]]
-        self._parts = requests.SupportCache()
+        self._parts: part_caches.SupportCache[tuple[tuple[Subcircuit, ProgramCache[Program]], ...]]
+        self._parts = part_caches.SupportCache()
 
     @property
     def memory_bytes(self) -> int:

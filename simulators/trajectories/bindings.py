@@ -15,9 +15,9 @@ from simulators.circuit.passes.components import Subcircuit, active_part
 from simulators.circuit.passes.light_cone import output_support
 from simulators.engine import EngineResult
 from simulators.errors import Unsupported
-from simulators.execution import outputs, requests
+from simulators.execution import outputs, part_caches, requests
 from simulators.execution.readout import ReadoutStage
-from simulators.trajectories import pattern_sampling
+from simulators.trajectories import shot_blocks
 from simulators.trajectories.locations import NoisyCircuit, locate
 
 StateOf = Callable[[NoisyCircuit, requests.BindingRun, MeasurementLayouts], outputs.FinalState]
@@ -60,7 +60,7 @@ def run_bindings(
     rows = run.rows()
     requests.check_outputs(card, request, bool(circuit.clbits_data))
     if noise.kinds:
-        pattern_sampling.refuse_outputs(request)
+        shot_blocks.refuse_outputs(request)
     outputs.terms(request.observables, circuit.num_qubits)
     labels = [label for item in request.observables for label in item.labels]
     support = output_support(request.outputs, labels, circuit)
@@ -79,7 +79,7 @@ def run_bindings(
         text += " circuit with noise," if card.control.dynamic else " circuit,"
         text += " or noise that acts on a measured qubit and another one"
         raise Unsupported(text, hint=_HINT)
-    own = requests.part_request(part, request, circuit.num_qubits)
+    own = part_caches.part_request(part, request, circuit.num_qubits)
     readout = ReadoutStage.of(layouts.clbits, noise.readout, part.operations)
     results = []
     for row in rows:

@@ -16,7 +16,7 @@ from bare import Simenv, command_line
 from qiskit import QuantumCircuit
 
 from bench.testbed.host_device import build_library
-from simulators.gpu.devices.device import MODULES, source_digest
+from simulators.gpu.devices.nvrtc import MODULES, source_digest
 
 FOLDER = Path(__file__).parent / "nvidia"
 MODEL = "NVIDIA H200,143771,99"  # a capability that no real GPU has: its machine code is none

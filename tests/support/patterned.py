@@ -23,7 +23,8 @@ from simulators.trajectories.noise_table import (
     SortedPatterns,
     operators,
 )
-from simulators.trajectories.pattern_sampling import group_by_shot, sort_places
+from simulators.trajectories.pattern_order import sort_places
+from simulators.trajectories.pattern_sampling import group_by_shot
 
 Matrix = NDArray[np.complex128]
 

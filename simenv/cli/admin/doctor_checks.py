@@ -74,7 +74,7 @@ def memory() -> Iterator[DoctorFinding]:
 def gpus() -> Iterator[DoctorFinding]:
     """Report the GPUs granted to this process, and what the engine `gpu` lacks to use them."""
     from simulators.gpu.devices.detect import find_gpu, refusal
-    from simulators.gpu.devices.device import load_nvrtc
+    from simulators.gpu.devices.nvrtc import load_nvrtc
 
     evidence = find_gpu()
     reason = refusal(evidence)

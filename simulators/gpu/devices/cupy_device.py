@@ -25,7 +25,8 @@ from simulators.catalog.costs import RESERVED_BYTES
 from simulators.compiler import warmup
 from simulators.errors import DeviceLost, OutOfMemory
 from simulators.gpu.devices.detect import require_gpu
-from simulators.gpu.devices.device import Buffer, cached_cubin, load_nvrtc, module_of
+from simulators.gpu.devices.device import Buffer
+from simulators.gpu.devices.nvrtc import cached_cubin, load_nvrtc, module_of
 
 _POOLED_BYTES = 1 << 26  # smaller buffers are pooled: freeing waits for the device
 _DEFAULT_SHARED_BYTES = 48 * 2**10  # a larger size must be requested

@@ -34,8 +34,9 @@ from simulators.statevector.backend.protocol import ShotDraws, StateHandle
 from simulators.statevector.planning.planner import tile_width
 from simulators.statevector.small.gate_kernels import COUNTS
 from simulators.statevector.state import PHYSICAL_BYTES
-from simulators.statevector.trajectories import segments, small_kernel
-from simulators.statevector.trajectories.segments import insert_matrices, ranges
+from simulators.statevector.trajectories import segment_plans, segments, small_kernel
+from simulators.statevector.trajectories.segment_plans import insert_matrices
+from simulators.statevector.trajectories.segments import ranges
 from simulators.statevector.trajectories.states import LocalTrajectoryStates, TrajectoryStates
 from simulators.trajectories import noise_table
 from simulators.trajectories.noise_table import QUBITS, NoiseTable, SortedPatterns, row_work
@@ -112,7 +113,7 @@ class LargeSampler:
         states: TrajectoryStates,
         num_qubits: int,
         tree: Tree,
-        pieces: segments.Pieces,
+        pieces: segment_plans.Pieces,
         options: RunOptions,
     ) -> None:
         self._states = states
@@ -186,7 +187,7 @@ class LargeSampler:
             self._range(state, first, last, members)
 
     def _range(
-        self, state: StateHandle, begin: int, end: int, members: list[segments.InsertedMatrix]
+        self, state: StateHandle, begin: int, end: int, members: list[segment_plans.InsertedMatrix]
     ) -> None:
         """Apply operations begin .. end - 1 with these matrices among them."""
         wide = self._pieces.wide(begin) if begin < end else None
@@ -512,7 +513,7 @@ class TrajectorySampler:
                 circuit.num_qubits, options.precision, tile_bits=_TILE_BITS
             )
             parts = segments.divide(circuit, inserts, width)
-            self._pieces = segments.Pieces(circuit, parts.order, width)
+            self._pieces = segment_plans.Pieces(circuit, parts.order, width)
             self._tree = Tree.of(inserts, parts.place_at, parts.floor, parts.ceil)
         self.places = self._tree.places  # number of each insert in order of action
         self.operations_before = self._tree.place_at  # [places + 1]; the last: all operations

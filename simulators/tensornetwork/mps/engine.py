@@ -24,7 +24,7 @@ from simulators.circuit.analysis.profiler import ChainPart, chain_order, chain_p
 from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.noise import NoiseProgram
 from simulators.engine import EngineResult, Plan, Request, RunControl, RunOptions
-from simulators.execution import outputs, requests, sampling
+from simulators.execution import outputs, part_caches, requests, sampling
 from simulators.execution.detuned import DetunedPlan
 from simulators.execution.flagged import FlaggedPlan
 from simulators.execution.ranks import Ranks, RanksEngine, are_alike
@@ -38,7 +38,9 @@ CARD = builtin_card("mps")
 class MpsPlan(MeasurementLayouts, frozen=True, eq=False):
     """Measurements of a structure, and the part that is run for some outputs."""
 
-    parts: requests.SupportCache[ChainPart] = msgspec.field(default_factory=requests.SupportCache)
+    parts: part_caches.SupportCache[ChainPart] = msgspec.field(
+        default_factory=part_caches.SupportCache
+    )
 
     @property
     def memory_bytes(self) -> int:

@@ -35,7 +35,7 @@ from simulators.errors import TooManyBranches, TooManySteps
 from simulators.execution import outputs, readout as execution_readout, requests, sampling
 from simulators.execution.ranks import Ranks
 from simulators.tensornetwork.mps import canonical_chain
-from simulators.trajectories import pattern_sampling, prefix_tree
+from simulators.trajectories import prefix_tree, shot_blocks
 from simulators.trajectories.locations import LocatedError
 
 _BITS_AT_ONCE = 1 << 24
@@ -460,7 +460,7 @@ class DynamicMpsState(outputs.FinalState):
 
         self._ranks.summed(values, fill)
         self._report()
-        moments = pattern_sampling.Moments(count)
+        moments = shot_blocks.Moments(count)
         moments.add(values)
         return moments.estimates()
 

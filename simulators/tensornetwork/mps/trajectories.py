@@ -25,7 +25,7 @@ from simulators.execution.ranks import Ranks
 from simulators.tensornetwork.mps.canonical_chain import ChainLimits, site_order
 from simulators.tensornetwork.mps.ensemble import ChainEnsemble, ChainEvolution, Rows
 from simulators.tensornetwork.mps.histories import DynamicMpsState, HistoryNoise
-from simulators.trajectories import pattern_sampling
+from simulators.trajectories import pattern_order, pattern_sampling, shot_blocks
 from simulators.trajectories.bindings import run_bindings
 from simulators.trajectories.locations import NoisyCircuit, located_errors
 from simulators.trajectories.noise_table import SortedPatterns, row_work
@@ -97,7 +97,7 @@ class _Trajectories(outputs.FinalState):
         parts: the shots of each row, counted from `first`, and the ensemble."""
         places = np.arange(self._drawn.size)
         patterns = pattern_sampling.draw_patterns(self._errors, first, last, key, places)
-        rows = pattern_sampling.sort_places(patterns, places.size)
+        rows = pattern_order.sort_places(patterns, places.size)
         errors, members = self._classes(rows)
         # Every n-th one: they are sorted, and those whose errors come first cost most.
         mine = slice(self._ranks.rank, None, self._ranks.size)
@@ -145,7 +145,7 @@ class _Trajectories(outputs.FinalState):
     def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:
         """Sample as `FinalState.sample`; shots in ascending order."""
         self._ranks.control.expect(shots, TRAJECTORIES)
-        for first, last in pattern_sampling.shot_blocks(self._errors, shots):
+        for first, last in shot_blocks.shot_blocks(self._errors, shots):
             records = np.zeros((last - first, num_words(self._source.size)), np.uint64)
 
             def fill(first: int = first, last: int = last, records: Records = records) -> None:
@@ -170,9 +170,9 @@ class _Trajectories(outputs.FinalState):
         """Estimates as `FinalState.estimates`: means over trajectories."""
         count = len(request.observables)
         owners, weights = outputs.owners_and_weights(request.observables)
-        moments = pattern_sampling.Moments(count)
+        moments = shot_blocks.Moments(count)
         self._ranks.control.expect(request.shots, TRAJECTORIES)
-        for first, last in pattern_sampling.shot_blocks(self._errors, request.shots):
+        for first, last in shot_blocks.shot_blocks(self._errors, request.shots):
             values = np.zeros((last - first, count))
 
             def fill(first: int = first, last: int = last, values: Values = values) -> None:

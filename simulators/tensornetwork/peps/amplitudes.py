@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.engine import RunControl
-from simulators.tensornetwork.peps.belief_propagation import Loop
+from simulators.tensornetwork.peps.loops import Loop
 from simulators.tensornetwork.peps.simple_update import GraphState, Tensor
 
 _ITERATIONS = 60

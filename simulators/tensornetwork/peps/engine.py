@@ -35,12 +35,12 @@ from simulators.engine import (
 from simulators.errors import TruncatedState
 from simulators.execution import outputs, requests, sampling
 from simulators.tensornetwork.peps.amplitudes import Amplitudes
-from simulators.tensornetwork.peps.belief_propagation import around_loops, loops_of
 from simulators.tensornetwork.peps.evolution import GraphCircuit, GraphLimits
+from simulators.tensornetwork.peps.loops import around_loops, loops_of
 from simulators.tensornetwork.peps.means import PauliMeans
 from simulators.tensornetwork.peps.sampling import SampleProgram, sample
 from simulators.tensornetwork.peps.simple_update import GraphState
-from simulators.trajectories import pattern_sampling
+from simulators.trajectories import pattern_sampling, shot_blocks
 from simulators.trajectories.bindings import NoisePlan, run_bindings
 from simulators.trajectories.locations import NoisyCircuit
 
@@ -108,7 +108,7 @@ class _Samples(outputs.FinalState):
         """Sample as `FinalState.sample`, in the order of the shots."""
         distances: list[float] = []  # of shots: |1 - p/q| / 2
         self._control.expect(shots, self._unit)
-        for first, last in pattern_sampling.shot_blocks(self._errors, shots):
+        for first, last in shot_blocks.shot_blocks(self._errors, shots):
             records = np.zeros((last - first, num_words(self._source.size)), np.uint64)
             classes = self._classes(first, last, key)
             half = 0.5 * (last - first) / len(classes)  # the evolution counts for as much
@@ -151,10 +151,10 @@ class _Samples(outputs.FinalState):
             return super().estimates(strings, request, key)
         owners, weights = outputs.owners_and_weights(request.observables)
         count = len(request.observables)
-        moments = pattern_sampling.Moments(count)
+        moments = shot_blocks.Moments(count)
         worst = 0.0
         self._control.expect(request.shots, self._unit)
-        for first, last in pattern_sampling.shot_blocks(self._errors, request.shots):
+        for first, last in shot_blocks.shot_blocks(self._errors, request.shots):
             values = np.zeros((last - first, count))
             classes = self._classes(first, last, key)
             for inserted, own in classes.items():

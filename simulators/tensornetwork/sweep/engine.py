@@ -18,7 +18,7 @@ from simulators.execution import outputs, requests, sampling
 from simulators.execution.ranks import Ranks, RanksEngine
 from simulators.lines.lowering import lines_of
 from simulators.tensornetwork.sweep.sampling import Sampler, Sweeps, ThreadSampler
-from simulators.trajectories import pattern_sampling
+from simulators.trajectories import pattern_sampling, shot_blocks
 from simulators.trajectories.bindings import NoisePlan, run_bindings
 from simulators.trajectories.locations import NoisyCircuit, locate_amid
 
@@ -109,7 +109,7 @@ class _Samples(outputs.FinalState):
     def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:
         """Sample as `FinalState.sample`, in the order of the shots."""
         places = np.arange(self._inserts)
-        blocks = list(pattern_sampling.shot_blocks(self._errors, shots))
+        blocks = list(shot_blocks.shot_blocks(self._errors, shots))
         self._ranks.expect([last - first for first, last in blocks], SHOTS)
         with self._sampler.opened() as sample:
             for first, last in blocks:

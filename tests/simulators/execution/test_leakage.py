@@ -44,7 +44,7 @@ from simulators.circuit.passes.leakage import flagged
 from simulators.engine import PauliSum, Request, RunControl, RunOptions
 from simulators.errors import Stopped, Unsupported
 from simulators.statevector.noisy import NoisyPlan
-from simulators.trajectories import locations, pattern_sampling
+from simulators.trajectories import locations, pattern_sampling, shot_blocks
 from simulators.trajectories.flags import FlagSteps
 from simulators.trajectories.noise_table import ErrorPatterns
 from simulators.transfer import program as transfer
@@ -406,7 +406,7 @@ def test_blocks_of_shots_have_room_for_inserts(monkeypatch: pytest.MonkeyPatch) 
         return result
 
     monkeypatch.setattr(FlagSteps, "extended", recorded)
-    monkeypatch.setattr(pattern_sampling, "_MOST_ERRORS", 2_000)
+    monkeypatch.setattr(shot_blocks, "_MOST_ERRORS", 2_000)
     Runner("statevector")(circuit, shots=2_000, seed=3, noise=noise)
     assert max(sizes) < 2_500
 

@@ -19,7 +19,7 @@ from bench.testbed.hiprtc import Hiprtc
 from bench.testbed.host_device import KERNELS, SANITIZED, build_library
 from simulators import registry
 from simulators.errors import UnknownEngine
-from simulators.gpu.devices import detect, device
+from simulators.gpu.devices import detect, nvrtc
 from simulators.gpu.devices.detect import GpuEvidence, find_gpu, refusal
 
 ROOT = Path(__file__).parents[3]
@@ -32,55 +32,55 @@ ptxas info    : Used 128 registers, used 1 barriers, 408 bytes cmem[0]
 """
 
 
-class FakeCompiler(device.Nvrtc):
+class FakeCompiler(nvrtc.Nvrtc):
     def __init__(self) -> None:
         self.version = (13, 0)
         self.compiled: list[tuple[str, tuple[int, int]]] = []
 
-    def compile(self, module: str, capability: tuple[int, int]) -> device.CompiledModule:
+    def compile(self, module: str, capability: tuple[int, int]) -> nvrtc.CompiledModule:
         self.compiled.append((module, capability))
-        return device.CompiledModule(b"\x7fELF" + module.encode(), "")
+        return nvrtc.CompiledModule(b"\x7fELF" + module.encode(), "")
 
 
 def test_source_has_every_file_once_and_no_include() -> None:
-    text = device.kernel_source()
+    text = nvrtc.kernel_source()
     assert not re.search(r'#include "\w+\.cuh"', text)
-    for path in device.KERNELS.glob("*.cuh"):
+    for path in nvrtc.KERNELS.glob("*.cuh"):
         body = path.read_text().splitlines()[-1]
         assert text.count(path.read_text().split("\n", 1)[0]) == 1, path.name
         assert body in text
 
 
 def test_every_kernel_is_in_the_module_that_is_loaded_for_it() -> None:
-    text = (device.KERNELS / "kernels.cuh").read_text()
+    text = (nvrtc.KERNELS / "kernels.cuh").read_text()
     names = re.findall(r"KERNEL\((\w+?)(?:_##suffix)?,", text)
     assert {"sweep", "small_counts", "locate"} <= set(names)
-    assert device.module_of("sweep_double") == "sweep_double"
-    assert device.module_of("locate_single") == "states_single"
-    assert device.module_of("small_counts") == device.module_of("locate_double") == "states_double"
-    assert device.module_of("sample_lines_single") == "lines"
-    for name, number in device.MODULES.items():
+    assert nvrtc.module_of("sweep_double") == "sweep_double"
+    assert nvrtc.module_of("locate_single") == "states_single"
+    assert nvrtc.module_of("small_counts") == nvrtc.module_of("locate_double") == "states_double"
+    assert nvrtc.module_of("sample_lines_single") == "lines"
+    for name, number in nvrtc.MODULES.items():
         assert f"#define MODULE_{name.upper()} {number}\n" in text
 
 
 def test_resources_are_read_from_the_compilers_log() -> None:
-    assert device.usage(LOG) == (device.KernelUsage("sweep_double", 128, 32, 20),)
+    assert nvrtc.usage(LOG) == (nvrtc.KernelUsage("sweep_double", 128, 32, 20),)
 
 
 def test_cubin_is_compiled_once_for_each_capability(tmp_path: Path) -> None:
     nvrtc = FakeCompiler()
-    first = device.cached_cubin(tmp_path, "sweep_double", (9, 0), nvrtc)
-    assert first.parent.name == f"gpu-{device.source_digest()}-sm90"
-    assert device.cached_cubin(tmp_path, "sweep_double", (9, 0), nvrtc) == first
-    device.cached_cubin(tmp_path, "sweep_double", (8, 0), nvrtc)
+    first = nvrtc.cached_cubin(tmp_path, "sweep_double", (9, 0), nvrtc)
+    assert first.parent.name == f"gpu-{nvrtc.source_digest()}-sm90"
+    assert nvrtc.cached_cubin(tmp_path, "sweep_double", (9, 0), nvrtc) == first
+    nvrtc.cached_cubin(tmp_path, "sweep_double", (8, 0), nvrtc)
     assert nvrtc.compiled == [("sweep_double", (9, 0)), ("sweep_double", (8, 0))]
-    cubin = device.cached_cubin(tmp_path, "sweep_double", (9, 0), None)
+    cubin = nvrtc.cached_cubin(tmp_path, "sweep_double", (9, 0), None)
     assert cubin.read_bytes().startswith(b"\x7fELF")
 
 
 def test_missing_compiler_is_named_where_nothing_has_been_compiled(tmp_path: Path) -> None:
     with pytest.raises(UnknownEngine, match="NVRTC is not installed") as caught:
-        device.cached_cubin(tmp_path, "sweep_double", (9, 0), None)
+        nvrtc.cached_cubin(tmp_path, "sweep_double", (9, 0), None)
     assert "gpu-cu13" in caught.value.hint
 
 
@@ -88,7 +88,7 @@ def test_missing_compiler_is_named_where_nothing_has_been_compiled(tmp_path: Pat
 def test_kernels_of_states_are_compiled_without_spills(capability: tuple[int, int]) -> None:
     result = nvrtc().compile("states_double", capability)
     assert result.cubin[:4] == b"\x7fELF", "PTX is refused by older drivers"
-    kernels = device.usage(result.log)
+    kernels = nvrtc.usage(result.log)
     assert "small_counts" in {each.name for each in kernels}
     assert all(each.spilled_bytes == 0 for each in kernels)
 
@@ -108,8 +108,8 @@ def hip() -> Hiprtc:
 def test_kernels_are_compiled_for_amd_gpus_with_amplitudes_in_registers(module: str) -> None:
     kernels = hiprtc.usage(hip().compile(module, "gfx90a"))
     names = {each.name for each in kernels}
-    assert {device.module_of(name) for name in names} == {module}
-    text = (device.KERNELS / "kernels.cuh").read_text()
+    assert {nvrtc.module_of(name) for name in names} == {module}
+    text = (nvrtc.KERNELS / "kernels.cuh").read_text()
     suffixed = set(re.findall(r"    KERNEL\((\w+)_##suffix,", text))
     assert (
         names
@@ -124,7 +124,7 @@ def test_kernels_are_compiled_for_amd_gpus_with_amplitudes_in_registers(module: 
 
 
 def test_error_of_the_amd_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "kernel_source", lambda: "int number = missing;")
+    monkeypatch.setattr(nvrtc, "kernel_source", lambda: "int number = missing;")
     with pytest.raises(RuntimeError, match="error: use of undeclared identifier"):
         hip().compile("states_double", "gfx90a")
 
@@ -144,12 +144,12 @@ def test_all_kernels_are_within_their_budgets_of_registers_stack_and_spills() ->
     )
     assert process.returncode == 0, process.stdout + process.stderr
     for architecture in architectures:
-        assert all(f"{architecture} {module}:" in process.stdout for module in device.MODULES)
+        assert all(f"{architecture} {module}:" in process.stdout for module in nvrtc.MODULES)
 
 
-def nvrtc() -> device.Nvrtc:
+def nvrtc() -> nvrtc.Nvrtc:
     """The compiler; a machine without it may leave these tests out, CI may not."""
-    outcome = device.load_nvrtc()
+    outcome = nvrtc.load_nvrtc()
     if outcome is None:
         assert "CI" not in os.environ, "the extra test has nvidia-cuda-nvrtc"
         pytest.skip("nvidia-cuda-nvrtc is not installed")

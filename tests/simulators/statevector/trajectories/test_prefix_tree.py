@@ -261,7 +261,7 @@ def test_outcomes_do_not_depend_on_the_other_shots(monkeypatch: pytest.MonkeyPat
     circuit = native(4, 3, np.random.default_rng(7))
     noise = _noise(circuit, relaxation(300, 10, 15, 0.02))
     result = run(circuit, noise, 3_000)
-    monkeypatch.setattr("simulators.trajectories.pattern_sampling.SHOTS_AT_ONCE", 70)
+    monkeypatch.setattr("simulators.trajectories.shot_blocks.SHOTS_AT_ONCE", 70)
     parts = run(circuit, noise, 3_000)
     assert (parts.outcomes, parts.counts) == (result.outcomes, result.counts)
 

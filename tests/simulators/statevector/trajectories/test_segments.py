@@ -6,7 +6,8 @@ from hypothesis import given, settings, strategies as st
 from random_circuits import unitary_circuits
 
 from simulators.circuit.ir import Circuit
-from simulators.statevector.trajectories.segments import Pieces, divide, insert_matrices
+from simulators.statevector.trajectories.segment_plans import Pieces, insert_matrices
+from simulators.statevector.trajectories.segments import divide
 from simulators.trajectories.noise_table import PAULI, NoiseTable, operators
 
 

@@ -20,7 +20,8 @@ from simulators.statevector.trajectories.pauli_frames import FrameRules, carry
 from simulators.statevector.trajectories.walks import LargeWalks, TrajectorySampler, rank_cuts
 from simulators.trajectories.locations import NoisyCircuit, locate
 from simulators.trajectories.noise_table import SortedPatterns
-from simulators.trajectories.pattern_sampling import ErrorTable, draw_patterns, sort_places
+from simulators.trajectories.pattern_order import sort_places
+from simulators.trajectories.pattern_sampling import ErrorTable, draw_patterns
 
 KEY = (3, 0)
 

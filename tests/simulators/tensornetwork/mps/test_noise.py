@@ -66,7 +66,7 @@ def test_a_shot_does_not_depend_on_the_others(monkeypatch: pytest.MonkeyPatch) -
     result = _run(circuit, noise, 600)
     monkeypatch.setattr("simulators.tensornetwork.mps.ensemble.MOST_VALUES", 500)
     monkeypatch.setattr("simulators.tensornetwork.mps.trajectories.ROWS_AT_ONCE", 50)
-    monkeypatch.setattr("simulators.trajectories.pattern_sampling.SHOTS_AT_ONCE", 70)
+    monkeypatch.setattr("simulators.trajectories.shot_blocks.SHOTS_AT_ONCE", 70)
     parted = _run(circuit, noise, 600)
     assert (result.outcomes, result.counts) == (parted.outcomes, parted.counts)
 
