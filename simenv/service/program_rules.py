@@ -33,7 +33,7 @@ from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit, outcome_width
 from simulators.circuit.passes.components import parts_problem, sliced
 from simulators.engine import PURE, SAMPLED, PauliSum
-from simulators.execution.sampling import shot_bytes
+from simulators.execution.packing import shot_bytes
 
 MAX_PARAMETERS = 2**20
 VALUE_BYTES = 8  # float64

@@ -25,8 +25,9 @@ from simulators.circuit.ir import Circuit, Operation, matrix, operations
 from simulators.engine import OPERATIONS, SAMPLED, Request, RunControl, RunOptions
 from simulators.errors import OutOfMemory, Unsupported
 from simulators.execution import outputs
+from simulators.execution.packing import records_of
+from simulators.execution.philox import BLOCK_SHOTS, blocks
 from simulators.execution.qiskit_export import Dialect, convert
-from simulators.execution.sampling import BLOCK_SHOTS, blocks, records_of
 
 # Calls to Aer: gate by gate into a state, and whole dynamic circuits.
 #

@@ -13,7 +13,9 @@ from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.engine import OPERATIONS, SAMPLED, Request, RunControl
 from simulators.errors import OutOfMemory
 from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey
-from simulators.execution.sampling import Distribution, distribution, select_bits, uniforms
+from simulators.execution.packing import select_bits
+from simulators.execution.philox import uniforms
+from simulators.execution.sampling import Distribution, distribution
 
 # Matrix product state after evolution: samples, expectation values, amplitudes.
 #

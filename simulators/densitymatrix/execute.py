@@ -19,7 +19,7 @@ from simulators.dynamic.instructions import Branch
 from simulators.dynamic.interpreter import Interpreter
 from simulators.engine import ThreadPool
 from simulators.errors import TooManyBranches
-from simulators.execution import sampling
+from simulators.execution import packing, philox, sampling
 from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey
 from simulators.execution.requests import BindingRun
 
@@ -284,8 +284,8 @@ class MixedState(FinalState):
         if not self._layout.measures:
             return index.astype(np.uint64).reshape(-1, 1), weights
         result = records[row]
-        sampling.write(result, index, self._layout.source)
-        return sampling.tally(result, weights)
+        packing.write(result, index, self._layout.source)
+        return packing.tally(result, weights)
 
     def expectations(self, strings: PauliStrings) -> NDArray[np.float64]:
         """Expectation values as `FinalState.expectations`: entries of the vector."""
@@ -383,9 +383,9 @@ def draw_records(edges, cells, outcomes, seed, binding, draw, first, records):  
         shot = first + row
         if shot >> 2 != number:
             number = shot >> 2
-            a, b, c, d = sampling.block(np.uint64(number) + _1, draw, seed, binding)
+            a, b, c, d = philox.block(np.uint64(number) + _1, draw, seed, binding)
         lane = shot & 3
-        value = sampling.uniform(a if lane == 0 else b if lane == 1 else c if lane == 2 else d)
+        value = philox.uniform(a if lane == 0 else b if lane == 1 else c if lane == 2 else d)
         outcome = cells[np.int64(value * parts)]
         value *= total
         while outcome < last and edges[outcome] <= value:

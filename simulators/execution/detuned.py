@@ -52,7 +52,7 @@ from simulators.engine import (
     ShotValues,
 )
 from simulators.errors import Unsupported
-from simulators.execution import part_caches, requests, sampling
+from simulators.execution import packing, part_caches, requests
 from simulators.execution.readout import ReadoutStage
 
 MAX_OUTCOMES = 1 << 24  # of exact probabilities
@@ -164,7 +164,7 @@ class DetunedPlan:
             result = engine.run(plan, piece.of(circuit), asked, self._options, control)
             if result is None:
                 return None
-            width = sampling.shot_bytes(circuit.num_clbits)
+            width = packing.shot_bytes(circuit.num_clbits)
             bits = _records(result.memory, width, circuit.num_clbits)
             joint = bits if joint is None else joint | bits
         assert joint is not None
@@ -173,10 +173,10 @@ class DetunedPlan:
         for row, records in enumerate(np.ascontiguousarray(rows)):
             if pieces.readout is not None:
                 pieces.readout.flip(records, 0, (request.seed, request.binding + row))
-            counts, memory = sampling.Counts(circuit.num_clbits), b""
+            counts, memory = packing.Counts(circuit.num_clbits), b""
             counts.add(records)
             if "memory" in request.outputs:
-                kept = sampling.Memory(circuit.num_clbits)
+                kept = packing.Memory(circuit.num_clbits)
                 kept.add(records)
                 memory = kept.packed()
             packed = counts.packed() if "counts" in request.outputs else (0, b"", b"")
@@ -224,8 +224,8 @@ class _Run(msgspec.Struct, frozen=True, eq=False):
             probs = np.outer(probs, values).ravel()
         if pieces.readout is not None:
             records, probs = pieces.readout.confuse((records, probs))
-        records, probs = sampling.tally(records, probs)
-        outcomes, width = sampling.pack(records, circuit.num_clbits)
+        records, probs = packing.tally(records, probs)
+        outcomes, width = packing.pack(records, circuit.num_clbits)
         return engines.BindingResult(
             probability_outcomes=outcomes, probability_width=width, probabilities=probs.tobytes(),
             truncation=truncation, remark="; ".join(dict.fromkeys(filter(None, remarks))),
@@ -477,7 +477,7 @@ class _Mixture:
                 if self._records is not None:
                     records = np.concatenate((self._records, records))
                     probs = np.concatenate((self._sums, probs))
-                self._records, self._sums = sampling.tally(records, probs)
+                self._records, self._sums = packing.tally(records, probs)
 
     def result(self) -> engines.BindingResult:
         means = np.sum(self._means, axis=0).tolist() if self._means else []
@@ -485,7 +485,7 @@ class _Mixture:
         if self._records is not None:
             is_there = self._sums > (_ROUNDING if (self._grid.weights < 0.0).any() else 0.0)
             self._records, self._sums = self._records[is_there], self._sums[is_there]
-            outcomes, _ = sampling.pack(self._records, 8 * self._width)
+            outcomes, _ = packing.pack(self._records, 8 * self._width)
         return engines.BindingResult(
             probability_outcomes=outcomes, probability_width=self._width,
             probabilities=self._sums.tobytes() if self._width else b"",
@@ -502,8 +502,8 @@ class _Tally:
     def __init__(self, request: Request, num_clbits: int) -> None:
         self._request = request
         self._bits = num_clbits
-        self._counts = sampling.Counts(num_clbits)
-        size = sampling.shot_bytes(num_clbits)
+        self._counts = packing.Counts(num_clbits)
+        size = packing.shot_bytes(num_clbits)
         rows = request.shots if "memory" in request.outputs else 0
         self._memory = np.zeros((rows, size), np.uint8)
         self._sums = np.zeros((2, len(request.observables)))  # of values, and of their squares

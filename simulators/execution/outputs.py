@@ -16,7 +16,7 @@ from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.ir import Circuit, bell, feed_forward
 from simulators.circuit.noise import NoiseProgram
 from simulators.errors import Unsupported
-from simulators.execution import sampling
+from simulators.execution import packing, philox, sampling
 from simulators.execution.readout import ReadoutStage
 from simulators.execution.requests import BindingRun, bind, open_run, plan_layouts
 
@@ -87,7 +87,7 @@ def sampled(means: NDArray[np.float64], shots: int, key: tuple[int, int]) -> NDA
         shot_ids = np.arange(first, min(first + _SHOTS_AT_ONCE, shots))
         draws = np.empty(shot_ids.size)
         for term, mean in enumerate(means.tolist()):
-            sampling.uniforms(*key, FIRST_TERM + term, shot_ids, draws)
+            philox.uniforms(*key, FIRST_TERM + term, shot_ids, draws)
             ups[term] += np.count_nonzero(draws < 0.5 * (1.0 + mean))
     return 2.0 * ups / shots - 1.0
 
@@ -233,7 +233,7 @@ class CountedState(FinalState):
     """Outcomes of shots that a device or a library has counted."""
 
     def __init__(self, circuit: Circuit, counts: Mapping[int, int], remark: str = "") -> None:
-        self._batch = sampling.outcome_records(counts, circuit.num_clbits)
+        self._batch = packing.outcome_records(counts, circuit.num_clbits)
         self.num_qubits = circuit.num_qubits
         self.remark = remark
 
@@ -267,7 +267,7 @@ def collect(
             distribution = readout.confuse(distribution)
         records, probs = distribution
         num_bits = layout.source.size if layout.measures else state.num_qubits
-        values, value_width = sampling.pack(records, num_bits)
+        values, value_width = packing.pack(records, num_bits)
         probabilities = probs.tobytes()
     amplitudes = state.statevector() if "statevector" in outputs else None
     chosen = state.amplitudes(_bits(request, state)) if "amplitudes" in outputs else None
@@ -298,8 +298,8 @@ def _sampled(
     readout: ReadoutStage | None,
 ) -> tuple[int, bytes, bytes, bytes]:
     """Width, outcomes and numbers of the counts, and the memory; empty if not requested."""
-    counts = sampling.Counts(num_clbits) if "counts" in request.outputs else None
-    memory = sampling.Memory(num_clbits) if "memory" in request.outputs else None
+    counts = packing.Counts(num_clbits) if "counts" in request.outputs else None
+    memory = packing.Memory(num_clbits) if "memory" in request.outputs else None
     first = 0
     for records, multiplicities in state.sample(request.shots, key):
         read, repeats = records, multiplicities

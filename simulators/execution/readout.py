@@ -25,7 +25,8 @@ from noise_models.channel import Readout
 from simulators.circuit.analysis.measurements import MeasurementLayout
 from simulators.compiler.kernel import I64, REALS, U64, device_function, kernel, record
 from simulators.errors import Unsupported
-from simulators.execution.sampling import Distribution, block, uniform
+from simulators.execution.philox import block, uniform
+from simulators.execution.sampling import Distribution
 
 FIRST_DRAW = 2**59  # draw number of the readout error of operation 0
 MAX_BITS = 24  # bits with a readout error in an exact distribution

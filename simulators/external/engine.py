@@ -20,8 +20,8 @@ from simulators.circuit.ir import Circuit, bell
 from simulators.engine import RunControl
 from simulators.errors import BadAnswer, Unsupported
 from simulators.execution.outputs import BoundRun, CountedState, EngineBase, FinalState
+from simulators.execution.philox import block_seed
 from simulators.execution.qiskit_export import Dialect, convert
-from simulators.execution.sampling import block_seed
 
 # Parser of counts in the output of a program: strict, because the program is unknown.
 #

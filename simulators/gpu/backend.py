@@ -16,7 +16,7 @@ from simulators.engine import PASSES, EngineResult, PauliSum, RunControl, RunOpt
 from simulators.errors import Unsupported
 from simulators.execution import outputs
 from simulators.execution.outputs import FinalState, PauliStrings, collect
-from simulators.execution.sampling import distinct, gather, pack
+from simulators.execution.packing import distinct, gather, pack
 from simulators.gpu import reductions
 from simulators.gpu.devices.device import COMPLEX, Device, MemoryLedger
 from simulators.gpu.sweeps import DeviceState, ProgramStore, apply_program

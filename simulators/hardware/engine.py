@@ -31,8 +31,8 @@ from simulators.engine import EngineResult, Plan, Request, RunControl, RunOption
 from simulators.errors import Unsupported
 from simulators.execution import requests
 from simulators.execution.outputs import CountedState, FinalState, RecordedState, collect
+from simulators.execution.packing import records_of
 from simulators.execution.qiskit_export import Dialect, convert
-from simulators.execution.sampling import records_of
 from simulators.hardware.jobs import Machine, max_shots
 
 # Transpilation to a device's Target; circuits that fit are left as written.

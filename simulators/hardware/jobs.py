@@ -22,7 +22,7 @@ from qiskit import QuantumCircuit
 
 from simulators.engine import JOBS, RunControl
 from simulators.errors import BadAnswer, MachineFailed, MachineRefused, Stopped
-from simulators.execution.sampling import block_seed
+from simulators.execution.philox import block_seed
 
 MOST_CIRCUITS = 300  # circuits of one job if the machine sets no bound
 MOST_SHOTS = 2**31 - 1

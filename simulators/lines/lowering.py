@@ -169,6 +169,17 @@ class _Line:
         self.begun = -1  # number of the measurement with whose bit it begins, if nothing acted yet
 
 
+class _Errors:
+    """Errors of a program so far."""
+
+    def __init__(self) -> None:
+        self.errors: list[Error] = []
+        self.ends: list[list[tuple[int, int]]] = []  # of each error: line, and segment there
+        self.inserts: list[list[int]] = []  # of each insert of the noise table: its errors
+        # Pauli errors of a location by line and letter, and whether they act behind a merged gate.
+        self.paulis: dict[tuple[int, int, Letters, bool], int] = {}
+
+
 class _Builder:
     def __init__(self, circuit: Circuit, table: NoiseTable | None, rows: list[list[int]]) -> None:
         num_qubits = circuit.num_qubits
@@ -184,11 +195,7 @@ class _Builder:
         self._rows = rows
         self._locations = [] if table is None else table.draw_locations.tolist()
         self._next = 0
-        self._errors: list[Error] = []
-        self._ends: list[list[tuple[int, int]]] = []  # of each error: line, and segment there
-        self._inserts: list[list[int]] = []
-        # Pauli errors of a location by line and letter, and whether they act behind a merged gate.
-        self._letters: dict[tuple[int, int, Letters, bool], int] = {}
+        self._noise = _Errors()
         self._sets: dict[int, Matrix] = {}  # of the noise table
         # Results of `_turned`, with the operators, so that these keep their ids.
         self._forms: dict[tuple[int | bytes, ...], tuple[Matrix, Matrix | None]] = {}
@@ -230,7 +237,7 @@ class _Builder:
             self._double(place, (merged.target, merged.control), merged.matrix)
             for insert, location, qubit, letters in self._behind.pop(place, ()):
                 error = self._pauli(location, self._line_of[qubit], letters, behind=True)
-                self._inserts[insert].append(error)
+                self._noise.inserts[insert].append(error)
         else:
             self._merging |= {merged.control: merged, merged.target: merged}
         if merged.flipped[is_last]:
@@ -300,7 +307,7 @@ class _Builder:
         line.begun = -1
         if flag < 0:
             line = self._begin(qubit, layer)
-            line.begun = len(self._errors)
+            line.begun = len(self._noise.errors)
             ends.append((self._line_of[qubit], 0))
         line.layer = layer
         rates = np.array([p01, p10], np.complex128)
@@ -326,7 +333,7 @@ class _Builder:
             return
         begun = self._lines[number].begun
         if begun >= 0:  # nothing acts between the measurement and the reset
-            self._ends[begun] = self._ends[begun][:1]
+            self._noise.ends[begun] = self._noise.ends[begun][:1]
             self._lines[number].begun = -1
             self._lines[number].layer = 0
         else:
@@ -359,10 +366,10 @@ class _Builder:
         line.layers.append(line.layer)
         at = len(line.unitaries) - 1
         for k, before in self._within[number]:
-            error, after = self._errors[k], line.pending @ before.conj().T
+            error, after = self._noise.errors[k], line.pending @ before.conj().T
             error.operators = after @ error.operators @ after.conj().T
             error.layer = line.layer
-            self._ends[k] = [(number, at)]
+            self._noise.ends[k] = [(number, at)]
         self._within[number] = []
         line.pending, line.number = _ONE, 0
 
@@ -375,7 +382,7 @@ class _Builder:
             numbers = [self._line_of[q] for q in qubits if q >= 0]
             location = self._locations[insert]
             own: list[int] = []
-            self._inserts.append(own)
+            self._noise.inserts.append(own)
             if which == PAULI:
                 for qubit, letters in self._placed(insert, row).items():
                     if letters != (0, 0):
@@ -414,9 +421,9 @@ class _Builder:
     def _pauli(self, location: int, number: int, letters: Letters, *, behind: bool = False) -> int:
         """Number of a Pauli error, which errors on pairs share."""
         key = location, number, letters, behind
-        if key not in self._letters:
-            self._letters[key] = self._add(location, number, _PAULIS[letters])
-        return self._letters[key]
+        if key not in self._noise.paulis:
+            self._noise.paulis[key] = self._add(location, number, _PAULIS[letters])
+        return self._noise.paulis[key]
 
     def _turned(self, operators: Matrix, *pending: Matrix) -> Matrix | None:
         """Operators as they act before pending unitaries; None if any does not permute values
@@ -432,9 +439,9 @@ class _Builder:
         return self._forms[key][1]
 
     def _append(self, error: Error, ends: list[tuple[int, int]]) -> int:
-        self._errors.append(error)
-        self._ends.append(ends)
-        return len(self._errors) - 1
+        self._noise.errors.append(error)
+        self._noise.ends.append(ends)
+        return len(self._noise.errors) - 1
 
     def _add(self, location: int, number: int, operators: Matrix) -> int:
         line, flag = self._lines[number], self._flow.flag
@@ -457,7 +464,7 @@ class _Builder:
 
     def _choices(self, number: int) -> int:
         """Number of combinations of the operators that are drawn within a pending unitary."""
-        return math.prod(len(self._errors[k].operators) for k, _ in self._within[number])
+        return math.prod(len(self._noise.errors[k].operators) for k, _ in self._within[number])
 
     def _add_pair(self, location: int, numbers: list[int], operators: Matrix) -> int:
         """Add a channel on two qubits, each of whose operators permutes values up to factors."""
@@ -501,7 +508,7 @@ class _Builder:
                 self._close(number)
         sizes = [len(line.unitaries) for line in self._lines]
         first = [0, *np.cumsum(sizes).tolist()]
-        for error, ends in zip(self._errors, self._ends, strict=True):
+        for error, ends in zip(self._noise.errors, self._noise.ends, strict=True):
             error.segments = tuple(first[number] + segment for number, segment in ends)
         pairs = tuple(
             Pair((first[a] + s, first[b] + t), factor) for (a, s), (b, t), factor in self._pairs
@@ -511,7 +518,8 @@ class _Builder:
             tuple(each for line in self._lines for each in line.unitaries),
             tuple(each for line in self._lines for each in line.draws),
             tuple(each for line in self._lines for each in line.layers),
-            pairs, tuple(self._errors), tuple(map(tuple, self._inserts)), tuple(self._line_of),
+            pairs, tuple(self._noise.errors), tuple(map(tuple, self._noise.inserts)),
+            tuple(self._line_of),
             tuple(_flips(line.pending) for line in self._lines), tuple(self._certain),
             self._columns.count,
             tuple(self._columns.of_bit.get(clbit, -1) for clbit in range(self._num_clbits)),

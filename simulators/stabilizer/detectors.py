@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from simulators.engine import RunControl
 from simulators.errors import Unsupported
-from simulators.execution.sampling import blocks
+from simulators.execution.philox import blocks
 
 SAMPLER = f"stim {stim.__version__}"
 DECODE_SHOTS = 1024  # between two reads of the control flag

@@ -17,7 +17,7 @@ from simulators.circuit.ir import Circuit, bell
 from simulators.circuit.noise import NoiseProgram
 from simulators.engine import SAMPLED, Plan, Request, RunControl, RunOptions
 from simulators.errors import Unsupported
-from simulators.execution import outputs, sampling
+from simulators.execution import outputs, packing, philox, sampling
 from simulators.execution.readout import ReadoutStage
 from simulators.execution.requests import plan_layouts
 from simulators.stabilizer.convert import NoiseLines, StimCircuit, convert
@@ -232,11 +232,11 @@ class _StabilizerState(outputs.FinalState):
         layout = self._layouts.clbits
         converted = convert(self._circuit, self._params, layout, noise=self._noise)
         reference = converted.circuit.reference_sample()
-        for seed, wanted in sampling.blocks(shots, *key, self._control):
+        for seed, wanted in philox.blocks(shots, *key, self._control):
             # Always a full block: stim's random numbers depend on how many shots it makes.
             sampler = converted.circuit.compile_sampler(seed=seed, reference_sample=reference)
-            packed = sampler.sample(sampling.BLOCK_SHOTS, bit_packed=True)[:wanted]
-            yield sampling.select(packed, converted.source, converted.identical), None
+            packed = sampler.sample(philox.BLOCK_SHOTS, bit_packed=True)[:wanted]
+            yield packing.select(packed, converted.source, converted.identical), None
 
     def probabilities(self) -> sampling.Distribution:
         if self._layouts.clbits.measures:
@@ -246,7 +246,7 @@ class _StabilizerState(outputs.FinalState):
             converted = self._deferred(self._layouts.state)
             source = np.arange(self.num_qubits)
         bits = distribution(simulate(converted.circuit), source)
-        records, counts = sampling.tally(sampling.select_bits(bits, np.arange(source.size)))
+        records, counts = packing.tally(packing.select_bits(bits, np.arange(source.size)))
         return records, counts / len(bits)
 
     def expectations(self, strings: outputs.PauliStrings) -> NDArray[np.float64]:

@@ -14,9 +14,11 @@ from simulators.circuit.ir import Circuit, num_words, record_words
 from simulators.engine import OPERATIONS, PURE, SHOTS, BindingResult, Request
 from simulators.errors import TooManyBranches
 from simulators.execution import outputs
+from simulators.execution.packing import tally, write
 from simulators.execution.part_caches import ProgramCache
+from simulators.execution.philox import uniforms
 from simulators.execution.requests import BindingRun, check_outputs, refuse_gradient
-from simulators.execution.sampling import Distribution, tally, uniforms, write
+from simulators.execution.sampling import Distribution
 from simulators.statevector.backend import protocol
 from simulators.statevector.checkpoint import Evolution
 from simulators.statevector.dynamic.branches import Branches, Tags, check_records

@@ -19,8 +19,8 @@ from simulators.circuit.passes.components import Subcircuit, active_part
 from simulators.circuit.passes.leakage import has_flags, unflagged
 from simulators.circuit.passes.light_cone import OutputSupport
 from simulators.execution import outputs, part_caches, requests
+from simulators.execution.packing import gather
 from simulators.execution.readout import ReadoutStage
-from simulators.execution.sampling import gather
 from simulators.statevector import execute
 from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, place
 from simulators.statevector.backend.protocol import Ensemble, StateBackend

@@ -21,9 +21,10 @@ from simulators.circuit.passes.light_cone import OutputSupport
 from simulators.engine import BINDINGS, COMPONENTS, SAMPLED, BindingResult, EngineResult, Request
 from simulators.execution import outputs, part_caches, requests
 from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey, collect
+from simulators.execution.packing import tally
 from simulators.execution.part_caches import ProgramCache, part_request
 from simulators.execution.requests import BindingRun, EngineRun
-from simulators.execution.sampling import Distribution, tally
+from simulators.execution.sampling import Distribution
 from simulators.statevector.backend.protocol import StateBackend
 from simulators.statevector.backend.reductions import ROUNDING_FLOOR
 from simulators.statevector.dynamic.branches import check_records

@@ -20,7 +20,7 @@ import numpy as np
 
 from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import lowest_bit, prefetch
-from simulators.execution.sampling import block, uniform
+from simulators.execution.philox import block, uniform
 from simulators.strings import program
 from simulators.strings.local_maps import ACTIVE, STAYS
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.compiler.kernel import kernel
-from simulators.execution.sampling import block, draw_number, uniform, uniforms
+from simulators.execution.philox import block, draw_number, uniform, uniforms
 from simulators.trajectories import prefix_tree
 from simulators.trajectories.noise_table import ErrorPatterns
 

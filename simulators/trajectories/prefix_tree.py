@@ -19,7 +19,7 @@ from simulators.compiler.kernel import (
     record,
     structured,
 )
-from simulators.execution.sampling import block, uniform
+from simulators.execution.philox import block, uniform
 from simulators.trajectories.noise_table import (
     AFTER_OP,
     FLAG,

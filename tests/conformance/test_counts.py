@@ -15,7 +15,7 @@ from reference import Reference
 from simulators.circuit import ir
 from simulators.circuit.ir import Circuit, bell, feed_forward, outcome_width
 from simulators.engine import BindingResult
-from simulators.execution.sampling import unpack
+from simulators.execution.packing import unpack
 from simulators.simulate import counts_of
 
 

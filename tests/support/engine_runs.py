@@ -5,7 +5,7 @@ import numpy as np
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.engine import BindingResult, Engine, EngineResult, Request, RunControl, RunOptions
-from simulators.execution.sampling import unpack
+from simulators.execution.packing import unpack
 
 
 def run(

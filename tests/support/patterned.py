@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from simulators.circuit.ir import Circuit
 from simulators.engine import RunControl, ThreadPool
-from simulators.execution.sampling import gather
+from simulators.execution.packing import gather
 from simulators.simulate import simulate
 from simulators.statevector.backend import protocol
 from simulators.statevector.backend.local import LocalBackend

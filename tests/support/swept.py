@@ -14,7 +14,7 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.densitymatrix.engine import DensityMatrixEngine
 from simulators.engine import BindingResult, Request
-from simulators.execution.sampling import unpack
+from simulators.execution.packing import unpack
 from simulators.tensornetwork.sweep.engine import SweepEngine
 
 SHOTS = 40_000

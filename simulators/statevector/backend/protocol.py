@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from simulators.circuit.ir import Circuit
 from simulators.engine import PauliSum, RunOptions
-from simulators.execution.sampling import uniforms
+from simulators.execution.philox import uniforms
 from simulators.statevector.backend import reductions
 from simulators.statevector.backend.matrix import PlacedMatrix
 from simulators.statevector.backend.reductions import BlockSum, Projection, SortedDraws

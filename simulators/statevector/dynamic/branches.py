@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from simulators.dynamic.instructions import Measure, Reset
 from simulators.engine import RunOptions
 from simulators.errors import TooManyBranches, TooManySteps
-from simulators.execution.sampling import tally, uniforms
+from simulators.execution.packing import tally
+from simulators.execution.philox import uniforms
 from simulators.statevector.backend import protocol
 from simulators.statevector.backend.protocol import Numbers
 from simulators.statevector.backend.reductions import Projection

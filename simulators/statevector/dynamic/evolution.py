@@ -17,8 +17,8 @@ from simulators.circuit.noise import Readout
 from simulators.dynamic.instructions import Branch, LoopPass, Measure, Reset, Store
 from simulators.dynamic.interpreter import Interpreter
 from simulators.engine import PASSES
+from simulators.execution.philox import draw_number
 from simulators.execution.requests import BindingRun
-from simulators.execution.sampling import draw_number
 from simulators.statevector import program
 from simulators.statevector.backend import reductions
 from simulators.statevector.backend.protocol import Ensemble

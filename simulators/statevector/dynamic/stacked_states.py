@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import LANES
-from simulators.execution.sampling import uniforms
+from simulators.execution.philox import uniforms
 from simulators.statevector.backend import protocol
 from simulators.statevector.backend.gate_list import GateList
 from simulators.statevector.backend.matrix import PlacedMatrix, multiply_unit

@@ -33,7 +33,8 @@ from simulators.compiler.kernel import (
 from simulators.engine import EngineResult, PauliSum, Request, RunControl
 from simulators.execution import outputs
 from simulators.execution.outputs import FIRST_TERM
-from simulators.execution.sampling import EIGHT_WORDS, count_below, shot_bytes
+from simulators.execution.packing import shot_bytes
+from simulators.execution.philox import EIGHT_WORDS, count_below
 from simulators.statevector.small import counts as small_counts
 from simulators.statevector.small.counts import (
     gather,

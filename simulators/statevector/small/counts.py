@@ -24,7 +24,7 @@ from simulators.compiler.kernel import (
     kernel,
     record,
 )
-from simulators.execution.sampling import (
+from simulators.execution.philox import (
     EIGHT_WORDS,
     LOOK,
     block,

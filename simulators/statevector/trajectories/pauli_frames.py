@@ -77,7 +77,8 @@ class FrameRules(NamedTuple):
         steps["first"] = wires[np.where(counts > 0, begins, -1)]
         steps["second"] = wires[np.where(counts > 1, np.minimum(begins + 1, wires.size - 1), -1)]
         wide = table.rows[circuit.ops, 1] > 2
-        steps["kind"] = np.where(wide, -1, circuit.ops)
+        steps["kind"] = circuit.ops
+        steps["kind"][wide] = -1
         passive = (images == np.arange(16)).all(axis=1)
         touched = np.zeros(counts.size, np.int64)
         for side in ("first", "second"):

@@ -18,8 +18,9 @@ from simulators.circuit.passes.light_cone import FULL, UNUSED, Z_BASIS, OutputSu
 from simulators.engine import SHOTS, STRINGS, Request, RunOptions, ThreadPool
 from simulators.errors import Unsupported
 from simulators.execution import outputs, sampling
+from simulators.execution.packing import select_bits
 from simulators.execution.ranks import Ranks, RanksEngine
-from simulators.execution.sampling import Distribution, select_bits
+from simulators.execution.sampling import Distribution
 from simulators.tensornetwork.contraction import contractor as contraction, network as net
 from simulators.tensornetwork.contraction.contractor import ContractionLimits, Contractor
 from simulators.tensornetwork.contraction.samples import Samples

@@ -14,7 +14,7 @@ import numpy as np
 from simulators.circuit.analysis.elimination import DRAW, PERMUTE, ROOT, SLICES
 from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import LANES, add_product, load, splat, store, subtract_product
-from simulators.execution.sampling import shot_uniform
+from simulators.execution.philox import shot_uniform
 
 _VALUE = 2 * LANES  # numbers of a complex value of each shot
 LOW_BITS = 6  # of an index, in the lookup of an operand's place

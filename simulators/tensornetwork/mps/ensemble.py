@@ -34,7 +34,7 @@ from simulators.chain.right_canonical import (
     Tensor,
     Values,
 )
-from simulators.execution import requests, sampling
+from simulators.execution import philox, requests
 from simulators.tensornetwork.mps.canonical_chain import ChainLimits
 from simulators.tensornetwork.mps.noisy_blocks import Insert, NoisyBlocks, Step, as_part, steps_of
 from simulators.trajectories import prefix_tree
@@ -362,7 +362,7 @@ class ChainEvolution:
                     own = own.reshape(2, 2, 2, 2).transpose(1, 0, 3, 2).reshape(4, 4)
                 edges = np.cumsum(self._table.operators.probs(which, own))
                 draws = np.empty(part.size)
-                sampling.uniforms(*self._key, draw, shots[part], draws)
+                philox.uniforms(*self._key, draw, shots[part], draws)
                 # Never an operator of zero weight, despite rounding.
                 last = int(np.searchsorted(edges, edges[-1]))
                 chosen = np.minimum(np.searchsorted(edges, draws * edges[-1], "right"), last)

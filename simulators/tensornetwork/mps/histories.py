@@ -32,7 +32,14 @@ from simulators.dynamic.instructions import Assembler, Branch, Measure, Reset
 from simulators.dynamic.interpreter import Interpreter
 from simulators.engine import SHOTS, STEPS, Request
 from simulators.errors import TooManyBranches, TooManySteps
-from simulators.execution import outputs, readout as execution_readout, requests, sampling
+from simulators.execution import (
+    outputs,
+    packing,
+    philox,
+    readout as execution_readout,
+    requests,
+    sampling,
+)
 from simulators.execution.ranks import Ranks
 from simulators.tensornetwork.mps import canonical_chain
 from simulators.trajectories import prefix_tree, shot_blocks
@@ -222,12 +229,12 @@ class Histories:
             chosen = np.flatnonzero(possible).tolist()
             return _divided(history, [part(history.shots, k, k, shares[k]) for k in chosen])
         draws = np.empty(history.shots.size)
-        sampling.uniforms(*key, item.op + 1, history.shots, draws)
+        philox.uniforms(*key, item.op + 1, history.shots, draws)
         ones = draws >= probs[0] if possible.all() else np.full(draws.size, possible[1])
         read = ones
         p01, p10 = self._flips.get(item.op, (0.0, 0.0))
         if p01 or p10:
-            sampling.uniforms(*key, execution_readout.FIRST_DRAW + item.op, history.shots, draws)
+            philox.uniforms(*key, execution_readout.FIRST_DRAW + item.op, history.shots, draws)
             read = ones ^ (draws < np.where(ones, p10, p01))
         parts = []
         for outcome in range(2):
@@ -273,7 +280,7 @@ class Histories:
         rho = _density(history.node, location.qubits)
         weights = location.weights(rho)
         draws = np.empty(shots.size)
-        sampling.uniforms(*key, prefix_tree.FIRST_DRAW + location.number, shots, draws)
+        philox.uniforms(*key, prefix_tree.FIRST_DRAW + location.number, shots, draws)
         chosen = location.choose(weights, draws)
         return [
             _Part(
@@ -409,7 +416,7 @@ class DynamicMpsState(outputs.FinalState):
                 for low in range(0, history.shots.size, step):
                     batch = history.shots[low : low + step]
                     bits = state.sample(batch, key, self._control)
-                    records[batch] = before | sampling.select_bits(bits, layout.source)
+                    records[batch] = before | packing.select_bits(bits, layout.source)
 
         self._ranks.summed(records, fill)
         self._report()
@@ -430,7 +437,7 @@ class DynamicMpsState(outputs.FinalState):
         self._ranks.run(fill)
         self._report()
         parts = [each for one in self._ranks.values(own) for each in one]
-        return sampling.tally(*map(np.concatenate, zip(*parts, strict=True)))
+        return packing.tally(*map(np.concatenate, zip(*parts, strict=True)))
 
     def expectations(self, strings: outputs.PauliStrings) -> NDArray[np.float64]:
         result = np.zeros(len(strings))
@@ -474,4 +481,4 @@ class DynamicMpsState(outputs.FinalState):
 def _without(record: int, layout: MeasurementLayout) -> NDArray[np.uint64]:
     """Record as a row, without the clbits that terminal measurements write."""
     written = sum(1 << clbit for clbit in np.flatnonzero(layout.source >= 0).tolist())
-    return sampling.records_of([record & ~written], layout.source.size)
+    return packing.records_of([record & ~written], layout.source.size)

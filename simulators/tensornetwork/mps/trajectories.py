@@ -20,7 +20,7 @@ from simulators.circuit.ir import num_words
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.components import Subcircuit
 from simulators.engine import TRAJECTORIES, EngineResult, Request
-from simulators.execution import outputs, requests, sampling
+from simulators.execution import outputs, packing, requests
 from simulators.execution.ranks import Ranks
 from simulators.tensornetwork.mps.canonical_chain import ChainLimits, site_order
 from simulators.tensornetwork.mps.ensemble import ChainEnsemble, ChainEvolution, Rows
@@ -158,7 +158,7 @@ class _Trajectories(outputs.FinalState):
                         shot_ids = first + batch
                         bits = sample_sites(ensemble.tensors, which, shot_ids, key, self._control)
                         bits = np.ascontiguousarray(bits[list(self._sites)].T)
-                        records[batch] = sampling.select_bits(bits, self._source)
+                        records[batch] = packing.select_bits(bits, self._source)
 
             self._ranks.summed(records, fill)
             yield records, None

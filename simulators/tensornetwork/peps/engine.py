@@ -33,7 +33,7 @@ from simulators.engine import (
     RunOptions,
 )
 from simulators.errors import TruncatedState
-from simulators.execution import outputs, requests, sampling
+from simulators.execution import outputs, packing, philox, requests
 from simulators.tensornetwork.peps.amplitudes import Amplitudes
 from simulators.tensornetwork.peps.evolution import GraphCircuit, GraphLimits
 from simulators.tensornetwork.peps.loops import around_loops, loops_of
@@ -131,7 +131,7 @@ class _Samples(outputs.FinalState):
                         distances += self._distances(state, bits[some], logs[some])
                         self._report_counts(distances)
                     kept = part < last
-                    records[part[kept] - first] = sampling.select_bits(bits[kept], self._source)
+                    records[part[kept] - first] = packing.select_bits(bits[kept], self._source)
             yield records, None
         self._report_counts(distances)
 
@@ -207,7 +207,7 @@ class _Samples(outputs.FinalState):
         draws = np.empty(shots.size)
 
         def draw(site: int, ones: NDArray[np.float64]) -> NDArray[np.bool_]:
-            sampling.uniforms(*key, _FIRST_DRAW + site, shots, draws)
+            philox.uniforms(*key, _FIRST_DRAW + site, shots, draws)
             return draws < ones
 
         return sample(state, program, shots.size, draw, self._control, progress)

@@ -14,7 +14,7 @@ from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.components import Subcircuit
 from simulators.engine import SHOTS, EngineResult, Plan, Request, RunControl, RunOptions
-from simulators.execution import outputs, requests, sampling
+from simulators.execution import outputs, packing, requests
 from simulators.execution.ranks import Ranks, RanksEngine
 from simulators.lines.lowering import lines_of
 from simulators.tensornetwork.sweep.sampling import Sampler, Sweeps, ThreadSampler
@@ -124,7 +124,7 @@ class _Samples(outputs.FinalState):
                     begin, end = first + own.start, first + own.stop
                     patterns = pattern_sampling.draw_patterns(self._errors, begin, end, key, places)
                     bits = sample(patterns, begin, end, key)
-                    records[own] = sampling.select_bits(bits, self._source)
+                    records[own] = packing.select_bits(bits, self._source)
 
                 self._ranks.summed(records, fill)
                 yield records, None

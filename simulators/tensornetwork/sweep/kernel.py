@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import LANES, add_product, load, splat, store, subtract_product
-from simulators.execution.sampling import shot_uniform
+from simulators.execution.philox import shot_uniform
 from simulators.lines import lowering as circuit_lines
 from simulators.lines.control import WORD
 from simulators.lines.lowering import Lines

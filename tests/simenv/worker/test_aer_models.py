@@ -39,7 +39,7 @@ from simenv.worker.noise import Noise
 from simulators.circuit.ir import Circuit
 from simulators.densitymatrix.engine import DensityMatrixEngine
 from simulators.engine import Request
-from simulators.execution.sampling import unpack
+from simulators.execution.packing import unpack
 from simulators.statevector.engine import StatevectorEngine
 
 SHOTS = 4_000

@@ -15,7 +15,7 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.validation.admission import validation_error
 from simulators.engine import BindingResult, Request, RunControl
 from simulators.errors import Stopped, TooManySteps
-from simulators.execution.sampling import draw_number
+from simulators.execution.philox import draw_number
 from simulators.simulate import counts_of
 from simulators.statevector import execute as run_module
 from simulators.statevector.dynamic.branches import WHILE_STEPS

@@ -11,7 +11,7 @@ from simulators.circuit.ir import bell, num_words, outcome_width
 from simulators.circuit.noise import Readout
 from simulators.engine import PauliSum, Request, RunControl
 from simulators.errors import Stopped, Unsupported
-from simulators.execution import sampling
+from simulators.execution import packing, philox
 from simulators.execution.outputs import Batch, CountedState, FinalState, PauliStrings, collect
 from simulators.execution.readout import ReadoutStage
 from simulators.simulate import counts_of
@@ -83,21 +83,21 @@ def test_select_reads_each_bit_from_its_source(num_bits: int) -> None:
     every = rng.integers(0, 2, (50, 20), dtype=np.uint8)
     packed = np.packbits(every, axis=1, bitorder="little")
     source = rng.integers(-1, 20, num_bits)
-    result = sampling.select(packed, source)
+    result = packing.select(packed, source)
     assert result.shape == (50, num_words(num_bits))
     for row, wanted in zip(result, every, strict=True):
         number = int.from_bytes(row.tobytes(), "little")
         expected = sum(int(wanted[s]) << c for c, s in enumerate(source) if s >= 0)
         assert number == expected
-    same = sampling.select(packed, np.arange(20), identical=True)
-    assert np.array_equal(same, sampling.select(packed, np.arange(20)))
+    same = packing.select(packed, np.arange(20), identical=True)
+    assert np.array_equal(same, packing.select(packed, np.arange(20)))
 
 
 @pytest.mark.parametrize("num_bits", [1, 8, 12, 30, 64, 65, 200])
 def test_counts_are_those_of_a_dictionary(num_bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "_FLUSH_ROWS", 100)  # so that pieces are joined
+    monkeypatch.setattr(packing, "_FLUSH_ROWS", 100)  # so that pieces are joined
     rng = np.random.default_rng(num_bits)
-    outcome, expected = sampling.Counts(num_bits), Counter[int]()
+    outcome, expected = packing.Counts(num_bits), Counter[int]()
     for size in (0, 1, 70, 300, 50, 400):
         rows = np.zeros((size, num_words(num_bits)), np.uint64)
         rows[:, 0] = rng.integers(0, 2 if num_bits == 1 else 40, size)
@@ -106,35 +106,35 @@ def test_counts_are_those_of_a_dictionary(num_bits: int, monkeypatch: pytest.Mon
         if size % 100:
             outcome.add(rows)
         else:  # counted elsewhere
-            outcome.add(*sampling.outcome_records(Counter(integers), num_bits))
+            outcome.add(*packing.outcome_records(Counter(integers), num_bits))
         expected.update(integers)
     width, outcomes, counts = outcome.packed()
     assert width == outcome_width(num_bits)
-    keys = sampling.unpack(outcomes, width)
+    keys = packing.unpack(outcomes, width)
     assert keys == sorted(expected)
     assert dict(zip(keys, np.frombuffer(counts, np.uint32).tolist(), strict=True)) == expected
 
 
 def test_counts_without_records_are_empty() -> None:
     for num_bits in (3, 90):
-        assert sampling.Counts(num_bits).packed() == (outcome_width(num_bits), b"", b"")
+        assert packing.Counts(num_bits).packed() == (outcome_width(num_bits), b"", b"")
 
 
 def test_blocks_have_seeds_of_their_own_whatever_the_number_of_shots() -> None:
-    seed = sampling.block_seed
+    seed = philox.block_seed
     seeds = {seed(s, b, k) for s in (0, 2**64 - 1, 2**64 - 2) for b in (0, 5) for k in (0, 9)}
     assert len(seeds) == 12
     assert max(seeds) < 2**62
-    few = list(sampling.blocks(1500, 7, 3, RunControl()))
-    entries = list(sampling.blocks(5000, 7, 3, RunControl()))
-    assert [wanted for _, wanted in few] == [sampling.BLOCK_SHOTS, 1500 - sampling.BLOCK_SHOTS]
+    few = list(philox.blocks(1500, 7, 3, RunControl()))
+    entries = list(philox.blocks(5000, 7, 3, RunControl()))
+    assert [wanted for _, wanted in few] == [philox.BLOCK_SHOTS, 1500 - philox.BLOCK_SHOTS]
     assert [seed for seed, _ in few] == [seed for seed, _ in entries][:2]
     assert sum(wanted for _, wanted in entries) == 5000
 
 
 def test_a_stop_is_noticed_between_blocks() -> None:
     control = RunControl()
-    work = sampling.blocks(5000, 7, 3, control)
+    work = philox.blocks(5000, 7, 3, control)
     next(work)
     control.stop()
     with pytest.raises(Stopped):
@@ -152,25 +152,25 @@ def test_uniforms_equal_numpy_philox(seed: int, binding: int, draw: int) -> None
     counter = np.array([0, draw, 0, 0], np.uint64)
     expected = np.random.Generator(np.random.Philox(key=key, counter=counter)).random(1001)
     array = np.empty(1001)
-    sampling.uniforms(seed, binding, draw, np.arange(1001), array)
+    philox.uniforms(seed, binding, draw, np.arange(1001), array)
     assert (array == expected).all()
 
 
 def test_uniform_of_shot_is_independent_of_other_shots() -> None:
     everyone = np.empty(5000)
-    sampling.uniforms(3, 4, 5, np.arange(5000), everyone)
+    philox.uniforms(3, 4, 5, np.arange(5000), everyone)
     rng = np.random.default_rng(0)
     for shots in (np.sort(rng.choice(5000, 300, replace=False)), rng.permutation(5000)):
         array = np.empty(shots.size)
-        sampling.uniforms(3, 4, 5, shots, array)
+        philox.uniforms(3, 4, 5, shots, array)
         assert (array == everyone[shots]).all()
 
 
 def test_shots_beyond_2_to_the_32_have_other_uniforms() -> None:
     far = np.array([2**40, 2**40 + 1])
     array, near = np.empty(2), np.empty(2)
-    sampling.uniforms(1, 0, 0, far, array)
-    sampling.uniforms(1, 0, 0, far % 2**32, near)
+    philox.uniforms(1, 0, 0, far, array)
+    philox.uniforms(1, 0, 0, far % 2**32, near)
     assert (array != near).all()
 
 
@@ -191,9 +191,9 @@ def test_packed_outcomes_have_documented_width_and_unpack_unchanged(bits: int, w
         [[value >> (64 * k) & (2**64 - 1) for k in range(num_words(bits))] for value in values],
         np.uint64,
     )
-    packed, result = sampling.pack(records, bits)
+    packed, result = packing.pack(records, bits)
     assert result == width
-    assert sampling.unpack(packed, width) == values
+    assert packing.unpack(packed, width) == values
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -201,8 +201,8 @@ def test_tally_sorts_and_sums_records(count: int) -> None:
     records = RNG.integers(0, 3, (1000, count)).astype(np.uint64)
     records[:, 0] += np.uint64(2**63)
     weights = RNG.random(1000)
-    value, sums = sampling.tally(records)
-    weighed, totals = sampling.tally(records, weights)
+    value, sums = packing.tally(records)
+    weighed, totals = packing.tally(records, weights)
     expected: dict[int, list[float]] = {}
     for key, weight in zip(numbers(records), weights, strict=True):
         expected.setdefault(key, []).append(weight)
@@ -215,7 +215,7 @@ def test_writing_bits_leaves_other_bits_unchanged() -> None:
     records = np.full((4, 2), 2**64 - 1, np.uint64)
     source = np.full(128, -1)
     source[[0, 65]] = [1, 0]
-    sampling.write(records, np.arange(4), source)
+    packing.write(records, np.arange(4), source)
     all_ones = 2**128 - 1
     expected = [all_ones ^ (~(k >> 1) & 1) ^ (~k & 1) << 65 for k in range(4)]
     assert numbers(records) == expected
@@ -233,7 +233,7 @@ def test_bits_are_written_to_their_clbits(kind: str) -> None:
     indices = RNG.integers(0, 2**40, 200)
     records = RNG.integers(0, 2**63, (200, num_words(source.size))).astype(np.uint64)
     before = numbers(records)
-    sampling.write(records, indices, source)
+    packing.write(records, indices, source)
     for old, new, index in zip(before, numbers(records), indices.tolist(), strict=True):
         expected = old
         for clbit, bit in enumerate(source.tolist()):

@@ -19,7 +19,7 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.engine import EngineResult, Request, RunControl
 from simulators.errors import Stopped, Unsupported
-from simulators.execution.sampling import block_seed
+from simulators.execution.philox import block_seed
 from simulators.simulate import counts_of
 from simulators.stabilizer.detectors import MatchingDecoder, _ones, block_shots, sampled
 from simulators.stabilizer.engine import StabilizerEngine

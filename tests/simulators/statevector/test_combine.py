@@ -15,7 +15,7 @@ from simulators.circuit.passes.light_cone import output_support
 from simulators.circuit.validation.admission import validation_error
 from simulators.engine import PauliSum, Request
 from simulators.errors import TooManyBranches
-from simulators.execution.sampling import uniforms
+from simulators.execution.philox import uniforms
 from simulators.simulate import counts_of, simulate
 from simulators.statevector import execute
 from simulators.statevector.dynamic import branches

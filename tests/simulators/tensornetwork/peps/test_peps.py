@@ -17,7 +17,7 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.densitymatrix.engine import DensityMatrixEngine
 from simulators.engine import BindingResult, Engine, PauliSum, Request, RunControl
 from simulators.errors import OutOfMemory, TruncatedState, Unsupported
-from simulators.execution.sampling import unpack
+from simulators.execution.packing import unpack
 from simulators.statevector.engine import StatevectorEngine
 from simulators.tensornetwork.peps.engine import PepsEngine
 from simulators.tensornetwork.peps.evolution import GraphCircuit, GraphLimits
