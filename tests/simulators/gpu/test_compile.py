@@ -68,12 +68,12 @@ def test_resources_are_read_from_the_compilers_log() -> None:
 
 
 def test_cubin_is_compiled_once_for_each_capability(tmp_path: Path) -> None:
-    nvrtc = FakeCompiler()
-    first = nvrtc.cached_cubin(tmp_path, "sweep_double", (9, 0), nvrtc)
+    fake = FakeCompiler()
+    first = nvrtc.cached_cubin(tmp_path, "sweep_double", (9, 0), fake)
     assert first.parent.name == f"gpu-{nvrtc.source_digest()}-sm90"
-    assert nvrtc.cached_cubin(tmp_path, "sweep_double", (9, 0), nvrtc) == first
-    nvrtc.cached_cubin(tmp_path, "sweep_double", (8, 0), nvrtc)
-    assert nvrtc.compiled == [("sweep_double", (9, 0)), ("sweep_double", (8, 0))]
+    assert nvrtc.cached_cubin(tmp_path, "sweep_double", (9, 0), fake) == first
+    nvrtc.cached_cubin(tmp_path, "sweep_double", (8, 0), fake)
+    assert fake.compiled == [("sweep_double", (9, 0)), ("sweep_double", (8, 0))]
     cubin = nvrtc.cached_cubin(tmp_path, "sweep_double", (9, 0), None)
     assert cubin.read_bytes().startswith(b"\x7fELF")
 
@@ -86,7 +86,7 @@ def test_missing_compiler_is_named_where_nothing_has_been_compiled(tmp_path: Pat
 
 @pytest.mark.parametrize("capability", [(8, 0), (9, 0), (10, 0)])
 def test_kernels_of_states_are_compiled_without_spills(capability: tuple[int, int]) -> None:
-    result = nvrtc().compile("states_double", capability)
+    result = installed_nvrtc().compile("states_double", capability)
     assert result.cubin[:4] == b"\x7fELF", "PTX is refused by older drivers"
     kernels = nvrtc.usage(result.log)
     assert "small_counts" in {each.name for each in kernels}
@@ -131,7 +131,7 @@ def test_error_of_the_amd_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.slow  # the sweeps take a minute for each capability
 def test_all_kernels_are_within_their_budgets_of_registers_stack_and_spills() -> None:
-    nvrtc()
+    installed_nvrtc()
     hip()
     architectures = ("sm_80", "sm_90", "sm_100", "gfx908", "gfx90a", "gfx1030")
     command = [sys.executable, str(ROOT / "scripts" / "check_kernels.py"), *architectures]
@@ -147,7 +147,7 @@ def test_all_kernels_are_within_their_budgets_of_registers_stack_and_spills() ->
         assert all(f"{architecture} {module}:" in process.stdout for module in nvrtc.MODULES)
 
 
-def nvrtc() -> nvrtc.Nvrtc:
+def installed_nvrtc() -> nvrtc.Nvrtc:
     """The compiler; a machine without it may leave these tests out, CI may not."""
     outcome = nvrtc.load_nvrtc()
     if outcome is None:
