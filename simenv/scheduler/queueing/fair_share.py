@@ -97,8 +97,8 @@ class FairShare:
         self._pending: dict[str, float] = {}  # by association: expected grown units
         self._running: dict[str, int] = {}  # by association: assigned tasks
         self._names: dict[str, tuple[str, str]] = {}  # association -> account, user
-        self._ranks: dict[str, int] = {}  # of associations, as of `_ranked_ns`
-        self._ranked_ns = 0
+        # Ranks of associations, and the time of which they are.
+        self._ranked: tuple[int, dict[str, int]] = 0, {}
         self._level_shares: dict[str, float] = {}  # by parent: sum of its children's shares
         self._sums: dict[str, float] = {}  # by node: settled and pending of all below
         self._shares: dict[str, float] = {}  # of accounts; those of other nodes are 1
@@ -113,7 +113,7 @@ class FairShare:
         self._half_life_ns = max(billing.half_life_days, 1e-6) * DAY_NS
         self._growth = self._growth_at(self._now_ns)
         self._paths.clear()
-        self._ranks.clear()
+        self._ranked = 0, {}
         self._level_shares.clear()
         self._sums, self.ratios = {}, {}
         self._shares = {name: each.share for name, each in tree.accounts.items()}
@@ -238,13 +238,14 @@ class FairShare:
         """Return the share of the site (0 to 1), the decayed units of its account, and the rank of
         an association as of the last second: 1 goes first."""
         self.at(now_ns)
-        if now_ns - self._ranked_ns > _RANKED_NS or leaf not in self._ranks:
-            self._ranked_ns = now_ns
-            self._ranks = self._ranking(dict.fromkeys((*self._users(), leaf)))
+        ranked_ns, ranks = self._ranked
+        if now_ns - ranked_ns > _RANKED_NS or leaf not in ranks:
+            ranks = self._ranking(dict.fromkeys((*self._users(), leaf)))
+            self._ranked = now_ns, ranks
         path = self.path(leaf)
         account = path[-2] if len(path) > 1 else leaf
         used = self._sums.get(account, 0.0) / self._growth
-        return self._norm_share(path), used, self._ranks[leaf]
+        return self._norm_share(path), used, ranks[leaf]
 
     def _users(self) -> dict[str, tuple[str, str]]:
         """Return account and user of all associations that exist or have used something."""
