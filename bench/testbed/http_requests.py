@@ -75,6 +75,7 @@ def routes(folder: Path) -> list[Route]:
     """Return all routes of the application. `folder`: for a store that nobody uses."""
     gateway: Any = SimpleNamespace(
         environment="none", settings=GatewaySettings(), folder=folder, url="",
+        on_close=[],
         observer=lambda: SimpleNamespace(metrics=list),
     )  # fmt: skip
     found = []

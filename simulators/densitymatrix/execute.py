@@ -69,7 +69,7 @@ class ExactEvolution:
         branches = {0: np.zeros(4**self._num_qubits)}
         populations(branches[0], self._num_qubits, 1, branches[0][:0])
         self._progress = progress
-        branches = Interpreter(self._program.steps, self).run(branches, self._joined) or {}
+        branches = Interpreter(self._program.steps).run(self, branches, self._joined) or {}
         self._report(1.0)
         return branches
 

@@ -8,7 +8,7 @@ are taken all together (`run`), or one by one (`advance`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from simulators.dynamic.instructions import (
     Branch,
@@ -35,12 +35,12 @@ class Branching(Protocol[P]):
         """Divide a part by the value of an expression; returns parts with their positions."""
 
 
-class Interpreter(Generic[P]):
-    """Execution of a program. All parts in a loop are in the same pass."""
+class Interpreter:
+    """Execution of a program. All parts in a loop are in the same pass. It does not hold the
+    `Branching`, which may hold it: a cycle would keep states until garbage is collected."""
 
-    def __init__(self, items: Sequence[Any], branching: Branching[P]) -> None:
+    def __init__(self, items: Sequence[Any]) -> None:
         self._items = items
-        self._branching = branching
         self._passes: dict[int, int] = {}  # by position of each open loop, outermost first
 
     @property
@@ -48,7 +48,7 @@ class Interpreter(Generic[P]):
         """Number of finished passes of each open loop, outermost first."""
         return list(self._passes.values())
 
-    def run(self, part: P, joined: Callable[[Sequence[P]], P]) -> P | None:
+    def run(self, branching: Branching[P], part: P, joined: Callable[[Sequence[P]], P]) -> P | None:
         """Run all parts together: that which is furthest behind goes on, until it meets others.
         Returns what comes to the end; None if nothing does. `joined`: joins parts that meet."""
         items, end = self._items, len(self._items)
@@ -60,7 +60,7 @@ class Interpreter(Generic[P]):
             if at == end:
                 return parts[0]
             meet = len(parts) > 1 or isinstance(items[at], JoinPoint)
-            for target, each in self.advance(at, joined(parts) if meet else parts[0]):
+            for target, each in self.advance(branching, at, joined(parts) if meet else parts[0]):
                 there = waiting.setdefault(target, [])
                 there.append(each)
                 if target < end and isinstance(items[target], LoopExit):
@@ -68,13 +68,13 @@ class Interpreter(Generic[P]):
                     there[:] = [joined(there)]
         return None
 
-    def advance(self, at: int, part: P) -> Sequence[tuple[int, P]]:
+    def advance(self, branching: Branching[P], at: int, part: P) -> Sequence[tuple[int, P]]:
         """Execute the control flow at a position, or all instructions up to the next one or to a
         division; returns the parts that go on, with their positions."""
-        items, end, execute = self._items, len(self._items), self._branching.execute
+        items, end, execute = self._items, len(self._items), branching.execute
         item = items[at]
         if isinstance(item, ControlFlow):
-            return self._control(at, item, part)
+            return self._control(branching, at, item, part)
         while True:
             parts = execute(at, item, part)
             at += 1
@@ -82,23 +82,27 @@ class Interpreter(Generic[P]):
                 return [(at, each) for each in parts]
             part = parts[0]
 
-    def _control(self, at: int, item: ControlFlow, part: P) -> Sequence[tuple[int, P]]:
+    def _control(
+        self, branching: Branching[P], at: int, item: ControlFlow, part: P
+    ) -> Sequence[tuple[int, P]]:
         if isinstance(item, Branch):
-            return self._branching.choose(at, item, part)
+            return branching.choose(at, item, part)
         if isinstance(item, Jump):
             return [(item.target, part)]
         if isinstance(item, LoopPass):
-            return self._pass(at, 0, part)
+            return self._pass(branching, at, 0, part)
         if isinstance(item, LoopBack):
-            return self._pass(item.begin, 1 + self._passes[item.begin], part)
+            return self._pass(branching, item.begin, 1 + self._passes[item.begin], part)
         if isinstance(item, LoopExit):
             del self._passes[item.begin]
         return [(at + 1, part)]
 
-    def _pass(self, at: int, number: int, part: P) -> Sequence[tuple[int, P]]:
+    def _pass(
+        self, branching: Branching[P], at: int, number: int, part: P
+    ) -> Sequence[tuple[int, P]]:
         """Begin a pass of the loop at a position, or leave it. `number`: of the finished passes."""
         item = self._items[at]
         self._passes[at] = number
         if number == item.count:
             return [(item.end, part)]
-        return [(at + 1, each) for each in self._branching.execute(at, item, part)]
+        return [(at + 1, each) for each in branching.execute(at, item, part)]

@@ -136,9 +136,3 @@ class MemoryLedger:
     def largest_width(self, precision: str) -> int:
         """Qubits of the largest state that fits into an empty device."""
         return max(0, (self.capacity_bytes // COMPLEX[precision].itemsize).bit_length() - 1)
-
-
-# Compilation of the kernels by NVRTC: machine code for one compute capability, kept on disk.
-#
-# Only NVRTC's library is needed, no GPU and no CUDA toolkit. The result is always a cubin, never
-# PTX: a driver takes cubins of its own major version of CUDA, but refuses PTX of a newer compiler.

@@ -66,7 +66,7 @@ class EnsembleEvolution:
         self._collapse = Projector(self._budget, key, options.precision)
         self._errors = NoiseSplitter(self._budget, key)
         self._readout = None if readout is None else RecordedReadout(readout, key)
-        self._interpreter = Interpreter(schedule.items, self)
+        self._interpreter = Interpreter(schedule.items)
         self._words = num_words(circuit.num_clbits)
         self._all_words = record_words(circuit)
         self._flag_words = num_words(circuit.num_qubits) if flags else 0
@@ -131,7 +131,7 @@ class EnsembleEvolution:
         if all_words > self._words:
             branches.widen(all_words)
         none = branches.none()
-        branches = self._interpreter.run(branches, self._joined) or none
+        branches = self._interpreter.run(self, branches, self._joined) or none
         self._reached(len(self._schedule.items))
         if all_words > self._words:
             branches.narrow(self._words)

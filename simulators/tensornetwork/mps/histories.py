@@ -115,7 +115,7 @@ class Histories:
         noise: HistoryNoise | None = None,
     ) -> None:
         self._items = _instructions(run.circuit, run.params, layout, noise)
-        self._interpreter = Interpreter(self._items, self)
+        self._interpreter = Interpreter(self._items)
         self._errors = () if noise is None else noise.errors
         self._flips = {} if noise is None else noise.flips(run.circuit)
         self._hits: list[dict[int, int]] = []  # by location: error of each shot that has one
@@ -144,7 +144,7 @@ class Histories:
         while waiting:
             at, history = waiting.pop()
             while at < end:
-                parts = self._interpreter.advance(at, history)
+                parts = self._interpreter.advance(self, at, history)
                 if len(parts) > 1:
                     waiting += sorted(parts, key=lambda each: -each[1].shots.size)
                     at, history = waiting.pop()
@@ -170,7 +170,7 @@ class Histories:
             for each in level:
                 parts: Sequence[tuple[int, OutcomeHistory]] = [each]
                 while len(parts) == 1 and parts[0][0] < len(self._items):
-                    parts = self._interpreter.advance(*parts[0])
+                    parts = self._interpreter.advance(self, *parts[0])
                 following += parts
             if len(following) == len(level):  # all have ended
                 break
