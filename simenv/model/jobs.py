@@ -48,7 +48,7 @@ class JobSelector(msgspec.Struct, frozen=True, array_like=True):
     seconds since 1970, 0: no bound."""
 
     kinds: Annotated[tuple[Kind, ...], msgspec.Meta(min_length=1, max_length=8)]
-    labels: Annotated[tuple[Label, ...], msgspec.Meta(max_length=128)] = ()
+    labels: Annotated[tuple[str, ...], msgspec.Meta(max_length=128)] = ()  # any texts
     is_open: bool | None = None
     after_s: Time = 0.0
     before_s: Time = 0.0

@@ -341,4 +341,4 @@ def _check_bound(sender: Identity, row: _Row, job: str) -> None:
 
 
 def _unknown(job: str) -> NotFoundError:
-    return NotFoundError(f"there is no job {job} of this user")
+    return NotFoundError(f"there is no job {job:.80} of this user")
