@@ -16,6 +16,8 @@ MAX_LISTED = 1_000  # jobs in one answer
 BLOB_PART_BYTES = 256 * 2**10  # of a job's data in one message, and in one row of the journal
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+# What jobs are looked for by: more than any of them has, so that a wrong name is found to be none.
+Sought = Annotated[str, msgspec.Meta(max_length=2**20)]
 Kind = Annotated[str, msgspec.Meta(max_length=32)]
 Label = Annotated[str, msgspec.Meta(max_length=MAX_LABEL_CHARS)]
 Labels = Annotated[tuple[Label, ...], msgspec.Meta(max_length=MAX_LABELS)]
@@ -48,7 +50,7 @@ class JobSelector(msgspec.Struct, frozen=True, array_like=True):
     seconds since 1970, 0: no bound."""
 
     kinds: Annotated[tuple[Kind, ...], msgspec.Meta(min_length=1, max_length=8)]
-    labels: Annotated[tuple[str, ...], msgspec.Meta(max_length=128)] = ()  # any texts
+    labels: Annotated[tuple[Sought, ...], msgspec.Meta(max_length=128)] = ()
     is_open: bool | None = None
     after_s: Time = 0.0
     before_s: Time = 0.0

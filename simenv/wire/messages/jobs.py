@@ -1,5 +1,4 @@
-"""Messages about jobs. Each is about the sender's own jobs alone, also of an administrator. A job is
-asked for by any text: one that no job can have is the name of none."""
+"""Messages about jobs. Each is about the sender's own jobs alone, also of an administrator."""
 
 from __future__ import annotations
 
@@ -7,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from simenv.model.jobs import BLOB_PART_BYTES, JobRecord, JobSelector
+from simenv.model.jobs import BLOB_PART_BYTES, JobRecord, JobSelector, Sought
 from simenv.wire.messages.queries import ClientRequest, Number, Reply
 
 BlobName = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
@@ -29,7 +28,7 @@ class AppendJobBlob(ClientRequest["Jobs"], frozen=True, tag=71):
     """Add a part to the data of an open job, `start` bytes from its begin. A repeated
     part has no effect."""
 
-    job: str
+    job: Sought
     name: BlobName
     start: Number
     data: BlobPart
@@ -38,7 +37,7 @@ class AppendJobBlob(ClientRequest["Jobs"], frozen=True, tag=71):
 class GetJob(ClientRequest["Jobs"], frozen=True, tag=72):
     """Request a job."""
 
-    job: str
+    job: Sought
 
 
 class ListJobs(ClientRequest["Jobs"], frozen=True, tag=73):
@@ -52,13 +51,13 @@ class DeleteJob(ClientRequest["Jobs"], frozen=True, tag=74):
     """Remove a job and its data; its tasks stay. Answered by Jobs, when stored. Without such a job
     it has no effect."""
 
-    job: str
+    job: Sought
 
 
 class ReadJobBlob(ClientRequest["JobBlob"], frozen=True, tag=75):
     """Request the part of a job's data that begins at `start`."""
 
-    job: str
+    job: Sought
     name: BlobName
     start: Number = 0
 
