@@ -172,9 +172,9 @@ class Histories:
                 while len(parts) == 1 and parts[0][0] < len(self._items):
                     parts = self._interpreter.advance(self, *parts[0])
                 following += parts
-            if len(following) == len(level):  # all have ended
+            has_divided, level = len(following) > len(level), following
+            if not has_divided:  # all have ended
                 break
-            level = following
         return level[self._ranks.rank :: self._ranks.size]
 
     def _mass(self, history: OutcomeHistory) -> float:
