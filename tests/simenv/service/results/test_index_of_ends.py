@@ -7,8 +7,8 @@ import pytest
 
 from simenv.model import Origin
 from simenv.model.task import Timing
-from simenv.service import repair, replay
 from simenv.service.journal.writer import Journal
+from simenv.service.recovery import repair, replay
 from simenv.service.results import completions
 from simenv.service.results.completions import Completions
 from simenv.wire.messages.client import Completion
