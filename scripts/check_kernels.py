@@ -15,8 +15,8 @@ import time
 import tomllib
 from pathlib import Path
 
-from bench.testbed.hiprtc import Hiprtc, usage as amd_usage
 from simulators.gpu.devices.nvrtc import MODULES, KernelUsage, load_nvrtc, usage
+from testbed.hiprtc import Hiprtc, usage as amd_usage
 
 ROOT = Path(__file__).parents[1]
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")

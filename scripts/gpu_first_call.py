@@ -22,7 +22,6 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 from gpu_bits import circuit_results, repeated_bits, same, table_bits  # noqa: E402
 from gpu_exercise import circuit  # noqa: E402
 
-from bench.testbed.host_device import HostDevice  # noqa: E402
 from simulators.compiler import warmup  # noqa: E402
 from simulators.engine import (  # noqa: E402
     Request,
@@ -32,6 +31,7 @@ from simulators.engine import (  # noqa: E402
 from simulators.gpu.devices.detect import find_gpu, refusal  # noqa: E402
 from simulators.gpu.devices.device import Device  # noqa: E402
 from simulators.gpu.engine import GpuEngine  # noqa: E402
+from testbed.host_device import HostDevice  # noqa: E402
 
 PRECISIONS = ("double", "single")
 

@@ -10,7 +10,13 @@ import numpy as np
 
 from bench.harness import SEED, Report, benchmark
 from bench.harness.kernels import load_kernels
-from bench.testbed.drawn_devices import (
+from simenv.calibration.fit.calibrate import FitRefusedError, calibrate
+from simenv.calibration.fit.components import with_gates_of_each_set
+from simenv.calibration.fit.identify import LikelihoodFit, ParameterEstimate, identify
+from simenv.calibration.fit.likelihood import LEVEL, minimum
+from simenv.calibration.fit.observations import DeviceCompiler
+from simenv.calibration.guards import LEAST_SHOTS
+from testbed.drawn_devices import (
     KINDS,
     TERMS,
     Random,
@@ -27,12 +33,6 @@ from bench.testbed.drawn_devices import (
     with_joint_flips,
     with_t2_star,
 )  # fmt: skip
-from simenv.calibration.fit.calibrate import FitRefusedError, calibrate
-from simenv.calibration.fit.components import with_gates_of_each_set
-from simenv.calibration.fit.identify import LikelihoodFit, ParameterEstimate, identify
-from simenv.calibration.fit.likelihood import LEVEL, minimum
-from simenv.calibration.fit.observations import DeviceCompiler
-from simenv.calibration.guards import LEAST_SHOTS
 
 SHOTS, CIRCUITS = (30, 100, 300, 1000), (2, 3, 5, 7, 10, 12, 16, 24, 40)
 REFUSED = "the counts are not fitted", "the fit is not stored"  # of errors: they look wrong

@@ -53,7 +53,7 @@ def gpu(report: Report, options: Namespace) -> None:
             report.not_measured(key, key, f"{reason[0]}; --host is a dry run")
         return
     if host:
-        from bench.testbed.host_device import HostDevice as Chosen
+        from testbed.host_device import HostDevice as Chosen
     else:
         from simulators.gpu.devices.cupy_device import CupyDevice as Chosen
     bench = _Bench(Chosen(), options.rounds)

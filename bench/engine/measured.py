@@ -25,7 +25,6 @@ from bench.harness import SEED, Report, benchmark, installed, timed, timed_s
 from bench.harness.kernels import load_kernels
 from bench.measured_sets import DATA, MeasuredSet, halved, sets, with_split, without_tests
 from bench.peers.emulators import EMULATORS, MOST_QUBITS
-from bench.testbed.drawn_devices import random_counts
 from noise_models import library
 from noise_models.build import build
 from noise_models.calibration import CalibrationSnapshot
@@ -64,6 +63,7 @@ from simulators.circuit.ir import Circuit, operations
 from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.errors import Unsupported
 from simulators.simulate import counts_of, simulate
+from testbed.drawn_devices import random_counts
 
 Array = NDArray[np.float64]
 

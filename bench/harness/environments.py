@@ -19,12 +19,10 @@ import psutil
 from simenv import config
 from simenv.cli.admin.gateway import variables
 from simenv.client import environments
-from simenv.client.administration.keys import issue_key
 from simenv.client.client import Client, connect
 from simenv.client.environments import read
 from simenv.client.result import Result
 from simenv.qpm_check.plugin import PluginTarget
-from simenv.wire.keyfiles import UserKeyFile, read_private
 
 SIMENV = Path(sys.executable).with_name("simenv")
 
@@ -184,15 +182,6 @@ def tmpfs(folder: Path, size_bytes: int) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def remote_key(
-    client: Client, name: str, folder: str | Path, role: str = "client"
-) -> tuple[Path, UserKeyFile]:
-    """Issue a key; return its file and contents."""
-    file = Path(folder) / f"{name}.simenv"
-    issue_key(client.keys, name, role, file)
-    return file, read_private(file, UserKeyFile)
 
 
 def service_process(client: Client) -> psutil.Process:

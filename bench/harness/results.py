@@ -15,7 +15,7 @@ from bench.harness.report import Figure
 
 FORMAT = 1
 ROOT = Path(__file__).parents[2]
-_CODE = ("simenv", "simulators", "launcher", "noise_models", "bench", "requirements")
+_CODE = ("simenv", "simulators", "launcher", "noise_models", "bench", "testbed", "requirements")
 
 
 class Result(msgspec.Struct, frozen=True):

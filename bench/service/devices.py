@@ -22,7 +22,6 @@ from bench.circuits import Pairs, built, device_pairs, disjoint_layers, kicked_n
 from bench.harness import SEED, Report, benchmark, probed, repeated_s, timed, timed_s
 from bench.harness.environments import home, ibm_client, qpm_plugin, served
 from bench.peers.base import Gate
-from bench.testbed.sampled_device import coverage
 from noise_models import document, library, snapshot as snapshots
 from noise_models.calibration import (
     CalibrationSnapshot,
@@ -35,6 +34,7 @@ from simenv.calibration.certify import certify as certified
 from simenv.client.client import Client
 from simenv.client.result import Result
 from simenv.transpiler.transpiler import target_of
+from testbed.sampled_device import coverage
 
 Array = NDArray[np.float64]
 Random = np.random.Generator

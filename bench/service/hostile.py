@@ -35,15 +35,20 @@ from bench.harness.environments import (
     address_of,
     gateway_status,
     home,
-    remote_key,
     served,
     service_process,
     tmpfs,
     wait_until,
 )  # fmt: skip
 from bench.service.frontends import PREFIX, encoded_job
-from bench.testbed import attackers, attacks
-from bench.testbed.attackers import (
+from simenv.client.connection.broker import find_socket
+from simenv.errors import SimenvError
+from simenv.model import PoolSpec, Program
+from simenv.wire import munge
+from simenv.wire.messages import identity
+from simenv.wire.messages.identity import Denial
+from testbed import attackers, attacks
+from testbed.attackers import (
     FORGED,
     FORGERS,
     HANDSHAKERS,
@@ -52,15 +57,10 @@ from bench.testbed.attackers import (
     SILENT,
     Place,
 )
-from bench.testbed.http_requests import Request
-from bench.testbed.munged import munged, program
-from bench.testbed.typed_messages import HONEST, POOL, exchange
-from simenv.client.connection.broker import find_socket
-from simenv.errors import SimenvError
-from simenv.model import PoolSpec, Program
-from simenv.wire import munge
-from simenv.wire.messages import identity
-from simenv.wire.messages.identity import Denial
+from testbed.http_requests import Request
+from testbed.keys import remote_key
+from testbed.munged import munged, program
+from testbed.typed_messages import HONEST, POOL, exchange
 
 METHODS = multiprocessing.get_context("spawn")
 ASK_S, CONNECT_S = 0.002, 0.02  # between two questions of good clients, two new clients
@@ -237,7 +237,7 @@ def hostile_client(report: Report, options: Namespace) -> None:
     """Effect of a hostile client with a valid key on the service and on other clients.
 
     Each scenario is one attack with a key of role client over CURVE, in a process of its own
-    (`bench.testbed.attacks`). Meanwhile a good client with another key and one on the service's
+    (`testbed.attacks`). Meanwhile a good client with another key and one on the service's
     machine repeatedly ask for an answer; after a while the attacker's key is revoked.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -287,7 +287,7 @@ def typed_fuzz(report: Report, options: Namespace) -> None:
     """Messages of every type with edge values over real connections: survival and answer times.
 
     Messages of clients, administrators, gateways and workers are generated from the types of the
-    protocol (`bench.testbed.typed_messages`), and sent over a local stream and over CURVE with a
+    protocol (`testbed.typed_messages`), and sent over a local stream and over CURVE with a
     key of each role, eight in flight on each connection. Meanwhile an honest client runs circuits.
     """
     pools = (PoolSpec(name=POOL), PoolSpec(name=HONEST))
@@ -318,7 +318,7 @@ def refused_messages(report: Report, options: Namespace) -> None:
     """Memory of the service after large messages of a client that were refused.
 
     A client with a key sends messages of up to 7 MiB over CURVE and waits for each refusal: one
-    series for each path that a message takes (`BODIES` of `bench.testbed.attacks`). Then a user of
+    series for each path that a message takes (`BODIES` of `testbed.attacks`). Then a user of
     the gateway sends tasks for an unknown device, and jobs as qiskit-ibm-runtime encodes them for a
     missing backend. The figure is the growth of the service's memory in a series, and of the
     gateway's in the last two.
@@ -401,7 +401,7 @@ def hostile_http(report: Report, options: Namespace) -> None:
     """Hostile HTTP clients: what mutated requests and slow connections cost the gateway and others.
 
     First a client with two tokens sends mutated requests to every route
-    (`bench.testbed.http_requests`); then connections from four addresses send their headers a byte
+    (`testbed.http_requests`); then connections from four addresses send their headers a byte
     a second, and are opened again when the gateway closes them. Meanwhile a good client with a
     connection that is kept open asks for the pools.
     """

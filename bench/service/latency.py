@@ -42,13 +42,13 @@ from bench.harness.environments import (
     address_of,
     home,
     qpm_plugin,
-    remote_key,
     served,
     service_process,
     threads_cpu_s,
 )  # fmt: skip
 from bench.peers import aer as aer_peer
 from simenv.client.client import Client
+from testbed.keys import remote_key
 
 LEVELS = ("accepted", "process", "power")
 SHOTS = 1_024

@@ -22,13 +22,6 @@ from qiskit import QuantumCircuit
 from bench.circuits import four_qubit_circuit, layered, measured
 from bench.harness import Report, benchmark, timed_s
 from bench.harness.environments import cpu_s, home, service_process, started, wait_until, waited_s
-from bench.testbed import timed_counts
-from bench.testbed.cluster import Cluster, hosts
-from bench.testbed.cluster_environment import environment, wait_for
-from bench.testbed.cluster_host import NoCluster
-from bench.testbed.failover import failover_site
-from bench.testbed.simulated_nodes import Site, site
-from bench.testbed.slurm import CORES, LOGIN, slurm
 from simenv.client.circuits import load
 from simenv.client.client import Client
 from simenv.client.result import Result
@@ -37,6 +30,13 @@ from simenv.errors import SimenvError
 from simenv.model import TaskOptions, TaskState
 from simenv.wire.messages import client as m
 from simenv.worker.runner import Runner
+from testbed import timed_counts
+from testbed.cluster import Cluster, hosts
+from testbed.cluster_environment import environment, wait_for
+from testbed.cluster_host import NoCluster
+from testbed.failover import failover_site
+from testbed.simulated_nodes import Site, site
+from testbed.slurm import CORES, LOGIN, slurm
 
 NODES, SLOT = "node1:2,node2:2,node3:2", ("--memory-per-slot", "512MiB")
 SMALL = (12, 40 * 36)  # qubits, gates: the widest circuits that count as small; a few ms each
@@ -410,7 +410,7 @@ def scale(report: Report, options: Namespace) -> None:
     """Size: one service with 4,096 simulated workers on 1,024 nodes that come by jobs.
 
     Real: the service, its start, configuration, sockets, keys, journal and launcher of jobs, and
-    the client. Simulated (`bench.testbed.simulated_nodes`): the batch system, the agents and the
+    the client. Simulated (`testbed.simulated_nodes`): the batch system, the agents and the
     workers, which have each result at once. The workers join, send heartbeats, and run tasks of 4
     qubits, as many for the same environment with two workers before. Then a tenth of the nodes
     falls silent at once. With `--workers 256 1024 4096` each size is measured, and lines are fitted

@@ -33,12 +33,11 @@ from bench.harness import Report, benchmark, in_rounds, probed
 from bench.harness.environments import (
     cpu_s,
     home,
-    remote_key,
     service_process,
     wait_until,
     waited_s,
 )  # fmt: skip
-from bench.testbed import replayed_site, site, usage_site
+from bench.service import replayed_site
 from simenv import config
 from simenv.client import environments
 from simenv.client.circuits import load
@@ -52,6 +51,8 @@ from simenv.service.journal import tables
 from simenv.service.journal.writer import Journal
 from simenv.wire.messages import accounting, admin, metrics
 from simenv.wire.messages.queries import LogRow
+from testbed import site, usage_site
+from testbed.keys import remote_key
 
 LISTEN, LOST_S = "tcp://127.0.0.1:0", 60.0  # for which a client waits for the service
 SHOTS = 1_024
@@ -259,7 +260,7 @@ PARTS = {"day": _day, "real": _real, "site": _site, "rate": _rate}
 def fair_share(report: Report, options: Namespace) -> None:
     """Fair share: a day of a site, simulated and for real, three accounts, the rate with 500 users.
 
-    day: the site of `bench.testbed.site` in simulated time, with a restart at noon; with a
+    day: the site of `testbed.site` in simulated time, with a restart at noon; with a
     half-life of 12 h, the arrears of an account that begins 8 h late, compared with the decay of
     usage; and the scheduler's CPU time for a task while all wait. real: accounts with shares 1, 1
     and 2 on 2 workers, which always have waiting tasks, some of two ranks; in the middle the

@@ -23,13 +23,11 @@ from bench.harness import Report, benchmark
 from bench.harness.environments import (
     gateway_status,
     home,
-    remote_key,
     service_process,
     simenv as command,
     token,
     wait_until,
 )  # fmt: skip
-from bench.testbed.soak_clients import KINDS, Mark, whole_lines
 from simenv import config
 from simenv.client import environments
 from simenv.client.client import connect
@@ -37,6 +35,8 @@ from simenv.errors import NoServiceError, SimenvError
 from simenv.service.admission.submissions import RECENT_KEYS
 from simenv.service.queries.history import StoredJournal
 from simenv.wire import codec
+from testbed.keys import remote_key
+from testbed.soak_clients import KINDS, Mark, whole_lines
 
 NAME = "bench-soak"
 LOOK_S, DRAIN_S, START_S, REVOKED_S = 1.0, 120.0, 120.0, 10.0
@@ -80,7 +80,7 @@ class Soak:
         command(["up", "--name", NAME, "--workers", "2", "--config", str(self._file)])
 
     def _start(self, kind: str) -> None:
-        argv = [sys.executable, "-m", "bench.testbed.soak_clients", str(os.getpid()), kind]
+        argv = [sys.executable, "-m", "testbed.soak_clients", str(os.getpid()), kind]
         words = [*argv, str(self._each), str(self._folder), *self.where]
         self._clients[kind] = subprocess.Popen(words)
 

@@ -30,13 +30,11 @@ from bench.harness.environments import (
     SIMENV,
     cpu_s,
     home,
-    remote_key,
     simenv as command,
     started,
     wait_until,
 )  # fmt: skip
 from bench.harness.kernels import compile_kernels
-from bench.testbed.forwarder import Forwarder
 from simenv import config
 from simenv.client import environments
 from simenv.client.client import Client, connect
@@ -44,6 +42,8 @@ from simenv.client.connection.address import read
 from simenv.errors import KeyRefusedError, NoServiceError, SimenvError
 from simenv.model import PoolSpec
 from simenv.wire.keyfiles import write_private
+from testbed.forwarder import Forwarder
+from testbed.keys import remote_key
 
 # --- commands as typed ----------------------------------------------------------------------------
 

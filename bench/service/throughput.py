@@ -53,11 +53,11 @@ from bench.harness.environments import (
 from bench.peers.aer import Aer, simulator
 from bench.peers.process import IsolatedPeer
 from bench.peers.qulacs import QulacsFromGates
-from bench.testbed.postgres_server import PostgresServer
 from simenv import config
 from simenv.client import environments
 from simenv.client.circuits import load
 from simenv.client.client import Client, connect
+from testbed.postgres_server import PostgresServer
 
 SHOTS = 1_024
 KINDS = ((4, 30, 20_000), (8, 60, 10_000), (12, 92, 3_000))  # qubits, operations, circuits

@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 
 from bench.harness import Report, benchmark
-from bench.testbed import site
 from simenv.model import PoolSpec, ProgressInfo, TaskOptions, TaskSpec, TaskState
 from simenv.model.accounts import Account, AccountTree, Billing
 from simenv.scheduler import core
@@ -22,6 +21,7 @@ from simenv.scheduler.forecast.expected_starts import ExpectedStarts
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.wire.messages.client import STATES, AttemptResult
+from testbed import site
 
 SECOND = 1_000_000_000
 SLOTS = 8
@@ -70,7 +70,7 @@ def wait_forecasts(report: Report, options: Namespace) -> None:
     tasks that waited for more than a second, those count as right whose wait was within a factor of
     two of the foretold one.
 
-    site: a day of the 500 users in 40 accounts of `bench.testbed.site`, who bring 2.2 times what
+    site: a day of the 500 users in 40 accounts of `testbed.site`, who bring 2.2 times what
     the site can do. Submissions are chosen from the whole day with equal chance; their tasks, and
     those of the ones before, are foretold. Answers are the service's: it may use starts that are
     some seconds old, as somebody asked up to 5 s before. A task that still waits at the end of the

@@ -7,9 +7,9 @@ import pytest
 from service import ServiceHarness, spec
 
 import simenv
-from bench.testbed.typed_messages import HONEST, POOL, exchange
 from simenv.model import PoolSpec, TaskOptions
 from simenv.wire.messages import queries
+from testbed.typed_messages import HONEST, POOL, exchange
 
 MESSAGES = 10_000  # `python -m bench run typed_fuzz` sends 100,000, and measures the answers
 NESTED = b"\x91" * 5_000 + b"\xc0"

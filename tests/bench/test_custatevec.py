@@ -23,7 +23,7 @@ from bench.harness.report import Report
 from bench.peers import custatevec
 from bench.peers.base import Gate
 from bench.peers.fused_gates import MatrixGate, fused, gate_by_gate
-from bench.testbed.host_device import HostDevice
+from testbed.host_device import HostDevice
 
 SOURCE = FOLDER / "custatevec.c"
 N = 6

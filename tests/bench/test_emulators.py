@@ -13,12 +13,12 @@ import pytest
 from bench.engine.measured import EmulatorPeer, emulators
 from bench.harness import Report
 from bench.measured_sets import sets
-from bench.testbed.drawn_devices import library_changed as changed, measured
 from noise_models import library, snapshot as snapshots
 from noise_models.calibration import CalibrationSnapshot
 from noise_models.options import NoiseOptions
 from simenv.calibration.fit.observations import DeviceCompiler
 from simenv.calibration.score import Predictor
+from testbed.drawn_devices import library_changed as changed, measured
 
 LIMA = """OPENQASM 2.0; include "qelib1.inc"; qreg q[5]; creg c[3];
 sx q[1]; rz(0.3) q[1]; cx q[1],q[3]; sx q[3]; x q[0]; cx q[0],q[1]; sx q[1];

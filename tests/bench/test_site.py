@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.testbed import site
 from simenv.model.accounts import Account, AccountTree
+from testbed import site
 
 TWO = {"a": Account(share=1.0, users=("ana",)), "b": Account(share=3.0, users=("ben",))}
 

@@ -9,8 +9,8 @@ import pytest
 from cluster_slurm import slurm
 from slurm_site import Site, site
 
-from bench.testbed.cluster import Cluster, hosts
-from bench.testbed.cluster_host import NoCluster
+from testbed.cluster import Cluster, hosts
+from testbed.cluster_host import NoCluster
 
 
 @contextmanager

@@ -8,10 +8,10 @@ from busy_circuits import busy
 from postgres_journal import need_server
 from qiskit import QuantumCircuit
 
-from bench.testbed.cluster import Cluster
-from bench.testbed.cluster_environment import wait_for
-from bench.testbed.failover import FailoverSite, failover_site
 from simenv.model import TaskState
+from testbed.cluster import Cluster
+from testbed.cluster_environment import wait_for
+from testbed.failover import FailoverSite, failover_site
 
 LEASE_S = 3.0
 LAYERS = 100  # a second and more

@@ -14,8 +14,8 @@ import psutil
 import pytest
 from cluster_drill import Drill, is_gone
 
-from bench.testbed.cluster import Cluster
-from bench.testbed.cluster_environment import HELPER, WORKER, environment, wait_for
+from testbed.cluster import Cluster
+from testbed.cluster_environment import HELPER, WORKER, environment, wait_for
 
 QUIET_S = 3.0  # for the daemons to tell one another who has ended
 HOSTS = "node1:2,node2:2,node3:2"

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from waiting import until
 
-from bench.testbed.cluster import Cluster, end_leftovers, hosts
+from testbed.cluster import Cluster, end_leftovers, hosts
 
 ROOT = Path(__file__).parents[2]
 ECHO = """
@@ -100,7 +100,7 @@ def test_hosts_of_killed_test_run_are_ended_by_cleanup(three: Cluster) -> None:
     script = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-from bench.testbed.cluster import hosts
+from testbed.cluster import hosts
 with hosts(1) as cluster:
     sleeper = cluster.popen("node1", ["sleep", "600"])
     print(sleeper.pid, cluster.folder, flush=True)
@@ -123,7 +123,7 @@ def test_hosts_can_be_made_without_root() -> None:
     script = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-from bench.testbed.cluster import hosts
+from testbed.cluster import hosts
 with hosts(2) as cluster:
     print(cluster.run("node1", [cluster.agent, "node2", "hostname"]).stdout, end="")
     cluster.crash("node2")

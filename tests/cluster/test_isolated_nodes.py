@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 from confined import skip_without_confinement
 
-from bench.testbed.cluster import Cluster
-from bench.testbed.cluster_environment import Environment, environment
+from testbed.cluster import Cluster
+from testbed.cluster_environment import Environment, environment
 
 CONFIG = """
 isolation = "account"

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from cluster_slurm import LOGIN
 
-from bench.testbed import timed_counts
-from bench.testbed.cluster import Cluster
-from bench.testbed.cluster_environment import Environment, environment, wait_for
 from simenv.client.client import Client
 from simenv.client.tasks.task import Task
 from simenv.model import Event
+from testbed import timed_counts
+from testbed.cluster import Cluster
+from testbed.cluster_environment import Environment, environment, wait_for
 
 CIRCUIT = """OPENQASM 2.0;
 include "qelib1.inc";

@@ -3,9 +3,9 @@
 import pytest
 from circuits import layered
 
-from bench.testbed.cluster import Cluster
-from bench.testbed.cluster_environment import environment, wait_for
 from launcher.prte.dvm_supervisor import DELAYS_S, RETRY_AFTER_S
+from testbed.cluster import Cluster
+from testbed.cluster_environment import environment, wait_for
 
 HOSTS = "node1:2,node2:2"
 POOLS = ("--pool", "sv:engine=statevector,workers=2")

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import waiting
 
-from bench.testbed.cluster import Cluster
+from testbed.cluster import Cluster
 
 WAIT_S = 90.0
 DAEMONS = ("prted", "orted", "hydra_pmi_proxy")

@@ -14,7 +14,7 @@ from munged import munged, skip_without_munge
 from other_user import skip_without_second_user
 from site_users import GROUP, Accounts, User
 
-from bench.testbed.cluster import Cluster
+from testbed.cluster import Cluster
 
 NAME, PORT = "shared", 7481
 SIMENV = [sys.executable, "-m", "simenv", "--name", NAME]

@@ -3,9 +3,9 @@ rest, started through the agent."""
 
 from circuits import layered
 
-from bench.testbed.cluster import Cluster
-from bench.testbed.cluster_environment import Environment, environment, wait_for
 from simenv.client.client import Client
+from testbed.cluster import Cluster
+from testbed.cluster_environment import Environment, environment, wait_for
 
 HOSTS = "node1:2,node2:2,node3:2"
 SMALL = ("--pool", "sv:engine=statevector,workers=3")

@@ -13,9 +13,9 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from bench.testbed.cluster import Cluster
-from bench.testbed.cluster_environment import SIMENV, Environment, environment
 from simenv.client.connection import address
+from testbed.cluster import Cluster
+from testbed.cluster_environment import SIMENV, Environment, environment
 
 ROOT = Path(__file__).parents[2]
 HIDDEN = 'mount -t tmpfs none "$0" && exec "$@"'

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from waiting import until
 
-from bench.testbed.cluster import Cluster
+from testbed.cluster import Cluster
 
 WAIT_S = 90.0
 # On a host: start a worker on another one; a line on stdin kills it.

@@ -14,7 +14,7 @@ from cluster_slurm import LOGIN
 from prte_driver import SLEEPS, TELLS, Driver
 from waiting import until
 
-from bench.testbed.cluster import Cluster
+from testbed.cluster import Cluster
 
 ALL = "node1:2,node2:2,node3:2"
 WAIT_S = 60.0

@@ -13,8 +13,9 @@ import pytest
 from circuits import chain, layered
 from qiskit import QuantumCircuit
 
-from bench.testbed.cluster import Cluster
-from bench.testbed.cluster_environment import (
+from simenv.client.client import Client
+from testbed.cluster import Cluster
+from testbed.cluster_environment import (
     HEAD,
     WORKER,
     Environment,
@@ -22,7 +23,6 @@ from bench.testbed.cluster_environment import (
     orphans,
     wait_for,
 )
-from simenv.client.client import Client
 
 HOSTS = "node1:2,node2:2,node3:2"
 POOLS = (

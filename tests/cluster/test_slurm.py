@@ -4,7 +4,7 @@ import subprocess
 
 from cluster_slurm import LOGIN
 
-from bench.testbed.cluster import Cluster
+from testbed.cluster import Cluster
 
 PIPE = subprocess.PIPE
 

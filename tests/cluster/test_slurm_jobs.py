@@ -10,8 +10,8 @@ import psutil
 import pytest
 from cluster_slurm import LOGIN
 
-from bench.testbed.cluster import Cluster
-from bench.testbed.cluster_environment import wait_for, words_of
+from testbed.cluster import Cluster
+from testbed.cluster_environment import wait_for, words_of
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 OURS = {

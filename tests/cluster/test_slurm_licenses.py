@@ -4,7 +4,7 @@ import json
 
 from cluster_slurm import LOGIN
 
-from bench.testbed.cluster import Cluster
+from testbed.cluster import Cluster
 
 # Runs on the login node, with a stand-in for the environment: two pools that share two nodes.
 PROGRAM = """

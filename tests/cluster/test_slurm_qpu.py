@@ -24,7 +24,7 @@ from slurm_site import (
     report,
 )
 
-from bench.testbed.cluster_environment import wait_for
+from testbed.cluster_environment import wait_for
 
 BELL = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; '
 BELL += "measure q -> c;"

@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from bench.testbed import http_requests
 from simenv.gateway.native import openapi
+from testbed import http_requests
 
 FILE = Path(__file__).parents[1] / "golden" / "openapi" / "native.json"
 

@@ -15,8 +15,8 @@ from interpreter import python
 
 from bench.harness.environments import home, wait_until
 from bench.service import soak
-from bench.testbed.soak_clients import KINDS, Mark, whole_lines
 from simenv.client.client import connect
+from testbed.soak_clients import KINDS, Mark, whole_lines
 
 ROOT = Path(__file__).parents[2]
 PEER = "qiskit_aer"

@@ -14,7 +14,6 @@ from failing import fails
 from small_disk import small_disk
 
 import simenv
-from bench.testbed import attacks
 from simenv.client.administration import keys
 from simenv.client.client import Client
 from simenv.client.environments import read
@@ -22,6 +21,7 @@ from simenv.errors import InsufficientError, KeyRefusedError
 from simenv.wire import codec
 from simenv.wire.keyfiles import UserKeyFile, create_private, read_private
 from simenv.wire.messages import client as m
+from testbed import attacks
 
 SECONDS = 2.0
 MOST_BYTES = 2 * 2**30

@@ -14,7 +14,7 @@ import pytest
 from live import Live
 from waiting import until
 
-from bench.testbed import timed_counts
+from testbed import timed_counts
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 PATIENCE_S = 60.0

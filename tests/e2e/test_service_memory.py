@@ -15,7 +15,6 @@ from third_party_engine import LEAKED_MIB, leaky
 from waiting import until
 
 import simenv
-from bench.testbed import attacks
 from simenv.client.administration import keys
 from simenv.client.client import Client
 from simenv.client.environments import read
@@ -23,6 +22,7 @@ from simenv.client.submission.prepare import prepare_one
 from simenv.client.submission.send import send
 from simenv.errors import InsufficientError, TaskFailedError
 from simenv.wire.keyfiles import UserKeyFile, read_private
+from testbed import attacks
 
 # By kind, of 7 MiB each but for `noise` of 1 MiB: a leak of their bodies is above the bound.
 # `python -m bench run refused_messages` sends 200.

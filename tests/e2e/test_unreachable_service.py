@@ -9,7 +9,6 @@ import pytest
 from failing import fails
 
 import simenv
-from bench.testbed.forwarder import FAILURES, Forwarder
 from simenv import errors
 from simenv.client.administration import keys
 from simenv.client.administration.keys import issue_key
@@ -17,6 +16,7 @@ from simenv.client.client import Client
 from simenv.client.connection import channel
 from simenv.wire.keyfiles import UserKeyFile, new_pair, read_private
 from simenv.wire.transport import zmq_transport
+from testbed.forwarder import FAILURES, Forwarder
 
 BELL = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; '
 BELL += "measure q -> c;"

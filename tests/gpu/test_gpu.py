@@ -8,13 +8,13 @@ from arrays import Arrays
 from gpu_bits import circuit_results, repeated_bits, same, table_bits
 from random_circuits import random_static
 
-from bench.testbed.host_device import HostDevice
 from simulators import registry
 from simulators.engine import Request, RunControl, RunOptions
 from simulators.errors import OutOfMemory
 from simulators.gpu.devices.device import Device
 from simulators.gpu.engine import GpuEngine
 from simulators.statevector.engine import StatevectorEngine
+from testbed.host_device import HostDevice
 
 pytestmark = pytest.mark.gpu
 

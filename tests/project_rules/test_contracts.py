@@ -37,7 +37,7 @@ def test_each_package_has_contracts_is_shipped_and_type_checked() -> None:
     packages = {
         path.parent.name
         for path in ROOT.glob("*/__init__.py")
-        if path.parent.name not in ("tests", "bench")
+        if path.parent.name not in ("tests", "bench", "testbed")
     }
     assert packages == set(PROJECT["tool"]["importlinter"]["root_packages"])
     assert packages == set(PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])

@@ -12,7 +12,8 @@ from source_trees import parsed
 from spread import APART, DRILLS, LONG, SMOKE
 
 ROOT = Path(__file__).parents[2]
-OURS = ("simenv", "simulators", "launcher", "noise_models", "tests", "bench", "examples", "scripts")
+OURS = ("simenv", "simulators", "launcher", "noise_models")
+OURS += ("tests", "bench", "testbed", "examples", "scripts")
 # Promises instead of code, and places that only one machine has.
 UNWANTED = re.compile(
     "|".join(["TO" + "DO", "FIX" + "ME", r"# *XX" + "X", "NotImplemented" + "Error", "/wo" + "rk/"])

@@ -10,10 +10,10 @@ from circuits import layered
 from ledger import Ledger
 from qiskit import QuantumCircuit
 
-from bench.testbed.cluster_environment import Environment, orphans, wait_for
 from simenv.client.client import Client
 from simenv.client.tasks.task import Task
 from simenv.model import FINAL_STATES, Event, TaskState, WorkerInfo, WorkerState
+from testbed.cluster_environment import Environment, orphans, wait_for
 
 AGAIN_S = 30.0  # until what was lost runs again; on a machine that has nothing else to do
 GONE_S = 30.0  # until no process is left that nobody needs

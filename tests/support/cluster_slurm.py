@@ -1,4 +1,4 @@
-"""A real Slurm for tests, see `bench.testbed.slurm`; brings its packages."""
+"""A real Slurm for tests, see `testbed.slurm`; brings its packages."""
 
 import os
 import shutil
@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 from packages import bring
 
-from bench.testbed import slurm as installed
-from bench.testbed.cluster import Cluster
-from bench.testbed.cluster_host import NoCluster
-from bench.testbed.slurm import (
+from testbed import slurm as installed
+from testbed.cluster import Cluster
+from testbed.cluster_host import NoCluster
+from testbed.slurm import (
     LOGIN as LOGIN,
     Prepare,
     start_controller as start_controller,

@@ -9,7 +9,6 @@ import external_program
 import machines
 from third_party_engine import FOLDER
 
-from bench.testbed.host_device import HostDevice
 from simulators import catalog, registry
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
@@ -25,6 +24,7 @@ from simulators.engine import (
 )
 from simulators.gpu.engine import GpuEngine
 from simulators.statevector.engine import StatevectorEngine
+from testbed.host_device import HostDevice
 
 
 @contextmanager

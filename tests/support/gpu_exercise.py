@@ -16,7 +16,6 @@ from plain_sweeps import run as plainly
 from random_sweeps import TOLERANCE, Table, random_state
 from swept import GRAPHS, noise_of, random_circuit
 
-from bench.testbed.host_device import BACKWARD, FORWARD, HostDevice
 from simulators.circuit.ir import Circuit
 from simulators.compiler import warmup
 from simulators.engine import EngineResult, PauliSum, Request
@@ -28,6 +27,7 @@ from simulators.gpu.programs import encode_sweeps
 from simulators.gpu.sweeps import DeviceState, apply_program, upload_program
 from simulators.statevector.engine import StatevectorEngine
 from simulators.tensornetwork.sweep.engine import SweepEngine
+from testbed.host_device import BACKWARD, FORWARD, HostDevice
 
 ORDERS = (FORWARD, BACKWARD, 5)
 

@@ -5,7 +5,6 @@ import functools
 import msgspec
 import numpy as np
 
-from bench.testbed.drawn_devices import circuits, counts_of, device
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration.data import CountsData
 from simenv.calibration.fit import attempt, solve
@@ -16,6 +15,7 @@ from simenv.calibration.fit.identify import (
     ParameterEstimate,
     identify,
 )
+from testbed.drawn_devices import circuits, counts_of, device
 
 RANDOM = 11
 

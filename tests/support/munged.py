@@ -1,11 +1,11 @@
-"""A munged of a test's own, see `bench.testbed.munged`; brings its package."""
+"""A munged of a test's own, see `testbed.munged`; brings its package."""
 
 import os
 
 import pytest
 from packages import bring
 
-from bench.testbed.munged import munged, program
+from testbed.munged import munged, program
 
 __all__ = ["munged", "skip_without_munge"]
 

@@ -15,8 +15,8 @@ import pytest
 from bare import Simenv, command_line
 from qiskit import QuantumCircuit
 
-from bench.testbed.host_device import build_library
 from simulators.gpu.devices.nvrtc import MODULES, source_digest
+from testbed.host_device import build_library
 
 FOLDER = Path(__file__).parent / "nvidia"
 MODEL = "NVIDIA H200,143771,99"  # a capability that no real GPU has: its machine code is none

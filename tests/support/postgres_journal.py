@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 from packages import bring
 
-from bench.testbed.postgres_server import UNPACKED, PostgresServer, programs
 from simenv.service.journal.database import PostgresPlace
 from simenv.service.journal.postgres import PostgresDatabase
+from testbed.postgres_server import UNPACKED, PostgresServer, programs
 
 FAKETIME = Path(sys.prefix) / "var" / "simenv-faketime"
 

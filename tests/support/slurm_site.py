@@ -24,9 +24,9 @@ import slurm_jobs
 from cluster_slurm import LOGIN, slurm, start_controller, start_node
 from site_users import Accounts
 
-from bench.testbed.cluster import Cluster
-from bench.testbed.cluster_environment import wait_for
 from simenv.frontends.slurm import LICENSES, build
+from testbed.cluster import Cluster
+from testbed.cluster_environment import wait_for
 
 PORT, WEB_PORT = 7481, 8480
 LATE_S = 5.0  # goal: from the end of a job, as Slurm sees it, to the end of its reservation

@@ -1,5 +1,5 @@
 // Types and helpers of all kernels. One source for three compilers: NVRTC and HIPRTC for GPUs, g++
-// with bench/testbed/cuda_host.hpp for tests without one. Products and sums are written with fma() and
+// with testbed/cuda_host.hpp for tests without one. Products and sums are written with fma() and
 // compiled without contraction (--fmad=false, -ffp-contract=off), so that all give the same bits.
 #pragma once
 #if defined(__CUDACC__) || defined(__HIP__)

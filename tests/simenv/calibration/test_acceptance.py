@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from failing import fails
 
-from bench.testbed.drawn_devices import PATH, measured, random_circuit, random_counts
 from noise_models import library
 from noise_models.build import build
 from noise_models.calibration import (
@@ -37,6 +36,7 @@ from simenv.calibration.data import CountsData
 from simenv.calibration.fit import attempt, calibrate as fitting, components as fit_components
 from simenv.calibration.fit.calibrate import AER, HOMOGENEOUS, SNAPSHOT, FitRefusedError, calibrate
 from simenv.calibration.score import Predictor
+from testbed.drawn_devices import PATH, measured, random_circuit, random_counts
 
 
 def test_intervals_of_few_bodies_are_those_of_student() -> None:

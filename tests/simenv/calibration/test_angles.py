@@ -6,10 +6,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from bench.testbed.drawn_devices import circuits, counts_of, device, loss
 from noise_models.calibration import CalibrationSnapshot, PauliRotation
 from simenv.calibration.fit.attempt import MANY_BODIES
 from simenv.calibration.fit.calibrate import calibrate
+from testbed.drawn_devices import circuits, counts_of, device, loss
 
 TURNS = {"ZZ": 0.08, "IZ": 0.06}
 

@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench.testbed.drawn_devices import random_counts
 from noise_models import library, snapshot as snapshots
 from noise_models.calibration import FitScope
 from simenv.calibration import data
@@ -24,6 +23,7 @@ from simenv.calibration.score import IdealDistributions, Predictor, Score, Score
 from simenv.cli.app import run
 from simenv.cli.devices import details, overview
 from simenv.errors import StoreError
+from testbed.drawn_devices import random_counts
 
 
 @pytest.fixture

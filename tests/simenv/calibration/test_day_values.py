@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from changed_devices import changed_qubit
 
-from bench.testbed.drawn_devices import PATH, measured, random_circuit
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration.data import CountsData, CountsRecord
@@ -20,6 +19,7 @@ from simenv.calibration.fit.calibrate import calibrate
 from simenv.calibration.fit.day_values import DayTest, chi_square_tail, day_prior, day_tests
 from simenv.calibration.fit.observations import MOST_WINDOWS, window_starts
 from simenv.calibration.fit.solve import Prior, fit
+from testbed.drawn_devices import PATH, measured, random_circuit
 
 DAY_S = 86_400.0
 LIMA = library.load("lima")

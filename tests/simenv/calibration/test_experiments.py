@@ -9,7 +9,6 @@ import pytest
 from failing import fails
 from qiskit.quantum_info import Statevector
 
-from bench.testbed.sampled_device import chain, coverage
 from simenv.calibration.experiments import clifford, estimators, plans, procedure, programs
 from simenv.calibration.experiments.procedure import choose
 from simenv.calibration.experiments.programs import NativeGateRows, PlacedPiece
@@ -18,6 +17,7 @@ from simenv.calibration.fit.solve import Prior, PriorMatrix
 from simenv.client.circuits.decoder import to_qiskit
 from simenv.errors import InfeasibleError, OptionError
 from simenv.model.devices import GateInfo
+from testbed.sampled_device import chain, coverage
 
 ENTANGLERS = clifford._ENTANGLERS
 LATTICE = [(0, 1), (1, 2), (1, 4), (2, 3), (3, 5), (4, 7), (5, 8), (6, 7)]

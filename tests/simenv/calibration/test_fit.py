@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from changed_devices import changed_qubit, scaled_errors
 
-from bench.testbed.drawn_devices import measured, random_counts
 from noise_models import library, snapshot as snapshots
 from noise_models.build import build as noise_model
 from noise_models.calibration import (
@@ -35,6 +34,7 @@ from simenv.calibration.fit.components import (
 from simenv.calibration.fit.observations import DeviceCompiler, Distributions, window_starts
 from simenv.calibration.fit.solve import Prior
 from simenv.calibration.score import CEILING, IdealDistributions, Predictor, score
+from testbed.drawn_devices import measured, random_counts
 
 ROTATIONS = ("ZX", "IX", "ZZ", "X")
 

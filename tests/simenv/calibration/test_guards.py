@@ -10,16 +10,6 @@ import pytest
 from failing import fails
 from numpy.typing import NDArray
 
-from bench.testbed.drawn_devices import (
-    aged,
-    changed,
-    circuits,
-    coherent,
-    counts_of,
-    device,
-    read_together,
-    spoiled,
-)
 from noise_models import snapshot as snapshots
 from noise_models.calibration import (
     CalibrationSnapshot,
@@ -37,6 +27,16 @@ from simenv.calibration.fit.calibrate import MOST_CHECK_WORK, FitRefusedError, c
 from simenv.calibration.fit.identify import LikelihoodFit
 from simenv.calibration.fit.solve import Prior
 from simenv.client.circuits import load
+from testbed.drawn_devices import (
+    aged,
+    changed,
+    circuits,
+    coherent,
+    counts_of,
+    device,
+    read_together,
+    spoiled,
+)
 
 Measured = tuple[CountsData, CalibrationSnapshot]
 SIZE = 4

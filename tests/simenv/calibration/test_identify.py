@@ -8,16 +8,6 @@ import pytest
 from changed_devices import changed_qubit
 from known_fits import covers, identified, likelihood_fit, mixed_counts, mixed_errors
 
-from bench.testbed.drawn_devices import (
-    changed,
-    circuits,
-    counts_of,
-    device,
-    rotated,
-    sequences,
-    with_joint_flips,
-    with_t2_star,
-)
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration.data import CountsData, CountsRecord
 from simenv.calibration.fit.calibrate import calibrate
@@ -40,6 +30,16 @@ from simenv.calibration.fit.identify import (
     summary,
 )
 from simenv.calibration.fit.likelihood import LEVEL, Expansion, extreme, minimum
+from testbed.drawn_devices import (
+    changed,
+    circuits,
+    counts_of,
+    device,
+    rotated,
+    sequences,
+    with_joint_flips,
+    with_t2_star,
+)
 
 Changed = Callable[[CalibrationSnapshot, np.random.Generator], CalibrationSnapshot]
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from changed_devices import changed_qubit
 
-from bench.testbed.drawn_devices import changed, circuits, counts_of, device, loss
 from noise_models.calibration import CalibrationSnapshot, CorrelatedReadout
 from noise_models.confusion import independent_confusion
 from simenv.calibration.data import CountsData
 from simenv.calibration.fit.calibrate import calibrate
+from testbed.drawn_devices import changed, circuits, counts_of, device, loss
 
 JOINT = 0.02  # probability that the records of qubits 0, 1 are both flipped
 

@@ -10,7 +10,6 @@ import pytest
 from changed_devices import changed_qubit, scaled_errors
 from failing import fails
 
-from bench.testbed.drawn_devices import PATH, device, measured, random_circuit
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot, PauliRotation, QubitCalibration
 from noise_models.options import NoiseOptions
@@ -24,6 +23,7 @@ from simenv.cli.devices.calibrate import _saved
 from simenv.client.circuits import load
 from simenv.config.pools import DriftSpec
 from simenv.service.devices import registry
+from testbed.drawn_devices import PATH, device, measured, random_circuit
 
 DAY_S = 86_400.0
 ANGLE_RAD = 0.12  # of ZZ after cx 0, 1

@@ -6,7 +6,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from bench.testbed.drawn_devices import circuits, counts_of, device
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot, QubitCalibration
 from simenv.calibration import accept, probes
@@ -14,6 +13,7 @@ from simenv.calibration.data import SUGGESTED, CountsData
 from simenv.calibration.fit import calibrate as store
 from simenv.calibration.fit.attempt import FitBase
 from simenv.calibration.fit.calibrate import FitRefusedError, calibrate
+from testbed.drawn_devices import circuits, counts_of, device
 
 Measured = tuple[CountsData, CalibrationSnapshot]
 

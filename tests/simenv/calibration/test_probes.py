@@ -12,13 +12,13 @@ import pytest
 from known_fits import covers, identified, likelihood_fit, mixed_counts
 from qiskit.primitives import StatevectorSampler
 
-from bench.testbed.drawn_devices import counts_of
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration import data, probes
 from simenv.calibration.data import CountsData, MeasuredCircuit
 from simenv.calibration.fit.identify import Identification, LikelihoodFit
 from simenv.calibration.probes import Suggestion
 from simenv.client.circuits import load
+from testbed.drawn_devices import counts_of
 
 
 @functools.cache

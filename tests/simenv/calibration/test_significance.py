@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from bench.testbed.drawn_devices import changed, circuits, counts_of, device
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration import accept
 from simenv.calibration.data import CountsData
 from simenv.calibration.fit import attempt
 from simenv.calibration.fit.calibrate import SHARES, SNAPSHOT, calibrate
 from simenv.calibration.fit.significance import NullGains
+from testbed.drawn_devices import changed, circuits, counts_of, device
 
 SIZE = 3
 

@@ -11,7 +11,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from bench.testbed.drawn_devices import circuits, counts_of, device, loss
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration import accept, probes
 from simenv.calibration.data import CountsData, MeasuredCircuit
@@ -20,6 +19,7 @@ from simenv.calibration.fit.calibrate import FittedDevice, calibrate
 from simenv.calibration.fit.significance import NullGains
 from simenv.calibration.fit.solve import Prior
 from simenv.client.circuits import load
+from testbed.drawn_devices import circuits, counts_of, device, loss
 
 SIZE = 2
 PAIR = (0, 1)

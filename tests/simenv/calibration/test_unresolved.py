@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from bench.testbed.sampled_device import PointPlanner, SampledDevice, chain
 from noise_models import library, snapshot
 from noise_models.calibration import CalibrationSnapshot
 from simenv import config
@@ -26,6 +25,7 @@ from simenv.calibration.experiments.procedure import TIMED_1Q, ExperimentShots, 
 from simenv.calibration.experiments.programs import NativeGateRows
 from simenv.cli.devices import details
 from simenv.client.client import Client
+from testbed.sampled_device import PointPlanner, SampledDevice, chain
 
 PAIR = (0, 1)
 

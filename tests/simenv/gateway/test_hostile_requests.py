@@ -19,14 +19,14 @@ from live import Live, environment
 from qiskit import qasm2
 from waiting import until
 
-from bench.testbed import http_requests
-from bench.testbed.http_requests import Requests, Route, attack, filled
 from simenv.client.client import Client
 from simenv.client.submission import compiler
 from simenv.gateway import limits
 from simenv.gateway.__main__ import all_routes
 from simenv.gateway.app import RunningGateway
 from simenv.gateway.ibm.processes import JobProcesses
+from testbed import http_requests
+from testbed.http_requests import Requests, Route, attack, filled
 
 MUTATED = int(os.environ.get("SIMENV_MUTATED_REQUESTS", "2000"))
 GROWTH_BYTES = 400 * 2**20

@@ -10,7 +10,6 @@ from noisy_runs import run_branched
 from patterned import unitary
 from random_circuits import random_static
 
-from bench.testbed.host_device import HostDevice
 from noise_models.channel import depolarizing
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
@@ -18,6 +17,7 @@ from simulators.engine import PauliSum, Request
 from simulators.errors import DeviceLost, EngineError, OutOfMemory, UnknownEngine, Unsupported
 from simulators.gpu.engine import GpuEngine
 from simulators.statevector.engine import StatevectorEngine
+from testbed.host_device import HostDevice
 
 
 def agree(

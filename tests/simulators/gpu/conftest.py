@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.testbed.host_device import HostDevice, build_library
+from testbed.host_device import HostDevice, build_library
 
 
 @pytest.fixture(scope="session")

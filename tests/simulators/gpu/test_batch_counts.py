@@ -10,13 +10,13 @@ from arrays import Arrays
 from engine_runs import run
 from numpy.typing import NDArray
 
-from bench.testbed.host_device import BACKWARD, FORWARD, HostDevice
 from simulators.circuit.ir import Circuit
 from simulators.engine import EngineResult, Request, RunControl, RunOptions
 from simulators.errors import Stopped
 from simulators.gpu import backend
 from simulators.gpu.engine import GpuEngine
 from simulators.statevector.engine import StatevectorEngine
+from testbed.host_device import BACKWARD, FORWARD, HostDevice
 
 KERNELS = ["small_counts", "gather_counts"]
 

@@ -14,13 +14,13 @@ import pytest
 from failing import fails
 from packages import bring
 
-from bench.testbed import hiprtc
-from bench.testbed.hiprtc import Hiprtc
-from bench.testbed.host_device import KERNELS, SANITIZED, build_library
 from simulators import registry
 from simulators.errors import UnknownEngine
 from simulators.gpu.devices import detect, nvrtc
 from simulators.gpu.devices.detect import GpuEvidence, find_gpu, refusal
+from testbed import hiprtc
+from testbed.hiprtc import Hiprtc
+from testbed.host_device import KERNELS, SANITIZED, build_library
 
 ROOT = Path(__file__).parents[3]
 SUPPORT = ROOT / "tests" / "support"

@@ -16,7 +16,7 @@ import cupy
 import numpy as np
 from cupy.cuda import nccl
 from gpu_bits import repeated_bits
-from bench.testbed.host_device import HostDevice
+from testbed.host_device import HostDevice
 from simulators.gpu.devices.cupy_device import CupyDevice
 
 def refuse(*arguments):

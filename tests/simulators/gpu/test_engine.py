@@ -12,7 +12,6 @@ from engine_runs import run
 from numpy.typing import DTypeLike, NDArray
 from random_circuits import random_static
 
-from bench.testbed.host_device import BACKWARD, HostDevice
 from simulators.circuit.gates import PERMUTATION, PHASE
 from simulators.circuit.ir import Circuit, feed_forward, ghz
 from simulators.engine import PauliSum, Request, RunControl, RunOptions, ThreadPool
@@ -24,6 +23,7 @@ from simulators.simulate import counts_of, simulate
 from simulators.statevector.backend.gate_list import plan_gate_list
 from simulators.statevector.engine import StatevectorEngine
 from simulators.statevector.small.gate_kernels import KIND
+from testbed.host_device import BACKWARD, HostDevice
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ from engine_runs import run
 from noisy_runs import DYNAMIC, dynamic_noise
 from swept import GRAPHS, HEXAGON, LADDER, noise_of, random_circuit
 
-from bench.testbed.host_device import HostDevice
 from noise_models.channel import Readout
 from simulators.engine import Request, RunControl
 from simulators.errors import OutOfMemory, Stopped
 from simulators.gpu import gate_by_gate
 from simulators.gpu.gate_by_gate import GpuSweepEngine
 from simulators.tensornetwork.sweep.engine import SweepEngine
+from testbed.host_device import HostDevice
 
 SHOTS = 50
 MEMORY = ("memory",)

@@ -10,13 +10,13 @@ from noisy import program
 from noisy_runs import device_noise, layers
 from patterned import unitary
 
-from bench.testbed.host_device import HostDevice
 from noise_models.channel import depolarizing
 from simulators.circuit.noise import Readout
 from simulators.engine import PauliSum, Request
 from simulators.errors import OutOfMemory
 from simulators.gpu.engine import GpuEngine
 from simulators.statevector.engine import StatevectorEngine
+from testbed.host_device import HostDevice
 
 SHOTS = 60
 

@@ -15,12 +15,12 @@ from numpy.typing import DTypeLike, NDArray
 from plain_sweeps import run as plainly
 from random_sweeps import TOLERANCE, Table, random_state
 
-from bench.testbed.host_device import BACKWARD, FORWARD, KERNELS, HostDevice
 from simulators.gpu import programs, sweeps
 from simulators.gpu.devices.device import COMPLEX, MemoryLedger
 from simulators.gpu.programs import encode_sweeps
 from simulators.gpu.sweeps import DeviceState, UploadedProgram, apply_program, upload_program
 from simulators.statevector.planning import tables as t
+from testbed.host_device import BACKWARD, FORWARD, KERNELS, HostDevice
 
 SHUFFLED = 7
 

@@ -12,7 +12,6 @@ import pytest
 from client_peer import Peer, completed, completion, spec, submit, terms
 from failing import fails
 
-from bench.testbed.cluster_environment import wait_for
 from simenv import errors
 from simenv.client.connection import channel
 from simenv.client.connection.session import ServiceSession
@@ -21,6 +20,7 @@ from simenv.client.submission.send import MAX_UNANSWERED, InflightWindow, post
 from simenv.client.tasks.task import as_completed
 from simenv.model import TaskState
 from simenv.wire.messages import client as m
+from testbed.cluster_environment import wait_for
 
 
 def test_each_submitted_task_gets_its_own_result(link: ServiceSession) -> None:

@@ -500,7 +500,7 @@ def test_coordinators_see_their_accounts_and_those_below(
 def test_year_of_ten_million_tasks_needs_few_bytes_an_hour(places: int, tmp_path: Path) -> None:
     """Two days of a site of 500 users and 40 accounts, at 1,142 tasks an hour; the benchmark
     `usage_sums` writes a whole year."""
-    from bench.testbed.usage_site import PLACES, Site
+    from testbed.usage_site import PLACES, Site
 
     books = Books(tmp_path)
     site = Site(1, PLACES[:places])

@@ -14,7 +14,7 @@ import numpy as np
 from .site_constants import KERNELS, ROOT
 
 sys.path.append(ROOT)
-from bench.testbed.host_device import HostDevice
+from testbed.host_device import HostDevice
 
 from . import cuda
 from .cuda.memory import OutOfMemoryError

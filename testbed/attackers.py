@@ -146,7 +146,7 @@ def forge(place: Place, lines: Sequence[bytes], count: int, counts: Any, ready: 
 
 
 def mutated(address: Address, tokens: list[str], count: int, answers: Any) -> None:
-    from bench.testbed.http_requests import Requests, attack, routes
+    from testbed.http_requests import Requests, attack, routes
 
     with tempfile.TemporaryDirectory() as folder:
         targets = routes(Path(folder))

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from bench.testbed.cluster_host import (
+from testbed.cluster_host import (
     Host,
     NoCluster,
     close,

@@ -1,6 +1,6 @@
 """Clients of a soak: a process of some threads that submit one known circuit after another.
 
-`python -m bench.testbed.soak_clients PARENT KIND COUNT FOLDER NAME URL TOKEN`. Each client has a
+`python -m testbed.soak_clients PARENT KIND COUNT FOLDER NAME URL TOKEN`. Each client has a
 file: a line `s KEY MARK` before an attempt is sent, `f KEY REASON` after an attempt whose outcome
 is not known, and `r KEY SECONDS COUNTS` when it has the result. A client that starts again goes on
 with the key whose result it lacks. Kinds with idempotency keys repeat the submission with it: it is
@@ -24,11 +24,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.harness.environments import SIMENV
 from simenv.client.client import connect
 from simenv.client.stream import Stream
 from simenv.model.program import decode_program
 from simenv.sandbox.die_with_parent import bind_to_parent
+from testbed.cluster_environment import SIMENV
 
 KEYED = ("python", "http", "stream")
 PAUSE_S = {"python": 1.0, "cli": 30.0, "qpm": 1.0, "http": 1.0, "stream": 1.0}

@@ -23,8 +23,6 @@ import msgspec
 from msgspec import inspect as introspect
 
 import simenv
-from bench.harness.environments import remote_key
-from bench.testbed.attacks import BELL
 from noise_models import library, snapshot
 from simenv._version import __version__
 from simenv.client.client import Client
@@ -42,6 +40,8 @@ from simenv.wire.transport.zmq_transport import (
     Connection,
     CurveConnection,
 )
+from testbed.attacks import BELL
+from testbed.keys import remote_key
 
 POOL = "target"  # of the messages
 HONEST = "honest"  # pool, account and key of a client that runs circuits meanwhile

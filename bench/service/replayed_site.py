@@ -20,12 +20,12 @@ import numpy as np
 
 import simenv
 from bench import circuits as shapes
-from bench.harness.environments import remote_key
-from bench.testbed import site
 from simenv.client.circuits import load
 from simenv.client.client import Client
 from simenv.model.accounts import Account, AccountTree
 from simenv.wire.messages.queries import LogRow
+from testbed import site
+from testbed.keys import remote_key
 
 WIDTHS, OPERATIONS, SHOTS = range(4, 21, 2), 150, 1_024
 WINDOWS = 50  # of the day

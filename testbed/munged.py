@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.harness.environments import wait_until
+from testbed.cluster_environment import wait_for
 
 START_S = 30.0
 
@@ -34,7 +34,7 @@ def munged(folder: Path, name: str = "munge", key: bytes = b"") -> Iterator[Path
     with errors.open("w") as log:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        wait_until(lambda: socket.is_socket() or process.poll() is not None, START_S, what="munged")
+        wait_for("munged", lambda: socket.is_socket() or process.poll() is not None, START_S)
         assert process.poll() is None, errors.read_text()
         yield socket
     finally:

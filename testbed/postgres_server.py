@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 UNPACKED = Path(sys.prefix) / "var" / "simenv-postgresql"
-SCRIPT = Path(__file__).parents[2] / "scripts" / "unpacked.sh"
+SCRIPT = Path(__file__).parents[1] / "scripts" / "unpacked.sh"
 NOBODY = 65534
 PORT = 5432
 NETWORK = "10.77.0.0/24"  # of test clusters

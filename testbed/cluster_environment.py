@@ -17,9 +17,9 @@ from subprocess import CompletedProcess
 
 import psutil
 
-from bench.testbed.cluster import Cluster
 from simenv import config
 from simenv.client.client import Client, connect
+from testbed.cluster import Cluster
 
 SIMENV = Path(sys.executable).with_name("simenv")
 SERVICE, WORKER, HELPER = "simenv.service", "simenv.worker", "launcher.pmix.helper"

@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 from simulators.errors import DeviceLost
 from simulators.gpu.devices.device import PeerGroup
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 KERNELS = ROOT / "simulators" / "gpu" / "kernels"
 FOLDER = Path(__file__).parent
 CACHE = Path(sys.prefix) / "var" / "simenv-gpu-host"

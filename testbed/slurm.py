@@ -21,8 +21,8 @@ from pathlib import Path
 
 import psutil
 
-from bench.testbed.cluster import Cluster, hosts
-from bench.testbed.cluster_host import NoCluster
+from testbed.cluster import Cluster, hosts
+from testbed.cluster_host import NoCluster
 
 LOGIN = "login"
 CORES = 2  # of each node, as Slurm is told

@@ -6,7 +6,7 @@
 node1 and node2 serve in turns, node3 has the database and the client, which has a key file and
 submits without a pause. As a program, this module is that client:
 
-    python -m bench.testbed.failover KEY_FILE    until its input ends; prints gaps, then its count
+    python -m testbed.failover KEY_FILE    until its input ends; prints gaps, then its count
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import psutil
+from qiskit import QuantumCircuit
 
-from bench.circuits import layered
-from bench.testbed.cluster import Cluster
-from bench.testbed.cluster_environment import SERVICE, Environment, left, wait_for, words_of
-from bench.testbed.cluster_host import close
-from bench.testbed.postgres_server import PostgresServer
 from simenv.client.administration.keys import issue_key
 from simenv.client.client import connect
 from simenv.client.connection.address import read
 from simenv.client.tasks.task import Task
 from simenv.errors import NoServiceError
+from testbed.cluster import Cluster
+from testbed.cluster_environment import SERVICE, Environment, left, wait_for, words_of
+from testbed.cluster_host import close
+from testbed.postgres_server import PostgresServer
 
 SERVERS, STORE = ("node1", "node2"), "node3"
 SETTINGS = """journal = "{url}"
@@ -49,7 +50,7 @@ min = 1
 max = 1
 """
 BATCH, SEEDS = 8, 5  # circuits in each submit_many; different ones
-CIRCUIT = (14, 400)  # qubits, gates: some ms each, so that some always wait
+QUBITS, LAYERS = 14, 14  # of a circuit: some ms each, so that some always wait
 OUTSTANDING = 60  # tasks that wait for their results
 PAUSE_S = 0.02
 GAP_S = 0.5  # a longer time without an accepted submit is printed
@@ -199,10 +200,10 @@ class FailoverSite(Environment):
     @contextmanager
     def load(self) -> Iterator[Load]:
         """The client, which has a key file, and has submitted when this begins."""
-        words = [sys.executable, "-m", "bench.testbed.failover", str(self.key_file())]
+        words = [sys.executable, "-m", "testbed.failover", str(self.key_file())]
         process = self.cluster.popen(
             STORE, words, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[1],
         )  # fmt: skip
         load = Load(process)
         try:
@@ -256,10 +257,22 @@ def failover_site(
 # --- the client -----------------------------------------------------------------------------------
 
 
+def _circuit(seed: int) -> QuantumCircuit:
+    angles, circuit = (
+        np.random.default_rng(seed).uniform(0, 6, LAYERS * QUBITS),
+        QuantumCircuit(QUBITS),
+    )
+    for k, angle in enumerate(angles.tolist()):
+        circuit.ry(angle, k % QUBITS)
+        circuit.cx(k % QUBITS, (k + 1) % QUBITS)
+    circuit.measure_all()
+    return circuit
+
+
 def _submit_until_end(key_file: str) -> LoadReport:
     ends = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), ends.set()), daemon=True).start()
-    circuits = layered(*CIRCUIT, SEEDS, 1)
+    circuits = [_circuit(seed) for seed in range(SEEDS)]
     with connect(service=key_file) as env:
         tasks, seeds = [], []
         before_s, longest_s, next_seed = time.monotonic(), 0.0, 0
