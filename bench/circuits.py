@@ -30,7 +30,6 @@ MOST_QUBITS = 60  # of FAMILIES
 
 
 def built(num_qubits: int, gates: Iterable[Gate], num_clbits: int = 0) -> QuantumCircuit:
-    """Return the gates as a QuantumCircuit without measurements."""
     circuit = QuantumCircuit(num_qubits, num_clbits)
     for name, qubits, angles in gates:
         if name == "unitary":
@@ -71,9 +70,9 @@ def qft(num_qubits: int, random: Random) -> Iterator[Gate]:
         yield "swap", (qubit, num_qubits - 1 - qubit), ()
 
 
-def volume(num_qubits: int, random: Random) -> Iterator[Gate]:
-    """Yield as many layers as qubits: a random two-qubit gate on each pair of a random pairing."""
-    for _ in range(num_qubits):
+def volume(num_qubits: int, random: Random, layers: int = 0) -> Iterator[Gate]:
+    """Yield layers, as many as qubits: a random two-qubit gate on each pair of a random pairing."""
+    for _ in range(layers or num_qubits):
         order = random.permutation(num_qubits).tolist()
         for a, b in zip(order[0::2], order[1::2], strict=False):
             for part in range(4):
@@ -90,7 +89,6 @@ def _random_unitary(qubit: int, random: Random) -> Gate:
 
 
 def ghz(num_qubits: int, _random: Random) -> Iterator[Gate]:
-    """Yield the gates of a GHZ state."""
     yield "h", (0,), ()
     for qubit in range(num_qubits - 1):
         yield "cx", (qubit, qubit + 1), ()
@@ -144,7 +142,6 @@ CIRCUITS: dict[str, Callable[[int, Random], Iterator[Gate]]] = {
 
 
 def wide_circuit(name: str, num_qubits: int, seed: int) -> list[Gate]:
-    """Return the circuit of that name and seed."""
     return list(CIRCUITS[name](num_qubits, np.random.default_rng(seed)))
 
 
@@ -391,6 +388,5 @@ FAMILIES: dict[str, Callable[[int, Random], Iterator[Gate]]] = {
 
 
 def family_circuit(name: str, random: Random) -> QuantumCircuit:
-    """Return a circuit of a family, all qubits measured."""
     found = list(FAMILIES[name](int(random.integers(20, MOST_QUBITS + 1)), random))
     return measured(1 + max(q for _, qubits, _ in found for q in qubits), found)

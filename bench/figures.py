@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.harness.report import goals
+from bench.harness.report import ROOT, catalogue, goals
 from bench.harness.results import Result, read
 
-ROOT = Path(__file__).parents[1]
-CATALOGUE = ROOT / "docs/data/figures.toml"
 STORED = ROOT / "docs/data/results.jsonl"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- figures: python -m bench chart -->\n", "<!-- end of figures -->"
 _HEADER = (
     "| figure | case | unit | goal | measured | goal met | commit |\n|---|---|---|---|---|---|---|"
 )
-
-
-def catalogue() -> dict[str, Any]:
-    """Return the title of each benchmark, and the text and unit of each goal."""
-    return tomllib.loads(CATALOGUE.read_text())
 
 
 def latest(results: Sequence[Result]) -> dict[tuple[str, str], list[Result]]:
@@ -43,24 +35,17 @@ def performance_tables(stored: Path = STORED) -> str:
     """Return the misses of each benchmark, the machines of the measurements, and a section with a
     table for each benchmark."""
     texts, match = catalogue(), latest(read(stored))
-    all_goals = goals()
     lines = ["## Known misses\n", *_misses(texts, match)]
     lines += ["\n## Measured versions\n", *_machines(match)]
-    for benchmark, entry in texts.items():
-        if benchmark == "readme":
-            continue
-        lines += [
-            f"\n## {entry['title']} {{ #{benchmark} }}\n",
-            f"`python -m bench run {benchmark}`\n",
-            _HEADER,
-        ]
+    all_goals, names = goals(), (name for name in texts if name != "readme")
+    for benchmark, entry in ((name, texts[name]) for name in names):
+        title = f"\n## {entry['title']} {{ #{benchmark} }}\n"
+        lines += [title, f"`python -m bench run {benchmark}`\n", _HEADER]
         for key, goal in all_goals[benchmark].items():
             text, unit = entry[key]
+            none = f"| {text} | | {unit} | {number(goal)} | not measured | | |"
             results = match.get((benchmark, key))
-            if results:
-                lines += [_row(text, unit, result) for result in results]
-            else:
-                lines.append(f"| {text} | | {unit} | {number(goal)} | not measured | | |")
+            lines += [_row(text, unit, each) for each in results] if results else [none]
     return "\n".join(lines) + "\n"
 
 
@@ -80,7 +65,6 @@ def readme_table(stored: Path = STORED) -> str:
 
 
 def write_readme_table(readme: Path = README, stored: Path = STORED) -> None:
-    """Replace the table of figures in README.md."""
     before, _, rest = readme.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     readme.write_text(before + BEGIN + readme_table(stored) + END + after)

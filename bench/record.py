@@ -21,7 +21,8 @@ import sys
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -46,18 +47,10 @@ QUIET_WAIT_S = 900.0
 LIMIT_S = 1_800.0  # of one run, unless LIMITS_S has another
 LIMITS_S = {
     "soak": 10_800.0,  # its load takes two hours
-    "wide": 7_200.0,
-    "noise_speed": 7_200.0,
-    "fair_share": 7_200.0,
-    "failover": 7_200.0,
-    "tensornetwork": 5_400.0,
-    "native_basis": 5_400.0,
-    "noise_calibration": 3_600.0,
-    "transpile": 3_600.0,
-    "job_pool": 3_600.0,
-    "wait_forecasts": 3_600.0,
-    "observables": 3_600.0,
-    "pauli_propagation": 5_400.0,
+    **dict.fromkeys(("wide", "noise_speed", "fair_share", "failover"), 7_200.0),
+    **dict.fromkeys(("tensornetwork", "native_basis", "pauli_propagation"), 5_400.0),
+    **dict.fromkeys(("noise_calibration", "transpile", "job_pool"), 3_600.0),
+    **dict.fromkeys(("wait_forecasts", "observables"), 3_600.0),
 }
 _TERM_S = 10.0
 
@@ -87,23 +80,16 @@ UNAVAILABLE: dict[str, Callable[[], str]] = {
 
 
 def add_to(parser: ArgumentParser) -> None:
-    """Add the command's options."""
     parser.description, parser.formatter_class = __doc__, RawDescriptionHelpFormatter
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks")
     parser.add_argument("--all", action="store_true", help="every benchmark that has goals")
     parser.add_argument("--file", type=Path, default=STORED, help="default: %(default)s")
-    parser.add_argument(
-        "--with",
-        action="append",
-        default=[],
-        dest="runs",
-        metavar="RUN",
-        help="run instead of the benchmark's own: 'NAME OPTION ...'; may be repeated",
-    )
+    text = "run instead of the benchmark's own: 'NAME OPTION ...'; may be repeated"
+    more = {"action": "append", "default": [], "dest": "runs", "metavar": "RUN", "help": text}
+    parser.add_argument("--with", **more)
     parser.add_argument("--again", action="store_true", help="also what the file has already")
-    parser.add_argument(
-        "--limit", type=float, help=f"seconds of each run; default: {LIMIT_S:g}, more for long ones"
-    )
+    text = f"seconds of each run; default: {LIMIT_S:g}, more for long ones"
+    parser.add_argument("--limit", type=float, help=text)
 
 
 def record(options: Namespace) -> int:
@@ -118,9 +104,8 @@ def record(options: Namespace) -> int:
     if unknown or not names:
         raise SystemExit(f"name benchmarks, or --all; there are: {', '.join(by_name)}")
     stored = _read(options.file)
-    other_code = {
-        each for each in {each.commit for each in stored} if not results.has_code_of(each)
-    }
+    commits = {each.commit for each in stored}
+    other_code = {each for each in commits if not results.has_code_of(each)}
     same = [each for each in stored if each.commit not in other_code and not each.quick]
     recorded = set() if options.again else {each.benchmark for each in same}
     for folder in (kernel_folder(), kernels.FOLDER):  # else compilers run beside the first runs
@@ -134,24 +119,17 @@ def record(options: Namespace) -> int:
             left_out[name] = why
         else:
             figures = _figures(name, by_name[name], options.limit)
-            keys = {each.key for each in figures if each.value is not None}
             before = [each for each in same if each.benchmark == name]
-            keys |= {each.key for each in before if each.value is not None}
             others = [each for each in _read(options.file) if each.benchmark != name]
+            keys = {each.key for each in (*figures, *before) if each.value is not None}
             before = [each for each in before if each.value is not None or each.key not in keys]
             figures = [each for each in figures if each.value is not None or each.key not in keys]
             results.write(options.file, (*others, *before))
             results.append(options.file, figures, quick=False)
-    judged = [
-        each
-        for each in _read(options.file)
-        if each.benchmark in names and each.benchmark not in left_out
-        if each.commit not in other_code and not each.quick
-    ]
-    older = {
-        name: sorted({each.commit for each in stored if each.benchmark == name})
-        for name in left_out
-    }
+    judged = [each for each in _read(options.file) if each.benchmark in {*names} - {*left_out}
+              and each.commit not in other_code and not each.quick]  # fmt: skip
+    older = {name: sorted({each.commit for each in stored if each.benchmark == name})
+             for name in left_out}  # fmt: skip
     return _summarize(judged, left_out, older)
 
 
@@ -168,7 +146,10 @@ def _figures(name: str, runs: Sequence[Sequence[str]], limit_s: float | None) ->
         # A part that failed as a whole names no goal.
         failures += [f"{each.label}: {each.reason}" for each in own if not each.key]
         failures += [failure] if failure else []
-    return [*figures, *missing(name, keys, {each.key for each in figures}, "; ".join(failures))]
+    reason = "; ".join(failures) or "the run gave no figure for it"
+    none = [Figure(name, key, "no figure of this run", None, keys[key], reason=reason)
+            for key in keys.keys() - {each.key for each in figures}]  # fmt: skip
+    return [*figures, *none]
 
 
 def _read(file: Path) -> list[results.Result]:
@@ -176,9 +157,7 @@ def _read(file: Path) -> list[results.Result]:
 
 
 def _summarize(
-    judged: Sequence[results.Result],
-    left_out: Mapping[str, str],
-    older: Mapping[str, Sequence[str]],
+    judged: Sequence[results.Result], left_out: Mapping[str, str], older: Mapping[str, list[str]]
 ) -> int:
     """Print what missed its goal, and what was not measured and why. `left_out`: reasons by
     benchmark; `older`: commits of its older figures. Return 1 if there is anything of either."""
@@ -213,19 +192,6 @@ def planned(
     return by_name
 
 
-def missing(
-    name: str, keys: Mapping[str, float], measured: Collection[str], failure: str
-) -> list[Figure]:
-    """Return a figure without a value for each goal that the runs gave no figure for. `failure`:
-    the reason for which they ended early, "" if they did not."""
-    reason = failure or "the run gave no figure for it"
-    return [
-        Figure(name, key, "no figure of this run", None, goal, reason=reason)
-        for key, goal in keys.items()
-        if key not in measured
-    ]
-
-
 def _measured(run: Sequence[str], limit_s: float) -> tuple[list[Figure], str]:
     """Run a benchmark in a process group of its own. Return its figures, and the last line of its
     errors or its limit if it failed; "" if it did not. A run that is ended keeps its figures."""
@@ -256,18 +222,15 @@ def _measured(run: Sequence[str], limit_s: float) -> tuple[list[Figure], str]:
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(process.pid, number)
             process.wait(_TERM_S)
-        except (ProcessLookupError, subprocess.TimeoutExpired):
-            continue
 
 
 def _wait_until_quiet() -> None:
     end = time.monotonic() + QUIET_WAIT_S
     while (busy := psutil.cpu_percent(interval=1.0)) > QUIET_PERCENT:
         if time.monotonic() > end:
-            raise SystemExit(
-                f"other processes use {busy:.0f} % of this machine (limit {QUIET_PERCENT:.0f} %):"
-                " end them; the recording goes on where it stopped"
-            )
+            share = f"{busy:.0f} % of this machine (limit {QUIET_PERCENT:.0f} %)"
+            text = "end them; the recording goes on where it stopped"
+            raise SystemExit(f"other processes use {share}: {text}")

@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.circuits import gates
-from bench.peers.aer import Aer
+from bench.peers.libraries import Aer
 
 AER_MS = 1.7
 GOALS_MIN = {"make test": 12.0, ".ci/run": 25.0}

@@ -11,18 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from noise_models import library
-from noise_models.calibration import (
-    CalibrationSnapshot,
-    CorrelatedReadout,
-    GateCalibration,
-    LayerCalibration,
-    LayerGate,
-    NativeGate,
-    PauliGenerator,
-    PauliRotation,
-    QubitCalibration,
-)
+from noise_models import calibration as cal, library
 from simenv.calibration.data import CountsData, CountsRecord, MeasuredCircuit, body_of
 from simenv.calibration.fit.observations import DeviceCompiler
 from simenv.calibration.score import SAMPLES, Predictor
@@ -37,7 +26,7 @@ ANGLE_RAD = 0.05  # standard deviation of the rotations after gates on pairs
 # --- devices --------------------------------------------------------------------------------------
 
 
-def device(random: Random, num_qubits: int) -> CalibrationSnapshot:
+def device(random: Random, num_qubits: int) -> cal.CalibrationSnapshot:
     """Return a random calibration of a line of qubits with native rz, sx, x and cz."""
     line = tuple((k, k + 1) for k in range(num_qubits - 1))
 
@@ -49,23 +38,23 @@ def device(random: Random, num_qubits: int) -> CalibrationSnapshot:
         t1 = drawn(100.0, 0.4)
         t2 = min(drawn(80.0, 0.4), 1.9 * t1)
         p01, p10 = drawn(0.015, 0.5), drawn(0.025, 0.5)
-        qubits.append(QubitCalibration(t1_us=t1, t2_us=t2, p01=p01, p10=p10, readout_ns=1000.0))
+        qubits.append(cal.QubitCalibration(t1_us=t1, t2_us=t2, p01=p01, p10=p10, readout_ns=1000.0))
     ones = [
         (name, (k,), drawn(0.0008, 0.5), 35.0) for k in range(num_qubits) for name in ("sx", "x")
     ]
     twos = [("cz", pair, drawn(0.008, 0.5), 70.0) for pair in line]
     gates = [("rz", (), 0.0, 0.0), *ones, *twos]
     natives = [("rz", 1, 1), ("sx", 1, 0), ("x", 1, 0), ("cz", 2, 0)]
-    return CalibrationSnapshot(
+    return cal.CalibrationSnapshot(
         "drawn", num_qubits, technology="superconducting", coupling=line, qubits=tuple(qubits),
-        native_gates=tuple(NativeGate(*each) for each in natives),
-        gates=tuple(GateCalibration(*each) for each in gates),
+        native_gates=tuple(cal.NativeGate(*each) for each in natives),
+        gates=tuple(cal.GateCalibration(*each) for each in gates),
     )  # fmt: skip
 
 
 def _times(
-    snapshot: CalibrationSnapshot, factor: Callable[[], float], most: float = 1.0
-) -> CalibrationSnapshot:
+    snapshot: cal.CalibrationSnapshot, factor: Callable[[], float], most: float = 1.0
+) -> cal.CalibrationSnapshot:
     """Return a snapshot with each value times a factor; probabilities are at most `most`."""
 
     def p(value: float | None) -> float:
@@ -84,18 +73,18 @@ def _times(
     return msgspec.structs.replace(snapshot, qubits=tuple(qubits), gates=gates)
 
 
-def changed(snapshot: CalibrationSnapshot, random: Random) -> CalibrationSnapshot:
+def changed(snapshot: cal.CalibrationSnapshot, random: Random) -> cal.CalibrationSnapshot:
     """Return a snapshot with each value times a factor with a standard deviation of 0.3."""
     return _times(snapshot, lambda: float(random.lognormal(0.0, 0.3)))
 
 
-def aged(snapshot: CalibrationSnapshot, random: Random) -> CalibrationSnapshot:
+def aged(snapshot: cal.CalibrationSnapshot, random: Random) -> cal.CalibrationSnapshot:
     """Return a snapshot with each value times 1/5 to 5, as of a calibration of long ago."""
     most = np.log(5.0)
     return _times(snapshot, lambda: float(np.exp(random.uniform(-most, most))), 0.3)
 
 
-def library_changed(snapshot: CalibrationSnapshot, random: Random) -> CalibrationSnapshot:
+def library_changed(snapshot: cal.CalibrationSnapshot, random: Random) -> cal.CalibrationSnapshot:
     """Return any snapshot with each value times a factor between about 0.5 and 2, that of a pair
     for both directions; values that it lacks are added."""
 
@@ -121,40 +110,42 @@ def library_changed(snapshot: CalibrationSnapshot, random: Random) -> Calibratio
 
 
 def _with_pairs(
-    snapshot: CalibrationSnapshot, own: Callable[[GateCalibration], GateCalibration]
-) -> CalibrationSnapshot:
+    snapshot: cal.CalibrationSnapshot, own: Callable[[cal.GateCalibration], cal.GateCalibration]
+) -> cal.CalibrationSnapshot:
     gates = tuple(own(gate) if len(gate.qubits) == 2 else gate for gate in snapshot.gates)
     return msgspec.structs.replace(snapshot, gates=gates)
 
 
-def coherent(snapshot: CalibrationSnapshot, random: Random) -> CalibrationSnapshot:
+def coherent(snapshot: cal.CalibrationSnapshot, random: Random) -> cal.CalibrationSnapshot:
     """Return a snapshot whose cz rotate, by angles with a standard deviation of 0.06 rad."""
-    turns = lambda: tuple(PauliRotation(name, float(random.normal(0.0, 0.06)))  # noqa: E731
+    turns = lambda: tuple(cal.PauliRotation(name, float(random.normal(0.0, 0.06)))  # noqa: E731
                           for name in ("ZZ", "ZI", "IZ"))  # fmt: skip
     return _with_pairs(snapshot, lambda gate: msgspec.structs.replace(gate, rotations=turns()))
 
 
-def rotated(snapshot: CalibrationSnapshot, random: Random) -> CalibrationSnapshot:
+def rotated(snapshot: cal.CalibrationSnapshot, random: Random) -> cal.CalibrationSnapshot:
     """Return a snapshot whose pairs have rotations ZZ and IZ after their gates; errors include
     them."""
 
-    def own(gate: GateCalibration) -> GateCalibration:
+    def own(gate: cal.GateCalibration) -> cal.GateCalibration:
         angles = random.normal(0.0, ANGLE_RAD, 2)
-        turns = tuple(PauliRotation(p, float(a)) for p, a in zip(("ZZ", "IZ"), angles, strict=True))
+        turns = tuple(
+            cal.PauliRotation(p, float(a)) for p, a in zip(("ZZ", "IZ"), angles, strict=True)
+        )
         added = 0.2 * float((angles**2).sum())  # infidelity of small rotations of two qubits
         return msgspec.structs.replace(gate, rotations=turns, error=(gate.error or 0.0) + added)
 
     return _with_pairs(snapshot, own)
 
 
-def leaking(snapshot: CalibrationSnapshot, random: Random) -> CalibrationSnapshot:
+def leaking(snapshot: cal.CalibrationSnapshot, random: Random) -> cal.CalibrationSnapshot:
     """Return a snapshot whose cz leak, by 0.1 % to 0.4 %."""
     return _with_pairs(snapshot, lambda gate: msgspec.structs.replace(
         gate, leakage=float(random.uniform(1e-3, 4e-3)), seepage=float(random.uniform(0.0, 0.1))
     ))  # fmt: skip
 
 
-def read_together(snapshot: CalibrationSnapshot, random: Random) -> CalibrationSnapshot:
+def read_together(snapshot: cal.CalibrationSnapshot, random: Random) -> cal.CalibrationSnapshot:
     """Return a snapshot in which the records of two neighbours flip together, by 0.5 % to 3 %."""
     first = int(random.integers(snapshot.num_qubits - 1))
     flip = float(random.uniform(0.005, 0.03))
@@ -162,11 +153,11 @@ def read_together(snapshot: CalibrationSnapshot, random: Random) -> CalibrationS
     alone = [np.array([[1.0 - up, down], [up, 1.0 - down]]) for up, down in flips]
     both = np.kron(alone[1], alone[0])
     rows = tuple(map(tuple, ((1.0 - flip) * both + flip * both[::-1]).tolist()))
-    group = CorrelatedReadout((first, first + 1), rows)
+    group = cal.CorrelatedReadout((first, first + 1), rows)
     return msgspec.structs.replace(snapshot, correlated_readout=(group,))
 
 
-def with_joint_flips(snapshot: CalibrationSnapshot, random: Random) -> CalibrationSnapshot:
+def with_joint_flips(snapshot: cal.CalibrationSnapshot, random: Random) -> cal.CalibrationSnapshot:
     """Return `read_together` whose qubits' own readout errors include the joint flips."""
     result = read_together(snapshot, random)
     (group,) = result.correlated_readout
@@ -178,7 +169,7 @@ def with_joint_flips(snapshot: CalibrationSnapshot, random: Random) -> Calibrati
     return msgspec.structs.replace(result, qubits=tuple(qubits))
 
 
-def with_t2_star(snapshot: CalibrationSnapshot, share: float) -> CalibrationSnapshot:
+def with_t2_star(snapshot: cal.CalibrationSnapshot, share: float) -> cal.CalibrationSnapshot:
     """Return a snapshot whose qubits have this share of their T2 as T2*."""
     return msgspec.structs.replace(snapshot, qubits=tuple(
         msgspec.structs.replace(each, t2_star_us=share * (each.t2_limited_us or 0.0))
@@ -186,12 +177,12 @@ def with_t2_star(snapshot: CalibrationSnapshot, share: float) -> CalibrationSnap
     ))  # fmt: skip
 
 
-def detuned(snapshot: CalibrationSnapshot, random: Random) -> CalibrationSnapshot:
+def detuned(snapshot: cal.CalibrationSnapshot, random: Random) -> cal.CalibrationSnapshot:
     """Return a snapshot whose qubits have 20 % to 80 % of their T2 as T2*."""
     return with_t2_star(snapshot, float(random.uniform(0.2, 0.8)))
 
 
-def in_layers(snapshot: CalibrationSnapshot, random: Random) -> CalibrationSnapshot:
+def in_layers(snapshot: cal.CalibrationSnapshot, random: Random) -> cal.CalibrationSnapshot:
     """Return a snapshot with rates of its own for the cz of every second pair at the same time: two
     to three times the errors of each cz, as Z, X and ZZ of all its qubits."""
     errors = [gate.error or 0.0 for gate in snapshot.gates if len(gate.qubits) == 2]
@@ -200,10 +191,10 @@ def in_layers(snapshot: CalibrationSnapshot, random: Random) -> CalibrationSnaps
         pairs = [(k, k + 1) for k in range(begin, snapshot.num_qubits - 1, 2)]
         rate = float(random.uniform(2.0, 3.0)) * float(np.mean(errors)) / 5.0
         qubits = tuple(qubit for pair in pairs for qubit in pair)
-        generators = [PauliGenerator("ZZ", pair, rate) for pair in pairs]
-        generators += [PauliGenerator(p, (q,), rate) for q in qubits for p in "XZ"]
-        together = tuple(LayerGate("cz", pair) for pair in pairs)
-        learned.append(LayerCalibration(together, qubits, tuple(generators)))
+        generators = [cal.PauliGenerator("ZZ", pair, rate) for pair in pairs]
+        generators += [cal.PauliGenerator(p, (q,), rate) for q in qubits for p in "XZ"]
+        together = tuple(cal.LayerGate("cz", pair) for pair in pairs)
+        learned.append(cal.LayerCalibration(together, qubits, tuple(generators)))
     return msgspec.structs.replace(snapshot, layers=tuple(learned))
 
 
@@ -290,7 +281,7 @@ def random_circuit(path: tuple[int, ...], random: Random) -> str:
 
 
 def counts_of(
-    truth: CalibrationSnapshot, sources: Sequence[MeasuredCircuit], shots: int, random: Random,
+    truth: cal.CalibrationSnapshot, sources: Sequence[MeasuredCircuit], shots: int, random: Random,
     samples: int = SAMPLES, compiler: DeviceCompiler | None = None, *, own_layout: bool = True,
 ) -> CountsData:  # fmt: skip
     """Return counts of the circuits, drawn from the exact distributions of the true device;
@@ -311,7 +302,7 @@ def counts_of(
 
 
 def measured(
-    texts: Sequence[str], truth: CalibrationSnapshot, random: Random, shots: int = 8_000
+    texts: Sequence[str], truth: cal.CalibrationSnapshot, random: Random, shots: int = 8_000
 ) -> tuple[CountsRecord, ...]:
     """Return counts of circuits (OpenQASM) of native gates on the qubits of their texts."""
     sources = [source_of(text) for text in texts]
@@ -319,8 +310,8 @@ def measured(
 
 
 def random_counts(
-    number: int, num_qubits: int, seed: int = 1, snapshot: CalibrationSnapshot | None = None
-) -> tuple[CountsData, CalibrationSnapshot]:
+    number: int, num_qubits: int, seed: int = 1, snapshot: cal.CalibrationSnapshot | None = None
+) -> tuple[CountsData, cal.CalibrationSnapshot]:
     """Return counts of random circuits on a device that differs from a snapshot, by default LIMA,
     and the snapshot."""
     name = LIMA if snapshot is None else snapshot.name
@@ -331,7 +322,9 @@ def random_counts(
     return CountsData(measured(texts, truth, random), name), snapshot
 
 
-def loss(model: CalibrationSnapshot, truth: CalibrationSnapshot, judged: CountsData) -> float:
+def loss(
+    model: cal.CalibrationSnapshot, truth: cal.CalibrationSnapshot, judged: CountsData
+) -> float:
     """Return the mean squared Hellinger distance of the exact distributions of both devices."""
     compiler = DeviceCompiler(truth)
     predictors = [Predictor(each, compiler=compiler) for each in (model, truth)]

@@ -13,20 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from simenv.calibration.experiments import plans
 from simenv.calibration.experiments.estimators import Estimate, simultaneous_z
-from simenv.calibration.experiments.plans import (
-    IRB1,
-    IRB2,
-    RB1,
-    RB2,
-    SIMULTANEOUS,
-    Counts,
-    ExperimentSetting,
-    PlannedCircuit,
-    Planner,
-    TestLayout,
-    add,
-)
 from simenv.calibration.experiments.procedure import ExperimentShots, Procedure, choose
 from simenv.calibration.experiments.programs import Arm, CircuitPiece
 from simenv.model.devices import DeviceInfo, DeviceKind, GateInfo
@@ -54,10 +42,10 @@ def chain(qubits: int = QUBITS) -> DeviceInfo:
     )
 
 
-class PointPlanner(Planner):
+class PointPlanner(plans.Planner):
     """Planner of the points of all experiments without circuits; it draws gate counts at random."""
 
-    def __init__(self, tested: TestLayout, seed: int) -> None:
+    def __init__(self, tested: plans.TestLayout, seed: int) -> None:
         self._tested = tested
         self._seed = seed
         self._alphabet = None  # type: ignore[assignment]  # no circuit needs it
@@ -71,25 +59,27 @@ class PointPlanner(Planner):
         shots: int,
         records: int = 1,
         most: int | None = None,
-    ) -> Iterator[PlannedCircuit]:
+    ) -> Iterator[plans.PlannedCircuit]:
         """See `Planner`."""
         return super().timed(name, lambda *_: _NOTHING, times_ns, arms, shots, records, most)
 
     def _sequence(
         self, name: str, place: tuple[int, ...], length: int, number: int
-    ) -> tuple[ExperimentSetting, CircuitPiece]:
+    ) -> tuple[plans.ExperimentSetting, CircuitPiece]:
         gates = _random_gates(self._seed, name, place, length, number)
-        if name == IRB2:
+        if name == plans.IRB2:
             gates += length
-        if name == IRB1:
+        if name == plans.IRB1:
             gates = length
         flips = number % (1 << len(place))
-        return ExperimentSetting(name, place, float(length), flips, number, float(gates)), _NOTHING
+        return plans.ExperimentSetting(
+            name, place, float(length), flips, number, float(gates)
+        ), _NOTHING
 
     def _circuit(
-        self, pieces: Sequence[tuple[ExperimentSetting, CircuitPiece]], shots: int
-    ) -> PlannedCircuit:
-        return PlannedCircuit(_NO_PROGRAM, shots, tuple(point for point, _ in pieces))
+        self, pieces: Sequence[tuple[plans.ExperimentSetting, CircuitPiece]], shots: int
+    ) -> plans.PlannedCircuit:
+        return plans.PlannedCircuit(_NO_PROGRAM, shots, tuple(point for point, _ in pieces))
 
 
 _NOTHING = CircuitPiece(np.zeros(0, np.uint16), np.zeros(0, np.int64), np.zeros(0))
@@ -99,7 +89,7 @@ _NO_PROGRAM = Program(PROGRAM_FORMAT, 0, 0, (), (), b"", b"", b"", b"", b"")
 def _random_gates(seed: int, name: str, place: tuple[int, ...], length: int, number: int) -> int:
     """Return a random number of entangling gates or quarter turns of a sequence."""
     rng = np.random.default_rng([seed, *place, length, number])
-    mean, deviation = (1.5, 0.67) if name in (RB2, IRB2) else (1.0, 0.58)
+    mean, deviation = (1.5, 0.67) if name in (plans.RB2, plans.IRB2) else (1.0, 0.58)
     return max(0, round(rng.normal(mean * (length + 1), deviation * math.sqrt(length + 1))))
 
 
@@ -138,14 +128,14 @@ class SampledDevice:
         procedure = Procedure(info, tested, self, self._seed, ExperimentShots(), planner=planner)
         return procedure.run().estimates
 
-    def run(self, circuits: Sequence[PlannedCircuit]) -> Counts:
+    def run(self, circuits: Sequence[plans.PlannedCircuit]) -> plans.Counts:
         """See `CircuitRunner`."""
-        entries: Counts = {}
+        entries: plans.Counts = {}
         for circuit in circuits:
             for point in circuit.points:
                 probabilities = self._probabilities(point)
                 counts = self._rng.multinomial(circuit.shots, probabilities)
-                add(
+                plans.add(
                     entries,
                     (point,),
                     np.arange(probabilities.size, dtype=np.uint64),
@@ -153,14 +143,14 @@ class SampledDevice:
                 )
         return entries
 
-    def _probabilities(self, point: ExperimentSetting) -> NDArray[np.float64]:
+    def _probabilities(self, point: plans.ExperimentSetting) -> NDArray[np.float64]:
         """Return the probabilities of all outcomes; bit 0 is the first qubit."""
         name, q = point.experiment, point.qubits[0]
         if len(point.qubits) == 2:
             if name == "zz":
                 return self._conditional(point)
             return self._survival(point, 4)
-        if name in (RB1, IRB1):
+        if name in (plans.RB1, plans.IRB1):
             return self._read(q, self._survival(point, 2)[1])
         if name == "readout":
             return self._read(q, float(point.arm))
@@ -180,7 +170,7 @@ class SampledDevice:
         read = (1.0 - p1) * p01 + p1 * (1.0 - p10)
         return np.array([1.0 - read, read])
 
-    def _conditional(self, point: ExperimentSetting) -> NDArray[np.float64]:
+    def _conditional(self, point: plans.ExperimentSetting) -> NDArray[np.float64]:
         q = point.qubits[0]
         excited = point.arm >= 4
         turn = 2e-6 * math.pi * self.detuning_khz[q] * point.x
@@ -192,14 +182,14 @@ class SampledDevice:
         second = np.array([1.0 - stays, stays])
         return np.outer(second, first).ravel()
 
-    def _survival(self, point: ExperimentSetting, size: int) -> NDArray[np.float64]:
+    def _survival(self, point: plans.ExperimentSetting, size: int) -> NDArray[np.float64]:
         """Return the probabilities after the decay by the gates of a point, with random scatter."""
         q = point.qubits[0]
         scale = size / (size - 1.0)
-        if point.experiment in (RB1, SIMULTANEOUS):
+        if point.experiment in (plans.RB1, plans.SIMULTANEOUS):
             decay = point.gates * -math.log1p(-scale * self.quarter[q])
-        elif point.experiment == IRB1:
-            turns = _random_gates(self._seed, RB1, point.qubits, int(point.x), point.repeat)
+        elif point.experiment == plans.IRB1:
+            turns = _random_gates(self._seed, plans.RB1, point.qubits, int(point.x), point.repeat)
             decay = turns * -math.log1p(-scale * self.quarter[q])
             decay += point.gates * -math.log1p(-scale * self.half[q])
         else:

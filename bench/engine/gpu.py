@@ -30,7 +30,6 @@ ARCHITECTURES = ((8, 0), (9, 0), (10, 0))
 LIMITS = (0, sweeps.GRAPH_AMPLITUDES)  # of states whose sweeps are replayed: none, as ever
 SHARE_KINDS, WIDTH = ("qft", "ansatz"), 28  # of the shares of bandwidth, and of the peers
 BATCH_GATES, SHOTS = 30, 1_024
-PEER_KEYS = ("qft_custatevec", "volume_custatevec", "qsim_cuda")
 GOALS = {("qft", 30): "qft_30_s", ("volume", 30): "volume_30_s"}
 
 
@@ -49,9 +48,7 @@ def gpu(report: Report, options: Namespace) -> None:
     _kernels(report, ARCHITECTURES[1:2] if host else ARCHITECTURES)
     reason = refusal(find_gpu())
     if reason is not None and not host:
-        for key in ("bandwidth_share", *GOALS.values(), "bindings_12", *PEER_KEYS):
-            report.not_measured(key, key, f"{reason[0]}; --host is a dry run")
-        return
+        return report.none_measured(f"{reason[0]}; --host is a dry run")
     if host:
         from testbed.host_device import HostDevice as Chosen
     else:
@@ -67,9 +64,9 @@ def gpu(report: Report, options: Namespace) -> None:
         share, label = moved / spent / copy_rate, f"{kind:10s} {n} {precision}"
         print(f"{label}: {1e3 * spent:.2f} ms, {share:.2f} of a copy's bandwidth")
         if precision == "double" and not host and (kind, n) in GOALS:
-            report.at_most(GOALS[kind, n], spent, f"s, {kind} {n}")
+            report.seconds(GOALS[kind, n], spent)
         if precision == "double" and not host and kind in SHARE_KINDS and n == WIDTH:
-            report.at_least("bandwidth_share", share, f"of a copy's bandwidth, {kind} {n}")
+            report.at_least("bandwidth_share", share, f"{kind} {n}")
     for n in (13,) if host else (16, 20):
         launched, replayed = (1e3 * bench.sweeps_seconds("volume", n, limit) for limit in LIMITS)
         print(f"volume     {n} double: {launched:.3f} ms by launches, {replayed:.3f} from a graph")
@@ -77,7 +74,7 @@ def gpu(report: Report, options: Namespace) -> None:
     rate = rows / bench.batch_seconds(n, rows)
     print(f"{n} qubits, {BATCH_GATES} gates, {SHOTS} shots: {rate:,.0f} bindings/s")
     if not host:
-        report.at_least("bindings_12", rate, "bindings/s, 12 qubits")
+        report.at_least("bindings_12", rate)
         seconds = lambda kind, n, precision: bench.gate_seconds(kind, n, precision)[0]  # noqa: E731
         compare(report, Peers(bench.device, 1, bench.seconds), WIDTH, seconds, bench.run_seconds)
 
@@ -86,19 +83,16 @@ def _kernels(report: Report, architectures: tuple[tuple[int, int], ...]) -> None
     """Report the resources of the kernels, which are compiled without a GPU."""
     keys, nvrtc = ("registers", "stack_bytes", "spilled_bytes"), load_nvrtc()
     if nvrtc is None:
-        for key in keys:
-            report.not_measured(key, key, "NVRTC is not installed: pip install nvidia-cuda-nvrtc")
-        return
+        reason = "NVRTC is not installed: pip install nvidia-cuda-nvrtc"
+        return report.none_measured(reason, *keys)
     pairs = itertools.product(architectures, MODULES)
     logs = [nvrtc.compile(module, architecture).log for architecture, module in pairs]
     kernels = [kernel for log in logs for kernel in usage(log)]
     for key in keys:
-        report.at_most(key, max(getattr(kernel, key) for kernel in kernels), f"{key}, {nvrtc}")
+        report.at_most(key, max(getattr(kernel, key) for kernel in kernels), str(nvrtc))
 
 
 class _Bench:
-    """Measurements on one device."""
-
     def __init__(self, device: Device, rounds: int) -> None:
         self.device, self._rounds = device, rounds
         self._ledger = MemoryLedger(device.free_bytes, device.name)
@@ -111,7 +105,6 @@ class _Bench:
         return statistics.median(seconds[1:])
 
     def copy_rate(self, count: int) -> float:
-        """Return the bytes per second of a copy, read and written."""
         original, target = (self.device.empty(count, np.complex128) for _ in range(2))
         return 32 * count / self.seconds(lambda: self.device.copy(original, target))
 

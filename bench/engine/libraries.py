@@ -26,7 +26,7 @@ from bench.harness import (
 from bench.harness.timing import Bandwidth
 from bench.peers.base import Gate
 from bench.peers.libraries import LIBRARIES, PRECISIONS
-from bench.peers.observables import STRINGS, AerObservables, LightningObservables, WorkerObservables
+from bench.peers.observables import AerObservables, LightningObservables, WorkerObservables
 from bench.peers.process import IsolatedPeer, Peers, Variant, assert_same_circuit
 from bench.peers.simenv_engine import Environment, WorkerTask
 
@@ -117,7 +117,6 @@ def _wide_case(
 
 
 def _kind(name: str) -> str:
-    """Return library and precision, such as "qsim f32"."""
     return " ".join(name.split()[:2])
 
 
@@ -159,7 +158,7 @@ def _sweeps(report: Report, peers: Peers, name: str, best: dict[str, float], spe
             share = 100 * moved / speed / best[f"{peer.name} planned"]
             what = f"{ONCE} qubits {name} {peer.name}"
             print(f"{what}: {number} passes, {moved / 2**30:.2f} GiB; {speed / 1e9:.1f} GB/s")
-            report.at_least("sweep_percent", share, f"{what}, % of memory")
+            report.at_least("sweep_percent", share, what)
 
 
 # --- native bases ---------------------------------------------------------------------------------
@@ -221,15 +220,15 @@ def native_basis(report: Report, options: Namespace) -> None:
                     values[name].append(value)
             for name, each in values.items():
                 goal, of = _goal(width, name)
-                label = f"{width} qubits {name}, {of} the best peer (worst {max(each):.2f})"
-                report.at_most(goal, statistics.median(each), label)
+                print(f"{width} qubits {name}, {of} the best peer: worst {max(each):.2f}")
+                report.at_most(goal, statistics.median(each), f"{width} qubits {name}")
             for bits, _ in PRECISIONS:
                 if not any(bits in name for name in values):
                     goal, _ = _goal(width, f"path {bits}")
-                    report.not_measured(goal, f"{width} qubits {bits}", "no peer ran")
+                    report.not_measured(goal, "no peer ran", f"{width} qubits {bits}")
         for library in peers.missing:
             reason = f"type {INSTALL_COMMAND}; it may be the fastest"
-            report.not_measured(_goal(NARROW, "path f32")[0], library, reason)
+            report.not_measured(_goal(NARROW, "path f32")[0], reason, library)
     with Peers(VOLUME, options.threads) as peers:
         for width in options.volume:
             _turns(peers, _volume(width, options.seed - 1), options.rounds)
@@ -241,8 +240,7 @@ def native_basis(report: Report, options: Namespace) -> None:
             ours = middle.pop(PATHS[0].name)
             for column, turn in enumerate(("first", "again")):
                 theirs = [each[column] for each in middle.values()]
-                label = f"quantum volume, {width} qubits {turn}, of Aer"
-                report.share(f"volume_{width}_of_aer", ours[column], theirs, label)
+                report.share(f"volume_{width}_of_aer", ours[column], theirs, turn)
 
 
 def _goal(width: int, name: str) -> tuple[str, str]:
@@ -318,7 +316,6 @@ def _native(num_qubits: int, seed: int) -> NativeCircuit:
 
 
 def _gates(circuit: QuantumCircuit) -> list[Gate]:
-    """Return the gates of a QuantumCircuit without its barriers."""
     places = {bit: place for place, bit in enumerate(circuit.qubits)}
     return [
         (each.operation.name, tuple(places[bit] for bit in each.qubits),
@@ -370,11 +367,8 @@ def random_unitaries(report: Report, options: Namespace) -> None:
             print(f"{n} qubits: {', '.join(f'{k} {v:.1f}' for k, v in ms.items())}")
             double, single = (ms.pop(path.name) for path in PATHS)
             theirs = [each for name, each in ms.items() if "f64" in name]
-            report.share(
-                "of_best", double, theirs, f"{n} qubits, of the best peer, double precision"
-            )
-            label = f"{n} qubits, of the best peer, single precision"
-            report.share("of_best", single, ms.values(), label)
+            report.share("of_best", double, theirs, f"{n} qubits, double precision")
+            report.share("of_best", single, ms.values(), f"{n} qubits, single precision")
 
 
 def _random_pairs(num_qubits: int, seed: list[int]) -> list[Gate]:
@@ -418,9 +412,5 @@ def observables(report: Report, options: Namespace) -> None:
     def peers_of(what: str) -> list[float]:
         return [each for name, each in best.items() if name.startswith(what) and "ours" not in name]
 
-    label = f"{STRINGS} strings, of the best"
-    report.share("strings_of_best", best["values ours"], peers_of("values"), label)
-    label, reason = "gradient, of Lightning", "Lightning did not run"
-    report.share(
-        "gradient_of_lightning", best["gradient ours"], peers_of("gradient"), label, reason
-    )
+    report.share("strings_of_best", best["values ours"], peers_of("values"))
+    report.share("gradient_of_lightning", best["gradient ours"], peers_of("gradient"))

@@ -30,17 +30,7 @@ from noise_models.build import build
 from noise_models.calibration import CalibrationSnapshot
 from noise_models.importers import import_snapshot
 from noise_models.options import NoiseOptions
-from simenv.calibration import data as counts_data, judge, report as page
-from simenv.calibration.accept import (
-    HEADER,
-    LEAST_GAIN,
-    PARTS,
-    Interval,
-    as_values,
-    below,
-    cells,
-    interval,
-)  # fmt: skip
+from simenv.calibration import accept, data as counts_data, judge, report as page
 from simenv.calibration.data import CountsData, CountsRecord, read
 from simenv.calibration.fit.calibrate import FitRefusedError, FittedDevice, calibrate
 from simenv.calibration.fit.observations import DeviceCompiler
@@ -96,13 +86,13 @@ def _fitted(
     return fitted
 
 
-def _above(result: Score, model: str, reference: str) -> Interval | None:
+def _above(result: Score, model: str, reference: str) -> accept.Interval | None:
     """Return what a model's HF is above another's over the circuits that both ran; None: none."""
     rows = [row for row in result.rows if model in row.hf and reference in row.hf]
     if not rows:
         return None
     change: Array = np.array([row.hf[model] - row.hf[reference] for row in rows])
-    return interval(change, np.ones(len(rows), np.int64), [row.body for row in rows])
+    return accept.interval(change, np.ones(len(rows), np.int64), [row.body for row in rows])
 
 
 # --- the noise model beside measured counts -------------------------------------------------------
@@ -116,22 +106,9 @@ EQUAL_READOUT = (
 STRENGTHS = {f"ZZ x {each:g}": each for each in (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)}  # of ZZ rates
 NEAR_CEILING = 0.003
 NARROW_BITS = 5  # measured: of wider circuits few outcomes are seen twice, and HF is no measure
-GOALS = {
-    "set_median": "test circuits of a set: median HF of the fitted device",
-    "sets_median": "median over the sets of the median HF",
-    "fez_median": "ibm_fez, up to 5 bits: median HF",
-    "fez_p10": "ibm_fez, up to 5 bits: 10th percentile of HF",
-    "above_aer": "a set: mean HF above Aer's recipe from a Target, idle, end of the 99 % interval",
-    "above_aer_properties": "the same, above Aer's recipe from properties, idle",
-    "above_snapshot": "test circuits of a set: mean and median HF above the snapshot's, least",
-}
-SPLIT_GOALS = {
-    "repeat_median": "a set, new splits: median HF above the hardware's own repeat's, median",
-    "repeat_p10": "a set, new splits: 10th percentile of HF above the repeat's, median",
-    "splits_above_snapshot": "a set, new splits: median HF above the snapshot's, median",
-    "splits_fez_p10": "ibm_fez, new splits: 10th percentile of HF, median",
-}
-SPLITS_MEDIAN = "new splits: median over the sets of the median HF, median"
+SPLIT_KEYS = ("repeat_median", "repeat_p10", "splits_above_snapshot", "splits_fez_p10")
+KEYS = ("set_median", "sets_median", "fez_median", "fez_p10")
+KEYS += ("above_aer", "above_aer_properties", "above_snapshot")
 
 
 @benchmark(data=DATA, page=Path, train_only=False, test_only=False, residual=False, splits=0,
@@ -156,13 +133,10 @@ def noise_calibration(report: Report, options: Namespace) -> None:
     """
     load_kernels()
     counts, snapshot = random_counts(60, 4)
-    seconds = timed_s(lambda: calibrate(counts, snapshot, "speed"))
-    report.at_most("fit_s", seconds, "fit of 16 parameters to 60 circuits of 4 qubits, s")
+    report.seconds("fit_s", timed_s(lambda: calibrate(counts, snapshot, "speed")))
     if not (options.data / "splits.json").is_file():
-        split_goals = SPLIT_GOALS | {"splits_sets_median": SPLITS_MEDIAN}
-        for key, label in (split_goals if options.splits else GOALS).items():
-            report.not_measured(key, label, f"no data in {options.data}")
-        return
+        keys = (*SPLIT_KEYS, "splits_sets_median") if options.splits else KEYS
+        return report.none_measured(f"no data in {options.data}", *keys)
     found = {}
     splits = msgspec.json.decode((options.data / "splits.json").read_bytes())["files"]
     for name, split in splits.items():
@@ -170,37 +144,34 @@ def noise_calibration(report: Report, options: Namespace) -> None:
             found[name] = with_split(read(options.data / name), split)
         else:
             key = "splits_sets_median" if options.splits else "set_median"
-            report.not_measured(key, name, f"not in {options.data}")
+            report.not_measured(key, f"not in {options.data}", name)
     if options.splits:
         medians = [_new_splits(report, data, options) for data in found.values()]
-        label = f"{len(medians)} sets, {options.splits} {SPLITS_MEDIAN}"
         median = float(np.median(np.median(medians, axis=0)))  # of each split, over the sets
-        return report.at_least("splits_sets_median", median, label)
+        return report.at_least("splits_sets_median", median)
     sections, middle, gains = list[page.Section](), list[float](), dict[str, float]()
     for name, data in found.items():
         section, fit = _section(options, Path(name).stem, without_tests(data))
         sections.append(section)
         for model in (SNAPSHOT, FITTED):
             if (least := _least_gain(section, model, AER_IDLE)) is not None:
-                label = f"{section.title}, {model}: mean HF above {AER_IDLE}, end of the interval"
-                report.at_least("above_aer", least, label)
+                report.at_least("above_aer", least, f"{section.title}, {model}")
         if fit and (least := _least_gain(section, fit, AER_PROPERTIES)) is not None:
             gains[f"{section.title}, {fit}"] = least
         if not options.curve_only:
             middle.append(_judge_set(report, section, test=not options.train_only))
     if middle:
-        report.at_least("sets_median", float(np.median(middle)), GOALS["sets_median"])
-        label = GOALS["above_aer_properties"]
+        report.at_least("sets_median", float(np.median(middle)))
         if gains:
             worst = min(gains, key=gains.__getitem__)
-            label = f"worst of {len(gains)} sets with a fit, {worst}: {label}"
-            report.at_least("above_aer_properties", gains[worst], label)
+            case = f"worst of {len(gains)} sets with a fit, {worst}"
+            report.at_least("above_aer_properties", gains[worst], case)
         else:
-            report.not_measured("above_aer_properties", label, "no set has a fit that is used")
+            report.not_measured("above_aer_properties", "no set has a fit that is used")
     _show_curve(sections)
     if options.page is not None and installed("matplotlib"):
-        goals = [(each.label, f"{each.value:.4f}", f"{each.goal:g}", each.met)
-                 for each in report.figures if each.value is not None]  # fmt: skip
+        goals = [(report.text(each.key, each.label), f"{each.value:.4f}", f"{each.goal:g}",
+                  each.met) for each in report.figures if each.value is not None]  # fmt: skip
         title, about = "Noise models compared with measured counts", (__doc__ or "",)
         page.write(options.page, title, sections, about, goals)
         print(f"page {options.page}")
@@ -229,20 +200,22 @@ def _section(options: Namespace, name: str, data: CountsData) -> tuple[page.Sect
             models[FITTED] = SeriesPredictor(fitted.snapshot, fitted.series)
     judged = data.part(test=True) if options.test_only else data
     own = [model for model in (SNAPSHOT, FITTED) if model in models]
-    for model, (part, is_test) in itertools.product(own if options.residual else (), PARTS):
+    for model, (part, is_test) in itertools.product(own if options.residual else (), accept.PARTS):
         causes = _residual(judged.part(test=is_test), models[model])
         text = ", ".join(f"{cause} {loss:.4f}" for cause, loss in causes.items())
         print(f"  {model}, {part}: mean loss {sum(causes.values()):.4f}: {text}")
     result = score(judged, models, IdealDistributions(), _note)
     broken = [f"Below Aer's recipe: {text}." for model in own for to in (AER_IDLE, AER_PROPERTIES)
-              for text in below(result, model, to)]  # fmt: skip
-    if any(below(result, SNAPSHOT, AER_IDLE)) and not below(result, SNAPSHOT, AER_PROPERTIES):
+              for text in accept.below(result, model, to)]  # fmt: skip
+    if any(accept.below(result, SNAPSHOT, AER_IDLE)) and not accept.below(
+        result, SNAPSHOT, AER_PROPERTIES
+    ):
         notes.append(EQUAL_READOUT)
     if result.not_judged:
         notes.append(f"{result.not_judged} runs are too wide for every engine and were not judged.")
     for text in (*notes, *broken):
         _note(text)
-    for row in [HEADER, *cells(as_values(result))]:
+    for row in [accept.HEADER, *accept.cells(accept.as_values(result))]:
         _note("  ".join(cell.ljust(24) for cell in row))
     return page.Section(title, result, (*broken, *notes)), fit
 
@@ -251,7 +224,7 @@ def _new_splits(report: Report, data: CountsData, options: Namespace) -> list[fl
     """Fit and judge one set on splits that nobody chose, and add the medians of their figures.
     Return the median HF of each split; where a fit is refused, the snapshot's."""
     snapshot, nothing = library.load(data.device), float("nan")
-    figures: dict[str, list[float]] = {key: [] for key in SPLIT_GOALS}
+    figures: dict[str, list[float]] = {key: [] for key in SPLIT_KEYS}
     medians: list[float] = []
     for number in range(options.splits):
         split, notes = halved(data, [options.seed, number]), list[str]()
@@ -278,34 +251,35 @@ def _new_splits(report: Report, data: CountsData, options: Namespace) -> list[fl
         beyond = used * (of(both, FITTED) - of(both, REPEAT))
         gain = used * (values[FITTED][0] - values[SNAPSHOT][0])
         each = (*beyond.tolist(), float(gain), float(used * values[FITTED][1]))
-        for key, value in zip(SPLIT_GOALS, each, strict=True):
+        for key, value in zip(SPLIT_KEYS, each, strict=True):
             figures[key].append(value)
-    for key, label in SPLIT_GOALS.items():
-        middle = float(np.median(figures[key]))
-        if "fez" in label and "fez" not in data.device:
+    for key, found in figures.items():
+        middle = float(np.median(found))
+        if "fez" in key and "fez" not in data.device:
             continue
         if np.isnan(middle):
             why = "a fit was refused, or no circuit ran twice"
-            report.not_measured(key, f"{data.device}: {label}", why)
+            report.not_measured(key, why, data.device)
         else:
-            report.at_least(key, middle, f"{data.device}, {options.splits} splits: {label}")
+            report.at_least(key, middle, data.device)
     return medians
 
 
 def _least_gain(section: page.Section, model: str, reference: str) -> float | None:
     """Return the upper end of the 99 % interval of what a model's mean HF is above another's, the
     least of both parts; below 0: the model is worse beyond chance. None without it."""
-    found = (_above(section.score.part(test=is_test), model, reference) for _, is_test in PARTS)
+    found = (
+        _above(section.score.part(test=is_test), model, reference) for _, is_test in accept.PARTS
+    )
     least = min((each.high for each in found if each is not None), default=None)
-    return 0.0 if least is not None and abs(least) <= LEAST_GAIN else least
+    return 0.0 if least is not None and abs(least) <= accept.LEAST_GAIN else least
 
 
 def _show_curve(sections: Sequence[page.Section]) -> None:
-    """Print the fidelities of all snapshots by the factor of their ZZ rates."""
     print("\nfactor of the ZZ rates, unfitted: median HF, 10th percentile, mean")
     for section in sections:
         factors = [*STRENGTHS] if "ZZ x 0" in section.score.models else [SNAPSHOT]
-        for (part, is_test), model in itertools.product(PARTS, (AER_IDLE, *factors)):
+        for (part, is_test), model in itertools.product(accept.PARTS, (AER_IDLE, *factors)):
             found = section.score.part(test=is_test).summary(model)
             if found is not None:
                 fields = (found.median, found.p10, found.mean)
@@ -390,28 +364,25 @@ def _judge_set(report: Report, section: page.Section, *, test: bool) -> float:
     part = section.score.part(test=test)
     fitted, limit, before = (part.summary(model) for model in (FITTED, CEILING, SNAPSHOT))
     if fitted is None or limit is None or before is None:
-        report.not_measured("set_median", section.title, "no circuit could be judged")
+        report.not_measured("set_median", "no circuit could be judged", section.title)
         return float("nan")
 
-    def add(key: str, field: str, label: str, of: Summary, beside: Summary) -> None:
+    def add(key: str, field: str, case: str, of: Summary, beside: Summary) -> None:
         """Add a figure; a value within NEAR_CEILING of the ceiling meets its goal."""
         value, ceiling = getattr(of, field).value, getattr(beside, field).value
         near, goal = value >= ceiling - NEAR_CEILING, report.goal(key)
-        settings = f" ({value:.4f}, ceiling {ceiling:.4f})" if near and value < goal else ""
-        report.at_least(key, max(value, goal) if near else value, f"{label}{settings}")
+        case += f" ({value:.4f}, ceiling {ceiling:.4f})" if near and value < goal else ""
+        report.at_least(key, max(value, goal) if near else value, case)
 
-    what = f"{section.title}, {FITTED}"
-    add("set_median", "median", what, fitted, limit)
+    add("set_median", "median", section.title, fitted, limit)
     gain = min(fitted.mean.value - before.mean.value, fitted.median.value - before.median.value)
-    report.at_least("above_snapshot", gain, f"{what}: mean and median HF above the snapshot's")
+    report.at_least("above_snapshot", gain, section.title)
     rows = tuple(row for row in part.rows if row.bits <= NARROW_BITS)
     narrow = msgspec.structs.replace(part, rows=rows)
     of, beside = narrow.summary(FITTED), narrow.summary(CEILING)
-    for field in ("median", "p10") if "fez" in section.title and of and beside else ():
-        assert of is not None
-        assert beside is not None
-        label = f"ibm_fez, up to {NARROW_BITS} bits, {field}"
-        add(f"fez_{field}", field, label, of, beside)
+    if "fez" in section.title and of is not None and beside is not None:
+        for field in ("median", "p10"):
+            add(f"fez_{field}", field, "", of, beside)
     return fitted.median.value
 
 
@@ -445,20 +416,15 @@ def emulators(report: Report, options: Namespace) -> None:
             lines += ["", f"### {each.name} ({each.snapshot.name})", "", *_markdown(result), *notes]
     for key, model in (("above_peers", CALIBRATED), ("fitted_above_peers", SIMENV_FITTED)):
         if not results:
-            report.not_measured(key, model, f"no measured sets in {options.data}")
+            report.not_measured(key, f"no measured sets in {options.data}")
         for name, result in results.items():
-            found = {
-                peer: _above(result, model, peer) for peer in result.models if peer in EMULATORS
-            }
-            ends = {peer: above for peer, above in found.items() if above is not None}
-            label = (
-                f"{name}: mean HF of {model} above the best other emulator's, end of the interval"
-            )
-            if ends:
-                peer = min(ends, key=lambda each: ends[each].high)
-                report.at_least(key, ends[peer].high, f"{label} ({peer}: {ends[peer].text})")
+            others = (peer for peer in result.models if peer in EMULATORS)
+            found = [(above, peer) for peer in others if (above := _above(result, model, peer))]
+            if found:
+                above, peer = min(found, key=lambda each: each[0].high)
+                report.at_least(key, above.high, f"{name}; {peer}: {above.text}")
             else:
-                report.not_measured(key, label, "no other emulator knows the machine")
+                report.not_measured(key, "no other emulator knows the machine", name)
     summary = _all_machines(results)
     print("\n".join(["", "all machines", *summary]))
     if options.table is not None and results:
@@ -533,7 +499,6 @@ class EmulatorPeer:
 
     @property
     def text(self) -> str:
-        """Version, time and problems, for people."""
         seconds = statistics.median(self._seconds) if self._seconds else 0.0
         result = f"{self._name}: {self._version}; {seconds:.2g} s a circuit (median)"
         if self._problems:
@@ -572,7 +537,6 @@ class EmulatorPeer:
         return {"problem": "the process of the emulator has ended"}
 
     def close(self) -> None:
-        """End the process."""
         self._process.kill()
         self._process.communicate()
 
@@ -591,10 +555,9 @@ def _listed(circuit: Circuit) -> list[tuple[str, list[int], list[float], int]]:
 
 
 def _markdown(result: Score) -> list[str]:
-    """Return the lines of the table of one machine."""
-    rows = [row[1:] for row in cells(as_values(result))]
-    lines = ["| " + " | ".join(row) + " |" for row in (HEADER[1:], *rows)]
-    return [lines[0], "|" + "---|" * (len(HEADER) - 1), *lines[1:]]
+    rows = [row[1:] for row in accept.cells(accept.as_values(result))]
+    lines = ["| " + " | ".join(row) + " |" for row in (accept.HEADER[1:], *rows)]
+    return [lines[0], "|" + "---|" * (len(accept.HEADER) - 1), *lines[1:]]
 
 
 def _all_machines(results: Mapping[str, Score]) -> list[str]:
@@ -660,27 +623,21 @@ def ion_mirrors(report: Report, options: Namespace) -> None:
     of the project; without them nothing is measured.
     """
     files = sorted(options.data.glob("MB_N*.json"))
-    names = {"survival": "largest difference of the mean survival of a width",
-             "beyond_chance": "largest difference of a width and length beyond its 99 % interval",
-    }  # fmt: skip
     if not files:
-        for key, name in names.items():
-            report.not_measured(key, name, f"no MB_N*.json in {options.data}")
-        return
+        return report.none_measured(f"no MB_N*.json in {options.data}")
     load_kernels()
     found = [each for path in files for each in survivals(path, options.shots, options.seed)]
     beyond = 0.0
     for group in grouped(found, "qubits", "layers"):
         mean, half = differences(group)
         beyond = max(beyond, abs(mean) - half)
-        columns = ("qubits", "layers", "measured", "emulated", "without_memory")
-        means = [
-            f"{name} {np.mean([getattr(each, name) for each in group]):.4g}" for name in columns
-        ]
-        print(f"{', '.join(means)}: {mean:+.3f} +- {half:.3f}")
+        means = np.mean([msgspec.structs.astuple(each) for each in group], axis=0)
+        texts = [f"{name} {value:.4g}" for name, value in zip(Survival.__struct_fields__, means,
+                                                              strict=True)]  # fmt: skip
+        print(f"{', '.join(texts)}: {mean:+.3f} +- {half:.3f}")
     widths = [abs(differences(group)[0]) for group in grouped(found, "qubits")]
-    report.at_most("survival", max(widths), names["survival"])
-    report.at_most("beyond_chance", beyond, names["beyond_chance"])
+    report.at_most("survival", max(widths))
+    report.at_most("beyond_chance", beyond)
 
 
 def survivals(path: Path, shots: int, seed: int) -> Iterator[Survival]:
@@ -721,7 +678,6 @@ def differences(group: Sequence[Survival]) -> tuple[float, float]:
 
 
 def grouped(found: Iterable[Survival], *fields: str) -> list[list[Survival]]:
-    """Return the circuits by the values of fields, in their order."""
     groups: dict[tuple[int, ...], list[Survival]] = {}
     for each in found:
         groups.setdefault(tuple(getattr(each, name) for name in fields), []).append(each)

@@ -15,30 +15,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from bench.circuits import (
-    PI_2,
-    brickwork,
-    built,
-    device_pairs,
-    disjoint_layers,
-    engine_circuit,
-    kicked,
-    kicked_native,
-    measured,
-    wide_circuit,
-)  # fmt: skip
+from bench import circuits as shapes
 from bench.harness import SEED, THREADS, Report, benchmark, installed, repeated_s, timed, timed_s
 from bench.harness.kernels import load_kernels
 from bench.peers.base import Gate
-from noise_models import library
+from noise_models import calibration as cal, library
 from noise_models.build import build
-from noise_models.calibration import (
-    CalibrationSnapshot,
-    GateCalibration,
-    NativeGate,
-    QubitCalibration,
-    T1Jumps,
-)  # fmt: skip
 from noise_models.channel import Readout, depolarizing, from_unitary, relaxation, tensor
 from noise_models.options import NoiseOptions
 from simulators import registry
@@ -72,21 +54,7 @@ LONG_S = 5.0  # calls that take longer are timed at once: loading takes no part 
 CALLS = 5  # repetitions of each stage; the fastest counts
 CLOCK = time.process_time
 DEVICE_QUBITS, DEVICE_CIRCUITS, DEVICE_LAYERS, DEVICE_SHOTS = 8, 10, 10, 1_000
-COMPONENTS = {  # of the device: the goal and what it measures
-    "t2_star": "with detunings (T2*)", "leakage": "with leakage", "t1_jumps": "with a jump of T1",
-    "memory": "with a memory error",
-}  # fmt: skip
-NOISE_GOALS = {
-    "small_100k_times": "5-12 qubits, 100,000 shots: times as fast as Aer's best method, least",
-    "small_1k_times": "5-12 qubits, 1,000 shots: times as fast as Aer's best method, least",
-    "branching_dep_times": "16, 20 qubits, dep, 1,000 shots: times as fast as branching, least",
-    "branching_relax_times": "16, 20 qubits, relax, 1,000 shots: times as fast as branching, least",
-    "vector_1k_dep_times": "20 qubits, dep, 1,000 shots: times as fast as Aer's vector, least",
-    "vector_1k_relax_times": "20 qubits, relax, 1,000 shots: times as fast as Aer's vector, least",
-    "vector_100k_dep_times": "20 qubits, dep, 100,000 shots: times as fast as Aer's vector, least",
-    "vector_100k_relax_times": "20 qubits, relax, 100,000 shots: times as fast as Aer, least",
-    "many_errors_times": "12-20 qubits, dep, ten times the errors: a shot, times as fast, least",
-}
+COMPONENTS = ("t2_star", "leakage", "t1_jumps", "memory")  # of the device
 
 
 @benchmark(qubits=([5, 8, 12, 16, 20], [5, 8]), shots=([1_000, 100_000], [1_000]),
@@ -117,9 +85,8 @@ def noise_speed(report: Report, options: Namespace) -> None:
 
     _stages(report)
     plain_s = _device_s("")
-    for name, label in COMPONENTS.items():
-        label = f"{DEVICE_QUBITS} qubits, {DEVICE_SHOTS:,} shots {label}: times the time without"
-        report.at_most(f"{name}_times", _device_s(name) / plain_s, label)
+    for name in COMPONENTS:
+        report.at_most(f"{name}_times", _device_s(name) / plain_s)
     for case in itertools.product(options.circuits, options.qubits, (False, True), options.shots):
         each = _Case(*case, options)
         value, engine = each.ours()
@@ -142,12 +109,9 @@ def noise_speed(report: Report, options: Namespace) -> None:
                 f"ten times the errors, {name} {n}: {value:.4g} s a shot, Aer's vector {peer:.4g}"
             )
             note("many_errors_times", peer, value)
-    for key, label in NOISE_GOALS.items():
-        if key in worst:
-            report.at_least(key, worst[key], label)
-        else:
-            reason = "no line of this run shows it; see --ours-s, --branching-s"
-            report.not_measured(key, label, reason)
+    for key, value in worst.items():
+        report.at_least(key, value)
+    report.none_measured("no line of this run shows it; see --ours-s, --branching-s")
 
 
 class _Case:
@@ -163,11 +127,11 @@ class _Case:
         self.key = name, num_qubits, relax, scale
         if name == "brickwork":
             depth = round(BRICKWORK_GATES / (1.5 * num_qubits))
-            gates = brickwork(num_qubits, depth, options.seed)
+            gates = shapes.brickwork(num_qubits, depth, options.seed)
         else:
-            gates = wide_circuit(name, num_qubits, options.seed)
-        self.source = measured(num_qubits, gates)
-        self.circuit = engine_circuit(self.source)
+            gates = shapes.wide_circuit(name, num_qubits, options.seed)
+        self.source = shapes.measured(num_qubits, gates)
+        self.circuit = shapes.engine_circuit(self.source)
         self.noise = noise_program(self.circuit, relax=relax, scale=scale)
 
     def ours(self) -> tuple[float, str]:
@@ -231,7 +195,6 @@ class _Case:
 
 
 def aer_noise(*, relax: bool, scale: float) -> Any:
-    """Return Aer's model of the noise."""
     from qiskit_aer import noise
 
     result = noise.NoiseModel()
@@ -266,7 +229,7 @@ def _device_s(component: str) -> float:
     """Return the seconds of the circuits of a device with one more component of noise; "": none."""
     rng = np.random.default_rng(0)
     more: dict[str, dict[str, Any]] = {
-        "t1_jumps": {"t1_jumps": T1Jumps(1.0, 600.0, 0.2, low=True)},
+        "t1_jumps": {"t1_jumps": cal.T1Jumps(1.0, 600.0, 0.2, low=True)},
         "memory": {"memory_error": 2e-4},
     }
     qubits = []
@@ -274,17 +237,20 @@ def _device_s(component: str) -> float:
         t1_us = float(rng.uniform(80.0, 150.0))
         t2_us = t1_us * float(rng.uniform(0.6, 1.4))
         own = {"t2_star_us": 0.4 * t2_us} if component == "t2_star" else more.get(component, {})
-        qubits.append(QubitCalibration(t1_us=t1_us, t2_us=t2_us, p01=P01, p10=P10, **own))
+        qubits.append(cal.QubitCalibration(t1_us=t1_us, t2_us=t2_us, p01=P01, p10=P10, **own))
     leaks = {"leakage": 5e-4, "seepage": 0.05} if component == "leakage" else {}
-    device = CalibrationSnapshot(
+    device = cal.CalibrationSnapshot(
         "line", DEVICE_QUBITS, qubits=tuple(qubits),
-        native_gates=(NativeGate("sx", 1), NativeGate("cx", 2), NativeGate("rz", 1)),
+        native_gates=(cal.NativeGate("sx", 1), cal.NativeGate("cx", 2), cal.NativeGate("rz", 1)),
         coupling=tuple((k, k + 1) for k in range(DEVICE_QUBITS - 1)),
-        gates=(GateCalibration("sx", (), 3e-4, ONE_NS, **leaks),
-               GateCalibration("cx", (), 6e-3, TWO_NS, **leaks),
-               GateCalibration("rz", (), 0.0, 0.0)),
+        gates=(cal.GateCalibration("sx", (), 3e-4, ONE_NS, **leaks),
+               cal.GateCalibration("cx", (), 6e-3, TWO_NS, **leaks),
+               cal.GateCalibration("rz", (), 0.0, 0.0)),
     )  # fmt: skip
-    circuits = [engine_circuit(measured(DEVICE_QUBITS, _native(k))) for k in range(DEVICE_CIRCUITS)]
+    circuits = [
+        shapes.engine_circuit(shapes.measured(DEVICE_QUBITS, _native(k)))
+        for k in range(DEVICE_CIRCUITS)
+    ]
     model = build(device, NoiseOptions())
     cases = [(circuit, attach_noise(circuit, model)) for circuit in circuits]
     engine, options = registry.create("statevector"), RunOptions()
@@ -312,7 +278,7 @@ def _native(seed: int) -> list[Gate]:
 def _stages(report: Report) -> None:
     """Time the stages of trajectories with 100,000 shots apart from the evolution of states."""
     shots = 100_000
-    circuit = engine_circuit(measured(20, wide_circuit("ansatz", 20, 1)))
+    circuit = shapes.engine_circuit(shapes.measured(20, shapes.wide_circuit("ansatz", 20, 1)))
     noise = noise_program(circuit, relax=True)
     located = locate(circuit, noise)
     assert located is not None
@@ -328,9 +294,8 @@ def _stages(report: Report) -> None:
 
     calls = patterns, lambda: stage.flip(records, 0, (1, 0))
     best = [min(repeated_s(call, CALLS, CLOCK)) for call in calls]
-    what = "20 qubits, 100,000 shots, ms"
-    report.at_most("stages_ms", 1e3 * sum(best), f"patterns, their classes and readout: {what}")
-    report.at_most("readout_ms", 1e3 * best[1], f"readout alone: {what}")
+    report.seconds("stages_ms", sum(best))
+    report.seconds("readout_ms", best[1])
 
 
 # --- Pauli propagation ----------------------------------------------------------------------------
@@ -383,9 +348,9 @@ def pauli_propagation(report: Report, options: Namespace) -> None:
     load_kernels()
     points = [(Row(name, steps, angle, 1e-9), value)
               for name, (steps, quarter, zero) in CLIFFORD.items()
-              for angle, value in ((PI_2, quarter), (0.0, zero))]  # fmt: skip
+              for angle, value in ((shapes.PI_2, quarter), (0.0, zero))]  # fmt: skip
     worst = max(abs(_propagated(row)[1].value - value) for row, value in points)
-    report.at_most("clifford_error", worst, "Clifford points of Kim et al., largest error")
+    report.at_most("clifford_error", worst)
     ratios: dict[bool, list[float]] = {False: [], True: []}
     held = []
     for row in (ROWS[k] for k in options.rows) if installed("pauli_prop") else ():
@@ -400,47 +365,37 @@ def pauli_propagation(report: Report, options: Namespace) -> None:
         held.append(found.strings / terms)
         print(f"{row}: {ours_s:.3f} s, {found.strings:,} strings, {found.value:.5f};"
               f" pauli-prop {theirs_s:.3f} s, {terms:,}, {value:.5f}", flush=True)  # fmt: skip
-    reason = "pauli-prop is not installed" if not held else "no row of --rows shows it"
-    for noisy, key, label in (
-        (False, "ideal_times", "without noise: times as fast as pauli-prop, least"),
-        (True, "noisy_times", "with noise: times as fast as pauli-prop, least"),
-    ):
+    for noisy, key in ((False, "ideal_times"), (True, "noisy_times")):
         if ratios[noisy]:
-            report.at_least(key, min(ratios[noisy]), label)
-        else:
-            report.not_measured(key, label, reason)
-    label = "strings at the end, relative to pauli-prop's, most"
+            report.at_least(key, min(ratios[noisy]))
     if held:
-        report.at_most("strings", max(held), label)
-    else:
-        report.not_measured("strings", label, reason)
-    inside = sum(
-        _is_within(np.random.default_rng([options.seed, k]), k) for k in range(options.cases)
+        report.at_most("strings", max(held))
+    randoms = (np.random.default_rng([options.seed, k]) for k in range(options.cases))
+    inside = sum(_is_within(random, k) for k, random in enumerate(randoms))
+    report.at_least("within", inside / options.cases)
+    pairs = [pair for layer in shapes.disjoint_layers(shapes.device_pairs("fez")) for pair in layer]
+    circuit = shapes.engine_circuit(
+        shapes.built(156, shapes.kicked_native(range(156), pairs, options.steps, 0.6))
     )
-    label = f"{options.cases} values: share within 3 stated errors"
-    report.at_least("within", inside / options.cases, label)
-    pairs = [pair for layer in disjoint_layers(device_pairs("fez")) for pair in layer]
-    circuit = engine_circuit(built(156, kicked_native(range(156), pairs, options.steps, 0.6)))
     labels = ["I" * (155 - q) + "Z" + "I" * q for q in range(156)]
     sums = tuple(PauliSum((label,), np.ones(1)) for label in labels)
     terms = {"threads": options.threads, "seed": options.seed, "observables": sums}
     noise = attach_noise(circuit, build(library.load("fez")))
     call = partial(simulate, circuit, shots=0, outputs=("expectation",), noise=noise, **terms)
-    begun = time.perf_counter()
-    row = call(engine="pauli").row(0)
-    seconds = time.perf_counter() - begun
-    label = f"all <Z> of fez, {options.steps} steps, all channels"
-    report.at_most("fez_s", seconds, f"{label}, s")
-    error = max(error for _, error in row.expectations)
-    report.at_most("fez_error", error, f"{label}, largest standard error")
+    seconds, found = timed(lambda: call(engine="pauli").row(0))
+    report.seconds("fez_s", seconds)
+    report.at_most("fez_error", max(error for _, error in found.expectations))
+    report.none_measured("no row of --rows shows it, or pauli-prop is not installed")
 
 
 def _propagated(row: Row) -> tuple[float, Any]:
     """Return CPU seconds and result of our propagation, without the program's."""
-    pairs = [pair for layer in disjoint_layers(device_pairs("kyiv")) for pair in layer]
-    gates = list(kicked(KYIV, pairs, row.steps, row.angle))
-    gates += kicked(KYIV, [], 1, row.angle) if row.observable == TURNED else ()
-    circuit = engine_circuit(built(KYIV, gates))
+    pairs = [
+        pair for layer in shapes.disjoint_layers(shapes.device_pairs("kyiv")) for pair in layer
+    ]
+    gates = list(shapes.kicked(KYIV, pairs, row.steps, row.angle))
+    gates += shapes.kicked(KYIV, [], 1, row.angle) if row.observable == TURNED else ()
+    circuit = shapes.engine_circuit(shapes.built(KYIV, gates))
     noise = None
     if any(row.noise):
         channels = tuple(depolarizing(p, k) for k, p in enumerate(row.noise, 1))
@@ -462,7 +417,7 @@ def _pauli_prop(row: Row, most: int) -> tuple[float, float, int]:
     from qiskit.quantum_info import SparsePauliOp
     from qiskit_aer.noise import PauliLindbladError
 
-    layers = disjoint_layers(device_pairs("kyiv"))
+    layers = shapes.disjoint_layers(shapes.device_pairs("kyiv"))
     one, two = (-math.log1p(-p) / 4**k for k, p in enumerate(row.noise, 1))
     of_two = [a + b for a in "IXYZ" for b in "IXYZ"][1:]
     circuit = QuantumCircuit(KYIV)
@@ -523,10 +478,10 @@ def _random_case(random: np.random.Generator, *, noisy: bool) -> tuple[Any, Any]
         pairs.append((one, two))
     gates: list[Gate] = []
     for _ in range(int(random.integers(2, 7))):
-        gates += kicked(width, [], 1, float(angle))
+        gates += shapes.kicked(width, [], 1, float(angle))
         clifford = random.random() < 0.5
         gates += [("cz", pair, ()) if clifford else ("rzz", pair, (float(turn),)) for pair in pairs]
-    circuit = engine_circuit(built(width, gates))
+    circuit = shapes.engine_circuit(shapes.built(width, gates))
     if not noisy:
         return circuit, None
     turned = from_unitary(np.diag(np.exp(1j * random.normal(0, 0.05, 4))))

@@ -22,12 +22,12 @@ import psutil
 from bench.circuits import brickwork, built, engine_circuit, measured, qaoa, wide_circuit
 from bench.harness import SEED, Report, benchmark
 from bench.harness.kernels import FOLDER, load_kernels
-from bench.harness.ranks import over_ranks
 from simulators.compiler import warmup
 from simulators.engine import EngineContext, PauliSum, Request, RunControl, RunOptions
 from simulators.statevector.engine import StatevectorEngine
 from simulators.statevector.planning.planner import SegmentPlan, describe_sweeps
 from simulators.statevector.program import build_program
+from testbed.ranks import over_ranks
 
 SHOTS = 1_024
 QUBITS = 24
@@ -61,7 +61,6 @@ class Round(msgspec.Struct, frozen=True):
     planned_bytes: int = 0  # that all ranks together are planned to send
 
     def of(self, column: int) -> list[float]:
-        """Return a value of each rank."""
         return [rank[column] for rank in self.ranks]
 
     @property
@@ -111,15 +110,13 @@ def distributed(report: Report, options: Namespace) -> None:
             raise SystemExit(f"{name}: the counts depend on the ranks")
     for name in ("ansatz", "volume"):
         one, two = middle[name, 1], middle[name, 2]
-        report.at_most("ranks_wall", two.wall_s / one.wall_s, f"{name}: wall of 2 ranks, of 1")
-        share = 100 * max(two.of(3)) / two.wall_s
-        report.at_most("ranks_exchange_percent", share, f"{name}: exchange, % of the wall")
-        report.at_most("ranks_cpu", two.cpu_s / one.cpu_s, f"{name}: CPU time of 2 ranks, of 1")
+        report.at_most("ranks_wall", two.wall_s / one.wall_s, name)
+        report.at_most("ranks_exchange_percent", 100 * max(two.of(3)) / two.wall_s, name)
+        report.at_most("ranks_cpu", two.cpu_s / one.cpu_s, name)
     for name, aer_s in AER_MPI_S.items():
-        part = middle[name, 2].wall_s / aer_s
-        report.at_most("ranks_aer", part, f"{name}: 2 ranks, of Aer with MPI ({aer_s} s)")
+        report.at_most("ranks_aer", middle[name, 2].wall_s / aer_s, name)
     off = max(abs(sum(run.of(5)) - run.planned_bytes) for run in middle.values())
-    report.at_most("ranks_off_bytes", off, "bytes sent that the plan did not predict, at most")
+    report.at_most("ranks_off_bytes", off)
 
 
 @benchmark(qubits=(30, 24))
@@ -132,11 +129,10 @@ def memory(report: Report, options: Namespace) -> None:
     state, free = 16 << options.qubits, psutil.virtual_memory().available
     if free < state + SPARE_BYTES:
         print(f"{free / 2**30:.1f} GiB are free: too few for {state / 2**30:.0f} GiB, not begun")
-        return report.not_measured("peak_gib", "peak of all ranks", "too little memory is free")
+        return report.not_measured("peak_gib", "too little memory is free")
     for name, depth in (("qft", 0), ("ansatz", 1)):
         (only,) = over(MEMORY_RANKS, Circuit("statevector", name, options.qubits, depth=depth))
-        gib = sum(only.of(4)) / 2**30 * (16 / (state / 2**30))
-        report.at_most("peak_gib", gib, f"{name}: peak of all ranks, for 16 GiB of amplitudes")
+        report.at_most("peak_gib", 16 * sum(only.of(4)) / state, name)
 
 
 class Watched(RunControl):
@@ -175,7 +171,7 @@ def sampling(report: Report, options: Namespace) -> None:
         times.append((control.last_s - begin_s, end_s - control.last_s))
     passes_s, sampling_s = map(statistics.median, zip(*times[1:], strict=True))
     print(f"simulation {passes_s:.2f} s, {number:.1f} sweeps; sampling {sampling_s:.3f} s")
-    report.at_most("of_sweep", sampling_s / (passes_s / number), "sampling, in sweeps of this run")
+    report.at_most("of_sweep", sampling_s / (passes_s / number))
 
 
 # --- the ranks ------------------------------------------------------------------------------------
@@ -207,7 +203,6 @@ class TimedCommunicator:
 
 
 def inputs(of: Circuit) -> tuple[Any, Request, Any]:
-    """Return an engine's circuit, request and noise."""
     if of.name == "edge":  # of QAOA on a graph of degree 3, whose light cone is all qubits
         random = np.random.default_rng(3)
         orders = (random.permutation(of.qubits).reshape(-1, 2).tolist() for _ in range(3))

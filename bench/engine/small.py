@@ -20,22 +20,10 @@ from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit.library import n_local
 
 import simenv
+from bench import harness
 from bench.circuits import gates, measured
-from bench.harness import (
-    SEED,
-    Report,
-    benchmark,
-    clock_of,
-    in_rounds,
-    installed,
-    medians,
-    repeated_s,
-    rounds_of,
-    timed,
-    timed_s,
-)  # fmt: skip
 from bench.harness.kernels import load_kernels
-from bench.peers import aer as aer_peer, qulacs as qulacs_peer
+from bench.peers import libraries as peers
 from bench.peers.base import Gate
 from bench.peers.simenv_engine import WorkerTask, chunk
 from simenv.client.circuits import load, native
@@ -49,8 +37,8 @@ AER_AT_ONCE = "aer, 100 at once"
 SWEEPS = ((4, 3, 4_096), (8, 4, 2_048))  # qubits, layers, bindings
 
 
-@benchmark(rounds=(7, 2))
-def small(report: Report, options: Namespace) -> None:
+@harness.benchmark(rounds=(7, 2))
+def small(report: harness.Report, options: Namespace) -> None:
     """One call of the engine for a small circuit, compared with qulacs and Aer.
 
     A call runs 1,024 shots of 30 gates with a new seed; the circuits take turns, so that branch
@@ -62,26 +50,24 @@ def small(report: Report, options: Namespace) -> None:
     runner = Runner()
     runner.engine("statevector")
     for n in (3, 4, 6, 8, 10, 12):
-        us = medians(in_rounds(dict(_small_calls(runner, n)), options.rounds))
+        us = harness.medians(harness.in_rounds(dict(_small_calls(runner, n)), options.rounds))
         print(f"{n:2d} qubits: " + ", ".join(f"{name} {each:.1f}" for name, each in us.items()))
-        report.at_most(f"us_{n}", us["ours"], f"{n} qubits")
+        report.at_most(f"us_{n}", us["ours"])
         for goal, name in (("of_qulacs", "qulacs"), ("of_aer", "Aer")) if n <= 10 else ():
             peer = [value for key, value in us.items() if key.startswith(name.lower())]
-            label, reason = f"{n} qubits of {name}", f"{name} is not installed"
-            report.share(goal, us["ours"], peer, label, reason)
+            report.share(goal, us["ours"], peer, f"{n} qubits", f"{name} is not installed")
     for n, layers, rows in SWEEPS:
         circuit = n_local(n, "ry", "cx", "linear", reps=layers, skip_final_rotation_layer=True)
         circuit.measure_all()
         loaded = load(circuit)
         values = np.random.default_rng(1).uniform(0, 6.28, (rows, loaded.program.num_slots))
         call = _task(runner, [loaded.packed], values.tobytes(), rows)
-        us = medians(in_rounds({"": partial(_median_us, call, 3)}, options.rounds))
-        label = f"bindings/s, {n} qubits, 1 core"
-        report.at_least(f"bindings_{n}", rows / (1e-6 * us[""]), label)
+        us = harness.medians(harness.in_rounds({"": partial(_median_us, call, 3)}, options.rounds))
+        report.at_least(f"bindings_{n}", rows / (1e-6 * us[""]))
 
 
 def _median_us(call: Callable[[], object], calls: int, _: int = 0, each: int = 1) -> float:
-    return 1e6 * statistics.median(repeated_s(call, calls)) / each
+    return 1e6 * statistics.median(harness.repeated_s(call, calls)) / each
 
 
 def _small_calls(runner: Runner, n: int) -> Iterator[tuple[str, Callable[[int], float]]]:
@@ -93,10 +79,10 @@ def _small_calls(runner: Runner, n: int) -> Iterator[tuple[str, Callable[[int], 
         partial(_median_us, _task(runner, [load(each).packed for each in circuits]), CALLS),
     )
     seeds = itertools.count(1)
-    if installed("qulacs"):
+    if harness.installed("qulacs"):
         import qulacs
 
-        jobs = itertools.cycle([qulacs_peer.circuit(n, each) for each in gate_lists])
+        jobs = itertools.cycle([peers.qulacs_circuit(n, each) for each in gate_lists])
         state = qulacs.QuantumState(n)
 
         def with_qulacs() -> object:
@@ -105,8 +91,8 @@ def _small_calls(runner: Runner, n: int) -> Iterator[tuple[str, Callable[[int], 
             return state.sampling(SHOTS, next(seeds))
 
         yield "qulacs", partial(_median_us, with_qulacs, CALLS)
-    if installed("qiskit_aer"):
-        turns, simulator = itertools.cycle(circuits), aer_peer.simulator()
+    if harness.installed("qiskit_aer"):
+        turns, simulator = itertools.cycle(circuits), peers.simulator()
 
         def with_aer(batch: list[QuantumCircuit]) -> object:
             return simulator.run(batch, shots=SHOTS, seed_simulator=next(seeds)).result()
@@ -144,8 +130,8 @@ NATIVE = {"rz": 1, "sx": 0, "x": 0, "cx": 0}
 ON_PAIRS = ("cx", "cz", "cp", "rzz", "swap")
 
 
-@benchmark(circuits=(25, 5), cpu=False, seed=SEED)
-def first_run(report: Report, options: Namespace) -> None:
+@harness.benchmark(circuits=(25, 5), cpu=False, seed=harness.SEED)
+def first_run(report: harness.Report, options: Namespace) -> None:
     """First run of a circuit's structure, compared with a run whose plan is cached.
 
     Random circuits of 14 qubits with 400 to 500 gates, and of 10 qubits with 1,250 gates, of gates
@@ -154,7 +140,7 @@ def first_run(report: Report, options: Namespace) -> None:
     new QuantumCircuit to the dict of counts. Medians over the circuits, of which the first loads
     kernels and does not count.
     """
-    clock = clock_of(cpu=options.cpu)
+    clock = harness.clock_of(cpu=options.cpu)
     tasks = {each: WorkerTask(1, each, all_kernels=True) for each in ("double", "single")}
     labels = [f"{n} qubits, {number} gates, {kind}, {bits}" for n, number, bits, kind in CASES]
     for (n, number, bits, kind), label in zip(CASES, labels, strict=True):
@@ -162,21 +148,20 @@ def first_run(report: Report, options: Namespace) -> None:
         for seed in range(options.seed, options.seed + options.circuits):
             packed = load(measured(n, _random_gates(kind, n, number, seed))).packed
             run = partial(tasks[bits].run_planned, packed)
-            times.append([timed_s(partial(run, turn), clock) for turn in (1, 2)])
+            times.append([harness.timed_s(partial(run, turn), clock) for turn in (1, 2)])
         first, again = (1e3 * statistics.median(each) for each in zip(*times[1:], strict=True))
         print(f"{label}: first {first:.2f} ms, again {again:.2f}")
-        report.at_most("of_again", first / again, f"{label}, first of again")
+        report.at_most("of_again", first / again, label)
     with simenv.local(workers=1) as client:
         for (n, number, bits, kind), label in list(zip(CASES, labels, strict=True))[-2:]:
             path_s = []
             for seed in range(options.seed + 10_000, options.seed + 10_000 + options.circuits):
                 circuit = measured(n, _random_gates(kind, n, number, seed))
                 call = partial(client.run, circuit, shots=SHOTS, precision=bits, seed=0)
-                seconds, counts = timed(lambda call=call: call().counts)
+                seconds, counts = harness.timed(lambda call=call: call().counts)
                 assert sum(counts.values()) == SHOTS
                 path_s.append(seconds)
-            middle = 1e3 * statistics.median(path_s[1:])
-            report.at_most("path_10_ms", middle, f"whole path, {label}, first")
+            report.seconds("path_10_ms", path_s[1:], label)
 
 
 def _random_gates(kind: str, num_qubits: int, number: int, seed: int) -> list[Gate]:
@@ -204,8 +189,8 @@ print(time.thread_time() - begin)
 """
 
 
-@benchmark(rounds=(30, 5))
-def packing(report: Report, options: Namespace) -> None:
+@harness.benchmark(rounds=(30, 5))
+def packing(report: harness.Report, options: Namespace) -> None:
     """Packing a QuantumCircuit into a task's bytes: the compiled walk and the Python walk.
 
     Every circuit is new. Figures are CPU seconds of this thread in `load`, both walks in turns. The
@@ -214,7 +199,7 @@ def packing(report: Report, options: Namespace) -> None:
     walks = {"compiled": native.EncoderSelector(), "walked": native.EncoderSelector()}
     if not walks["compiled"].prepare():
         error = walks["compiled"].build_error
-        return report.not_measured("compiled_34_us", "compiled", error)
+        return report.none_measured(error)
     walks["walked"].build_error = "this one is to walk"
 
     def pack(name: str, sources: list[QuantumCircuit]) -> list[bytes]:
@@ -226,22 +211,23 @@ def packing(report: Report, options: Namespace) -> None:
         circuits = [measured(qubits, gates(qubits, number, seed)) for seed in range(count)]
         assert pack("compiled", circuits) == pack("walked", circuits)
         calls = {name: partial(pack, name, circuits) for name in walks}
-        for name, seconds in medians(rounds_of(calls, options.rounds, 0, time.thread_time)).items():
+        for name, seconds in harness.medians(
+            harness.rounds_of(calls, options.rounds, 0, time.thread_time)
+        ).items():
             us[name, number] = 1e6 * seconds / count / (number + qubits)
-    report.at_most("compiled_34_us", us["compiled", 30], "compiled, 34 operations, us each")
-    report.at_most("compiled_10020_us", us["compiled", 10_000], "compiled, 10,020 operations")
-    report.at_most("walked_us", max(us["walked", 30], us["walked", 10_000]), "walked, us each")
+    report.at_most("compiled_34_us", us["compiled", 30])
+    report.at_most("compiled_10020_us", us["compiled", 10_000])
+    report.at_most("walked_us", max(us["walked", 30], us["walked", 10_000]))
     command = [sys.executable, "-c", START]
     runs = [subprocess.run(command, capture_output=True, check=True) for _ in range(7)]
-    ready_ms = 1e3 * statistics.median(float(run.stdout) for run in runs)
-    report.at_most("ready_ms", ready_ms, "until the compiled walk is there, ms")
+    report.seconds("ready_ms", [float(run.stdout) for run in runs])
 
 
 # --- histories ------------------------------------------------------------------------------------
 
 
-@benchmark(rounds=(5, 2), circuits=(5, 2), cpu=False, seed=SEED)
-def dynamic_circuits(report: Report, options: Namespace) -> None:
+@harness.benchmark(rounds=(5, 2), circuits=(5, 2), cpu=False, seed=harness.SEED)
+def dynamic_circuits(report: harness.Report, options: Namespace) -> None:
     """Small dynamic circuits with hundreds of branches.
 
     Random circuits with loops over rotations, entangling gates, mid-circuit measurements, resets
@@ -249,18 +235,20 @@ def dynamic_circuits(report: Report, options: Namespace) -> None:
     1,000 shots as a worker's task, the structure seen for the first time. Medians of the rounds;
     the slowest circuit is judged.
     """
-    clock, task = clock_of(cpu=options.cpu), WorkerTask(1, shots=1_000, all_kernels=True)
+    clock, task = harness.clock_of(cpu=options.cpu), WorkerTask(1, shots=1_000, all_kernels=True)
     task.run(load(_random_history(2, options.seed - 1)).packed)  # load the kernels
     for width in (2, 3, 6):
         times, branches = [], []
         for number in range(options.circuits):
             packed = load(_random_history(width, options.seed + 100 * width + number)).packed
             times.append(
-                statistics.median(repeated_s(partial(task.run, packed), options.rounds, clock))
+                statistics.median(
+                    harness.repeated_s(partial(task.run, packed), options.rounds, clock)
+                )
             )
             branches.append(task.branches())
         print(f"{width} qubits, branches {branches}: {[f'{1e3 * each:.1f}' for each in times]} ms")
-        report.at_most("circuit_ms", 1e3 * max(times), f"{width} qubits, slowest circuit")
+        report.seconds("circuit_ms", max(times), f"{width} qubits, slowest circuit")
 
 
 def _random_history(num_qubits: int, seed: int) -> QuantumCircuit:

@@ -38,8 +38,8 @@ from bench.circuits import (
 from bench.engine.noise_speed import P01, P10, aer_noise, noise_program
 from bench.engine.ranks import Circuit, over
 from bench.harness import SEED, Report, benchmark, installed, medians, rounds_of, timed
-from bench.peers.aer import simulator
 from bench.peers.base import Gate
+from bench.peers.libraries import simulator
 from bench.peers.simenv_engine import WorkerTask
 from simenv.client.circuits import load
 from simulators.engine import PauliSum, Request, RunControl, RunOptions
@@ -60,8 +60,6 @@ CHAINS = {"chain": (40, 17, False), "narrow": (400, 6, False), "trajectories": (
 
 
 class Case(NamedTuple):
-    """One chain circuit and its cutoff."""
-
     name: str
     num_qubits: int
     gates: list[Gate]
@@ -144,7 +142,6 @@ def _products(num_qubits: int, sets: Iterable[Collection[int]]) -> list[str]:
 
 
 def _values(circuit: Any, engine: str, labels: list[str], **more: Any) -> NDArray[np.float64]:
-    """Return the expectation values of Pauli strings."""
     sums = tuple(PauliSum((label,), np.ones(1)) for label in labels)
     found = simulate(
         circuit, shots=0, engine=engine, outputs=("expectation",), observables=sums, **more
@@ -171,7 +168,7 @@ def _chain(report: Report, case: Case, rounds: int) -> None:
         rounds, lambda: worker.run(packed), lambda: _checked(aer.run(circuit, shots=SHOTS).result())
     )
     print(f"{case.name}: ours {our_s:.4f}, Aer {their_s:.4f}")
-    report.at_most("shots_of_aer", our_s / their_s, f"{case.name}: 1,000 shots, share of Aer")
+    report.at_most("shots_of_aer", our_s / their_s, case.name)
     if case.long:
         return  # Aer's values would take two hours
     places = np.linspace(0, case.num_qubits - 2, PAIRS).astype(int).tolist()
@@ -182,7 +179,7 @@ def _chain(report: Report, case: Case, rounds: int) -> None:
     values = _values(engine_circuit(bare), "mps", labels, settings=settings)
     data = _checked(aer.run(saving, shots=1).result()).data(0)
     off = max(abs(data[str(k)] - value) for k, value in enumerate(values.tolist()))
-    report.at_most("value_error", off, f"{case.name}: values, from Aer's")
+    report.at_most("value_error", off, case.name)
 
 
 def _noisy_chain(report: Report, case: Case, options: Namespace, *, relax: bool) -> None:
@@ -217,15 +214,14 @@ def _noisy_chain(report: Report, case: Case, options: Namespace, *, relax: bool)
         aer_s, counts = timed(partial(theirs, SHOTS), clock)
         note = f"{SHOTS:,} shots"
     print(f"{name}: ours {our_s:.3f} ({result.remark}), Aer {aer_s:.1f} ({note})")
-    report.at_least("noisy_times", aer_s / our_s, f"{name}: times as fast as Aer ({note})")
+    report.at_least("noisy_times", aer_s / our_s, f"{name}; {note}")
     pairs = [{k} for k in range(n)] + [{k, k + 1} for k in range(n - 1)]
     own, peer = (_means(each, pairs) for each in (counts_of(result), counts))
     shots = sum(counts.values())
     mean = (SHOTS * own + shots * peer) / (SHOTS + shots)
     spread = np.sqrt((1 - mean**2) * (1 / SHOTS + 1 / shots))
     off = np.abs(own - peer) / np.maximum(spread, 1 / SHOTS)
-    label = f"{name}: {len(pairs)} means, from those of {shots:,} shots of Aer's"
-    report.at_most("noisy_deviation", off.max(), label)
+    report.at_most("noisy_deviation", off.max(), f"{name}: from {shots:,} shots of Aer's")
     exact: dict[tuple[int, ...], float] = {}
     for ends in ([{0}, {1}, {0, 1}], [{n - 1}, {n - 2}, {n - 2, n - 1}]):
         with suppress(Unsupported):  # too many qubits reach these
@@ -235,8 +231,7 @@ def _noisy_chain(report: Report, case: Case, options: Namespace, *, relax: bool)
         seen = _means(counts_of(result), [{*each} for each in exact])
         expected = np.array([_as_read(each, exact) for each in exact])
         off = np.abs(seen - expected) / np.sqrt((1 - expected**2) / SHOTS)
-        label = f"{name}: {len(exact)} means at the ends, from exact ones"
-        report.at_most("noisy_deviation", off.max(), label)
+        report.at_most("noisy_deviation", off.max(), f"{name}: from exact ones at the ends")
 
 
 def _means(counts: Mapping[int, int], sets: Iterable[Collection[int]]) -> NDArray[np.float64]:
@@ -274,8 +269,8 @@ def _qaoa(report: Report, rounds: int, seed: int) -> None:
         }
         seconds = medians(rounds_of(calls, rounds, 1))  # the first round loads the library
         values = [float(each) for each in calls["values"]().expectations]
-    report.at_most("qaoa_shots_s", seconds["shots"], f"{name}: 1,000 shots, s")
-    report.at_most("qaoa_values_s", seconds["values"], f"{name}: {len(edges)} edges, s")
+    for what, each in seconds.items():
+        report.seconds(f"qaoa_{what}_s", each)
     if installed("quimb"):
         peer, operator = _quimb(QUBITS, gates), np.diag([1.0, -1.0, -1.0, 1.0])
 
@@ -288,7 +283,7 @@ def _qaoa(report: Report, rounds: int, seed: int) -> None:
         ours = partial(_values, engine_circuit(bare), "contraction", labels)
         our_s, their_s = _alternate(rounds, ours, theirs)
         print(f"{name}: values: ours {our_s:.4f}, quimb {their_s:.4f}")
-        report.at_most("qaoa_of_quimb", our_s / their_s, f"{name}: values, share of quimb")
+        report.at_most("qaoa_of_quimb", our_s / their_s)
 
 
 def _quimb(num_qubits: int, gates: list[Gate]) -> Any:
@@ -319,13 +314,9 @@ def _amplitudes(report: Report, rounds: int, seed: int) -> None:
     off = np.abs(ours(STRINGS)[:PEER_STRINGS] - expected).max() / np.abs(expected).max()
     if off > 1e-10:
         raise SystemExit(f"{name}: amplitudes differ from quimb's by {off} of the largest")
-    for key, count, what in (
-        ("amplitude_of_quimb", 1, "one amplitude"),
-        ("amplitudes_of_quimb", STRINGS, f"{STRINGS} amplitudes"),
-    ):
+    for key, count in (("amplitude_of_quimb", 1), ("amplitudes_of_quimb", STRINGS)):
         our_s, their_s = _alternate(rounds, partial(ours, count), theirs)
-        share = our_s * PEER_STRINGS / (count * their_s)
-        report.at_most(key, share, f"{name}: {what}, share of quimb")
+        report.at_most(key, our_s * PEER_STRINGS / (count * their_s))
 
 
 # --- PEPS -----------------------------------------------------------------------------------------
@@ -346,16 +337,14 @@ def peps(report: Report, options: Namespace) -> None:
     for steps in options.steps:
         pairs = device_pairs("fez")
         state, stated, _ = _evolved(pairs, 156, steps, options.bond, options.seed)
-        begun = time.process_time()
-        _drawn(state, options.shots, options.seed)
-        shot_s = (time.process_time() - begun) / options.shots
+        call = partial(_drawn, state, options.shots, options.seed)
+        shot_s = timed(call, time.process_time)[0] / options.shots
         print(f"{steps} steps, bond {state.bond}: stated error {stated:.3f}")
-        label = f"a shot of 156 qubits, {steps} steps"
-        report.at_most(f"shot_{steps}_ms", 1e3 * shot_s, f"{label}, ms")
+        report.seconds(f"shot_{steps}_ms", shot_s)
         if installed("quimb"):
             quimb_s = _quimb_shot_s(state, options.quimb_shots)
             print(f"quimb: {quimb_s:.1f} s a shot")
-            report.at_most(f"shot_{steps}_of_quimb", shot_s / quimb_s, f"{label}, of quimb's")
+            report.at_most(f"shot_{steps}_of_quimb", shot_s / quimb_s)
     state, stated, bare = _evolved(HEXAGON, 16, 6, 32, options.seed)
     bits, logs = _drawn(state, DRAWS, options.seed)
     vector = (
@@ -365,7 +354,7 @@ def peps(report: Report, options: Namespace) -> None:
     probs = np.abs(vector[bits.astype(np.int64) @ (1 << np.arange(16))]) ** 2
     real = float(np.mean(np.abs(1.0 - probs * np.exp(-logs)))) / 2.0
     print(f"one hexagon, 6 steps, bond {state.bond}: stated {stated:.1e}, real {real:.1e}")
-    report.at_most("real_of_stated", real / stated, "real error of counts, of the stated one")
+    report.at_most("real_of_stated", real / stated)
 
 
 def _evolved(

@@ -83,6 +83,5 @@ def titles() -> dict[str, tuple[str, str]]:
 
 
 def load(name: str) -> Benchmark:
-    """Return a benchmark of `titles`."""
     found: Benchmark = getattr(importlib.import_module(titles()[name][0]), name)
     return found

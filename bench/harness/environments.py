@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from qiskit import qasm2
 
 from simenv import config
 from simenv.cli.admin.gateway import variables
@@ -28,17 +29,12 @@ SIMENV = Path(sys.executable).with_name("simenv")
 
 
 def simenv(
-    args: Iterable[str],
-    environ: Mapping[str, str] | None = None,
-    *,
-    code: int = 0,
-    cwd: Path | None = None,
-    program: Iterable[str | Path] = (SIMENV,),
-) -> str:
+    args: Iterable[str], environ: Mapping[str, str] | None = None, *, code: int = 0,
+    program: Iterable[str | Path] = (SIMENV,), **more: Any,
+) -> str:  # fmt: skip
     """Run a command as typed; return its output. Raises SystemExit for another exit status."""
-    done = subprocess.run(
-        [*program, *args], env=environ, cwd=cwd, capture_output=True, text=True, check=False
-    )
+    how = {"env": environ, "capture_output": True, "text": True, "check": False, **more}
+    done = subprocess.run([*program, *args], **how)
     if done.returncode != code:
         raise SystemExit(f"simenv {' '.join(args)}: exit {done.returncode}\n{done.stderr}")
     return done.stdout or done.stderr
@@ -74,37 +70,42 @@ def started(settings: Mapping[str, object]) -> Iterator[Client]:
 
 
 @contextmanager
-def served(users: int, *pools: str) -> Iterator[tuple[str, list[str]]]:
-    """Start the environment `bench` with a gateway; yield its URL and tokens, one for each user.
-    `pools`: as for --pool, in place of two workers."""
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "simenv.toml"
-        config.write_text('[gateway]\nlisten = "127.0.0.1:0"\ntls = false\nrequests_per_s = 0\n')
+def served(users: int, *pools: str) -> Iterator[tuple[Client, str, list[str]]]:
+    """Start the environment `bench` with a gateway in a home of its own; yield a client, the URL,
+    and tokens, one for each user. `pools`: as for --pool, in place of two workers."""
+    with home() as folder:
+        file = folder / "simenv.toml"
+        file.write_text('[gateway]\nlisten = "127.0.0.1:0"\ntls = false\nrequests_per_s = 0\n')
         workers = [word for pool in pools for word in ("--pool", pool)] or ["--workers", "2"]
-        simenv(["up", "--name", "bench", *workers, "--config", str(config)])
+        simenv(["up", "--name", "bench", *workers, "--config", str(file)])
         try:
             tokens = [token("bench", f"user{k}") for k in range(users)]
-            yield gateway_status("bench")["url"], tokens
+            with connect("bench") as client:
+                yield client, gateway_status("bench")["url"], tokens
         finally:
             simenv(["down", "--name", "bench"])
 
 
+def restart(client: Client, settings: Mapping[str, object]) -> None:
+    """Kill the service of an environment, wait until it has ended, and start it again."""
+    service = service_process(client)
+    service.kill()
+    wait_until(lambda: not environments.still_running([service], 0.0), 60.0)
+    environments.up(settings)
+
+
 def token(name: str, user: str) -> str:
-    """Return a new token of a user of an environment's gateway."""
     words = ["gateway", "tokens", "add", "--name", name, "--json", "--user", user]
     secret: str = json.loads(simenv(words))["secret"]
     return secret
 
 
 def gateway_status(name: str) -> dict[str, Any]:
-    """Return URL and pid of an environment's gateway."""
     status: dict[str, Any] = json.loads(simenv(["gateway", "status", "--name", name, "--json"]))
     return status
 
 
 class HttpConnection:
-    """An HTTP connection to a gateway that is kept open."""
-
     def __init__(self, url: str, token: str) -> None:
         self.address = address_of(url)
         self._socket = socket.create_connection(self.address)
@@ -140,7 +141,6 @@ class HttpConnection:
 
 
 def address_of(url: str) -> tuple[str, int]:
-    """Return host and port of a gateway's URL."""
     host, _, port = url.removeprefix("http://").partition(":")
     return host, int(port)
 
@@ -156,18 +156,59 @@ def qpm_plugin(folder: Path | None, revision: int, **environ: str) -> Iterator[A
         yield subject.connect().methods
 
 
-def ibm_client(url: str, token: str, program: str, text: str) -> Any:
-    """Run a program with IBM's unmodified client, in a process that knows the gateway's address
-    alone; return the JSON of its last line. `text`: its standard input. Raises SystemExit."""
+def qpm_s(client: Client, pool: str, circuit: Any, shots: int) -> float:
+    """Return the seconds of a circuit's second run through simenv's QPM plugin."""
+    where = {"SIMENV_SERVICE": client.service, "SIMENV_QPM_POOL": pool}
+    info = {"num_qubits": circuit.num_qubits, "num_shots": shots, "qasm": qasm2.dumps(circuit)}
+    with qpm_plugin(None, 2, **where, SIMENV_QPM_RESERVATIONS="optional") as methods:
+        for _ in range(2):
+            begin_s = time.perf_counter()
+            answer = methods.sync_run(info | {"seed": 1})
+            seconds = time.perf_counter() - begin_s
+    assert sum(answer["result"]["result"]["counts"].values()) == shots
+    return seconds
+
+
+PRIMITIVES = """
+import json, sys, time, warnings
+warnings.filterwarnings("ignore")
+from qiskit import qasm2
+from qiskit.quantum_info import SparsePauliOp
+from qiskit_ibm_runtime import EstimatorV2, QiskitRuntimeService, SamplerV2
+backend = QiskitRuntimeService().backend(BACKEND)
+circuit = qasm2.loads(sys.stdin.read(), custom_instructions=qasm2.LEGACY_CUSTOM_INSTRUCTIONS)
+bare = circuit.remove_final_measurements(inplace=False)
+every = [SparsePauliOp.from_sparse_list([("Z", [q], 1.0)], bare.num_qubits)
+         for q in range(bare.num_qubits)]
+work = {"sampler_s": (SamplerV2, {"pubs": [circuit], "shots": SHOTS})}
+if WITH_VALUES:
+    work["estimator_s"] = EstimatorV2, {"pubs": [(bare, every)]}
+seconds, found = {}, {}
+for name, (primitive, asked) in work.items():
+    for _ in range(2):
+        begun = time.perf_counter()
+        found[name] = primitive(mode=backend).run(**asked).result()[0].data
+        seconds[name] = time.perf_counter() - begun
+assert sum(found["sampler_s"].c.get_counts().values()) == SHOTS
+assert not WITH_VALUES or found["estimator_s"].evs.shape == (bare.num_qubits,)
+print(json.dumps(seconds))
+"""
+
+
+def ibm_seconds(
+    url: str, token: str, backend: str, circuit: Any, shots: int, *, values: bool = False
+) -> dict[str, float]:
+    """Return the seconds of a circuit's second run by SamplerV2 and, with `values`, of all its <Z>
+    by EstimatorV2, with IBM's unmodified client in a process that knows the gateway's address
+    alone. Raises SystemExit."""
     kept = ("PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH")
     environ = {name: os.environ[name] for name in kept if name in os.environ}
-    ended = subprocess.run(
-        [sys.executable, "-c", program], env=environ | variables(url, "bench", token, []),
-        input=text, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if ended.returncode:
-        raise SystemExit(ended.stderr)
-    return json.loads(ended.stdout.splitlines()[-1])
+    program = f"BACKEND, SHOTS, WITH_VALUES = {(backend, shots, values)}\n{PRIMITIVES}"
+    found: dict[str, float] = json.loads(simenv(
+        [program], environ | variables(url, "bench", token, []), program=(sys.executable, "-c"),
+        input=qasm2.dumps(circuit),
+    ).splitlines()[-1])  # fmt: skip
+    return found
 
 
 @contextmanager
@@ -185,7 +226,6 @@ def tmpfs(folder: Path, size_bytes: int) -> Iterator[Path]:
 
 
 def service_process(client: Client) -> psutil.Process:
-    """Return the process of a client's service."""
     return psutil.Process(read(Path(client.service)).pid)
 
 

@@ -7,14 +7,14 @@ import platform
 import subprocess
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from bench.harness.report import Figure
+from bench.harness.report import ROOT, Figure
 
 FORMAT = 1
-ROOT = Path(__file__).parents[2]
 _CODE = ("simenv", "simulators", "launcher", "noise_models", "bench", "testbed", "requirements")
 
 
@@ -45,24 +45,17 @@ class Result(msgspec.Struct, frozen=True):
 
     def figure(self) -> Figure:
         """Return the figure without its machine and commit."""
-        return Figure(
-            *(self.benchmark, self.key, self.label, self.value, self.goal),
-            *(self.at_least, self.seed, self.reason),
-        )
+        return Figure(**{name: getattr(self, name) for name in Figure.__struct_fields__})
 
 
 def append(file: Path, figures: Iterable[Figure], *, quick: bool) -> None:
     """Append figures to a result file."""
-    revision, machine = commit(), _machine()
+    where = {"commit": commit(), "machine": _machine(), "cores": os.cpu_count() or 1}
     with file.open("ab") as out:
         for figure in figures:
-            result = Result(
-                FORMAT,
-                *(figure.benchmark, figure.key, figure.label, figure.value),
-                *(figure.goal, figure.at_least, figure.met, quick, revision, machine),
-                *(os.cpu_count() or 1, os.getloadavg()[0], time.time(), figure.seed),
-                figure.reason,
-            )
+            when = {"quick": quick, "load": os.getloadavg()[0], "time_s": time.time(), **where}
+            own = msgspec.structs.asdict(figure)
+            result = Result(format=FORMAT, met=figure.met, **own, **when)
             out.write(msgspec.json.encode(result) + b"\n")
 
 
@@ -119,27 +112,21 @@ def has_code_of(revision: str) -> bool:
 
 def _git(*arguments: str) -> str:
     """Return what git prints, without its line end; nothing where this is no checkout."""
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-    except OSError:
-        return ""
-    return done.stdout.strip()
+    with suppress(OSError):
+        command = ["git", *arguments]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+    return ""
 
 
 def _machine() -> str:
     """Return the models of the CPU and of the GPUs, from /proc; of a CPU without one, the
     architecture."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.machine()
-    models = [line.partition(":")[2] for line in text.splitlines() if line.startswith("model name")]
-    gpus = {
-        line.partition(":")[2].strip()
-        for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-        for line in path.read_text().splitlines()
-        if line.startswith("Model:")
-    }
-    return ", ".join([models[0].strip() if models else platform.machine(), *sorted(gpus)])
+
+    def models(path: Path, name: str) -> list[str]:
+        lines = path.read_text().splitlines() if path.exists() else ()
+        return [line.partition(":")[2].strip() for line in lines if line.startswith(name)]
+
+    cpu = models(Path("/proc/cpuinfo"), "model name") or [platform.machine()]
+    paths = Path("/proc/driver/nvidia/gpus").glob("*/information")
+    return ", ".join([cpu[0], *sorted({name for path in paths for name in models(path, "Model:")})])

@@ -48,7 +48,7 @@ def medians(times: Mapping[Any, list[float]]) -> dict[Any, float]:
     return {name: statistics.median(each) for name, each in times.items()}
 
 
-def in_rounds(calls: Mapping[str, Callable[[int], float]], rounds: int, warm_up: int = 1) -> Times:
+def in_rounds(calls: Mapping[Any, Callable[[int], float]], rounds: int, warm_up: int = 1) -> Times:
     """Return what each call gave in each round; the calls of a round take turns, since the speed of
     a machine drifts. Their argument is the round; those below 0 warm up, and do not count."""
     found: Times = {name: [] for name in calls}

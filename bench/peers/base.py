@@ -1,4 +1,4 @@
-"""What peers that run circuits have in common: gates, matrices, counts and the number of shots.
+"""What peers that run circuits have in common: gates, matrices, counts, the number of shots.
 
 A peer is made with a number of threads. `prepare` converts a number of qubits and gates to the
 library's own form before the clock starts; `run` simulates it, draws the shots and returns counts
@@ -19,14 +19,6 @@ SHOTS = 1_024
 # Name, qubits, angles in radians; of "unitary": its matrix instead of angles.
 Gate = tuple[str, tuple[int, ...], tuple[Any, ...]]
 Counts = Mapping[int, int]  # number of shots by outcome; bit 0 is qubit 0
-# Gates that all libraries have: their names in qulacs, cirq and PennyLane.
-NAMES = {
-    "h": ("H", "H", "Hadamard"), "x": ("X", "X", "PauliX"), "s": ("S", "S", "S"),
-    "t": ("T", "T", "T"), "rx": ("RX", "rx", "RX"), "ry": ("RY", "ry", "RY"),
-    "rz": ("RZ", "rz", "RZ"), "cx": ("CNOT", "CNOT", "CNOT"), "cz": ("CZ", "CZ", "CZ"),
-    "swap": ("SWAP", "SWAP", "SWAP"),
-}  # fmt: skip
-QULACS, CIRQ, PENNYLANE = range(3)
 
 
 @functools.cache

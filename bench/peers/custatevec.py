@@ -1,4 +1,5 @@
-"""cuStateVec, NVIDIA's library of gates on statevectors, by ctypes: one matrix in each call.
+"""cuStateVec, NVIDIA's library of gates on statevectors, by ctypes: one matrix in each call, for
+which gates are fused to matrices on a few qubits.
 
 Prototypes and constants are those of custatevec.h 1.15 and of CUDA's library_types.h. The wheels
 custatevec-cu13 and custatevec-cu12 have the library; it needs cuBLAS (nvidia-cublas).
@@ -16,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.peers.fused_gates import MatrixGate
+from bench.peers.base import Gate, matrix
 from simulators.gpu.devices.device import COMPLEX, Buffer, Device
 
 LIBRARY = "libcustatevec.so.1"
@@ -65,12 +66,67 @@ class CustatevecError(Exception):
     """A call failed; the message has its name and the library's words."""
 
 
-class _Call(msgspec.Struct, frozen=True, eq=False):
-    """The arguments of a gate, made before the clock runs."""
+# --- matrices -------------------------------------------------------------------------------------
 
-    matrix: Buffer
-    targets: ctypes.Array[ctypes.c_int32]
-    controls: ctypes.Array[ctypes.c_int32]
+_CONTROLLED = {"cx": "x", "cz": "z", "cp": "p"}  # gates on the last of their qubits
+
+
+class MatrixGate(msgspec.Struct, frozen=True, eq=False):
+    """A matrix complex128[2^k, 2^k]; bit j of its index is the qubit `targets[j]`."""
+
+    matrix: NDArray[np.complex128]
+    targets: tuple[int, ...]
+    controls: tuple[int, ...] = ()
+
+
+def gate_by_gate(gates: Iterable[Gate]) -> list[MatrixGate]:
+    results = []
+    for name, qubits, angles in gates:
+        if name in _CONTROLLED:
+            on_last = matrix(_CONTROLLED[name], angles)
+            results.append(MatrixGate(on_last, qubits[1:], qubits[:1]))
+        else:
+            results.append(MatrixGate(matrix(name, angles), qubits))
+    return results
+
+
+def fused(gates: Iterable[Gate], width: int) -> list[MatrixGate]:
+    """Matrices on at most `width` qubits: each gate goes to the last block that acts on one of its
+    qubits, if that has room, else it begins a block."""
+    members: list[list[Gate]] = []
+    qubits_of: list[tuple[int, ...]] = []
+    last: dict[int, int] = {}  # block of a qubit
+    for gate in gates:
+        qubits = gate[1]
+        block = max((last.get(qubit, -1) for qubit in qubits), default=-1)
+        union = () if block < 0 else tuple(dict.fromkeys(qubits_of[block] + qubits))
+        if block < 0 or len(union) > width:
+            block, union = len(members), qubits
+            members.append([])
+            qubits_of.append(())
+        members[block].append(gate)
+        qubits_of[block] = union
+        last |= dict.fromkeys(qubits, block)
+    return [
+        MatrixGate(_product(inside, qubits), qubits)
+        for inside, qubits in zip(members, qubits_of, strict=True)
+    ]
+
+
+def _product(gates: list[Gate], qubits: tuple[int, ...]) -> NDArray[np.complex128]:
+    """Gates in their order, as one matrix."""
+    size = len(qubits)
+    result = np.eye(1 << size, dtype=np.complex128).reshape((2,) * size + (1 << size,))
+    for name, on, angles in gates:
+        axes = [size - 1 - qubits.index(qubit) for qubit in reversed(on)]
+        count = len(on)
+        factor = matrix(name, angles).reshape((2,) * (2 * count))
+        result = np.tensordot(factor, result, (range(count, 2 * count), axes))
+        result = np.moveaxis(result, range(count), axes)
+    return np.ascontiguousarray(result.reshape(1 << size, 1 << size))
+
+
+# --- the library ----------------------------------------------------------------------------------
 
 
 def load(folders: Sequence[str] = sys.path) -> ctypes.CDLL:
@@ -100,7 +156,6 @@ class CuStateVec:
         self._check("custatevecCreate", ctypes.byref(self._handle))
 
     def close(self) -> None:
-        """Release the handle."""
         self._check("custatevecDestroy", self._handle)
 
     @property
@@ -111,39 +166,29 @@ class CuStateVec:
 
     def prepared(self, num_qubits: int, gates: Iterable[MatrixGate]) -> Callable[[Buffer], None]:
         """A function that applies the gates to a state of 2^n numbers on the device."""
-        calls = [self._call(gate) for gate in gates]
-        size = max([1, *(self._workspace_bytes(num_qubits, call) for call in calls)])
-        workspace = self._device.empty(size, np.uint8)
+        calls, size = [], ctypes.c_size_t(1)
+        for gate in gates:
+            numbers = self._device.upload(np.ascontiguousarray(gate.matrix, self._dtype).ravel())
+            needed = ctypes.c_size_t()
+            matrix_of = address(numbers), self._type, LAYOUT_ROW, 0
+            self._check(
+                "custatevecApplyMatrixGetWorkspaceSize", self._handle, self._type, num_qubits,
+                *matrix_of, len(gate.targets), len(gate.controls), self._compute,
+                ctypes.byref(needed),
+            )  # fmt: skip
+            size.value = max(size.value, needed.value)
+            targets, controls = _integers(gate.targets), _integers(gate.controls)
+            on = targets, len(targets), controls, None, len(controls), self._compute
+            calls.append((numbers, (*matrix_of, *on)))
+        workspace = self._device.empty(size.value, np.uint8)
 
         def apply(state: Buffer) -> None:
-            for call in calls:
-                self._apply(num_qubits, state, call, workspace, size)
+            where = self._handle, address(state), self._type, num_qubits
+            for _, call in calls:  # made before the clock runs
+                words = *where, *call, address(workspace), size.value
+                self._check("custatevecApplyMatrix", *words)
 
         return apply
-
-    def _call(self, gate: MatrixGate) -> _Call:
-        matrix = self._device.upload(np.ascontiguousarray(gate.matrix, self._dtype).ravel())
-        return _Call(matrix, _integers(gate.targets), _integers(gate.controls))
-
-    def _workspace_bytes(self, num_qubits: int, call: _Call) -> int:
-        result = ctypes.c_size_t()
-        self._check(
-            "custatevecApplyMatrixGetWorkspaceSize",
-            *(self._handle, self._type, num_qubits, address(call.matrix), self._type, LAYOUT_ROW),
-            *(0, len(call.targets), len(call.controls), self._compute, ctypes.byref(result)),
-        )
-        return result.value
-
-    def _apply(
-        self, num_qubits: int, state: Buffer, call: _Call, workspace: Buffer, size: int
-    ) -> None:
-        self._check(
-            "custatevecApplyMatrix",
-            *(self._handle, address(state), self._type, num_qubits),
-            *(address(call.matrix), self._type, LAYOUT_ROW, 0),
-            *(call.targets, len(call.targets), call.controls, None, len(call.controls)),
-            *(self._compute, address(workspace), size),
-        )
 
     def _check(self, name: str, *arguments: Any) -> None:
         status = getattr(self._library, name)(*arguments)
@@ -153,14 +198,12 @@ class CuStateVec:
 
 
 def zero_state(device: Device, num_qubits: int, precision: str) -> Buffer:
-    """|0...0> on the device."""
     state: NDArray[Any] = np.zeros(1 << num_qubits, COMPLEX[precision])
     state[0] = 1.0
     return device.upload(state)
 
 
 def address(buffer: Buffer) -> int:
-    """Return the address of a buffer in the memory of its device."""
     if isinstance(buffer, np.ndarray):
         return int(buffer.ctypes.data)
     return int(buffer.data.ptr)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from bench.circuits import built
-from bench.peers.aer import simulator
 from bench.peers.base import Gate
+from bench.peers.libraries import simulator
 from bench.peers.simenv_engine import WorkerTask
 from simenv.model import Observable, TaskOptions
 from simenv.wire.messages.client import AssignedTask
@@ -21,7 +21,6 @@ STRINGS, LAYERS = 100, 5
 
 
 def angles(num_qubits: int, seed: int) -> Any:
-    """Return the angle of each layer and qubit."""
     return np.random.default_rng(seed).uniform(-3, 3, (LAYERS, num_qubits))
 
 
@@ -39,7 +38,6 @@ def energy(num_qubits: int) -> tuple[list[str], list[float]]:
 
 
 def ansatz(table: Any) -> list[Gate]:
-    """Return layers of ry with these angles and a ladder of cx."""
     gates: list[Gate] = []
     for layer in table:
         gates += [("ry", (qubit,), (angle,)) for qubit, angle in enumerate(layer)]

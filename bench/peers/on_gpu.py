@@ -13,8 +13,8 @@ from collections.abc import Callable
 from bench.circuits import wide_circuit
 from bench.harness import Report, timed_s
 from bench.peers import custatevec
-from bench.peers.fused_gates import fused, gate_by_gate
-from bench.peers.qsim import Qsim, has_cuda
+from bench.peers.custatevec import fused, gate_by_gate
+from bench.peers.libraries import Qsim, qsim_has_cuda
 from simulators.gpu.devices.device import Device
 
 KINDS = ("qft", "volume")
@@ -72,19 +72,18 @@ def compare(
     the engine's, of all gates by kind, qubits and precision; `run_seconds`: of a run with counts in
     single precision."""
     for kind in KINDS:
-        key, label = f"{kind}_custatevec", f"of cuStateVec's time, {kind} {n}"
+        key = f"{kind}_custatevec"
         try:
             best = min(peers.custatevec_seconds(kind, n).values())
         except custatevec.NotInstalled as error:
-            report.not_measured(key, label, str(error))
+            report.not_measured(key, str(error))
         else:
-            report.at_most(key, gate_seconds(kind, n, "double") / best, label)
-    label = f"of qsim's time with CUDA, {' and '.join(KINDS)} {n}, single precision"
-    if not has_cuda():
-        report.not_measured("qsim_cuda", label, "qsimcirq is not installed with its CUDA backend")
-        return
+            report.at_most(key, gate_seconds(kind, n, "double") / best)
+    if not qsim_has_cuda():
+        reason = "qsimcirq is not installed with its CUDA backend"
+        return report.not_measured("qsim_cuda", reason)
     shares = [run_seconds(kind, n) / min(peers.qsim_seconds(kind, n).values()) for kind in KINDS]
-    report.at_most("qsim_cuda", max(shares), label)
+    report.at_most("qsim_cuda", max(shares))
 
 
 def _listed(seconds: dict[int, float]) -> str:

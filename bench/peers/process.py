@@ -65,7 +65,6 @@ class IsolatedPeer:
         return self.call("correlations")
 
     def close(self) -> None:
-        """End the peer's process."""
         self._pipe.close()
         self._process.join(10.0)
         if self._process.is_alive():

@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,15 @@ import msgspec
 import networkx
 import numpy as np
 from numpy.typing import NDArray
-from qiskit import QuantumCircuit, qasm2
+from qiskit import QuantumCircuit
 from qiskit.quantum_info import SparsePauliOp
 
 import simenv
 from bench.circuits import Pairs, built, device_pairs, disjoint_layers, kicked_native, measured
 from bench.harness import SEED, Report, benchmark, probed, repeated_s, timed, timed_s
-from bench.harness.environments import home, ibm_client, qpm_plugin, served
+from bench.harness.environments import home, ibm_seconds, qpm_s, served
 from bench.peers.base import Gate
-from noise_models import document, library, snapshot as snapshots
-from noise_models.calibration import (
-    CalibrationSnapshot,
-    GateCalibration,
-    NativeGate,
-    QubitCalibration,
-)  # fmt: skip
+from noise_models import calibration as cal, document, library, snapshot as snapshots
 from simenv import config
 from simenv.calibration.certify import certify as certified
 from simenv.client.client import Client
@@ -43,31 +38,6 @@ Random = np.random.Generator
 
 WIDTH, SHOTS, MORE = 156, 1_000, 4_000  # shots of the comparison with propagation
 ROWS = ((30, 2), (60, 3), (100, 3), (WIDTH, 2), (WIDTH, 3), (WIDTH, 4), (WIDTH, 5))  # qubits, steps
-PRIMITIVES = f"""
-import json, sys, time, warnings
-warnings.filterwarnings("ignore")
-from qiskit import qasm2
-from qiskit.quantum_info import SparsePauliOp
-from qiskit_ibm_runtime import EstimatorV2, QiskitRuntimeService, SamplerV2
-backend = QiskitRuntimeService().backend("fez")
-circuit = qasm2.loads(sys.stdin.read(), custom_instructions=qasm2.LEGACY_CUSTOM_INSTRUCTIONS)
-bare = circuit.remove_final_measurements(inplace=False)
-every = [SparsePauliOp.from_sparse_list([("Z", [q], 1.0)], bare.num_qubits)
-         for q in range(bare.num_qubits)]
-seconds = {{}}
-for name, primitive, work in (
-    ("sampler_s", SamplerV2, {{"pubs": [circuit], "shots": {SHOTS}}}),
-    ("estimator_s", EstimatorV2, {{"pubs": [(bare, every)]}}),
-):
-    for _ in range(2):
-        begun = time.perf_counter()
-        data = primitive(mode=backend).run(**work).result()[0].data
-        seconds[name] = time.perf_counter() - begun
-    if name == "sampler_s":
-        assert sum(data.c.get_counts().values()) == {SHOTS}
-assert data.evs.shape == (bare.num_qubits,)
-print(json.dumps(seconds))
-"""
 
 
 @benchmark(seed=SEED, deepest=(5, 4))
@@ -82,42 +52,32 @@ def whole_qpu(report: Report, options: Namespace) -> None:
     """
     random, pairs = np.random.default_rng(options.seed), device_pairs("fez")
 
-    def counts(circuit: QuantumCircuit, key: str, label: str) -> None:
-        seed = int(random.integers(2**32))
-        run = lambda: client.run(circuit, device="fez", shots=SHOTS, seed=seed)  # noqa: E731
-        seconds, result = timed(run)
+    def counts(circuit: QuantumCircuit, key: str) -> None:
+        how = {"device": "fez", "shots": SHOTS, "seed": int(random.integers(2**32))}
+        seconds, result = timed(partial(client.run, circuit, **how))
         assert sum(result.counts.values()) == SHOTS
         print(f"{result.engine}, {result.timing}")
-        report.at_most(key, seconds, label)
+        report.seconds(key, seconds)
 
     pools = "main:workers=1", "emu:device=fez,workers=1"
-    with home(), served(1, *pools) as (url, tokens), simenv.connect("bench") as client:
+    with served(1, *pools) as (client, url, tokens):
         client.run(_kicked(pairs, 30, 2, 0.5), device="fez", shots=10)  # loads the kernels
         for qubits, steps in ROWS:
-            key, label = (
-                f"ising_{qubits}x{steps}_s",
-                f"kicked Ising, {qubits} qubits, {steps} steps, s",
-            )
+            key = f"ising_{qubits}x{steps}_s"
             if steps > options.deepest:
-                report.not_measured(key, label, "left out by --deepest")
+                report.not_measured(key, "left out by --deepest")
             else:
-                counts(_kicked(pairs, qubits, steps, 0.6 + 1e-3 * random.random()), key, label)
-        counts(_chain(pairs, random), "chain_s", "chain of 156 qubits, 10 layers, s")
-        report.at_most("peak_gib", _peak_gib(client), "peak memory of a worker, GiB")
+                counts(_kicked(pairs, qubits, steps, 0.6 + 1e-3 * random.random()), key)
+        counts(_chain(pairs, random), "chain_s")
+        texts = [Path(f"/proc/{each.pid}/status").read_text() for each in client.workers()]
+        peaks = [int(text.partition("VmHWM:")[2].split()[0]) for text in texts]
+        report.at_most("peak_gib", max(peaks) / 2**20)
         circuit = _kicked(pairs, WIDTH, 3, 0.6)
         _agreement(report, client, circuit, random)
-        found = ibm_client(url, tokens[0], PRIMITIVES, qasm2.dumps(circuit))
-        what = {"sampler_s": "SamplerV2", "estimator_s": "EstimatorV2, 156 values <Z>"}
+        found = ibm_seconds(url, tokens[0], "fez", circuit, SHOTS, values=True)
         for key, seconds in found.items():
-            label = f"{what[key]} of qiskit-ibm-runtime, 156 qubits, 3 steps, s"
-            report.at_most(key, seconds, label)
-        environ = {"SIMENV_SERVICE": client.service, "SIMENV_QPM_POOL": "emu"}
-        info = {"num_qubits": WIDTH, "num_shots": SHOTS, "qasm": qasm2.dumps(circuit), "seed": 1}
-        with qpm_plugin(None, 2, **environ, SIMENV_QPM_RESERVATIONS="optional") as methods:
-            for _ in range(2):
-                seconds, answer = timed(lambda: methods.sync_run(dict(info)))
-        assert sum(answer["result"]["result"]["counts"].values()) == SHOTS
-        report.at_most("qpm_s", seconds, "QPM plugin, 156 qubits, 3 steps, s")
+            report.seconds(key, seconds)
+        report.seconds("qpm_s", qpm_s(client, "emu", circuit, SHOTS))
 
 
 def _kicked(pairs: Pairs, qubits: int, steps: int, kick: float) -> QuantumCircuit:
@@ -170,15 +130,8 @@ def _agreement(report: Report, client: Client, circuit: QuantumCircuit, random: 
     exact, stated = np.array(values.expectations), np.array(values.std_errors)
     off = (sampled - exact) / np.sqrt((1.0 - exact**2) / MORE + stated**2)
     print(f"{result.engine} against {values.engine}: {values.remark}")
-    label = f"<Z> of {MORE:,} shots against propagation, 156 qubits, 3 steps, in standard errors"
-    report.at_most("agreement_rms", float(np.sqrt(np.mean(off**2))), f"{label}: root mean square")
-    report.at_most("agreement_most", float(np.abs(off).max()), f"{label}: largest")
-
-
-def _peak_gib(client: Client) -> float:
-    """Return the largest resident memory that a worker has had."""
-    texts = [Path(f"/proc/{each.pid}/status").read_text() for each in client.workers()]
-    return max(int(text.partition("VmHWM:")[2].split()[0]) for text in texts) / 2**20
+    report.at_most("agreement_rms", float(np.sqrt(np.mean(off**2))))
+    report.at_most("agreement_most", float(np.abs(off).max()))
 
 
 # --- floods of structures -------------------------------------------------------------------------
@@ -207,11 +160,10 @@ def emulated_device(report: Report, options: Namespace) -> None:
             _flood(client, circuits[:100])  # warm-up
             took_s = timed_s(lambda client=client, work=circuits[100:]: _flood(client, work))
             rates.append(options.circuits / took_s)
-    report.at_most("cold_ms", 1e3 * statistics.median(first_s), "one gate, first sight, ms")
-    report.at_most("cached_ms", 1e3 * statistics.median(cached_s), "one gate, all cached, ms")
-    target_s = statistics.median(repeated_s(lambda: target_of(device), 3))
-    report.at_most("target_s", target_s, f"Target of {EAGLE_QUBITS} qubits, s")
-    report.at_least("flood_per_s", statistics.median(rates), "different 5-qubit circuits a second")
+    report.seconds("cold_ms", first_s)
+    report.seconds("cached_ms", cached_s)
+    report.seconds("target_s", repeated_s(lambda: target_of(device), 3))
+    report.at_least("flood_per_s", statistics.median(rates))
 
 
 def _one_gate_s(client: Client) -> float:
@@ -250,10 +202,10 @@ def _flood(client: Client, circuits: list[QuantumCircuit]) -> None:
 # --- pace and drift -------------------------------------------------------------------------------
 
 GATE_NS, READOUT_NS, RESET_NS, OVERHEAD_NS = 40.0, 1_000.0, 4_000.0, 50_000.0
-QUBIT = QubitCalibration(t1_us=100.0, t2_us=80.0, p01=0.01, p10=0.02, readout_ns=READOUT_NS)
-CHIP = CalibrationSnapshot(
-    name="chip", num_qubits=2, native_gates=(NativeGate("x", 1), NativeGate("rz", 1, 1)),
-    all_to_all=True, qubits=(QUBIT, QUBIT), gates=(GateCalibration("x", (), 0.001, GATE_NS),),
+QUBIT = cal.QubitCalibration(t1_us=100.0, t2_us=80.0, p01=0.01, p10=0.02, readout_ns=READOUT_NS)
+CHIP = cal.CalibrationSnapshot(
+    name="chip", num_qubits=2, native_gates=(cal.NativeGate("x", 1), cal.NativeGate("rz", 1, 1)),
+    all_to_all=True, qubits=(QUBIT, QUBIT), gates=(cal.GateCalibration("x", (), 0.001, GATE_NS),),
     rep_delay_ns=RESET_NS, overhead_ns=OVERHEAD_NS,
 )  # fmt: skip
 FLIP = measured(1, [("x", (0,), ())])
@@ -285,14 +237,14 @@ def paced_device(report: Report, options: Namespace) -> None:
 
 
 def _length_s(shots: Any, reset_ns: Any = RESET_NS) -> Any:
-    """Return the seconds of device time of tasks."""
     return 1e-9 * (OVERHEAD_NS + shots * (reset_ns + GATE_NS + READOUT_NS))
 
 
 def _intervals(results: list[Result]) -> tuple[Array, Array]:
     """Return begins by wall clock, and durations, both in seconds."""
-    begun = np.array([result.timing.begun_s for result in results])
-    return begun, np.array([result.timing.device_s for result in results])
+    times = [(result.timing.begun_s, result.timing.device_s) for result in results]
+    begun, length = np.array(times).T
+    return begun, length
 
 
 def _pace(report: Report, tasks: int) -> None:
@@ -308,14 +260,12 @@ def _pace(report: Report, tasks: int) -> None:
     order = np.argsort(begun)
     gaps = begun[order][1:] - (begun + length)[order][:-1]
     span_s = float((begun + length).max() - begun.min())
-    overlaps = int((gaps < -CLOCK_S).sum())
-    report.at_most("overlaps", overlaps, f"overlaps of {len(results):,} tasks")
-    error = float(np.abs(length / expected - 1.0).max())
-    report.at_most("time_error", error, "device time less the schedule's, relative, worst")
-    report.at_least("busy_share", float(length.sum()) / span_s, "share of time the device runs")
+    report.at_most("overlaps", int((gaps < -CLOCK_S).sum()))
+    report.at_most("time_error", float(np.abs(length / expected - 1.0).max()))
+    report.at_least("busy_share", float(length.sum()) / span_s)
 
 
-def _year(folder: Path, days: int) -> list[CalibrationSnapshot]:
+def _year(folder: Path, days: int) -> list[cal.CalibrationSnapshot]:
     """Write and return snapshots of successive days, which differ in readout and reset. The first
     one is dated earlier, so that it is in force until the environment is ready."""
     (folder / "dated.json").write_bytes(snapshots.dump(msgspec.structs.replace(CHIP, name="dated")))
@@ -332,14 +282,20 @@ def _year(folder: Path, days: int) -> list[CalibrationSnapshot]:
     return results
 
 
-def _drift(report: Report, year: list[CalibrationSnapshot]) -> None:
+def _drift(report: Report, year: list[cal.CalibrationSnapshot]) -> None:
     digests = {document.digest(snapshots.dump(each)).hex(): day for day, each in enumerate(year)}
     drift = f"replay:factor={DAY_S * DAYS_PER_S}"
     pool = {"name": "year", "device": "dated", "drift": drift, "pace": True, "min": 2, "max": 2}
     with simenv.local(pools=[pool]) as client:
         client.run(FLIP, pool="year", shots=1)
-        arrivals: list[tuple[str, float]] = []
-        with probed({"events": _listener(client, arrivals)}, PAUSE_S):
+        arrivals, since = list[tuple[str, float]](), [0]
+
+        def listen() -> None:
+            for event in client.events(since[0], kinds=["calibration-update"]):
+                arrivals.append((event.message.split()[0], time.time()))
+                since[0] = event.seq
+
+        with probed({"events": listen}, PAUSE_S):
             inbox, own = _Inbox(), client.qpm_with(pool="year")
             own.register_event_notification(inbox, "calibration-update", "year")
             listened_s, posted = time.time(), []
@@ -354,15 +310,12 @@ def _drift(report: Report, year: list[CalibrationSnapshot]) -> None:
     due = np.clip(np.floor((begun - origin_s) * DAYS_PER_S), 0, len(year) - 1)
     expected = _length_s(REPLAY_SHOTS, RESET_NS + days)
     wrong = int((due != days).sum() + (np.abs(length / expected - 1.0) > 1e-9).sum())
-    label = "results that name another snapshot than that in force"
-    report.at_most("wrong_snapshots", wrong, label)
-    share = len(set(days.tolist())) / len(year)
-    report.at_least("seen_share", share, "share of the snapshots that results name")
+    report.at_most("wrong_snapshots", wrong)
+    report.at_least("seen_share", len(set(days.tolist())) / len(year))
     for key, times in (("python", arrivals), ("qpm", inbox)):
         dues = [(origin_s + digests[digest] / DAYS_PER_S, arrived_s) for digest, arrived_s in times]
-        late_ms = [1e3 * (arrived_s - due_s) for due_s, arrived_s in dues if due_s > listened_s]
-        label = f"{len(late_ms)} events, due time to {key}, p99, ms"
-        report.at_most(f"{key}_event_ms", float(np.percentile(late_ms, 99)), label)
+        late_s = [arrived_s - due_s for due_s, arrived_s in dues if due_s > listened_s]
+        report.p99_ms(f"{key}_event_ms", late_s)
 
 
 def _origin_s(begun: Array, days: Array, count: int) -> float:
@@ -376,22 +329,8 @@ def _origin_s(begun: Array, days: Array, count: int) -> float:
 
 
 class _Inbox(list[tuple[str, float]]):
-    """The event queue of a host: digest and wall clock of each event."""
-
     def put(self, event: Any) -> None:
         self.append((event.payload["calibration_set_id"], time.time()))
-
-
-def _listener(client: Client, arrivals: list[tuple[str, float]]) -> Callable[[], None]:
-    """Return a call that asks for new events and adds digest and arrival of each."""
-    since = [0]
-
-    def call() -> None:
-        for event in client.events(since[0], kinds=["calibration-update"]):
-            arrivals.append((event.message.split()[0], time.time()))
-            since[0] = event.seq
-
-    return call
 
 
 # --- certificates ---------------------------------------------------------------------------------
@@ -423,23 +362,19 @@ def certify(report: Report, options: Namespace) -> None:
             few = sorted({*pair, 0, 1, 2})
             controls = certified(client, "changed", claims, qubits=few, seed=2)
     print(f"{full.circuits} circuits, {full.shots:,} shots, {len(full.comparisons)} quantities")
-    report.at_most("seconds", full.seconds, "whole device, s")
-    wrong = len(full.culprits) + len(full.unresolved)
-    report.at_most("outside", wrong, "quantities outside or not resolved")
+    report.at_most("seconds", full.seconds)
+    report.at_most("outside", len(full.culprits) + len(full.unresolved))
     named = {(each.quantity, each.qubits) for each in controls.culprits}
     expected = {("t1_us", (0,)), ("p10", (2,)), ("error_2q", pair)}
     right = len(named & expected) - len(named - expected)
     print(f"controls: {sorted(named)}")
-    report.at_least("named", right, "controls named, less wrong names")
+    report.at_least("named", right)  # less the wrong names
     share, joint, _ = coverage(options.artificial, CONFIDENCE)
-    for key, of, value, nominal in (("coverage_error", "", share, CONFIDENCE),
-                                    ("joint_error", "simultaneous ", joint, JOINT)):  # fmt: skip
-        label = f"coverage of {of}{nominal:.0%} intervals less nominal, points"
-        report.at_most(key, round(100.0 * abs(value - nominal), 6), label)
+    report.at_most("coverage_error", round(100.0 * abs(share - CONFIDENCE), 6))
+    report.at_most("joint_error", round(100.0 * abs(joint - JOINT), 6))
 
 
-def _changed(claims: CalibrationSnapshot, pair: tuple[int, int]) -> CalibrationSnapshot:
-    """Return the device with three faults."""
+def _changed(claims: cal.CalibrationSnapshot, pair: tuple[int, int]) -> cal.CalibrationSnapshot:
     qubits = list(claims.qubits)
     qubits[0] = msgspec.structs.replace(qubits[0], t1_us=0.85 * (qubits[0].t1_us or 0.0))
     p01, p10 = qubits[2].confusion or (0.0, 0.0)

@@ -21,19 +21,10 @@ from qiskit.primitives.containers.sampler_pub import SamplerPub
 from qiskit.quantum_info import SparsePauliOp, random_pauli_list
 
 import simenv
+from bench import harness
 from bench.circuits import measured, wide_circuit
-from bench.harness import (
-    Report,
-    Times,
-    benchmark,
-    in_rounds,
-    installed,
-    print_times,
-    rounds_of,
-    timed,
-)  # fmt: skip
-from bench.harness.environments import home, served
-from bench.peers import aer as aer_peer
+from bench.harness.environments import served
+from bench.peers.libraries import simulator as aer_simulator
 from simenv.client.client import Client
 from simenv.frontends.qiskit import SimenvBackend, SimenvEstimator, SimenvSampler
 
@@ -53,7 +44,7 @@ PREFIX = "/experimental/api/v1"
 
 def _steps(
     ways: Mapping[str, Callable[[Array], Any]], rounds: int, check: Callable[[dict[str, Any]], None]
-) -> Times:
+) -> harness.Times:
     """Return the seconds of a gradient step in each round, scaled to 480 circuits: seven sets of
     angles with 72 Hadamard tests each. A way goes from a step's angles to its result; `check` is
     given the results of each round."""
@@ -61,13 +52,13 @@ def _steps(
     angles = rng.uniform(0, 3, (rounds + 1, 3))
 
     def taken(name: str, turn: int) -> float:
-        seconds, results[name] = timed(lambda: ways[name](angles[turn]))
+        seconds, results[name] = harness.timed(lambda: ways[name](angles[turn]))
         if name == list(ways)[-1]:
             check(results)
         return seconds * CIRCUITS / (7 * len(example.ROWS))
 
-    times = in_rounds({name: partial(taken, name) for name in ways}, rounds)
-    print_times(times)
+    times = harness.in_rounds({name: partial(taken, name) for name in ways}, rounds)
+    harness.print_times(times)
     return times
 
 
@@ -88,8 +79,8 @@ def _same_slopes(slopes: dict[str, Any]) -> None:
     assert np.all(np.ptp(list(slopes.values()), axis=0) < 1.0), slopes  # shot noise
 
 
-@benchmark(rounds=(15, 3))
-def vqls(report: Report, options: Namespace) -> None:
+@harness.benchmark(rounds=(15, 3))
+def vqls(report: harness.Report, options: Namespace) -> None:
     """One step of a variational linear solver: from the parameter vector to the gradient.
 
     504 circuits of 4 qubits and 1,024 shots (examples/vqls.py), scaled to 480: the angles of the
@@ -105,7 +96,7 @@ def vqls(report: Report, options: Namespace) -> None:
 
     def aer(bindings: Array) -> list[float]:
         binds = [{p: list(bindings[:, k]) for k, p in enumerate(circuit.parameters)}]
-        simulator = aer_peer.simulator(runtime_parameter_bind_enable=True)
+        simulator = aer_simulator(runtime_parameter_bind_enable=True)
         result = simulator.run(circuit, parameter_binds=binds, shots=SHOTS).result()
         counts = (result.get_counts(k) for k in range(len(bindings)))
         return [(each.get("0", 0) - each.get("1", 0)) / SHOTS for each in counts]
@@ -116,17 +107,16 @@ def vqls(report: Report, options: Namespace) -> None:
     with simenv.local(workers=2, durability="accepted") as client:
         ways = {"one sweep": partial(means, client, lambda bindings: (circuit, bindings)),
                 "each bound": partial(means, client, bound)}  # fmt: skip
-        if installed("qiskit_aer"):
+        if harness.installed("qiskit_aer"):
             ways["aer"] = aer
         steps = {name: _gradient_of(way) for name, way in ways.items()}
         times = _steps(steps, options.rounds, _same_slopes)
     for name in ("one sweep", "each bound"):
-        label = f"a step of 480 circuits, {name}, s"
-        report.at_most("step_s", statistics.median(times[name]), label)
+        report.seconds("step_s", times[name], name)
 
 
-@benchmark(rounds=(7, 2))
-def frontends_pennylane(report: Report, options: Namespace) -> None:
+@harness.benchmark(rounds=(7, 2))
+def frontends_pennylane(report: harness.Report, options: Namespace) -> None:
     """One step of a variational linear solver through PennyLane: 480 circuits, in three ways.
 
     `batch` writes out 504 tapes for `qml.execute`, including the time in which PennyLane makes
@@ -134,8 +124,8 @@ def frontends_pennylane(report: Report, options: Namespace) -> None:
     shifts of a QNode whose tests are broadcast (examples/vqls_frontends.py). PennyLane's
     default.qubit runs the same in the same rounds; simenv accepts tasks on disk.
     """
-    if not installed("pennylane"):
-        return report.not_measured("batch_s", "a step of 480 circuits", "no PennyLane")
+    if not harness.installed("pennylane"):
+        return report.none_measured("no PennyLane")
     import pennylane as qml
     from vqls_frontends import hadamard_tests
 
@@ -171,15 +161,14 @@ def frontends_pennylane(report: Report, options: Namespace) -> None:
                  for name in devices for way in ways}  # fmt: skip
         times = _steps(steps, options.rounds, check)
     for way in ways:
-        label = f"a step of 480 circuits, {way}, s"
-        report.at_most(f"{way}_s", statistics.median(times[f"simenv {way}"]), label)
+        report.seconds(f"{way}_s", times[f"simenv {way}"])
 
 
 # --- Qiskit's primitives --------------------------------------------------------------------------
 
 
-@benchmark(rounds=(9, 3))
-def frontends(report: Report, options: Namespace) -> None:
+@harness.benchmark(rounds=(9, 3))
+def frontends(report: harness.Report, options: Namespace) -> None:
     """Frontends of other frameworks: the time they add to the plain client, and their peers.
 
     An estimator's PUB of 50 observables and 200 sets of parameter values, beside the estimator of
@@ -187,10 +176,10 @@ def frontends(report: Report, options: Namespace) -> None:
     variational loop of `vqls`; and a backend of 156 qubits.
     """
     with simenv.local(workers=2, durability="accepted") as client:
-        for key, when in (("device_first_s", "the first time"), ("device_cached_s", "again")):
-            seconds, target = timed(lambda: SimenvBackend("fez", client).target)
+        for key in ("device_first_s", "device_cached_s"):
+            seconds, target = harness.timed(lambda: SimenvBackend("fez", client).target)
             assert target.num_qubits == 156
-            report.at_most(key, seconds, f"SimenvBackend('fez') with its Target, {when}, s")
+            report.seconds(key, seconds)
         backend = SimenvBackend(env=client)
         _estimator(report, client, backend, min(options.rounds, 3))  # Aer takes seconds
         circuits = _sampled_circuits()
@@ -201,11 +190,10 @@ def frontends(report: Report, options: Namespace) -> None:
                 _ = task.result().memory
 
         ways = {"plain client": plain, "simenv": lambda: sampler.run(circuits).result()}
-        times = rounds_of(ways, options.rounds, 1)
-        print_times(times)
+        times = harness.rounds_of(ways, options.rounds, 1)
+        harness.print_times(times)
         gap_s = float(np.median(np.subtract(times["simenv"], times["plain client"])))
-        label = "SimenvSampler, a PUB, beyond the plain client, ms"
-        report.at_most("sampler_ms", 1e3 * gap_s / PUBS, label)
+        report.seconds("sampler_ms", gap_s / PUBS)
         _variational(report, backend, options.rounds)
 
 
@@ -213,7 +201,7 @@ def _sampled_circuits() -> list[Any]:
     return [measured(WIDTH, wide_circuit("ansatz", WIDTH, k)[:GATES]) for k in range(PUBS)]
 
 
-def _estimator(report: Report, client: Client, backend: SimenvBackend, rounds: int) -> None:
+def _estimator(report: harness.Report, client: Client, backend: SimenvBackend, rounds: int) -> None:
     rng = np.random.default_rng(1)
     circuit = real_amplitudes(WIDTH, reps=3)
     paulis = [random_pauli_list(WIDTH, TERMS, seed=k, phase=False) for k in range(OBSERVABLES)]
@@ -221,20 +209,19 @@ def _estimator(report: Report, client: Client, backend: SimenvBackend, rounds: i
     pub = (circuit, sums, rng.uniform(0, 2 * np.pi, (SETS, circuit.num_parameters)))
     own = SimenvEstimator(backend)
     ways: dict[str, Callable[[], Any]] = {"simenv": lambda: own.run([pub]).result()}
-    if installed("qiskit_aer"):
+    if harness.installed("qiskit_aer"):
         from qiskit_aer.primitives import EstimatorV2
 
         ways["aer"] = lambda: EstimatorV2().run([pub]).result()
     with _sent_messages(client) as messages:
         reference = ways["simenv"]()[0].data.evs
-    report.at_most("messages", len(messages), "messages with tasks of an estimator's PUB")
-    times = rounds_of(ways, rounds)
+    report.at_most("messages", len(messages))
+    times = harness.rounds_of(ways, rounds)
     for name, way in ways.items():
         assert np.allclose(way()[0].data.evs, reference, atol=1e-9), name
-    print_times(times)
+    harness.print_times(times)
     ours, *peers = (statistics.median(times[name]) for name in ways)
-    label = "time of that PUB, in shares of Aer's EstimatorV2"
-    report.share("estimator_share", ours, peers, label, "qiskit-aer is not installed")
+    report.share("estimator_share", ours, peers, reason="qiskit-aer is not installed")
 
 
 @contextmanager
@@ -249,7 +236,7 @@ def _sent_messages(client: Client) -> Iterator[list[int]]:
         session.send_submit = send
 
 
-def _variational(report: Report, backend: SimenvBackend, rounds: int) -> None:
+def _variational(report: harness.Report, backend: SimenvBackend, rounds: int) -> None:
     circuit = example.hadamard_test().remove_final_measurements(inplace=False)
     observable = SparsePauliOp.from_sparse_list([("Z", [example.ANCILLA], 1.0)], example.WIDTH + 1)
     estimator = SimenvEstimator(backend, default_precision=SHOTS**-0.5)
@@ -264,29 +251,27 @@ def _variational(report: Report, backend: SimenvBackend, rounds: int) -> None:
 
     ways = {"one PUB": _gradient_of(single), "a PUB for each": _gradient_of(each)}
     for name, seconds in _steps(ways, rounds, _same_slopes).items():
-        label = f"such a step, {name}, s"
-        report.at_most("vqls_estimator_s", statistics.median(seconds), label)
+        report.seconds("vqls_estimator_s", seconds, name)
 
 
-@benchmark(rounds=(9, 3))
-def gateway_jobs(report: Report, options: Namespace) -> None:
+@harness.benchmark(rounds=(9, 3))
+def gateway_jobs(report: harness.Report, options: Namespace) -> None:
     """Jobs of IBM's clients: what the gateway adds to the frontend that runs them.
 
     A sampler's job of 100 PUBs, encoded as qiskit-ibm-runtime does, is posted to the gateway, its
     state is asked for every 5 ms, and its result is read; in the same rounds `SimenvSampler` runs
     the same PUBs over the same environment. A job is on the disk before it is accepted.
     """
-    with home(), served(1) as (url, (secret,)), simenv.connect("bench") as client:
+    with served(1) as (client, url, (secret,)):
         circuits = _sampled_circuits()
         sampler = SimenvSampler(SimenvBackend("main", client))
         body = encoded_job(circuits)
         ways = {"frontend": lambda: sampler.run(circuits, shots=SHOTS).result(),
                 "job": lambda: _job(url, secret, body)}  # fmt: skip
-        times = rounds_of(ways, options.rounds, 1)  # the process of the user starts before
-    print_times(times)
+        times = harness.rounds_of(ways, options.rounds, 1)  # the process of the user starts before
+    harness.print_times(times)
     ours, own = (statistics.median(times[name]) for name in ("job", "frontend"))
-    label = f"a job of {PUBS} PUBs beyond {JOB_FACTOR} times SimenvSampler's time, ms"
-    report.at_most("beyond_ms", 1e3 * (ours - JOB_FACTOR * own), label)
+    report.seconds("beyond_ms", ours - JOB_FACTOR * own)
 
 
 def encoded_job(circuits: list[Any]) -> bytes:

@@ -12,34 +12,17 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from qiskit import QuantumCircuit, qasm2, transpile
+from qiskit import QuantumCircuit, transpile
 from qiskit.quantum_info import SparsePauliOp
 
-import simenv
-from bench.circuits import kicked, measured
+from bench.circuits import brickwork, kicked, measured
 from bench.harness import SEED, Report, benchmark, timed
-from bench.harness.environments import home, ibm_client, qpm_plugin, served
-from bench.peers.base import Gate
+from bench.harness.environments import ibm_seconds, qpm_s, served
 from simenv.client.client import Client
 from simenv.client.tasks.task import Task
 from simulators.gpu.devices.detect import find_gpu, refusal
 
 POOL, PATIENCE_S = "g", 900.0
-KEYS = ("wrong", "lost", "client_s", "sampler_s", "qpm_s", "sweep_s", "tasks_per_s", "aer", "cudaq")
-SAMPLER = """
-import json, sys, time, warnings
-warnings.filterwarnings("ignore")
-from qiskit import qasm2
-from qiskit_ibm_runtime import QiskitRuntimeService, SamplerV2
-circuit = qasm2.loads(sys.stdin.read(), custom_instructions=qasm2.LEGACY_CUSTOM_INSTRUCTIONS)
-sampler = SamplerV2(mode=QiskitRuntimeService().backend(POOL))
-for _ in range(2):
-    begun = time.perf_counter()
-    counts = sampler.run([circuit], shots=SHOTS).result()[0].data.c.get_counts()
-    seconds = time.perf_counter() - begun
-assert sum(counts.values()) == SHOTS
-print(json.dumps(seconds))
-"""
 Random = np.random.Generator
 
 
@@ -56,43 +39,33 @@ def gpu_pool(report: Report, options: Namespace) -> None:
     """
     reason = refusal(find_gpu())
     if reason is not None:
-        for key in KEYS:
-            report.not_measured(key, key, reason[0])
-        return
+        return report.none_measured(reason[0])
     random, n, shots = np.random.default_rng(options.seed), options.qubits, options.shots
+    layered = lambda width, depth: measured(width, brickwork(width, depth, options.seed))  # noqa: E731
     pools = ("main:workers=1", f"{POOL}:engine=gpu,workers=auto")
-    with home(), served(1, *pools) as (url, tokens), simenv.connect("bench") as client:
+    with served(1, *pools) as (client, url, tokens):
         work = _Work(client, shots)
-        wide, swept = _layered(n, 4, random), _chain(options.swept, 3, random)
-        narrow, few = _layered(min(n, 18), 4, random), _chain(min(options.swept, 40), 2, random)
+        wide, swept = layered(n, 4), _chain(options.swept, 3, random)
+        narrow, few = layered(min(n, 18), 4), _chain(min(options.swept, 40), 2, random)
         pairs = [(work.ideal(narrow), work.ideal(narrow, "statevector")),
                  (work.noisy(few), work.noisy(few, "sweep"))]  # fmt: skip
         wrong = sum(one.result(PATIENCE_S).counts != two.result(PATIENCE_S).counts
                     for one, two in pairs)  # fmt: skip
-        report.at_most("wrong", wrong, "results that differ from the processor's")
+        report.at_most("wrong", wrong)
         own_s = _seconds(lambda: work.ideal(wide).result(PATIENCE_S))
-        report.at_most("client_s", own_s, f"client, {n} qubits, s")
+        report.seconds("client_s", own_s)
         for key, prepare in (("aer", _aer), ("cudaq", _cudaq)):
             try:
                 job = prepare(wide, shots)
             except (ImportError, LookupError) as error:
-                report.not_measured(key, f"{key} on the GPU", str(error))
+                report.not_measured(key, str(error))
             else:
-                label = f"of the time of {key} on the GPU, wide state"
-                report.at_most(key, own_s / _seconds(job), label)
-        seconds = _seconds(lambda: work.noisy(swept).result(PATIENCE_S))
-        report.at_most("sweep_s", seconds, f"noisy counts, {options.swept} qubits, 3 layers, s")
-        text, program = qasm2.dumps(wide), f"POOL, SHOTS = {POOL!r}, {shots}\n{SAMPLER}"
-        seconds = ibm_client(url, tokens[0], program, text)
-        report.at_most("sampler_s", float(seconds), "SamplerV2 of IBM's client, s")
-        environ = {"SIMENV_SERVICE": client.service, "SIMENV_QPM_POOL": POOL}
-        info = {"num_qubits": n, "num_shots": shots, "qasm": text, "seed": 1}
-        with qpm_plugin(None, 2, **environ, SIMENV_QPM_RESERVATIONS="optional") as methods:
-            seconds = _seconds(lambda: methods.sync_run(dict(info)))
-        report.at_most("qpm_s", seconds, "QPM plugin, s")
-        lost = work.killed(_layered(n, 40, random), options.kills)
-        report.at_most("lost", lost, f"tasks without their result after {options.kills} kills")
-        small, noisy = _layered(8, 3, random), _layered(13, 2, random)
+                report.at_most(key, own_s / _seconds(job))
+        report.seconds("sweep_s", _seconds(lambda: work.noisy(swept).result(PATIENCE_S)))
+        report.seconds("sampler_s", ibm_seconds(url, tokens[0], POOL, wide, shots)["sampler_s"])
+        report.seconds("qpm_s", qpm_s(client, POOL, wide, shots))
+        report.at_most("lost", work.killed(layered(n, 40), options.kills))
+        small, noisy = layered(8, 3), layered(13, 2)
         bare = wide.remove_final_measurements(inplace=False)
         values = {"outputs": ("expectation",), "observables": [SparsePauliOp("Z" * n)]}
         kinds: dict[str, Callable[..., Task]] = {
@@ -107,23 +80,11 @@ def gpu_pool(report: Report, options: Namespace) -> None:
             for task in tasks:
                 task.result(PATIENCE_S)
             done.update(names)
-        rate = done.total() / (time.perf_counter() - begun)
         print("mixed tasks:", dict(done))
-        report.at_least("tasks_per_s", rate, "mixed tasks/s")
-
-
-def _layered(qubits: int, layers: int, random: Random) -> QuantumCircuit:
-    """Return rotations, and cx on a ring."""
-    gates: list[Gate] = []
-    for layer in range(layers):
-        gates += [("u", (q,), tuple(random.uniform(0, 6, 3))) for q in range(qubits)]
-        gates += [("cx", (q, q + 1), ()) for q in range(layer % 2, qubits - 1, 2)]
-        gates.append(("cx", (qubits - 1, 0), ()))
-    return measured(qubits, gates)
+        report.at_least("tasks_per_s", done.total() / (time.perf_counter() - begun))
 
 
 def _chain(qubits: int, layers: int, random: Random) -> QuantumCircuit:
-    """Return a kicked Ising chain."""
     pairs = [(q, q + 1) for q in range(qubits - 1)]
     kicks = random.uniform(0.3, 0.9, layers)
     return measured(qubits, [gate for kick in kicks for gate in kicked(qubits, pairs, 1, kick)])
@@ -136,8 +97,6 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 class _Work:
-    """Tasks of one number of shots."""
-
     def __init__(self, client: Client, shots: int) -> None:
         self._client, self._shots = client, shots
 

@@ -34,7 +34,6 @@ from bench.harness.environments import (
     HttpConnection,
     address_of,
     gateway_status,
-    home,
     served,
     service_process,
     tmpfs,
@@ -138,9 +137,8 @@ def handshake_flood(report: Report, options: Namespace) -> None:
             flood = attackers.handshakes
             times, connects, took_s = _flooded(questions, connect, flood, args, HANDSHAKERS)
     print(f"{options.handshakes / took_s:.0f} refused a second")
-    longest_ms = max(max(each) for each in times.values()) * 1e3
-    report.at_most("worst_ms", longest_ms, "longest answer to a good client, ms")
-    report.p99_ms("connect_ms", connects, "new client")
+    report.seconds("worst_ms", max(max(each) for each in times.values()))
+    report.p99_ms("connect_ms", connects)
 
 
 OTHER = msgspec.structs.replace(FORGED, environment="other")
@@ -225,8 +223,8 @@ def _forged(
           f" {failed} more did not connect; {opened.value} silent connections opened")  # fmt: skip
     if refused + closed < requests:
         raise SystemExit(f"forged_credentials: of {requests} {of} too few came through")
-    report.p99_ms(f"{prefix}answer_p99_ms", times["answer"], f"answer to a user, {of}")
-    report.p99_ms(f"{prefix}connect_p99_ms", connects, f"certificate and connection, {of}")
+    report.p99_ms(f"{prefix}answer_p99_ms", times["answer"])
+    report.p99_ms(f"{prefix}connect_p99_ms", connects)
 
 
 # --- messages to the service ----------------------------------------------------------------------
@@ -275,11 +273,11 @@ def _attacked(report: Report, name: str, seconds: float, folder: Path) -> None:
             process.join()
         lives = service.is_running() and bool(near.status())
     print(f"\n{name}: refusals: {dict(codes.most_common())}")
-    report.at_least("lives", lives, f"{name}: the service lives")
-    report.at_most("peak_gib", max(peaks) / 2**30, f"{name}: memory of the service, GiB")
+    report.at_least("lives", lives, name)
+    report.at_most("peak_gib", max(peaks) / 2**30, name)
     for where, each in times.items():
-        report.p99_ms("p99_ms", each, f"{name}: answers to a good client {where}")
-    report.at_most("revoke_s", revoke_s, f"{name}: to revoke the key, s")
+        report.p99_ms("p99_ms", each, f"{name}, {where}")
+    report.seconds("revoke_s", revoke_s, name)
 
 
 @benchmark(seed=1, messages=(100_000, 10_000))
@@ -304,9 +302,9 @@ def typed_fuzz(report: Report, options: Namespace) -> None:
     print("slowest: " + ", ".join(f"{kind} {1e3 * each:.0f} ms" for kind, each in slowest))
     same = (after.pid, after.epoch) == (before.pid, before.epoch)
     right = all(set(counts) <= {"00", "11"} for counts in found.bells)
-    report.at_least("lives", same and right, "the same service lives, other circuits are right")
-    report.at_most("internal_errors", faults, "faults of the service")
-    report.at_most("longest_s", slowest[0][1], "longest time until an answer, s")
+    report.at_least("lives", same and right)
+    report.at_most("internal_errors", faults)
+    report.seconds("longest_s", slowest[0][1])
 
 
 MATRIX_QUBITS = 9
@@ -331,8 +329,8 @@ def refused_messages(report: Report, options: Namespace) -> None:
         for name in attacks.BODIES:
             service = service_process(client)
             growth = attacks.growth_bytes(service, user_key, name, options.messages)
-            report.at_most("growth_mib", growth / 2**20, f"{name}: growth of the service, MiB")
-    with home(), served(1) as (url, (secret,)), simenv.connect("bench") as client:
+            report.at_most("growth_mib", growth / 2**20, f"{name}, service")
+    with served(1) as (client, url, (secret,)):
         gateway = psutil.Process(gateway_status("bench")["pid"])
         processes = {"service": service_process(client), "gateway": gateway}
         paths: dict[str, tuple[str, str, Callable[[int], bytes]]]
@@ -340,8 +338,8 @@ def refused_messages(report: Report, options: Namespace) -> None:
         if installed("qiskit_ibm_runtime"):
             paths["http_job"] = PREFIX + "/jobs", "apikey", _jobs()
         else:
-            label = "http_job: growth of the service, MiB"
-            report.not_measured("growth_mib", label, "qiskit-ibm-runtime is not installed")
+            reason = "qiskit-ibm-runtime is not installed"
+            report.not_measured("growth_mib", reason, "http_job, service")
         for name, (path, scheme, body) in paths.items():
             headers = {"Authorization": f"{scheme} {secret}", "Content-Type": "application/json"}
             before = {}
@@ -352,7 +350,7 @@ def refused_messages(report: Report, options: Namespace) -> None:
                 assert answer is None, f"{path} accepted it: {answer!r}"
             for key, each in processes.items():
                 growth = each.memory_info().rss - before[key]
-                report.at_most("growth_mib", growth / 2**20, f"{name}: growth of the {key}, MiB")
+                report.at_most("growth_mib", growth / 2**20, f"{name}, {key}")
 
 
 def _answer(request: urllib.request.Request, refused: int = 0) -> bytes | None:
@@ -405,7 +403,7 @@ def hostile_http(report: Report, options: Namespace) -> None:
     a second, and are opened again when the gateway closes them. Meanwhile a good client with a
     connection that is kept open asks for the pools.
     """
-    with home(), served(3) as (url, tokens):
+    with served(3) as (_, url, tokens):
         gateway = psutil.Process(gateway_status("bench")["pid"])
         address, good = address_of(url), HttpConnection(url, tokens[0])
         answers: Queue[tuple[Counter[int], list[tuple[int, Request]]]] = METHODS.Queue()
@@ -421,14 +419,13 @@ def hostile_http(report: Report, options: Namespace) -> None:
                     statuses, failures = answers.get()
                 process.join()
             most = max(most, *peaks)
-            label = f"answers to a good client, {work.__name__[1:]}"
-            report.p99_ms("p99_ms", times["good"], label)
+            report.p99_ms("p99_ms", times["good"], work.__name__)
         good.close()
     print(f"statuses: {dict(statuses.most_common())}")
     for status, request in failures[:3]:
         print(status, request.data[:500])
-    report.at_most("failed", len(failures), "answered 500, 502, 503 or not at all")
-    report.at_most("peak_gib", most / 2**30, "memory of the gateway, GiB")
+    report.at_most("failed", len(failures))
+    report.at_most("peak_gib", most / 2**30)
 
 
 SETTLE_S = 10.0
@@ -456,7 +453,7 @@ def hostile_answers(report: Report, options: Namespace) -> None:
     a large job; downloads of a state vector. Judged are that user's answers, the growth of the
     gateway's memory, and the descriptors that it still has when the clients have left.
     """
-    with home(), served(2) as (url, tokens):
+    with served(2) as (_, url, tokens):
         gateway = psutil.Process(gateway_status("bench")["pid"])
 
         def ask() -> None:
@@ -475,7 +472,7 @@ def hostile_answers(report: Report, options: Namespace) -> None:
                 _watched(gateway, {"good": ask}, pause_s=0.02) as (times, peaks),
             ):
                 _run(process)
-            report.p99_ms("p99_ms", times["good"], f"answers to another user, {name}")
+            report.p99_ms("p99_ms", times["good"], name)
             growths.append((max(peaks) - peaks[0]) / 2**20)
             print(f"{name}: {growths[-1]:.0f} MiB more, {max(downloads)} downloads at once")
             if each.reads_results and not max(downloads):
@@ -484,8 +481,8 @@ def hostile_answers(report: Report, options: Namespace) -> None:
             while (more := _descriptors(gateway)[0] - before) > 0 and time.monotonic() < end_s:
                 time.sleep(LOOK_S)
             left.append(max(0, more))
-    report.at_most("memory_mib", max(growths), "growth of the gateway's memory, MiB")
-    report.at_most("descriptors", max(left), "descriptors after the clients have left")
+    report.at_most("memory_mib", max(growths))
+    report.at_most("descriptors", max(left))
 
 
 def _hostilities(url: str, token: str, options: Namespace) -> dict[str, Hostility]:

@@ -40,13 +40,12 @@ from bench.harness import (
 from bench.harness.environments import (
     HttpConnection,
     address_of,
-    home,
     qpm_plugin,
     served,
     service_process,
     threads_cpu_s,
 )  # fmt: skip
-from bench.peers import aer as aer_peer
+from bench.peers.libraries import simulator as aer_simulator
 from simenv.client.client import Client
 from testbed.keys import remote_key
 
@@ -83,7 +82,7 @@ def _counts(client: Client, circuit: object, seed: int) -> dict[str, int]:
 
 
 def _aer_counts(circuit: object, seed: int) -> dict[str, int]:
-    simulator = aer_peer.simulator()
+    simulator = aer_simulator()
     return simulator.run(circuit, shots=SHOTS, seed_simulator=seed).result().get_counts()
 
 
@@ -127,13 +126,12 @@ def latency(report: Report, options: Namespace) -> None:
         p50, best = statistics.median(each), min(each)
         print(f"{name:10s} p50 {p50 * 1e6:6.0f} us, best round {best * 1e6:6.0f} us")
     for level in ("accepted", "process"):
-        p50 = statistics.median(times[level]) * 1e3
-        report.at_most(f"{level}_p50_ms", p50, f"p50 submit to counts, durability={level}, ms")
+        report.seconds(f"{level}_p50_ms", times[level])
     floors = np.add(times["4 hops"], times["fsync"])
     ratio = float(np.median(np.divide(times["accepted"], floors)))
-    report.at_most("accepted_of_floor", ratio, "p50 accepted, of 4 hops and an fsync together")
+    report.at_most("accepted_of_floor", ratio)
     for name, each in cpu.items():
-        report.at_most(f"{name}_cpu_ms", min(each) * 1e3, f"CPU of the {name}, a task, ms")
+        report.seconds(f"{name}_cpu_ms", min(each))
 
 
 @benchmark(rounds=(8, 2), circuits=(200, 50), seed=SEED)
@@ -156,8 +154,7 @@ def latency_tcp(report: Report, options: Namespace) -> None:
         }
         times = in_rounds(calls, options.rounds)
     print(", ".join(f"{name}: p50 {1e3 * each:.3f} ms" for name, each in medians(times).items()))
-    extra = 1e3 * float(np.median(np.subtract(times["tcp"], times["ipc"])))
-    report.at_most("extra_ms", extra, "p50 over TCP with CURVE, more than over ipc, ms")
+    report.seconds("extra_ms", np.subtract(times["tcp"], times["ipc"]))
 
 
 @contextmanager
@@ -235,7 +232,7 @@ def gateway(report: Report, options: Namespace) -> None:
     """
     texts = [_text(k) for k in range(options.circuits)]
     users = 1 + STREAMS // STREAMS_OF_ONE
-    with home(), served(users) as (url, tokens), simenv.connect("bench") as client:
+    with served(users) as (client, url, tokens):
         http = HttpConnection(url, tokens[0])
 
         def over_http(text: str, seed: int) -> dict[str, int]:
@@ -252,8 +249,7 @@ def gateway(report: Report, options: Namespace) -> None:
         calls = {name: lambda turn, way=way: _median_s(way, seeds, new(turn))
                  for name, way in ways.items()}  # fmt: skip
         times = in_rounds(calls, options.rounds)
-        extra = 1e3 * float(np.median(np.subtract(times["http"], times["client"])))
-        report.at_most("extra_ms", extra, "p50 of HTTP above the client's, ms")
+        report.seconds("extra_ms", np.subtract(times["http"], times["client"]))
         body = json.dumps({"program": texts[0], "shots": SHOTS}).encode()
         task = json.loads(http.request("POST", "/tasks?wait=30", body))["task"]
         load = [sys.executable, "-m", "bench.service.latency", url, f"/tasks/{task}"]
@@ -261,7 +257,7 @@ def gateway(report: Report, options: Namespace) -> None:
         done = subprocess.run(
             [*load, str(options.requests)], env=environ, capture_output=True, check=True
         )
-        report.at_least("requests_s", float(done.stdout), "requests for a task per second")
+        report.at_least("requests_s", float(done.stdout))
         _neighbours(report, partial(_counts, client), texts, url, tokens, options.rounds)
         http.close()
 
@@ -281,7 +277,7 @@ def _neighbours(
             seconds[name] += each if turn else []
     idle, loaded = (statistics.quantiles(each, n=100)[98] for each in seconds.values())
     print(f"p99 of the client: {1e3 * idle:.3f} ms, with load {1e3 * loaded:.3f} ms")
-    report.at_most("p99_ratio", loaded / idle, "p99 of the client with load, relative to without")
+    report.at_most("p99_ratio", loaded / idle)
 
 
 @contextmanager
@@ -312,7 +308,6 @@ def _load(url: str, tokens: list[str]) -> Iterator[None]:
 
 
 async def _hammer(url: str, path: str, requests: int) -> float:
-    """Return requests per second over some connections."""
     head = f"GET /api/v1{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {os.environ['TOKEN']}"
 
     async def one() -> None:
@@ -354,8 +349,7 @@ def qpm_overhead(report: Report, options: Namespace) -> None:
     print(", ".join(f"{name} p50 {each:.3f} ms" for name, each in medians(p50s).items()))
     for revision in (1, 2):
         shares = np.subtract(p50s[f"defw {revision}"], p50s[f"null {revision}"])
-        label = f"revision {revision}: our share above a plugin that does nothing, p50, ms"
-        report.at_most(f"share{revision}_p50_ms", float(np.median(shares)), label)
+        report.at_most(f"share{revision}_p50_ms", float(np.median(shares)))
 
 
 def _qpm_counts(

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from qiskit import QuantumCircuit
 
-from bench.circuits import four_qubit_circuit, layered, measured
+from bench.circuits import brickwork, four_qubit_circuit, layered, measured
 from bench.harness import Report, benchmark, timed_s
 from bench.harness.environments import cpu_s, home, service_process, started, wait_until, waited_s
 from simenv.client.circuits import load
@@ -48,37 +48,34 @@ TASK_S, RESULT_S = 600.0, 120.0
 
 
 def _throughput(report: Report, cluster: Cluster) -> None:
-    """Compare six workers over three nodes with two on one; all share the same cores."""
     circuits, rates = layered(*SMALL, 120, 1), []
     for nodes, workers in (("node1:2", 2), (NODES, 6)):
         with _cluster_client(cluster, nodes, workers) as client:
             _all(client, circuits[: 2 * workers])
             rates.append(len(circuits) / timed_s(partial(_all, client, circuits)))
         print(f"{workers} workers on {nodes}: {rates[-1]:.1f} circuits/s")
-    share = 100 * rates[1] / rates[0]
-    report.at_least("six_of_two_percent", share, "6 workers on 3 nodes, of 2 on one, %")
+    report.at_least("six_of_two_percent", 100 * rates[1] / rates[0])
 
 
 def _gang(report: Report, cluster: Cluster) -> None:
     with _cluster_client(cluster, "node3:2", 2) as client:
         alone_s = _small_p95_s(client)
     with _cluster_client(cluster, NODES, 6, *SLOT) as client:
-        gang = client.submit(_wide(1), shots=100, seed=1, engine="statevector")
+        gang = client.submit(_gang_circuit(1), shots=100, seed=1, engine="statevector")
         beside_s = _small_p95_s(client)
         result = gang.result(TASK_S)
     assert result.ranks == 4, f"{result.ranks} ranks"
     print(f"small circuits, p95: {alone_s:.3f} s on 2 slots, {beside_s:.3f} s with the gang")
-    label = "26 qubits on 4 ranks, submit to running, s"
-    report.at_most("gang_start_s", waited_s(result), label)
-    label = "p95 of small circuits beside a gang, of without"
-    report.at_most("gang_beside", beside_s / alone_s, label)
+    report.seconds("gang_start_s", waited_s(result))
+    report.at_most("gang_beside", beside_s / alone_s)
 
 
 def _mixed(report: Report, cluster: Cluster) -> None:
     """Report the share of slots granted while small circuits wait beside two gangs. A gang that
     waits alone for four slots leaves the other two unused."""
     with _cluster_client(cluster, NODES, 6, *SLOT) as client:
-        tasks = [client.submit(_wide(k), shots=100, seed=k, engine="statevector") for k in (0, 1)]
+        how = {"shots": 100, "engine": "statevector"}
+        tasks = [client.submit(_gang_circuit(k), seed=k, **how) for k in (0, 1)]
         tasks += client.submit_many(layered(*SMALL, 4_000, 3), shots=100, seed=1)
         used = []
         while (info := client.status()).queued > 2:
@@ -86,8 +83,7 @@ def _mixed(report: Report, cluster: Cluster) -> None:
             time.sleep(0.02)
         for task in tasks:
             task.result(TASK_S)
-    label = "4,000 small circuits and 2 gangs, slots used while circuits wait, %"
-    report.at_least("mixed_slots_percent", 100 * statistics.mean(used), label)
+    report.at_least("mixed_slots_percent", 100 * statistics.mean(used))
 
 
 def _death(report: Report, cluster: Cluster) -> None:
@@ -106,7 +102,7 @@ def _death(report: Report, cluster: Cluster) -> None:
     # One that is started again on the dead node, before it counts as lost, is lost twice.
     lost = {event.subject for event in events if event.kind == "worker.lost"}
     print(Counter(event.kind for event in events))
-    report.at_most("lost_workers", len(lost), "workers lost with a node, one DVM a node")
+    report.at_most("lost_workers", len(lost))
 
 
 PARTS = {"throughput": _throughput, "gang": _gang, "mixed": _mixed, "death": _death}
@@ -127,12 +123,10 @@ def cluster(report: Report, options: Namespace) -> None:
             PARTS[part](report, nodes)
 
 
-def _wide(seed: int) -> QuantumCircuit:
-    """Return a circuit of 26 qubits and few gates; its cost is memory. It entangles all qubits:
-    parts that are not entangled would be evolved one by one."""
-    gates = [("ry", (qubit,), (0.1 + 0.01 * seed,)) for qubit in range(GANG_QUBITS)]
-    pairs = [("cx", (qubit, qubit + 1), ()) for qubit in range(GANG_QUBITS - 1)]
-    return measured(GANG_QUBITS, [*gates, *pairs])
+def _gang_circuit(seed: int) -> QuantumCircuit:
+    """Return few gates, whose cost is memory. They entangle all qubits: parts that are not
+    entangled would be evolved one by one."""
+    return measured(GANG_QUBITS, brickwork(GANG_QUBITS, 2, seed))
 
 
 def _small_p95_s(client: Client) -> float:
@@ -151,7 +145,6 @@ def _small_p95_s(client: Client) -> float:
 
 @contextmanager
 def _cluster_client(cluster: Cluster, nodes: str, workers: int, *args: str) -> Iterator[Client]:
-    """Run an environment of small workers on these nodes; yield a client when all are ready."""
     options = ("--hosts", nodes, "--pool", f"main:workers={workers}", *args)
     with environment(cluster, *options) as up, up.client() as client:
         wait_for("workers", lambda: client.pools()["main"].workers == workers, 120.0)
@@ -195,15 +188,14 @@ def failover(report: Report, options: Namespace) -> None:
                     assert task.result(RESULT_S).counts == {"1": 10}
                 print(f"{what}: {(*taken_s['kill'], *taken_s['other'])[-1]:.1f} s", flush=True)
         seen, done = load.end(), near.status().done
-    others = f"{options.partitions} partitions and {options.freezes} stops"
-    for name, label in (("kill", f"{options.kills} kills"), ("other", others)):
-        report.at_most("takeover_s", max(taken_s[name]), f"another node leads, slowest of {label}")
-    report.at_most("gap_s", seen.longest_gap_s, "longest time without an accepted submit")
-    tasks = f"of {seen.accepted} accepted tasks, {seen.attempts - seen.accepted} of which ran again"
-    report.at_most("lost", seen.lost, f"lost {tasks}")
+    print(f"{seen.accepted} accepted tasks, {seen.attempts - seen.accepted} of which ran again")
+    for name, case in (("kill", "kills"), ("other", "partitions and stops")):
+        report.seconds("takeover_s", max(taken_s[name]), case)
+    report.seconds("gap_s", seen.longest_gap_s)
+    report.at_most("lost", seen.lost)
     doubled = seen.doubled + abs(done - seen.accepted - len(taken_s["other"]))
-    report.at_most("doubled", doubled, "ends and tasks that nobody asked for")
-    report.at_most("wrong", seen.wrong, "results with other counts")
+    report.at_most("doubled", doubled)
+    report.at_most("wrong", seen.wrong)
 
 
 # --- jobs of Slurm --------------------------------------------------------------------------------
@@ -236,8 +228,6 @@ max = 1
 
 
 class Work(NamedTuple):
-    """One task: when it is submitted, and what distinguishes it."""
-
     at_s: float
     length_s: int
     seed: int
@@ -282,7 +272,6 @@ class SlurmJobs:
         self.most = max(self.most, running)
 
     def running(self) -> list[tuple[str, str]]:
-        """Return pairs (job, host) of the pool's jobs that run."""
         listing = self._slurm("squeue", "-h", "--states=R", "--format=%i %N %j")
         rows = (line.split() for line in listing.splitlines())
         return [(job, host) for job, host, name in rows if name.startswith("simenv-")]
@@ -344,7 +333,7 @@ def job_pool(report: Report, options: Namespace) -> None:
         try:
             nodes = stack.enter_context(slurm(SLURM_NODES + 1))
         except NoCluster as error:
-            return print(f"no Slurm of its own: {error}")
+            return report.none_measured(f"no Slurm of its own: {error}")
         settings = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "simenv.toml"
         program = f"{sys.executable} -S -E {timed_counts.__file__}"
         text = SETTINGS.format(program=program, minutes=JOB_MINUTES, jobs=JOBS, idle_s=IDLE_S)
@@ -367,14 +356,12 @@ def job_pool(report: Report, options: Namespace) -> None:
     used_s = sum((end_s or time.time()) - start_s for start_s, end_s in jobs.times_s.values())
     wait_s = statistics.median(waits_s)
     print(f"{len(work)} tasks in {took_s:.0f} s, median wait {wait_s:.1f} s; {jobs.most} jobs")
-    report.at_least("jobs_lost", jobs.lost.total(), "jobs cancelled, killed and preempted")
-    report.at_most("tasks_lost", lost, "tasks without a result")
-    report.at_most("tasks_unequal", unequal, "tasks doubled, or with other counts")
-    label = "from the start of a job until its node has joined, max, s"
-    report.at_most("join_s", max(joins), label)
-    report.at_most("left", left, "jobs that still run when nothing is to be done")
-    label = "node-hours, relative to a fixed allocation of the peak's size"
-    report.at_most("node_hours", used_s / (jobs.most * took_s), label)
+    report.at_least("jobs_lost", jobs.lost.total())
+    report.at_most("tasks_lost", lost)
+    report.at_most("tasks_unequal", unequal)
+    report.seconds("join_s", max(joins))
+    report.at_most("left", left)
+    report.at_most("node_hours", used_s / (jobs.most * took_s))
 
 
 def _ends_of(env: Client, work: list[Work], tasks: list[Task]) -> tuple[int, int, list[float]]:
@@ -428,13 +415,11 @@ def scale(report: Report, options: Namespace) -> None:
         with _simulated(workers, PER_NODE, result.payload) as (client, where):
             sizes.append(_size(client, where, workers, options.tasks))
         print(f"{workers} workers: " + ", ".join(f"{k} {v:.4g}" for k, v in sizes[-1].items()))
-    most, label = sizes[-1], f"{options.workers[-1]} workers"
-    report.at_most("loop_p99_ms", most["loop p99 ms"], f"{label}: passes of the loop, p99, ms")
-    gib = max(most["idle MiB"], most["MiB"]) / 2**10
-    report.at_most("rss_gib", gib, f"{label}: memory of the service, GiB")
-    share = most["tasks/s"] / two_per_s
-    report.at_least("throughput_share", share, f"{label}: tasks a second, relative to two workers")
-    report.at_most("lost_s", most["lost s"], f"{label}: to notice the death of a tenth, s")
+    most = sizes[-1]
+    report.at_most("loop_p99_ms", most["loop p99 ms"])
+    report.at_most("rss_gib", max(most["idle MiB"], most["MiB"]) / 2**10)
+    report.at_least("throughput_share", most["tasks/s"] / two_per_s)
+    report.seconds("lost_s", most["lost s"])
     large = LARGE_NODES * PER_NODE
     for name in ("beats %", "idle MiB", "task us", "join s") if len(sizes) > 1 else ():
         slope, base = np.polyfit(options.workers, [size[name] for size in sizes], 1)

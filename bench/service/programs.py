@@ -17,13 +17,12 @@ from typing import Any
 import msgspec
 import numpy as np
 import psutil
-from qiskit import QuantumCircuit, transpile as qiskit_transpile
+from qiskit import transpile as qiskit_transpile
 
 import simenv
-from bench.circuits import clifford_text, four_qubit_circuit, measured
+from bench.circuits import clifford_text, four_qubit_circuit, measured, volume
 from bench.harness import SEED, Report, Times, benchmark, installed, timed
 from bench.harness.environments import cpu_s, service_process, started, wait_until
-from bench.peers.base import Gate
 from bench.peers.process import IsolatedPeer
 from simenv import config
 from simenv.client.client import Client
@@ -56,19 +55,18 @@ def qasm_programs(report: Report, options: Namespace) -> None:
         assert engine in ("", result.engine), result.engine
         return seconds
 
-    label = f"random Clifford, {QUBITS} qubits, depth {DEPTH}, s"
     ones = ("h", "s", "sdg", "x", "y", "z", "sx", "id")
     with simenv.local(workers=2) as client:
         if installed("stim"):  # a dependency of the stabilizer engine
             texts = [clifford_text(QUBITS, DEPTH, seed + 10, ones, ("cx",))
                      for seed in range(options.rounds + 1)]  # fmt: skip
             times = [run_s(text, seed, "stabilizer") for seed, text in enumerate(texts)]
-            report.at_most("clifford_s", statistics.median(times[1:]), label)  # 0 loads the engine
+            report.seconds("clifford_s", times[1:])  # the first one loads the engine
         else:
-            report.not_measured("clifford_s", label, "stim is not installed")
+            report.not_measured("clifford_s", "stim is not installed")
         if options.dynamic is not None:
             times = [run_s(options.dynamic, seed) for seed in range(options.rounds)]
-            report.at_most("dynamic_s", statistics.median(times), f"{options.dynamic.stem}, s")
+            report.seconds("dynamic_s", times, options.dynamic.stem)
 
 
 @benchmark(rounds=(7, 2))
@@ -82,9 +80,7 @@ def error_correction(report: Report, options: Namespace) -> None:
     counts. CPU times are those of client, service and worker together.
     """
     if not (installed("stim") and installed("pymatching")):
-        for key in ("time_share", "cpu_share", "sigmas", "clifford_s", "clifford_cpu_s"):
-            report.not_measured(key, key, "stim or PyMatching is not installed")
-        return
+        return report.none_measured("stim or PyMatching is not installed")
     with simenv.local(workers=1, durability="accepted") as client:
         pids = [client.status().pid, *(worker.pid for worker in client.workers())]
         others = [psutil.Process(pid) for pid in pids]
@@ -112,9 +108,9 @@ def error_correction(report: Report, options: Namespace) -> None:
             shares.append(np.median(ratios, axis=0))
             sigmas.append(abs(errors[0] - errors[1]) / max(1.0, errors.sum() ** 0.5))
             print(f"p = {rate}: logical errors {errors}, times {shares[-1]}")
-        report.at_most("time_share", max(share[0] for share in shares), "wall time, worst rate")
-        report.at_most("cpu_share", max(share[1] for share in shares), "CPU time, worst rate")
-        report.at_most("sigmas", max(sigmas), "logical error rates apart, standard errors")
+        for key, worst in zip(("time_share", "cpu_share"), np.max(shares, axis=0), strict=True):
+            report.at_most(key, worst)
+        report.at_most("sigmas", max(sigmas))
         times, ones = [], ("h", "s", "sdg", "x", "y", "z")
         for number in range(options.rounds + 1):
             text = clifford_text(QUBITS, DEPTH, [7, number], ones, ("cx", "cz"))
@@ -122,8 +118,8 @@ def error_correction(report: Report, options: Namespace) -> None:
             assert (sum(result.counts.values()), result.engine) == (SHOTS, "stabilizer")
             times.append(seconds)
     wall, cpu = np.median(times[1:], axis=0)  # round 0 loads the engine
-    report.at_most("clifford_s", wall, f"{QUBITS} qubits, depth {DEPTH}, text to counts")
-    report.at_most("clifford_cpu_s", cpu, "the same in CPU time")
+    report.seconds("clifford_s", wall)
+    report.seconds("clifford_cpu_s", cpu)
 
 
 def _memory(rate: float, number: int = 0) -> Any:
@@ -168,20 +164,16 @@ class Cost(msgspec.Struct, frozen=True):
 
     @property
     def cpu_s(self) -> float:
-        """CPU seconds of the process."""
         return self.serial_s + self.parallel_s
 
 
 class OneProcess:
-    """`qiskit.transpile` in a process with a number of threads."""
-
     def __init__(self, threads: int, info: DeviceInfo) -> None:
         os.environ["RAYON_NUM_THREADS"] = str(threads)  # read when the first circuit is routed
         self._target = target_of(info)
         self._compiled: list[Any] = []
 
     def transpile(self, circuits: list[Any]) -> Cost:
-        """Compile circuits, and return what it cost."""
         how = {"optimization_level": LEVEL, "seed_transpiler": TRANSPILER_SEED, "num_processes": 1}
         thread, process = time.thread_time(), time.process_time()
         begin, busy_s = time.perf_counter(), _machine_s()
@@ -192,7 +184,6 @@ class OneProcess:
         return Cost(wall_s, serial_s, max(0.0, cpu - serial_s), others)
 
     def compiled(self) -> list[Any]:
-        """Return the circuits that were compiled last."""
         return self._compiled
 
 
@@ -219,7 +210,9 @@ def transpile(report: Report, options: Namespace) -> None:
     process on these cores.
     """
     cores = os.cpu_count() or 1
-    circuits = [_layered(options.seed, number) for number in range(CIRCUITS)]
+    random = np.random.default_rng(options.seed)
+    widths = random.integers(8, 17, CIRCUITS).tolist()
+    circuits = [measured(width, volume(width, random, 2)) for width in widths]
     walls: Times = defaultdict(list)
     costs: dict[str, list[Cost]] = defaultdict(list)
     others, parts = list[float](), list[Any]()
@@ -247,16 +240,14 @@ def transpile(report: Report, options: Namespace) -> None:
             assert _equal(peers["qiskit"].call("compiled"), compiled), "circuits differ"
         for peer in peers.values():
             peer.close()
-    report.at_least("identical", 1, "all circuits and layouts equal to those of one process")
-    ours, default, busiest = np.array(walls["workers"]), np.array(walls["qiskit"]), np.array(parts)
-    cpus = np.array([each.cpu_s for each in costs["qiskit"]])
-    for key, label, ratios in (
-        ("wall_share", "wall time", ours / default),
-        ("one_thread_share", "wall time, one process with one thread", ours / walls["one_thread"]),
-        ("cpu_share", "CPU time of the client and the busier worker",
-         (busiest[:, 0] + busiest[:, 2:].max(axis=1)) / cpus),
+    report.at_least("identical", 1)
+    ours, busiest = np.array(walls["workers"]), np.array(parts)
+    both = busiest[:, 0] + busiest[:, 2:].max(axis=1)  # client and the busier worker
+    for key, ratios in (
+        ("wall_share", ours / walls["qiskit"]), ("one_thread_share", ours / walls["one_thread"]),
+        ("cpu_share", both / [each.cpu_s for each in costs["qiskit"]]),
     ):  # fmt: skip
-        report.at_most(key, float(np.median(ratios)), label)
+        report.at_most(key, float(np.median(ratios)))
     own, service, *each_worker = np.median(parts, axis=0).tolist()
     pack, peer_s = min(pack_s, own), statistics.median(walls["qiskit"])
     stages, free = (pack, service, sum(each_worker), own - pack), statistics.median(others)
@@ -265,10 +256,8 @@ def transpile(report: Report, options: Namespace) -> None:
         shares[number, size] = replayed(*stages, cores=number - free, workers=size) / peer_s
     print(f"wall times { ({name: statistics.median(each) for name, each in walls.items()}) }")
     print(f"replayed, of one process, by cores and workers: {shares}")
-    label = f"replayed, {cores + 1} cores, {WORKERS + 1} workers, of one process on these cores"
-    report.at_most("third_core_share", shares[cores + 1, WORKERS + 1], label)
-    error = abs(shares[cores, WORKERS] * peer_s / measured_s - 1.0)
-    report.at_most("model_error", error, "error of the replay for the workers on these cores")
+    report.at_most("third_core_share", shares[cores + 1, WORKERS + 1])
+    report.at_most("model_error", abs(shares[cores, WORKERS] * peer_s / measured_s - 1.0))
 
 
 def replayed(
@@ -309,17 +298,6 @@ def replayed(
             else:
                 finished += 1
     return now
-
-
-def _layered(seed: int, number: int) -> QuantumCircuit:
-    """Return rotations and controlled gates on random pairs, measured."""
-    rng = np.random.default_rng([seed, number])
-    width, gates = int(rng.integers(8, 17)), list[Gate]()
-    for _ in range(6):
-        gates += [("u", (q,), tuple(rng.uniform(0, 2 * np.pi, 3))) for q in range(width)]
-        order = rng.permutation(width).tolist()
-        gates += [("cx", pair, ()) for pair in zip(order[0::2], order[1::2], strict=False)]
-    return measured(width, gates)
 
 
 def _equal(first: list[Any], second: list[Any]) -> bool:
@@ -371,8 +349,8 @@ def page(report: Report, options: Namespace) -> None:
             times = {view: _paint(chromium, cookies, f"{client.dashboard}{view}") for view in VIEWS}
         print(times)
         paint_ms, data_ms = (max(each) for each in zip(*times.values(), strict=True))
-        report.at_most("paint_ms", paint_ms, "first paint, slowest view, ms")
-        report.at_most("data_ms", data_ms, "data shown, slowest view, ms")
+        report.at_most("paint_ms", paint_ms)
+        report.at_most("data_ms", data_ms)
         _open_pages(client, report)
 
 
@@ -400,8 +378,7 @@ def _open_pages(client: Client, report: Report) -> None:
     secret = client.tokens.add(purpose="bench", lifetime_s=600.0).secret
     busy = asyncio.run(_pages(file.url, secret, processes))
     for name, before, after in zip(("service", "gateway"), idle, busy, strict=True):
-        label = f"{PAGES} open pages, cost of the {name}, % of a core"
-        report.at_most(f"{name}_percent", max(0.0, 100 * (after - before)), label)
+        report.at_most(f"{name}_percent", max(0.0, 100 * (after - before)))
 
 
 async def _pages(url: str, secret: str, processes: tuple[psutil.Process, ...]) -> list[float]:
@@ -443,7 +420,6 @@ async def _overview(http: Any, states: list[int], number: int) -> None:
 
 
 def _cores(processes: tuple[psutil.Process, ...]) -> list[float]:
-    """Return the processor time of each over SECONDS, as cores."""
     before, begun = [cpu_s(each) for each in processes], time.perf_counter()
     time.sleep(SECONDS)
     seconds = time.perf_counter() - begun

@@ -60,7 +60,7 @@ def qfw_host(report: Report, options: Namespace) -> None:
             try:
                 drills[name](host, report, options.runs)
             except Exception as error:  # noqa: BLE001 - a drill that fails is a missed goal
-                report.not_measured("", name, f"{type(error).__name__}: {error}")
+                report.not_measured("", f"{type(error).__name__}: {error}", name)
             print(f"       {name}: {time.monotonic() - begin:.0f} s")
 
 
@@ -109,7 +109,6 @@ class Host:
                 self.simenv("down")
 
     def kill_environment(self) -> None:
-        """Kill the service with SIGKILL, as a crash would."""
         connection = json.loads((self.home / "default" / "connection.json").read_text())
         os.kill(int(connection["pid"]), signal.SIGKILL)
 
@@ -146,11 +145,9 @@ class Host:
         return App(child, logs)
 
     def start_app(self, name: str, *args: str) -> App:
-        """Start an application of `qfw_apps`."""
         return self.start(APPS / "application.py", name, *args)
 
     def run(self, script: str, *args: str) -> list[dict[str, Any]]:
-        """Run an application to its end; return the JSON lines it printed."""
         return self.start_app(script, *args).end()
 
     def _modules(self, *first: str) -> str:
@@ -212,13 +209,10 @@ class Host:
 
 
 class App:
-    """A process under DEFw."""
-
     def __init__(self, child: subprocess.Popen[bytes], logs: Path) -> None:
         self.child, self.logs = child, logs
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return the JSON lines printed so far."""
         text = (self.logs / "out").read_text(errors="replace")
         return [json.loads(line[4:]) for line in text.splitlines() if line.startswith("@@@ ")]
 
@@ -257,8 +251,8 @@ def leaving(host: Host, report: Report, runs: int) -> None:
     for _ in range(runs):
         lines = host.run("leaving")
         waits += [line["seconds"] for line in lines if line["kind"] == "result"]
-    report.at_least("leaving_share", 100 * len(waits) / runs, f"{runs} runs that leave: % served")
-    report.at_most("leaving_worst_s", max(waits, default=float("inf")), "slowest of them, s")
+    report.at_least("leaving_share", 100 * len(waits) / runs)
+    report.seconds("leaving_worst_s", max(waits, default=float("inf")))
 
 
 def backends(host: Host, report: Report, runs: int) -> None:
@@ -268,7 +262,7 @@ def backends(host: Host, report: Report, runs: int) -> None:
         started = [host.start_app("backends", str(count), *bits) for bits in apps]
         lines = [line for app in started for line in app.end()]
         own = sum(line["own"] for line in lines if line["kind"] == "own")
-        report.at_least("own_share", 100 * own / (2 * count), f"backends in {label}: % own results")
+        report.at_least("own_share", 100 * own / (2 * count), f"backends in {label}")
 
 
 def killed(host: Host, report: Report, _: int) -> None:
@@ -283,11 +277,9 @@ def killed(host: Host, report: Report, _: int) -> None:
     app.wait_for_line("result", 60)
     heard_s = time.monotonic() - kill
     end = next(line for line in app.end() if line["kind"] == "end")
-    report.at_most(
-        "killed_heard_s", heard_s, f"{host.name}: kill of the service to first result, s"
-    )
-    report.at_most("killed_lost", end["left"], f"{host.name}: results a poller never got")
-    report.at_most("killed_unheard", end["unheard"], f"{host.name}: events it never got")
+    report.seconds("killed_heard_s", heard_s, host.name)
+    report.at_most("killed_lost", end["left"], host.name)
+    report.at_most("killed_unheard", end["unheard"], host.name)
 
 
 def stopped(host: Host, report: Report, _: int) -> None:
@@ -310,8 +302,8 @@ def stopped(host: Host, report: Report, _: int) -> None:
         app.child.send_signal(signal.SIGCONT)
     received = sum(line["all"] for line in app.end() if line["kind"] == "result")
     worst_s = max(waits) if len(waits) == 10 else float("inf")
-    report.at_most("stopped_worst_s", worst_s, "another client beside a stopped one, slowest, s")
-    report.at_most("stopped_lost", 3 - received, "events the stopped one never got")
+    report.seconds("stopped_worst_s", worst_s)
+    report.at_most("stopped_lost", 3 - received)
 
 
 def overhead(host: Host, report: Report, runs: int) -> None:
@@ -333,10 +325,9 @@ def print_overhead(
         print(f"       {name:8} p25 {low:.2f}  p50 {middle:.2f}  p75 {high:.2f} ms")
         starts = range(0, len(values), block)
         p50s.append([statistics.median(values[at : at + block]) for at in starts])
-    share_ms = 1e3 * statistics.median(own - null for own, null in zip(*p50s, strict=True))
-    label = f"revision {revision}: our share of a call, p50 of neighbouring blocks, ms"
-    report.at_most(f"share{revision}_promised_ms", share_ms, f"{label}, promised")
-    report.at_most(f"share{revision}_p50_ms", share_ms, label)
+    shares = [own - null for own, null in zip(*p50s, strict=True)]
+    for key in ("promised", "p50"):
+        report.seconds(f"share{revision}_{key}_ms", shares)
 
 
 def private(host: Host, report: Report, runs: int) -> None:
@@ -350,8 +341,8 @@ def private(host: Host, report: Report, runs: int) -> None:
     end = time.monotonic() + START_S
     while (left := list(filter(_is_alive, started))) and time.monotonic() < end:
         time.sleep(0.1)
-    report.at_least("private_processes", len(started), f"{own.name}: processes")
-    report.at_most("private_left", len(left), f"{own.name}: processes after the end of the QPM")
+    report.at_least("private_processes", len(started), own.name)
+    report.at_most("private_left", len(left), own.name)
 
 
 def _is_alive(process: psutil.Process) -> bool:
@@ -369,7 +360,7 @@ def rows(host: Host, report: Report, _: int) -> None:
         if line["why"]:
             print(f"       {line['name']}: {line['why']}")
     passed = sum(not line["why"] for line in results)
-    report.at_least(f"rows{host.revision}", passed, f"{host.name}: rows that pass")
+    report.at_least(f"rows{host.revision}", passed, host.name)
 
 
 def examples(host: Host, report: Report, _: int) -> None:
@@ -396,9 +387,8 @@ def asynchronous(host: Host, report: Report, runs: int) -> None:
         text = (app.logs / "out").read_text(errors="replace")
         states.append(example_state(text, app.child.returncode))
     if set(states) - {DONE, FAILED}:
-        return report.not_measured("async_done", "asynchronous example", states[-1])
-    share = 100 * states.count(DONE) / runs
-    report.at_least("async_done", share, f"{runs} runs of QFw's asynchronous example: % that end")
+        return report.not_measured("async_done", states[-1])
+    report.at_least("async_done", 100 * states.count(DONE) / runs)
 
 
 DONE, FAILED = "done", "failed"
@@ -416,8 +406,8 @@ def example_state(text: str, status: int | None) -> str:
 def report_examples(report: Report, states: Sequence[str]) -> None:
     """Add the number of examples that ran, and of these, that failed."""
     ran = [state for state in states if state in (DONE, FAILED)]
-    report.at_least("examples_run", len(ran), f"examples of QFw that run, of {len(states)}")
-    report.at_most("examples_failed", ran.count(FAILED), "examples of QFw that fail")
+    report.at_least("examples_run", len(ran))
+    report.at_most("examples_failed", ran.count(FAILED))
 
 
 _MISSING = ("ModuleNotFoundError: ", "ImportError: ")

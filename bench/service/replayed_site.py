@@ -78,7 +78,6 @@ def replay(
 
 
 def _costs_s(client: Client, programs: Mapping[int, Any]) -> Iterator[tuple[int, float]]:
-    """Yield the slot time of each program."""
     for qubits, program in programs.items():
         tasks = client.submit_many([program] * 11, shots=SHOTS)
         for task in tasks:

@@ -14,7 +14,7 @@ import threading
 import time
 from argparse import Namespace
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -23,20 +23,26 @@ from typing import Any
 import msgspec
 import numpy as np
 import psutil
-from qiskit import QuantumCircuit
-from qiskit.circuit.library import efficient_su2, quantum_volume
-from qiskit.synthesis.qft import synth_qft_full
 
 import simenv
-from bench.circuits import CIRCUITS, ansatz_circuit, built, four_qubit_circuit, layered, measured
+from bench.circuits import (
+    CIRCUITS,
+    ansatz_circuit,
+    brickwork,
+    four_qubit_circuit,
+    layered,
+    measured,
+)  # fmt: skip
 from bench.harness import Report, benchmark, in_rounds, probed
 from bench.harness.environments import (
     cpu_s,
     home,
+    restart,
     service_process,
     wait_until,
     waited_s,
 )  # fmt: skip
+from bench.peers.base import Gate
 from bench.service import replayed_site
 from simenv import config
 from simenv.client import environments
@@ -56,14 +62,6 @@ from testbed.keys import remote_key
 
 LISTEN, LOST_S = "tcp://127.0.0.1:0", 60.0  # for which a client waits for the service
 SHOTS = 1_024
-
-
-def _restart(client: Client, settings: Mapping[str, Any]) -> None:
-    """Kill the service, wait until it has ended, and start it again."""
-    service = service_process(client)
-    service.kill()
-    wait_until(lambda: not environments.still_running([service], 0.0), LOST_S)
-    environments.up(settings)
 
 
 # --- fair share -----------------------------------------------------------------------------------
@@ -87,10 +85,9 @@ def _day(report: Report, options: Namespace) -> None:
     got = replayed.delivered(0.0, site.DAY_S)
     compared = site.deviations(accounts, got, replayed.saturated)
     print(f"{replayed.submitted} tasks, {replayed.ended} ended")
-    worst = 100.0 * max(map(abs, compared.values()))
-    label = f"saturated accounts, {len(compared)} of {len(accounts)}: from their shares, percent"
-    report.at_most("day_percent", worst, label)
-    report.at_most("restart_percent", 100.0 * changed, "usage changed by a restart, percent")
+    print(f"{len(compared)} of {len(accounts)} accounts were saturated")
+    report.at_most("day_percent", 100.0 * max(map(abs, compared.values())))
+    report.at_most("restart_percent", 100.0 * changed)
     first_level = [name for name, each in accounts.items() if not each.parent]
     part = accounts[site.LATE].share / sum(accounts[name].share for name in first_level)
     forgetful = site.SimulatedDay(accounts, work, half_life_days=HALF_LIFE_S / site.DAY_S)
@@ -98,14 +95,11 @@ def _day(report: Report, options: Namespace) -> None:
     late = forgetful.delivered(site.LATE_S, site.LATE_S + WINDOW_S)
     extra_s = (late[site.LATE] / sum(late[name] for name in first_level) - part) * WINDOW_S
     expected_s = (1.0 - part) * site.arrears_s(site.LATE_S, part, HALF_LIFE_S)
-    error = 100.0 * abs(extra_s / expected_s - 1.0)
-    report.at_most("arrears_percent", error, "arrears of a late account, from the decay, percent")
+    report.at_most("arrears_percent", 100.0 * abs(extra_s / expected_s - 1.0))
     needed_us = site.deciding_us(accounts, options.tasks, options.tasks // 5)
     print(", ".join(f"{part} {us:.1f} us" for part, us in needed_us.items()))
-    where = f"for a task, {options.tasks} waiting, us"
-    report.at_most("decide_us", needed_us["decision"], f"scheduler, decision {where}")
-    label = f"scheduler, decision, begin, end with its charge, and ticks {where}"
-    report.at_most("task_us", sum(needed_us.values()), label)
+    report.at_most("decide_us", needed_us["decision"])
+    report.at_most("task_us", sum(needed_us.values()))
 
 
 def _real(report: Report, options: Namespace) -> None:
@@ -128,7 +122,7 @@ def _real(report: Report, options: Namespace) -> None:
         with _users(files):
             time.sleep(30.0 * options.minutes)
             before, known = _slot_s(own), _usage(own)
-            _restart(own, settings)
+            restart(own, settings)
             kept = _usage(own)
             time.sleep(30.0 * options.minutes)
             after, by_pool = _slot_s(own), _slot_s(own, "pool")
@@ -137,18 +131,14 @@ def _real(report: Report, options: Namespace) -> None:
     assert gangs > 0.0, "no task ran on two ranks"
     # Turns alone would not show it: accounts that always have work get their shares without it too.
     lost = max(1.0 - kept.get(each, 0.0) / used for each, used in known.items())
-    report.at_most("lost_percent", 100.0 * lost, "usage lost by a kill of the service, percent")
+    report.at_most("lost_percent", 100.0 * lost)
     since = dict.fromkeys(SHARES, 0.0)
-    for key, label, used in (
-        ("real_percent", "before the service is killed", before),
-        ("killed_percent", "with a kill of the service in the middle", after),
-    ):
+    for key, used in (("real_percent", before), ("killed_percent", after)):
         worst = max(abs(each) for each in site.deviations(accounts, used, since).values())
-        report.at_most(key, 100.0 * worst, f"three accounts, {label}: from their shares, percent")
+        report.at_most(key, 100.0 * worst)
 
 
 def _usage(client: Client) -> dict[tuple[str, str], float]:
-    """Return the decayed usage of the accounts and of their users."""
     return {(row.account, row.user): row.usage for row in client.shares() if row.usage}
 
 
@@ -209,11 +199,10 @@ def _site(report: Report, options: Namespace) -> None:
     compared = site.deviations(accounts, got.slot_s, got.saturated)
     print(f"{got.tasks} tasks of {got.users} users ended; "
           + ", ".join(f"{name} {100 * off:+.2f} %" for name, off in compared.items()))  # fmt: skip
-    label = f"the day for real, {len(compared)} saturated accounts: from their shares, percent"
     if compared:
-        report.at_most("site_percent", 100.0 * max(map(abs, compared.values())), label)
+        report.at_most("site_percent", 100.0 * max(map(abs, compared.values())))
     else:  # a day that is too short
-        report.not_measured("site_percent", label, "no two siblings always had waiting tasks")
+        report.not_measured("site_percent", "no two siblings always had waiting tasks")
 
 
 def _rate(report: Report, options: Namespace) -> None:
@@ -229,13 +218,10 @@ def _rate(report: Report, options: Namespace) -> None:
         calls = {name: lambda _, own=own: _rate_of(client, own, programs)
                  for name, own in (("one", files[:1] * len(files)), ("every", files))}  # fmt: skip
         rates = in_rounds(calls, options.rounds)
-    share = float(np.median(np.divide(rates["every"], rates["one"])))
-    label = f"rate of {len(users)} users with {options.each} circuits each, relative to one user's"
-    report.at_least("rate_share", share, label)
+    report.at_least("rate_share", float(np.median(np.divide(rates["every"], rates["one"]))))
 
 
 def _rate_of(client: Client, files: Sequence[Path], programs: Sequence[Any]) -> float:
-    """Return the circuits per second of the users of these key files."""
 
     def unfinished() -> int:  # without expected starts, whose simulation would take time
         answer = client.session.request(metrics.GetMetrics(0))
@@ -337,8 +323,7 @@ def usage_sums(report: Report, options: Namespace) -> None:
                         for statement in statements:
                             db.execute(*statement)
             journal.close()
-            label = f"usage of {options.days} days, 500 users, {used.combinations} keys, MB"
-            report.at_most(key, path.stat().st_size / 1e6, label)
+            report.at_most(key, path.stat().st_size / 1e6)
 
 
 def _has_gpu(folder: Path) -> bool:
@@ -402,7 +387,7 @@ def _tasks_of_usage(clients: dict[str, Client], number: int, settings: Mapping[s
         if kills_worker:
             psutil.Process(random.choice(running)).kill()
         else:
-            _restart(client, settings)
+            restart(client, settings)
     wait_until(lambda: client.status().queued + client.status().running == 0, 600, 0.1, "the end")
     return accepted
 
@@ -426,19 +411,17 @@ def _compare(client: Client, accepted: int, report: Report) -> None:
         assert counted.keys() == groups.keys(), f"rows by {by}"
         for key, group in groups.items():
             differences += np.abs(np.subtract(counted[key], _summed(group))).tolist()
-    worst = round(max(differences), 3)  # units are sums of floats
-    report.at_most("difference_us", worst, "largest difference of any sum")
+    report.at_most("difference_us", round(max(differences), 3))  # units are sums of floats
     waits = [(row.timing.queued_us, sum(us for _, us in row.timing.waits)) for row in rows]
     waited_us = sum(each for each, _ in waits) or 1
     left = sum(max(0, waited - explained) for waited, explained in waits) / waited_us
     excess = 100.0 * sum(max(0, explained - waited) for waited, explained in waits) / waited_us
-    label = f"measured reasons in excess of {waited_us / 1e6:.0f} s of waiting, percent;"
-    label += f" {left:.2%} left to the user's own earlier tasks and the service"
-    report.at_most("excess_percent", excess, label)
+    print(f"{waited_us / 1e6:.0f} s of waiting, {left:.2%} left to earlier tasks and the service")
+    report.at_most("excess_percent", excess)
     sample = random.Random(1).sample(rows, min(SAMPLE, len(rows)))
     receipts = [client.receipt(row.id) for row in sample]
     unexplained = max(abs(each.waited_us - sum(us for _, us in each.waits)) for each in receipts)
-    report.at_most("unexplained_us", unexplained, f"largest unexplained wait of {len(receipts)}")
+    report.at_most("unexplained_us", unexplained)
 
 
 def _amounts(sums: UsageRow) -> tuple[float, ...]:
@@ -495,8 +478,7 @@ def reservations(report: Report, options: Namespace) -> None:
     for name, waits in (("without", plain), ("reserved", reserved)):
         p50, p99, most = np.percentile(waits, (50, 99, 100)) * 1e3
         print(f"{name}: p50 {p50:.2f} ms, p99 {p99:.2f} ms, most {most:.2f} ms")
-    share = float(np.percentile(reserved, 99)) / bound_s
-    report.at_most("p99_of_bound", share, "p99 of acceptance to begin, of the promised bound")
+    report.at_most("p99_of_bound", float(np.percentile(reserved, 99)) / bound_s)
 
 
 GUADALUPE = "guadalupe"  # emulated
@@ -505,13 +487,10 @@ WIDEST = {"ideal": 16, "emulated": 10, "paced": 9, "hardware": 5}  # circuits of
 
 
 class Work:
-    """Some equal circuits, and the reservation for them."""
-
     def __init__(self, rng: np.random.Generator, pool: str, number: int) -> None:
         qubits = int(rng.integers(2, WIDEST[pool] + 1))
         self.pool, self.family = pool, list(FAMILIES)[number % len(FAMILIES)]
-        self.circuit = FAMILIES[self.family](qubits, rng)
-        self.circuit.measure_all()
+        self.circuit = measured(qubits, FAMILIES[self.family](qubits, rng))
         self.shots = int(10 ** rng.uniform(1.5, 3.5))
         self.count = int(rng.integers(2, 7))
 
@@ -571,42 +550,19 @@ def reserved_work(report: Report, options: Namespace) -> None:
                 ("warm", [each.ratio(client, each.reserve(client)) for each in warm]),
             ):
                 print(f"{pool} {name}: at most {max(ratios):.2f} times the charge")
-                share = 100.0 * sum(1.0 <= ratio <= 2.0 for ratio in ratios) / len(ratios)
-                report.at_least(f"{pool}_{name}_percent", share, f"held, {pool}, {name}, percent")
+                held = sum(1.0 <= ratio <= 2.0 for ratio in ratios)
+                report.at_least(f"{pool}_{name}_percent", 100.0 * held / len(ratios))
 
 
-def _star(qubits: int, _rng: np.random.Generator) -> QuantumCircuit:
-    """Couple one qubit with each other one, as in the algorithm of Bernstein and Vazirani."""
-    turns = [("h", (qubit,), ()) for qubit in range(qubits)]
-    pairs = [("cx", (qubit, qubits - 1), ()) for qubit in range(qubits - 1)]
-    return built(qubits, [*turns, *pairs, *turns[:-1]])
-
-
-def _fourier(qubits: int, rng: np.random.Generator) -> QuantumCircuit:
-    circuit = built(qubits, [("ry", (q,), (float(rng.uniform(0, 3)),)) for q in range(qubits)])
-    return circuit.compose(synth_qft_full(qubits))
-
-
-def _ansatz(qubits: int, rng: np.random.Generator) -> QuantumCircuit:
-    circuit = efficient_su2(qubits, reps=2, entanglement="full")
-    return circuit.assign_parameters(rng.uniform(0, 3, circuit.num_parameters))
-
-
-def _toffoli(qubits: int, rng: np.random.Generator) -> QuantumCircuit:
-    circuit = built(qubits, [("h", (qubit,), ()) for qubit in range(qubits)])
+def _toffoli(qubits: int, rng: np.random.Generator) -> Iterator[Gate]:
+    """Yield Toffoli gates, each of which a reservation counts as one gate, after h."""
+    yield from (("h", (qubit,), ()) for qubit in range(qubits))
     for _ in range(4 if qubits > 2 else 0):
-        circuit.ccx(*(int(q) for q in rng.choice(qubits, 3, replace=False)))
-        circuit.t(int(rng.integers(qubits)))
-    return circuit
+        yield "ccx", tuple(rng.choice(qubits, 3, replace=False).tolist()), ()
+        yield "t", (int(rng.integers(qubits)),), ()
 
 
-FAMILIES: dict[str, Callable[[int, np.random.Generator], QuantumCircuit]] = {
-    "ghz": lambda qubits, rng: built(qubits, CIRCUITS["ghz"](qubits, rng)), "star": _star,
-    "fourier": _fourier, "ansatz": _ansatz, "toffoli": _toffoli,
-    "volume": lambda qubits, rng: (
-        quantum_volume(qubits, 3, seed=int(rng.integers(1000))).decompose().decompose()
-    ),
-}  # fmt: skip
+FAMILIES = CIRCUITS | {"toffoli": _toffoli}
 
 
 # --- answers while tasks wait ---------------------------------------------------------------------
@@ -656,9 +612,9 @@ def forecast_passes(report: Report, options: Namespace) -> None:
             share = (cpu_s(service) - used_s) / (time.monotonic() - begin_s)
         status = own.status()
     print(f"{len(times['other'])} answers meanwhile; {status.queued} tasks wait")
-    report.at_most("longest_pass_ms", status.longest_pass_ms, "longest pass of the service, ms")
-    report.at_most("cpu_share", share, "processor time of the service, of one core")
-    report.p99_ms("p99_ms", times["other"], "answers to a client that asks for no forecast")
+    report.at_most("longest_pass_ms", status.longest_pass_ms)
+    report.at_most("cpu_share", share)
+    report.p99_ms("p99_ms", times["other"])
 
 
 WIDE, APART_S = 25, 0.5
@@ -673,13 +629,11 @@ def mixed_widths(report: Report, options: Namespace) -> None:
     is the longest time from the submission of a small circuit to its counts.
     """
     small = measured(3, [("h", (qubit,), ()) for qubit in range(3)])
-    layers = [[("rx", (q,), (0.1 + 0.01 * layer,)), ("cz", (q, (q + 1) % WIDE), ())]
-              for layer in range(30) for q in range(WIDE)]  # fmt: skip
     longest_s = 0.0
     with simenv.local(slots=2, pools=(PoolSpec("main", "statevector", 2, 2),)) as client:
         client.run(small, shots=100)
         time.sleep(2 * APART_S)  # a recent short task keeps a slot free
-        wide = client.submit(measured(WIDE, itertools.chain(*layers)), shots=10)
+        wide = client.submit(measured(WIDE, brickwork(WIDE, 45, 1)), shots=10)
         while wide.state is TaskState.QUEUED:
             time.sleep(0.01)
         for _ in range(options.pairs):
@@ -691,4 +645,4 @@ def mixed_widths(report: Report, options: Namespace) -> None:
             longest_s = max(longest_s, time.perf_counter() - begin)
             time.sleep(APART_S)
         wide.result(timeout_s=300)
-    report.at_most("wait_s", longest_s, "small circuit, submit to counts, longest, s")
+    report.seconds("wait_s", longest_s)

@@ -51,8 +51,6 @@ requests_per_s = 0
 
 
 class Sample(NamedTuple):
-    """One look at the service and its folder."""
-
     rss_bytes: int
     descriptors: int
     disk_bytes: int
@@ -60,8 +58,6 @@ class Sample(NamedTuple):
 
 
 class Soak:
-    """The environment, its clients, and what was seen of them."""
-
     def __init__(self, folder: Path, clients: int) -> None:
         self._folder, self._each = folder, clients // len(KINDS)
         self._clients: dict[str, subprocess.Popen[bytes]] = {}
@@ -175,8 +171,6 @@ class Soak:
 
 
 class StoredTasks(NamedTuple):
-    """What a journal has."""
-
     tasks: Counter[Mark]  # how many have this mark
     ended_again: int  # completions of tasks that had one
     never_ended: int  # accepted tasks without a completion
@@ -205,8 +199,6 @@ def stored_tasks(path: Path) -> StoredTasks:
 
 
 class Outcome(NamedTuple):
-    """What the clients have written."""
-
     open_keys: int
     sent: dict[Mark, str]  # keys
     counts: dict[str, str]  # of ended keys
@@ -246,24 +238,18 @@ def soak(report: Report, options: Namespace) -> None:
     if full := [sample.rss_bytes for sample in samples if sample.tasks >= RECENT_KEYS]:
         size = max(1, len(full) // 4)
         growth = float(np.median(full[-size:]) / np.median(full[:size]) - 1.0)
-        label = "memory of the service, last quarter above the first, with all keys"
-        report.at_most("rss_growth", growth, label)
+        report.at_most("rss_growth", growth)
     else:
-        report.not_measured("rss_growth", "memory", f"fewer than {RECENT_KEYS:,} tasks ended")
-    most = max(sample.descriptors for sample in samples)
-    report.at_most("descriptors", most, "descriptors of the service")
-    report.at_most("disk_gib", samples[-1].disk_bytes / 2**30, "the environment's folder, GiB")
+        report.not_measured("rss_growth", f"fewer than {RECENT_KEYS:,} tasks ended")
+    report.at_most("descriptors", max(sample.descriptors for sample in samples))
+    report.at_most("disk_gib", samples[-1].disk_bytes / 2**30)
     with_task = {key for mark, key in outcome.sent.items() if mark in stored.tasks}
     lost = outcome.open_keys + len(outcome.counts.keys() - with_task) + stored.never_ended
-    label = "submissions without a result, results without a task, tasks that never ended"
-    report.at_most("lost", lost, label)
-    doubled = stored.doubled({*outcome.sent, *run.guests, *run.revoked})
-    report.at_most("doubled", doubled, "tasks that ran twice")
+    report.at_most("lost", lost)
+    report.at_most("doubled", stored.doubled({*outcome.sent, *run.guests, *run.revoked}))
     usual = Counter(outcome.counts.values()).most_common(1)[0][0]
-    unequal = sum(counts != usual for counts in outcome.counts.values())
-    report.at_most("unequal", unequal, "results with other counts")
-    revoked = sum(stored.tasks[mark] for mark in run.revoked)
-    report.at_most("revoked", revoked, "tasks accepted with a revoked key")
+    report.at_most("unequal", sum(counts != usual for counts in outcome.counts.values()))
+    report.at_most("revoked", sum(stored.tasks[mark] for mark in run.revoked))
 
 
 def _lines(folder: Path) -> list[list[str]]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import resource
 import signal
-import statistics
 import subprocess
 import tempfile
 import threading
 import time
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import psutil
 
 import simenv
@@ -65,24 +66,24 @@ def cold_start(report: Report, _options: Namespace) -> None:
     kernel is on this machine; a circuit on an emulated device and one of 22 qubits, which need many
     more kernels, and `simenv demo` with its first verified row in the same way. Warm: median of 5.
     Then, with an environment up, until a circuit too wide for this machine is refused. CPU seconds
-    of the cold starts are in the labels: on a busy machine they say more.
+    of the cold starts are printed: on a busy machine they say more.
     """
     with tempfile.TemporaryDirectory(prefix="simenv-bench-") as folder:
         place = Path(folder)
         environ = {**os.environ, "SIMENV_HOME": f"{place}/home", "SIMENV_KERNELS": f"{place}/k"}
         (place / "bell.qasm").write_text(BELL)
-        (place / "wide.qasm").write_text(_connected(60, ["h q;", "ry(0.3) q;"]))
+        ladder = [f"cx q[{k}],q[{k + 1}];" for k in range(59)]  # no qubit can be left out
+        wide = "\n".join(["h q;", *ladder, "ry(0.3) q;", "measure q -> c;", ""])
+        (place / "wide.qasm").write_text(HEAD.format(60) + wide)
         (place / "large.qasm").write_text(_large())
         for key, args in COLD.items():
             fresh = {**environ, "SIMENV_KERNELS": tempfile.mkdtemp(dir=folder)}
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            took = timed_s(lambda: command(args, fresh, cwd=place))  # noqa: B023
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            label = f"{' '.join(args)}, nothing up, no kernels ({spent:.1f} s CPU), s"
-            report.at_most(key, took, label)
+            before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+            report.seconds(key, timed_s(partial(command, args, fresh, cwd=place)))
+            spent_s = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before
+            print(f"       {' '.join(args)}: {spent_s:.1f} s CPU")
         row = _first_row(place, {**environ, "SIMENV_KERNELS": tempfile.mkdtemp(dir=folder)})
-        report.at_most("demo_row_s", row, "demo, no kernels: first verified row, s")
+        report.seconds("demo_row_s", row)
         compile_kernels(Path(environ["SIMENV_KERNELS"]))
         typed = partial(command, environ=environ, cwd=place)
         warm = repeated_s(lambda: typed(SUBMIT), WARM_RUNS + 1)
@@ -92,21 +93,11 @@ def cold_start(report: Report, _options: Namespace) -> None:
             refused = timed_s(lambda: typed(args, code=3))
         finally:
             typed(["down"])
-    label = "submit --wait, nothing up, warm kernels, s"
-    report.at_most("warm_s", statistics.median(warm[1:]), label)
-    report.at_most("refusal_s", refused, "a circuit of 60 qubits refused, s")
-
-
-def _connected(qubits: int, turns: list[str]) -> str:
-    """Return a circuit in which no qubit can be left out."""
-    gates = [f"cx q[{qubit}],q[{qubit + 1}];" for qubit in range(qubits - 1)]
-    lines = [*turns[:1], *gates, *turns[1:], "measure q -> c;", ""]
-    return HEAD.format(qubits) + "\n".join(lines)
+    report.seconds("warm_s", warm[1:])
+    report.seconds("refusal_s", refused)
 
 
 def _large() -> str:
-    """Return three layers of rotations, CX, a Toffoli gate and a phase gate between distant
-    qubits."""
     lines = []
     for layer in range(3):
         lines += [f"ry({0.1 * qubit + layer}) q[{qubit}];\n" for qubit in range(LARGE)]
@@ -116,7 +107,6 @@ def _large() -> str:
 
 
 def _first_row(folder: Path, environ: dict[str, str]) -> float:
-    """Return the seconds until the demo prints its first row, and end it."""
     begin = time.perf_counter()
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen([SIMENV, "demo"], cwd=folder, env=environ, text=True, **pipes) as process:
@@ -155,12 +145,10 @@ def overcommit(report: Report, options: Namespace) -> None:
             slowest_s, info = max(slowest_s, seconds), json.loads(text)
             ready = sum(pool["workers"] for pool in info["pools"])
             time.sleep(0.2)
-    report.at_most("refusal_s", refused_s, "`simenv scale main 999` refused, s")
-    missing = options.workers - ready
-    report.at_most("missing", missing, f"workers of {options.workers} that did not get ready")
-    label = "longest pass of the event loop meanwhile, ms"
-    report.at_most("longest_pass_ms", float(info["longest_pass_ms"]), label)
-    report.at_most("status_s", slowest_s, "`simenv status` as typed meanwhile, slowest, s")
+    report.seconds("refusal_s", refused_s)
+    report.at_most("missing", options.workers - ready)
+    report.at_most("longest_pass_ms", float(info["longest_pass_ms"]))
+    report.seconds("status_s", slowest_s)
 
 
 # --- workers --------------------------------------------------------------------------------------
@@ -191,15 +179,11 @@ def worker_start(report: Report, options: Namespace) -> None:
                 wait_until(lambda: not client.workers(), READY_S)
     except SimenvError as error:
         return print(f"no worker through PRTE: {error}")
-    first_s = statistics.median(totals[1:])  # the first start may also start a DVM
-    report.at_most(
-        "first_result_s", first_s, "2-rank worker through PRTE, start to first result, s"
-    )
+    report.seconds("first_result_s", totals[1:])  # the first start may also start a DVM
     begin = time.perf_counter()
     with _prte(PoolSpec("main", "statevector", WORKERS, WORKERS)) as client:
         wait_until(lambda: client.pools()["main"].workers == WORKERS, READY_S)
-        many_s = time.perf_counter() - begin
-    report.at_most("many_s", many_s, f"{WORKERS} workers up through PRTE, s")
+        report.seconds("many_s", time.perf_counter() - begin)
     size: Any = {"ranks": IDLE_RANKS, "memory_bytes": 2**28}
     pool = PoolSpec("main", "statevector", IDLE_WORKERS, IDLE_WORKERS, **size)
     with _prte(pool, slots=IDLE_RANKS) as client:
@@ -210,9 +194,7 @@ def worker_start(report: Report, options: Namespace) -> None:
         time.sleep(5.0)  # for the work that follows a worker's start
         before = cpu_s(*ranks)
         time.sleep(WATCH_S)
-        percent = 100 * (cpu_s(*ranks) - before) / WATCH_S
-    label = f"{IDLE_WORKERS} idle workers, {IDLE_WORKERS * IDLE_RANKS} ranks, of a core, %"
-    report.at_most("idle_percent", percent, label)
+        report.at_most("idle_percent", 100 * (cpu_s(*ranks) - before) / WATCH_S)
 
 
 def _ranks(service: str) -> Iterator[psutil.Process]:
@@ -248,8 +230,7 @@ def life_cycle(report: Report, options: Namespace) -> None:
             client.submit_many([four_qubit_circuit(each) for each in numbers], shots=100, seed=1)
         archive = Path(folder) / "nightly.tar"
         command(["admin", "backup", str(archive), "--name", LIFE])
-        restore_s = _restored(archive, Path(folder) / "elsewhere", options.tasks)
-        report.at_most("restore_s", restore_s, "restore on another host, until it is up, s")
+        report.seconds("restore_s", _restored(archive, Path(folder) / "elsewhere", options.tasks))
         client.undrain(node)
         wait_until(lambda: client.status().done > 0, 60.0)
         stop = threading.Event()
@@ -260,31 +241,27 @@ def life_cycle(report: Report, options: Namespace) -> None:
             stop.set()
         accepted, longest_s, errors = zip(*(each.result() for each in ended), strict=True)
         print(*filter(None, errors), sep="\n")
-        report.at_most("pause_s", max(longest_s), "longest time without an acceptance, s")
-        report.at_most("errors", len([*filter(None, errors)]), f"errors at {CLIENTS} clients")
+        report.seconds("pause_s", max(longest_s))
+        report.at_most("errors", len([*filter(None, errors)]))
         total = options.tasks + sum(accepted)
         wait_until(lambda: client.status().done >= total, 1_800.0)
         ends = Counter(each.id for each in client.history.tasks())
-        report.at_most("lost", total - len(ends), f"tasks lost of {total}")
-        doubled = sum(count > 1 for count in ends.values())
-        report.at_most("doubled", doubled, "tasks that ended twice")
+        report.at_most("lost", total - len(ends))
+        report.at_most("doubled", sum(count > 1 for count in ends.values()))
 
 
 def _submitted(stop: threading.Event, number: int) -> tuple[int, float, str]:
     """Submit until the stop; return the accepted tasks, the longest time between two of them in s,
     and the error that ended it."""
-    accepted, longest_s, circuit = 0, 0.0, four_qubit_circuit(number)
+    times_s, failure, circuit = [time.monotonic()], "", four_qubit_circuit(number)
     try:
         with connect(LIFE) as client:
-            last = time.monotonic()
             while not stop.wait(PERIOD_S):
                 client.submit(circuit, shots=100, seed=1)
-                now = time.monotonic()
-                longest_s, last = max(longest_s, now - last), now
-                accepted += 1
+                times_s.append(time.monotonic())
     except SimenvError as error:
-        return accepted, longest_s, f"{type(error).__name__}: {error.message}"
-    return accepted, longest_s, ""
+        failure = f"{type(error).__name__}: {error.message}"
+    return len(times_s) - 1, max(np.diff(times_s), default=0.0), failure
 
 
 def _restored(archive: Path, place: Path, tasks: int) -> float:
@@ -309,32 +286,28 @@ PAUSE_S = 0.05  # between two calls of a client, for each environment
 FAULT_S = 2.0  # between two faults of the proxy
 
 
-class Caller:
+class Caller(threading.Thread):
     """A client that submits until `end` is set, and what its calls came to, by name."""
 
     def __init__(
         self, file: Path, label: str, patience_s: float, pause_s: float, end: threading.Event
     ) -> None:
+        super().__init__()
         self.accepted: list[str] = []
         self.errors: dict[str, SimenvError] = {}
         self._client = connect(service=file, patience_s=patience_s, timeout_s=60.0)
-        self._thread = threading.Thread(target=self._run, args=(label, pause_s, end))
-        self._thread.start()
+        self._label, self._pause_s, self._end = label, pause_s, end
+        self.start()
 
-    def _run(self, label: str, pause_s: float, end: threading.Event) -> None:
-        number = 0
-        while not end.wait(pause_s):
-            number += 1
-            name = f"{label}-{number}"
-            try:
-                self._client.submit_many([BELL] * 3, shots=10, name=name)
-                self.accepted.append(name)
-            except SimenvError as error:
-                self.errors[name] = error
-
-    def join(self) -> None:
-        self._thread.join()
-        self._client.close()
+    def run(self) -> None:
+        with self._client as client:
+            while not self._end.wait(self._pause_s):
+                name = f"{self._label}-{len(self.accepted) + len(self.errors)}"
+                try:
+                    client.submit_many([BELL] * 3, shots=10, name=name)
+                    self.accepted.append(name)
+                except SimenvError as error:
+                    self.errors[name] = error
 
 
 @benchmark(restarts=(100, 2), environments=(10, 2), silence=(16.0, 7.0))
@@ -363,15 +336,15 @@ def silent_restarts(report: Report, options: Namespace) -> None:
         for caller in callers:
             errors |= {(place, name): error for name, error in caller.errors.items()}
             accepted += [(place, name) for name in caller.accepted]
+    kinds = dict(Counter(error.code for error in errors.values()))
+    print(
+        f"{len(accepted)} accepted calls; errors {kinds}, {sum(n in ran for n in errors)} have run"
+    )
     refused = sum(isinstance(error, KeyRefusedError) for error in errors.values())
-    kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(e.code for e in errors.values()).items())
-    label = f"{len(errors) + len(accepted)} calls, errors: {kinds or 'none'}"
-    report.at_most("refused", refused, label)
+    report.at_most("refused", refused)
     untold = sum(n in ran and not error.maybe_accepted for n, error in errors.items())
-    label = f"{sum(name in ran for name in errors)} of {len(errors)} failed calls have run"
-    report.at_most("untold", untold, label)
-    lost = sum(name not in ran for name in accepted)
-    report.at_most("lost", lost, f"{len(accepted)} accepted calls")
+    report.at_most("untold", untold)
+    report.at_most("lost", sum(name not in ran for name in accepted))
 
 
 def _drill(
@@ -405,8 +378,9 @@ def _drill(
                 callers.append(Caller(path, f"{label}-impatient", IMPATIENT_S, pause_s, end))
             for _ in range(restarts):
                 _silenced(name, settings, silence_s)
-                before = [len(caller.accepted) for caller in callers]
-                wait_until(partial(_all_served, callers, before), PATIENT_S)
+                before = {caller: len(caller.accepted) for caller in callers}
+                served = lambda was=before: all(len(each.accepted) > n for each, n in was.items())  # noqa: E731
+                wait_until(served, PATIENT_S)
         finally:
             end.set()
             faults.join()
@@ -415,10 +389,6 @@ def _drill(
                 caller.join()
         with connect(name) as admin:
             return callers, {row.name for row in admin.history.tasks()}
-
-
-def _all_served(callers: list[Caller], before: list[int]) -> bool:
-    return all(len(each.accepted) > n for each, n in zip(callers, before, strict=True))
 
 
 def _silenced(name: str, settings: dict[str, Any], silence_s: float) -> None:
@@ -450,8 +420,7 @@ def _silenced(name: str, settings: dict[str, Any], silence_s: float) -> None:
 
 
 def _disturb(proxy: Forwarder, end: threading.Event) -> None:
-    faults: list[Callable[[], None]] = [proxy.cut, proxy.freeze]
-    number = 0
-    while not end.wait(FAULT_S):
-        faults[number % 2]()
-        number += 1
+    for fault in itertools.cycle((proxy.cut, proxy.freeze)):
+        if end.wait(FAULT_S):
+            return
+        fault()

@@ -21,40 +21,18 @@ import psutil
 from qiskit import QuantumCircuit
 
 import simenv
-from bench.circuits import (
-    ansatz_circuit,
-    built,
-    four_qubit_circuit,
-    gates,
-    layered,
-    scattered_gates,
-)
-from bench.harness import (
-    SEED,
-    Report,
-    Times,
-    benchmark,
-    in_rounds,
-    installed,
-    medians,
-    probed,
-    repeated_s,
-    timed,
-    timed_s,
-)  # fmt: skip
+from bench import circuits as shapes, harness
 from bench.harness.environments import (
     cpu_s,
+    restart,
     service_process,
     simenv as command,
     started,
     threads_cpu_s,
-    wait_until,
 )  # fmt: skip
-from bench.peers.aer import Aer, simulator
+from bench.peers.libraries import Aer, QulacsFromGates, simulator
 from bench.peers.process import IsolatedPeer
-from bench.peers.qulacs import QulacsFromGates
 from simenv import config
-from simenv.client import environments
 from simenv.client.circuits import load
 from simenv.client.client import Client, connect
 from testbed.postgres_server import PostgresServer
@@ -62,8 +40,8 @@ from testbed.postgres_server import PostgresServer
 SHOTS = 1_024
 KINDS = ((4, 30, 20_000), (8, 60, 10_000), (12, 92, 3_000))  # qubits, operations, circuits
 SERIES = {  # the gates of its circuits, and how these are new
-    "angles": (gates, "new angles"),
-    "structures": (scattered_gates, "each of a structure of its own"),
+    "angles": (shapes.gates, "new angles"),
+    "structures": (shapes.scattered_gates, "each of a structure of its own"),
 }
 SWEEPS = ((4, 12, 25, 40_000), (8, 32, 68, 16_000))  # qubits, parameters, operations, bindings
 PEER_CIRCUITS, PEER_BINDINGS = 40, 200
@@ -77,8 +55,8 @@ def _results(client: Client, work: Any, seed: int) -> list[Any]:
     return [task.result() for task in client.submit_many(work, shots=SHOTS, seed=seed)]
 
 
-@benchmark(rounds=(5, 1), seed=SEED)
-def throughput(report: Report, options: Namespace) -> None:
+@harness.benchmark(rounds=(5, 1), seed=harness.SEED)
+def throughput(report: harness.Report, options: Namespace) -> None:
     """Throughput of small circuits per second, from the user's objects to counts.
 
     The whole path with two workers, accepts on disk. Every circuit is new: in one series by its
@@ -89,7 +67,7 @@ def throughput(report: Report, options: Namespace) -> None:
     """
     seeds = itertools.count(options.seed)
     cases = list(itertools.product(SERIES, KINDS))
-    found: Times = defaultdict(list)
+    found: harness.Times = defaultdict(list)
     with simenv.local(workers=2, durability="accepted") as client:
         for series, (n, operations, _) in cases:  # warm-up
             _circuits(client, series, (n, operations, 300), next(seeds))
@@ -105,7 +83,7 @@ def throughput(report: Report, options: Namespace) -> None:
             for name, value in figures.items():
                 found[name].append(value)
         qulacs.close()
-    _verdicts(report, medians(found))
+    _verdicts(report, harness.medians(found))
 
 
 def _circuits(
@@ -113,13 +91,15 @@ def _circuits(
 ) -> dict[str, float]:
     """Measure new circuits, all in one call, to dicts of counts; and the CPU us of each."""
     n, operations, number = shape
-    circuits = layered(n, operations, number, seed, SERIES[series][0])
+    circuits = shapes.layered(n, operations, number, seed, SERIES[series][0])
     processes = {
         "client": [psutil.Process()], "service": [service_process(client)],
         "worker": [psutil.Process(worker.pid) for worker in client.workers()],
     }  # fmt: skip
     before = {name: cpu_s(*each) for name, each in processes.items()}
-    seconds, results = timed(lambda: [(x, x.counts) for x in _results(client, circuits, seed)])
+    seconds, results = harness.timed(
+        lambda: [(x, x.counts) for x in _results(client, circuits, seed)]
+    )
     spent = {name: 1e6 * (cpu_s(*each) - before[name]) for name, each in processes.items()}
     assert all(sum(counts.values()) == SHOTS for _, counts in results)
     spent["run"] = 1e6 * sum(result.timing.run_s for result, _ in results)
@@ -132,22 +112,22 @@ def _peers(
 ) -> dict[str, float]:
     gates_of, number = SERIES[series][0], PEER_CIRCUITS
     figures, where = {}, f"{series} {n}"
-    if installed("qiskit_aer"):  # all circuits in one call: its fastest way
-        circuits = layered(n, operations, number, seed, gates_of)
+    if harness.installed("qiskit_aer"):  # all circuits in one call: its fastest way
+        circuits = shapes.layered(n, operations, number, seed, gates_of)
         result = lambda: simulator().run(circuits, shots=SHOTS).result()  # noqa: E731
-        seconds = timed_s(
+        seconds = harness.timed_s(
             lambda: [each.get_counts(k) for each in [result()] for k in range(number)]
         )
         figures[f"aer {where}"] = number / seconds
-        times = [timed_s(partial(Aer(1).run, circuit)) for circuit in circuits]
+        times = [harness.timed_s(partial(Aer(1).run, circuit)) for circuit in circuits]
         figures[f"aer alone {where}"] = 1e3 * statistics.median(times)
         for width, parameters, ops, _ in SWEEPS if where == "angles 4" else ():
-            circuit = ansatz_circuit(width, parameters, ops)
+            circuit = shapes.ansatz_circuit(width, parameters, ops)
             values = np.random.default_rng(seed).uniform(0, 6, (parameters, PEER_BINDINGS))
             binds = [dict(zip(circuit.parameters, values.tolist(), strict=True))]
             binder = simulator(runtime_parameter_bind_enable=True)
             run = partial(binder.run, circuit, parameter_binds=binds, shots=SHOTS)
-            seconds = timed_s(lambda run=run: run().result())
+            seconds = harness.timed_s(lambda run=run: run().result())
             figures[f"aer bindings {width}"] = PEER_BINDINGS / seconds
     work = [gates_of(n, operations, seed * 10**6 + k) for k in range(number)]
     if not qulacs.problem and qulacs.prepare(n, work) and (times := qulacs.times(number, 600.0)):
@@ -157,21 +137,21 @@ def _peers(
 
 def _alone(client: Client, seed: int) -> dict[str, float]:
     """Measure one message per circuit, sent without waiting for results."""
-    circuits = layered(4, 30, ALONE, seed)
+    circuits = shapes.layered(4, 30, ALONE, seed)
 
     def call() -> list[dict[str, int]]:
         tasks = [client.post(each, shots=SHOTS, seed=seed + k) for k, each in enumerate(circuits)]
         return [task.result().counts for task in tasks]
 
-    return {"alone": ALONE / timed_s(call)}
+    return {"alone": ALONE / harness.timed_s(call)}
 
 
 def _sweeps(client: Client, seed: int) -> dict[str, float]:
     figures = {}
     for n, parameters, operations, number in SWEEPS:
         values = np.random.default_rng(seed).uniform(0, 6, (number, parameters))
-        work = ansatz_circuit(n, parameters, operations), values
-        seconds, results = timed(partial(_results, client, work, seed))
+        work = shapes.ansatz_circuit(n, parameters, operations), values
+        seconds, results = harness.timed(partial(_results, client, work, seed))
         assert all(sum(result.counts.values()) == SHOTS for result in results)
         figures[f"bindings {n}"] = number / seconds
     return figures
@@ -179,50 +159,45 @@ def _sweeps(client: Client, seed: int) -> dict[str, float]:
 
 def _loop(client: Client, seed: int) -> dict[str, float]:
     """Measure an optimiser's loop: submit 128 bindings, wait, repeat."""
-    circuit, rng = ansatz_circuit(4, 12, 25), np.random.default_rng(seed)
+    circuit, rng = shapes.ansatz_circuit(4, 12, 25), np.random.default_rng(seed)
     works = [(circuit, rng.uniform(0, 6, (128, 12))) for _ in range(LOOPS)]
-    times = [timed_s(partial(_results, client, work, seed)) for work in works]
+    times = [harness.timed_s(partial(_results, client, work, seed)) for work in works]
     return {"loop": 1e3 * statistics.median(times)}
 
 
 def _dicts(client: Client, seed: int) -> dict[str, float]:
     """Measure the microseconds to convert a packed result of 16 outcomes to a dict."""
     values = np.random.default_rng(seed).uniform(0, 6, (4_000, 12))
-    results = _results(client, (ansatz_circuit(4, 12, 25), values), seed)
-    seconds, sizes = timed(lambda: [len(result.counts) for result in results])
+    results = _results(client, (shapes.ansatz_circuit(4, 12, 25), values), seed)
+    seconds, sizes = harness.timed(lambda: [len(result.counts) for result in results])
     return {"dict": seconds / len(sizes) * 1e6 * 16 / statistics.mean(sizes)}
 
 
-def _verdicts(report: Report, figures: dict[str, float]) -> None:
+def _verdicts(report: harness.Report, figures: dict[str, float]) -> None:
     print(", ".join(f"{name} {value:,.1f}" for name, value in figures.items()), end="\n\n")
     for (series, (_, text)), (n, *_) in itertools.product(SERIES.items(), KINDS):
         ours = figures[f"ours {series} {n}"]
-        report.at_least(f"circuits_{n}", ours, f"circuits a second, {n} qubits, {text}")
+        report.at_least(f"circuits_{n}", ours, text)
         for peer in ("aer", "qulacs"):
             if theirs := figures.get(f"{peer} {series} {n}"):
-                label = f"circuits of {n} qubits, {text}, relative to {peer}, one thread"
-                report.at_least(f"{peer}_{n}", ours / theirs, label)
-    report.at_least("alone", figures["alone"], "one by one, not waited for, a second")
+                report.at_least(f"{peer}_{n}", ours / theirs, text)
+    report.at_least("alone", figures["alone"])
     for n, *_ in SWEEPS:
-        ours, label = figures[f"bindings {n}"], f"bindings a second, {n} qubits, results packed"
-        report.at_least(f"bindings_{n}", ours, label)
+        ours = figures[f"bindings {n}"]
+        report.at_least(f"bindings_{n}", ours)
         if theirs := figures.get(f"aer bindings {n}"):
-            label = f"bindings of {n} qubits, relative to Aer, one thread"
-            report.at_least(f"aer_bindings_{n}", ours / theirs, label)
-    report.at_most("loop_128_ms", figures["loop"], "a loop of 128 bindings, p50, ms")
+            report.at_least(f"aer_bindings_{n}", ours / theirs)
+    report.at_most("loop_128_ms", figures["loop"])
     if theirs := figures.get("aer alone angles 4"):
-        label = f"the same where Aer takes {AER_ALONE_MS:g} ms for a circuit of 4 qubits, ms"
-        report.at_most("loop_scaled_ms", figures["loop"] * AER_ALONE_MS / theirs, label)
+        report.at_most("loop_scaled_ms", figures["loop"] * AER_ALONE_MS / theirs)
     for (series, (_, text)), name in itertools.product(SERIES.items(), ("client", "service")):
-        label = f"{name}'s CPU a circuit, 4 qubits, {text}, us"
-        report.at_most(f"{name}_us", figures[f"{name} {series} 4"], label)
-    label = "worker's CPU a circuit beside its run, us"
+        report.at_most(f"{name}_us", figures[f"{name} {series} 4"], text)
     other_us = figures["worker angles 4"] - figures["run angles 4"]
     if other_us > 0.0:
-        report.at_most("worker_us", other_us, label)
+        report.at_most("worker_us", other_us)
     else:  # the workers waited for a core during their runs
-        report.not_measured("worker_us", label, "the runs' wall time exceeds the CPU time")
-    report.at_most("dict_us", figures["dict"], "a dict of 16 outcomes, us")
+        report.not_measured("worker_us", "the runs' wall time exceeds the CPU time")
+    report.at_most("dict_us", figures["dict"])
 
 
 # --- the cost of metrics --------------------------------------------------------------------------
@@ -240,8 +215,8 @@ if "simenv.service" in sys.orig_argv:
 """
 
 
-@benchmark(rounds=(40, 4), starts=(4, 1), circuits=(8_000, 1_000))
-def metrics_cost(report: Report, options: Namespace) -> None:
+@harness.benchmark(rounds=(40, 4), starts=(4, 1), circuits=(8_000, 1_000))
+def metrics_cost(report: harness.Report, options: Namespace) -> None:
     """Throughput of a service that counts and is scraped, relative to one that does neither.
 
     Two environments are up, of which one gets work at a time. A client asks the first for all
@@ -249,37 +224,35 @@ def metrics_cost(report: Report, options: Namespace) -> None:
     nothing. Shares are medians of paired ratios of rounds. Both are started several times, since
     two that are alike differ by a few percent for as long as they live.
     """
-    rates: Times = defaultdict(list)
-    service_us: Times = defaultdict(list)
+    rates: harness.Times = defaultdict(list)
+    service_us: harness.Times = defaultdict(list)
     for _ in range(options.starts):
         with ExitStack() as stack:
             clients = {"with": stack.enter_context(simenv.local(workers=2))}
             clients["without"] = stack.enter_context(_without())
-            stack.enter_context(probed({"scraper": clients["with"].metrics}, 1.0))
+            stack.enter_context(harness.probed({"scraper": clients["with"].metrics}, 1.0))
             for seed in range(options.rounds + 1):
-                circuits = layered(4, 30, options.circuits, seed)
+                circuits = shapes.layered(4, 30, options.circuits, seed)
                 for name in ("with", "without") if seed % 2 else ("without", "with"):
                     service = service_process(clients[name])
                     before = threads_cpu_s(service)
-                    seconds = timed_s(partial(_results, clients[name], circuits, seed))
+                    seconds = harness.timed_s(partial(_results, clients[name], circuits, seed))
                     if seed:  # the first round warms up
                         rates[name].append(options.circuits / seconds)
                         spent_s = threads_cpu_s(service) - before
                         service_us[name].append(spent_s / options.circuits * 1e6)
             assert sum(clients["with"].metrics().service.loop_pass.counts)
             assert not sum(clients["without"].metrics().service.loop_pass.counts)
-    for name, each in medians(rates).items():
+    for name, each in harness.medians(rates).items():
         us = statistics.median(service_us[name])
         print(f"{name:8} {each:8.0f} a second, service {us:.2f} us")
-    share = float(np.median(np.divide(rates["with"], rates["without"])))
-    report.at_least("share", share, "throughput with metrics relative to that without")
-    spared = float(np.median(np.divide(service_us["without"], service_us["with"])))
-    report.at_least("service_share", spared, "processor time of the service without, of that with")
+    report.at_least("share", float(np.median(np.divide(rates["with"], rates["without"]))))
+    spared = np.divide(service_us["without"], service_us["with"])
+    report.at_least("service_share", float(np.median(spared)))
 
 
 @contextmanager
 def _without() -> Iterator[Client]:
-    """An environment whose service counts nothing."""
     with tempfile.TemporaryDirectory(prefix="simenv-bench-") as folder:
         Path(folder, "sitecustomize.py").write_text(WITHOUT)
         program = Path(folder, "python")
@@ -296,21 +269,21 @@ def _without() -> Iterator[Client]:
 # --- journal and queue ----------------------------------------------------------------------------
 
 
-@benchmark(rounds=(5, 2), tasks=(10_000, 2_000), singles=(300, 50))
-def postgres_journal(report: Report, options: Namespace) -> None:
+@harness.benchmark(rounds=(5, 2), tasks=(10_000, 2_000), singles=(300, 50))
+def postgres_journal(report: harness.Report, options: Namespace) -> None:
     """The journal in PostgreSQL, compared with the file of SQLite: accepted tasks, submits.
 
     Two environments with one worker each; both force commits to disk. Batches of circuits in one
     `submit_many`, which are cancelled then, and single submits, one after the other.
     """
-    circuits = [four_qubit_circuit(seed) for seed in range(options.tasks)]
-    singles_s: Times = defaultdict(list)
+    circuits = [shapes.four_qubit_circuit(seed) for seed in range(options.tasks)]
+    singles_s: harness.Times = defaultdict(list)
 
     def rate(name: str, turn: int) -> float:
         client = clients[name]
-        taken_s, tasks = timed(lambda: client.submit_many(circuits, shots=1024, seed=1))
+        taken_s, tasks = harness.timed(lambda: client.submit_many(circuits, shots=1024, seed=1))
         client.cancel([task.id for task in tasks])
-        single = repeated_s(lambda: client.submit(circuits[0], shots=10), options.singles)
+        single = harness.repeated_s(lambda: client.submit(circuits[0], shots=10), options.singles)
         singles_s[name] += [statistics.median(single)] if turn >= 0 else []
         return len(tasks) / taken_s
 
@@ -324,16 +297,17 @@ def postgres_journal(report: Report, options: Namespace) -> None:
             name: stack.enter_context(started({"name": name, "pools": [ONE_WORKER], **settings}))
             for name, settings in (("postgresql", {"journal": server.url}), ("sqlite", {}))
         }
-        rates = medians(in_rounds({name: partial(rate, name) for name in clients}, options.rounds))
-    label = f"accepted tasks per second in a batch; SQLite: {rates['sqlite']:,.0f}"
-    report.at_least("accepted_per_s", rates["postgresql"], label)
-    single = medians(singles_s)
-    label = f"one submit, p50, ms; SQLite: {1e3 * single['sqlite']:.2f}"
-    report.at_most("submit_ms", 1e3 * single["postgresql"], label)
+        rates = harness.medians(
+            harness.in_rounds({name: partial(rate, name) for name in clients}, options.rounds)
+        )
+    single = harness.medians(singles_s)
+    print(f"SQLite: {rates['sqlite']:,.0f} tasks/s, a submit {1e3 * single['sqlite']:.2f} ms")
+    report.at_least("accepted_per_s", rates["postgresql"])
+    report.seconds("submit_ms", single["postgresql"])
 
 
-@benchmark(million=False)
-def queue(report: Report, options: Namespace) -> None:
+@harness.benchmark(million=False)
+def queue(report: harness.Report, options: Namespace) -> None:
     """Cost of a long queue: status, memory, another client's submits, and a restart.
 
     10,000 different 4-qubit circuits wait behind one long task; `status` and `queue` are called
@@ -348,61 +322,50 @@ def queue(report: Report, options: Namespace) -> None:
             _million(client, report, settings)
 
 
-def _ten_thousand(client: Client, report: Report) -> None:
-    circuits = [four_qubit_circuit(seed) for seed in range(QUEUED)]
-    blocker = client.submit(_long(23, 40), shots=10)
+def _ten_thousand(client: Client, report: harness.Report) -> None:
+    circuits = [shapes.four_qubit_circuit(seed) for seed in range(QUEUED)]
+    blocker = client.submit(_long(23, 120), shots=10)
     empty_mb = client.status().rss_bytes / 1e6
     tasks = client.submit_many(circuits, shots=1024, seed=1)
     full_mb = client.status().rss_bytes / 1e6
     assert client.status().queued >= QUEUED - 1, "the queue has run empty meanwhile"
     for verb, call in (("status", client.status), ("queue", client.queue)):
-        label = f"{verb} through the client, slowest of 20"
-        report.at_most("view_ms", 1e3 * max(repeated_s(call, 20)), label)
-        typed = repeated_s(partial(command, [verb, "--name", client.name]), 5)
-        label = f"`simenv {verb}` as typed, median of 5, the process's start included"
-        report.at_most("typed_ms", 1e3 * statistics.median(typed), label)
-    report.at_most("memory_mb", full_mb - empty_mb, "service memory above empty, MB")
-    program = load(four_qubit_circuit(1)).program
-    for label in ("waiting", "being worked off"):
+        report.seconds("view_ms", max(harness.repeated_s(call, 20)), f"{verb}, slowest of 20")
+        typed = harness.repeated_s(partial(command, [verb, "--name", client.name]), 5)
+        report.seconds("typed_ms", typed, verb)
+    report.at_most("memory_mb", full_mb - empty_mb)
+    program = load(shapes.four_qubit_circuit(1)).program
+    for case in ("waiting", "being worked off"):
         with connect(client.name) as other:
             submits = (partial(other.submit, program, shots=1024, seed=k) for k in range(200))
-            ms = [1e3 * timed_s(each) for each in submits]
-        p50 = statistics.median(ms)
-        report.at_most("accept_p50_ms", p50, f"another client's accept, queue {label}, p50 ms")
-        report.at_most("accept_max_ms", max(ms), f"the same, queue {label}, max, ms")
+            times = [harness.timed_s(each) for each in submits]
+        report.seconds("accept_p50_ms", times, f"queue {case}")
+        report.seconds("accept_max_ms", max(times), f"queue {case}")
         blocker.cancel()
     for task in tasks:
         task.result(timeout_s=120)
-    report.at_most("loop_lag_p99_ms", client.status().loop_lag_p99_ms, "loop lag p99, ms")
+    report.at_most("loop_lag_p99_ms", client.status().loop_lag_p99_ms)
 
 
-def _million(client: Client, report: Report, settings: dict[str, Any]) -> None:
+def _million(client: Client, report: harness.Report, settings: dict[str, Any]) -> None:
     client.submit(_long(24, 400), shots=10)
-    circuits = [four_qubit_circuit(seed) for seed in range(BATCH)]
+    circuits = [shapes.four_qubit_circuit(seed) for seed in range(BATCH)]
     for seed in range(MILLION // BATCH):
         client.submit_many(circuits, shots=1024, seed=seed)
-    status, service = client.status(), service_process(client)
-    report.at_most("million_rss_mb", status.rss_bytes / 1e6, "service RSS, MB")
-    slowest_ms = 1e3 * max(repeated_s(client.queue, 20))
-    report.at_most("view_ms", slowest_ms, "queue of a million, slowest of 20")
-    service.kill()
-    wait_until(lambda: not environments.still_running([service], 0.0), 60.0)
-    environments.up(settings)
+    report.at_most("million_rss_mb", client.status().rss_bytes / 1e6, "queued")
+    report.seconds("view_ms", max(harness.repeated_s(client.queue, 20)), "a million, slowest of 20")
+    restart(client, settings)
     with connect(client.name) as second:
         result = second.status()
         assert result.queued + result.running == MILLION + 1, f"{result.queued} queued"
         log = Path(config.home_root() / client.name / "service.log").read_text()
         replay = [line for line in log.splitlines() if "replayed:" in line][-1]
         seconds = float(replay.rsplit(",", 1)[1].strip().removesuffix(" s"))
-        report.at_most("million_replay_s", seconds, "replay of the queue at the restart, s")
-        report.at_most("million_rss_mb", result.rss_bytes / 1e6, "service RSS after it, MB")
+        report.seconds("million_replay_s", seconds)
+        report.at_most("million_rss_mb", result.rss_bytes / 1e6, "after a restart")
 
 
 def _long(num_qubits: int, layers: int) -> QuantumCircuit:
-    work = []
-    for layer in range(layers):
-        work += [("ry", (q,), (0.1 + layer + q,)) for q in range(num_qubits)]
-        work += [("cx", (q, q + 1), ()) for q in range(num_qubits - 1)]
-    circuit = built(num_qubits, work, 1)
+    circuit = shapes.built(num_qubits, shapes.brickwork(num_qubits, layers, 1), 1)
     circuit.measure(0, 0)
     return circuit

@@ -22,7 +22,7 @@ from bench.circuits import CIRCUITS, wide_circuit
 from bench.harness.report import Report
 from bench.peers import custatevec
 from bench.peers.base import Gate
-from bench.peers.fused_gates import MatrixGate, fused, gate_by_gate
+from bench.peers.custatevec import MatrixGate, fused, gate_by_gate
 from testbed.host_device import HostDevice
 
 SOURCE = FOLDER / "custatevec.c"

@@ -9,7 +9,8 @@ from qiskit import QuantumCircuit
 from bench.circuits import built, engine_circuit, measured, wide_circuit
 from bench.harness import Report, probed
 from bench.harness.environments import home
-from bench.peers.base import NAMES, matrix
+from bench.peers.base import matrix
+from bench.peers.libraries import NAMES
 from bench.peers.process import Peers, Variant, assert_same_circuit
 from bench.service.programs import replayed
 

@@ -27,10 +27,10 @@ from among_ranks import outcomes
 from engines import Runner, present
 from frozen_circuits import CLIFFORD, DYNAMIC, STATES, STATIC, UNMEASURED, Numbers, with_parameters
 
-from bench.harness.ranks import mpirun
 from simulators.circuit.ir import Circuit
 from simulators.engine import PauliSum
 from simulators.simulate import counts_of
+from testbed.ranks import mpirun
 
 FILE = Path(__file__).parents[1] / "golden" / "counts" / "counts.json"
 SEED, SHOTS, LARGE_SEED = 7, 1000, 2**64 - 5

@@ -14,8 +14,8 @@ import pytest
 from nvidia_site import machine, ring_circuit
 from waiting import busy_worker, until
 
-from bench.harness.ranks import mpirun
 from simenv.client.client import Client, connect
+from testbed.ranks import mpirun
 
 SMALL = "NVIDIA H200,1537,99"  # beside what is kept of its memory, a state of 16 qubits
 GPUS = f"GPU-aaaa,{SMALL};GPU-bbbb,{SMALL}"

@@ -9,7 +9,7 @@ from qiskit import QuantumCircuit
 
 from bench.circuits import wide_circuit
 from bench.peers import custatevec
-from bench.peers.fused_gates import fused, gate_by_gate
+from bench.peers.custatevec import fused, gate_by_gate
 from simenv.client.circuits import load
 from simenv.model import decode_program
 from simulators.circuit.ir import Circuit

@@ -19,8 +19,8 @@ from types import ModuleType
 import msgspec
 import numpy as np
 
-from bench.harness.ranks import mpirun, rank_environment
 from simulators.circuit.ir import Circuit, CircuitData
+from testbed.ranks import mpirun, rank_environment
 
 WAIT_S = 240.0
 _TEXT_BYTES = 8192

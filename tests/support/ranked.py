@@ -11,12 +11,12 @@ from pathlib import Path
 
 import psutil
 
-from bench.harness.ranks import mpirun_command, rank_environment
 from simenv.wire import codec
 from simenv.wire.keyfiles import KEYS_FORMAT, WorkerBootstrap, new_pair, write_private
 from simenv.wire.messages import client as m
 from simenv.wire.transport.sockets import PeerKind
 from simenv.wire.transport.zmq_transport import ZmqListener
+from testbed.ranks import mpirun_command, rank_environment
 
 WAIT_S = 120.0  # on a machine where nothing is compiled yet
 EPOCH = 5

@@ -21,7 +21,6 @@ FLIP = f"{HEAD}qreg q[2];\ncreg c[2];\nx q[0];\nmeasure q -> c;\n"
 
 
 def print_record(kind: str, **fields: Any) -> None:
-    """Print one line that the drill reads."""
     print("@@@ " + json.dumps({"kind": kind, **fields}), flush=True)
 
 

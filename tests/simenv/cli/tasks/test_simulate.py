@@ -13,7 +13,6 @@ import pytest
 from failing import fails
 from shell import Answer, Shell
 
-from bench.harness.ranks import mpirun, rank_environment
 from simenv.cli.tasks.resource_fit import fitting
 from simenv.errors import InfeasibleError, OptionError
 from simenv.model import TaskOptions
@@ -21,6 +20,7 @@ from simenv.worker.mpirun import RankInfo, size_from_environ
 from simulators.circuit.analysis.profile import ChainTrial, Profile
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import bell
+from testbed.ranks import mpirun, rank_environment
 
 WAIT_S = 240.0
 MAIN = "from simenv.cli.entry import main; main()"

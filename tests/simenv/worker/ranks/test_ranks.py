@@ -17,13 +17,13 @@ import zmq
 from ranked import EPOCH, NAME, START, Ranked, ranked
 from service import program
 
-from bench.harness.ranks import mpirun
 from simenv.model import ResultData, TaskOptions, TaskState
 from simenv.wire import codec
 from simenv.wire.keyfiles import KEYS_FORMAT, WorkerBootstrap, write_private
 from simenv.wire.messages import client as m
 from simenv.worker.runner import Runner
 from simulators.fault.engine import ALONE, FAULT_BASE, RAISE, SLOW
+from testbed.ranks import mpirun
 
 pytestmark = pytest.mark.skipif(mpirun() is None, reason="there is no mpirun")
 END_S = 60.0  # for what takes some 5 s on a quiet machine

@@ -11,8 +11,8 @@ from hypothesis.strategies import SearchStrategy
 from looped_circuits import looped_circuits
 from random_circuits import dynamic_circuits
 
-from bench.harness.ranks import mpirun
 from simulators.circuit.ir import Circuit
+from testbed.ranks import mpirun
 
 _FILES = ("values", "errors", "executor", "noise")
 CASES = [Path(__file__).with_name(f"cases_{name}.py") for name in _FILES]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from among_ranks import cases_of, outcomes
 
-from bench.harness.ranks import mpirun
+from testbed.ranks import mpirun
 
 CASES = [Path(__file__).with_name("cases_ranks.py")]
 

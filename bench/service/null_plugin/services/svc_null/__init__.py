@@ -34,7 +34,6 @@ class QPM:
             return DEFwServiceInfo(*values)
 
     def is_ready(self, token: str | None = None) -> dict[str, bool]:  # noqa: ARG002
-        """Return that the service is ready."""
         return {"ready": True}
 
     def reserve(self, *_: Any, **__: Any) -> None:

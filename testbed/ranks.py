@@ -11,7 +11,7 @@ from pathlib import Path
 
 from launcher.base import YIELD_WHEN_IDLE
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 WAIT_S = 900.0
 
 
