@@ -20,17 +20,22 @@ def program() -> str | None:
     return shutil.which("munged", path=f"{os.environ['PATH']}:/usr/sbin")
 
 
+def munged_command(folder: Path, name: str = "munge", key: bytes = b"") -> list[str]:
+    """Write the key of a site; return the command of its daemon. `key`: b"": a new one."""
+    path, found = folder / f"{name}.key", program()
+    assert found is not None
+    path.touch(0o600)
+    path.write_bytes(key or secrets.token_bytes(128))
+    words = [found, "--foreground", "--force", f"--socket={folder}/{name}.socket"]
+    files = [f"--{what}-file={folder}/{name}.{what}" for what in ("key", "pid", "seed", "log")]
+    return [*words, "--num-threads=2", *files]
+
+
 @contextmanager
 def munged(folder: Path, name: str = "munge", key: bytes = b"") -> Iterator[Path]:
     """Run a daemon; yield its socket. `key`: of the site; b"": a new one."""
-    path = folder / f"{name}.key"
-    path.touch(0o600)
-    path.write_bytes(key or secrets.token_bytes(128))
     socket, errors = folder / f"{name}.socket", folder / f"{name}.err"
-    found = program()
-    assert found is not None
-    argv = [found, "--foreground", "--force", f"--socket={socket}", "--num-threads=2"]
-    argv += [f"--{what}-file={folder}/{name}.{what}" for what in ("key", "pid", "seed", "log")]
+    argv = munged_command(folder, name, key)
     with errors.open("w") as log:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:

@@ -10,7 +10,6 @@ neither read nor touched. Debian's packages slurm-wlm and munge have to be insta
 """
 
 import os
-import secrets
 import shutil
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import psutil
 
 from testbed.cluster import Cluster, hosts
 from testbed.cluster_host import NoCluster
+from testbed.munged import munged_command
 
 LOGIN = "login"
 CORES = 2  # of each node, as Slurm is told
@@ -122,9 +122,6 @@ def _configure(cluster: Cluster, folder: Path, user: str) -> Path:
     text += f"PartitionName=urgent Nodes={','.join(classical)} PriorityTier=2 PreemptMode=OFF\n"
     text += f"PartitionName=quantum Nodes={quantum}\n"
     (folder / "gres.conf").write_text(f"NodeName={quantum} Name=qc Type=QC Count=1\n")
-    key = folder / "munge.key"
-    key.touch(0o600)
-    key.write_bytes(secrets.token_bytes(1024))
     path = folder / "slurm.conf"
     path.write_text(text)
     return path
@@ -132,11 +129,8 @@ def _configure(cluster: Cluster, folder: Path, user: str) -> Path:
 
 def _start(cluster: Cluster, folder: Path, nodes: list[str]) -> None:
     """Start the daemons, in the foreground: they end with the cluster."""
-    socket = folder / "munge.socket"
-    munged = ["munged", "--foreground", "--force", f"--socket={socket}"]
-    munged += [f"--{what}-file={folder}/munge.{what}" for what in ("key", "pid", "seed")]
-    _daemon(cluster, LOGIN, folder, munged)
-    _wait(folder, socket.exists)
+    _daemon(cluster, LOGIN, folder, munged_command(folder))
+    _wait(folder, (folder / "munge.socket").exists)
     start_controller(cluster, "-c")
     for name in nodes:
         start_node(cluster, name)
@@ -161,7 +155,7 @@ def start_node(cluster: Cluster, name: str) -> None:
 
 
 def _daemon(cluster: Cluster, name: str, folder: Path, argv: list[str]) -> "subprocess.Popen[str]":
-    with (folder / f"{argv[0]}.{name}.log").open("a") as log:
+    with (folder / f"{Path(argv[0]).name}.{name}.log").open("a") as log:
         return cluster.popen(name, argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 

@@ -75,7 +75,7 @@ def titles() -> dict[str, tuple[str, str]]:
     for path in sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py")):
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef) and node.decorator_list:
-                decorator = ast.unparse(node.decorator_list[0])
+                decorator = ast.unparse(node.decorator_list[0]).removeprefix("harness.")
                 if decorator.startswith("benchmark("):
                     title = (ast.get_docstring(node) or "").partition("\n")[0]
                     found[node.name] = f"bench.{path.parent.name}.{path.stem}", title

@@ -57,13 +57,13 @@ def home(*, cold: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def started(settings: Mapping[str, object]) -> Iterator[Client]:
+def started(settings: Mapping[str, object], timeout_s: float = 60.0) -> Iterator[Client]:
     """Start an environment with a name in a home of its own; yield a client of it."""
     name = str(settings["name"])
     with home():
         environments.up(settings)
         try:
-            with connect(name) as client:
+            with connect(name, timeout_s=timeout_s) as client:
                 yield client
         finally:
             environments.down(name, now=True)
@@ -113,7 +113,7 @@ class HttpConnection:
         self._head = f"HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n"
 
     def send(self, method: str, path: str, body: bytes = b"") -> None:
-        head = f"{method} /api/v1{path} {self._head}Content-Type: application/json\r\n"
+        head = f"{method} {path} {self._head}Content-Type: application/json\r\n"
         self._socket.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
 
     def request(self, method: str, path: str, body: bytes = b"") -> bytes:

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,7 @@ from qiskit.quantum_info import SparsePauliOp, random_pauli_list
 import simenv
 from bench import harness
 from bench.circuits import measured, wide_circuit
-from bench.harness.environments import served
+from bench.harness.environments import HttpConnection, served
 from bench.peers.libraries import simulator as aer_simulator
 from simenv.client.client import Client
 from simenv.frontends.qiskit import SimenvBackend, SimenvEstimator, SimenvSampler
@@ -267,7 +266,7 @@ def gateway_jobs(report: harness.Report, options: Namespace) -> None:
         sampler = SimenvSampler(SimenvBackend("main", client))
         body = encoded_job(circuits)
         ways = {"frontend": lambda: sampler.run(circuits, shots=SHOTS).result(),
-                "job": lambda: _job(url, secret, body)}  # fmt: skip
+                "job": partial(_job, HttpConnection(url, secret), body)}  # fmt: skip
         times = harness.rounds_of(ways, options.rounds, 1)  # the process of the user starts before
     harness.print_times(times)
     ours, own = (statistics.median(times[name]) for name in ("job", "frontend"))
@@ -284,20 +283,14 @@ def encoded_job(circuits: list[Any]) -> bytes:
     return json.dumps(job, cls=RuntimeEncoder).encode()
 
 
-def _job(url: str, secret: str, body: bytes) -> bytes:
+def _job(http: HttpConnection, body: bytes) -> bytes:
     """Run a job; return its result. Raises SystemExit if it fails."""
-
-    def call(path: str, data: bytes | None = None) -> bytes:
-        headers = {"Authorization": f"apikey {secret}", "Content-Type": "application/json"}
-        with urlopen(Request(url + PREFIX + path, data, headers)) as answer:
-            result: bytes = answer.read()
-        return result
-
-    number = json.loads(call("/jobs", body))["id"]
+    number = json.loads(http.request("POST", f"{PREFIX}/jobs", body))["id"]
     state = {"status": "Queued"}
     while state["status"] in ("Queued", "Running"):
         time.sleep(POLL_S)
-        state = json.loads(call(f"/jobs/{number}?exclude_params=true"))["state"]
+        answer = http.request("GET", f"{PREFIX}/jobs/{number}?exclude_params=true")
+        state = json.loads(answer)["state"]
     if state["status"] != "Completed":
         raise SystemExit(f"the job failed: {state}")
-    return call(f"/jobs/{number}/results")
+    return http.request("GET", f"{PREFIX}/jobs/{number}/results")

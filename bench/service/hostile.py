@@ -411,7 +411,7 @@ def hostile_http(report: Report, options: Namespace) -> None:
                      attackers.slow: (address, options.connections, options.seconds)}  # fmt: skip
         most = 0
         for work, args in arguments.items():
-            ask = {"good": partial(good.request, "GET", "/pools")}
+            ask = {"good": partial(good.request, "GET", "/api/v1/pools")}
             with _watched(gateway, ask) as (times, peaks):
                 process = METHODS.Process(target=work, args=args)
                 process.start()
@@ -458,7 +458,7 @@ def hostile_answers(report: Report, options: Namespace) -> None:
 
         def ask() -> None:
             connection = HttpConnection(url, tokens[0])
-            connection.request("GET", "/pools")
+            connection.request("GET", "/api/v1/pools")
             connection.close()
 
         growths, left = [], []

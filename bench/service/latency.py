@@ -237,7 +237,7 @@ def gateway(report: Report, options: Namespace) -> None:
 
         def over_http(text: str, seed: int) -> dict[str, int]:
             body = json.dumps({"program": text, "shots": SHOTS, "seed": seed}).encode()
-            counts: dict[str, int] = json.loads(http.request("POST", "/tasks?wait=30", body))
+            counts: dict[str, int] = json.loads(http.request("POST", "/api/v1/tasks?wait=30", body))
             return counts["counts"]  # type: ignore[return-value]
 
         def new(turn: int) -> list[object]:
@@ -251,7 +251,7 @@ def gateway(report: Report, options: Namespace) -> None:
         times = in_rounds(calls, options.rounds)
         report.seconds("extra_ms", np.subtract(times["http"], times["client"]))
         body = json.dumps({"program": texts[0], "shots": SHOTS}).encode()
-        task = json.loads(http.request("POST", "/tasks?wait=30", body))["task"]
+        task = json.loads(http.request("POST", "/api/v1/tasks?wait=30", body))["task"]
         load = [sys.executable, "-m", "bench.service.latency", url, f"/tasks/{task}"]
         environ = {**os.environ, "TOKEN": tokens[0]}
         done = subprocess.run(
@@ -286,14 +286,14 @@ def _load(url: str, tokens: list[str]) -> Iterator[None]:
     ended = Event()
     streams = [HttpConnection(url, tokens[1 + k // STREAMS_OF_ONE]) for k in range(STREAMS)]
     for stream in streams:
-        stream.send("GET", "/events/stream?status=true")
+        stream.send("GET", "/api/v1/events/stream?status=true")
         stream.read()
     http = HttpConnection(url, tokens[0])
 
     def send() -> None:
         due_s = time.perf_counter()
         while not ended.wait(max(0.0, due_s - time.perf_counter())):
-            http.request("GET", "/pools")
+            http.request("GET", "/api/v1/pools")
             due_s += 60.0 / REQUESTS_A_MINUTE
 
     thread = Thread(target=send)

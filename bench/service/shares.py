@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import itertools
 import os
 import random
-import shutil
-import sys
 import tempfile
 import threading
 import time
@@ -36,16 +32,14 @@ from bench.circuits import (
 from bench.harness import Report, benchmark, in_rounds, probed
 from bench.harness.environments import (
     cpu_s,
-    home,
     restart,
     service_process,
+    started,
     wait_until,
     waited_s,
 )  # fmt: skip
 from bench.peers.base import Gate
 from bench.service import replayed_site
-from simenv import config
-from simenv.client import environments
 from simenv.client.circuits import load
 from simenv.client.client import Client, connect
 from simenv.client.reservations import Reservation
@@ -57,6 +51,7 @@ from simenv.service.journal import tables
 from simenv.service.journal.writer import Journal
 from simenv.wire.messages import accounting, admin, metrics
 from simenv.wire.messages.queries import LogRow
+from simulators.gpu.devices.detect import find_gpu, refusal
 from testbed import site, usage_site
 from testbed.keys import remote_key
 
@@ -109,13 +104,9 @@ def _real(report: Report, options: Namespace) -> None:
         "name": "bench-fair-share", "pools": [{"name": "main", "min": 2, "max": 2}], "slots": 2,
         "listen": LISTEN, "accounts": msgspec.to_builtins(accounts),
     }  # fmt: skip
-    with home() as folder, ExitStack() as stack:
-        environments.up(settings)
-        stack.callback(environments.down, settings["name"], now=True)
-        own = stack.enter_context(connect("bench-fair-share", timeout_s=LOST_S))
-        files = [
-            (name, remote_key(own, user, folder)[0]) for name in SHARES for user in users[name]
-        ]
+    with tempfile.TemporaryDirectory() as folder, started(settings) as own:
+        files = [(name, remote_key(own, user, folder)[0]) for name in SHARES
+                 for user in users[name]]  # fmt: skip
         for name in SHARES:  # warm-up
             for task in _submit(own, name, _work(name)):
                 task.result()
@@ -222,7 +213,6 @@ def _rate(report: Report, options: Namespace) -> None:
 
 
 def _rate_of(client: Client, files: Sequence[Path], programs: Sequence[Any]) -> float:
-
     def unfinished() -> int:  # without expected starts, whose simulation would take time
         answer = client.session.request(metrics.GetMetrics(0))
         return int(answer.service.running + sum(pool.waiting for pool in answer.pools))
@@ -289,20 +279,18 @@ def usage_sums(report: Report, options: Namespace) -> None:
     """Sums of usage compared with the history, after kills, cancels and retries; bytes of a year.
 
     Tasks of three users in two accounts and two classes of service, and of the environment's own
-    user, some for an emulated device, some on a GPU: that of this machine, or the stand-in of the
-    tests. Meanwhile workers and the service are killed; tasks are cancelled, and some fail. The
+    user, some for an emulated device, some on a GPU where there is one. Meanwhile workers and the
+    service are killed; tasks are cancelled, and some fail. The
     sums of `usage`, by each key and by all together, are compared with those over the history, in
     microseconds, and the parts of waiting in receipts with the waits. Then the usage of a synthetic
     year of 10^7 tasks of 500 users is written hour by hour, with the merging of old hours and days.
     """
-    with home() as folder, ExitStack() as stack:
-        pools = (*POOLS, GPU_POOL) if _has_gpu(folder) else POOLS
-        settings = {"name": "bench-usage-sums", "pools": pools, "accounts": ACCOUNTS, "qos": QOS,
-                    "slots": len(pools) + 1, "listen": "tcp://lo:0"}  # fmt: skip
-        environments.up(settings)
-        stack.callback(environments.down, settings["name"], now=True)
-        client = stack.enter_context(connect("bench-usage-sums", timeout_s=LOST_S))
-        clients = {"": client}
+    pools = (*POOLS, GPU_POOL) if refusal(find_gpu()) is None else POOLS
+    settings = {"name": "bench-usage-sums", "pools": pools, "accounts": ACCOUNTS, "qos": QOS,
+                "slots": len(pools) + 1, "listen": "tcp://lo:0"}  # fmt: skip
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        clients = {"": (client := stack.enter_context(started(settings)))}
         for user in ("ana", "ben", "gus"):
             file, _ = remote_key(client, user, folder)
             other = simenv.connect(service=file, timeout_s=LOST_S)
@@ -324,31 +312,6 @@ def usage_sums(report: Report, options: Namespace) -> None:
                             db.execute(*statement)
             journal.close()
             report.at_most(key, path.stat().st_size / 1e6)
-
-
-def _has_gpu(folder: Path) -> bool:
-    """Return whether environments that are started from now on see a GPU: that of this machine, or
-    a stand-in made in `folder`. Variables of this process are changed."""
-    from simulators.gpu.devices.detect import find_gpu, refusal
-
-    if importlib.util.find_spec("cupy") is not None:
-        return refusal(find_gpu()) is None
-    if shutil.which("gcc") is None or shutil.which("g++") is None:
-        print("neither a GPU nor gcc: no task is charged for a GPU")
-        return False
-    sys.path.append(str(Path(__file__).parents[2] / "tests" / "support"))
-    bare, nvidia_site = map(importlib.import_module, ("bare", "nvidia_site"))
-    gpus = f"GPU-aaaa,{nvidia_site.MODEL}"
-    packages, kernels = folder / "packages", folder / "kernels"
-    packages.mkdir()
-    nvidia_site.build_libraries(folder / "lib", gpus)
-    nvidia_site.install_cupy(packages, gpus)
-    shutil.copytree(config.kernel_folder(), kernels)
-    nvidia_site.place_machine_code(kernels)
-    os.environ["LD_LIBRARY_PATH"] = str(folder / "lib")
-    os.environ["SIMENV_PYTHON"] = str(bare.interpreter(folder, packages))
-    os.environ["SIMENV_KERNELS"] = str(kernels)
-    return True
 
 
 def _tasks_of_usage(clients: dict[str, Client], number: int, settings: Mapping[str, Any]) -> int:

@@ -36,11 +36,9 @@ class QPM:
     def is_ready(self, token: str | None = None) -> dict[str, bool]:  # noqa: ARG002
         return {"ready": True}
 
-    def reserve(self, *_: Any, **__: Any) -> None:
-        """Accept a client."""
+    def reserve(self, *_: Any, **__: Any) -> None: ...
 
-    def release(self, *_: Any, **__: Any) -> None:
-        """Release a client."""
+    def release(self, *_: Any, **__: Any) -> None: ...
 
     def sync_run(self, info: dict[str, Any], *_: Any, **__: Any) -> dict[str, Any]:
         """Return a record with the fields of the revision that `info` names. Raises ValueError for
@@ -56,18 +54,13 @@ class QPM:
 
 
 svc_info = {
-    "name": "QPM",
-    "module": __name__,
-    "description": "nothing",
-    "version": 1.0,
+    "name": "QPM", "module": __name__, "description": "nothing", "version": 1.0,
     "instance_mode": "singleton",
-}
+}  # fmt: skip
 service_classes = [QPM]
 
 
-def initialize() -> None:
-    """Do nothing; DEFw calls this function."""
+def initialize() -> None: ...  # DEFw calls it
 
 
-def uninitialize() -> None:
-    """Do nothing; DEFw calls this function."""
+def uninitialize() -> None: ...  # and this
