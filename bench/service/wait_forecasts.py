@@ -7,7 +7,7 @@ import itertools
 import math
 from argparse import Namespace
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -91,11 +91,11 @@ def _marks(case: str, seed: int, options: Namespace) -> tuple[list[bool], Expect
     rng, pace = np.random.default_rng(seed), "paced" in case
     if case == "site":
         day = ForetoldDay(options.tasks, seed, options.samples)
-        return day.compare(), day.starts
+        return day.compare(), day.forecasts.starts
     if case != "paced_site":
         replayed = ReplayedSite(rng, pace=pace)
         work = submissions(seed, options.hours * 3_600, pace=pace)
-        return replayed.replay(work), replayed.starts
+        return replayed.replay(work), replayed.forecasts.starts
     accounts = site.site_accounts()
     trace = [
         Submission(
@@ -107,7 +107,7 @@ def _marks(case: str, seed: int, options: Namespace) -> tuple[list[bool], Expect
     ]  # fmt: skip
     device = ReplayedSite(rng, pace=True, accounts=accounts)
     marks = device.replay(trace, part=PACED_SAMPLES * options.samples / len(trace))
-    return marks, device.starts
+    return marks, device.forecasts.starts
 
 
 def submissions(seed: int, seconds: float, *, pace: bool) -> list[Submission]:
@@ -131,37 +131,44 @@ def submissions(seed: int, seconds: float, *, pace: bool) -> list[Submission]:
     return sorted(results, key=lambda each: each.at_ns)
 
 
-def foretold_waits(
-    starts: ExpectedStarts, state: SchedulerState, numbers: Iterable[int], now_ns: int
-) -> dict[int, tuple[int, float]]:
-    """Return, for those of the tasks that wait, the time in ns and the foretold wait in us, as the
-    service answers their owners."""
-    waits: dict[int, tuple[int, float]] = {}
-    for record in filter(None, map(state.tasks.get, numbers)):
-        if record.phase == core.WAITING:
-            answer(starts, now_ns, record.batch.owner, record.number)
-            waits[record.number] = now_ns, starts.task_us(record, now_ns)
-    starts.watch(now_ns)  # a service does so more often
-    return waits
+class Forecasts:
+    """Starts that were foretold to owners, as the service answers them, and whether the waits were
+    within a factor of two."""
 
+    def __init__(self, state: SchedulerState, rng: Any) -> None:
+        self.starts, self.marks = ExpectedStarts(state), list[bool]()
+        self._state, self._rng = state, rng
+        self.waits: dict[int, tuple[int, float]] = {}  # task: time in ns, foretold wait in us
 
-def answer(starts: ExpectedStarts, now_ns: int, owner: str, newest: int = 0) -> None:
-    """Simulate if the service would wait for that; else it answers by older starts."""
-    if not starts.is_usable(now_ns, newest):
-        starts.refresh(now_ns, owner, newest)
+    def answer(self, now_ns: int, owner: str, newest: int = 0) -> None:
+        """Simulate if the service would wait for that; else it answers by older starts."""
+        if not self.starts.is_usable(now_ns, newest):
+            self.starts.refresh(now_ns, owner, newest)
 
+    def asked_before(self, at_ns: int, user: str) -> tuple[int, str]:
+        """Return when somebody asked before a user, and who."""
+        at_ns -= int(self._rng.integers(ASKED_NS))
+        return at_ns, user if self._rng.random() < 0.5 else ANOTHER
 
-def asked_before(rng: Any, at_ns: int, user: str) -> tuple[int, str]:
-    """Return when somebody asked before a user, and who."""
-    return at_ns - int(rng.integers(ASKED_NS)), user if rng.random() < 0.5 else ANOTHER
+    def some_of(self, numbers: Sequence[int]) -> list[int]:
+        """Return the tasks of a submission whose start is foretold."""
+        chosen = self._rng.choice(numbers, min(QUERIED, len(numbers)), replace=False)
+        return list(map(int, chosen))
 
+    def foretell(self, numbers: Iterable[int], now_ns: int) -> None:
+        """Foretell those of the tasks that wait."""
+        for record in filter(None, map(self._state.tasks.get, numbers)):
+            if record.phase == core.WAITING:
+                self.answer(now_ns, record.batch.owner, record.number)
+                self.waits[record.number] = now_ns, self.starts.task_us(record, now_ns)
+        self.starts.watch(now_ns)  # a service does so more often
 
-def marks_of(foretold: tuple[int, float] | None, start_ns: int) -> list[bool]:
-    """Return whether a foretold wait (time in ns, wait in us) was within a factor of two of the
-    real one; [] without a wait of more than a second."""
-    at_ns, foretold_us = foretold or (start_ns, 0.0)
-    waited_us = (start_ns - at_ns) / 1e3
-    return [waited_us / 2 <= foretold_us <= 2 * waited_us] if waited_us > 1e6 else []
+    def began(self, number: int, start_ns: int) -> None:
+        """Judge the wait of a task, if it was foretold and more than a second."""
+        at_ns, foretold_us = self.waits.pop(number, (start_ns, 0.0))
+        waited_us = (start_ns - at_ns) / 1e3
+        if waited_us > 1e6:
+            self.marks.append(waited_us / 2 <= foretold_us <= 2 * waited_us)
 
 
 class ReplayedSite:
@@ -172,21 +179,18 @@ class ReplayedSite:
     ) -> None:
         spec = PoolSpec("main", min=SLOTS, max=SLOTS, device="chip" if pace else "", pace=pace)
         limits = core.ClusterLimits(SLOTS, 2**40, 10**6, 2**30, 2**62, 2**62)
-        self._rng, self._pace = rng, pace
-        self._now_ns = SECOND
+        self._rng, self._pace, self._now_ns = rng, pace, SECOND
         self._scheduler = Scheduler((spec,), limits, epoch=1)
         self._state = self._scheduler.state
         self._scheduler.set_clock(self._now_ns, self._now_ns)
         self._has_accounts = bool(accounts)
         if accounts:
             self._scheduler.set_accounts(AccountTree(accounts), Billing(preempt_after_s=0.0), {})
-        self.starts = ExpectedStarts(self._state)
+        self.forecasts = Forecasts(self._state, rng)
         self._order = itertools.count()
-        self._events: list[tuple[int, int, Any]] = []
+        self._events: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._alarms: set[int] = set()
         self._runs: dict[str, tuple[core.TaskRecord, int, int]] = {}  # by worker: end, slots
-        self._foretold: dict[int, tuple[int, float]] = {}  # task: (submitted, foretold wait)
-        self._marks: list[bool] = []
         self._chosen: list[range] = []  # submissions at this time whose tasks are foretold
         while len(self._state.cluster.workers) < SLOTS:
             for action in self._scheduler.tick(self._now_ns):
@@ -200,62 +204,57 @@ class ReplayedSite:
         asked = {id(e) for e in trace if e.at_ns and (part >= 1.0 or self._rng.random() < part)}
         for each in trace:
             at_ns = SECOND + each.at_ns
-            self._at(at_ns, each)
+            self._at(at_ns, self._submit, each, id(each) in asked)
             if self._has_accounts and id(each) in asked:
-                self._at(*asked_before(self._rng, at_ns, each.user))
-        self._at(2 * SECOND, None)
+                when_ns, who = self.forecasts.asked_before(at_ns, each.user)
+                self._at(when_ns, self._answer, who)
+        self._at(2 * SECOND, self._tick)
         while self._events:
-            self._now_ns, _, event = heapq.heappop(self._events)
-            if isinstance(event, Submission):
-                self._submit(event)
-            elif isinstance(event, core.TaskRecord):
-                self._finish(event)
-            elif isinstance(event, str):
-                answer(self.starts, self._now_ns, event)
-            elif event is None and (self._state.tasks or self._events):
-                self._tick()
+            self._now_ns, _, event, values = heapq.heappop(self._events)
+            event(*values)
             self._dispatch()
-            if isinstance(event, Submission) and id(event) in asked:
-                self._chosen.append(range(self._first, self._first + event.count))
             is_last = not self._events or self._events[0][0] > self._now_ns  # of this moment
             if self._chosen and is_last:
                 self._foretell()
-        return self._marks
+        return self.forecasts.marks
 
-    def _at(self, when_ns: int, event: Any) -> None:
-        heapq.heappush(self._events, (when_ns, next(self._order), event))
+    def _at(self, when_ns: int, event: Callable[..., None], *values: Any) -> None:
+        heapq.heappush(self._events, (when_ns, next(self._order), event, values))
+
+    def _answer(self, owner: str) -> None:
+        self.forecasts.answer(self._now_ns, owner)
 
     def _tick(self) -> None:
+        if not self._state.tasks and not self._events:
+            return
         for worker in self._state.cluster.workers.values():
             worker.heard_ns = self._now_ns
         self._execute(self._scheduler.tick(self._now_ns))
         if not self._has_accounts:  # where this would take most of the time
-            self.starts.watch(self._now_ns)
-        self._at(self._now_ns + TICK_NS, None)
+            self.forecasts.starts.watch(self._now_ns)
+        self._at(self._now_ns + TICK_NS, self._tick)
 
-    def _submit(self, each: Submission) -> None:
-        route = core.Route(
-            "statevector", "", "main", each.qubits, 2**20, each.work_us, 0.0,
-            SLOTS if each.qubits >= 20 else 1,
-        )  # fmt: skip
+    def _submit(self, each: Submission, asked: bool) -> None:
+        slots = SLOTS if each.qubits >= 20 else 1
+        costs = each.qubits, 2**20, each.work_us, 0.0, slots
+        route = core.Route("statevector", "", "main", *costs)
         if self._pace:
-            route = msgspec.structs.replace(
-                route, evolve_us=each.work_us / 20, device_shot_ns=each.work_us, paced=True
-            )
-        self._first = self._state.tasks.next_number
+            paced = {"evolve_us": each.work_us / 20, "device_shot_ns": each.work_us, "paced": True}
+            route = msgspec.structs.replace(route, **paced)
+        first = self._state.tasks.next_number
         batch = core.SubmitBatch(
-            b"", TaskOptions(priority=each.priority), "", 0, self._first, self._now_ns,
+            b"", TaskOptions(priority=each.priority), "", 0, first, self._now_ns,
             owner=each.user, account=each.account,
         )  # fmt: skip
         specs = [TaskSpec(b"", 1_000, 0) for _ in range(each.count)]
         self._scheduler.submit(batch, specs, [route] * each.count)
+        self._chosen += [range(first, first + each.count)] if asked else []
 
     def _foretell(self) -> None:
         self._beat()
         chosen, self._chosen = self._chosen, []
-        asked = [self._rng.choice(each, min(QUERIED, len(each)), replace=False) for each in chosen]
-        numbers = map(int, np.concatenate(asked))
-        self._foretold |= foretold_waits(self.starts, self._state, numbers, self._now_ns)
+        numbers = [number for each in chosen for number in self.forecasts.some_of(each)]
+        self.forecasts.foretell(numbers, self._now_ns)
 
     def _beat(self) -> None:
         """Report the progress of runs above a second, as workers do every second."""
@@ -274,13 +273,11 @@ class ReplayedSite:
         if self._state.deferred_actions:
             self._execute(self._scheduler.tick(self._now_ns))
         for device in self._state.devices.paced.all.values():
-            for when_ns in (
-                device.free_ns - device.lookahead_ns,
-                self._state.devices.paced.next_ns,
-            ):
+            soon_ns = device.free_ns - device.lookahead_ns
+            for when_ns in (soon_ns, self._state.devices.paced.next_ns):
                 if self._now_ns < when_ns < 2**62 and when_ns not in self._alarms:
                     self._alarms.add(when_ns)
-                    self._at(when_ns, when_ns)
+                    self._at(when_ns, lambda: None)  # what comes then is to be dispatched
 
     def _execute(self, actions: Iterable[core.Action]) -> None:
         for action in actions:
@@ -291,7 +288,7 @@ class ReplayedSite:
                 end_ns = self._now_ns + (end_ns - self._now_ns) * slots // action.slots
                 self._run_until(action.worker, record, end_ns, action.slots)
             elif isinstance(action, core.TaskEnded) and self._pace:
-                self._mark(action.record.number, action.timing.begun_ns)
+                self.forecasts.began(action.record.number, action.timing.begun_ns)
 
     def _proceed(self, name: str) -> None:
         """Let a worker begin the next task that it holds."""
@@ -301,21 +298,17 @@ class ReplayedSite:
         record = next(iter(worker.held.values()))
         self._scheduler.task_started(name, record.number, record.fence, self._now_ns)
         if not self._pace:
-            self._mark(record.number, self._now_ns)
+            self.forecasts.began(record.number, self._now_ns)
         work_ns = 1e3 * core.model_us(record.route, record.spec) * self._noise()
         end_ns = self._now_ns + round(work_ns / worker.slots)
         self._run_until(name, record, end_ns, worker.slots)
 
     def _run_until(self, name: str, record: core.TaskRecord, end_ns: int, slots: int) -> None:
         self._runs[name] = record, end_ns, slots
-        self._at(end_ns, record)
+        self._at(end_ns, self._finish, record)
 
     def _noise(self) -> float:
         return math.exp(NOISE * self._rng.standard_normal())
-
-    def _mark(self, number: int, start_ns: int) -> None:
-        """Compare the foretold wait of a task with its own."""
-        self._marks += marks_of(self._foretold.pop(number, None), start_ns)
 
     def _finish(self, record: core.TaskRecord) -> None:
         name = record.worker
@@ -338,36 +331,34 @@ class ForetoldDay(site.SimulatedDay):
     def __init__(self, tasks: int, seed: int, samples: int) -> None:
         accounts = site.site_accounts()
         work = site.day(accounts, tasks, seed)
-        self._rng = np.random.default_rng(seed)
-        self._chosen = set(self._rng.choice(len(work), min(samples, len(work)), replace=False))
+        rng = np.random.default_rng(seed)
+        self._chosen = set(rng.choice(len(work), min(samples, len(work)), replace=False))
         self._serial = itertools.count()
         self._recent: deque[range] = deque(maxlen=TOGETHER)
         self._to_foretell: set[int] = set()
-        self._foretold: dict[int, tuple[int, float]] = {}  # task: (time, foretold wait)
-        self._marks: list[bool] = []
         super().__init__(accounts, work)
-        self.starts = ExpectedStarts(self.state)
+        self.forecasts = Forecasts(self.state, rng)
         for place in sorted(self._chosen):
             each = work[place]
             if each.time_s > BEGIN_NS / 1e9:
-                at_ns, user = asked_before(self._rng, round(each.time_s * 1e9), each.user)
-                self._at(at_ns, self._asked, user)
-
-    def _asked(self, user: str) -> None:
-        answer(self.starts, self.now_ns, user)
+                at_ns, user = self.forecasts.asked_before(round(each.time_s * 1e9), each.user)
+                self._at(at_ns, lambda user=user: self.forecasts.answer(self.now_ns, user))
 
     def compare(self) -> list[bool]:
         """Let the day pass. Return for each task with a foretold start that waited above a second,
         whether that was within a factor of two."""
         self.run(site.DAY_S)
-        late = ((self.now_ns - at_ns) / 1e3 > 2 * us for at_ns, us in self._foretold.values())
-        return [*self._marks, *(False for is_late in late if is_late)]
+        waits = self.forecasts.waits.values()
+        late = ((self.now_ns - at_ns) / 1e3 > 2 * us for at_ns, us in waits)
+        return [*self.forecasts.marks, *(False for is_late in late if is_late)]
 
     def decide(self) -> list[core.AssignTasks]:
         assignments = super().decide()
         is_last = not self._work or self._work[0].time_s * 1e9 > self.now_ns
         if self._to_foretell and is_last and self.now_ns >= BEGIN_NS:
-            self._foretell()
+            numbers = sorted(self._to_foretell - self.forecasts.waits.keys())
+            self.forecasts.foretell(numbers, self.now_ns)
+            self._to_foretell.clear()
         return assignments
 
     def _submit(self, work: site.Submission) -> None:
@@ -378,18 +369,12 @@ class ForetoldDay(site.SimulatedDay):
         self._recent.append(range(first, first + work.tasks))
         if next(self._serial) in self._chosen:
             for numbers in self._recent:
-                chosen = self._rng.choice(numbers, min(QUERIED, len(numbers)), replace=False)
-                self._to_foretell |= set(map(int, chosen))
-
-    def _foretell(self) -> None:
-        numbers = sorted(self._to_foretell - self._foretold.keys())
-        self._foretold |= foretold_waits(self.starts, self.state, numbers, self.now_ns)
-        self._to_foretell.clear()
+                self._to_foretell |= set(self.forecasts.some_of(numbers))
 
     def _begin(self, name: str) -> None:
         when_ns, records = self.now_ns, self._chunks[name][0].records
         super()._begin(name)
         for record in records:
-            self._marks += marks_of(self._foretold.pop(record.number, None), when_ns)
+            self.forecasts.began(record.number, when_ns)
             pace = self._pace[record.batch.owner]
             when_ns += round(1e3 * pace * core.model_us(record.route, record.spec))
