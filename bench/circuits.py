@@ -6,7 +6,7 @@ Every seed gives different angles; for `volume`, `clifford_t` and FAMILIES also 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import networkx
@@ -170,6 +170,21 @@ def scattered_gates(num_qubits: int, operations: int, seed: int) -> list[Gate]:
             results.append(("cx", (first, second), ()))
         else:
             results.append((("ry", "rz")[name], (first,), (angle,)))
+    return results
+
+
+ANY = {"h": 0, "t": 0, "rx": 1, "ry": 1, "u": 3, "cx": 0, "cz": 0, "cp": 1, "rzz": 1, "swap": 0}
+ON_PAIRS = ("cx", "cz", "cp", "rzz", "swap")
+
+
+def random_gates(
+    num_qubits: int, number: int, random: Random, angles: Mapping[str, int] = ANY
+) -> list[Gate]:
+    """Return so many random gates on random qubits. `angles`: their number by gate."""
+    results: list[Gate] = []
+    for name in random.choice(list(angles), number).tolist():
+        qubits = random.choice(num_qubits, 2 if name in ON_PAIRS else 1, replace=False).tolist()
+        results.append((name, tuple(qubits), tuple(random.uniform(-3, 3, angles[name]).tolist())))
     return results
 
 

@@ -17,7 +17,6 @@ import networkx
 import numpy as np
 import psutil
 from qiskit import QuantumCircuit
-from qiskit.circuit.library import CCXGate
 
 import simenv
 from bench import circuits as shapes
@@ -166,7 +165,7 @@ def generated(family: str, width: int, random: shapes.Random) -> QuantumCircuit:
     if family == "teleported":
         return _teleported(width, random)
     make: Callable[[int, shapes.Random], Any] = GENERATED.get(family) or shapes.CIRCUITS[family]
-    return shapes.measured(width, make(width, random))
+    return shapes.measured(width, make(width, random)).decompose("ccx")  # to six cx, seven t, two h
 
 
 def _layers(
@@ -198,14 +197,6 @@ def _fourier(width: int, random: shapes.Random) -> Iterator[Gate]:
             yield "cp", (low, high), (np.pi / 2.0 ** (high - low),)
 
 
-def _toffoli(*qubits: int) -> Iterator[Gate]:
-    """Yield a Toffoli gate as six cx, seven T gates and two h."""
-    definition = CCXGate().definition
-    for each in definition.data:
-        places = (definition.find_bit(qubit).index for qubit in each.qubits)
-        yield each.operation.name, tuple(qubits[place] for place in places), ()
-
-
 def _adder(width: int, random: shapes.Random) -> Iterator[Gate]:
     """Yield the ripple-carry adder of Cuccaro et al. for a number and a superposition of two."""
     places = [(2 * k + 1, 2 * k + 2) for k in range((width - 2) // 2)]  # b, a; 0 is the carry
@@ -215,10 +206,10 @@ def _adder(width: int, random: shapes.Random) -> Iterator[Gate]:
     for k, (a, b) in enumerate(places):
         yield "cx", (b, a), ()
         yield "cx", (b, carries[k]), ()
-        yield from _toffoli(carries[k], a, b)
+        yield "ccx", (carries[k], a, b), ()
     yield "cx", (places[-1][1], width - 1), ()
     for k, (a, b) in reversed(list(enumerate(places))):
-        yield from _toffoli(carries[k], a, b)
+        yield "ccx", (carries[k], a, b), ()
         yield "cx", (b, carries[k]), ()
         yield "cx", (carries[k], a), ()
 
@@ -229,7 +220,7 @@ def _swap_test(width: int, random: shapes.Random) -> Iterator[Gate]:
     yield "h", (0,), ()
     for site in range(1, half + 1):
         yield "cx", (site + half, site), ()
-        yield from _toffoli(0, site, site + half)
+        yield "ccx", (0, site, site + half), ()
         yield "cx", (site + half, site), ()
     yield "h", (0,), ()
 

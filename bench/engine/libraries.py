@@ -13,7 +13,7 @@ from qiskit import QuantumCircuit, transpile
 from qiskit.transpiler import CouplingMap
 from scipy.stats import unitary_group
 
-from bench.circuits import CIRCUITS, Random, built, wide_circuit
+from bench.circuits import CIRCUITS, built, random_gates, wide_circuit
 from bench.harness import (
     INSTALL_COMMAND,
     SEED,
@@ -170,8 +170,6 @@ BASES = {  # basis gates; True: two-qubit gates act only on neighbours in a line
     "ion_xx": (["rx", "ry", "rz", "rxx"], False),
 }
 KINDS = ("random", "qft", "ansatz", "volume", "tfim", "clifford_t")
-LAYER_GATES = {"h": 0, "t": 0, "rx": 1, "ry": 1, "rz": 1, "u": 3}
-PAIR_GATES = {"cx": 0, "cz": 0, "cp": 1, "rzz": 1}
 GATES = 300, 3_000  # least and most
 NATIVE_CAP_S = 60.0  # of one run
 NARROW = 13  # qubits of the widest circuits with goals of their own
@@ -305,7 +303,7 @@ def _native(num_qubits: int, seed: int) -> NativeCircuit:
         if kind in CIRCUITS:
             source = wide_circuit(kind, num_qubits, int(random.integers(2**31)))
         else:
-            source = _random_gates(num_qubits, random)
+            source = random_gates(num_qubits, 10 * num_qubits, random)
         gates += _gates(transpile(
             built(num_qubits, source), basis_gates=names, optimization_level=level,
             coupling_map=CouplingMap.from_line(num_qubits) if is_line else None,
@@ -322,19 +320,6 @@ def _gates(circuit: QuantumCircuit) -> list[Gate]:
          tuple(map(float, each.operation.params)))
         for each in circuit.data if each.operation.name != "barrier"
     ]  # fmt: skip
-
-
-def _random_gates(num_qubits: int, random: Random) -> list[Gate]:
-    """Return layers of random gates on one qubit and on random pairs."""
-    results: list[Gate] = []
-    for _ in range(6):
-        for table, size in ((LAYER_GATES, 1), (PAIR_GATES, 2)):
-            order = random.permutation(num_qubits).tolist()
-            for first in range(0, num_qubits - size + 1, size):
-                name = list(table)[int(random.integers(len(table)))]
-                angles = random.uniform(-np.pi, np.pi, table[name]).tolist()
-                results.append((name, tuple(order[first : first + size]), tuple(angles)))
-    return results
 
 
 # --- random matrices and observables --------------------------------------------------------------

@@ -21,10 +21,9 @@ from qiskit.circuit.library import n_local
 
 import simenv
 from bench import harness
-from bench.circuits import gates, measured
+from bench.circuits import ANY, gates, measured, random_gates
 from bench.harness.kernels import load_kernels
 from bench.peers import libraries as peers
-from bench.peers.base import Gate
 from bench.peers.simenv_engine import WorkerTask, chunk
 from simenv.client.circuits import load, native
 from simenv.model import TaskOptions
@@ -123,11 +122,9 @@ def _task(
 
 # --- first runs -----------------------------------------------------------------------------------
 
+KINDS = {"any": ANY, "native": {"rz": 1, "sx": 0, "x": 0, "cx": 0}}
 SIZES = ((14, 450, "double"), (14, 450, "single"), (10, 1_250, "double"))
-CASES = [(*size, kind) for size in SIZES for kind in ("any", "native")]
-ANY = {"h": 0, "t": 0, "rx": 1, "ry": 1, "u": 3, "cx": 0, "cz": 0, "cp": 1, "rzz": 1, "swap": 0}
-NATIVE = {"rz": 1, "sx": 0, "x": 0, "cx": 0}
-ON_PAIRS = ("cx", "cz", "cp", "rzz", "swap")
+CASES = [(*size, kind) for size in SIZES for kind in KINDS]
 
 
 @harness.benchmark(circuits=(25, 5), cpu=False, seed=harness.SEED)
@@ -146,7 +143,7 @@ def first_run(report: harness.Report, options: Namespace) -> None:
     for (n, number, bits, kind), label in zip(CASES, labels, strict=True):
         times = []
         for seed in range(options.seed, options.seed + options.circuits):
-            packed = load(measured(n, _random_gates(kind, n, number, seed))).packed
+            packed = load(_random(kind, n, number, seed)).packed
             run = partial(tasks[bits].run_planned, packed)
             times.append([harness.timed_s(partial(run, turn), clock) for turn in (1, 2)])
         first, again = (1e3 * statistics.median(each) for each in zip(*times[1:], strict=True))
@@ -156,7 +153,7 @@ def first_run(report: harness.Report, options: Namespace) -> None:
         for (n, number, bits, kind), label in list(zip(CASES, labels, strict=True))[-2:]:
             path_s = []
             for seed in range(options.seed + 10_000, options.seed + 10_000 + options.circuits):
-                circuit = measured(n, _random_gates(kind, n, number, seed))
+                circuit = _random(kind, n, number, seed)
                 call = partial(client.run, circuit, shots=SHOTS, precision=bits, seed=0)
                 seconds, counts = harness.timed(lambda call=call: call().counts)
                 assert sum(counts.values()) == SHOTS
@@ -164,15 +161,10 @@ def first_run(report: harness.Report, options: Namespace) -> None:
             report.seconds("path_10_ms", path_s[1:], label)
 
 
-def _random_gates(kind: str, num_qubits: int, number: int, seed: int) -> list[Gate]:
+def _random(kind: str, num_qubits: int, number: int, seed: int) -> QuantumCircuit:
     random = np.random.default_rng(seed)
-    params = ANY if kind == "any" else NATIVE
-    names, results = list(params), list[Gate]()
-    for _ in range(number + int(random.integers(-number // 10, number // 10))):
-        name = names[int(random.integers(len(names)))]
-        qubits = random.choice(num_qubits, 2 if name in ON_PAIRS else 1, replace=False).tolist()
-        results.append((name, tuple(qubits), tuple(random.uniform(-3, 3, params[name]).tolist())))
-    return results
+    number += int(random.integers(-number // 10, number // 10))
+    return measured(num_qubits, random_gates(num_qubits, number, random, KINDS[kind]))
 
 
 # --- packing --------------------------------------------------------------------------------------
