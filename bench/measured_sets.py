@@ -74,10 +74,9 @@ def halved(data: CountsData, seed: list[int]) -> CountsData:
     bodies = groups(data)
     names = sorted(set(bodies.values()))
     chosen = set(np.random.default_rng(seed).permutation(names)[: len(names) // 2].tolist())
-    records = [
-        msgspec.structs.replace(each, is_test=bodies[each.body] in chosen) for each in data.records
-    ]
-    return msgspec.structs.replace(data, records=tuple(records))
+    changed = msgspec.structs.replace
+    records = [changed(each, is_test=bodies[each.body] in chosen) for each in data.records]
+    return changed(data, records=tuple(records))
 
 
 def with_split(data: CountsData, split: dict[str, Any]) -> CountsData:
@@ -100,8 +99,8 @@ def without_tests(data: CountsData) -> CountsData:
 def groups(data: CountsData) -> dict[str, str]:
     """Return a name for each body; bodies that share a circuit have the same one."""
     shared = networkx.Graph([("b" + each.body, "t" + each.source.text) for each in data.records])
-    groups = [
-        sorted(each[1:] for each in group if each.startswith("b"))
-        for group in networkx.connected_components(shared)
-    ]
-    return {body: group[0] for group in groups for body in group}
+    found: dict[str, str] = {}
+    for group in networkx.connected_components(shared):
+        bodies = [each[1:] for each in group if each.startswith("b")]
+        found |= dict.fromkeys(bodies, min(bodies))
+    return found

@@ -22,7 +22,6 @@ import simenv
 from bench import circuits as shapes
 from bench.engine.noise_speed import aer_noise
 from bench.harness import SEED, Report, benchmark, installed, repeated_s, timed
-from bench.harness.environments import cpu_s
 from bench.harness.kernels import load_kernels
 from bench.peers.base import Gate
 from bench.peers.process import IsolatedPeer
@@ -301,32 +300,31 @@ class Row(NamedTuple):
     seconds: float = 0.0  # until a refusal
 
 
-@benchmark(seed=SEED, cpu=False, circuits=(200, 12), most_s=(60.0, 5.0), families_only=False)
+@benchmark(seed=SEED, circuits=(200, 12), most_s=(60.0, 5.0))
 def wide_planner(report: Report, options: Namespace) -> None:
     """Forecasts of wide circuits, and the engines that `auto` takes for them.
 
     First 20 wide circuits whose engine is named, then random circuits of 20 to 60 qubits from six
     families with engine="auto". Each is explained, submitted to an environment with one worker, and
-    runs alone, unless its forecast is longer than `--most-s`. Time is that of the run, or the CPU
-    time of the worker (`--cpu`), relative to its forecast, above 10 ms of both; memory is the
-    growth of the worker's peak, relative to the forecast. A task that is later than four times
-    `--most-s` counts as forecast wrongly.
+    runs alone, unless its forecast is longer than `--most-s`. Time is that of the run,
+    relative to its forecast, above 10 ms of both; memory is the growth of the worker's peak,
+    relative to the forecast. A task that is later than four times `--most-s` counts as forecast
+    wrongly.
     """
     random = np.random.default_rng(options.seed)
     with simenv.local(workers=1) as env:
-        worker = Worker(next(iter(env.workers())).pid)
+        worker = next(iter(env.workers())).pid
+        idle = _memory(worker, "VmRSS")
         env.run(shapes.measured(2, [("h", (0,), ())]), shots=1)
-        if not options.families_only:
-            found = [_row(env, worker, case, options) for case in _named(random)]
-            done = [row for row in found if row is not None]
-            off = max(max(row.times, 1.0 / row.times) for row in done)
-            report.at_most("of_forecast", off)
-            report.at_most("of_memory", max(row.memory for row in done))
+        found = [_row(env, worker, idle, case, options) for case in _named(random)]
+        done = [row for row in found if row is not None]
+        report.at_most("of_forecast", max(max(row.times, 1.0 / row.times) for row in done))
+        report.at_most("of_memory", max(row.memory for row in done))
         rows = []
         for number in range(options.circuits):
             name = list(shapes.FAMILIES)[number % len(shapes.FAMILIES)]
             circuit = shapes.family_circuit(name, np.random.default_rng([options.seed, number]))
-            rows.append(_row(env, worker, Case(f"{name} {number}", circuit), options))
+            rows.append(_row(env, worker, idle, Case(f"{name} {number}", circuit), options))
     done = [row for row in rows if row is not None]
     by_engine: defaultdict[str, list[Row]] = defaultdict(list)
     for row in done:
@@ -378,31 +376,15 @@ def _ising(n: int, steps: int) -> QuantumCircuit:
     return shapes.measured(n, [*shapes.kicked(n, pairs, steps, 0.6), *shapes.kicked(n, [], 1, 0.6)])
 
 
-class Worker:
-    def __init__(self, pid: int) -> None:
-        self._process, self._folder = psutil.Process(pid), Path(f"/proc/{pid}")
-        self._idle, self._begun_s = self._bytes("VmRSS"), 0.0
-
-    def begin(self) -> None:
-        """Forget the peak so far: proc(5)."""
-        (self._folder / "clear_refs").write_text("5")
-        self._begun_s = cpu_s(self._process)
-
-    def cpu_s(self) -> float:
-        """Return the CPU seconds of all its threads since `begin`."""
-        return cpu_s(self._process) - self._begun_s
-
-    def growth(self) -> int:
-        """Return the bytes of the peak since `begin` above the worker without a task."""
-        return max(0, self._bytes("VmHWM") - self._idle)
-
-    def _bytes(self, name: str) -> int:
-        lines = (self._folder / "status").read_text().splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
+def _memory(pid: int, name: str) -> int:
+    """Return a number of bytes of a process, by its name in proc(5)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
 
 
-def _row(env: Client, worker: Worker, case: Case, options: Namespace) -> Row | None:
-    """Explain and run a circuit; None: its forecast is too long."""
+def _row(env: Client, worker: int, idle: int, case: Case, options: Namespace) -> Row | None:
+    """Explain and run a circuit; None: its forecast is too long. `worker`: its process; `idle`: the
+    bytes that it has without a task."""
     began = time.perf_counter()
     asked: dict[str, Any] = {"shots": case.shots, "engine": case.engine}
     if case.noise is not None:
@@ -415,7 +397,7 @@ def _row(env: Client, worker: Worker, case: Case, options: Namespace) -> Row | N
             return None
         # A worker keeps the memory of its last state, so that is a small one.
         env.run(shapes.measured(19, shapes.brickwork(19, 6, 1)), shots=1, engine="statevector")
-        worker.begin()
+        Path(f"/proc/{worker}/clear_refs").write_text("5")  # forgets the peak so far: proc(5)
         task = env.submit(case.circuit, seed=options.seed, **asked)
     except SimenvError as error:
         refused_s = time.perf_counter() - began
@@ -424,12 +406,11 @@ def _row(env: Client, worker: Worker, case: Case, options: Namespace) -> Row | N
     failed, run_s = "", 0.0
     try:
         run_s = task.result(timeout=4 * options.most_s).timing.run_s
-        run_s = worker.cpu_s() if options.cpu else run_s
     except (SimenvError, TimeoutError) as error:
         failed = f"{type(error).__name__}: {error}"
         task.cancel()
     times = float("inf") if failed else max(run_s, LEAST_S) / max(chosen.seconds, LEAST_S)
-    used = worker.growth()
+    used = max(0, _memory(worker, "VmHWM") - idle)
     mib = f"{chosen.memory_bytes / 2**20:7.0f}{used / 2**20:7.0f} MiB"
     told = f"{case.name:22}{chosen.engine:12}{chosen.seconds:9.3f}{run_s:9.3f} s{times:7.2f}"
     print(f"{told}{mib}  {failed[:90]}", flush=True)

@@ -48,8 +48,8 @@ WIDE = (
 )
 
 
-@benchmark(qubits=([10, 16, 20, 24], [10, 16, 20]), circuits=list(CIRCUITS), without=[""],
-           rounds=(5, 3), threads=THREADS, cpu=False, seed=SEED)  # fmt: skip
+@benchmark(qubits=([10, 16, 20, 24], [10, 16, 20]), circuits=list(CIRCUITS), rounds=(5, 3),
+           threads=THREADS, seed=SEED)  # fmt: skip
 def wide(report: Report, options: Namespace) -> None:
     """Wide circuits on one machine: the statevector engine, Aer, qulacs, Lightning and qsim.
 
@@ -57,14 +57,11 @@ def wide(report: Report, options: Namespace) -> None:
     circuits are converted before the clock starts. Each runs in a process of its own with all
     threads. The first round tries all variants of a library, later ones use the best; circuits of a
     round have the same new seed. A library that has used up its budget on a circuit has fewer
-    rounds. Memory is read and written in the same rounds: no sweep of the state can be faster. On a
-    busy machine compare CPU seconds of one thread each (--cpu).
+    rounds. Memory is read and written in the same rounds: no sweep of the state can be faster.
     """
-    if options.cpu:
-        options.threads = 1
     variants = [each for each in WIDE if options.threads > 1 or not each.threads]
     with (
-        Peers(variants, options.threads, options.without) as peers,
+        Peers(variants, options.threads) as peers,
         Peers([Variant("memory", Bandwidth)], options.threads) as memories,
     ):
         (memory,) = memories
@@ -97,12 +94,12 @@ def _wide_case(
             over = not ours and sum(times.get(peer.name, ())) > BUDGET_S
             if over or not peer.prepare(width, circuits):
                 continue
-            first = [] if turn else peer.times(1, CAP_S, cpu=options.cpu)  # load and allocate
+            first = [] if turn else peer.times(1, CAP_S)  # load and allocate
             long = not ours and first and first[0] > LONG_S
-            if result := first if long else peer.times(calls, CAP_S, cpu=options.cpu):
+            if result := first if long else peer.times(calls, CAP_S):
                 times[peer.name].append(statistics.median(result))
                 if ours:
-                    planned = peer.times(calls, CAP_S, "run_planned", cpu=options.cpu)
+                    planned = peer.times(calls, CAP_S, "run_planned")
                     times[f"{peer.name} planned"].append(statistics.median(planned))
                 if not turn:
                     means[peer.name] = peer.correlations()
@@ -112,7 +109,7 @@ def _wide_case(
             for each in sorted((p for p in peers if p.name in times), key=lambda p: times[p.name]):
                 fastest.setdefault(_kind(each.name), each)
             chosen = [peer for peer in chosen if peer in fastest.values()]
-        speeds.append(memory.call("bytes_per_second", options.cpu))
+        speeds.append(memory.call("bytes_per_second"))
     return times, speeds
 
 
@@ -363,7 +360,7 @@ def _random_pairs(num_qubits: int, seed: list[int]) -> list[Gate]:
     return [("unitary", pair, (unitary_group.rvs(4, random_state=random),)) for pair in pairs]
 
 
-@benchmark(rounds=(5, 2), qubits=(20, 16), threads=THREADS, cpu=False, seed=SEED)
+@benchmark(rounds=(5, 2), qubits=(20, 16), threads=THREADS, seed=SEED)
 def observables(report: Report, options: Namespace) -> None:
     """Expectation values of Pauli sums and their gradients, compared with Aer and Lightning.
 
@@ -372,8 +369,6 @@ def observables(report: Report, options: Namespace) -> None:
     method of Lightning. All threads, new angles in each round. Ours is a worker's task with its
     plan cached; the libraries' circuits are built before the clock starts.
     """
-    if options.cpu:
-        options.threads = 1
     variants = [Variant("ours", WorkerObservables), Variant("aer", AerObservables),
                 Variant("lightning", LightningObservables)]  # fmt: skip
     times: Times = defaultdict(list)
@@ -384,7 +379,7 @@ def observables(report: Report, options: Namespace) -> None:
                 for peer in peers.prepared(options.qubits, [(what, options.seed + turn)]):
                     if (what, peer.name) == ("gradient", "aer"):
                         continue  # Aer has no adjoint gradient
-                    took = peer.times(1, CAP_S, cpu=options.cpu)
+                    took = peer.times(1, CAP_S)
                     times[f"{what} {peer.name}"] += took if turn else []  # turn 0 loads
                     if (values := peer.call("last")) is not None:
                         entries[peer.name] = np.array(values)

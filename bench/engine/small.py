@@ -127,7 +127,7 @@ SIZES = ((14, 450, "double"), (14, 450, "single"), (10, 1_250, "double"))
 CASES = [(*size, kind) for size in SIZES for kind in KINDS]
 
 
-@harness.benchmark(circuits=(25, 5), cpu=False, seed=harness.SEED)
+@harness.benchmark(circuits=(25, 5), seed=harness.SEED)
 def first_run(report: harness.Report, options: Namespace) -> None:
     """First run of a circuit's structure, compared with a run whose plan is cached.
 
@@ -137,7 +137,6 @@ def first_run(report: harness.Report, options: Namespace) -> None:
     new QuantumCircuit to the dict of counts. Medians over the circuits, of which the first loads
     kernels and does not count.
     """
-    clock = harness.clock_of(cpu=options.cpu)
     tasks = {each: WorkerTask(1, each, all_kernels=True) for each in ("double", "single")}
     labels = [f"{n} qubits, {number} gates, {kind}, {bits}" for n, number, bits, kind in CASES]
     for (n, number, bits, kind), label in zip(CASES, labels, strict=True):
@@ -145,7 +144,7 @@ def first_run(report: harness.Report, options: Namespace) -> None:
         for seed in range(options.seed, options.seed + options.circuits):
             packed = load(_random(kind, n, number, seed)).packed
             run = partial(tasks[bits].run_planned, packed)
-            times.append([harness.timed_s(partial(run, turn), clock) for turn in (1, 2)])
+            times.append([harness.timed_s(partial(run, turn)) for turn in (1, 2)])
         first, again = (1e3 * statistics.median(each) for each in zip(*times[1:], strict=True))
         print(f"{label}: first {first:.2f} ms, again {again:.2f}")
         report.at_most("of_again", first / again, label)
@@ -218,7 +217,7 @@ def packing(report: harness.Report, options: Namespace) -> None:
 # --- histories ------------------------------------------------------------------------------------
 
 
-@harness.benchmark(rounds=(5, 2), circuits=(5, 2), cpu=False, seed=harness.SEED)
+@harness.benchmark(rounds=(5, 2), circuits=(5, 2), seed=harness.SEED)
 def dynamic_circuits(report: harness.Report, options: Namespace) -> None:
     """Small dynamic circuits with hundreds of branches.
 
@@ -227,17 +226,14 @@ def dynamic_circuits(report: harness.Report, options: Namespace) -> None:
     1,000 shots as a worker's task, the structure seen for the first time. Medians of the rounds;
     the slowest circuit is judged.
     """
-    clock, task = harness.clock_of(cpu=options.cpu), WorkerTask(1, shots=1_000, all_kernels=True)
+    task = WorkerTask(1, shots=1_000, all_kernels=True)
     task.run(load(_random_history(2, options.seed - 1)).packed)  # load the kernels
     for width in (2, 3, 6):
         times, branches = [], []
         for number in range(options.circuits):
             packed = load(_random_history(width, options.seed + 100 * width + number)).packed
-            times.append(
-                statistics.median(
-                    harness.repeated_s(partial(task.run, packed), options.rounds, clock)
-                )
-            )
+            seconds = harness.repeated_s(partial(task.run, packed), options.rounds)
+            times.append(statistics.median(seconds))
             branches.append(task.branches())
         print(f"{width} qubits, branches {branches}: {[f'{1e3 * each:.1f}' for each in times]} ms")
         report.seconds("circuit_ms", max(times), f"{width} qubits, slowest circuit")

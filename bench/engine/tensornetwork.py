@@ -67,13 +67,13 @@ class Case(NamedTuple):
     long: bool = False
 
 
-@benchmark(rounds=(5, 2), no_long=False, noise_only=False, most_s=(300.0, 5.0), seed=SEED)
+@benchmark(rounds=(5, 2), most_s=(300.0, 5.0), seed=SEED)
 def tensornetwork(report: Report, options: Namespace) -> None:
     """Tensor networks: matrix product states compared with Aer's, contraction compared with quimb.
 
     Chains of GHZ, Trotter steps of an Ising chain, and brickwork of random gates: ours is a task,
     Aer's circuit is built before the clock starts; the same cutoff, one thread. The long one
-    (`--no-long`: without) runs once. Contraction: QAOA of p = 1 on a graph of degree 3, through a
+    runs once. Contraction: QAOA of p = 1 on a graph of degree 3, through a
     service, and amplitudes of a grid of 60 qubits; then a contraction whose slices are shared by 4
     ranks, and chains over 2. Ratios are of CPU seconds, whole paths of wall time.
 
@@ -91,8 +91,6 @@ def tensornetwork(report: Report, options: Namespace) -> None:
     noisy.append(Case("TFIM, 40 qubits, 10 steps", 40, list(trotter(40, 10, 0.2, 0.2))))
     for case, relax in itertools.product(noisy if aer else (), (False, True)):
         _noisy_chain(report, case, options, relax=relax)
-    if options.noise_only:
-        return
     plain = [
         Case("GHZ, 60 qubits", 60, wide_circuit("ghz", 60, 0), 1e-16),
         Case("TFIM, 100 qubits, 10 steps", 100, list(trotter(100, 10, 0.2, 0.2))), *plain,
@@ -100,8 +98,7 @@ def tensornetwork(report: Report, options: Namespace) -> None:
              long=True),
     ]  # fmt: skip
     for case in plain if aer else ():
-        if not (case.long and options.no_long):
-            _chain(report, case, 1 if case.long else options.rounds)
+        _chain(report, case, 1 if case.long else options.rounds)
     _qaoa(report, options.rounds, seed)
     if installed("quimb"):
         _amplitudes(report, options.rounds, seed)

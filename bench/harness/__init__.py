@@ -4,7 +4,6 @@ from bench.harness.benchmark import SEED, THREADS, benchmark
 from bench.harness.report import INSTALL_COMMAND, Report, installed
 from bench.harness.timing import (
     Times,
-    clock_of,
     in_rounds,
     medians,
     print_times,
@@ -16,6 +15,6 @@ from bench.harness.timing import (
 )
 
 __all__ = [
-    "INSTALL_COMMAND", "SEED", "THREADS", "Report", "Times", "benchmark", "clock_of", "in_rounds",
+    "INSTALL_COMMAND", "SEED", "THREADS", "Report", "Times", "benchmark", "in_rounds",
     "installed", "medians", "print_times", "probed", "repeated_s", "rounds_of", "timed", "timed_s",
 ]  # fmt: skip

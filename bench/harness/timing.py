@@ -16,12 +16,6 @@ Times = dict[str, list[float]]  # seconds by name
 Result = TypeVar("Result")
 
 
-def clock_of(*, cpu: bool) -> Clock:
-    """Return the clock in seconds: CPU time of this process, summed over threads, or wall time. CPU
-    seconds of one thread can be measured on a busy machine."""
-    return time.process_time if cpu else time.perf_counter
-
-
 def timed_s(call: Callable[[], object], clock: Clock = time.perf_counter) -> float:
     """Return the seconds of one call."""
     begin = clock()
@@ -116,9 +110,7 @@ class Bandwidth:
         self._parts = np.array_split(np.ones(1 << 26), threads)  # 512 MiB: larger than any cache
         self._negate = lambda part: np.negative(part, out=part)
 
-    def bytes_per_second(self, cpu: bool) -> float:
-        """Return the bytes per second, by the median of five sweeps. `cpu`: measure CPU seconds
-        instead of wall time, for one thread."""
-        sweep = lambda: list(self._pool.map(self._negate, self._parts))  # noqa: E731
-        seconds = repeated_s(sweep, 5, clock_of(cpu=cpu))
+    def bytes_per_second(self) -> float:
+        """Return the bytes per second, by the median of five sweeps."""
+        seconds = repeated_s(lambda: list(self._pool.map(self._negate, self._parts)), 5)
         return 2 * sum(part.nbytes for part in self._parts) / statistics.median(seconds)

@@ -51,41 +51,33 @@ def iqm(machine: Mapping[str, Any]) -> Emulator:
 
     gates = {(each["name"], tuple(each["qubits"])): each for each in machine["gates"]}
     singles = {key[1][0]: each for key, each in gates.items() if key[0] == "r" and key[1]}
-    pairs = {  # each once: IQMFakeBackend adds the error to both orders of a pair
-        (min(key[1]), max(key[1])): each for key, each in gates.items() if key[0] == "cz" and key[1]
-    }
+    pairs = {(min(key[1]), max(key[1])): each for key, each in gates.items()
+             if key[0] == "cz" and key[1]}  # once: it adds the error to both orders  # fmt: skip
     if not singles or not pairs:
         raise ValueError("not a machine with prx on each qubit and cz on pairs")
 
     def label(qubit: int) -> str:
         return f"QB{qubit + 1}"
 
-    values = {k: each for k, each in enumerate(machine["qubits"]) if k in singles}
+    values = {label(k): each for k, each in enumerate(machine["qubits"]) if k in singles}
+    t1s, t2s = ({name: (each[key] or 1e6) * 1e3 for name, each in values.items()}
+                for key in ("t1_us", "t2_us"))  # fmt: skip
+    ones = {label(k): min(2.0 * (each["error"] or 0.0), 1.0) for k, each in singles.items()}
+    twos = {(label(a), label(b)): min((each["error"] or 0.0) * 4.0 / 3.0, 1.0)
+            for (a, b), each in pairs.items()}  # fmt: skip
     profile = IQMErrorProfile(
-        t1s={label(k): (each["t1_us"] or 1e6) * 1e3 for k, each in values.items()},
-        t2s={label(k): (each["t2_us"] or 1e6) * 1e3 for k, each in values.items()},
-        single_qubit_gate_depolarizing_error_parameters={
-            "prx": {label(k): min(2.0 * (each["error"] or 0.0), 1.0) for k, each in singles.items()}
-        },
-        two_qubit_gate_depolarizing_error_parameters={
-            "cz": {
-                (label(a), label(b)): min((each["error"] or 0.0) * 4.0 / 3.0, 1.0)
-                for (a, b), each in pairs.items()
-            }
-        },
+        t1s=t1s, t2s=t2s, name=machine["name"],
+        single_qubit_gate_depolarizing_error_parameters={"prx": ones},
+        two_qubit_gate_depolarizing_error_parameters={"cz": twos},
         single_qubit_gate_durations={"prx": _median_ns(singles)},
         two_qubit_gate_durations={"cz": _median_ns(pairs)},
-        readout_errors={
-            label(k): dict(zip("01", each["flips"], strict=True)) for k, each in values.items()
-        },
-        name=machine["name"],
-    )
+        readout_errors={name: dict(zip("01", each["flips"], strict=True))
+                        for name, each in values.items()},
+    )  # fmt: skip
     architecture = StaticQuantumArchitecture(
-        dut_label=machine["name"],
-        qubits=[label(k) for k in sorted(singles)],
-        computational_resonators=[],
-        connectivity=[(label(a), label(b)) for a, b in pairs],
-    )
+        dut_label=machine["name"], qubits=[label(k) for k in sorted(singles)],
+        computational_resonators=[], connectivity=[(label(a), label(b)) for a, b in pairs],
+    )  # fmt: skip
     model = IQMFakeBackend(architecture, profile).noise_model
     place = {qubit: number for number, qubit in enumerate(sorted(singles))}
 
@@ -158,51 +150,34 @@ def _backend(machine: Mapping[str, Any]) -> Any:
     from `simenv.transpiler.target_of`, which this process may lack."""
     from qiskit.circuit import Delay, Measure, Parameter
     from qiskit.circuit.library import get_standard_gate_name_mapping
-    from qiskit.providers import BackendV2, Options
+    from qiskit.providers.fake_provider import GenericBackendV2
     from qiskit.transpiler import InstructionProperties, QubitProperties, Target
 
     standard = get_standard_gate_name_mapping()
     qubits = machine["qubits"]
     times = [[(each[key] or 1e6) * 1e-6 for key in ("t1_us", "t2_us")] for each in qubits]
-    target = Target(
-        num_qubits=machine["num_qubits"],
-        dt=(machine["dt_ns"] or 1.0) * 1e-9,
-        qubit_properties=[QubitProperties(t1=t1, t2=min(t2, 2.0 * t1)) for t1, t2 in times],
-    )
+    own = [QubitProperties(t1=t1, t2=min(t2, 2.0 * t1)) for t1, t2 in times]
+    dt = (machine["dt_ns"] or 1.0) * 1e-9
+    target = Target(num_qubits=machine["num_qubits"], dt=dt, qubit_properties=own)
+
+    def properties(duration_ns: float | None, error: float | None) -> Any:
+        return InstructionProperties(duration=(duration_ns or 0.0) * 1e-9, error=error)
+
     by_name: dict[str, dict[tuple[int, ...], Any]] = {}
     for each in machine["gates"]:
         if each["qubits"] and each["name"] in standard:
-            seconds = (each["duration_ns"] or 0.0) * 1e-9
-            entry = InstructionProperties(duration=seconds, error=each["error"])
+            entry = properties(each["duration_ns"], each["error"])
             by_name.setdefault(each["name"], {})[tuple(each["qubits"])] = entry
     for name, places in by_name.items():
         target.add_instruction(standard[name], places)
-    readout = {
-        (k,): InstructionProperties(
-            duration=(each["readout_ns"] or 0.0) * 1e-9,
-            error=sum(each["flips"]) / 2.0,
-        )
-        for k, each in enumerate(qubits)
-    }
+    readout = {(k,): properties(each["readout_ns"], sum(each["flips"]) / 2.0)
+               for k, each in enumerate(qubits)}  # fmt: skip
     target.add_instruction(Measure(), readout)
     target.add_instruction(Delay(Parameter("t")), dict.fromkeys(readout))
 
-    class Backend(BackendV2):  # type: ignore[misc]
-        target = None
-        max_circuits = None
-
-        def __init__(self) -> None:
-            super().__init__(name=machine["name"])
-            self.target = target
-
-        @classmethod
-        def _default_options(cls) -> Options:
-            return Options()
-
-        def run(self, *_: Any, **__: Any) -> Any:
-            raise RuntimeError("only its Target is used")
-
-    return Backend()
+    backend = GenericBackendV2(1)
+    backend._target = target
+    return backend
 
 
 def _qiskit(operations: Operations) -> Any:
@@ -257,11 +232,8 @@ def _by_aer(circuit: Any, model: Any, backend: Any = None) -> dict[int, float]:
 def _readout_errors(model: Any) -> dict[int, Any]:
     """Return the matrix [prepared, read] of each qubit with a readout error."""
     errors = [each for each in model.to_dict()["errors"] if each["type"] == "roerror"]
-    return {
-        qubits[0]: np.array(each["probabilities"])
-        for each in errors
-        for qubits in each["gate_qubits"]
-    }
+    return {qubits[0]: np.array(each["probabilities"]) for each in errors
+            for qubits in each["gate_qubits"]}  # fmt: skip
 
 
 def _outcomes(values: Iterable[float], clbits: list[int]) -> dict[int, float]:

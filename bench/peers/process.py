@@ -5,16 +5,18 @@ A call that takes longer than its limit ends the peer's process; the peer then l
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bench.harness.report import INSTALL_COMMAND
-from bench.harness.timing import clock_of, timed_s
+from bench.harness.timing import repeated_s
 from bench.peers.base import SHOTS
 
 _VARIABLES = ("OMP_NUM_THREADS", "QULACS_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -93,27 +95,23 @@ class _Server:
 
     def __init__(self, peer: Any) -> None:
         self._peer = peer
-        self._jobs: list[Any] = []
-        self._next_job = self._num_qubits = 0
+        self._jobs: Iterator[Any] = iter(())
+        self._num_qubits = 0
         self._result: Any = None
 
     def prepare(self, num_qubits: int, circuits: list[Any]) -> bool:
-        self._jobs.clear()
-        self._jobs = [self._peer.prepare(num_qubits, circuit) for circuit in circuits]
-        self._num_qubits, self._next_job = num_qubits, 0
+        self._jobs = iter(())  # the former ones need memory
+        jobs = [self._peer.prepare(num_qubits, circuit) for circuit in circuits]
+        self._num_qubits, self._jobs = num_qubits, itertools.cycle(jobs)
         return True
 
     def times(self, method: str, calls: int, cpu: bool) -> list[float]:
-        run, seconds, clock = getattr(self._peer, method), [], clock_of(cpu=cpu)
+        run = getattr(self._peer, method)
 
-        def call(job: Any) -> None:
-            self._result = run(job)
+        def call() -> None:
+            self._result = run(next(self._jobs))
 
-        for _ in range(calls):
-            job = self._jobs[self._next_job % len(self._jobs)]
-            self._next_job += 1
-            seconds.append(timed_s(lambda job=job: call(job), clock))
-        return seconds
+        return repeated_s(call, calls, time.process_time if cpu else time.perf_counter)
 
     def correlations(self) -> list[float]:
         counts = self._peer.counts(self._result)
@@ -152,17 +150,14 @@ class Variant(NamedTuple):
 
 
 class Peers:
-    """The variants that run, each in a process of its own until the context ends. `without`:
-    libraries that are left out. `missing`: libraries that could not be started."""
+    """The variants that run, each in a process of its own until the context ends. `missing`:
+    libraries that could not be started."""
 
-    def __init__(
-        self, variants: Iterable[Variant], threads: int, without: Sequence[str] = ()
-    ) -> None:
-        chosen = [each for each in variants if each.name.split()[0] not in without]
-        self._widest = {each.name: each.widest for each in chosen}
+    def __init__(self, variants: Sequence[Variant], threads: int) -> None:
+        self._widest = {each.name: each.widest for each in variants}
         self._peers = [
             IsolatedPeer(each.name, each.create, *each.arguments, threads=each.threads or threads)
-            for each in chosen
+            for each in variants
         ]
         missing = (each.name.split()[0] for each in self._peers if each.problem)
         self.missing = list(dict.fromkeys(missing))
