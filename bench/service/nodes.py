@@ -6,11 +6,11 @@ import random
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy as np
 from qiskit import QuantumCircuit
 
 from bench.circuits import brickwork, four_qubit_circuit, layered, measured
-from bench.harness import Report, benchmark, timed_s
+from bench.harness import Report, benchmark, probed, timed_s
 from bench.harness.environments import cpu_s, home, service_process, started, wait_until, waited_s
 from simenv.client.circuits import load
 from simenv.client.client import Client
@@ -241,23 +241,14 @@ class Work(NamedTuple):
 class SlurmJobs:
     """Slurm's records of the pool's jobs, and ways to lose them."""
 
-    def __init__(self, cluster: Cluster, losses: int, day_s: float, choice: random.Random) -> None:
+    def __init__(self, cluster: Cluster, choice: random.Random) -> None:
         self._cluster, self._choice = cluster, choice
-        self._over = threading.Event()
         self.times_s: dict[str, tuple[float, float]] = {}  # begin and end; 0: not yet
         self.most = 0  # at a time
         self.lost: Counter[str] = Counter()
-        self.threads = [threading.Thread(target=self._watch),
-                        threading.Thread(target=self._lose_all, args=(losses, day_s))]  # fmt: skip
-        for thread in self.threads:
-            thread.start()
 
     def _slurm(self, *words: str) -> str:
         return self._cluster.run(LOGIN, list(words), check=False).stdout.strip()
-
-    def _watch(self) -> None:
-        while not self._over.wait(JOB_LOOK_S):
-            self.look()
 
     def look(self) -> None:
         """Read the records: of jobs that run, and of those of the last minutes."""
@@ -272,11 +263,12 @@ class SlurmJobs:
         self.most = max(self.most, running)
 
     def running(self) -> list[tuple[str, str]]:
+        """Return pairs (job, host) of the pool's jobs that run."""
         listing = self._slurm("squeue", "-h", "--states=R", "--format=%i %N %j")
         rows = (line.split() for line in listing.splitlines())
         return [(job, host) for job, host, name in rows if name.startswith("simenv-")]
 
-    def _lose_all(self, losses: int, day_s: float) -> None:
+    def lose(self, losses: int, day_s: float) -> None:
         """Lose jobs at even distances; while none runs, wait for one."""
         number, begin_s = 0, time.monotonic()
         while number < losses and time.monotonic() < begin_s + 2 * day_s:
@@ -296,16 +288,6 @@ class SlurmJobs:
             options = ["--partition=urgent", "--exclusive", f"--nodelist={host}", "--time=1"]
             self._slurm("sbatch", *options, "--output=/dev/null", "--wrap=sleep 2")
         self.lost[how] += 1
-
-    def close(self) -> None:
-        """Wait until idle jobs have been ended, as a day has a night, and read the records."""
-        self.threads[1].join()
-        deadline_s = time.monotonic() + 6 * IDLE_S
-        while self.running() and time.monotonic() < deadline_s:
-            time.sleep(JOB_LOOK_S)
-        self._over.set()
-        self.threads[0].join()
-        self.look()
 
 
 def _unix_s(text: str) -> float:
@@ -340,14 +322,19 @@ def job_pool(report: Report, options: Namespace) -> None:
         settings.write_text(text)
         up = stack.enter_context(environment(nodes, "--config", str(settings), host=LOGIN))
         env = stack.enter_context(up.client())
-        jobs = SlurmJobs(nodes, options.losses, day_s, choice)
+        jobs = SlurmJobs(nodes, choice)
         begin_s, tasks = time.time(), []
-        for each in work:
-            time.sleep(max(0.0, begin_s + each.at_s - time.time()))
-            tasks.append(each.submit(env, "big"))
-        lost, unequal, waits_s = _ends_of(env, work, tasks)
-        took_s = time.time() - begin_s
-        jobs.close()
+        with probed({"look": jobs.look}, JOB_LOOK_S), ThreadPoolExecutor(1) as thread:
+            losing = thread.submit(jobs.lose, options.losses, day_s)
+            for each in work:
+                time.sleep(max(0.0, begin_s + each.at_s - time.time()))
+                tasks.append(each.submit(env, "big"))
+            lost, unequal, waits_s = _ends_of(env, work, tasks)
+            took_s = time.time() - begin_s
+            losing.result()
+            with suppress(SystemExit):  # idle jobs end, as a day has a night
+                wait_until(lambda: not jobs.running(), 6 * IDLE_S, JOB_LOOK_S)
+        jobs.look()
         joined = {e.message.split()[2]: e.time_s for e in env.events(kinds=["node.joined"])}
         joins = [joined[job] - start_s for job, (start_s, _) in jobs.times_s.items()
                  if job in joined]  # fmt: skip

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import psutil
 from qiskit import transpile as qiskit_transpile
@@ -153,38 +152,22 @@ def _direct(circuit: Any, seed: int) -> int:
 CIRCUITS, DEVICE, LEVEL, WORKERS = 200, "sherbrooke", 2, 2
 
 
-class Cost(msgspec.Struct, frozen=True):
-    """Seconds of one call of `qiskit.transpile`. `serial_s`: CPU time of the calling thread;
-    `parallel_s`: of the threads of routing, together."""
-
-    wall_s: float
-    serial_s: float
-    parallel_s: float
-    others: float  # cores that other processes used
-
-    @property
-    def cpu_s(self) -> float:
-        return self.serial_s + self.parallel_s
-
-
 class OneProcess:
+    """`qiskit.transpile` in a process with a number of threads."""
+
     def __init__(self, threads: int, info: DeviceInfo) -> None:
         os.environ["RAYON_NUM_THREADS"] = str(threads)  # read when the first circuit is routed
-        self._target = target_of(info)
-        self._compiled: list[Any] = []
+        self._target, self.compiled_last = target_of(info), list[Any]()
 
-    def transpile(self, circuits: list[Any]) -> Cost:
+    def transpile(self, circuits: list[Any]) -> tuple[float, float]:
+        """Compile circuits, and return the seconds and the CPU seconds that it took."""
         how = {"optimization_level": LEVEL, "seed_transpiler": TRANSPILER_SEED, "num_processes": 1}
-        thread, process = time.thread_time(), time.process_time()
-        begin, busy_s = time.perf_counter(), _machine_s()
-        self._compiled = qiskit_transpile(circuits, target=self._target, **how)
-        wall_s = time.perf_counter() - begin
-        serial_s, cpu = time.thread_time() - thread, time.process_time() - process
-        others = max(0.0, _machine_s() - busy_s - cpu) / wall_s
-        return Cost(wall_s, serial_s, max(0.0, cpu - serial_s), others)
+        begin_s, cpu = time.perf_counter(), time.process_time()
+        self.compiled_last = qiskit_transpile(circuits, target=self._target, **how)
+        return time.perf_counter() - begin_s, time.process_time() - cpu
 
     def compiled(self) -> list[Any]:
-        return self._compiled
+        return self.compiled_last
 
 
 def _machine_s() -> float:
@@ -214,7 +197,7 @@ def transpile(report: Report, options: Namespace) -> None:
     widths = random.integers(8, 17, CIRCUITS).tolist()
     circuits = [measured(width, volume(width, random, 2)) for width in widths]
     walls: Times = defaultdict(list)
-    costs: dict[str, list[Cost]] = defaultdict(list)
+    cpus: Times = defaultdict(list)
     others, parts = list[float](), list[Any]()
     with simenv.local(workers=WORKERS, durability="accepted") as client:
         info = client.device(DEVICE)
@@ -229,8 +212,10 @@ def transpile(report: Report, options: Namespace) -> None:
         pack_s, _ = timed(lambda: [write_qpy(circuit) for circuit in circuits], time.process_time)
         for _ in range(options.rounds):
             for name, peer in peers.items():
-                costs[name].append(peer.call("transpile", circuits))
-                walls[name].append(costs[name][-1].wall_s)
+                for kind, seconds in zip(
+                    (walls, cpus), peer.call("transpile", circuits), strict=True
+                ):
+                    kind[name].append(seconds)
             before, busy_s = [cpu_s(each) for each in processes], _machine_s()
             wall_s, compiled = timed(lambda: client.transpile(circuits, DEVICE, level=LEVEL))
             spent = np.subtract([cpu_s(each) for each in processes], before)
@@ -245,7 +230,7 @@ def transpile(report: Report, options: Namespace) -> None:
     both = busiest[:, 0] + busiest[:, 2:].max(axis=1)  # client and the busier worker
     for key, ratios in (
         ("wall_share", ours / walls["qiskit"]), ("one_thread_share", ours / walls["one_thread"]),
-        ("cpu_share", both / [each.cpu_s for each in costs["qiskit"]]),
+        ("cpu_share", both / cpus["qiskit"]),
     ):  # fmt: skip
         report.at_most(key, float(np.median(ratios)))
     own, service, *each_worker = np.median(parts, axis=0).tolist()

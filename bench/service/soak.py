@@ -10,7 +10,7 @@ import tempfile
 import time
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
@@ -127,11 +127,8 @@ class Soak:
 
     def run(self, seconds: float, fault_s: float) -> None:
         """Let the clients work; every `fault_s` something fails."""
-        faults: tuple[Callable[[], None], ...] = (
-            *(self.kill_worker, self.kill_service, self.kill_clients),
-            *(self.revoke_key, self.upgrade),
-        )
-        turns = cycle(faults)
+        killing = (self.kill_worker, self.kill_service, self.kill_clients)
+        turns = cycle((*killing, self.revoke_key, self.upgrade))
         for kind in KINDS:
             self._start(kind)
         end_s, fault_due_s = time.monotonic() + seconds, time.monotonic() + fault_s

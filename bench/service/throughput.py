@@ -48,6 +48,7 @@ PEER_CIRCUITS, PEER_BINDINGS = 40, 200
 AER_ALONE_MS = 2.0  # Aer's time for one circuit of 4 qubits on the machine of the loop's goal
 ALONE, LOOPS = 1_500, 60  # circuits submitted one by one; loops of 128 bindings
 QUEUED, MILLION, BATCH = 10_000, 1_000_000, 5_000
+Key = tuple[str, str]  # of a figure, and its case
 ONE_WORKER = {"name": "main", "min": 1, "max": 1}
 
 
@@ -67,75 +68,89 @@ def throughput(report: harness.Report, options: Namespace) -> None:
     """
     seeds = itertools.count(options.seed)
     cases = list(itertools.product(SERIES, KINDS))
-    found: harness.Times = defaultdict(list)
+    found: dict[Key, list[float]] = defaultdict(list)
     with simenv.local(workers=2, durability="accepted") as client:
         for series, (n, operations, _) in cases:  # warm-up
             _circuits(client, series, (n, operations, 300), next(seeds))
         qulacs = IsolatedPeer("qulacs", QulacsFromGates, threads=1)
         for _ in range(options.rounds):
-            figures = {}
+            figures: dict[Key, float] = {}
             for series, shape in cases:
                 figures |= _circuits(client, series, shape, next(seeds))
             for call in (_alone, _sweeps, _loop, _dicts):
                 figures |= call(client, next(seeds))
             for series, shape in cases:
-                figures |= _peers(qulacs, series, *shape[:2], next(seeds))
+                theirs = _peers(qulacs, series, *shape[:2], next(seeds))
+                for (key, own, case), value in theirs.items():
+                    figures[key, case] = figures[own, case] / value
             for name, value in figures.items():
                 found[name].append(value)
         qulacs.close()
-    _verdicts(report, harness.medians(found))
+    for (key, case), value in harness.medians(found).items():
+        if not key.endswith(("_us", "_ms")):
+            report.at_least(key, value, case)
+        elif value > 0.0:
+            report.at_most(key, value, case)
+        else:  # the workers waited for a core during their runs
+            report.not_measured(key, "the runs' wall time exceeds the CPU time", case)
 
 
 def _circuits(
     client: Client, series: str, shape: tuple[int, int, int], seed: int
-) -> dict[str, float]:
-    """Measure new circuits, all in one call, to dicts of counts; and the CPU us of each."""
+) -> dict[Key, float]:
+    """Measure new circuits, all in one call, to dicts of counts; of 4 qubits also the CPU us of
+    each, of the worker beside its run."""
     n, operations, number = shape
-    circuits = shapes.layered(n, operations, number, seed, SERIES[series][0])
+    gates_of, text = SERIES[series]
+    circuits = shapes.layered(n, operations, number, seed, gates_of)
     processes = {
         "client": [psutil.Process()], "service": [service_process(client)],
         "worker": [psutil.Process(worker.pid) for worker in client.workers()],
     }  # fmt: skip
     before = {name: cpu_s(*each) for name, each in processes.items()}
-    seconds, results = harness.timed(
-        lambda: [(x, x.counts) for x in _results(client, circuits, seed)]
-    )
-    spent = {name: 1e6 * (cpu_s(*each) - before[name]) for name, each in processes.items()}
+    call = lambda: [(x, x.counts) for x in _results(client, circuits, seed)]  # noqa: E731
+    seconds, results = harness.timed(call)
+    us = {name: 1e6 * (cpu_s(*each) - before[name]) / number for name, each in processes.items()}
     assert all(sum(counts.values()) == SHOTS for _, counts in results)
-    spent["run"] = 1e6 * sum(result.timing.run_s for result, _ in results)
-    figures = {f"{name} {series} {n}": us / number for name, us in spent.items()}
-    return figures | {f"ours {series} {n}": number / seconds}
+    us["worker"] -= 1e6 * sum(result.timing.run_s for result, _ in results) / number
+    figures = {(f"circuits_{n}", text): number / seconds}
+    for name in processes if n == 4 else ():
+        if name != "worker" or series == "angles":
+            figures[f"{name}_us", text] = us[name]
+    return figures
 
 
 def _peers(
     qulacs: IsolatedPeer, series: str, n: int, operations: int, seed: int
-) -> dict[str, float]:
-    gates_of, number = SERIES[series][0], PEER_CIRCUITS
-    figures, where = {}, f"{series} {n}"
+) -> dict[tuple[str, str, str], float]:
+    """Return what peers do a second, by a figure, the figure of ours that is divided by it, and
+    the case; of the loop Aer's time."""
+    (gates_of, text), number = SERIES[series], PEER_CIRCUITS
+    rates, ours = {}, f"circuits_{n}"
     if harness.installed("qiskit_aer"):  # all circuits in one call: its fastest way
         circuits = shapes.layered(n, operations, number, seed, gates_of)
         result = lambda: simulator().run(circuits, shots=SHOTS).result()  # noqa: E731
-        seconds = harness.timed_s(
-            lambda: [each.get_counts(k) for each in [result()] for k in range(number)]
-        )
-        figures[f"aer {where}"] = number / seconds
-        times = [harness.timed_s(partial(Aer(1).run, circuit)) for circuit in circuits]
-        figures[f"aer alone {where}"] = 1e3 * statistics.median(times)
-        for width, parameters, ops, _ in SWEEPS if where == "angles 4" else ():
+        call = lambda: [each.get_counts(k) for each in [result()] for k in range(number)]  # noqa: E731
+        rates[f"aer_{n}", ours, text] = number / harness.timed_s(call)
+        for width, parameters, ops, _ in SWEEPS if (series, n) == ("angles", 4) else ():
             circuit = shapes.ansatz_circuit(width, parameters, ops)
             values = np.random.default_rng(seed).uniform(0, 6, (parameters, PEER_BINDINGS))
             binds = [dict(zip(circuit.parameters, values.tolist(), strict=True))]
             binder = simulator(runtime_parameter_bind_enable=True)
             run = partial(binder.run, circuit, parameter_binds=binds, shots=SHOTS)
             seconds = harness.timed_s(lambda run=run: run().result())
-            figures[f"aer bindings {width}"] = PEER_BINDINGS / seconds
+            rates[f"aer_bindings_{width}", f"bindings_{width}", ""] = PEER_BINDINGS / seconds
+        if (series, n) == ("angles", 4):
+            times = [harness.timed_s(partial(Aer(1).run, circuit)) for circuit in circuits]
+            slower = 1e3 * statistics.median(times) / AER_ALONE_MS
+            rates["loop_scaled_ms", "loop_128_ms", ""] = slower
     work = [gates_of(n, operations, seed * 10**6 + k) for k in range(number)]
     if not qulacs.problem and qulacs.prepare(n, work) and (times := qulacs.times(number, 600.0)):
-        figures[f"qulacs {where}"] = number / sum(times)
-    return figures
+        rates[f"qulacs_{n}", ours, text] = number / sum(times)
+    return rates
 
 
-def _alone(client: Client, seed: int) -> dict[str, float]:
+def _alone(client: Client, seed: int) -> dict[Key, float]:
     """Measure one message per circuit, sent without waiting for results."""
     circuits = shapes.layered(4, 30, ALONE, seed)
 
@@ -143,61 +158,34 @@ def _alone(client: Client, seed: int) -> dict[str, float]:
         tasks = [client.post(each, shots=SHOTS, seed=seed + k) for k, each in enumerate(circuits)]
         return [task.result().counts for task in tasks]
 
-    return {"alone": ALONE / harness.timed_s(call)}
+    return {("alone", ""): ALONE / harness.timed_s(call)}
 
 
-def _sweeps(client: Client, seed: int) -> dict[str, float]:
+def _sweeps(client: Client, seed: int) -> dict[Key, float]:
     figures = {}
     for n, parameters, operations, number in SWEEPS:
         values = np.random.default_rng(seed).uniform(0, 6, (number, parameters))
         work = shapes.ansatz_circuit(n, parameters, operations), values
         seconds, results = harness.timed(partial(_results, client, work, seed))
         assert all(sum(result.counts.values()) == SHOTS for result in results)
-        figures[f"bindings {n}"] = number / seconds
+        figures[f"bindings_{n}", ""] = number / seconds
     return figures
 
 
-def _loop(client: Client, seed: int) -> dict[str, float]:
+def _loop(client: Client, seed: int) -> dict[Key, float]:
     """Measure an optimiser's loop: submit 128 bindings, wait, repeat."""
     circuit, rng = shapes.ansatz_circuit(4, 12, 25), np.random.default_rng(seed)
     works = [(circuit, rng.uniform(0, 6, (128, 12))) for _ in range(LOOPS)]
     times = [harness.timed_s(partial(_results, client, work, seed)) for work in works]
-    return {"loop": 1e3 * statistics.median(times)}
+    return {("loop_128_ms", ""): 1e3 * statistics.median(times)}
 
 
-def _dicts(client: Client, seed: int) -> dict[str, float]:
+def _dicts(client: Client, seed: int) -> dict[Key, float]:
     """Measure the microseconds to convert a packed result of 16 outcomes to a dict."""
     values = np.random.default_rng(seed).uniform(0, 6, (4_000, 12))
     results = _results(client, (shapes.ansatz_circuit(4, 12, 25), values), seed)
     seconds, sizes = harness.timed(lambda: [len(result.counts) for result in results])
-    return {"dict": seconds / len(sizes) * 1e6 * 16 / statistics.mean(sizes)}
-
-
-def _verdicts(report: harness.Report, figures: dict[str, float]) -> None:
-    print(", ".join(f"{name} {value:,.1f}" for name, value in figures.items()), end="\n\n")
-    for (series, (_, text)), (n, *_) in itertools.product(SERIES.items(), KINDS):
-        ours = figures[f"ours {series} {n}"]
-        report.at_least(f"circuits_{n}", ours, text)
-        for peer in ("aer", "qulacs"):
-            if theirs := figures.get(f"{peer} {series} {n}"):
-                report.at_least(f"{peer}_{n}", ours / theirs, text)
-    report.at_least("alone", figures["alone"])
-    for n, *_ in SWEEPS:
-        ours = figures[f"bindings {n}"]
-        report.at_least(f"bindings_{n}", ours)
-        if theirs := figures.get(f"aer bindings {n}"):
-            report.at_least(f"aer_bindings_{n}", ours / theirs)
-    report.at_most("loop_128_ms", figures["loop"])
-    if theirs := figures.get("aer alone angles 4"):
-        report.at_most("loop_scaled_ms", figures["loop"] * AER_ALONE_MS / theirs)
-    for (series, (_, text)), name in itertools.product(SERIES.items(), ("client", "service")):
-        report.at_most(f"{name}_us", figures[f"{name} {series} 4"], text)
-    other_us = figures["worker angles 4"] - figures["run angles 4"]
-    if other_us > 0.0:
-        report.at_most("worker_us", other_us)
-    else:  # the workers waited for a core during their runs
-        report.not_measured("worker_us", "the runs' wall time exceeds the CPU time")
-    report.at_most("dict_us", figures["dict"])
+    return {("dict_us", ""): seconds / len(sizes) * 1e6 * 16 / statistics.mean(sizes)}
 
 
 # --- the cost of metrics --------------------------------------------------------------------------
