@@ -12,8 +12,6 @@ import secrets
 import socket
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -333,36 +331,23 @@ def refused_messages(report: Report, options: Namespace) -> None:
     with served(1) as (client, url, (secret,)):
         gateway = psutil.Process(gateway_status("bench")["pid"])
         processes = {"service": service_process(client), "gateway": gateway}
-        paths: dict[str, tuple[str, str, Callable[[int], bytes]]]
-        paths = {"http_task": ("/api/v1/tasks", "Bearer", _task)}
+        paths: dict[str, tuple[str, Callable[[int], bytes]]]
+        paths = {"http_task": ("/api/v1/tasks", _task)}
         if installed("qiskit_ibm_runtime"):
-            paths["http_job"] = PREFIX + "/jobs", "apikey", _jobs()
+            paths["http_job"] = f"{PREFIX}/jobs", _jobs()
         else:
             reason = "qiskit-ibm-runtime is not installed"
             report.not_measured("growth_mib", reason, "http_job, service")
-        for name, (path, scheme, body) in paths.items():
-            headers = {"Authorization": f"{scheme} {secret}", "Content-Type": "application/json"}
+        http = HttpConnection(url, secret)
+        for name, (path, body) in paths.items():
             before = {}
             for number in range(attacks.WARM_UP_MESSAGES + options.messages):
                 if number == attacks.WARM_UP_MESSAGES:
                     before = {key: each.memory_info().rss for key, each in processes.items()}
-                answer = _answer(urllib.request.Request(url + path, body(number), headers), 404)
-                assert answer is None, f"{path} accepted it: {answer!r}"
+                http.request("POST", path, body(number), status=404)
             for key, each in processes.items():
                 growth = each.memory_info().rss - before[key]
                 report.at_most("growth_mib", growth / 2**20, f"{name}, {key}")
-
-
-def _answer(request: urllib.request.Request, refused: int = 0) -> bytes | None:
-    """Return the body of an answer; None: it was refused with that status. Raises SystemExit."""
-    try:
-        with urllib.request.urlopen(request) as answer:
-            body: bytes = answer.read()
-        return body
-    except urllib.error.HTTPError as error:
-        if error.code == refused:
-            return None
-        raise SystemExit(f"{request.full_url}: {error.code} {error.read(500)!r}") from error
 
 
 def _task(number: int) -> bytes:
@@ -488,33 +473,29 @@ def hostile_answers(report: Report, options: Namespace) -> None:
 
 def _hostilities(url: str, token: str, options: Namespace) -> dict[str, Hostility]:
     """Prepare what is asked for; return the attacks by name."""
-    page = urllib.request.urlopen(f"{url}/ui/").read().decode()
+    http = HttpConnection(url, token)
+    page = http.request("GET", "/ui/").decode()
     file = re.findall(r"/ui/static/[^\"]+", page)[0].rpartition("/")[0] + "/uplot.js"
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 
     def posted(path: str, **body: object) -> str:
-        data = json.dumps(body).encode()
-        return str(
-            json.loads(_answer(urllib.request.Request(url + path, data, headers)) or "")["id"]
-        )
+        return str(json.loads(http.request("POST", path, json.dumps(body).encode()))["id"])
 
     gates = "".join(f"ry(0.{k}1) q[{k}];" for k in range(options.qubits))
     text = f'OPENQASM 2.0; include "qelib1.inc"; qreg q[{options.qubits}]; {gates}'
     exact = {"shots": None, "outputs": "statevector", "engine": "statevector"}
     state = posted("/api/v1/tasks", program=text, **exact)
-    ended = f"{url}/api/v1/tasks/{state}/result?wait=60"
-    npz = headers | {"Accept": "application/x-npz"}
-    body = _answer(urllib.request.Request(ended, headers=npz)) or b""
+    held, result = (f"/api/v1/tasks/{{}}/result{query}" for query in ("?wait=60", ""))
+    body = http.request("GET", held.format(state), accept="application/x-npz")
     print(f"a download has {len(body) / 2**20:.0f} MiB")
     long = posted("/api/v1/tasks", program=LONG, shots=10**6)
     size, many, seconds = options.mib * 2**20, options.connections, options.seconds
     number = posted(f"{PREFIX}/jobs", **attackers.large_job(size // 2))
-    held, result = f"/api/v1/tasks/{long}/result?wait=60", f"/api/v1/tasks/{state}/result"
+    http.close()
     return {
         "unread files": Hostility(attackers.unread, (file, many, seconds, 60)),
-        "held answers": Hostility(attackers.unread, (held, many, seconds)),
+        "held answers": Hostility(attackers.unread, (held.format(long), many, seconds)),
         "unread jobs": Hostility(attackers.unread, (f"{PREFIX}/jobs/{number}", 60, seconds)),
-        "unread downloads": Hostility(attackers.unread, (result, 40, seconds), True),
+        "unread downloads": Hostility(attackers.unread, (result.format(state), 40, seconds), True),
         "large JSON": Hostility(attackers.large, ("/api/v1/tasks", size)),
         "large jobs": Hostility(attackers.large, (f"{PREFIX}/jobs", size)),
     }
