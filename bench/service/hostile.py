@@ -34,7 +34,6 @@ from bench.harness.environments import (
     gateway_status,
     served,
     service_process,
-    tmpfs,
     wait_until,
 )  # fmt: skip
 from bench.service.frontends import PREFIX, encoded_job
@@ -57,6 +56,7 @@ from testbed.attackers import (
 from testbed.http_requests import Request
 from testbed.keys import remote_key
 from testbed.munged import munged, program
+from testbed.small_disk import tmpfs
 from testbed.typed_messages import HONEST, POOL, exchange
 
 METHODS = multiprocessing.get_context("spawn")

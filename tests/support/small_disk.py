@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.harness.environments import tmpfs
+from testbed.small_disk import tmpfs
 
 
 @contextmanager
