@@ -25,7 +25,7 @@ PEER = "qiskit_aer"
 def test_benchmark_runs_without_missing_peer_and_names_command_to_install_it() -> None:
     done = python("-m", "bench", "run", "vqls", "--rounds", "1", cwd=ROOT, check=False)
     assert "Traceback" not in done.stderr
-    assert "a step of 480 circuits, one sweep" in done.stdout
+    assert "Gradient step, parameter vector to gradient (one sweep), s" in done.stdout
     missing = importlib.util.find_spec(PEER) is None
     line = f"left out: {PEER} is not installed; type: scripts/setup.sh all,bench"
     assert (line in done.stdout) == missing
