@@ -159,20 +159,6 @@ def gates(num_qubits: int, operations: int, seed: int) -> list[Gate]:
     return results[:operations]
 
 
-def scattered_gates(num_qubits: int, operations: int, seed: int) -> list[Gate]:
-    """Return `operations` gates on random qubits: ry, rz and cx as often as in `gates`."""
-    rng = np.random.default_rng(seed)
-    results: list[Gate] = []
-    names, angles = rng.integers(3, size=operations), rng.uniform(0, 6, operations)
-    for name, angle in zip(names.tolist(), angles.tolist(), strict=True):
-        first, second = rng.choice(num_qubits, 2, replace=False).tolist()
-        if name == 2:
-            results.append(("cx", (first, second), ()))
-        else:
-            results.append((("ry", "rz")[name], (first,), (angle,)))
-    return results
-
-
 ANY = {"h": 0, "t": 0, "rx": 1, "ry": 1, "u": 3, "cx": 0, "cz": 0, "cp": 1, "rzz": 1, "swap": 0}
 ON_PAIRS = ("cx", "cz", "cp", "rzz", "swap")
 
@@ -188,6 +174,12 @@ def random_gates(
     return results
 
 
+def scattered_gates(num_qubits: int, operations: int, seed: int) -> list[Gate]:
+    """Return `operations` gates on random qubits: ry, rz and cx as often as in `gates`."""
+    angles = {"ry": 1, "rz": 1, "cx": 0}
+    return random_gates(num_qubits, operations, np.random.default_rng(seed), angles)
+
+
 def layered(
     num_qubits: int, operations: int, number: int, seed: int,
     gates_of: Callable[[int, int, int], list[Gate]] = gates,
@@ -199,14 +191,8 @@ def layered(
 
 
 def four_qubit_circuit(seed: int) -> QuantumCircuit:
-    """Return a measured circuit of four qubits and 26 gates; the circuit differs for every seed."""
-    rng = np.random.default_rng(seed)
-    results: list[Gate] = []
-    for last in (3, 4):
-        for qubit in range(4):
-            results += [(name, (qubit,), (rng.uniform(0, 6),)) for name in ("ry", "rz")]
-        results += [("cx", (qubit, (qubit + 1) % 4), ()) for qubit in range(last)]
-    return measured(4, [*results, *(("h", (qubit,), ()) for qubit in range(3))])
+    """Return a measured circuit of four qubits and 26 gates; its angles differ for every seed."""
+    return measured(4, gates(4, 26, seed))
 
 
 def ansatz_circuit(num_qubits: int, parameters: int, operations: int) -> QuantumCircuit:
@@ -259,9 +245,8 @@ def disjoint_layers(pairs: Pairs) -> list[Pairs]:
         free = (layer for layer in layers if not any({*pair} & {*other} for other in layer))
         layer = next(free, None)
         if layer is None:
-            layers.append([pair])
-        else:
-            layer.append(pair)
+            layers.append(layer := [])
+        layer.append(pair)
     return layers
 
 
