@@ -20,6 +20,7 @@ import psutil
 from simenv import config
 from simenv.client.client import Client, connect
 from testbed.cluster import Cluster
+from testbed.waiting import until
 
 SIMENV = Path(sys.executable).with_name("simenv")
 SERVICE, WORKER, HELPER = "simenv.service", "simenv.worker", "launcher.pmix.helper"
@@ -89,9 +90,7 @@ def _after(process: psutil.Process, option: str) -> str:
 def wait_for(what: str, ready: Callable[[], object], timeout_s: float = PATIENCE_S) -> float:
     """Until it is so; seconds it took."""
     begin = time.monotonic()
-    while not ready():
-        assert time.monotonic() - begin < timeout_s, f"not after {timeout_s:.0f} s: {what}"
-        time.sleep(LOOK_S)
+    until(ready, timeout_s, message=f"not after {timeout_s:.0f} s: {what}", look_s=LOOK_S)
     return time.monotonic() - begin
 
 

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 from qiskit import qasm2
+from testbed.waiting import until
 
 from simenv import config
 from simenv.cli.admin.gateway import variables
@@ -90,7 +91,7 @@ def restart(client: Client, settings: Mapping[str, object]) -> None:
     """Kill the service of an environment, wait until it has ended, and start it again."""
     service = service_process(client)
     service.kill()
-    wait_until(lambda: not environments.still_running([service], 0.0), 60.0)
+    until(lambda: not environments.still_running([service], 0.0), 60.0)
     environments.up(settings)
 
 
@@ -233,14 +234,3 @@ def threads_cpu_s(process: psutil.Process) -> float:
 def waited_s(result: Result) -> float:
     """Return the seconds from the acceptance of a task to its begin."""
     return float(result.timing.queued_s + result.timing.sent_s)
-
-
-def wait_until(
-    true: Callable[[], object], timeout_s: float, look_s: float = 0.01, what: str = "a condition"
-) -> None:
-    """Wait for a condition. Raises SystemExit if it does not become true in time."""
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        if time.monotonic() > deadline:
-            raise SystemExit(f"{what}: not within {timeout_s:.0f} s")
-        time.sleep(look_s)

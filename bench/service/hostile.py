@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import psutil
+from testbed.waiting import until
 
 import simenv
 from bench.harness import Report, Times, benchmark, installed, probed, timed, timed_s
@@ -34,7 +35,6 @@ from bench.harness.environments import (
     gateway_status,
     served,
     service_process,
-    wait_until,
 )  # fmt: skip
 from bench.service.frontends import PREFIX, encoded_job
 from simenv.client.connection.broker import find_socket
@@ -209,7 +209,7 @@ def _forged(
         holder.start()
         try:
             held = lambda: opened.value >= SILENT or not holder.is_alive()  # noqa: E731
-            wait_until(held, READY_S, what="holder")
+            until(held, READY_S, message="holder")
             assert holder.is_alive()
             times, connects, took_s = _flooded(questions, connect, attackers.forge, args, FORGERS)
         finally:

@@ -21,7 +21,7 @@ from qiskit import QuantumCircuit
 
 from bench.circuits import brickwork, four_qubit_circuit, layered, measured
 from bench.harness import Report, benchmark, probed, timed_s
-from bench.harness.environments import cpu_s, home, service_process, started, wait_until, waited_s
+from bench.harness.environments import cpu_s, home, service_process, started, waited_s
 from simenv.client.circuits import load
 from simenv.client.client import Client
 from simenv.client.result import Result
@@ -37,6 +37,7 @@ from testbed.cluster_host import NoCluster
 from testbed.failover import failover_site
 from testbed.simulated_nodes import Site, site
 from testbed.slurm import CORES, LOGIN, slurm
+from testbed.waiting import until
 
 NODES, SLOT = "node1:2,node2:2,node3:2", ("--memory-per-slot", "512MiB")
 SMALL = (12, 40 * 36)  # qubits, gates: the widest circuits that count as small; a few ms each
@@ -332,8 +333,8 @@ def job_pool(report: Report, options: Namespace) -> None:
             lost, unequal, waits_s = _ends_of(env, work, tasks)
             took_s = time.time() - begin_s
             losing.result()
-            with suppress(SystemExit):  # idle jobs end, as a day has a night
-                wait_until(lambda: not jobs.running(), 6 * IDLE_S, JOB_LOOK_S)
+            with suppress(AssertionError):  # idle jobs end, as a day has a night
+                until(lambda: not jobs.running(), 6 * IDLE_S, look_s=JOB_LOOK_S)
         jobs.look()
         joined = {e.message.split()[2]: e.time_s for e in env.events(kinds=["node.joined"])}
         joins = [joined[job] - start_s for job, (start_s, _) in jobs.times_s.items()
@@ -438,7 +439,7 @@ def _ready_s(client: Client, workers: int, limit_s: float) -> float:
     """Wait until so many workers are ready; return the seconds."""
     begin_s = time.monotonic()
     ready = lambda: client.pools()["main"].workers >= workers  # noqa: E731
-    wait_until(ready, limit_s, LOOK_S, f"{workers} workers")
+    until(ready, limit_s, look_s=LOOK_S, message=f"{workers} workers")
     return time.monotonic() - begin_s
 
 
@@ -452,7 +453,7 @@ def _work(client: Client, count: int) -> tuple[float, float]:
     cpu, begin_s = cpu_s(service), time.monotonic()
     for seed in range(count // BATCH):
         client.submit_many(circuits, shots=1024, seed=seed)
-    wait_until(lambda: client.status().done - before >= count, WORK_S, LOOK_S, f"{count} tasks")
+    until(lambda: client.status().done - before >= count, WORK_S, look_s=LOOK_S)
     seconds = time.monotonic() - begin_s
     return count / seconds, (cpu_s(service) - cpu) / count * 1e6
 
@@ -478,7 +479,7 @@ def _size(client: Client, where: Site, workers: int, tasks: int) -> dict[str, fl
         losses[:] = [event.time_s for event in client.events(newest, ["worker.lost"])]
         return len(losses) >= dying
 
-    wait_until(noticed, LOSS_S, LOOK_S, f"the loss of {dying} workers")
+    until(noticed, LOSS_S, look_s=LOOK_S, message=f"the loss of {dying} workers")
     _ready_s(client, workers, LOSS_S)
     whole_s, last = time.time() - begin_s, client.status()
     p99 = max(each.loop_lag_p99_ms for each in (idle, full, last))

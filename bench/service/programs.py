@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import psutil
 from qiskit import transpile as qiskit_transpile
+from testbed.waiting import until
 
 import simenv
 from bench.circuits import clifford_text, four_qubit_circuit, measured, volume
 from bench.harness import SEED, Report, Times, benchmark, installed, timed
-from bench.harness.environments import cpu_s, service_process, started, wait_until
+from bench.harness.environments import cpu_s, service_process, started
 from bench.peers.process import IsolatedPeer
 from simenv import config
 from simenv.client.client import Client
@@ -317,7 +318,7 @@ def page(report: Report, options: Namespace) -> None:
     import browser
 
     with started(PAGE) as client:
-        wait_until(lambda: client.dashboard is not None, 30.0)
+        until(lambda: client.dashboard is not None, 30.0)
         for start in range(0, options.tasks, 10_000):
             seeds = range(start, min(options.tasks, start + 10_000))
             work = [four_qubit_circuit(seed) for seed in seeds]

@@ -20,8 +20,9 @@ from typing import Any
 import psutil
 
 from bench.harness import Report, benchmark
-from bench.harness.environments import simenv, wait_until
+from bench.harness.environments import simenv
 from bench.service.latency import CIRCUIT, NULL_PLUGIN
+from testbed.waiting import until
 
 APPS = Path(__file__).with_name("qfw_apps")
 START_S = 60.0
@@ -125,7 +126,7 @@ class Host:
         environ = self._environ(name, kind, "daemon", modules, logs, port)
         subprocess.run([str(self.program), "-d"], env=environ, check=True, cwd=self.folder)
         pid = logs / "pid"
-        wait_until(lambda: pid.exists() and pid.read_text(), START_S, 0.05, f"{name}: see {logs}")
+        until(lambda: pid.exists() and pid.read_text(), START_S, message=f"{name}: see {logs}")
         self.daemons[name] = int(pid.read_text())
 
     def start(self, script: Path, *args: str) -> App:

@@ -35,7 +35,6 @@ from bench.harness.environments import (
     restart,
     service_process,
     started,
-    wait_until,
     waited_s,
 )  # fmt: skip
 from bench.peers.base import Gate
@@ -54,6 +53,7 @@ from simenv.wire.messages.queries import LogRow
 from simulators.gpu.devices.detect import find_gpu, refusal
 from testbed import site, usage_site
 from testbed.keys import remote_key
+from testbed.waiting import until
 
 LISTEN, LOST_S = "tcp://127.0.0.1:0", 60.0  # for which a client waits for the service
 SHOTS = 1_024
@@ -224,7 +224,7 @@ def _rate_of(client: Client, files: Sequence[Path], programs: Sequence[Any]) -> 
             user.submit_many(programs, shots=SHOTS, seed=seed)
     queued, begin = unfinished(), time.perf_counter()
     steer(admin.SteerTarget(0, "main", "resume"))
-    wait_until(lambda: not unfinished(), 120.0, 0.005)
+    until(lambda: not unfinished(), 120.0, look_s=0.005)
     return queued / (time.perf_counter() - begin)
 
 
@@ -345,13 +345,13 @@ def _tasks_of_usage(clients: dict[str, Client], number: int, settings: Mapping[s
                         if each.pool == "main" and each.pid and each.task]  # fmt: skip
             return found
 
-        wait_until(look, LOST_S, 0.002, "a running task")
+        until(look, LOST_S, look_s=0.002, message="a running task")
         time.sleep(random.uniform(0.0, 0.05))
         if kills_worker:
             psutil.Process(random.choice(running)).kill()
         else:
             restart(client, settings)
-    wait_until(lambda: client.status().queued + client.status().running == 0, 600, 0.1, "the end")
+    until(lambda: client.status().queued + client.status().running == 0, 600, look_s=0.1)
     return accepted
 
 
@@ -430,7 +430,7 @@ def reservations(report: Report, options: Namespace) -> None:
         client.run(four_qubit_circuit(0), shots=SHOTS)
         try:
             with probed({"flood": flood}, 0.0):
-                wait_until(lambda: client.status().queued >= WAITING // 2, 60.0, 0.05, "a flood")
+                until(lambda: client.status().queued >= WAITING // 2, 60.0, look_s=0.05)
                 plain = [wait_s(seed) for seed in range(options.without)]
                 number = options.circuits
                 with client.reserve("main", workers=1, count=number, timeout_s=30.0) as held:

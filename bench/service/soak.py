@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 import psutil
+from testbed.waiting import until
 
 from bench.harness import Report, benchmark
 from bench.harness.environments import (
@@ -26,7 +27,6 @@ from bench.harness.environments import (
     service_process,
     simenv as command,
     token,
-    wait_until,
 )  # fmt: skip
 from simenv import config
 from simenv.client import environments
@@ -98,7 +98,7 @@ class Soak:
             service = service_process(client)
         service.kill()
         gone = lambda: not environments.still_running([service], 0.0)  # noqa: E731
-        wait_until(gone, START_S, what="the end of the killed service")
+        until(gone, START_S, message="the end of the killed service")
         self.up()
 
     def upgrade(self) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import psutil
+from testbed.waiting import until
 
 import simenv
 from bench.circuits import four_qubit_circuit, layered
@@ -33,7 +34,6 @@ from bench.harness.environments import (
     home,
     simenv as command,
     started,
-    wait_until,
 )  # fmt: skip
 from bench.harness.kernels import compile_kernels
 from simenv import config
@@ -176,18 +176,18 @@ def worker_start(report: Report, options: Namespace) -> None:
                 seconds, result = timed(partial(client.run, circuit, shots=100, seed=number))
                 assert sum(result.counts.values()) == 100
                 totals.append(seconds)
-                wait_until(lambda: not client.workers(), READY_S)
+                until(lambda: not client.workers(), READY_S)
     except SimenvError as error:
         return print(f"no worker through PRTE: {error}")
     report.seconds("first_result_s", totals[1:])  # the first start may also start a DVM
     begin = time.perf_counter()
     with _prte(PoolSpec("main", "statevector", WORKERS, WORKERS)) as client:
-        wait_until(lambda: client.pools()["main"].workers == WORKERS, READY_S)
+        until(lambda: client.pools()["main"].workers == WORKERS, READY_S)
         report.seconds("many_s", time.perf_counter() - begin)
     size: Any = {"ranks": IDLE_RANKS, "memory_bytes": 2**28}
     pool = PoolSpec("main", "statevector", IDLE_WORKERS, IDLE_WORKERS, **size)
     with _prte(pool, slots=IDLE_RANKS) as client:
-        wait_until(lambda: client.pools()["main"].workers == IDLE_WORKERS, READY_S)
+        until(lambda: client.pools()["main"].workers == IDLE_WORKERS, READY_S)
         ranks = list(_ranks(str(Path(client.service).with_name("worker.json"))))
         assert len(ranks) == IDLE_WORKERS * IDLE_RANKS, f"{len(ranks)} ranks"
         client.run(layered(4, 30, 1, 1)[0], shots=100)
@@ -232,7 +232,7 @@ def life_cycle(report: Report, options: Namespace) -> None:
         command(["admin", "backup", str(archive), "--name", LIFE])
         report.seconds("restore_s", _restored(archive, Path(folder) / "elsewhere", options.tasks))
         client.undrain(node)
-        wait_until(lambda: client.status().done > 0, 60.0)
+        until(lambda: client.status().done > 0, 60.0)
         stop = threading.Event()
         with ThreadPoolExecutor(CLIENTS) as threads:
             ended = [threads.submit(_submitted, stop, number) for number in range(CLIENTS)]
@@ -244,7 +244,7 @@ def life_cycle(report: Report, options: Namespace) -> None:
         report.seconds("pause_s", max(longest_s))
         report.at_most("errors", len([*filter(None, errors)]))
         total = options.tasks + sum(accepted)
-        wait_until(lambda: client.status().done >= total, 1_800.0)
+        until(lambda: client.status().done >= total, 1_800.0)
         ends = Counter(each.id for each in client.history.tasks())
         report.at_most("lost", total - len(ends))
         report.at_most("doubled", sum(count > 1 for count in ends.values()))
@@ -380,7 +380,7 @@ def _drill(
                 _silenced(name, settings, silence_s)
                 before = {caller: len(caller.accepted) for caller in callers}
                 served = lambda was=before: all(len(each.accepted) > n for each, n in was.items())  # noqa: E731
-                wait_until(served, PATIENT_S)
+                until(served, PATIENT_S)
         finally:
             end.set()
             faults.join()
@@ -398,11 +398,11 @@ def _silenced(name: str, settings: dict[str, Any], silence_s: float) -> None:
     process = psutil.Process(former.pid)
     process.kill()
     with suppress(psutil.NoSuchProcess):
-        wait_until(lambda: process.status() == psutil.STATUS_ZOMBIE, PATIENT_S)
+        until(lambda: process.status() == psutil.STATUS_ZOMBIE, PATIENT_S)
     starts = log.read_text().count("service.listens")
     starting = threading.Thread(target=environments.up, args=(settings,))
     starting.start()
-    wait_until(lambda: log.read_text().count("service.listens") > starts, PATIENT_S)
+    until(lambda: log.read_text().count("service.listens") > starts, PATIENT_S)
     found = [former.pid]
 
     def is_there() -> bool:
@@ -410,7 +410,7 @@ def _silenced(name: str, settings: dict[str, Any], silence_s: float) -> None:
             found[:] = [read(paths.connection).pid]
         return found[0] != former.pid
 
-    wait_until(is_there, PATIENT_S)
+    until(is_there, PATIENT_S)
     os.kill(found[0], signal.SIGSTOP)
     try:
         time.sleep(silence_s)

@@ -12,8 +12,9 @@ import mpis
 import pytest
 from bare import command_line
 from interpreter import python
+from waiting import until
 
-from bench.harness.environments import home, wait_until
+from bench.harness.environments import home
 from bench.service import soak
 from simenv.client.client import connect
 from testbed.soak_clients import KINDS, Mark, whole_lines
@@ -121,7 +122,7 @@ def test_soak_matches_tasks_of_all_interfaces_and_counts_one_that_was_sent_twice
         environment = soak.Soak(tmp_path, len(KINDS))
         try:
             environment.run(0.0, 60.0)
-            wait_until(lambda: served() == set(KINDS), 60.0, what="a result of each kind")
+            until(lambda: served() == set(KINDS), 60.0, message="a result of each kind")
             with connect(soak.NAME) as client:
                 client.submit(Mark(0, 1).circuit, shots=1).result(60.0)
             stored = environment.end()
