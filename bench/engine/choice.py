@@ -23,6 +23,7 @@ from bench import circuits as shapes
 from bench.engine.noise_speed import aer_noise
 from bench.harness import SEED, Report, benchmark, installed, repeated_s, timed
 from bench.harness.kernels import load_kernels
+from bench.harness.timing import memory_bytes
 from bench.peers.base import Gate
 from bench.peers.process import IsolatedPeer
 from bench.peers.simenv_engine import WorkerTask
@@ -314,7 +315,7 @@ def wide_planner(report: Report, options: Namespace) -> None:
     random = np.random.default_rng(options.seed)
     with simenv.local(workers=1) as env:
         worker = next(iter(env.workers())).pid
-        idle = _memory(worker, "VmRSS")
+        idle = memory_bytes(worker, "VmRSS")
         env.run(shapes.measured(2, [("h", (0,), ())]), shots=1)
         found = [_row(env, worker, idle, case, options) for case in _named(random)]
         done = [row for row in found if row is not None]
@@ -376,12 +377,6 @@ def _ising(n: int, steps: int) -> QuantumCircuit:
     return shapes.measured(n, [*shapes.kicked(n, pairs, steps, 0.6), *shapes.kicked(n, [], 1, 0.6)])
 
 
-def _memory(pid: int, name: str) -> int:
-    """Return a number of bytes of a process, by its name in proc(5)."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
-
-
 def _row(env: Client, worker: int, idle: int, case: Case, options: Namespace) -> Row | None:
     """Explain and run a circuit; None: its forecast is too long. `worker`: its process; `idle`: the
     bytes that it has without a task."""
@@ -410,7 +405,7 @@ def _row(env: Client, worker: int, idle: int, case: Case, options: Namespace) ->
         failed = f"{type(error).__name__}: {error}"
         task.cancel()
     times = float("inf") if failed else max(run_s, LEAST_S) / max(chosen.seconds, LEAST_S)
-    used = max(0, _memory(worker, "VmHWM") - idle)
+    used = max(0, memory_bytes(worker, "VmHWM") - idle)
     mib = f"{chosen.memory_bytes / 2**20:7.0f}{used / 2**20:7.0f} MiB"
     told = f"{case.name:22}{chosen.engine:12}{chosen.seconds:9.3f}{run_s:9.3f} s{times:7.2f}"
     print(f"{told}{mib}  {failed[:90]}", flush=True)

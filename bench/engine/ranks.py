@@ -6,6 +6,7 @@ that rank 0 writes.
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import time
@@ -22,6 +23,7 @@ import psutil
 from bench.circuits import brickwork, built, engine_circuit, measured, qaoa, wide_circuit
 from bench.harness import SEED, Report, benchmark
 from bench.harness.kernels import FOLDER, load_kernels
+from bench.harness.timing import memory_bytes
 from simulators.compiler import warmup
 from simulators.engine import EngineContext, PauliSum, Request, RunControl, RunOptions
 from simulators.statevector.engine import StatevectorEngine
@@ -249,7 +251,14 @@ def main(of: Circuit, file: Path) -> None:
         plan = plan or engine.plan(circuit, noise, options)
         result = engine.run(plan, circuit, request, options, RunControl())
         own_s = time.process_time() - cpu_s
-        own = [time.perf_counter() - begin_s, own_s, 0.0, comm.waiting_s, _peak_bytes(), 0.0]
+        own = [
+            time.perf_counter() - begin_s,
+            own_s,
+            0.0,
+            comm.waiting_s,
+            memory_bytes(os.getpid()),
+            0.0,
+        ]
         traffic = engine.traffic if wide else None
         counts = ()
         if traffic is not None:
@@ -264,11 +273,6 @@ def main(of: Circuit, file: Path) -> None:
             engine.close()
     if MPI.COMM_WORLD.rank == 0:
         file.write_bytes(msgspec.json.encode(rounds))
-
-
-def _peak_bytes() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM:")))
 
 
 if __name__ == "__main__":

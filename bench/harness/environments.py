@@ -16,7 +16,6 @@ from typing import Any
 
 import psutil
 from qiskit import qasm2
-from testbed.waiting import until
 
 from simenv import config
 from simenv.cli.admin.gateway import variables
@@ -25,6 +24,7 @@ from simenv.client.client import Client, connect
 from simenv.client.environments import read
 from simenv.client.result import Result
 from simenv.qpm_check.plugin import PluginTarget
+from testbed.waiting import until
 
 SIMENV = Path(sys.executable).with_name("simenv")
 
@@ -222,6 +222,14 @@ def cpu_s(*processes: psutil.Process) -> float:
     """Return the CPU seconds of some processes together."""
     times = [each.cpu_times() for each in processes]
     return float(sum(each.user + each.system for each in times))
+
+
+def cores(seconds: float, *processes: psutil.Process) -> list[float]:
+    """Return how many cores each process uses in this time."""
+    before, begin_s = [cpu_s(each) for each in processes], time.perf_counter()
+    time.sleep(seconds)
+    took_s = time.perf_counter() - begin_s
+    return [(cpu_s(each) - old) / took_s for each, old in zip(processes, before, strict=True)]
 
 
 def threads_cpu_s(process: psutil.Process) -> float:

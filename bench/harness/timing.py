@@ -1,4 +1,4 @@
-"""Clocks, timed calls, and the bandwidth of memory."""
+"""Clocks, timed calls, memory of processes, and its bandwidth."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -98,6 +99,12 @@ def probed(
         ending.set()
         for thread in threads:
             thread.join()
+
+
+def memory_bytes(pid: int, name: str = "VmHWM") -> int:
+    """Return the peak memory of a process, or another value by its name in proc(5)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
 
 
 class Bandwidth:

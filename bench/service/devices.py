@@ -22,6 +22,7 @@ import simenv
 from bench.circuits import Pairs, built, device_pairs, disjoint_layers, kicked_native, measured
 from bench.harness import SEED, Report, benchmark, probed, repeated_s, timed, timed_s
 from bench.harness.environments import home, ibm_seconds, qpm_s, served
+from bench.harness.timing import memory_bytes
 from bench.peers.base import Gate
 from noise_models import calibration as cal, document, library, snapshot as snapshots
 from simenv import config
@@ -69,9 +70,8 @@ def whole_qpu(report: Report, options: Namespace) -> None:
             else:
                 counts(_kicked(pairs, qubits, steps, 0.6 + 1e-3 * random.random()), key)
         counts(_chain(pairs, random), "chain_s")
-        texts = [Path(f"/proc/{each.pid}/status").read_text() for each in client.workers()]
-        peaks = [int(text.partition("VmHWM:")[2].split()[0]) for text in texts]
-        report.at_most("peak_gib", max(peaks) / 2**20)
+        peak = max(memory_bytes(each.pid) for each in client.workers())
+        report.at_most("peak_gib", peak / 2**30)
         circuit = _kicked(pairs, WIDTH, 3, 0.6)
         _agreement(report, client, circuit, random)
         found = ibm_seconds(url, tokens[0], "fez", circuit, SHOTS, values=True)

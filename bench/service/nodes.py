@@ -21,7 +21,7 @@ from qiskit import QuantumCircuit
 
 from bench.circuits import brickwork, four_qubit_circuit, layered, measured
 from bench.harness import Report, benchmark, probed, timed_s
-from bench.harness.environments import cpu_s, home, service_process, started, waited_s
+from bench.harness.environments import cores, cpu_s, home, service_process, started, waited_s
 from simenv.client.circuits import load
 from simenv.client.client import Client
 from simenv.client.result import Result
@@ -463,10 +463,7 @@ def _size(client: Client, where: Site, workers: int, tasks: int) -> dict[str, fl
     last worker of the silent nodes was recorded; `whole`: until others have taken their place."""
     join_s = _ready_s(client, workers, JOIN_S)
     time.sleep(SETTLE_S)
-    service = service_process(client)
-    cpu, begin_s = cpu_s(service), time.monotonic()
-    time.sleep(IDLE_S_OF_SCALE)
-    beats = 100 * (cpu_s(service) - cpu) / (time.monotonic() - begin_s)
+    (used,) = cores(IDLE_S_OF_SCALE, service_process(client))
     idle = client.status()
     rate, task_us = _work(client, tasks)
     full = client.status()
@@ -484,7 +481,7 @@ def _size(client: Client, where: Site, workers: int, tasks: int) -> dict[str, fl
     whole_s, last = time.time() - begin_s, client.status()
     p99 = max(each.loop_lag_p99_ms for each in (idle, full, last))
     return {
-        "join s": join_s, "beats %": beats, "tasks/s": rate, "task us": task_us,
+        "join s": join_s, "beats %": 100 * used, "tasks/s": rate, "task us": task_us,
         "idle MiB": idle.rss_bytes / 2**20, "MiB": max(full.rss_bytes, last.rss_bytes) / 2**20,
         "loop p99 ms": p99, "longest ms": last.longest_pass_ms,
         "lost s": max(losses, default=begin_s) - begin_s, "whole s": whole_s,

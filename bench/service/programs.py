@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 import psutil
 from qiskit import transpile as qiskit_transpile
-from testbed.waiting import until
 
 import simenv
 from bench.circuits import clifford_text, four_qubit_circuit, measured, volume
 from bench.harness import SEED, Report, Times, benchmark, installed, timed
-from bench.harness.environments import cpu_s, service_process, started
+from bench.harness.environments import cores, cpu_s, service_process, started
 from bench.peers.process import IsolatedPeer
 from simenv import config
 from simenv.client.client import Client
@@ -31,6 +30,7 @@ from simenv.model.devices import DeviceInfo
 from simenv.transpiler.qiskit_runtime import SEED as TRANSPILER_SEED
 from simenv.transpiler.qpy import write_qpy
 from simenv.transpiler.transpiler import target_of
+from testbed.waiting import until
 
 sys.path.append(str(Path(__file__).parents[2] / "tests" / "support"))
 
@@ -360,7 +360,7 @@ def _open_pages(client: Client, report: Report) -> None:
     file = config.running_gateway(config.home_root() / str(PAGE["name"]))
     assert file is not None
     processes = psutil.Process(client.status().pid), psutil.Process(file.pid)
-    idle = _cores(processes)
+    idle = cores(SECONDS, *processes)
     secret = client.tokens.add(purpose="bench", lifetime_s=600.0).secret
     busy = asyncio.run(_pages(file.url, secret, processes))
     for name, before, after in zip(("service", "gateway"), idle, busy, strict=True):
@@ -374,7 +374,7 @@ async def _pages(url: str, secret: str, processes: tuple[psutil.Process, ...]) -
     limits, states = httpx.Limits(max_connections=2 * PAGES), [0] * PAGES
     async with httpx.AsyncClient(base_url=url, headers=headers, limits=limits) as http:
         pages = [asyncio.create_task(_overview(http, states, number)) for number in range(PAGES)]
-        busy = await asyncio.to_thread(_cores, processes)
+        busy = await asyncio.to_thread(cores, SECONDS, *processes)
         for each in pages:
             each.cancel()
         ends = await asyncio.gather(*pages, return_exceptions=True)
@@ -403,10 +403,3 @@ async def _overview(http: Any, states: list[int], number: int) -> None:
                 states[number] += line == "event: live"
 
     await asyncio.gather(plots(), live())
-
-
-def _cores(processes: tuple[psutil.Process, ...]) -> list[float]:
-    before, begun = [cpu_s(each) for each in processes], time.perf_counter()
-    time.sleep(SECONDS)
-    seconds = time.perf_counter() - begun
-    return [(cpu_s(each) - old) / seconds for each, old in zip(processes, before, strict=True)]

@@ -31,7 +31,7 @@ from bench.circuits import (
 )  # fmt: skip
 from bench.harness import Report, benchmark, in_rounds, probed
 from bench.harness.environments import (
-    cpu_s,
+    cores,
     restart,
     service_process,
     started,
@@ -568,11 +568,8 @@ def forecast_passes(report: Report, options: Namespace) -> None:
         one = users[0]
         new = lambda: one.tasks([one.submit(LOOPED, shots=10).id])  # noqa: E731
         stack.enter_context(probed({"new": new}, ASKED_S))
-        service = service_process(own)
         with probed({"other": partial(own.cancel, ["t-0"])}, 0.005) as times:
-            begin_s, used_s = time.monotonic(), cpu_s(service)
-            time.sleep(options.seconds)
-            share = (cpu_s(service) - used_s) / (time.monotonic() - begin_s)
+            (share,) = cores(options.seconds, service_process(own))
         status = own.status()
     print(f"{len(times['other'])} answers meanwhile; {status.queued} tasks wait")
     report.at_most("longest_pass_ms", status.longest_pass_ms)

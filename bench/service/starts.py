@@ -23,14 +23,13 @@ from typing import Any
 import msgspec
 import numpy as np
 import psutil
-from testbed.waiting import until
 
 import simenv
 from bench.circuits import four_qubit_circuit, layered
 from bench.harness import Report, benchmark, repeated_s, timed, timed_s
 from bench.harness.environments import (
     SIMENV,
-    cpu_s,
+    cores,
     home,
     simenv as command,
     started,
@@ -45,6 +44,7 @@ from simenv.model import PoolSpec
 from simenv.wire.keyfiles import write_private
 from testbed.forwarder import Forwarder
 from testbed.keys import remote_key
+from testbed.waiting import until
 
 # --- commands as typed ----------------------------------------------------------------------------
 
@@ -192,9 +192,7 @@ def worker_start(report: Report, options: Namespace) -> None:
         assert len(ranks) == IDLE_WORKERS * IDLE_RANKS, f"{len(ranks)} ranks"
         client.run(layered(4, 30, 1, 1)[0], shots=100)
         time.sleep(5.0)  # for the work that follows a worker's start
-        before = cpu_s(*ranks)
-        time.sleep(WATCH_S)
-        report.at_most("idle_percent", 100 * (cpu_s(*ranks) - before) / WATCH_S)
+        report.at_most("idle_percent", 100 * sum(cores(WATCH_S, *ranks)))
 
 
 def _ranks(service: str) -> Iterator[psutil.Process]:
