@@ -56,6 +56,25 @@ def test_peers_that_ran_another_circuit_are_named() -> None:
         assert_same_circuit({"a": [0.0, 1.0], "b": [0.0, 0.0]})
 
 
+def test_times_are_medians_in_the_unit_of_their_key(capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report("usage_sums")
+    report.seconds("difference_us", 2e-6)
+    report.seconds("year_mb", [3.0, 1.0, 2.0], "a case")
+    assert [figure.value for figure in report.figures] == [2.0, 2.0]
+    output = capsys.readouterr().out
+    assert "MISSED Largest difference between a sum of usage" in output
+    assert " (a case), MB: 2 (goal <= 100)" in output
+
+
+def test_goals_without_a_figure_are_not_measured_and_stated_ones_stay() -> None:
+    report = Report("qpm_overhead")
+    report.at_most("share1_p50_ms", 1.0)
+    report.none_measured("no host")
+    found = [(figure.key, figure.value, figure.reason) for figure in report.figures]
+    assert found == [("share1_p50_ms", 1.0, ""), ("share2_p50_ms", None, "no host")]
+    assert not report.close()
+
+
 def test_probed_calls_end_with_the_block_and_errors_named_are_answers() -> None:
     calls = 0
 
