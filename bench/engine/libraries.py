@@ -335,16 +335,10 @@ def random_unitaries(report: Report, options: Namespace) -> None:
     with Peers(variants, options.threads) as peers:  # Lightning's peer has no gate for a matrix
         for n in options.qubits:
             times: Times = defaultdict(list)
-            means: dict[str, Any] = {}
             for turn in range(options.rounds + 1):
-                circuit = _random_pairs(n, [options.seed, n, turn])
-                for peer in peers.prepared(n, [circuit]):
-                    result = peer.times(1, CAP_S)
-                    if turn:  # turn 0 loads kernels
-                        times[peer.name] += result
-                    else:
-                        means[peer.name] = peer.correlations()
-            assert_same_circuit(means)
+                circuit = NativeCircuit("", n, _random_pairs(n, [options.seed, n, turn]))
+                for name, (first, _) in _turns(peers, circuit, 1).items():
+                    times[name] += [first] if turn else []  # turn 0 loads kernels
             ms = {name: 1e3 * each for name, each in medians(times).items()}
             print(f"{n} qubits: {', '.join(f'{k} {v:.1f}' for k, v in ms.items())}")
             double, single = (ms.pop(path.name) for path in PATHS)
