@@ -13,14 +13,16 @@ from typing import Any, NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import msgspec
 import numpy as np
 
 from bench import circuits as shapes
 from bench.harness import SEED, THREADS, Report, benchmark, installed, repeated_s, timed, timed_s
 from bench.harness.kernels import load_kernels
 from bench.peers.base import Gate
-from noise_models import calibration as cal, library
+from noise_models import library
 from noise_models.build import build
+from noise_models.calibration import T1Jumps
 from noise_models.channel import Readout, depolarizing, from_unitary, relaxation, tensor
 from noise_models.options import NoiseOptions
 from simulators import registry
@@ -39,6 +41,7 @@ from simulators.strings.propagation import Cuts, Propagation
 from simulators.trajectories.locations import locate
 from simulators.trajectories.pattern_order import sort_places
 from simulators.trajectories.pattern_sampling import draw_patterns
+from testbed import drawn_devices as drawn
 
 ONE, TWO = 3e-4, 3e-3  # depolarizing parameters
 RELAXATION_US, ONE_NS, TWO_NS = 100.0, 35.0, 300.0
@@ -227,30 +230,21 @@ def noise_program(circuit: Any, *, relax: bool, scale: float = 1.0) -> NoiseProg
 
 def _device_s(component: str) -> float:
     """Return the seconds of the circuits of a device with one more component of noise; "": none."""
-    rng = np.random.default_rng(0)
+    device = drawn.device(np.random.default_rng(0), DEVICE_QUBITS)
+    if component == "t2_star":
+        device = drawn.with_t2_star(device, 0.4)
     more: dict[str, dict[str, Any]] = {
-        "t1_jumps": {"t1_jumps": cal.T1Jumps(1.0, 600.0, 0.2, low=True)},
+        "t1_jumps": {"t1_jumps": T1Jumps(1.0, 600.0, 0.2, low=True)},
         "memory": {"memory_error": 2e-4},
     }
-    qubits = []
-    for _ in range(DEVICE_QUBITS):
-        t1_us = float(rng.uniform(80.0, 150.0))
-        t2_us = t1_us * float(rng.uniform(0.6, 1.4))
-        own = {"t2_star_us": 0.4 * t2_us} if component == "t2_star" else more.get(component, {})
-        qubits.append(cal.QubitCalibration(t1_us=t1_us, t2_us=t2_us, p01=P01, p10=P10, **own))
     leaks = {"leakage": 5e-4, "seepage": 0.05} if component == "leakage" else {}
-    device = cal.CalibrationSnapshot(
-        "line", DEVICE_QUBITS, qubits=tuple(qubits),
-        native_gates=(cal.NativeGate("sx", 1), cal.NativeGate("cx", 2), cal.NativeGate("rz", 1)),
-        coupling=tuple((k, k + 1) for k in range(DEVICE_QUBITS - 1)),
-        gates=(cal.GateCalibration("sx", (), 3e-4, ONE_NS, **leaks),
-               cal.GateCalibration("cx", (), 6e-3, TWO_NS, **leaks),
-               cal.GateCalibration("rz", (), 0.0, 0.0)),
+    changed, own = msgspec.structs.replace, more.get(component, {})
+    device = changed(
+        device, qubits=tuple(changed(each, **own) for each in device.qubits),
+        gates=tuple(changed(each, **leaks) if each.error else each for each in device.gates),
     )  # fmt: skip
-    circuits = [
-        shapes.engine_circuit(shapes.measured(DEVICE_QUBITS, _native(k)))
-        for k in range(DEVICE_CIRCUITS)
-    ]
+    sources = (shapes.measured(DEVICE_QUBITS, _native(k)) for k in range(DEVICE_CIRCUITS))
+    circuits = [shapes.engine_circuit(source) for source in sources]
     model = build(device, NoiseOptions())
     cases = [(circuit, attach_noise(circuit, model)) for circuit in circuits]
     engine, options = registry.create("statevector"), RunOptions()
@@ -265,13 +259,13 @@ def _device_s(component: str) -> float:
 
 
 def _native(seed: int) -> list[Gate]:
-    """Return layers of rotations of each qubit by two half turns, and of CX on neighbours."""
+    """Return layers of rotations of each qubit by two half turns, and of CZ on neighbours."""
     angles = np.random.default_rng(seed).uniform(0.0, 2.0 * np.pi, (DEVICE_LAYERS, DEVICE_QUBITS))
     gates: list[Gate] = []
     for layer, of_qubits in enumerate(angles.tolist()):
         for qubit, angle in enumerate(of_qubits):
             gates += [("sx", (qubit,), ()), ("rz", (qubit,), (angle,)), ("sx", (qubit,), ())]
-        gates += [("cx", (q, q + 1), ()) for q in range(layer % 2, DEVICE_QUBITS - 1, 2)]
+        gates += [("cz", (q, q + 1), ()) for q in range(layer % 2, DEVICE_QUBITS - 1, 2)]
     return gates
 
 
