@@ -83,18 +83,12 @@ def _long(gates: int, qubits: int = 1, angle: float = 0.1) -> Program:
     chain = np.array([0, 1] * (qubits - 1), np.uint16)  # rows of the table below
     ops = np.concatenate((np.zeros(gates, np.uint16), chain, np.full(qubits, 2, np.uint16)))
     places = [0] * gates + [k for pair in range(qubits - 1) for k in (pair, pair, pair + 1)]
+    table = np.array([[1, 0, 1], [2, 0, 0], [1, 1, 0]], np.uint16)
     return Program(
-        PROGRAM_FORMAT,
-        qubits,
-        qubits,
-        (("c", qubits),),
-        ("ry", "cx", "measure"),
-        np.array([[1, 0, 1], [2, 0, 0], [1, 1, 0]], np.uint16).tobytes(),
-        ops.tobytes(),
-        np.array([*places, *range(qubits)], np.uint16).tobytes(),
-        np.arange(qubits, dtype=np.uint16).tobytes(),
-        np.full(gates + qubits - 1, angle).tobytes(),
-    )
+        PROGRAM_FORMAT, qubits, qubits, (("c", qubits),), ("ry", "cx", "measure"), table.tobytes(),
+        ops.tobytes(), np.array([*places, *range(qubits)], np.uint16).tobytes(),
+        np.arange(qubits, dtype=np.uint16).tobytes(), np.full(gates + qubits - 1, angle).tobytes(),
+    )  # fmt: skip
 
 
 @contextmanager
@@ -352,18 +346,10 @@ def fills_disk(person: UserKeyFile, seconds: float, _: Prey) -> Counter[str]:
 
 Attack = Callable[[UserKeyFile, float, Prey], Counter[str]]
 ON_SMALL_DISK = {"fills_disk"}  # needs a service whose disk it can fill
-ATTACKS: dict[str, Attack] = {
-    "never_reads": never_reads,
-    "giant_messages": giant_messages,
-    "half_messages": half_messages,
-    "many_connections": many_connections,
-    "million_tasks": million_tasks,
-    "noise_documents": noise_documents,
-    "large_programs": large_programs,
-    "refused_submits": refused_submits,
-    "ten_years": ten_years,
-    "fills_disk": fills_disk,
-}
+ATTACKS: dict[str, Attack] = {each.__name__: each for each in (
+    never_reads, giant_messages, half_messages, many_connections, million_tasks, noise_documents,
+    large_programs, refused_submits, ten_years, fills_disk,
+)}  # fmt: skip
 
 
 def run(name: str, person: UserKeyFile, seconds: float, prey: Prey, results: Any) -> None:
@@ -485,7 +471,7 @@ BODIES: dict[str, Callable[[int], m.FromClient]] = {
         0,
         TaskOptions(engine=TRANSPILER, outputs=(VALUE,)),
         [TaskSpec(_transpile(number), 2**60, number)],
-    ),
+    ),  # fmt: skip
 }
 
 

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -45,14 +46,9 @@ def entry(pid: int) -> list[str]:
 def hold(before: Sequence[str], hosts: Path, name: str) -> subprocess.Popen[str]:
     """Make namespaces and a process that keeps them; returns when they are ready."""
     command = [*before, "unshare", "--net", "--uts", "--mount", "sh", "-c", HOLD, "sh"]
-    holder = subprocess.Popen(
-        [*command, str(hosts), name],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    pipes: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    words = [*command, str(hosts), name]
+    holder = subprocess.Popen(words, text=True, start_new_session=True, **pipes)
     assert holder.stdout is not None
     assert holder.stderr is not None
     if holder.stdout.readline() != "ready\n":

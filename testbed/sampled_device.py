@@ -28,18 +28,11 @@ _GATES = (("rz", 1, 1), ("sx", 1, 0), ("x", 1, 0), ("cz", 2, 0))
 def chain(qubits: int = QUBITS) -> DeviceInfo:
     """Return a chain of qubits with the gates of a superconducting device."""
     return DeviceInfo(
-        name="artificial",
-        kind=DeviceKind.HARDWARE,
-        provider="bench",
-        model="chain",
-        version="",
-        technology="superconducting",
-        num_qubits=qubits,
-        max_shots=10**6,
+        name="artificial", kind=DeviceKind.HARDWARE, provider="bench", model="chain", version="",
+        technology="superconducting", num_qubits=qubits, max_shots=10**6, all_to_all=False,
         gates=tuple(GateInfo(*gate) for gate in _GATES),
-        all_to_all=False,
         coupling=tuple((q, q + 1) for q in range(qubits - 1)),
-    )
+    )  # fmt: skip
 
 
 class PointPlanner(plans.Planner):

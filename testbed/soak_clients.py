@@ -107,15 +107,9 @@ def _qpm(name: str, _url: str, _token: str) -> Ask:
 def _http(_name: str, url: str, token: str) -> Ask:
     def ask(key: str, circuit: str) -> Counts:
         body = json.dumps({"program": circuit, "shots": SHOTS, "seed": SEED}).encode()
-        request = urllib.request.Request(
-            f"{url}/api/v1/tasks?wait=30",
-            body,
-            {
-                "Authorization": f"Bearer {token}",
-                "Content-Type": "application/json",
-                "Idempotency-Key": key,
-            },
-        )
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json",
+                   "Idempotency-Key": key}  # fmt: skip
+        request = urllib.request.Request(f"{url}/api/v1/tasks?wait=30", body, headers)
         with urllib.request.urlopen(request, timeout=RESULT_S) as answer:
             return dict(json.load(answer)["counts"])
 
