@@ -471,7 +471,7 @@ BODIES: dict[str, Callable[[int], m.FromClient]] = {
         0,
         TaskOptions(engine=TRANSPILER, outputs=(VALUE,)),
         [TaskSpec(_transpile(number), 2**60, number)],
-    ),  # fmt: skip
+    ),
 }
 
 
