@@ -114,6 +114,26 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     paced: bool = False  # the emulated device is as slow as its machine
 
 
+def pack_routes(routes: list[Route]) -> bytes:
+    """Encode the routes of a Submit's tasks, as they are stored with it: equal routes once."""
+    table: dict[Route, int] = {}
+    index: list[int] = []
+    last, place = None, 0
+    for route in routes:  # neighbours mostly have the same route
+        if route is not last:
+            last, place = route, table.setdefault(route, len(table))
+        index.append(place)
+    return msgspec.msgpack.encode((list(table), index))
+
+
+_ROUTES = msgspec.msgpack.Decoder(tuple[list[Route], list[int]])
+
+
+def unpack_routes(packed: bytes) -> list[Route]:
+    table, index = _ROUTES.decode(packed)
+    return [table[k] for k in index]
+
+
 class SubmitBatch(msgspec.Struct, frozen=True):
     """Values that the tasks of one Submit share."""
 

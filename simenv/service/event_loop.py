@@ -1,10 +1,11 @@
 """The event loop of the service, and its maintenance.
 
-Path of a submission from its frame to the journal: `wire.codec` decodes it; `submissions` queues
-it, in the turns of `fairness`, and decides; `admission.controller` checks its circuits;
+Path of a submission from its frame to the disk: `wire.codec` decodes it; `submissions` queues it,
+in the turns of `fairness`, and decides; `admission.controller` checks its circuits;
 `events.submission` of the scheduler makes the records of its tasks, with the expected times of
-`scheduler.core`, and appends them to the `PoolQueue` of their pool; `journal.reader` packs the row
-that `journal.writer` stores. Other modules are asked only for what a submission names.
+`scheduler.core`, and appends them to the `PoolQueue` of their pool; `journal.writer` makes one
+group of all rows of the pass, which `journal.database` stores. Other modules are asked only for
+what a submission names.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from simenv import errors
 from simenv.model import MAX_PARENTS, TaskOptions, TaskState, digest, task_name
 from simenv.model.program import check_printable
 from simenv.model.task_rules import MAX_KEY_CHARS
-from simenv.scheduler.core import SENT, Route, SubmitBatch
+from simenv.scheduler.core import SENT, Route, SubmitBatch, pack_routes
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state import scheduler_state
@@ -30,7 +30,7 @@ from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.fairness import FairQueue
 from simenv.service.internal_errors import InternalErrors
 from simenv.service.journal import tables, writer
-from simenv.service.journal.accepted import AcceptedRow, pack_routes
+from simenv.service.journal.accepted import AcceptedRow
 from simenv.service.results.completions import Completions
 from simenv.service.results.retention import DiskReserve
 from simenv.text import size

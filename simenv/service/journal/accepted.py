@@ -1,38 +1,14 @@
-"""Accepted submissions in the journal.
-
-Each row has a checksum, because SQLite verifies its own structure but not the content of rows.
-"""
+"""Accepted submissions in the journal, each verified by its checksum."""
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
-from simenv.scheduler.core import Route
+from simenv.service.journal.database import checksum
 from simenv.service.journal.rows import JournalRows
-
-_ROUTES = msgspec.msgpack.Decoder(tuple[list[Route], list[int]])
-
-
-def pack_routes(routes: list[Route]) -> bytes:
-    """Encode the routes of a Submit's tasks; equal routes are stored once."""
-    table: dict[Route, int] = {}
-    index: list[int] = []
-    last, place = None, 0
-    for route in routes:  # neighbours mostly have the same route
-        if route is not last:
-            last, place = route, table.setdefault(route, len(table))
-        index.append(place)
-    return msgspec.msgpack.encode((list(table), index))
-
-
-def unpack_routes(packed: bytes) -> list[Route]:
-    table, index = _ROUTES.decode(packed)
-    return [table[k] for k in index]
-
 
 APP_MESSAGES = 20_000  # searched for the last run of an application: some milliseconds
 
@@ -51,12 +27,6 @@ class AcceptedRow(msgspec.Struct, frozen=True):
     body: bytes
     owner: str = ""
     app: str = ""  # the run of an application that it belongs to
-
-
-def checksum(row: AcceptedRow) -> int:
-    """CRC-32 of the content of a row, and of its owner and task numbers."""
-    belongs = zlib.crc32(row.owner.encode(), row.first ^ row.count)
-    return zlib.crc32(row.body, zlib.crc32(row.routes, belongs))
 
 
 class AcceptedRecords:
@@ -132,6 +102,7 @@ class AcceptedRecords:
 
     def _verified(self, columns: tuple[Any, ...]) -> AcceptedRow:
         row = AcceptedRow(*columns[:-2])
-        if checksum(row) != columns[-2]:
+        content = row.owner.encode(), row.routes, row.body
+        if checksum(*content, start=row.first ^ row.count) != columns[-2]:
             raise self._journal.damaged()
         return row

@@ -12,6 +12,7 @@ import errno
 import hashlib
 import os
 import sqlite3
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -57,6 +58,14 @@ def way_out_of(error: Exception, path: Path) -> str:
     if code in _REFUSED or isinstance(error, OSError):
         return f"this user must be able to write {path.parent}, also to read what is in it"
     return f"is it damaged? {WAY_OUT}"
+
+
+def checksum(*parts: bytes, start: int = 0) -> int:
+    """CRC-32 of a row's content, which is stored with it: SQLite verifies its own structure, but
+    not the content of rows. `start`: of the number or the row that the content belongs to."""
+    for part in parts:
+        start = zlib.crc32(part, start)
+    return start
 
 
 class LeadershipLost(SimenvError):

@@ -1,16 +1,13 @@
-"""Ends of tasks in the journal, and the index that finds them.
-
-Each record has a checksum, because SQLite verifies its own structure but not the content of rows.
-"""
+"""Ends of tasks in the journal, each verified by its checksum, and the index that finds them."""
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 from itertools import chain, groupby
 
 from simenv.errors import JournalError
 from simenv.model import TaskState
+from simenv.service.journal.database import checksum
 from simenv.service.journal.rows import GONE, JournalRows
 
 UNSUCCESSFUL = (TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED)
@@ -157,6 +154,6 @@ class FinishedRecords:
         )
 
     def _verified_body(self, seq: int, body: bytes, crc: int) -> bytes:
-        if zlib.crc32(body) != crc:
+        if checksum(body) != crc:
             raise DamagedRecord(f"{self._journal.damaged().message} (completion {seq})", seq)
         return body

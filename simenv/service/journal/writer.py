@@ -10,7 +10,6 @@ SYNC_DELAY_S, since after a power failure such a task is still queued and return
 from __future__ import annotations
 
 import time
-import zlib
 from array import array
 from collections.abc import Iterator, MutableSequence
 from contextlib import contextmanager, suppress
@@ -33,6 +32,7 @@ from simenv.service.journal.database import (
     PostgresPlace,
     SqliteDatabase,
     Statement,
+    checksum,
     hint_of,
 )
 
@@ -148,7 +148,7 @@ class Journal:
         again. Other results, and ends other than DONE, force the commit to disk. `at_s`: time of
         day of the end; 0.0: now."""
         unsuccessful = [states.count(state) for state in finished.UNSUCCESSFUL]
-        crc, at_s = zlib.crc32(body), at_s or time.time()
+        crc, at_s = checksum(body), at_s or time.time()
         self.kept_bytes[owner] = self.kept_bytes.get(owner, 0) + len(body)
         self._finished.append((first_seq, len(states), *unsuccessful, at_s, body, crc, owner))
         self._force = self._force or any(unsuccessful) or not repeatable
@@ -309,7 +309,9 @@ class Journal:
                     at_once += 1
                 sent.difference_update(range(row.first, row.first + at_once))
                 values = msgspec.structs.astuple(row)  # in the order of the columns
-                results.append((_ACCEPT, (*values, accepted.checksum(row), at_once)))
+                content = row.owner.encode(), row.routes, row.body
+                crc = checksum(*content, start=row.first ^ row.count)
+                results.append((_ACCEPT, (*values, crc, at_once)))
             if len(sent) < len(self._sent):
                 self._sent = array("q", sorted(sent))
         if self._sent:

@@ -23,11 +23,11 @@ from simenv.config import Config, EnvironmentPaths
 from simenv.errors import NotFoundError
 from simenv.model.accounts import Used
 from simenv.model.calls import is_call
-from simenv.scheduler.core import UNSENT, ClusterLimits, Route, TaskRecord
+from simenv.scheduler.core import UNSENT, ClusterLimits, Route, TaskRecord, unpack_routes
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service.accounting.usage import device_of, usage_report
 from simenv.service.journal import tables, writer
-from simenv.service.journal.accepted import AcceptedRow, unpack_routes
+from simenv.service.journal.accepted import AcceptedRow
 from simenv.service.journal.database import PostgresPlace, place_of
 from simenv.service.journal.reader import Records
 from simenv.service.journal.telemetry_store import TelemetryStore

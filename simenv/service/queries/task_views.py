@@ -7,7 +7,15 @@ import time
 from collections.abc import Iterator, Sequence
 
 from simenv import model
-from simenv.scheduler.core import DEPENDENT, RUNS, UNSENT, Phase, Route, TaskRecord
+from simenv.scheduler.core import (
+    DEPENDENT,
+    RUNS,
+    UNSENT,
+    Phase,
+    Route,
+    TaskRecord,
+    unpack_routes,
+)
 from simenv.scheduler.forecast.expected_starts import ExpectedStarts
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.scheduler.views.pending_reasons import pending_reason
@@ -261,7 +269,7 @@ class FinalTasks:
             if row is None:
                 return model.TaskOptions(), 0, None, ""
             submit = codec.submit(row.body)
-            self._last = (row, submit, accepted.unpack_routes(row.routes))
+            self._last = (row, submit, unpack_routes(row.routes))
         row, submit, routes = self._last
         index = task - row.first
         return submit.terms, submit.tasks[index].shots, routes[index], row.owner

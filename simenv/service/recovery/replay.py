@@ -11,7 +11,7 @@ import msgspec
 
 from simenv.errors import JournalError
 from simenv.model import TaskSpec
-from simenv.scheduler.core import Route, SubmitBatch
+from simenv.scheduler.core import Route, SubmitBatch, unpack_routes
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service.accounting.accounts import AccountRegistry
@@ -96,7 +96,7 @@ def parts(
     now."""
     submit = codec.submit(row.body)
     terms = submit.terms
-    routes = [state.cluster.reroute(route) for route in accepted.unpack_routes(row.routes)]
+    routes = [state.cluster.reroute(route) for route in unpack_routes(row.routes)]
     share_bytes = submissions.bytes_per_task(row.body, row.count)
     account = accounts.of_stored(row.first, row.owner, routes, submit.tasks)
     fields = {} if account is None else msgspec.structs.asdict(account)

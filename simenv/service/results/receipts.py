@@ -13,7 +13,7 @@ import msgspec
 from simenv.errors import ProtocolError
 from simenv.model import TaskOptions, TaskSpec, TaskState, task_name
 from simenv.model.accounts import Receipt, Used, explained_waits
-from simenv.scheduler.core import Route, model_us
+from simenv.scheduler.core import Route, model_us, unpack_routes
 from simenv.service.accounting.usage import (
     HOUR_S,
     MAX_SUM,
@@ -60,7 +60,7 @@ class StoredTasks:
             if row is None:
                 return None
             standing = tables.read_standing(self._records, row.first)
-            self._last = row, codec.submit(row.body), accepted.unpack_routes(row.routes), standing
+            self._last = row, codec.submit(row.body), unpack_routes(row.routes), standing
         row, submit, routes, standing = self._last
         index = number - row.first
         return StoredTask(row, submit.terms, submit.tasks[index], routes[index], standing)

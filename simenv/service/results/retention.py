@@ -143,6 +143,7 @@ class DiskReserve:
         self._free = self._reserve = 0
         self._has_size = False  # the disk could be measured
         self._spare_bytes = 2 * SPARE_BYTES  # what the spare file has, or may get at the start
+        self.spent = False  # the disk was found full, and the spare file is not whole again
         self._was_full = False
         # What frees how much, for hints.
         self.remedy: Callable[[], str] = lambda: "`simenv prune` removes old results"
@@ -155,11 +156,6 @@ class DiskReserve:
         """Remove the spare file: only a running service needs it."""
         with contextlib.suppress(OSError):
             self._reclaimable.unlink(missing_ok=True)
-
-    @property
-    def spent(self) -> bool:
-        """True if the disk was found full, and the spare file is not whole again."""
-        return self._spare_bytes < 2 * SPARE_BYTES
 
     def lacking_bytes(self) -> int:
         """Return the bytes by which the free space is below the reserve; 0: it is not."""
@@ -176,7 +172,7 @@ class DiskReserve:
         left = 0 if for_removal else SPARE_BYTES
         if self._spare_bytes <= left:
             return False
-        self._spare_bytes = left
+        self._spare_bytes, self.spent = left, True
         with contextlib.suppress(OSError):
             if left:
                 os.truncate(self._reclaimable, left)
@@ -264,7 +260,7 @@ class DiskReserve:
                 os.posix_fallocate(descriptor, 0, 2 * SPARE_BYTES)
             finally:
                 os.close(descriptor)
-            self._spare_bytes = 2 * SPARE_BYTES
+            self._spare_bytes, self.spent = 2 * SPARE_BYTES, False
         except OSError:
             if self.spent:
                 self._spare_bytes = 0
