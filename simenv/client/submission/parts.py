@@ -12,7 +12,7 @@ from typing import Any, Unpack
 import msgspec
 
 from simenv.client.circuits import PackedCircuit, load
-from simenv.client.circuits.program_builder import joined, stores_bits
+from simenv.client.circuits.joined_programs import joined, stores_bits
 from simenv.client.connection.session import ServiceSession
 from simenv.client.connection.task_handle import TaskHandle
 from simenv.client.result import Result

@@ -14,7 +14,7 @@ from qiskit.circuit.classical import expr, types
 from qiskit.quantum_info import Operator, Statevector
 
 from simenv.client.circuits import load
-from simenv.client.circuits.program_builder import joined
+from simenv.client.circuits.joined_programs import joined
 from simenv.errors import ProgramError
 from simenv.model import Program
 from simulators.circuit.ir import Circuit
