@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet, WeakValueDictionary
 
 from simenv.errors import ConfigError, NotAllowedError
-from simenv.frontends.qfw import defw, registration
+from simenv.frontends.qfw import defw, deployment, registration
 from simenv.frontends.qfw.defw import carried
 from simenv.frontends.qfw.environment import EnvironmentConnection, QPMConfig, read_settings
 from simenv.qpm import answers, contract, envelopes, methods
@@ -184,7 +184,7 @@ class Plugin:
 
     def __init__(self, environ: Mapping[str, str], revision: int) -> None:
         self.revision = revision
-        self.deployed = registration.read(environ)
+        self.deployed = deployment.read(environ)
         self.trouble = ""
         try:
             self.settings = read_settings(environ)
@@ -233,7 +233,7 @@ class Plugin:
 
     def record(self, kind: type) -> contract.ServiceRecord:
         """Service record of this class, also before the connection."""
-        return registration.completed(
+        return deployment.completed(
             self._service_record(), kind, self.settings, self.deployed, self.revision
         )
 
@@ -353,7 +353,7 @@ def _forward(name: str, arguments: methods.Arguments) -> Callable[..., Any]:
             raise contract.ExecutionError(f"{name}: {error}", hint=f"{name}{signature}") from error
         values = dict(list(bound.arguments.items())[1:])
         deployed = the_plugin().deployed
-        return getattr(self._qpm(), name)(**registration.own_words(values, deployed))
+        return getattr(self._qpm(), name)(**deployment.own_words(values, deployed))
 
     call.__name__ = call.__qualname__ = name
     call.__signature__ = signature  # type: ignore[attr-defined]
@@ -472,7 +472,7 @@ class ServiceClassRevision2(ServiceClassBase):
         effect."""
         if defw.is_service_info(token):
             return None
-        kwargs = registration.own_words({"request": request}, the_plugin().deployed)
+        kwargs = deployment.own_words({"request": request}, the_plugin().deployed)
         return self._qpm().reserve(token, **kwargs)
 
     @carried

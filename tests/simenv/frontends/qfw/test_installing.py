@@ -21,7 +21,7 @@ from simenv.cli.app import run
 from simenv.cli.command_examples import EXAMPLES, QFW
 from simenv.client.client import Client
 from simenv.errors import ConfigError
-from simenv.frontends.qfw import SERVICES, installing, registration
+from simenv.frontends.qfw import SERVICES, deployment, installing
 from simenv.frontends.qfw.environment import QPMConfig
 from simenv.qpm.contract import QPMCapability, QPMType, ServiceRecord
 from simenv.qpm_check.fake_defw import fakes
@@ -349,7 +349,7 @@ def record(types: int, capabilities: int, told: int = 0, revision: int = 1) -> S
     properties = {"num_qubits": 30, "controller": {"pools": POOLS}}
     outcome = ServiceRecord("QPM", "an environment", "", "", types, capabilities, -1, properties)
     config = QPMConfig(types=told)
-    return registration.completed(outcome, object, config, registration.read({}), revision)
+    return deployment.completed(outcome, object, config, deployment.read({}), revision)
 
 
 def matches(found: ServiceRecord, wanted: tuple[int, int]) -> bool:

@@ -16,6 +16,7 @@ from simenv.errors import ConfigError, NoServiceError
 from simenv.frontends.qfw import (
     defw,
     defw as host,
+    deployment,
     environment as hub_module,
     registration,
     service,
@@ -150,12 +151,12 @@ def test_errors_and_records_are_unchanged_outside_of_defw() -> None:
     ],
 )
 def test_registration_follows_variables(environ: dict[str, str], registers: bool) -> None:
-    assert registration.read(environ).registers is registers
+    assert deployment.read(environ).registers is registers
 
 
 def test_directory_context_has_names_of_deployment() -> None:
-    told, deployed = QPMConfig(types=3), registration.read({"QFW_QPU_DEVICE_ID": "q7"})
-    found = registration.context(registration.completed(RECORD, Offered, told, deployed, 2), "both")
+    told, deployed = QPMConfig(types=3), deployment.read({"QFW_QPU_DEVICE_ID": "q7"})
+    found = registration.context(deployment.completed(RECORD, Offered, told, deployed, 2), "both")
     assert (found["service_id"], found["properties"]["target_id"]) == ("qpm:simenv:q7", "q7")
     assert found["properties"]["num_qubits"] == 30
     assert found["properties"]["hardware"] is True
@@ -166,9 +167,9 @@ def test_directory_context_has_names_of_deployment() -> None:
 
 
 def test_service_record_has_zero_width_before_environment_is_known() -> None:
-    record = registration.completed(None, Offered, QPMConfig(), registration.read({}), 2)
+    record = deployment.completed(None, Offered, QPMConfig(), deployment.read({}), 2)
     assert (record.properties["num_qubits"], record.properties["max_shots"]) == (0, 0)
-    first = registration.completed(RECORD, Offered, QPMConfig(), registration.read({}), 1)
+    first = deployment.completed(RECORD, Offered, QPMConfig(), deployment.read({}), 1)
     assert first.properties is None
 
 
@@ -247,7 +248,7 @@ def test_device_is_registered_with_known_width(width: int, monkeypatch: pytest.M
 
 
 def test_leaving_service_is_deregistered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    record = registration.completed(RECORD, Offered, QPMConfig(), registration.read({}), 2)
+    record = deployment.completed(RECORD, Offered, QPMConfig(), deployment.read({}), 2)
     mine = registration.DirectoryRegistration(lambda: record, tmp_path / "ready")
     gone: list[str] = []
 

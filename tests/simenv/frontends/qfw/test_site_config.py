@@ -12,7 +12,7 @@ from simenv.client.qpm.completion_queues import CircuitRegistry, CompletionReten
 from simenv.client.qpm.requests import Request
 from simenv.client.qpm.submitter import ReservationChecks
 from simenv.errors import ConfigError, ProgramError
-from simenv.frontends.qfw import environment, registration
+from simenv.frontends.qfw import deployment, environment
 
 pytest.importorskip("yaml")
 REQUEST = Request("", shots=1, seed=None, statevector=False, options={})
@@ -88,9 +88,9 @@ def test_missing_site_file_means_defaults(site: Path, caplog: pytest.LogCaptureF
 
 def test_retention_of_site_file_is_applied_to_completion_queues(site: Path) -> None:
     site.write_text(SITE)
-    result = registration.read({"QFW_SITE_CONFIG": str(site)})
+    result = deployment.read({"QFW_SITE_CONFIG": str(site)})
     assert result.site_config == site
-    assert registration.read({}).site_config is None
+    assert deployment.read({}).site_config is None
     with simenv.local(workers=1) as env:
         qpm = environment._opened(
             env, environment.QPMConfig(reservations_required=False), result.site_config
