@@ -28,7 +28,8 @@ from simenv.errors import SimenvError, TimedOutError
 from simenv.model.devices import DeviceInfo
 from simenv.qpm import contract
 from simenv.qpm_check import runner
-from simenv.qpm_check.check import ABSENT, ENDS, NOT_REACHED, TIMES, differing_paths, form, shape
+from simenv.qpm_check.fields import ENDS, NOT_REACHED, TIMES
+from simenv.qpm_check.shapes import ABSENT, differing_paths, form, shape
 from simenv.qpm_check.target import FAMILY, CheckTarget, named
 
 

@@ -87,6 +87,7 @@ FAMILY = frozenset(
         "DEFwNotFound", "DEFwReserveError", "DEFwCommError",
     }
 )  # fmt: skip
+REFUSED = tuple(FAMILY - {"DEFwNotReady", "DEFwInProgress", "DEFwCommError"})  # of a wrong request
 
 
 class NothingToCheckError(SimenvError):

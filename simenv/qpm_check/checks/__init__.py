@@ -7,7 +7,8 @@ import importlib
 from simenv.qpm_check.check import Check
 
 _NAMES = (
-    "loading", "records", "execution", "admission", "policy", "telemetry", "clients", "control",
+    "loading", "service_record", "records", "execution", "admission", "policy", "scheduler",
+    "telemetry", "inputs", "crowds", "clients", "control", "restarts", "tokens",
 )  # fmt: skip
 
 

@@ -6,11 +6,12 @@ import time
 from functools import partial
 from typing import Any
 
-from simenv.qpm_check import check
-from simenv.qpm_check.check import CheckNotApplicable, expect_equal, row
+from simenv.qpm_check import check, fields
+from simenv.qpm_check.check import CheckNotApplicable, row
 from simenv.qpm_check.checks.records import EVENT
+from simenv.qpm_check.fields import expect_equal
 from simenv.qpm_check.session import LENGTHENED, CheckSession
-from simenv.qpm_check.target import FAMILY, expect, short_repr
+from simenv.qpm_check.target import REFUSED, expect, short_repr
 
 # A request as openQSE's Slurm gateway sends it.
 SLURM_REQUEST: dict[str, Any] = {
@@ -23,7 +24,7 @@ SLURM_REQUEST: dict[str, Any] = {
         "two_q_gate_count": 1, "shots": 10, "measurement_count": 2,
     },
 }  # fmt: skip
-DECISION: check.Fields = {
+DECISION: fields.Fields = {
     "status": str, "decision": int, "reason": str, "reason_code": int, "credits_required": int,
     "rate_required": int, "capacity_available": int, "estimated_total_ns": int, "message": str,
 }  # fmt: skip
@@ -31,7 +32,7 @@ DECISION_NAMES = (
     "request_id", "device_id", "scope_id", "reservation_id", "estimated_start_ns",
     "estimated_finish_ns", "retry_after_ns",
 )  # fmt: skip
-RECORD: check.Fields = {
+RECORD: fields.Fields = {
     "reservation_id": int, "workload_kind": str, "state": str, "state_code": int,
     "credits_reserved": int, "credits_consumed": int, "rate_reserved": int, "rate_consumed": int,
     "quantum_budget_ns": int, "estimated_total_ns": int, "actual_total_ns": int,
@@ -43,12 +44,11 @@ DECISIONS = {"accepted": 1, "delayed": 2, "rejected": 3}
 MOST_ID = 2**64 - 1
 NEVER_GIVEN = 2**63 + 12_345
 SHORT_NS = 300_000_000
-_REFUSED = tuple(FAMILY - {"DEFwNotReady", "DEFwInProgress", "DEFwCommError"})
 
 
 def decided(what: str, answer: Any, status: str | None = None) -> dict[str, Any]:
     """Test a decision: all fields, and the status if one is named."""
-    result = check.has(what, answer, DECISION)
+    result = fields.has(what, answer, DECISION)
     for name in DECISION_NAMES:
         expect(name in result, f"{what} has no {name!r}")
     expect(result["status"] in DECISIONS, f"{what}: status {result['status']!r}")
@@ -63,7 +63,7 @@ def decided(what: str, answer: Any, status: str | None = None) -> dict[str, Any]
 
 def stands(session: CheckSession, number: int, *states: str) -> dict[str, Any]:
     """Return a reservation's record; its state must be one of `states`."""
-    result = check.has("the reservation", session.q.get_reservation(reservation_id=number), RECORD)
+    result = fields.has("the reservation", session.q.get_reservation(reservation_id=number), RECORD)
     state = result["state"]
     expect(state in states, f"reservation {number} is {state!r}, not {' or '.join(states)}")
     expect_equal(f"state_code of {state}", result["state_code"], CODES[state])
@@ -174,7 +174,7 @@ def renew(session: CheckSession) -> None:
     number = session.reserve(ttl_ns=60 * 10**9)
     before = stands(session, number, "active")["expires_at_ns"]
     answer = session.q.renew(reservation_id=number, request={"ttl_ns": 7_200 * 10**9})
-    check.has("renew", answer, {"status": str, "reservation_id": int})
+    fields.has("renew", answer, {"status": str, "reservation_id": int})
     expect_equal("status", answer["status"], "accepted")
     after = stands(session, number, "active")["expires_at_ns"]
     expect(after > before + 3_600 * 10**9, f"it expires {(after - before) / 1e9:.0f} s later")
@@ -185,7 +185,7 @@ def release(session: CheckSession) -> None:
     number = session.reserve()
     for _ in range(2):
         answer = session.q.release(reservation_id=number, reason="checked")
-        check.has("release", answer, {"status": str, "reservation_id": int})
+        fields.has("release", answer, {"status": str, "reservation_id": int})
         expect_equal("status", answer["status"], "accepted")
     stands(session, number, "released")
 
@@ -201,7 +201,7 @@ def release_code(session: CheckSession) -> None:
     for name, state in (("release", "released"), ("cancel", "cancelled")):
         number = session.reserve(**SLURM_REQUEST)
         answer = getattr(session.q, name)(reservation_id=number, reason=1)
-        check.has(f"{name}(reason=1)", answer, {"status": str, "reservation_id": int})
+        fields.has(f"{name}(reason=1)", answer, {"status": str, "reservation_id": int})
         expect_equal(f"status of {name}(reason=1)", answer["status"], "accepted")
         stands(session, number, state)
 
@@ -210,7 +210,7 @@ def release_code(session: CheckSession) -> None:
 def unknown(session: CheckSession) -> None:
     for name in ("get_reservation", "renew", "release", "cancel"):
         call = getattr(session.q, name)
-        session.expect_refusal(name, partial(call, reservation_id=NEVER_GIVEN), *_REFUSED)
+        session.expect_refusal(name, partial(call, reservation_id=NEVER_GIVEN), *REFUSED)
 
 
 @row("admission.release-running", "release while a task runs: pending with its id, or it stops")
@@ -277,7 +277,7 @@ def required(session: CheckSession) -> None:
     session.expect_refusal("sync_run", lambda: session.q.sync_run(session.info()))
     for operation in ("read_cq", "peek_cq"):
         answer = getattr(session.q, operation)("a-circuit")
-        result = check.outcome(operation, answer, "INVALID_RESERVATION", "reservation-required")
+        result = fields.outcome(operation, answer, "INVALID_RESERVATION", "reservation-required")
         expect_equal("completion_ready", result.get("completion_ready"), False)
         expect_equal("poll_operation", result.get("poll_operation"), operation)
 
@@ -293,7 +293,7 @@ def of_nobody(session: CheckSession) -> None:
         session.expect_refusal(name, partial(call, "a-cid", reservation_id=NEVER_GIVEN))
     for name in ("read_cq", "peek_cq", "task_status"):
         answer = getattr(session.q, name)("a-cid", reservation_id=NEVER_GIVEN)
-        check.outcome(name, answer, "INVALID_RESERVATION")
+        fields.outcome(name, answer, "INVALID_RESERVATION")
 
 
 @row("reservation.released", "a released reservation runs nothing any more")
@@ -317,7 +317,7 @@ def mismatch(session: CheckSession) -> None:
     session.completion(session.submit(under={"reservation_id": other}), reservation_id=other)
     for name in ("read_cq", "peek_cq"):
         answer = getattr(session.q, name)(cid, reservation_id=other)
-        check.outcome(name, answer, "INVALID_RESERVATION", "reservation-mismatch")
+        fields.outcome(name, answer, "INVALID_RESERVATION", "reservation-mismatch")
     record = session.completion(cid, reservation_id=mine)
     expect_equal("reservation_id of the record", record["reservation_id"], mine)
 
@@ -356,7 +356,7 @@ def other_owner(session: CheckSession) -> None:
     other = session.other_owner()
     for name in ("get_reservation", "release", "cancel", "renew"):
         call = getattr(other, name)
-        session.expect_refusal(name, partial(call, reservation_id=number), *_REFUSED)
+        session.expect_refusal(name, partial(call, reservation_id=number), *REFUSED)
     call = partial(other.async_run, session.info(), reservation_id=number)
     session.expect_refusal("async_run", call)
     stands(session, number, "active")

@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from simenv.qpm_check import check, circuits
-from simenv.qpm_check.check import expect_equal, row
+from simenv.qpm_check import circuits, fields
+from simenv.qpm_check.check import row
 from simenv.qpm_check.checks.records import EVENT, QUIET_S, listening
+from simenv.qpm_check.fields import expect_equal
 from simenv.qpm_check.session import LENGTHENED, CheckSession, counts_of
 from simenv.qpm_check.target import CheckSkipped, expect, short_repr
 
@@ -22,8 +23,8 @@ _CANCELLING = ("CANCELLED", "CANCEL_PENDING", "COMPLETED")
 @row("execution.sync", "sync_run: COMPLETED, with the record under result")
 def sync(session: CheckSession) -> None:
     answer = session.q.sync_run(session.info(circuits.FIRST_BIT), **session.under)
-    envelope = check.stands("sync_run", answer, "completed")
-    record = check.has("its result", envelope.get("result"), check.COMPLETION)
+    envelope = fields.stands("sync_run", answer, "completed")
+    record = fields.has("its result", envelope.get("result"), fields.COMPLETION)
     expect_equal("cid of the record", record["cid"], envelope["cid"])
     expect_equal("qtask_id of the record", record["qtask_id"], envelope["qtask_id"])
     counts_of(record)
@@ -32,7 +33,7 @@ def sync(session: CheckSession) -> None:
 @row("execution.async", "async_run: ACCEPTED, with cid and qtask_id")
 def accepted(session: CheckSession) -> None:
     _, answer = session.accept(session.info())
-    envelope = check.stands("async_run", answer, *check.ORDER[:-1], "completed")
+    envelope = fields.stands("async_run", answer, *fields.ORDER[:-1], "completed")
     expect(envelope["qtask_id"] >= 1, f"qtask_id is {envelope['qtask_id']}: they count from 1")
 
 
@@ -44,23 +45,23 @@ def at_once(session: CheckSession) -> None:
     elapsed_s = time.monotonic() - begun
     state = answer.get("lifecycle_state")
     message = f"async_run answered {state!r} after {elapsed_s:.2f} s: it waited"
-    expect(state not in check.ENDS, message)
+    expect(state not in fields.ENDS, message)
 
 
 @row("execution.envelope", "envelopes: the contract's fields, state said twice, None left out")
 def envelopes(session: CheckSession) -> None:
-    check.envelope("sync_run", session.q.sync_run(session.info(), **session.under))
+    fields.envelope("sync_run", session.q.sync_run(session.info(), **session.under))
     cid, answer = session.accept(session.info())
-    seen = check.envelope("async_run", answer)
-    access = check.has(
+    seen = fields.envelope("async_run", answer)
+    access = fields.has(
         "telemetry", seen["telemetry"],
         {"access_class": str, "object": str, "field_visibility": dict},
     )  # fmt: skip
     expect_equal("access_class", access["access_class"], "caller-owned")
     expect_equal("object", access["object"], "managed-qtask")
-    check.envelope("task_status", session.status(cid))
+    fields.envelope("task_status", session.status(cid))
     if "wait_estimate" in seen:
-        check.has("wait_estimate", seen["wait_estimate"], {"available": bool})
+        fields.has("wait_estimate", seen["wait_estimate"], {"available": bool})
     if session.reservation is not None:
         expect_equal("reservation_id", seen.get("reservation_id"), session.reservation)
 
@@ -79,13 +80,13 @@ def state_order(session: CheckSession) -> None:
     seen: list[str] = []
 
     def ended() -> bool:
-        state = check.stands("task_status", session.status(cid), *check.ORDER)["lifecycle_state"]
+        state = fields.stands("task_status", session.status(cid), *fields.ORDER)["lifecycle_state"]
         if not seen or seen[-1] != state:
             seen.append(state)
         return bool(state == "completed")
 
     session.until(ended, "completed")
-    places = [check.ORDER.index(state) for state in seen]
+    places = [fields.ORDER.index(state) for state in seen]
     expect(places == sorted(places), f"the states came as {' -> '.join(seen)}")
     expect("submitted" in seen, f"a long circuit was never 'submitted': {' -> '.join(seen)}")
 
@@ -93,7 +94,7 @@ def state_order(session: CheckSession) -> None:
 @row("execution.queued", "what waits says so, and runs later")
 def queued(session: CheckSession) -> None:
     cid = session.waiting()
-    check.stands("task_status", session.status(cid), *check.ORDER)
+    fields.stands("task_status", session.status(cid), *fields.ORDER)
 
 
 @row("execution.retained", "what has ended can be asked for until it is read")
@@ -101,7 +102,7 @@ def retained(session: CheckSession) -> None:
     envelope = session.completed()
     for _ in range(2):
         answer = session.q.task_status(qtask_id=envelope["qtask_id"], **session.under)
-        check.stands("task_status", answer, "completed")
+        fields.stands("task_status", answer, "completed")
     session.completion(envelope["cid"])
 
 
@@ -112,13 +113,13 @@ def status_after_read(session: CheckSession) -> None:
     answer = session.status(cid)
     if answer.get("outcome") == "UNKNOWN":
         return  # the QPM keeps no ended tasks
-    check.stands("task_status", answer, "completed")
+    fields.stands("task_status", answer, "completed")
 
 
 @row("execution.unknown", "task_status of an unknown cid: UNKNOWN")
 def unknown(session: CheckSession) -> None:
     answer = session.q.task_status("no-such-circuit", **session.under)
-    check.outcome("task_status", answer, "UNKNOWN")
+    fields.outcome("task_status", answer, "UNKNOWN")
 
 
 def _late(session: CheckSession, **how: bool) -> Any:
@@ -135,9 +136,9 @@ def _late(session: CheckSession, **how: bool) -> Any:
 @row("execution.sync-timeout", "sync_run beyond its timeout: TIMEOUT; the task stays")
 def sync_timeout(session: CheckSession) -> None:
     answer = _late(session)
-    envelope = check.outcome("sync_run", answer, "TIMEOUT", "sync-timeout")
-    expected: check.Fields = {"reason": str, "message": str, "timestamp_ns": int}
-    late = check.has("timeout", envelope.get("timeout"), expected)
+    envelope = fields.outcome("sync_run", answer, "TIMEOUT", "sync-timeout")
+    expected: fields.Fields = {"reason": str, "message": str, "timestamp_ns": int}
+    late = fields.has("timeout", envelope.get("timeout"), expected)
     expect_equal("reason of the timeout", late["reason"], "sync-timeout")
     record = session.completion(envelope["cid"])
     expect_equal("rc of the task that stayed", record["rc"], 0)
@@ -145,7 +146,7 @@ def sync_timeout(session: CheckSession) -> None:
 
 @row("execution.cancel-on-timeout", "sync_run with cancel_on_timeout: CANCELLED")
 def cancel_on_timeout(session: CheckSession) -> None:
-    envelope = check.envelope("sync_run", _late(session, cancel_on_timeout=True))
+    envelope = fields.envelope("sync_run", _late(session, cancel_on_timeout=True))
     expect_equal("outcome of sync_run", envelope["outcome"], "CANCELLED")
     _is_cancelled(session, envelope["cid"])
 
@@ -154,7 +155,7 @@ def cancel_on_timeout(session: CheckSession) -> None:
 def cancel_queued(session: CheckSession) -> None:
     cid = session.waiting()
     answer = session.q.cancel_task(cid, reason="checked", **session.under)
-    check.outcome("cancel_task", answer, "CANCELLED")
+    fields.outcome("cancel_task", answer, "CANCELLED")
     record = _is_cancelled(session, cid)
     expect_equal("exec_time of what never ran", float(record["exec_time"]), -1.0)
 
@@ -163,7 +164,7 @@ def cancel_queued(session: CheckSession) -> None:
 def cancel_running(session: CheckSession) -> None:
     for _ in range(2 * LENGTHENED):
         cid = session.running()
-        envelope = check.envelope("cancel_task", session.q.cancel_task(cid, **session.under))
+        envelope = fields.envelope("cancel_task", session.q.cancel_task(cid, **session.under))
         message = envelope["outcome"]
         expect(message in _CANCELLING, f"cancel_task: outcome {message!r}")
         if message == "CANCEL_PENDING":
@@ -182,7 +183,7 @@ def cancel_completed(session: CheckSession) -> None:
     cid = session.submit()
     session.await_state(cid, "completed")
     answer = session.q.cancel_task(cid, **session.under)
-    check.outcome("cancel_task", answer, "COMPLETED", "already-completed")
+    fields.outcome("cancel_task", answer, "COMPLETED", "already-completed")
     expect_equal("rc of what was done before", session.completion(cid)["rc"], 0)
 
 
@@ -192,20 +193,20 @@ def cancel_cancelled(session: CheckSession) -> None:
     session.q.cancel_task(cid, **session.under)
     session.await_state(cid, "cancelled")
     answer = session.q.cancel_task(cid, **session.under)
-    check.outcome("cancel_task", answer, "CANCELLED", "already-cancelled")
+    fields.outcome("cancel_task", answer, "CANCELLED", "already-cancelled")
 
 
 @row("execution.cancel-unknown", "cancel_task of an unknown cid: UNKNOWN, not-found")
 def cancel_unknown(session: CheckSession) -> None:
     answer = session.q.cancel_task("no-such-circuit", **session.under)
-    check.outcome("cancel_task", answer, "UNKNOWN", "not-found")
+    fields.outcome("cancel_task", answer, "UNKNOWN", "not-found")
 
 
 @row("execution.cancel-by-number", "cancel_task finds a task by its qtask_id too")
 def cancel_by_number(session: CheckSession) -> None:
     number = session.status(session.waiting())["qtask_id"]
     answer = session.q.cancel_task(qtask_id=number, **session.under)
-    check.outcome("cancel_task", answer, "CANCELLED")
+    fields.outcome("cancel_task", answer, "CANCELLED")
 
 
 @row("execution.bad-sync", "an unreadable circuit: sync_run raises DEFwExecutionError")
@@ -253,8 +254,8 @@ def scope(session: CheckSession) -> None:
 def timing(session: CheckSession) -> None:
     envelope = session.completed()
     asked = {"task_id": envelope["qtask_id"], **session.under}
-    expected: check.Fields = {"task_id": int, "lifecycle_state": str, "timing": dict}
-    result = check.asked(session, "get_task_timing", expected, **asked)
+    expected: fields.Fields = {"task_id": int, "lifecycle_state": str, "timing": dict}
+    result = fields.asked(session, "get_task_timing", expected, **asked)
     expect("reservation_id" in result, "get_task_timing has no 'reservation_id'")
     expect_equal("task_id", result["task_id"], envelope["qtask_id"])
     expect(bool(result["timing"]), "timing of what has run is empty")
@@ -264,10 +265,10 @@ def timing(session: CheckSession) -> None:
 def metadata(session: CheckSession) -> None:
     envelope = session.completed()
     answer = session.q.get_task_metadata(task_id=envelope["qtask_id"], **session.under)
-    result = check.envelope("get_task_metadata", answer)
-    check.has("get_task_metadata", result, {"task_id": int, "provider_metadata": dict})
+    result = fields.envelope("get_task_metadata", answer)
+    fields.has("get_task_metadata", result, {"task_id": int, "provider_metadata": dict})
     if result["provider_metadata"].get("available") is False:
-        check.has("provider_metadata", result["provider_metadata"], {"reason": str})
+        fields.has("provider_metadata", result["provider_metadata"], {"reason": str})
 
 
 @row("execution.delete", "delete_circuit: None, also of an unknown one")
@@ -312,7 +313,7 @@ def not_ready(session: CheckSession) -> None:
     cid = session.submit_long()
     for operation in ("read_cq", "peek_cq"):
         answer = getattr(session.q, operation)(cid, **session.under)
-        result = check.stands(operation, answer, *check.ORDER[:-1])
+        result = fields.stands(operation, answer, *fields.ORDER[:-1])
         _polled(operation, result, ready=False)
         expect_equal("reason", result.get("reason"), "completion-not-ready")
         expect_equal("cid", result["cid"], cid)
@@ -322,13 +323,13 @@ def not_ready(session: CheckSession) -> None:
 def unknown_queue(session: CheckSession) -> None:
     for operation in ("read_cq", "peek_cq"):
         answer = getattr(session.q, operation)("no-such-circuit", **session.under)
-        _polled(operation, check.outcome(operation, answer, "IN_PROGRESS"), ready=False)
+        _polled(operation, fields.outcome(operation, answer, "IN_PROGRESS"), ready=False)
 
 
 @row("polling.read", "read_cq: the record, and off the queue")
 def read(session: CheckSession) -> None:
     cid = session.submit()
-    record = check.has("read_cq", session.completion(cid), check.COMPLETION)
+    record = fields.has("read_cq", session.completion(cid), fields.COMPLETION)
     _polled("read_cq", record, ready=True)
     again = session.q.read_cq(cid, **session.under)
     expect(again.get("completion_ready") is False, "read_cq gave the same completion twice")
@@ -338,7 +339,7 @@ def read(session: CheckSession) -> None:
 def peek(session: CheckSession) -> None:
     cid = session.submit()
     seen = session.until(lambda: _peeked(session, cid), "peek_cq")
-    check.has("peek_cq", seen, check.COMPLETION)
+    fields.has("peek_cq", seen, fields.COMPLETION)
     _polled("peek_cq", seen, ready=True)
     expect(_peeked(session, cid), "a second peek_cq has nothing")
     expect_equal("rc of what was peeked at before", session.completion(cid)["rc"], 0)
@@ -350,9 +351,9 @@ def gone(session: CheckSession) -> None:
     session.completion(cid)
     answer = session.q.read_cq(cid, **session.under)
     reason = "completion-no-longer-retained"
-    result = check.outcome("read_cq", answer, "NO_LONGER_RETAINED", reason)
+    result = fields.outcome("read_cq", answer, "NO_LONGER_RETAINED", reason)
     _polled("read_cq", result, ready=False)
-    check.has("read_cq", result, {"evicted_at_ns": int, "retention_reason": str})
+    fields.has("read_cq", result, {"evicted_at_ns": int, "retention_reason": str})
 
 
 @row("polling.oldest", "read_cq without a cid: the oldest completion")
@@ -397,7 +398,7 @@ def register(session: CheckSession) -> None:
     counts = []
     for _ in range(2):
         listener = session.listener()
-        result = check.has(
+        result = fields.has(
             "register_event_notification", listener.register(EVENT, **session.under),
             {"status": str, "class_id": str, "registration_count": int},
         )  # fmt: skip
@@ -413,7 +414,7 @@ def pushed(session: CheckSession) -> None:
     cid = session.submit()
     event = listener.taken()
     expect_equal("event type", event.evtype, EVENT)
-    record = check.has("the payload", event.payload, check.COMPLETION)
+    record = fields.has("the payload", event.payload, fields.COMPLETION)
     expect_equal("cid of the payload", record["cid"], cid)
     queued = session.completion(cid)
     expect_equal("counts of what was queued", queued["result"], record["result"])

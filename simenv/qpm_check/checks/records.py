@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from simenv.qpm_check import check, circuits
-from simenv.qpm_check.check import BOTH, CheckNotApplicable, TargetProperty, expect_equal, row
+from simenv.qpm_check import check, circuits, fields
+from simenv.qpm_check.check import BOTH, CheckNotApplicable, TargetProperty, row
+from simenv.qpm_check.fields import expect_equal
 from simenv.qpm_check.session import SHOTS, CheckSession, EventListener, counts_of
 from simenv.qpm_check.target import expect, named, short_repr
 
@@ -22,10 +23,10 @@ CLOCK_S = 1.0  # tolerance of clocks of one machine, read in several processes
 
 
 @row("record.fields", "a record has the contract's fields", revisions=BOTH)
-def fields(session: CheckSession) -> None:
+def of_record(session: CheckSession) -> None:
     record = session.run()
-    expected = check.RECORD if session.revision == 1 else check.COMPLETION
-    check.has("the record", record, expected)
+    expected = fields.RECORD if session.revision == 1 else fields.COMPLETION
+    fields.has("the record", record, expected)
     expect_equal("rc of a success", record["rc"], 0)
 
 
@@ -35,7 +36,7 @@ def seven_times(session: CheckSession) -> None:
         ("sync_run", session.run()),
         ("read_cq", session.completion(session.submit())),
     ):
-        for name in check.TIMES:
+        for name in fields.TIMES:
             expect(name in record, f"the record of {what} has no {name!r}")
             kind = type(record[name])
             expect(kind in (float, int), f"{name!r} of {what} is a {kind.__name__}, not a float")
@@ -44,10 +45,10 @@ def seven_times(session: CheckSession) -> None:
 @row("record.order", "times come in their order", revisions=BOTH)
 def order(session: CheckSession) -> None:
     record = session.completion(session.submit())
-    reached = [(name, record[name]) for name in check.TIMES if record.get(name, -1) != -1]
+    reached = [(name, record[name]) for name in fields.TIMES if record.get(name, -1) != -1]
     for (before, first), (after, second) in itertools.pairwise(reached):
         expect(first <= second, f"{after} is {first - second:.6f} s before {before}")
-    expect(record["exec_time"] != check.NOT_REACHED, "exec_time of what ran is -1: it never began")
+    expect(record["exec_time"] != fields.NOT_REACHED, "exec_time of what ran is -1: it never began")
 
 
 @row("record.clock", "times are seconds since the epoch, of this call", revisions=BOTH)

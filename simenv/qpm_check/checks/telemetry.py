@@ -1,41 +1,35 @@
-"""Checks of the binding `telemetry`, and of invalid input.
-
-The binding: device properties, state, visibility. Invalid input: each mutated field must give a
-typed error and change nothing.
-"""
+"""Checks of the binding `telemetry`: device properties, state, visibility."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from simenv.qpm.methods import REVISION2
-from simenv.qpm_check import check, circuits
-from simenv.qpm_check.check import ANY, both, expect_equal, has, row
+from simenv.qpm_check import check, fields
+from simenv.qpm_check.check import row
 from simenv.qpm_check.checks.admission import SLURM_REQUEST
-from simenv.qpm_check.checks.policy import ONE_GATE, configuration
-from simenv.qpm_check.session import SHOTS, CheckSession
-from simenv.qpm_check.target import FAMILY, CheckFailed, expect, named, short_repr
+from simenv.qpm_check.fields import ANY, expect_equal, has
+from simenv.qpm_check.session import CheckSession
+from simenv.qpm_check.target import expect, short_repr
 
-HEAD: check.Fields = {
+HEAD: fields.Fields = {
     "schema": str, "provider": str, "device": dict, "metadata": dict, "extensions": dict,
     "raw": dict,
 }  # fmt: skip
 TECHNOLOGIES = ("superconducting", "trapped-ion", "neutral-atom", "simulator")
-BLOCK: check.Fields = dict.fromkeys(
+BLOCK: fields.Fields = dict.fromkeys(
     ("qtask_count", "estimated_ns", "baseline_units", "credits", "rate_units"), int
 )
 CLASSES = ("basic-discovery", "caller-owned", "manager-aggregate", "operator")
-CAPACITY: check.Fields = {
+CAPACITY: fields.Fields = {
     "target_id": str, "device_id": ANY, "scope_id": ANY, "timestamp_ns": int, "access_class": str,
     "pending_qtask_count": int, "scheduler_queue_depth": int, "scheduler_task_count": int,
     "active_reservation_count": int, "held_capacity": dict, "in_flight_capacity": dict,
     "available_capacity": ANY, "estimated_queued_device_time": ANY, "scheduler_policy": ANY,
     "device_available": bool, "confidence": str, "telemetry": dict,
 }  # fmt: skip
-QUEUE: check.Fields = {
+QUEUE: fields.Fields = {
     "target_id": str, "device_id": ANY, "timestamp_ns": int, "access_class": str,
     "pending_qtask_count": int, "scheduler_depth": int, "scheduler_task_count": int,
     "active_task_count": int, "selected_task_count": int, "provider_inflight_count": int,
@@ -43,7 +37,7 @@ QUEUE: check.Fields = {
     "policy_state": dict, "wait_estimate": dict, "estimated_start": dict,
     "estimated_queued_device_time": dict, "telemetry": dict,
 }  # fmt: skip
-ALLOCATION: check.Fields = {
+ALLOCATION: fields.Fields = {
     "scheduler": str, "cluster_name": str, "allocation_id": str, "job_id": str, "user": str,
     "state": str, "active_tasks": int, "active_task_count": int,
 }  # fmt: skip
@@ -51,7 +45,7 @@ ALLOCATED = {
     "cluster_name": "checked", "allocation_id": "checked:4217", "job_id": "4217", "user": "ada",
     "active_tasks": 0, "active_task_count": 0,
 }  # fmt: skip
-LIFECYCLE: check.Fields = {
+LIFECYCLE: fields.Fields = {
     "target_id": str, "timestamp_ns": int, "access_class": str, "lifecycle_events": list,
     "audit_records": list, "reconciliation_faults": list, "telemetry": dict,
 }  # fmt: skip
@@ -66,8 +60,8 @@ EVENTS = (
 
 @row("telemetry.backend", "get_backend_info: backend, target, whether there is more")
 def backend(session: CheckSession) -> None:
-    expected: check.Fields = {"backend": str, "target_id": str, "metadata_supported": bool}
-    check.asked(session, "get_backend_info", expected)
+    expected: fields.Fields = {"backend": str, "target_id": str, "metadata_supported": bool}
+    fields.asked(session, "get_backend_info", expected)
 
 
 @row("telemetry.device", "get_device_info: a qhw-device-v1 record, or the simple form")
@@ -152,15 +146,15 @@ def calibration(session: CheckSession) -> None:
 
 @row("telemetry.dynamic", "get_dynamic_backend_info: the simple form, and its calibration set")
 def dynamic(session: CheckSession) -> None:
-    expected: check.Fields = {"backend": str, "target_id": str}
-    result = check.asked(session, "get_dynamic_backend_info", expected)
+    expected: fields.Fields = {"backend": str, "target_id": str}
+    result = fields.asked(session, "get_dynamic_backend_info", expected)
     expect("calibration_set_id" in result, "there is no 'calibration_set_id'")
 
 
 @row("telemetry.access", "get_telemetry_access_model: classes and methods, recorded only")
 def access(session: CheckSession) -> None:
-    expected: check.Fields = {"target_id": str, "enforcement": str, "access_classes": list}
-    result = check.asked(session, "get_telemetry_access_model", {**expected, "methods": dict})
+    expected: fields.Fields = {"target_id": str, "enforcement": str, "access_classes": list}
+    result = fields.asked(session, "get_telemetry_access_model", {**expected, "methods": dict})
     expect_equal("enforcement", result["enforcement"], "record-only")
     there = {
         has("an access class", entry, {"name": str, "description": str})["name"]
@@ -212,7 +206,7 @@ def queue(session: CheckSession) -> None:
 @row("telemetry.lifecycle", "get_service_lifecycle_telemetry: events by the contract's names")
 def lifecycle(session: CheckSession) -> None:
     session.q.reconcile_runtime_state(reason="checked")
-    result = check.asked(session, "get_service_lifecycle_telemetry", LIFECYCLE)
+    result = fields.asked(session, "get_service_lifecycle_telemetry", LIFECYCLE)
     _check_access(result, "service-lifecycle", "operator")
     expect(bool(result["lifecycle_events"]), "a service that is up has no lifecycle event")
     for event in result["lifecycle_events"]:
@@ -229,7 +223,7 @@ def now(session: CheckSession) -> None:
         expect(is_now, f"timestamp_ns {moment} is not of now, {before}")
 
 
-def _qhw(document: Any, schema: str, more: check.Fields) -> None:
+def _qhw(document: Any, schema: str, more: fields.Fields) -> None:
     reported = has(schema, document, {**HEAD, **more})
     expect_equal("schema", reported["schema"], schema)
     has("device", reported["device"], {"id": str})
@@ -237,190 +231,8 @@ def _qhw(document: Any, schema: str, more: check.Fields) -> None:
 
 
 def _check_access(answer: dict[str, Any], kind: str, access_class: str) -> None:
-    expected: check.Fields = {"object": str, "access_class": str, "enforced": bool}
+    expected: fields.Fields = {"object": str, "access_class": str, "enforced": bool}
     reported = has("telemetry", answer["telemetry"], expected)
     expect_equal("object", reported["object"], kind)
     expect_equal("enforced", reported["enforced"], False)
     expect_equal("access_class", answer["access_class"], access_class)
-
-
-WRONG: tuple[Any, ...] = (
-    None, True, -1, 0, 2**70, 1.5, float("nan"), "", "x", "\x00", "9" * 500, [], [None], {},
-    {"a": {"b": []}}, [[[[]]]],
-)  # fmt: skip
-TYPED = FAMILY - {"DEFwCommError"}
-Call = Callable[..., Any]
-
-
-def _mutations(request: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Mutated requests: each field, also of nested tables, with each wrong value; each field left
-    out."""
-    results = []
-    for name, value in request.items():
-        without = {key: item for key, item in request.items() if key != name}
-        results.append((f"without {name}", without))
-        results += [(f"{name}={short_repr(wrong)}", {**request, name: wrong}) for wrong in WRONG]
-        if isinstance(value, dict):
-            results += [
-                (f"{name}: {what}", {**request, name: inner}) for what, inner in _mutations(value)
-            ]
-    return results
-
-
-def _answered(what: str, call: Call, value: Any, allowed: tuple[str, ...] = ()) -> bool:
-    """Return whether the call accepted the value; False: it raised a typed error. Raises
-    CheckFailed for any other error."""
-    try:
-        call(value)
-    except Exception as error:
-        if named(error) in (*TYPED, *allowed):
-            return False
-        raise CheckFailed(f"{what} raised {named(error)}: {str(error)[-200:]}") from error
-    return True
-
-
-@both("input.info", "each field of info mutated: a typed answer, and circuits still run")
-def info(session: CheckSession) -> None:
-    right = session.info(
-        circuits.BELL, return_statevector=False, backend="b", method="m", circuit=None,
-        priority=1, depth=2, deadline_ns=10**18, lib="x", qubit_mapping=[0, 1],
-    )  # fmt: skip
-    del right["circuit"], right["lib"]
-    nested = {**right, "circuit": {"format": "openqasm2", "data": circuits.BELL}}
-    for what, wrong in [*_mutations(right), *_mutations(nested)[len(_mutations(right)) :]]:
-        taken: list[str] = []
-
-        def call(value: Any, kept: list[str] = taken) -> None:
-            kept.append(session.accept(value)[0])
-
-        _answered(f"async_run with {what}", call, wrong)
-        if taken:
-            session.q.delete_circuit(taken[0], **session.under)
-    for wrong_info in WRONG[:-4]:
-        submit = partial(session.q.async_run, **session.under)
-        _answered(f"async_run({short_repr(wrong_info)})", submit, wrong_info)
-    _still_well(session)
-
-
-@row("input.sync", "sync_run with mutated arguments: a typed answer")
-def sync(session: CheckSession) -> None:
-    for name in ("reservation_id", "token", "timeout", "cancel_on_timeout"):
-        for wrong in WRONG:
-            values = {**session.under, name: wrong}
-            if name == "timeout" and not isinstance(wrong, float | int):
-                values["cancel_on_timeout"] = True
-            what = f"sync_run({name}={short_repr(wrong)})"
-            _answered(what, lambda more: session.q.sync_run(session.info(), **more), values)
-    _still_well(session)
-
-
-@both("input.ids", "unknown ids of every kind: a typed answer")
-def ids(session: CheckSession) -> None:
-    names = ["read_cq", "peek_cq", "delete_circuit"]
-    if session.revision == 2:
-        names += ["task_status", "cancel_task"]
-    for name in names:
-        method = getattr(session.q, name)
-        for wrong in WRONG:
-            if name in ("read_cq", "peek_cq") and wrong is None:
-                continue
-            _answered(f"{name}({short_repr(wrong)})", method, wrong)
-    if session.revision == 2:
-        for name in ("get_task_timing", "get_task_metadata"):
-            method = getattr(session.q, name)
-            for wrong in WRONG:
-                ask = partial(_of_task, method, session.under)
-                _answered(f"{name}({short_repr(wrong)})", ask, wrong)
-    _still_well(session)
-
-
-@row("input.reserve", "each field of a reservation request mutated: a decision or a typed error")
-def reserve(session: CheckSession) -> None:
-    right = {
-        "request_id": "r", "owner": {"user_id": "u"}, "job_id": "j", "scope_id": "s",
-        "workload_kind": "quantum", "walltime_ns": 10**12, "ttl_ns": 10**12,
-        "classical_runtime_ns": 10, "overhead_ns": 10, "priority": 1,
-        "task_class": {"class_id": "c", "count": 1, **ONE_GATE},
-        "num_qubits": 2, "num_shots": SHOTS, "policy": {}, "workload": {}, "run_context": {},
-    }  # fmt: skip
-    before = len(session.q.list_reservations())
-    built = 0
-    for what, wrong in _mutations(right):
-        _answered(f"evaluate with {what}", lambda value: session.q.evaluate(request=value), wrong)
-    for what, wrong in _mutations(right)[:: max(1, len(WRONG) // 4)]:
-        ask = partial(session.q.reserve, request=wrong)
-        decision = session.answers(f"reserve with {what}", ask)
-        if isinstance(decision, dict) and decision.get("status") == "accepted":
-            session.q.cancel(reservation_id=decision["reservation_id"])
-            built += 1
-    after = [record for record in session.q.list_reservations() if record["state"] == "active"]
-    expect_equal("active reservations that were not there", max(0, len(after) - before), 0)
-
-
-@row("input.policy", "policy and profile mutated: typed, and the old ones stay")
-def policy(session: CheckSession) -> None:
-    profile = session.q.get_device_profile()["device_profile"]
-    rules = session.q.get_admission_policy()["configuration"]
-    try:
-        for what, wrong in _mutations(configuration("credit", {"total_credits": 5})):
-            if not _answered(f"set_admission_policy with {what}",
-                             lambda value: session.q.set_admission_policy(configuration=value),
-                             wrong):  # fmt: skip
-                result = session.q.get_admission_policy()["configuration"]
-                expect_equal(f"the policy after {what}", result, rules)
-            else:
-                session.q.set_admission_policy(configuration=configuration("unlimited", {}))
-                rules = session.q.get_admission_policy()["configuration"]
-        for what, wrong in _mutations(profile):
-            if not _answered(f"configure_device_profile with {what}",
-                             lambda value: session.q.configure_device_profile(profile=value),
-                             wrong):  # fmt: skip
-                result = session.q.get_device_profile()["device_profile"]
-                expect_equal(f"the profile after {what}", result, profile)
-            else:
-                session.q.configure_device_profile(profile=profile)
-    finally:
-        session.q.set_admission_policy(configuration=configuration("unlimited", {}))
-        session.q.configure_device_profile(profile=profile)
-    _still_well(session)
-
-
-@row("input.steering", "arguments of scheduler and control mutated: a typed answer")
-def steering(session: CheckSession) -> None:
-    calls: dict[str, Call] = {
-        "configure_scheduler_policy": lambda v: session.q.configure_scheduler_policy(
-            configuration=v
-        ),
-        "configure_dispatch_limits": lambda v: session.q.configure_dispatch_limits(limits=v),
-        "pause (device_id)": lambda v: session.q.pause_execution_target(device_id=v),
-        "get_scheduler_status (device_id)": lambda v: session.q.get_scheduler_status(device_id=v),
-        "drain (mode)": lambda v: session.q.drain_execution_target(mode=v),
-        "drain (timeout_s)": lambda v: session.q.drain_execution_target(timeout_s=v),
-        "list_reservations (filters)": lambda v: session.q.list_reservations(filters=v),
-        "reconcile (reason)": lambda v: session.q.reconcile_runtime_state(reason=v),
-        "shutdown (mode)": lambda v: session.q.shutdown(mode=v),
-        "get_queue_metrics (device_id)": lambda v: session.q.get_queue_metrics(device_id=v),
-    }
-    before = session.q.get_scheduler_policy()["scheduler_policy"]
-    limits = session.q.get_scheduler_status()["dispatch_limits"]["max_inflight"]
-    try:
-        for what, call in calls.items():
-            for wrong in WRONG:
-                remote = what.startswith("configure_dispatch")
-                also = ("ValueError", "DEFwRemoteError") if remote else ()
-                _answered(f"{what} = {short_repr(wrong)}", call, wrong, also)
-            session.q.resume_execution_target()
-    finally:
-        session.q.configure_scheduler_policy(configuration=before)
-        session.q.configure_dispatch_limits(limits={"max_inflight": limits})
-        session.q.resume_execution_target()
-    _still_well(session)
-
-
-def _still_well(session: CheckSession) -> None:
-    counts = session.counts(circuits.FIRST_BIT)
-    expect_equal("the sum of the counts afterwards", sum(counts.values()), SHOTS)
-
-
-def _of_task(method: Call, under: dict[str, Any], task_id: Any) -> None:
-    method(task_id=task_id, **under)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from simenv.qpm_check.checks import clients
+from simenv.qpm_check.checks import crowds
 from simenv.qpm_check.target import CheckSkipped
 
 
@@ -21,7 +21,7 @@ def test_more_circuits_than_are_kept_are_not_run_on_a_slow_target(
 
     ended = SimpleNamespace(task_status=lambda *_, **__: {"lifecycle_state": "completed"})
     slow = SimpleNamespace(q=ended, reserve=lambda: 1, submit=submit, until=lambda ask, *_: ask())
-    monkeypatch.setattr(clients, "COMES_S", 0.1)
+    monkeypatch.setattr(crowds, "COMES_S", 0.1)
     with pytest.raises(CheckSkipped, match="1,024 circuits take"):
-        clients.count.check(slow)  # type: ignore[arg-type]
+        crowds.count.check(slow)  # type: ignore[arg-type]
     assert len(submitted) < 100

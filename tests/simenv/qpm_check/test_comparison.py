@@ -6,7 +6,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from simenv.qpm_check.check import differing_paths, form, shape
 from simenv.qpm_check.comparison import (
     CallOutcome,
     Difference,
@@ -16,6 +15,7 @@ from simenv.qpm_check.comparison import (
     compare,
     distance,
 )
+from simenv.qpm_check.shapes import differing_paths, form, shape
 
 RAN = RunOutcome(
     "bell.qasm",
