@@ -19,7 +19,7 @@ from simenv.scheduler.reservations.ledger import StoredReservations, decide, val
 from simenv.scheduler.reservations.policies import DELAYED, PolicyVerdict
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.state import scheduler_state
-from simenv.scheduler.views import limits
+from simenv.scheduler.views import reservation_limits
 from simenv.scheduler.views.admission import availability_veto
 
 MAX_ENDED = 250  # tasks ended by one call
@@ -50,7 +50,7 @@ def reserve(
         return invalid, actions
     ledger = state.reservations
     if veto is None and not request.scope.startswith(JOB_SCOPE):
-        veto = limits.reservation_verdict(state, request, owner)
+        veto = reservation_limits.reservation_verdict(state, request, owner)
     veto = veto or availability_veto(state, request)
     decision, grant = decide(ledger, request, owner, wall_ns, veto)
     if dry:
@@ -80,7 +80,7 @@ def renew_reservation(
     requester, whose limits apply. Raises NotReservedError, OptionError and LimitExceededError."""
     ledger = state.reservations
     ttl_ns = ttl_ns or ledger.default_ttl_ns(ledger.find(number, scope))
-    limits.check_renewal(state, owner, ttl_ns)
+    reservation_limits.check_renewal(state, owner, ttl_ns)
     return ledger.renew(number, scope, ttl_ns, wall_ns)
 
 

@@ -20,7 +20,7 @@ from simenv.scheduler import core
 from simenv.scheduler.reservations.policies import REJECTED, PolicyVerdict
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.scheduler import Scheduler
-from simenv.scheduler.views import limits
+from simenv.scheduler.views import task_limits
 from simenv.service.accounting.budgets import Budgets
 from simenv.service.accounting.configured import ConfiguredTable
 from simenv.service.accounting.groups import AccountGroups, GroupMembers
@@ -170,7 +170,7 @@ class AccountRegistry:
             wanted = "" if reservation is None else reservation.grant.ask.account
         account = self._resolve(owner, wanted)
         qos = self._resolve_class(owner, account, terms.qos)
-        limits.check_tasks(self._state, owner, account, qos, terms, routes, size_bytes)
+        task_limits.check_tasks(self._state, owner, account, qos, terms, routes, size_bytes)
         batch = self.batch_account(Standing(account, qos), owner, routes, specs)
         path, needed = self.tree.path(account), batch.units * len(specs)
         error = self.budgets.error(path, needed, terms.reservation)

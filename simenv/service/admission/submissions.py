@@ -23,7 +23,7 @@ from simenv.scheduler.core import SENT, Route, SubmitBatch, pack_routes
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state import scheduler_state
-from simenv.scheduler.views import limits
+from simenv.scheduler.views import task_limits
 from simenv.scheduler.views.admission import draining_refusal, memory_refusal, reservation_units
 from simenv.service import fault_injection
 from simenv.service.accounting.accounts import AccountRegistry
@@ -306,7 +306,7 @@ class SubmitQueue:
                 standing, account = self.accounts.admit(owner, terms, *work)
                 fields = msgspec.structs.asdict(account)
             elif owner:
-                limits.check_tasks(self._state, owner, "", "", terms, routes, size_bytes)
+                task_limits.check_tasks(self._state, owner, "", "", terms, routes, size_bytes)
         except errors.SimenvError as refusal:
             return [codec.refusal(refusal)]
         if fault_injection.plan:
