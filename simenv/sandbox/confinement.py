@@ -23,7 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from simenv.sandbox import system_calls
+from simenv.sandbox import restricted_calls, system_calls
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # on all machines
 _VERSION_FLAG, _PATH_BENEATH, _NET_PORT = 1, 1, 2  # linux/landlock.h
@@ -217,8 +217,8 @@ def _filter(name: str, *, allow_tcp: bool) -> _Rows:
         (_AT_LEAST, 0, 1, _OTHER_ABI),
         (_RETURN, 0, 0, _DENY),
     ]
-    for call, restriction in (system_calls.RESTRICTED | system_calls.TCP).items():
-        is_allowed = allow_tcp or call not in system_calls.TCP
+    for call, restriction in (restricted_calls.RESTRICTED | restricted_calls.TCP).items():
+        is_allowed = allow_tcp or call not in restricted_calls.TCP
         alternatives = restriction.alternatives if is_allowed else ()
         block = [row for each in alternatives for row in _alternative(each)]
         if restriction.numbers[column] >= 0:
@@ -231,7 +231,7 @@ def _filter(name: str, *, allow_tcp: bool) -> _Rows:
     return [*rows, (_RETURN, 0, 0, _ABSENT)]
 
 
-def _alternative(conditions: Iterable[system_calls.ArgumentCondition]) -> _Rows:
+def _alternative(conditions: Iterable[restricted_calls.ArgumentCondition]) -> _Rows:
     """Return instructions that allow the call if all conditions hold; else the next ones run."""
     rows: _Rows = [(_RETURN, 0, 0, _ALLOW)]
     for condition in reversed(tuple(conditions)):

@@ -32,7 +32,7 @@ from simenv.cli.admin.doctor_installation import DoctorFinding, found
 from simenv.client.connection import address
 from simenv.config import Config, paths
 from simenv.errors import ConfigError, NoServiceError
-from simenv.sandbox import confinement, private_namespaces, system_calls
+from simenv.sandbox import confinement, private_namespaces, restricted_calls, system_calls
 from simenv.wire.transport.zmq_transport import (
     CLIENT_SOCKET,
     CLIENT_STREAM,
@@ -348,7 +348,7 @@ def account_isolation() -> Iterator[DoctorFinding]:
             is_asked = is_asked or settings.isolation == "account"
             uids = uids or settings.isolation_uids
     missing, abi = confinement.unavailable_reason(), confinement.landlock_abi()
-    calls = sum(map(len, system_calls.ALLOWED.values())) + len(system_calls.RESTRICTED)
+    calls = sum(map(len, system_calls.ALLOWED.values())) + len(restricted_calls.RESTRICTED)
     detail = f"isolated workers can be confined: Landlock {abi}, {calls} system calls allowed"
     if missing:
         detail = f"isolated workers cannot be confined: {missing}"

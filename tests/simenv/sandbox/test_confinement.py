@@ -14,7 +14,7 @@ import pytest
 import user_programs
 from confined import skip_without_confinement
 
-from simenv.sandbox import confinement, system_calls
+from simenv.sandbox import confinement, restricted_calls, system_calls
 
 PRELUDE = """
 import ctypes, errno, json, os, signal, socket, subprocess, sys, threading
@@ -357,7 +357,7 @@ def test_namespaces_and_later_calls_of_the_kernel_are_refused(own: Path) -> None
         }
     """
     column = system_calls.MACHINES.index(os.uname().machine)
-    number = system_calls.RESTRICTED["clone"].numbers[column]
+    number = restricted_calls.RESTRICTED["clone"].numbers[column]
     answers = run(own, source.replace("CLONE", str(number)))
     refused = {"clone3": "ENOSYS", "later": "ENOSYS", "much later": "ENOSYS"}
     assert answers == {"clone with a user namespace": "EACCES", **refused}
@@ -383,7 +383,8 @@ def tables(column: int) -> list[dict[str, int]]:
         for table in (system_calls.ALLOWED, system_calls.REFUSED)
     )
     restricted = {
-        name: each.numbers for name, each in (system_calls.RESTRICTED | system_calls.TCP).items()
+        name: each.numbers
+        for name, each in (restricted_calls.RESTRICTED | restricted_calls.TCP).items()
     }
     return [
         {name: numbers[column] for name, numbers in table.items() if numbers[column] >= 0}
@@ -497,7 +498,7 @@ def test_arguments_that_reach_others_are_refused_and_others_work(own: Path) -> N
         filter_calls()
         answers = refused() | work()
     """
-    clone = str(system_calls.RESTRICTED["clone"].numbers[os.uname().machine == "aarch64"])
+    clone = str(restricted_calls.RESTRICTED["clone"].numbers[os.uname().machine == "aarch64"])
     answers = run(own, ARGUMENTS + textwrap.dedent(source.replace("CLONE", clone)))
     fine = {name for name, answer in answers.items() if answer == "ok"}
     assert fine == {
