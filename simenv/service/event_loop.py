@@ -37,8 +37,8 @@ from simenv.service.service import ServiceComponents, WorkerEvents
 from simenv.service.tokens import TokenCommands
 from simenv.service.workers.endpoints import RateLimitedLog, check_worker, reported_state
 from simenv.wire import codec
-from simenv.wire.keyfiles import USER_ROLES, Identity, check_bound, with_rights
 from simenv.wire.messages import client as m, nodes, queries
+from simenv.wire.rights import USER_ROLES, Identity, check_bound, with_rights
 from simenv.wire.transport.sockets import PeerKind
 
 UPKEEP_PERIOD_NS = 50_000_000

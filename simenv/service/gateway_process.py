@@ -28,15 +28,8 @@ from simenv.sandbox.supervised import SupervisedProcess
 from simenv.service.event_loop import EventLoop
 from simenv.service.tokens import OWN_GATEWAY
 from simenv.service.workers.endpoints import resolved
-from simenv.wire.keyfiles import (
-    KEYS_FORMAT,
-    Identity,
-    Role,
-    ServerFile,
-    UserKeyFile,
-    new_pair,
-    write_private,
-)
+from simenv.wire.keyfiles import KEYS_FORMAT, ServerFile, UserKeyFile, new_pair, write_private
+from simenv.wire.rights import Identity, Role
 from simenv.wire.transport.sockets import open_socket
 
 log = logging.getLogger("simenv.service")

@@ -29,9 +29,10 @@ from simenv.service.control.accepted_keys import refusal_notice
 from simenv.service.journal import reader
 from simenv.service.service import ServiceComponents
 from simenv.service.workers.endpoints import resolved
-from simenv.wire.keyfiles import LOCAL, Identity, Role, ServerFile
+from simenv.wire.keyfiles import ServerFile
 from simenv.wire.messages import identity
 from simenv.wire.messages.identity import Denial, UserAccount, UserCertificate, UserRequest
+from simenv.wire.rights import LOCAL, Identity, Role
 from simenv.wire.transport.sockets import open_socket
 
 TICK_S = 5.0  # between two looks at ends and memberships

@@ -36,8 +36,8 @@ from simenv.service.accounting.groups import GroupMembers
 from simenv.service.control.accepted_keys import LOCK_PATIENCE_S, refusal_notice
 from simenv.service.identities import OWN_USER, CertificateIssuer
 from simenv.service.service import ServiceComponents
-from simenv.wire import keyfiles
-from simenv.wire.keyfiles import KEYS_FORMAT, TOKEN_ROLES, Identity, Role, ServerFile
+from simenv.wire import key_list, keyfiles
+from simenv.wire.keyfiles import KEYS_FORMAT, ServerFile
 from simenv.wire.messages.admin import (
     CreateToken,
     ExchangeToken,
@@ -49,6 +49,7 @@ from simenv.wire.messages.admin import (
     Tokens,
 )  # fmt: skip
 from simenv.wire.messages.identity import UserAccount
+from simenv.wire.rights import TOKEN_ROLES, Identity, Role
 
 MAX_TOKENS = 1_000  # of all users
 MAX_OF_USER = 64  # without those of jobs, which their reservations bound
@@ -398,7 +399,7 @@ class TokenCommands(CertificateIssuer):
         roles = {
             key.role
             for key in service.key_commands.keys
-            if key.name == user and not keyfiles.has_expired(key, now_s)
+            if key.name == user and not key_list.has_expired(key, now_s)
         }
         if settings.has_users and self._is_of(user, settings.admins):
             roles.add(Role.ADMIN)
@@ -472,7 +473,7 @@ class TokenCommands(CertificateIssuer):
     def _is_gateway(self, via: str) -> bool:
         now_s = time.time()
         return via == OWN_GATEWAY or any(
-            key.name == via and not keyfiles.has_expired(key, now_s)
+            key.name == via and not key_list.has_expired(key, now_s)
             for key in self._service.key_commands.keys
         )
 

@@ -1,10 +1,9 @@
-"""Roles of connections, and the files with keys: of the environment, its users and its workers.
+"""Files with keys: of the environment, its users and its workers.
 
-Invariants: a message is refused unless the role in its class is that of its sender, or its sender
-is an admin. A file with a secret is created with mode 0600, and is not read if another user could
-have read it; each file has a format number. If the disk is full, a shorter list of keys
-overwrites the old one in place. A written file is on the disk, with its name, before the writer
-continues; a writer of the key list holds its lock.
+Invariants: a file with a secret is created with mode 0600, and is not read if another user could
+have read it; each file has a format number. If the disk is full, a shorter list of keys overwrites
+the old one in place. A written file is on the disk, with its name, before the writer continues; a
+writer of the key list holds its lock.
 """
 
 from __future__ import annotations
@@ -16,121 +15,18 @@ import math
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import TypeVar
 
 import msgspec
 import zmq
 
 from simenv import files
-from simenv.errors import (
-    DECODE_ERRORS,
-    ConfigError,
-    KeyConflictError,
-    NotAllowedError,
-    NotFoundError,
-    OptionError,
-)
-from simenv.wire.messages import admin, client as m, metrics, queries
-from simenv.wire.messages.queries import ClientMessage, Role as Role, kinds
-
-USER_ROLES = (Role.CLIENT, Role.ADMIN)  # of users, who may submit
-TOKEN_ROLES = (*USER_ROLES, Role.MONITOR)  # of bearer tokens
-KEY_ROLES = (*USER_ROLES, Role.GATEWAY)  # of keys that are given away; never a worker's
-
-
-class Identity(msgspec.Struct, frozen=True):
-    """Identity of the peer of a connection. `owner`: the name of the key; "" for the environment's
-    own user, who connects through a socket that nobody else can open. For the role worker: the name
-    of the only worker that the peer may speak for; "" if it connects through such a socket. `via`:
-    the key of the gateway that acts for the owner; "": the owner has connected. `reservation`: the
-    one under which all tasks of the peer run, and which it may only end; 0: no such bound."""
-
-    owner: str
-    role: Role
-    via: str = ""
-    reservation: int = 0
-
-    @property
-    def scope(self) -> str:
-        """Owner of the tasks that the peer may see; "" if it may see those of all owners."""
-        return "" if self.role is Role.ADMIN else self.owner
-
-
-LOCAL = Identity("", Role.ADMIN)
-# Route prefix of a connection that asks for no more rights than a client's, whatever the role of
-# its key. It is part of every message's envelope, so it also holds after a restart of the service.
-CLIENT_ROUTE = b"~client."
-LOCAL_WORKER = Identity("", Role.WORKER)
-
-MAY_SEND: dict[Role, frozenset[type]] = {
-    Role.CLIENT: frozenset(kind for kind in kinds(ClientMessage) if kind.sender is Role.CLIENT),
-    Role.WORKER: frozenset(get_args(m.FromWorker)),
-    Role.ADMIN: frozenset(kinds(ClientMessage)),
-    # Besides tokens, what has no owner: pools, nodes, devices, figures.
-    Role.GATEWAY: frozenset(
-        (
-            *(m.Hello, m.Ping, m.GetStatus, admin.GetPools, queries.GetDevices),
-            *(metrics.GetMetrics, metrics.GetSeries, admin.ExchangeToken),
-        )
-    ),
-    Role.MONITOR: frozenset((m.Hello, m.Ping, metrics.GetMetrics)),
-}
-
-
-def with_rights(peer: bytes, identity: Identity, message: object) -> Identity:
-    """Return the identity with whose rights the message is handled. Raises NotAllowedError if they
-    do not permit the message. `peer`: the connection's name, whose last part is the route that it
-    chose. A route that begins with CLIENT_ROUTE lowers an admin to the role client for as long as
-    the connection lives."""
-    lowered = identity.role is Role.ADMIN and peer.rpartition(b"/")[2].startswith(CLIENT_ROUTE)
-    if lowered:
-        identity = msgspec.structs.replace(identity, role=Role.CLIENT)
-    elif identity is LOCAL:
-        return identity
-    if type(message) in MAY_SEND[identity.role]:
-        return identity
-    text = f"{type(message).__name__} is not permitted for the role {identity.role}"
-    if lowered:
-        hint = "connect without role='client'; a QPM in a host: SIMENV_QPM_ROLE=admin"
-        raise NotAllowedError(f"{text}, which this connection requested", hint=hint)
-    raise NotAllowedError(
-        f"{text} (key {identity.owner!r})",
-        hint="ask the owner of the environment for a key with the role admin "
-        "(made there by: simenv keys add NAME --role admin)",
-    )
-
-
-# Refused to a peer whose rights are bound to a reservation; so is a Reserve that is not dry.
-_UNBOUND = (admin.Renew, admin.AddCalendarEntry, admin.RemoveCalendarEntry, admin.RotateKey)
-
-
-def check_bound(identity: Identity, message: object) -> None:
-    """Check a message of a peer whose rights are bound to its reservation. Raises
-    NotAllowedError."""
-    own = named = identity.reservation
-    if isinstance(message, m.Submit):
-        named = message.terms.reservation
-    elif isinstance(message, admin.Release | admin.CreateToken):
-        named = message.reservation
-    refused = isinstance(message, _UNBOUND)
-    refused = refused or (isinstance(message, admin.Reserve) and not message.dry)
-    if refused or named != own:
-        where = "" if refused else f" with reservation {named}" if named else " without one"
-        raise NotAllowedError(
-            f"{type(message).__name__}{where} is not permitted: this token is for work under "
-            f"reservation {own}",
-            hint="name its pool; or use a token without a reservation: simenv gateway tokens add",
-        )
-
+from simenv.errors import DECODE_ERRORS, ConfigError
+from simenv.wire.messages import admin
 
 KEYS_FORMAT = 1
-MAX_KEYS = 1_000
-# Time in which the former key of a name is accepted after its rotation. The least one lets the
-# answer reach a client that rotates its own key.
-MIN_OVERLAP_S, MAX_OVERLAP_S = 5.0, 30 * 86_400.0
-MAX_OVERLAPPING = 3  # such keys of one name
 MAX_FILE_BYTES = 2**20
 LOCK_POLL_S = 0.005  # between two attempts to take a lock that another process holds
 TOKEN = ".token"  # name of the file in the results folder that contains `WorkerBootstrap.token`
@@ -287,84 +183,6 @@ def write_list(path: Path, content: msgspec.Struct) -> None:
         is_full = isinstance(cause, OSError) and cause.errno in _FULL
         if not (is_full and _overwrite_in_place(path, content)):
             raise
-
-
-def added(keys: Sequence[admin.KeyInfo], key: admin.KeyInfo) -> list[admin.KeyInfo]:
-    """Return the list with one more key. Raises KeyConflictError if the name or the key is in use,
-    OptionError for a role that users cannot have, an end in the past or a full list."""
-    if key.role not in KEY_ROLES:
-        hint = " or ".join(KEY_ROLES)
-        raise OptionError(f"a key cannot have the role {key.role!r:.80}", hint=hint)
-    if key.expires_s and not key.expires_s > key.at_s:
-        raise OptionError(f"key {key.name!r} would have expired before it is added")
-    _check_room(keys)
-    for existing in keys:
-        if key.name == existing.name:
-            message = f"there is a key named {key.name!r} already (role {existing.role})"
-            raise KeyConflictError(
-                message, hint=f"another name, or first: simenv keys revoke {key.name}"
-            )
-        if key.public_key == existing.public_key:
-            hint = "make a new one"
-            raise KeyConflictError(f"this key is known already, as {existing.name!r}", hint=hint)
-    return [*keys, key]
-
-
-def _check_room(keys: Sequence[admin.KeyInfo]) -> None:
-    if len(keys) >= MAX_KEYS:
-        raise OptionError(f"there are {len(keys)} keys, which is the limit", hint="revoke some")
-
-
-def rotated(
-    keys: Sequence[admin.KeyInfo], name: str, public_key: str, overlap_s: float, now_s: float
-) -> list[admin.KeyInfo]:
-    """Return the list with a new key of that name, which has the role and the end of its newest
-    one. Earlier keys of the name are accepted for `overlap_s` more seconds at most, MAX_OVERLAPPING
-    of them. `now_s`: seconds since 1970. Raises NotFoundError, KeyConflictError, OptionError."""
-    others = removed(keys, name)
-    last = [key for key in keys if key.name == name][-1]
-    if last.public_key == public_key:  # the request was repeated
-        return list(keys)
-    if has_expired(last, now_s):
-        hint = f"simenv keys revoke {name}, then simenv keys add {name}"
-        raise OptionError(f"the key {name!r} has expired", hint=hint)
-    if not MIN_OVERLAP_S <= overlap_s <= MAX_OVERLAP_S:
-        text = f"overlap_s = {overlap_s} is outside {MIN_OVERLAP_S:.0f} .. {MAX_OVERLAP_S:.0f}"
-        raise OptionError(text, hint=f"to end a key at once: simenv keys revoke {name}")
-    if any(key.public_key == public_key for key in keys):
-        raise KeyConflictError("this key is known already", hint="make a new one")
-    _check_room(keys)
-    ending = [
-        msgspec.structs.replace(key, expires_s=min(key.expires_s or math.inf, now_s + overlap_s))
-        for key in keys
-        if key.name == name
-    ]
-    ending = [key for key in ending if not has_expired(key, now_s)][-MAX_OVERLAPPING:]
-    return [*others, *ending, admin.KeyInfo(name, last.role, public_key, now_s, last.expires_s)]
-
-
-def has_expired(key: admin.KeyInfo, now_s: float) -> bool:
-    """Return whether a key is no longer accepted. `now_s`: seconds since 1970."""
-    return bool(key.expires_s) and key.expires_s <= now_s
-
-
-def removed(keys: Sequence[admin.KeyInfo], name: str) -> list[admin.KeyInfo]:
-    """Return the list without the key of that name. Raises NotFoundError if it has none."""
-    remaining = [key for key in keys if key.name != name]
-    if len(remaining) == len(keys):
-        names = ", ".join(list(dict.fromkeys(key.name for key in keys))[:10]) or "none"
-        raise NotFoundError(f"no key named {name[:80]!r}", hint=f"there are: {names}")
-    return remaining
-
-
-def identities(keys: Sequence[admin.KeyInfo], now_s: float) -> Mapping[str, Identity]:
-    """Return owner and role by public key. Expired keys and those with other roles than KEY_ROLES
-    are left out: they are not accepted. `now_s`: seconds since 1970."""
-    return {
-        key.public_key: Identity(key.name, Role(key.role))
-        for key in keys
-        if key.role in KEY_ROLES and not has_expired(key, now_s)
-    }
 
 
 def worker_keys_folder(service: Path) -> Path:

@@ -9,8 +9,8 @@ from contextlib import suppress
 
 from simenv.cli.archive import Inbox
 from simenv.errors import KeyRefusedError, NoServiceError
-from simenv.wire.keyfiles import LOCAL, LOCAL_WORKER, Identity, Role
 from simenv.wire.messages.client import FAR_MESSAGE_BYTES, MAX_MESSAGE_BYTES
+from simenv.wire.rights import LOCAL, LOCAL_WORKER, Identity, Role
 from simenv.wire.transport.sockets import PeerKind
 from simenv.wire.transport.unix_streams import SEND_QUEUE_MESSAGES, check_size
 

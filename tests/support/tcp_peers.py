@@ -8,7 +8,8 @@ from pathlib import Path
 
 import zmq
 
-from simenv.wire.keyfiles import Identity, KeyPair, Role, new_pair
+from simenv.wire.keyfiles import KeyPair, new_pair
+from simenv.wire.rights import Identity, Role
 from simenv.wire.transport.sockets import PeerKind
 from simenv.wire.transport.tcp_listener import CLIENTS, ListenerOptions, TcpListener
 from simenv.wire.transport.zmq_transport import (

@@ -22,9 +22,10 @@ from simenv.config import EnvironmentPaths
 from simenv.errors import ConfigError, NoServiceError, OptionError, SimenvError, TimedOutError
 from simenv.model import OwnerReport
 from simenv.model.accounts import Account
-from simenv.wire import keyfiles
-from simenv.wire.keyfiles import KEY_ROLES, KEYS_FORMAT, UserKeyFile
+from simenv.wire import key_list, keyfiles
+from simenv.wire.keyfiles import KEYS_FORMAT, UserKeyFile
 from simenv.wire.messages import admin
+from simenv.wire.rights import KEY_ROLES
 
 _LISTEN = "simenv up --listen tcp://HOST:PORT"
 
@@ -103,13 +104,13 @@ class OfflineKeyStore(KeyStore):
         user_key = _new_key_file(self._name, *self._endpoint(), name, role)
         info = admin.KeyInfo(name, role, user_key.public_key, time.time(), expires_s)
         with keyfiles.changing(self._paths.keys):
-            keyfiles.write_keys(self._paths.keys, keyfiles.added(self.listed(), info))
+            keyfiles.write_keys(self._paths.keys, key_list.added(self.listed(), info))
         return msgspec.structs.replace(user_key, gateway=self._gateway())
 
     def rotate(self, name: str, public_key: str, overlap_s: float) -> UserKeyFile:
         path = self._paths.keys
         with keyfiles.changing(path):
-            keys = keyfiles.rotated(self.listed(), name, public_key, overlap_s, time.time())
+            keys = key_list.rotated(self.listed(), name, public_key, overlap_s, time.time())
             keyfiles.write_keys(path, keys)
         user_key = _key_file(self._name, *self._endpoint(), keys[-1])
         return msgspec.structs.replace(user_key, gateway=self._gateway())
@@ -139,7 +140,7 @@ class OfflineKeyStore(KeyStore):
 
     def revoke(self, name: str) -> None:
         with keyfiles.changing(self._paths.keys):
-            keyfiles.write_keys(self._paths.keys, keyfiles.removed(self.listed(), name))
+            keyfiles.write_keys(self._paths.keys, key_list.removed(self.listed(), name))
 
 
 def offline_key_store(name: str | None, service: Path | None) -> OfflineKeyStore | None:

@@ -13,11 +13,7 @@ from collections.abc import Iterator
 import msgspec
 
 from simenv.errors import LimitExceededError, ProgramError
-from simenv.model import (
-    MAX_CLBITS,
-    Program,
-    Token,
-)
+from simenv.model import MAX_CLBITS, Program, Token
 
 _BITS = (Token.CLBIT, Token.SET_CLBIT)
 _REGISTERS = (Token.REGISTER, Token.SET_REGISTER)

@@ -11,12 +11,7 @@ from typing import Any
 
 from simenv.client.circuits import text_checks
 from simenv.errors import LimitExceededError
-from simenv.model import (
-    MAX_MATRIX_BYTES,
-    PROGRAM_FORMAT,
-    Program,
-    Token,
-)
+from simenv.model import MAX_MATRIX_BYTES, PROGRAM_FORMAT, Program, Token
 
 _MAX_ROWS = 65_535
 

@@ -28,8 +28,8 @@ from simenv._version import __version__
 from simenv.client.connection.address import Address
 from simenv.model.task_rules import checked_timeout
 from simenv.wire import codec
-from simenv.wire.keyfiles import CLIENT_ROUTE
 from simenv.wire.messages import client as m
+from simenv.wire.rights import CLIENT_ROUTE
 from simenv.wire.transport.unix_streams import check_size
 from simenv.wire.transport.zmq_transport import Connection, CurveConnection
 

@@ -10,7 +10,7 @@ from simenv.model import UNLIMITED, Limits, OwnerReport
 from simenv.model.limits import merged, owner_of
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service.journal import tables, writer
-from simenv.wire import keyfiles
+from simenv.wire import rights
 from simenv.wire.messages import admin
 
 REFUSED_MESSAGES = 10  # as many messages as a refused Submit counts
@@ -59,7 +59,7 @@ class Owners:
     def admit(self, user: str, role: str) -> None:
         """Add a user who has a certificate now. The role monitor submits nothing: it leaves the
         user's limits as they are."""
-        if user and role != keyfiles.Role.MONITOR and self._users.get(user) != role:
+        if user and role != rights.Role.MONITOR and self._users.get(user) != role:
             self._users[user] = role
             self._arrange()
 
@@ -107,12 +107,12 @@ class Owners:
         settings = [f"{key} = {value}" for key, value in message.values.items()]
         return ", ".join((["as configured"] if message.reset else []) + settings)
 
-    def reports(self, identity: keyfiles.Identity) -> list[OwnerReport]:
+    def reports(self, identity: rights.Identity) -> list[OwnerReport]:
         """Return limits and usage: of all owners for an admin, else of the requesting owner."""
         if identity.scope:
             return [self._report(identity.owner, self._roles.get(identity.owner, ""))]
         return [
-            self._report("", keyfiles.Role.ADMIN),
+            self._report("", rights.Role.ADMIN),
             *(self._report(name, role) for name, role in sorted(self._roles.items())),
         ]
 
@@ -125,7 +125,7 @@ class Owners:
         self._scheduler.set_owner_limits(table, self._limits.client)
 
     def _of(self, name: str, role: str) -> Limits:
-        limits = self._limits.admin if role == keyfiles.Role.ADMIN else self._limits.client
+        limits = self._limits.admin if role == rights.Role.ADMIN else self._limits.client
         settings: Mapping[str, int] = {**self._limits.keys.get(name, {}), **self._set.get(name, {})}
         return merged(limits, settings)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from simenv import errors
 from simenv.config import check_name
 from simenv.service.journal import database
-from simenv.wire import codec, keyfiles
+from simenv.wire import codec, key_list, keyfiles, rights
 from simenv.wire.messages import admin, client as m
 from simenv.wire.transport.zmq_transport import Listener
 
@@ -56,14 +56,14 @@ class KeyCommands:
         `enabled`: whether keys of the file are accepted; see `IdentitySettings.use`."""
         self.path = path
         self._listener = listener
-        self._own_identity = {own_key: keyfiles.LOCAL} if own_key else {}
+        self._own_identity = {own_key: rights.LOCAL} if own_key else {}
         if path.exists():  # create the lock file now, because a full disk may prevent it later
             with suppress(errors.ConfigError), keyfiles.changing(path, LOCK_PATIENCE_S):
                 pass
         self._keys = keyfiles.read_keys(path)
         self._unwritten: set[str] = set()  # revoked keys that may still be in the file
         self._enabled = enabled
-        self._certified: dict[str, keyfiles.Identity] = {}  # public keys of users' certificates
+        self._certified: dict[str, rights.Identity] = {}  # public keys of users' certificates
         self._checked_s = 0.0  # time of the last look at the ends of keys
         self._admit()
 
@@ -86,7 +86,7 @@ class KeyCommands:
             with keyfiles.changing(self.path, LOCK_PATIENCE_S):
                 fields = (message.name, message.role, message.public_key)
                 info = admin.KeyInfo(*fields, time.time(), message.expires_s)
-                keys = keyfiles.added(self._stored(), info)
+                keys = key_list.added(self._stored(), info)
                 keyfiles.write_keys(self.path, keys)
             self._keys = keys
             self._unwritten.clear()
@@ -94,12 +94,12 @@ class KeyCommands:
         return admin.Keys(message.request, self._keys)
 
     def rotate(self, name: str, public_key: str, overlap_s: float) -> list[admin.KeyInfo]:
-        """Add a new key of a name; return all keys of that name. Raises like `keyfiles.rotated`,
+        """Add a new key of a name; return all keys of that name. Raises like `key_list.rotated`,
         ConfigError."""
         self._check_enabled()
         with keyfiles.changing(self.path, LOCK_PATIENCE_S):
             now_s = time.time()
-            keys = keyfiles.rotated(self._stored(), name, public_key, overlap_s, now_s)
+            keys = key_list.rotated(self._stored(), name, public_key, overlap_s, now_s)
             keyfiles.write_keys(self.path, keys)
         self._keys = keys
         self._unwritten.clear()
@@ -111,12 +111,12 @@ class KeyCommands:
             hint = "use = ['keys', ...] in the table [identity]"
             raise errors.OptionError("this environment accepts no keys of files", hint=hint)
 
-    def holder(self, public_key: str) -> keyfiles.Identity | None:
+    def holder(self, public_key: str) -> rights.Identity | None:
         """Return whose key this is, expired or not; None if it is nobody's."""
         tables = (self._in_files, self._own_identity, self._certified)
         return next((table[public_key] for table in tables if public_key in table), None)
 
-    def certify(self, public_key: str, identity: keyfiles.Identity) -> None:
+    def certify(self, public_key: str, identity: rights.Identity) -> None:
         """Accept the public key of a certificate until `withdraw`."""
         self._certified[public_key] = identity
         self._listener.admit_key(public_key, identity)
@@ -134,7 +134,7 @@ class KeyCommands:
             return
         self._checked_s = now_s
         for key in self._keys:
-            if keyfiles.has_expired(key, now_s):
+            if key_list.has_expired(key, now_s):
                 self._listener.revoke_key(key.public_key, EXPIRED_NOTICE)
 
     def revoke(self, name: str) -> errors.ConfigError | None:
@@ -149,7 +149,7 @@ class KeyCommands:
             with keyfiles.changing(self.path, LOCK_PATIENCE_S):
                 keys = self._stored()
                 if name not in self._unwritten:
-                    keys = keyfiles.removed(keys, name)  # another process has added it
+                    keys = key_list.removed(keys, name)  # another process has added it
                 keyfiles.write_keys(self.path, keys)
         except errors.ConfigError as error:
             if name not in self._unwritten:
@@ -170,11 +170,11 @@ class KeyCommands:
         return [key for key in keyfiles.read_keys(self.path) if key.name not in self._unwritten]
 
     def _admit(self) -> None:
-        self._in_files = keyfiles.identities(self._keys, 0.0)
+        self._in_files = key_list.identities(self._keys, 0.0)
         self._listener.admit(
             {
                 **self._certified,
-                **(keyfiles.identities(self._keys, time.time()) if self._enabled else {}),
+                **(key_list.identities(self._keys, time.time()) if self._enabled else {}),
                 **self._own_identity,
             },
             REVOKED_NOTICE,

@@ -37,8 +37,8 @@ from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.control.reservations import check_scope
 from simenv.service.journal import tables, writer
 from simenv.service.workers.action_executor import AuditLog
-from simenv.wire.keyfiles import Identity
 from simenv.wire.messages import admin
+from simenv.wire.rights import Identity
 
 RETRY_S = 5.0  # between two requests of a planned reservation
 ENTRY = "calendar"  # metadata of a reservation: number of the entry

@@ -40,8 +40,8 @@ from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.journal import tables, writer
 from simenv.service.workers.action_executor import OWN_USER, ActionExecutor, AuditLog
 from simenv.wire import codec
-from simenv.wire.keyfiles import Identity
 from simenv.wire.messages import admin, client as m, queries
+from simenv.wire.rights import Identity
 
 log = logging.getLogger("simenv.service")
 

@@ -26,8 +26,8 @@ from simenv.service.results.completions import Completions
 from simenv.service.results.file_worker import FileWorker
 from simenv.service.results.retention import DiskReserve, Retention, Sweep, removal_text
 from simenv.wire import codec
-from simenv.wire.keyfiles import Identity
 from simenv.wire.messages import client as m, queries
+from simenv.wire.rights import Identity
 
 log = logging.getLogger("simenv.service")
 

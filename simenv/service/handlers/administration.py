@@ -20,8 +20,8 @@ from simenv.scheduler.core import Action
 from simenv.scheduler.views import cluster_info
 from simenv.service.service import ServiceComponents
 from simenv.service.tokens import TokenCommands
-from simenv.wire.keyfiles import Identity
 from simenv.wire.messages import accounting, admin, client as m
+from simenv.wire.rights import Identity
 
 WITHOUT_JOURNAL = (
     admin.RevokeKey,

@@ -25,8 +25,8 @@ from simenv.service.queries.query_queue import ReplySteps
 from simenv.service.service import ServiceComponents
 from simenv.service.telemetry.recorder import RECORDED
 from simenv.wire import codec
-from simenv.wire.keyfiles import Identity
 from simenv.wire.messages import admin, client as m, metrics, queries
+from simenv.wire.rights import Identity
 
 MOST_EVENTS = 1_000
 OTHER_USERS_NS = 60 * 10**9  # age at which other users are read again from /proc

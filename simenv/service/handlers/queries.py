@@ -18,8 +18,8 @@ from simenv.service.queries.query_queue import ReplySteps
 from simenv.service.service import ServiceComponents
 from simenv.service.tokens import TokenCommands
 from simenv.wire import codec
-from simenv.wire.keyfiles import Identity
 from simenv.wire.messages import accounting, admin, client as m, jobs, metrics, queries
+from simenv.wire.rights import Identity
 
 
 class QueryHandlers:

@@ -13,8 +13,8 @@ from simenv.service.queries.history import Log
 from simenv.service.queries.query_queue import ReplySteps
 from simenv.service.service import ServiceComponents
 from simenv.wire import codec
-from simenv.wire.keyfiles import Identity
 from simenv.wire.messages import client as m, queries
+from simenv.wire.rights import Identity
 
 COMPLETION_GROUPS = 64  # packed messages in one page
 PAGE_BYTES = 4 * 2**20  # of completions, unless one alone is larger

@@ -13,8 +13,8 @@ from simenv.service.queries.query_queue import ReplySteps
 from simenv.service.results.receipts import ReceiptReader
 from simenv.service.service import ServiceComponents
 from simenv.wire import codec
-from simenv.wire.keyfiles import Identity
 from simenv.wire.messages import accounting, admin
+from simenv.wire.rights import Identity
 
 TASKS_PER_CLOCK_CHECK = 16  # entries of an answer between two checks of the clock
 

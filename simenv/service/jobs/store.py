@@ -30,8 +30,8 @@ from simenv.service.journal.tables import JOB, JOB_BLOB
 from simenv.service.journal.writer import PAGE_BYTES as ROW_BYTES, Journal
 from simenv.service.queries.query_queue import ReplySteps
 from simenv.wire import codec
-from simenv.wire.keyfiles import Identity
 from simenv.wire.messages import jobs as m
+from simenv.wire.rights import Identity
 
 OWNER_JOBS = 10_000  # ended ones included
 OWNER_OPEN = 1_000

@@ -21,8 +21,8 @@ from simenv.service.fairness import FairQueue
 from simenv.service.internal_errors import InternalErrors
 from simenv.service.journal.finished import DamagedRecord
 from simenv.wire import codec
-from simenv.wire.keyfiles import Identity
 from simenv.wire.messages import client as m
+from simenv.wire.rights import Identity
 
 MAX_QUERIES_PER_CONNECTION = 1_024  # waiting queries of one connection
 MAX_OWNER_BYTES = 32 * 2**20  # of the waiting queries of one owner

@@ -24,8 +24,8 @@ from simenv.service.journal.writer import Journal
 from simenv.service.results.completions import Completions, HeldResults
 from simenv.service.workers.processes import WorkerProcesses
 from simenv.wire import codec
-from simenv.wire.keyfiles import Identity
 from simenv.wire.messages import client as m
+from simenv.wire.rights import Identity
 from simenv.wire.transport import sockets, zmq_transport
 
 log = logging.getLogger("simenv.service")

@@ -41,7 +41,7 @@ from simenv.config import (
 from simenv.errors import ConfigError, NotAllowedError
 from simenv.files import write_atomic
 from simenv.scheduler.core import WorkerHeartbeat
-from simenv.wire import codec, keyfiles
+from simenv.wire import codec, keyfiles, rights
 from simenv.wire.keyfiles import TOKEN, WorkerBootstrap, WorkerKey
 from simenv.wire.messages import client as m, queries
 from simenv.wire.transport import sockets
@@ -80,7 +80,7 @@ class WorkerKeys:
                 path, WorkerKey(keyfiles.KEYS_FORMAT, worker, start, pair.public, pair.secret)
             )
         self._public[worker, start] = pair.public
-        self._listener.admit_key(pair.public, keyfiles.Identity(worker, keyfiles.Role.WORKER))
+        self._listener.admit_key(pair.public, rights.Identity(worker, rights.Role.WORKER))
         return pair
 
     def remove(self, worker: str, start: int) -> None:
@@ -96,7 +96,7 @@ class WorkerKeys:
         shutil.rmtree(keyfiles.worker_keys_folder(self._service), ignore_errors=True)
 
 
-def check_worker(identity: keyfiles.Identity, message: m.FromWorker) -> None:
+def check_worker(identity: rights.Identity, message: m.FromWorker) -> None:
     """Check the worker that a message names. Raises NotAllowedError if it is not the worker of the
     key. Messages without a name belong to the worker that has joined through their socket."""
     if not isinstance(message, m.Join | m.Heartbeat | queries.DeviceDescribed):
@@ -275,7 +275,7 @@ class WorkerEndpoint:
             self.listener = TcpListener(
                 host, launching.port, server, _REJECTION_LOG.warning, WORKERS
             )
-            self.listener.admit({owner_keys.public: keyfiles.LOCAL}, b"")
+            self.listener.admit({owner_keys.public: rights.LOCAL}, b"")
             url_host = f"[{host}]" if ":" in host else host
             address = f"tcp://{url_host}:{self.listener.port}"
             self.owner_endpoint = OwnerEndpoint(

@@ -37,9 +37,10 @@ from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.scheduler_state import SUSPENDED_NS
 from simenv.service.workers.endpoints import WorkerEndpoint, reported_state
 from simenv.wire import codec, keyfiles
-from simenv.wire.keyfiles import Identity, KeyPair, Role
+from simenv.wire.keyfiles import KeyPair
 from simenv.wire.messages import nodes
 from simenv.wire.messages.client import Heartbeat, LeaseRenewed
+from simenv.wire.rights import Identity, Role
 from simenv.wire.transport.sockets import PeerKind
 from simenv.wire.transport.zmq_transport import Listener
 

@@ -26,8 +26,9 @@ from zmq.utils import z85
 
 from simenv.errors import ConfigError
 from simenv.wire import codec
-from simenv.wire.keyfiles import Identity, KeyPair, Role
+from simenv.wire.keyfiles import KeyPair
 from simenv.wire.messages.client import FAR_MESSAGE_BYTES, Refusal, Refused
+from simenv.wire.rights import Identity, Role
 from simenv.wire.transport import sockets
 from simenv.wire.transport.connection_limiter import (
     MAX_AUTHENTICATED,

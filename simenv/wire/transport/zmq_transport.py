@@ -27,8 +27,9 @@ from zmq.backend import zmq_poll
 from simenv import files
 from simenv.errors import LimitExceededError, NoServiceError, ProtocolError
 from simenv.wire import keyfiles
-from simenv.wire.keyfiles import LOCAL, LOCAL_WORKER, Identity, KeyPair
+from simenv.wire.keyfiles import KeyPair
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES
+from simenv.wire.rights import LOCAL, LOCAL_WORKER, Identity
 from simenv.wire.transport import sockets
 from simenv.wire.transport.unix_streams import (
     PAUSE_S,

@@ -20,7 +20,7 @@ from simenv.scheduler.core import FINAL, SENT, WAITING
 from simenv.service import identities
 from simenv.service.accounting import groups as account_groups
 from simenv.service.identities import Identities
-from simenv.wire.keyfiles import LOCAL, Identity, Role, ServerFile, new_pair
+from simenv.wire.keyfiles import ServerFile, new_pair
 from simenv.wire.messages import admin, client as m, identity
 from simenv.wire.messages.identity import (
     CertificateRequest,
@@ -30,6 +30,7 @@ from simenv.wire.messages.identity import (
     UserRequest,
 )
 from simenv.wire.messages.queries import GetHistory
+from simenv.wire.rights import LOCAL, Identity, Role
 from simenv.wire.transport.sockets import PeerKind
 
 ANA, BEN, CLEO, EVE = 70_001, 70_002, 70_003, 70_004

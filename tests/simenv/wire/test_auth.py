@@ -2,8 +2,8 @@
 
 from typing import get_args
 
-from simenv.wire.keyfiles import LOCAL, LOCAL_WORKER, MAY_SEND, Identity, Role
 from simenv.wire.messages import client as m
+from simenv.wire.rights import LOCAL, LOCAL_WORKER, MAY_SEND, Identity, Role
 
 FROM_CLIENT = set(get_args(m.FromClient))
 FROM_WORKER = set(get_args(m.FromWorker))

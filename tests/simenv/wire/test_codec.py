@@ -18,7 +18,7 @@ from hypothesis import given, settings, strategies as st
 from simenv.config import OwnerEndpoint
 from simenv.errors import ConfigError, KeyConflictError, NotFoundError, OptionError, ProtocolError
 from simenv.model import Origin, Program, ResultData, TaskOptions, TaskSpec, Timing
-from simenv.wire import codec, keyfiles
+from simenv.wire import codec, key_list, keyfiles
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import KeyInfo
 from simenv.wire.messages.queries import ClientRequest, answer_of
@@ -291,12 +291,12 @@ def test_repr_of_key_pair_does_not_contain_secret() -> None:
 
 def test_keys_are_bounded_unique_and_removed_once() -> None:
     with pytest.raises(KeyConflictError, match="'ana'"):
-        keyfiles.added([ANA], KeyInfo("ana", "client", keyfiles.new_pair().public, 2.0))
+        key_list.added([ANA], KeyInfo("ana", "client", keyfiles.new_pair().public, 2.0))
     with pytest.raises(KeyConflictError, match="'ana'"):
-        keyfiles.added([ANA], KeyInfo("eva", "admin", ANA.public_key, 2.0))
-    entries = [KeyInfo(f"k{n}", "client", f"{n:040}", 1.0) for n in range(keyfiles.MAX_KEYS)]
-    fails(OptionError, str(keyfiles.MAX_KEYS), keyfiles.added, entries, ANA)
-    assert "ana" in fails(NotFoundError, "", keyfiles.removed, [ANA], "eva").hint
+        key_list.added([ANA], KeyInfo("eva", "admin", ANA.public_key, 2.0))
+    entries = [KeyInfo(f"k{n}", "client", f"{n:040}", 1.0) for n in range(key_list.MAX_KEYS)]
+    fails(OptionError, str(key_list.MAX_KEYS), key_list.added, entries, ANA)
+    assert "ana" in fails(NotFoundError, "", key_list.removed, [ANA], "eva").hint
 
 
 def test_no_repr_shows_a_secret() -> None:

@@ -14,8 +14,9 @@ from failing import fails
 from memory_transport import MemoryListener
 
 from simenv.errors import LimitExceededError, NoServiceError, ProtocolError
-from simenv.wire.keyfiles import LOCAL, LOCAL_WORKER, Identity, new_pair
+from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES
+from simenv.wire.rights import LOCAL, LOCAL_WORKER, Identity
 from simenv.wire.transport.sockets import PeerKind
 from simenv.wire.transport.unix_streams import SEND_QUEUE_MESSAGES, UnixConnection
 from simenv.wire.transport.zmq_transport import (

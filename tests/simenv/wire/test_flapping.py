@@ -22,7 +22,7 @@ DOOR = """
 import sys, zmq
 from pathlib import Path
 from simenv.service.workers.endpoints import WORKERS
-from simenv.wire.keyfiles import LOCAL_WORKER
+from simenv.wire.rights import LOCAL_WORKER
 from simenv.wire.transport.sockets import readable
 from simenv.wire.keyfiles import KeyPair
 from simenv.wire.transport.tcp_listener import TcpListener

@@ -8,16 +8,8 @@ from failing import fails
 from multi_user_harness import MultiUserHarness
 
 from simenv.errors import KeyConflictError, KeyRefusedError, NotFoundError, OptionError
-from simenv.wire.keyfiles import (
-    MAX_OVERLAP_S,
-    MAX_OVERLAPPING,
-    has_expired,
-    identities,
-    new_pair,
-    read_keys,
-    rotated,
-    write_keys,
-)
+from simenv.wire.key_list import MAX_OVERLAP_S, MAX_OVERLAPPING, has_expired, identities, rotated
+from simenv.wire.keyfiles import new_pair, read_keys, write_keys
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import AddKey, GetKeys, KeyInfo, Keys, RevokeKey, RotateKey
 from simenv.wire.transport.sockets import PeerKind

@@ -14,7 +14,8 @@ from simenv.errors import KeyRefusedError
 from simenv.model import TaskOptions
 from simenv.service.control.accepted_keys import KeyCommands
 from simenv.wire import codec
-from simenv.wire.keyfiles import added, changing, new_pair, read_keys, removed, write_keys
+from simenv.wire.key_list import added, removed
+from simenv.wire.keyfiles import changing, new_pair, read_keys, write_keys
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import AddKey, GetKeys, KeyInfo, Keys, RevokeKey
 from simenv.wire.messages.queries import GetHistory, GetSpec, History, Submitted

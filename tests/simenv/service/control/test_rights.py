@@ -7,10 +7,11 @@ from examples_of_types import example
 from reservation_harness import ReservationHarness
 from service import ServiceHarness
 
-from simenv.wire.keyfiles import CLIENT_ROUTE, new_pair, read_keys
+from simenv.wire.keyfiles import new_pair, read_keys
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import AddKey, GetKeys, Scale
 from simenv.wire.messages.queries import AdminRequest
+from simenv.wire.rights import CLIENT_ROUTE
 from simenv.wire.transport.sockets import PeerKind
 
 

@@ -11,8 +11,8 @@ from simenv.errors import QueueFullError
 from simenv.service import event_loop, fault_injection
 from simenv.service.queries import query_queue
 from simenv.wire import codec
-from simenv.wire.keyfiles import LOCAL, Identity, Role
 from simenv.wire.messages import client as m
+from simenv.wire.rights import LOCAL, Identity, Role
 from simenv.wire.transport.sockets import PeerKind
 
 

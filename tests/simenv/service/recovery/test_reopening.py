@@ -13,9 +13,9 @@ from simenv import result_files
 from simenv.errors import JournalError
 from simenv.model import RESULT_FORMAT, ResultData, ResultFile
 from simenv.wire import codec
-from simenv.wire.keyfiles import Identity, Role
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import FetchResult, ResultChunk, VerifyReply, VerifyResult
+from simenv.wire.rights import Identity, Role
 
 JOURNALS = ("sqlite", "postgresql")
 

@@ -10,7 +10,7 @@ from service import NODE, ServiceHarness
 
 from simenv.errors import NoServiceError
 from simenv.service.workers.endpoints import WorkerKeys
-from simenv.wire import codec, keyfiles
+from simenv.wire import codec, keyfiles, rights
 from simenv.wire.messages import client as m
 from simenv.wire.transport import zmq_transport
 from simenv.wire.transport.sockets import PeerKind
@@ -19,7 +19,7 @@ from simenv.wire.transport.zmq_transport import ZmqListener
 
 WAIT_S = 60.0
 SERVER = keyfiles.new_pair()
-MAIN = keyfiles.Identity("main-0", keyfiles.Role.WORKER)
+MAIN = rights.Identity("main-0", rights.Role.WORKER)
 
 
 class Site:
@@ -37,7 +37,7 @@ class Site:
         keyfiles.write_private(self.service, worker_bootstrap)
         self.keys = WorkerKeys(self.service, self.port)
 
-    def heard(self, within_s: float = WAIT_S) -> tuple[bytes, bytes, keyfiles.Identity] | None:
+    def heard(self, within_s: float = WAIT_S) -> tuple[bytes, bytes, rights.Identity] | None:
         """(peer, message, sender) of the next message."""
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
@@ -138,7 +138,7 @@ def until_started(bench: ServiceHarness) -> None:
 def test_worker_cannot_join_or_send_heartbeats_as_another_worker(bench: ServiceHarness) -> None:
     start, epoch = bench.paper.commands["main-0"].start, bench.journal.epoch
     other = bench.listener.connect(PeerKind.WORKER, b"other")
-    other.sender = keyfiles.Identity("main-1", keyfiles.Role.WORKER)
+    other.sender = rights.Identity("main-1", rights.Role.WORKER)
     join = codec.encode(m.Join("test", "main-0", 1, NODE, epoch, (), start))
     other.send(join)
     other.send(codec.encode(m.Heartbeat("main-0", epoch, 0, 0, 1, start)))

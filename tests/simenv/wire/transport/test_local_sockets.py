@@ -15,7 +15,8 @@ from failing import fails
 from waiting import until
 
 from simenv.errors import ConfigError
-from simenv.wire.keyfiles import LOCAL, LOCAL_WORKER, KeyPair, new_pair
+from simenv.wire.keyfiles import KeyPair, new_pair
+from simenv.wire.rights import LOCAL, LOCAL_WORKER
 from simenv.wire.transport import zmq_transport
 from simenv.wire.transport.sockets import PeerKind
 from simenv.wire.transport.unix_streams import UnixConnection

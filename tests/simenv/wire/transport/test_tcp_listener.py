@@ -14,7 +14,8 @@ from tcp_peers import PATIENCE_S, ListenerThread, Wiretap, is_closed, plain_deal
 
 from simenv.errors import ConfigError
 from simenv.service.workers.endpoints import raise_descriptor_limit
-from simenv.wire.keyfiles import LOCAL, Identity, Role, new_pair
+from simenv.wire.keyfiles import new_pair
+from simenv.wire.rights import LOCAL, Identity, Role
 from simenv.wire.transport import tcp_listener
 from simenv.wire.transport.connection_limiter import (
     MAX_AUTHENTICATED,

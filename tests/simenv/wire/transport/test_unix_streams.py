@@ -19,8 +19,9 @@ from failing import fails
 
 from simenv import files
 from simenv.errors import NoServiceError
-from simenv.wire.keyfiles import LOCAL, LOCAL_WORKER, new_pair
+from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES
+from simenv.wire.rights import LOCAL, LOCAL_WORKER
 from simenv.wire.transport import unix_streams
 from simenv.wire.transport.sockets import LOCAL_BOUNDS, PeerKind
 from simenv.wire.transport.unix_streams import MAX_NAME_BYTES, UnixConnection

@@ -10,7 +10,7 @@ import pytest
 from failing import fails
 
 from simenv.errors import ConfigError, NoServiceError
-from simenv.wire import keyfiles
+from simenv.wire import keyfiles, rights
 from simenv.wire.transport import zmq_transport
 from simenv.wire.transport.sockets import PeerKind
 from simenv.wire.transport.tcp_listener import ListenerOptions, TcpListener
@@ -28,7 +28,7 @@ class Meeting:
         self.folder = folder
         options = ListenerOptions(prefix=b"node/", handover=True, workers=True, bounds=None)
         tcp_listener = TcpListener("127.0.0.1", 0, SERVER, options=options)
-        tcp_listener.admit({WORKER.public: keyfiles.LOCAL_WORKER, OWN.public: keyfiles.LOCAL}, b"")
+        tcp_listener.admit({WORKER.public: rights.LOCAL_WORKER, OWN.public: rights.LOCAL}, b"")
         self.clients = TcpListener("127.0.0.1", 0, SERVER)
         self.clients.admit({}, b"")
         self.listener = ZmqListener(folder, SERVER, self.clients, tcp_listener)
@@ -137,7 +137,7 @@ def test_service_key_client(meeting: Meeting, open_later: Callable[..., CurveCon
 
 def test_client_key_no_worker(meeting: Meeting, open_later: Callable[..., CurveConnection]) -> None:
     guest = keyfiles.new_pair()
-    meeting.listener.admit({guest.public: keyfiles.LOCAL}, b"")
+    meeting.listener.admit({guest.public: rights.LOCAL}, b"")
     open_later(meeting.address, guest).send(b"join")
     assert meeting.hears_nothing()
     open_later(f"tcp://127.0.0.1:{meeting.clients.port}", guest).send(b"hello")
