@@ -33,8 +33,8 @@ FIRST_UID, NUM_USERS = 12_345, 200  # so many that the rate of a user stops none
 FORGED = CertificateRequest(1, "local", "k" * 40, "n" * 32)
 REPLY_BYTES = 8_192
 TRIES = 10  # connections of an attacker for each request that has to count
-Place = str | tuple[str, int]  # of the broker: its socket, or host and port
 Address = tuple[str, int]
+Place = str | Address  # of the broker: its socket, or host and port
 
 
 def handshakes(address: str, server_key: str, count: int, ready: Any) -> None:
