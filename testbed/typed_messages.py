@@ -32,7 +32,7 @@ from simenv.errors import InternalError, ProtocolError
 from simenv.model import Program
 from simenv.model.calls import TranspileCall
 from simenv.wire import codec
-from simenv.wire.messages import admin, client as m, queries
+from simenv.wire.messages import accounting, admin, client as m, credentials, queries
 from simenv.wire.transport.unix_streams import UnixConnection
 from simenv.wire.transport.zmq_transport import (
     CLIENT_STREAM,
@@ -384,9 +384,9 @@ def _is_harmless(body: bytes) -> bool:
     except ProtocolError:
         return True
     match message:
-        case admin.RevokeKey() | admin.RotateKey():
+        case credentials.RevokeKey() | credentials.RotateKey():
             return message.name not in ("", *KEYS)
-        case admin.SetLimits():
+        case accounting.SetLimits():
             return message.owner not in KEYS
         case admin.AddCalendarEntry():  # a maintenance of all nodes
             return message.entry.ask is not None or bool(message.entry.node)

@@ -278,7 +278,7 @@ class Environment:
     def limits(self) -> dict[str, model.OwnerReport]:
         """Return limits and use by owner: of all owners for an admin, else of the client's own. ""
         is the environment's own user, who has no limits."""
-        result = self._session.request(admin.GetLimits(0)).owners
+        result = self._session.request(accounting.GetLimits(0)).owners
         return {report.owner: report for report in result}
 
     def set_limits(
@@ -292,7 +292,7 @@ class Environment:
             check_value(key, value)
         if owner:
             check_name(owner, "key")
-        result = self._session.request(admin.SetLimits(0, owner, settings, reset)).owners
+        result = self._session.request(accounting.SetLimits(0, owner, settings, reset)).owners
         return next(report for report in result if report.owner == owner)
 
     def usage(

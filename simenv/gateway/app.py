@@ -35,7 +35,7 @@ from simenv.gateway.json_bodies import encode_body
 from simenv.gateway.limits import UNKNOWN_BYTES, CallerRates, HeldAnswers, exchange_of
 from simenv.gateway.problems import EXCEPTION_HANDLERS
 from simenv.sandbox.functions import SandboxProcess
-from simenv.wire.messages.admin import TokenCertificate, TokenCreated
+from simenv.wire.messages.credentials import TokenCertificate, TokenCreated
 from simenv.wire.messages.queries import A, ClientRequest, Role
 
 P = ParamSpec("P")

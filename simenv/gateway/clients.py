@@ -29,7 +29,7 @@ from simenv.gateway.context import Caller
 from simenv.gateway.limits import locked_s
 from simenv.sandbox.functions import SandboxProcess
 from simenv.wire.keyfiles import new_pair
-from simenv.wire.messages.admin import ExchangeToken, TokenCertificate, TokenInfo
+from simenv.wire.messages.credentials import ExchangeToken, TokenCertificate, TokenInfo
 from simenv.wire.messages.queries import A, ClientRequest
 
 COMPILERS = 8  # processes that compile, of as many users

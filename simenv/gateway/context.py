@@ -19,7 +19,7 @@ from simenv.client.submission.options import is_traceparent
 from simenv.config import GatewaySettings
 from simenv.errors import NotAllowedError
 from simenv.sandbox.functions import SandboxProcess
-from simenv.wire.messages.admin import TokenCertificate
+from simenv.wire.messages.credentials import TokenCertificate
 from simenv.wire.messages.queries import A, ClientRequest
 
 P = ParamSpec("P")

@@ -38,7 +38,7 @@ from simenv.service.identities import OWN_USER, CertificateIssuer
 from simenv.service.service import ServiceComponents
 from simenv.wire import key_list, keyfiles
 from simenv.wire.keyfiles import KEYS_FORMAT, ServerFile
-from simenv.wire.messages.admin import (
+from simenv.wire.messages.credentials import (  # fmt: skip
     CreateToken,
     ExchangeToken,
     GetTokens,
@@ -47,7 +47,7 @@ from simenv.wire.messages.admin import (
     TokenCreated,
     TokenInfo,
     Tokens,
-)  # fmt: skip
+)
 from simenv.wire.messages.identity import UserAccount
 from simenv.wire.rights import TOKEN_ROLES, Identity, Role
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from simenv.errors import KeyConflictError, NotFoundError, OptionError
-from simenv.wire.messages import admin
+from simenv.wire.messages import credentials
 from simenv.wire.messages.queries import Role
 from simenv.wire.rights import KEY_ROLES, Identity
 
@@ -22,7 +22,9 @@ MIN_OVERLAP_S, MAX_OVERLAP_S = 5.0, 30 * 86_400.0
 MAX_OVERLAPPING = 3  # such keys of one name
 
 
-def added(keys: Sequence[admin.KeyInfo], key: admin.KeyInfo) -> list[admin.KeyInfo]:
+def added(
+    keys: Sequence[credentials.KeyInfo], key: credentials.KeyInfo
+) -> list[credentials.KeyInfo]:
     """Return the list with one more key. Raises KeyConflictError if the name or the key is in use,
     OptionError for a role that users cannot have, an end in the past or a full list."""
     if key.role not in KEY_ROLES:
@@ -43,14 +45,14 @@ def added(keys: Sequence[admin.KeyInfo], key: admin.KeyInfo) -> list[admin.KeyIn
     return [*keys, key]
 
 
-def _check_room(keys: Sequence[admin.KeyInfo]) -> None:
+def _check_room(keys: Sequence[credentials.KeyInfo]) -> None:
     if len(keys) >= MAX_KEYS:
         raise OptionError(f"there are {len(keys)} keys, which is the limit", hint="revoke some")
 
 
 def rotated(
-    keys: Sequence[admin.KeyInfo], name: str, public_key: str, overlap_s: float, now_s: float
-) -> list[admin.KeyInfo]:
+    keys: Sequence[credentials.KeyInfo], name: str, public_key: str, overlap_s: float, now_s: float
+) -> list[credentials.KeyInfo]:
     """Return the list with a new key of that name, which has the role and the end of its newest
     one. Earlier keys of the name are accepted for `overlap_s` more seconds at most, MAX_OVERLAPPING
     of them. `now_s`: seconds since 1970. Raises NotFoundError, KeyConflictError, OptionError."""
@@ -73,15 +75,19 @@ def rotated(
         if key.name == name
     ]
     ending = [key for key in ending if not has_expired(key, now_s)][-MAX_OVERLAPPING:]
-    return [*others, *ending, admin.KeyInfo(name, last.role, public_key, now_s, last.expires_s)]
+    return [
+        *others,
+        *ending,
+        credentials.KeyInfo(name, last.role, public_key, now_s, last.expires_s),
+    ]
 
 
-def has_expired(key: admin.KeyInfo, now_s: float) -> bool:
+def has_expired(key: credentials.KeyInfo, now_s: float) -> bool:
     """Return whether a key is no longer accepted. `now_s`: seconds since 1970."""
     return bool(key.expires_s) and key.expires_s <= now_s
 
 
-def removed(keys: Sequence[admin.KeyInfo], name: str) -> list[admin.KeyInfo]:
+def removed(keys: Sequence[credentials.KeyInfo], name: str) -> list[credentials.KeyInfo]:
     """Return the list without the key of that name. Raises NotFoundError if it has none."""
     remaining = [key for key in keys if key.name != name]
     if len(remaining) == len(keys):
@@ -90,7 +96,7 @@ def removed(keys: Sequence[admin.KeyInfo], name: str) -> list[admin.KeyInfo]:
     return remaining
 
 
-def identities(keys: Sequence[admin.KeyInfo], now_s: float) -> Mapping[str, Identity]:
+def identities(keys: Sequence[credentials.KeyInfo], now_s: float) -> Mapping[str, Identity]:
     """Return owner and role by public key. Expired keys and those with other roles than KEY_ROLES
     are left out: they are not accepted. `now_s`: seconds since 1970."""
     return {

@@ -24,7 +24,7 @@ import zmq
 
 from simenv import files
 from simenv.errors import DECODE_ERRORS, ConfigError
-from simenv.wire.messages import admin
+from simenv.wire.messages import credentials
 
 KEYS_FORMAT = 1
 MAX_FILE_BYTES = 2**20
@@ -68,7 +68,7 @@ class KeysFile(msgspec.Struct, frozen=True):
     """Contents of `keys.json`: the accepted keys."""
 
     format: int
-    keys: list[admin.KeyInfo]
+    keys: list[credentials.KeyInfo]
 
 
 class UserKeyFile(msgspec.Struct, frozen=True):
@@ -154,7 +154,7 @@ def server_file(path: Path) -> ServerFile:
     return _read_own(path, ServerFile)
 
 
-def read_keys(path: Path) -> list[admin.KeyInfo]:
+def read_keys(path: Path) -> list[credentials.KeyInfo]:
     """Read the list of accepted keys; it is empty if there is no such file. Raises ConfigError."""
     return _read_own(path, KeysFile).keys if path.exists() else []
 
@@ -168,7 +168,7 @@ def _read_own(path: Path, kind: type[T]) -> T:
         raise ConfigError(error.message, hint=error.hint or anew) from error
 
 
-def write_keys(path: Path, keys: list[admin.KeyInfo]) -> None:
+def write_keys(path: Path, keys: list[credentials.KeyInfo]) -> None:
     """Write the list of accepted keys. Raises like `write_list`."""
     write_list(path, KeysFile(KEYS_FORMAT, keys))
 

@@ -11,7 +11,7 @@ from typing import get_args
 import msgspec
 
 from simenv.errors import NotAllowedError
-from simenv.wire.messages import admin, client as m, metrics, queries
+from simenv.wire.messages import admin, client as m, credentials, metrics, queries
 from simenv.wire.messages.queries import ClientMessage, Role as Role, kinds
 
 USER_ROLES = (Role.CLIENT, Role.ADMIN)  # of users, who may submit
@@ -50,7 +50,7 @@ MAY_SEND: dict[Role, frozenset[type]] = {
     Role.GATEWAY: frozenset(
         (
             *(m.Hello, m.Ping, m.GetStatus, admin.GetPools, queries.GetDevices),
-            *(metrics.GetMetrics, metrics.GetSeries, admin.ExchangeToken),
+            *(metrics.GetMetrics, metrics.GetSeries, credentials.ExchangeToken),
         )
     ),
     Role.MONITOR: frozenset((m.Hello, m.Ping, metrics.GetMetrics)),
@@ -81,7 +81,7 @@ def with_rights(peer: bytes, identity: Identity, message: object) -> Identity:
 
 
 # Refused to a peer whose rights are bound to a reservation; so is a Reserve that is not dry.
-_UNBOUND = (admin.Renew, admin.AddCalendarEntry, admin.RemoveCalendarEntry, admin.RotateKey)
+_UNBOUND = (admin.Renew, admin.AddCalendarEntry, admin.RemoveCalendarEntry, credentials.RotateKey)
 
 
 def check_bound(identity: Identity, message: object) -> None:
@@ -90,7 +90,7 @@ def check_bound(identity: Identity, message: object) -> None:
     own = named = identity.reservation
     if isinstance(message, m.Submit):
         named = message.terms.reservation
-    elif isinstance(message, admin.Release | admin.CreateToken):
+    elif isinstance(message, admin.Release | credentials.CreateToken):
         named = message.reservation
     refused = isinstance(message, _UNBOUND)
     refused = refused or (isinstance(message, admin.Reserve) and not message.dry)

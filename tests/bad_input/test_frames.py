@@ -10,7 +10,7 @@ from service import ServiceHarness, spec
 from simenv.model import Origin, TaskOptions, TaskState
 from simenv.wire import codec
 from simenv.wire.keyfiles import new_pair
-from simenv.wire.messages import admin, client as m, queries
+from simenv.wire.messages import admin, client as m, credentials, queries
 from simenv.wire.transport.sockets import PeerKind
 
 FRAMES = 100_000
@@ -41,9 +41,9 @@ GOOD_CLIENT: list[object] = [
     queries.CollectGarbage(20, 1e9),
     queries.GetEngines(24),
     queries.Explain(25, TaskOptions(), b"program", 100),
-    admin.AddKey(21, "eve", "client", KEY),
-    admin.RevokeKey(22, "eve"),
-    admin.GetKeys(23),
+    credentials.AddKey(21, "eve", "client", KEY),
+    credentials.RevokeKey(22, "eve"),
+    credentials.GetKeys(23),
     admin.GetPools(26),
     admin.Scale(27, "main", 1, 2),
     admin.DrainNode(28, "here", "for repair"),
@@ -108,7 +108,7 @@ def serve(bench: ServiceHarness) -> None:
 def test_mutated_frames_end_or_swell_the_service(bench: ServiceHarness, role: str) -> None:
     key = new_pair().public if role != "worker" else ""  # workers of this machine have none
     if key:
-        bench.say(admin.AddKey(1, "mallory", role, key))
+        bench.say(credentials.AddKey(1, "mallory", role, key))
     bench.join()
     peer_kind = PeerKind.WORKER if role == "worker" else PeerKind.CLIENT
     good = [codec.encode(each) for each in (GOOD_WORKER if role == "worker" else GOOD_CLIENT)]

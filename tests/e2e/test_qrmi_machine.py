@@ -20,7 +20,7 @@ from simenv.client.client import Client
 from simenv.client.environments import await_gateway
 from simenv.config import GatewayFile
 from simenv.model import TaskState
-from simenv.wire.messages.admin import TokenCreated
+from simenv.wire.messages.credentials import TokenCreated
 
 POOLS = [{"name": "emu", "min": 1, "max": 1, "device": "fez"}]
 PASSED = "emu_QRMI_*,QRMI_*"

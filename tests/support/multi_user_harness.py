@@ -8,7 +8,7 @@ from service import ServiceHarness, spec
 from simenv.model import TaskOptions
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import AddKey, Keys
+from simenv.wire.messages.credentials import AddKey, Keys
 from simenv.wire.transport.sockets import PeerKind
 
 

@@ -86,8 +86,8 @@ from simenv.wire.keyfiles import (
     WorkerKey,
 )
 from simenv.wire.messages import client, metrics, nodes
-from simenv.wire.messages.admin import KeyInfo, TokenInfo
 from simenv.wire.messages.client import AssignedTask, AttemptResult
+from simenv.wire.messages.credentials import KeyInfo, TokenInfo
 from simenv.wire.messages.identity import CertificateRequest, Denial, UserCertificate
 from simenv.wire.messages.queries import Choice, Explanation, LogRow, RetainedData, Sizes, Spent
 from simulators.statevector.checkpoint import CheckpointHeader

@@ -5,7 +5,7 @@ from multi_user_harness import MultiUserHarness
 
 from simenv.wire.keyfiles import ServerFile, new_pair
 from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import (
+from simenv.wire.messages.credentials import (
     AddKey,
     CreateToken,
     ExchangeToken,

@@ -31,7 +31,7 @@ from simenv.model.devices import CalibrationSource
 if TYPE_CHECKING:
     from simenv.client.client import Client
     from simenv.config import GatewayFile
-    from simenv.wire.messages.admin import TokenCreated, TokenInfo
+    from simenv.wire.messages.credentials import TokenCreated, TokenInfo
 
 OWN_USER = "(own user)"
 API_PATH = "/experimental/api/v1"  # of IBM's API; the word keeps its client at this address

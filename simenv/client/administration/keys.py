@@ -24,7 +24,7 @@ from simenv.model import OwnerReport
 from simenv.model.accounts import Account
 from simenv.wire import key_list, keyfiles
 from simenv.wire.keyfiles import KEYS_FORMAT, UserKeyFile
-from simenv.wire.messages import admin
+from simenv.wire.messages import accounting, credentials
 from simenv.wire.rights import KEY_ROLES
 
 _LISTEN = "simenv up --listen tcp://HOST:PORT"
@@ -43,7 +43,7 @@ class KeyStore(Protocol):
         `overlap_s` more seconds. Return the key file without the secret key. Raises NotFoundError,
         OptionError, ConfigError, NotAllowedError."""
 
-    def listed(self) -> list[admin.KeyInfo]:
+    def listed(self) -> list[credentials.KeyInfo]:
         """Return all keys."""
 
     def accounts(self) -> dict[str, Account]:
@@ -67,29 +67,31 @@ class ServiceKeyStore(KeyStore):
         channel = self._session.channel
         user_key = _new_key_file(channel.name, *channel.address.remote_endpoint(), name, role)
         user_key = msgspec.structs.replace(user_key, standbys=channel.standbys)
-        added = self._session.request(admin.AddKey(0, name, role, user_key.public_key, expires_s))
+        added = self._session.request(
+            credentials.AddKey(0, name, role, user_key.public_key, expires_s)
+        )
         return msgspec.structs.replace(user_key, gateway=added.gateway)
 
     def rotate(self, name: str, public_key: str, overlap_s: float) -> UserKeyFile:
-        answer = self._session.request(admin.RotateKey(0, name, public_key, overlap_s))
+        answer = self._session.request(credentials.RotateKey(0, name, public_key, overlap_s))
         channel = self._session.channel
         user_key = _key_file(channel.name, *channel.address.remote_endpoint(), answer.keys[-1])
         learned = {"standbys": channel.standbys, "gateway": answer.gateway}
         return msgspec.structs.replace(user_key, **learned)
 
-    def listed(self) -> list[admin.KeyInfo]:
-        return self._session.request(admin.GetKeys(0)).keys
+    def listed(self) -> list[credentials.KeyInfo]:
+        return self._session.request(credentials.GetKeys(0)).keys
 
     def accounts(self) -> dict[str, Account]:
         return EntitySettings(self._session, Account).listed()
 
     def reports(self) -> dict[str, OwnerReport]:
-        reports = self._session.request(admin.GetLimits(0)).owners
+        reports = self._session.request(accounting.GetLimits(0)).owners
         return {each.owner: each for each in reports}
 
     def revoke(self, name: str) -> None:
         config.check_name(name, "key")
-        self._session.request(admin.RevokeKey(0, name=name))
+        self._session.request(credentials.RevokeKey(0, name=name))
 
 
 class OfflineKeyStore(KeyStore):
@@ -102,7 +104,7 @@ class OfflineKeyStore(KeyStore):
     def add(self, name: str, role: str, expires_s: float = 0.0) -> UserKeyFile:
         _check(name, role)
         user_key = _new_key_file(self._name, *self._endpoint(), name, role)
-        info = admin.KeyInfo(name, role, user_key.public_key, time.time(), expires_s)
+        info = credentials.KeyInfo(name, role, user_key.public_key, time.time(), expires_s)
         with keyfiles.changing(self._paths.keys):
             keyfiles.write_keys(self._paths.keys, key_list.added(self.listed(), info))
         return msgspec.structs.replace(user_key, gateway=self._gateway())
@@ -129,7 +131,7 @@ class OfflineKeyStore(KeyStore):
         server = keyfiles.server_file(self._paths.server_key)
         return server.address, server.public_key
 
-    def listed(self) -> list[admin.KeyInfo]:
+    def listed(self) -> list[credentials.KeyInfo]:
         return keyfiles.read_keys(self._paths.keys)
 
     def accounts(self) -> dict[str, Account]:
@@ -207,11 +209,13 @@ def _check(name: str, role: str) -> None:
 
 def _new_key_file(env: str, address: str, server_key: str, name: str, role: str) -> UserKeyFile:
     pair = keyfiles.new_pair()
-    key_file = _key_file(env, address, server_key, admin.KeyInfo(name, role, pair.public, 0.0))
+    key_file = _key_file(
+        env, address, server_key, credentials.KeyInfo(name, role, pair.public, 0.0)
+    )
     return msgspec.structs.replace(key_file, secret_key=pair.secret)
 
 
-def _key_file(env: str, address: str, server_key: str, key: admin.KeyInfo) -> UserKeyFile:
+def _key_file(env: str, address: str, server_key: str, key: credentials.KeyInfo) -> UserKeyFile:
     """Return the key file of a key, without its secret half."""
     if not address or not server_key:
         hint = f"{_LISTEN}; HOST is an interface or an address of its machine"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from simenv.client.connection.session import ServiceSession
 from simenv.config import check_name
 from simenv.errors import OptionError
-from simenv.wire.messages.admin import (
+from simenv.wire.messages.credentials import (  # fmt: skip
     CreateToken,
     GetTokens,
     RevokeToken,
     TokenCreated,
     TokenInfo,
-)  # fmt: skip
+)
 
 MAX_TEXT_CHARS = 64  # of the purpose of a token, and of its number
 TOKEN_S = 30 * 86_400.0  # lifetime of a token by default

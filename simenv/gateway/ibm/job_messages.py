@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from simenv.wire.messages.admin import TokenCertificate
+from simenv.wire.messages.credentials import TokenCertificate
 
 MEMORY_BYTES = 2 * 2**30  # in addition to that of the libraries
 FILE_BYTES = 16 * 2**20  # of its log, the only file that it writes

@@ -56,7 +56,7 @@ from simenv.gateway.iqm import circuits
 from simenv.model import FINAL_STATES, TaskState
 from simenv.sandbox.limits import limit_process
 from simenv.sandbox.parent import ParentChannel
-from simenv.wire.messages.admin import TokenCertificate
+from simenv.wire.messages.credentials import TokenCertificate
 
 SAMPLES = 20  # of the tasks that run, in the longest time of a job
 MAX_WARNING_BYTES = 16 * 2**10  # of the results of one job

@@ -11,7 +11,7 @@ from simenv.model.limits import merged, owner_of
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service.journal import tables, writer
 from simenv.wire import rights
-from simenv.wire.messages import admin
+from simenv.wire.messages import accounting, credentials
 
 REFUSED_MESSAGES = 10  # as many messages as a refused Submit counts
 RETRY_AFTER_S = 1.0
@@ -47,7 +47,7 @@ class Owners:
         self._keys: dict[str, str] = {}  # roles by name of key
         self._rates = MessageRates()
 
-    def refresh(self, keys: list[admin.KeyInfo]) -> None:
+    def refresh(self, keys: list[credentials.KeyInfo]) -> None:
         """Replace the keys whose owners have limits."""
         before, self._keys = self._keys, {key.name: key.role for key in keys}
         gone = [name for name in self._set if name not in self._roles]
@@ -84,7 +84,7 @@ class Owners:
         """Count a refused Submit, which took more time than its message."""
         self._rates.take_more(owner, self._state.shares.limits.of(owner), REFUSED_MESSAGES - 1)
 
-    def change(self, message: admin.SetLimits) -> str:
+    def change(self, message: accounting.SetLimits) -> str:
         """Set or reset limits, which the next commit stores. Returns a description of the change.
         Raises NotFoundError, OptionError."""
         if message.owner not in self._roles:

@@ -15,7 +15,7 @@ from simenv import errors
 from simenv.config import check_name
 from simenv.service.journal import database
 from simenv.wire import codec, key_list, keyfiles, rights
-from simenv.wire.messages import admin, client as m
+from simenv.wire.messages import client as m, credentials
 from simenv.wire.transport.zmq_transport import Listener
 
 LOCK_PATIENCE_S = 0.25  # longest wait of the loop while another process changes the list
@@ -68,7 +68,7 @@ class KeyCommands:
         self._admit()
 
     @property
-    def keys(self) -> list[admin.KeyInfo]:
+    def keys(self) -> list[credentials.KeyInfo]:
         """All accepted keys."""
         return self._keys
 
@@ -77,23 +77,23 @@ class KeyCommands:
         """The names of the owners of all accepted keys."""
         return {key.name for key in self._keys}
 
-    def answer(self, message: admin.AddKey | admin.GetKeys) -> admin.Keys:
+    def answer(self, message: credentials.AddKey | credentials.GetKeys) -> credentials.Keys:
         """Add a key, or only list the keys; returns all keys. Raises KeyConflictError, OptionError,
         ConfigError."""
-        if isinstance(message, admin.AddKey):
+        if isinstance(message, credentials.AddKey):
             check_name(message.name, "key")
             self._check_enabled()
             with keyfiles.changing(self.path, LOCK_PATIENCE_S):
                 fields = (message.name, message.role, message.public_key)
-                info = admin.KeyInfo(*fields, time.time(), message.expires_s)
+                info = credentials.KeyInfo(*fields, time.time(), message.expires_s)
                 keys = key_list.added(self._stored(), info)
                 keyfiles.write_keys(self.path, keys)
             self._keys = keys
             self._unwritten.clear()
             self._admit()
-        return admin.Keys(message.request, self._keys)
+        return credentials.Keys(message.request, self._keys)
 
-    def rotate(self, name: str, public_key: str, overlap_s: float) -> list[admin.KeyInfo]:
+    def rotate(self, name: str, public_key: str, overlap_s: float) -> list[credentials.KeyInfo]:
         """Add a new key of a name; return all keys of that name. Raises like `key_list.rotated`,
         ConfigError."""
         self._check_enabled()
@@ -164,7 +164,7 @@ class KeyCommands:
         self._admit()
         return None
 
-    def _stored(self) -> list[admin.KeyInfo]:
+    def _stored(self) -> list[credentials.KeyInfo]:
         """Read the list in the file, which a command of the CLI may have changed, without the keys
         that were revoked here. The caller holds the lock. Raises ConfigError."""
         return [key for key in keyfiles.read_keys(self.path) if key.name not in self._unwritten]

@@ -20,13 +20,13 @@ from simenv.scheduler.core import Action
 from simenv.scheduler.views import cluster_info
 from simenv.service.service import ServiceComponents
 from simenv.service.tokens import TokenCommands
-from simenv.wire.messages import accounting, admin, client as m
+from simenv.wire.messages import accounting, admin, client as m, credentials
 from simenv.wire.rights import Identity
 
 WITHOUT_JOURNAL = (
-    admin.RevokeKey,
-    admin.RevokeToken,
-    admin.ExchangeToken,
+    credentials.RevokeKey,
+    credentials.RevokeToken,
+    credentials.ExchangeToken,
 )  # answered at once
 SHOWN_TASKS = 5
 DETAIL_CHARS = 2_000  # of an entry of the audit log
@@ -72,7 +72,7 @@ class Administration:
             )
         return CHANGES[type(message)](self, identity, message)
 
-    def _add_key(self, identity: Identity, message: admin.AddKey) -> admin.Keys:
+    def _add_key(self, identity: Identity, message: credentials.AddKey) -> credentials.Keys:
         service = self._service
         answer = service.key_commands.answer(message)
         service.owners.refresh(service.key_commands.keys)
@@ -83,16 +83,18 @@ class Administration:
         service.audit.write(identity, "keys.add", message.name, detail)
         return self._with_gateway(answer)
 
-    def _with_gateway(self, answer: admin.Keys) -> admin.Keys:
+    def _with_gateway(self, answer: credentials.Keys) -> credentials.Keys:
         home = self._service.key_commands.path.parent
         url = configs.known_gateway(self._service.config.gateway, home)
         return msgspec.structs.replace(answer, gateway=url)
 
-    def _set_limits(self, identity: Identity, message: admin.SetLimits) -> admin.OwnerReports:
+    def _set_limits(
+        self, identity: Identity, message: accounting.SetLimits
+    ) -> accounting.OwnerReports:
         owners = self._service.owners
         detail = owners.change(message)
         self._service.audit.write(identity, "limits.set", message.owner, detail)
-        return admin.OwnerReports(message.request, owners.reports(identity))
+        return accounting.OwnerReports(message.request, owners.reports(identity))
 
     def _scale(self, identity: Identity, message: admin.Scale) -> admin.Pools:
         detail = f"{message.least} to {message.most} workers"
@@ -140,7 +142,7 @@ class Administration:
         pools = service.starts.pool_infos(time.monotonic_ns())
         return admin.Pools(message.request, pools, cluster_info.node_infos(service.state))
 
-    def _revoke(self, identity: Identity, message: admin.RevokeKey) -> admin.Keys:
+    def _revoke(self, identity: Identity, message: credentials.RevokeKey) -> credentials.Keys:
         """Revoke the key in memory, end its reservations, then write the file."""
         failed = self._service.key_commands.revoke(message.name)
         self._service.owners.refresh(self._service.key_commands.keys)
@@ -151,9 +153,9 @@ class Administration:
         self._service.audit.write(identity, "keys.revoke", message.name, text)
         if failed is not None:
             raise failed
-        return admin.Keys(message.request, self._service.key_commands.keys)
+        return credentials.Keys(message.request, self._service.key_commands.keys)
 
-    def _rotate(self, identity: Identity, message: admin.RotateKey) -> admin.Keys:
+    def _rotate(self, identity: Identity, message: credentials.RotateKey) -> credentials.Keys:
         """Add a new key of a name: for a client, of its own."""
         name = message.name or identity.owner
         roles = {key.role for key in self._service.key_commands.keys if key.name == name}
@@ -164,7 +166,7 @@ class Administration:
         self._service.owners.refresh(self._service.key_commands.keys)
         detail = f"key {message.public_key[:10]}..., the former for {message.overlap_s:.0f} s"
         self._service.audit.write(identity, "keys.rotate", name, detail)
-        return self._with_gateway(admin.Keys(message.request, keys))
+        return self._with_gateway(credentials.Keys(message.request, keys))
 
     def end_reservations(self, owner: str, reason: str) -> None:
         """End all reservations of an owner, planned ones too. Tasks that were sent to a worker
@@ -198,10 +200,10 @@ class Administration:
 
 # The handler of each change, by the kind of its message.
 CHANGES: dict[type, Callable[[Administration, Identity, Any], m.ToClient]] = {
-    admin.AddKey: Administration._add_key,
-    admin.RevokeKey: Administration._revoke,
-    admin.RotateKey: Administration._rotate,
-    admin.SetLimits: Administration._set_limits,
+    credentials.AddKey: Administration._add_key,
+    credentials.RevokeKey: Administration._revoke,
+    credentials.RotateKey: Administration._rotate,
+    accounting.SetLimits: Administration._set_limits,
     admin.AddCalendarEntry: lambda self, sender, message: self._service.calendar.add(
         sender, message
     ),
@@ -213,7 +215,7 @@ CHANGES: dict[type, Callable[[Administration, Identity, Any], m.ToClient]] = {
     admin.ResumeNode: Administration._resume,
     accounting.SetAccount: Administration._set_account,
     accounting.SetQos: Administration._set_qos,
-    admin.CreateToken: lambda self, sender, message: self._tokens.create(sender, message),
-    admin.RevokeToken: lambda self, sender, message: self._tokens.revoke(sender, message),
-    admin.ExchangeToken: lambda self, sender, message: self._tokens.exchange(sender, message),
+    credentials.CreateToken: lambda self, sender, message: self._tokens.create(sender, message),
+    credentials.RevokeToken: lambda self, sender, message: self._tokens.revoke(sender, message),
+    credentials.ExchangeToken: lambda self, sender, message: self._tokens.exchange(sender, message),
 }

@@ -18,7 +18,7 @@ from simenv.service.queries.query_queue import ReplySteps
 from simenv.service.service import ServiceComponents
 from simenv.service.tokens import TokenCommands
 from simenv.wire import codec
-from simenv.wire.messages import accounting, admin, client as m, jobs, metrics, queries
+from simenv.wire.messages import accounting, admin, client as m, credentials, jobs, metrics, queries
 from simenv.wire.rights import Identity
 
 
@@ -137,20 +137,20 @@ QUERIES: dict[type, Handler] = {
     **_of_part(
         lambda handlers: handlers.usage,
         {
-            admin.GetLimits: UsageQueries.limits,
+            accounting.GetLimits: UsageQueries.limits,
             accounting.GetAccounts: UsageQueries.accounts,
             accounting.GetUsage: UsageQueries.usage,
             accounting.GetShares: UsageQueries.shares,
             accounting.GetReceipts: UsageQueries.receipts,
         },
     ),
-    admin.GetKeys: lambda handlers, message, _identity, _peer: handlers.service.key_commands.answer(
-        message
+    credentials.GetKeys: lambda handlers, message, _identity, _peer: (
+        handlers.service.key_commands.answer(message)
     ),
     admin.GetCalendar: lambda handlers, message, identity, _peer: handlers.service.calendar.listed(
         identity, message
     ),
-    admin.GetTokens: lambda handlers, message, identity, _peer: handlers.tokens.listed(
+    credentials.GetTokens: lambda handlers, message, identity, _peer: handlers.tokens.listed(
         identity, message
     ),
     metrics.GetMetrics: lambda handlers, message, _identity, _peer: handlers.metrics.read(

@@ -13,7 +13,7 @@ from simenv.service.queries.query_queue import ReplySteps
 from simenv.service.results.receipts import ReceiptReader
 from simenv.service.service import ServiceComponents
 from simenv.wire import codec
-from simenv.wire.messages import accounting, admin
+from simenv.wire.messages import accounting
 from simenv.wire.rights import Identity
 
 TASKS_PER_CLOCK_CHECK = 16  # entries of an answer between two checks of the clock
@@ -32,9 +32,9 @@ class UsageQueries:
         return self._service.accounts.view(message.request, identity.scope)
 
     def limits(
-        self, message: admin.GetLimits, identity: Identity, _peer: bytes
-    ) -> admin.OwnerReports:
-        return admin.OwnerReports(message.request, self._service.owners.reports(identity))
+        self, message: accounting.GetLimits, identity: Identity, _peer: bytes
+    ) -> accounting.OwnerReports:
+        return accounting.OwnerReports(message.request, self._service.owners.reports(identity))
 
     def _sees(self, identity: Identity) -> Callable[[str, str], bool]:
         """Return whether the sender may see the usage of an account and user."""

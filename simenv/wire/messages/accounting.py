@@ -1,4 +1,4 @@
-"""Messages about accounts, classes of service, shares, usage and receipts."""
+"""Messages about limits of owners, accounts, classes of service, shares, usage and receipts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated
 
 import msgspec
 
+from simenv.model import OwnerReport
 from simenv.model.accounts import Account, Billing, Qos, Receipt, ShareRow, UsageRow
 from simenv.model.program import FEW, Text
 from simenv.wire.messages.queries import AdminRequest, ClientRequest, Number, Reply
@@ -76,3 +77,22 @@ class Usage(Reply, frozen=True, tag=54):
 
 class Receipts(Reply, frozen=True, tag=55):
     receipts: list[Receipt]
+
+
+class GetLimits(ClientRequest["OwnerReports"], frozen=True, tag=44):
+    """Request the limits and usage of the sender, or of all owners for an admin. Answered by
+    OwnerReports."""
+
+
+class SetLimits(AdminRequest["OwnerReports"], frozen=True, tag=45):
+    """Replace some limits of the owner of a key; answered by OwnerReports, when stored. `values`:
+    names of Limits and their values, added to those that were set before. `reset`: remove the
+    limits that were set before, so that the configuration's limits hold again."""
+
+    owner: Name
+    values: Annotated[dict[Name, Number], FEW] = msgspec.field(default_factory=dict)
+    reset: bool = False
+
+
+class OwnerReports(Reply, frozen=True, tag=44):
+    owners: list[OwnerReport]

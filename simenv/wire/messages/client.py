@@ -18,6 +18,7 @@ from simenv.model.program import Text
 from simenv.wire.messages import (
     accounting,  # noqa: F401 - kinds of messages
     admin,  # noqa: F401
+    credentials,  # noqa: F401
     jobs,  # noqa: F401
     metrics,  # noqa: F401
     nodes,

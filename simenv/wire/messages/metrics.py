@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from simenv.model.program import Text
-from simenv.wire.messages.admin import Time
+from simenv.wire.messages.credentials import Time
 from simenv.wire.messages.queries import AdminRequest, ClientRequest, Reply
 
 # Bucket i of a histogram has the durations above 2^(i - 1 + LEAST) s, up to 2^(i + LEAST) s; the

@@ -15,7 +15,7 @@ from simenv.model import Origin, TaskOptions
 from simenv.wire import codec
 from simenv.wire.keyfiles import read_keys
 from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import Keys, RevokeKey
+from simenv.wire.messages.credentials import Keys, RevokeKey
 
 MIB = 2**20
 

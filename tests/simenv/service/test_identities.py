@@ -21,7 +21,7 @@ from simenv.service import identities
 from simenv.service.accounting import groups as account_groups
 from simenv.service.identities import Identities
 from simenv.wire.keyfiles import ServerFile, new_pair
-from simenv.wire.messages import admin, client as m, identity
+from simenv.wire.messages import accounting, admin, client as m, credentials, identity
 from simenv.wire.messages.identity import (
     CertificateRequest,
     Denial,
@@ -147,7 +147,7 @@ def test_role_follows_the_configuration(site: Site) -> None:
     admin_peer, client = site.enter(CLEO), site.enter(ANA)
     assert admin_peer.sender == Identity("cleo", Role.ADMIN)
     assert client.sender == Identity("ana", Role.CLIENT)
-    assert site.refusal(admin.GetKeys(1), client).code == "not_allowed"
+    assert site.refusal(credentials.GetKeys(1), client).code == "not_allowed"
     reports = {report.owner: report.role for report in site.loop.owners.reports(LOCAL)}
     assert reports == {"": "admin", "ana": "client", "cleo": "admin"}
 
@@ -190,7 +190,7 @@ def test_public_key_of_another_user_is_refused(site: Site) -> None:
 
 def test_public_key_of_a_key_file_is_refused(site: Site) -> None:
     key = new_pair().public
-    site.say(admin.AddKey(1, "ana", "client", key))
+    site.say(credentials.AddKey(1, "ana", "client", key))
     assert isinstance(site.ask(ANA, key), Denial)
     site.tick(1_000.0)
     assert site.listener.connect(PeerKind.CLIENT, b"file", key).sender.owner == "ana"
@@ -415,22 +415,22 @@ def test_certificates_of_a_user_are_bounded_and_the_oldest_goes(site: Site) -> N
 
 def test_change_of_keys_leaves_certificates_alone(site: Site) -> None:
     ana = site.enter(ANA)
-    site.say(admin.AddKey(1, "dora", "client", new_pair().public))
-    site.say(admin.RevokeKey(1, "dora"))
+    site.say(credentials.AddKey(1, "dora", "client", new_pair().public))
+    site.say(credentials.RevokeKey(1, "dora"))
     assert site.get(m.Pong, m.Ping(1), ana).epoch
 
 
 def test_limits_of_a_user_without_key_survive_restart(site: Site) -> None:
     site.enter(ANA)
-    site.say(admin.SetLimits(1, "ana", {"max_queued_tasks": 7}))
+    site.say(accounting.SetLimits(1, "ana", {"max_queued_tasks": 7}))
     site.restart()
     site.enter(ANA)
     assert site.state.shares.limits.of("ana").max_queued_tasks == 7
 
 
 def test_holder_of_certificate_cannot_rotate_key_of_higher_role(site: Site) -> None:
-    site.say(admin.AddKey(1, "ana", "admin", new_pair().public))
-    refusal = site.refusal(admin.RotateKey(1, "", new_pair().public, 60.0), site.enter(ANA))
+    site.say(credentials.AddKey(1, "ana", "admin", new_pair().public))
+    refusal = site.refusal(credentials.RotateKey(1, "", new_pair().public, 60.0), site.enter(ANA))
     assert refusal.code == "not_allowed"
 
 

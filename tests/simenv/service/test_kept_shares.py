@@ -20,7 +20,8 @@ from simenv.service.results.retention import (
     DiskReserve,
 )
 from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import GetLimits, OwnerReports, Release, SetLimits
+from simenv.wire.messages.accounting import GetLimits, OwnerReports, SetLimits
+from simenv.wire.messages.admin import Release
 
 
 def made(folder: Path, **options: object) -> ReservationHarness:

@@ -20,7 +20,7 @@ from simenv.errors import ConfigError, KeyConflictError, NotFoundError, OptionEr
 from simenv.model import Origin, Program, ResultData, TaskOptions, TaskSpec, Timing
 from simenv.wire import codec, key_list, keyfiles
 from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import KeyInfo
+from simenv.wire.messages.credentials import KeyInfo
 from simenv.wire.messages.queries import ClientRequest, answer_of
 
 DECODERS = [

@@ -28,7 +28,7 @@ from simenv.gateway import ibm
 from simenv.gateway.ibm import processes
 from simenv.gateway.ibm.endpoints import PREFIX
 from simenv.transpiler.qpy import write_qpy
-from simenv.wire.messages.admin import TokenCertificate, TokenInfo
+from simenv.wire.messages.credentials import TokenCertificate, TokenInfo
 
 WAIT_S = 120.0
 TRACE = "0af7651916cd43dd8448eb211c80319c"

@@ -14,7 +14,7 @@ from simenv.scheduler.core import Route, SubmitBatch, TaskEnded, TaskRecord
 from simenv.scheduler.state.limit_table import LimitTable
 from simenv.service.results.completions import _failure
 from simenv.wire import codec
-from simenv.wire.messages import admin, client as m
+from simenv.wire.messages import accounting, admin, client as m, credentials
 from simenv.wire.messages.queries import App, GetApp
 from simulators.engine import RunOptions
 from simulators.errors import TooManySteps
@@ -23,8 +23,8 @@ from simulators.statevector.dynamic.branches import Budget
 DAY_NS = 86_400 * 10**9
 
 
-def limit(office: ReservationHarness, owner: str = "ana", **values: int) -> admin.OwnerReports:
-    return office.get(admin.OwnerReports, admin.SetLimits(1, owner, values), office.ops)
+def limit(office: ReservationHarness, owner: str = "ana", **values: int) -> accounting.OwnerReports:
+    return office.get(accounting.OwnerReports, accounting.SetLimits(1, owner, values), office.ops)
 
 
 def order(
@@ -107,7 +107,7 @@ def test_queue_use_of_owner_is_released_when_tasks_end(office: ReservationHarnes
     assert isinstance(order(office, 2, "~a"), m.Accepted)
     office.finish(office.assigned())
     office.finish(office.assigned())
-    use = office.get(admin.OwnerReports, admin.GetLimits(1), office.ana).owners[0].use
+    use = office.get(accounting.OwnerReports, accounting.GetLimits(1), office.ana).owners[0].use
     assert (use.queued_tasks, use.queued_bytes) == (0, 0)
     assert use.kept_bytes > 0
     assert isinstance(order(office, 2, "~b"), m.Accepted)
@@ -223,7 +223,7 @@ def test_client_reserves_at_most_its_percentage_of_pool_workers(tmp_path: Path) 
 
 def test_reservations_of_revoked_key_are_released(office: ReservationHarness) -> None:
     number = office.reserve(1, office.ana).reservation
-    office.get(admin.Keys, admin.RevokeKey(1, "ana"), office.ops)
+    office.get(credentials.Keys, credentials.RevokeKey(1, "ana"), office.ops)
     assert office.info(number).state == "released"
 
 
@@ -258,11 +258,11 @@ def test_limits_set_by_admin_survive_crash_until_reset(office: ReservationHarnes
     limit(office, max_queued_tasks=7)
     limit(office, max_priority=3)
     office.begin_again()
-    (value,) = office.get(admin.OwnerReports, admin.GetLimits(1), office.ana).owners
+    (value,) = office.get(accounting.OwnerReports, accounting.GetLimits(1), office.ana).owners
     assert (value.limits.max_queued_tasks, value.limits.max_priority) == (7, 3)
-    office.get(admin.OwnerReports, admin.SetLimits(1, "ana", {}, reset=True), office.ops)
+    office.get(accounting.OwnerReports, accounting.SetLimits(1, "ana", {}, reset=True), office.ops)
     office.begin_again()
-    (value,) = office.get(admin.OwnerReports, admin.GetLimits(1), office.ana).owners
+    (value,) = office.get(accounting.OwnerReports, accounting.GetLimits(1), office.ana).owners
     assert value.limits == CLIENT_LIMITS
 
 
@@ -270,7 +270,8 @@ def test_configured_limits_apply_by_role_and_key(tmp_path: Path) -> None:
     table = {"client": {"max_queued_tasks": 5}, "keys": {"ben": {"max_priority": 9}}}
     office = ReservationHarness(tmp_path, owner_limits=table)
     reports = {
-        r.owner: r for r in office.get(admin.OwnerReports, admin.GetLimits(1), office.ops).owners
+        r.owner: r
+        for r in office.get(accounting.OwnerReports, accounting.GetLimits(1), office.ops).owners
     }
     assert (list(reports), reports["ana"].limits.max_queued_tasks) == (["", "ana", "ben", "ops"], 5)
     assert (reports["ben"].limits.max_queued_tasks, reports["ben"].limits.max_priority) == (5, 9)
@@ -278,9 +279,9 @@ def test_configured_limits_apply_by_role_and_key(tmp_path: Path) -> None:
 
 
 def test_a_client_sees_its_own_limits_and_sets_none(office: ReservationHarness) -> None:
-    reports = office.get(admin.OwnerReports, admin.GetLimits(1), office.ana).owners
+    reports = office.get(accounting.OwnerReports, accounting.GetLimits(1), office.ana).owners
     assert [report.owner for report in reports] == ["ana"]
-    assert office.refusal(admin.SetLimits(1, "ana", {"max_priority": 5}), office.ana).code == (
+    assert office.refusal(accounting.SetLimits(1, "ana", {"max_priority": 5}), office.ana).code == (
         "not_allowed"
     )
 
@@ -288,14 +289,18 @@ def test_a_client_sees_its_own_limits_and_sets_none(office: ReservationHarness) 
 @pytest.mark.parametrize(
     ("question", "code", "words"),
     [
-        (admin.SetLimits(1, "nobody", {"max_priority": 1}), "not_found", "no key named 'nobody'"),
-        (admin.SetLimits(1, "ana", {"max_tasks": 1}), "option", "no limit 'max_tasks'"),
-        (admin.SetLimits(1, "ana", {"max_reserved_percent": 101}), "option", "= 101"),
-        (admin.SetLimits(1, "ana"), "option", "no limit is named"),
+        (
+            accounting.SetLimits(1, "nobody", {"max_priority": 1}),
+            "not_found",
+            "no key named 'nobody'",
+        ),
+        (accounting.SetLimits(1, "ana", {"max_tasks": 1}), "option", "no limit 'max_tasks'"),
+        (accounting.SetLimits(1, "ana", {"max_reserved_percent": 101}), "option", "= 101"),
+        (accounting.SetLimits(1, "ana"), "option", "no limit is named"),
     ],
 )
 def test_invalid_limit_change_is_refused(
-    office: ReservationHarness, question: admin.SetLimits, code: str, words: str
+    office: ReservationHarness, question: accounting.SetLimits, code: str, words: str
 ) -> None:
     result = office.refusal(question, office.ops)
     assert result.code == code
@@ -304,10 +309,11 @@ def test_invalid_limit_change_is_refused(
 
 def test_new_key_inherits_no_limits_of_revoked_key_of_same_name(office: ReservationHarness) -> None:
     limit(office, max_queued_tasks=7)
-    office.say(admin.RevokeKey(1, "ana"), office.ops)
-    office.say(admin.AddKey(1, "ana", "client", "x" * 40), office.ops)
+    office.say(credentials.RevokeKey(1, "ana"), office.ops)
+    office.say(credentials.AddKey(1, "ana", "client", "x" * 40), office.ops)
     reports = {
-        r.owner: r for r in office.get(admin.OwnerReports, admin.GetLimits(1), office.ops).owners
+        r.owner: r
+        for r in office.get(accounting.OwnerReports, accounting.GetLimits(1), office.ops).owners
     }
     assert reports["ana"].limits == CLIENT_LIMITS
 

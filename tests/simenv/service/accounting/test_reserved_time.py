@@ -26,8 +26,8 @@ def town(tmp_path: Path) -> AccountHarness:
 def begin(town: AccountHarness) -> None:
     """Start the worker; ana may reserve it."""
     town.join()
-    limits = admin.SetLimits(1, "ana", {"max_reserved_percent": 100})
-    assert town.get(admin.OwnerReports, limits, town.ops).owners
+    limits = accounting.SetLimits(1, "ana", {"max_reserved_percent": 100})
+    assert town.get(accounting.OwnerReports, limits, town.ops).owners
 
 
 def asked(town: AccountHarness, hours: float = 1.0, **fields: object) -> admin.Reserve:

@@ -7,7 +7,7 @@ from service import spec
 from simenv.model import Event, TaskOptions
 from simenv.service import fault_injection
 from simenv.wire import codec
-from simenv.wire.messages import admin, client as m
+from simenv.wire.messages import accounting, admin, client as m, credentials
 
 
 def entries(office: ReservationHarness) -> list[Event]:
@@ -18,9 +18,14 @@ def entries(office: ReservationHarness) -> list[Event]:
 @pytest.mark.parametrize(
     ("question", "kind", "subject", "what"),
     [
-        (admin.AddKey(1, "eve", "client", "x" * 40), "keys.add", "eve", "role client"),
-        (admin.RevokeKey(1, "ben"), "keys.revoke", "ben", "revoked"),
-        (admin.SetLimits(1, "ana", {"max_priority": 5}), "limits.set", "ana", "max_priority = 5"),
+        (credentials.AddKey(1, "eve", "client", "x" * 40), "keys.add", "eve", "role client"),
+        (credentials.RevokeKey(1, "ben"), "keys.revoke", "ben", "revoked"),
+        (
+            accounting.SetLimits(1, "ana", {"max_priority": 5}),
+            "limits.set",
+            "ana",
+            "max_priority = 5",
+        ),
         (admin.Scale(1, "main", 1, 2), "scale", "main", "1 to 2 workers"),
         (admin.DrainNode(1, "", "repair"), "drain", "", "repair"),
         (admin.ResumeNode(1, "main"), "resume", "main", ""),
@@ -74,7 +79,7 @@ def test_audit_log_is_not_shown_to_clients(office: ReservationHarness) -> None:
 
 def test_a_change_is_acknowledged_after_its_entry_is_stored(office: ReservationHarness) -> None:
     fault_injection.install("journal.commit.before:1:error,journal.commit.before:2:error")
-    office.ops.send(codec.encode(admin.SetLimits(1, "ana", {"max_priority": 5})))
+    office.ops.send(codec.encode(accounting.SetLimits(1, "ana", {"max_priority": 5})))
     office.loop.run_once(timeout_s=0.0)
     assert office.loop.store_error
     assert not office.heard(office.ops)
@@ -89,7 +94,7 @@ def test_key_revocation_alone_is_done_while_journal_fails(office: ReservationHar
     office.say(admin.SetOrder(1, "main", "fifo"))
     assert office.loop.store_error
     assert office.refusal(admin.Scale(1, "main", 1, 1), office.ops).code == "journal"
-    answers = office.say(admin.RevokeKey(1, "ana"), office.ops)
+    answers = office.say(credentials.RevokeKey(1, "ana"), office.ops)
     assert [type(answer).__name__ for answer in answers] == ["Keys"]
     assert "ana" not in office.key_commands.names
     fault_injection.install("")

@@ -11,7 +11,7 @@ from simenv.errors import KeyConflictError, KeyRefusedError, NotFoundError, Opti
 from simenv.wire.key_list import MAX_OVERLAP_S, MAX_OVERLAPPING, has_expired, identities, rotated
 from simenv.wire.keyfiles import new_pair, read_keys, write_keys
 from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import AddKey, GetKeys, KeyInfo, Keys, RevokeKey, RotateKey
+from simenv.wire.messages.credentials import AddKey, GetKeys, KeyInfo, Keys, RevokeKey, RotateKey
 from simenv.wire.transport.sockets import PeerKind
 
 NOW_S = 1_000_000.0

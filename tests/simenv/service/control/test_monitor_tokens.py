@@ -9,13 +9,8 @@ from token_harness import DAY_S, TokenHarness
 from simenv.model import TaskOptions
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import (
-    AddKey,
-    CreateToken,
-    GetKeys,
-    GetPools,
-    GetTokens,
-)
+from simenv.wire.messages.admin import GetPools
+from simenv.wire.messages.credentials import AddKey, CreateToken, GetKeys, GetTokens
 from simenv.wire.messages.metrics import GetMetrics, Metrics
 from simenv.wire.messages.queries import GetDevices
 

@@ -10,7 +10,7 @@ from service import completions, spec
 from simenv import model
 from simenv.model.reservations import CalendarEntry
 from simenv.service import fault_injection
-from simenv.wire.messages import admin, client as m
+from simenv.wire.messages import accounting, admin, client as m
 
 SECOND = 10**9
 
@@ -248,7 +248,7 @@ def test_task_rerun_for_damaged_result_takes_no_credits_twice(office: Reservatio
 def test_administrators_alone_reserve_for_batch_jobs_and_for_others(
     office: ReservationHarness,
 ) -> None:
-    office.say(admin.SetLimits(1, "ana", {"max_reservations": 1}))
+    office.say(accounting.SetLimits(1, "ana", {"max_reservations": 1}))
     job = {"scope": "slurm/big", "job": "7", "device": "main"}
     before = office.digest()
     for fields, owner in ((job, ""), ({**job, "scope": ""}, "ben")):

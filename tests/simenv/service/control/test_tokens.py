@@ -21,29 +21,31 @@ from simenv.service.tokens import MAX_LIFETIME_S, MAX_OF_RESERVATION, MAX_OF_USE
 from simenv.wire import keyfiles
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages import accounting, client as m
+from simenv.wire.messages.accounting import SetLimits
 from simenv.wire.messages.admin import (
     AddCalendarEntry,
-    AddKey,
-    CreateToken,
     DecisionReply,
-    ExchangeToken,
-    GetKeys,
     GetPools,
-    GetTokens,
     Pools,
     Release,
     Released,
     RemoveCalendarEntry,
     Renew,
     Reserve,
+)
+from simenv.wire.messages.credentials import (  # fmt: skip
+    AddKey,
+    CreateToken,
+    ExchangeToken,
+    GetKeys,
+    GetTokens,
     RevokeKey,
     RevokeToken,
     RotateKey,
-    SetLimits,
     TokenCreated,
     TokenInfo,
     Tokens,
-)  # fmt: skip
+)
 from simenv.wire.messages.queries import GetDevices
 from simenv.wire.transport.sockets import PeerKind
 
