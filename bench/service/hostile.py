@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import psutil
-from testbed.waiting import until
 
 import simenv
 from bench.harness import Report, Times, benchmark, installed, probed, timed, timed_s
@@ -58,6 +57,7 @@ from testbed.keys import remote_key
 from testbed.munged import munged, program
 from testbed.small_disk import tmpfs
 from testbed.typed_messages import HONEST, POOL, exchange
+from testbed.waiting import until
 
 METHODS = multiprocessing.get_context("spawn")
 ASK_S, CONNECT_S = 0.002, 0.02  # between two questions of good clients, two new clients

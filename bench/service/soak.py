@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import numpy as np
 import psutil
-from testbed.waiting import until
 
 from bench.harness import Report, benchmark
 from bench.harness.environments import (
@@ -37,6 +36,7 @@ from simenv.service.queries.history import StoredJournal
 from simenv.wire import codec
 from testbed.keys import remote_key
 from testbed.soak_clients import KINDS, Mark, whole_lines
+from testbed.waiting import until
 
 NAME = "bench-soak"
 LOOK_S, DRAIN_S, START_S, REVOKED_S = 1.0, 120.0, 120.0, 10.0
