@@ -38,7 +38,6 @@ from simenv.gateway.app import RunningGateway
 from simenv.gateway.context import Caller
 from simenv.wire.keyfiles import UserKeyFile, new_pair, read_private, write_private
 
-DAY_S = 86_400.0
 metric_routes = importlib.import_module("simenv.gateway.metrics.routes")
 
 
@@ -125,13 +124,10 @@ def test_token_and_api_key_name_their_user(running: RunningGateway, tokens: dict
     ["", "Bearer",  "Basic YW5hOg==", "Bearer x", "Bearer simenv_" + "x" * 43,
      "Bearer " + "é" * 50, "Bearer " + "x" * 5_000, "Bearer a.b.c", "apikey a.b.c"],
 )  # fmt: skip
-def test_request_without_a_valid_credential_is_refused(
-    running: RunningGateway, header: str
-) -> None:
+def test_request_without_valid_credential_is_refused(running: RunningGateway, header: str) -> None:
     headers = [(b"authorization", header.encode())] if header else []
     answer = httpx.get(f"{running.url}/session", headers=headers)
-    assert answer.status_code == 401
-    assert answer.headers["www-authenticate"] == "Bearer"
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
     assert (problem["status"], problem["code"]) == (401, "key_refused")
@@ -152,8 +148,7 @@ def test_user_never_sees_the_tasks_of_another(
         assert submitted.id in ana.get("/tasks").json()
         assert ben.get("/tasks").json() == []
         refused = ben.get(f"/tasks/{submitted.id}")
-        assert refused.status_code == 404
-        assert refused.json()["code"] == "not_found"
+        assert (refused.status_code, refused.json()["code"]) == (404, "not_found")
     until(lambda: bool(caplog.records))  # the line is written after the answer
     lines = [json.loads(record.message) for record in caplog.records]
     assert [(each["status"], each["user"], each["path"]) for each in lines] == [
@@ -208,9 +203,7 @@ def test_token_of_a_reservation_is_refused_after_its_end(
         until(lambda: job.get("/session").status_code == 401, 30.0)
 
 
-def test_access_token_stands_for_its_api_key(
-    running: RunningGateway, tokens: dict[str, str]
-) -> None:
+def test_access_token_stands_for_api_key(running: RunningGateway, tokens: dict[str, str]) -> None:
     answer = httpx.post(f"{running.url}/identity/token", json={"apikey": tokens["ana"]})
     text = answer.raise_for_status().json()["access_token"]
     parts = [base64.urlsafe_b64decode(each + "=" * (-len(each) % 4)) for each in text.split(".")]
@@ -219,8 +212,7 @@ def test_access_token_stands_for_its_api_key(
     assert tokens["ana"] not in str(parts)
     with as_user(running, text) as ana:
         assert ana.get("/session").json()["user"] == "ana"
-    refused = httpx.post(f"{running.url}/identity/token", json={"apikey": "x" * 50})
-    assert refused.status_code == 401
+    assert httpx.post(f"{running.url}/identity/token", json={"apikey": "x" * 50}).status_code == 401
 
 
 def test_forged_access_tokens_are_refused(running: RunningGateway, tokens: dict[str, str]) -> None:
@@ -241,9 +233,7 @@ def test_forged_access_tokens_are_refused(running: RunningGateway, tokens: dict[
         assert ana.get("/session").status_code == 200
 
 
-def test_access_tokens_outlive_a_restart_of_the_gateway(
-    live: Live, key: Path, tokens: dict[str, str]
-) -> None:
+def test_access_tokens_outlive_gateway(live: Live, key: Path, tokens: dict[str, str]) -> None:
     with gateway(live, key) as first:
         text = first._signer.access_token(tokens["ana"]).text
     with gateway(live, key) as second, as_user(second, text) as ana:
@@ -288,9 +278,7 @@ def test_a_bearer_token_is_no_link_and_a_link_no_bearer_token(
         assert ana.get("/session").status_code == 401
 
 
-def test_a_token_that_is_typed_opens_a_session_that_ends_with_the_token(
-    running: RunningGateway, env: Client
-) -> None:
+def test_typed_token_opens_session_that_ends_with_it(running: RunningGateway, env: Client) -> None:
     made, own = env.tokens.add("ana", lifetime_s=600.0), {"Origin": running.url}
     count = len(env.tokens.listed())
     with httpx.Client(base_url=running.url) as browser:
@@ -333,10 +321,7 @@ def test_sign_out_ends_the_session_of_a_typed_token_and_not_the_token(
             assert thief.get("/session").status_code == 401
         with as_user(first, tokens["ana"]) as script:
             assert script.get("/session").status_code == 200
-    with (
-        gateway(live, key) as second,
-        httpx.Client(base_url=second.url, cookies=copied) as thief,
-    ):
+    with gateway(live, key) as second, httpx.Client(base_url=second.url, cookies=copied) as thief:
         assert thief.get("/session").status_code == 401
 
 
@@ -439,8 +424,7 @@ def test_headers_of_security_are_on_every_answer(running: RunningGateway) -> Non
         headers = httpx.get(f"{running.url}{path}").headers
         assert headers["x-content-type-options"] == "nosniff"
         assert "frame-ancestors 'none'" in headers["content-security-policy"]
-        assert headers["cache-control"] == "no-store"
-        assert headers["referrer-policy"] == "no-referrer"
+        assert (headers["cache-control"], headers["referrer-policy"]) == ("no-store", "no-referrer")
         assert "server" not in headers
 
 
@@ -473,12 +457,9 @@ def self_signed(folder: Path) -> tuple[str, str]:
     paths = folder / "web.pem", folder / "web.key"
     paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     paths[1].write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption())
+    )  # fmt: skip
     return str(paths[0]), str(paths[1])
 
 
@@ -524,9 +505,7 @@ def test_health_probes_need_no_token_and_say_whether_the_service_answers(
         until(lambda: httpx.get(f"{running.url}/health/ready").status_code == 200, 60.0)
 
 
-def test_many_probes_ask_the_service_once(
-    live: Live, key: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_probes_ask_service_once(live: Live, key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metric_routes, "READY_S", 3_600.0)
     asked: list[int] = []
     monkeypatch.setattr(metric_routes, "_unready_reason", lambda _: asked.append(1) or "")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from failing import fails
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister, qpy, transpile
 from qiskit.circuit import Parameter
 from qiskit.primitives import PrimitiveResult
@@ -22,7 +23,7 @@ from qiskit_ibm_runtime.options_models.executor import ExecutorOptions
 from qiskit_ibm_runtime.quantum_program.params_converters import QUANTUM_PROGRAM_PARAMS_CONVERTERS
 from samplomatic import Twirl, build
 
-import simenv
+from simenv.client.client import Client
 from simenv.errors import ConfigError, LimitExceededError, OptionError, ProgramError, SimenvError
 from simenv.gateway.ibm import executor
 from simenv.gateway.ibm.executor import run_executor
@@ -36,7 +37,7 @@ class RemoteService:
     is_local = False
 
 
-class RecordingSession(Session):
+class Recorder(Session):
     """Session of the client whose jobs are recorded as they would be sent."""
 
     def __init__(self, backend: Any) -> None:
@@ -55,13 +56,13 @@ def fez() -> FakeFez:
 
 
 @pytest.fixture
-def session(fez: FakeFez) -> RecordingSession:
-    return RecordingSession(fez)
+def session(fez: FakeFez) -> Recorder:
+    return Recorder(fez)
 
 
 @pytest.fixture
-def manila() -> RecordingSession:
-    return RecordingSession(FakeManilaV2())
+def manila() -> Recorder:
+    return Recorder(FakeManilaV2())
 
 
 def decoded(text: str) -> Any:
@@ -73,11 +74,11 @@ def decoded(text: str) -> Any:
     return result
 
 
-def run(env: simenv.Client, params: Params, backend: str = IDEAL, key: str = "") -> Any:
+def run(env: Client, params: Params, backend: str = IDEAL, key: str = "") -> Any:
     return decoded(run_executor(params, backend, env, key or uuid.uuid4().hex))
 
 
-def bell(session: RecordingSession) -> QuantumCircuit:
+def bell(session: Recorder) -> QuantumCircuit:
     circuit = QuantumCircuit(2, metadata={"of": "Bell"})
     circuit.h(0)
     circuit.cx(0, 1)
@@ -85,7 +86,7 @@ def bell(session: RecordingSession) -> QuantumCircuit:
     return transpile(circuit, session._backend, optimization_level=1, seed_transpiler=1)
 
 
-def rotated(session: RecordingSession) -> QuantumCircuit:
+def rotated(session: Recorder) -> QuantumCircuit:
     """Rotate a qubit by `a`, and copy it to another one; two registers."""
     angle = Parameter("a")
     first, second = ClassicalRegister(1, "first"), ClassicalRegister(2, "second")
@@ -102,7 +103,7 @@ def within(ones: float, shots: int, probability: float) -> bool:
     return bool(abs(ones / shots - probability) <= 5 * sigma + 1e-12)
 
 
-def sampled(session: RecordingSession, pubs: Any, shots: int, **options: Any) -> Params:
+def sampled(session: Recorder, pubs: Any, shots: int, **options: Any) -> Params:
     sampler = Sampler(session)
     for path, value in options.items():
         group, _, name = path.partition("__")
@@ -111,12 +112,9 @@ def sampled(session: RecordingSession, pubs: Any, shots: int, **options: Any) ->
     return session.params
 
 
-def test_counts_of_a_seed_are_those_of_submit(
-    env: simenv.Client, session: RecordingSession
-) -> None:
+def test_counts_of_seed_are_those_of_submit(env: Client, session: Recorder) -> None:
     circuit = bell(session)
-    params = sampled(session, [circuit], 1000, simulator__seed_simulator=7)
-    result = run(env, params, "fez")
+    result = run(env, sampled(session, [circuit], 1000, simulator__seed_simulator=7), "fez")
     assert isinstance(result, PrimitiveResult)
     expected = env.submit(circuit, shots=1000, seed=7, device="fez", compile="never").result()
     assert result[0].data.meas.get_counts() == expected.counts
@@ -126,9 +124,7 @@ def test_counts_of_a_seed_are_those_of_submit(
     assert (part.idx_item, part.size) == (0, 1)
 
 
-def test_a_sweep_is_sent_as_one_task_and_keeps_shape_and_registers(
-    env: simenv.Client, session: RecordingSession
-) -> None:
+def test_sweep_is_one_task_and_keeps_shape_and_registers(env: Client, session: Recorder) -> None:
     circuit, shots = rotated(session), 2000
     angles = np.linspace(0, np.pi, 6).reshape(2, 3, 1)
     params = sampled(session, [(circuit, angles)], shots, simulator__seed_simulator=5)
@@ -148,9 +144,7 @@ def test_a_sweep_is_sent_as_one_task_and_keeps_shape_and_registers(
     assert first.sum(axis=(-1, -2)).ravel().tolist() == ones
 
 
-def test_twirling_of_gates_and_measurements_is_undone_exactly(
-    env: simenv.Client, session: RecordingSession
-) -> None:
+def test_twirling_of_gates_and_measurements_is_undone(env: Client, session: Recorder) -> None:
     twirled = {"twirling__enable_gates": True, "twirling__enable_measure": True}
     params = sampled(session, [bell(session)], 1000, **twirled)
     item = params["quantum_program"]["items"][0]
@@ -164,18 +158,12 @@ def test_twirling_of_gates_and_measurements_is_undone_exactly(
 
 
 @pytest.mark.parametrize("measure", [False, True])
-def test_twirled_sweep_has_the_distribution_of_the_circuit(
-    env: simenv.Client, session: RecordingSession, measure: bool
-) -> None:
+def test_twirled_sweep_has_the_distribution(env: Client, session: Recorder, measure: bool) -> None:
     circuit, angles = rotated(session), np.linspace(0, np.pi, 5).reshape(5, 1)
     params = sampled(
-        session,
-        [(circuit, angles)],
-        2048,
-        twirling__enable_gates=True,
-        twirling__enable_measure=measure,
-        twirling__num_randomizations=16,
-    )
+        session, [(circuit, angles)], 2048, twirling__enable_gates=True,
+        twirling__enable_measure=measure, twirling__num_randomizations=16,
+    )  # fmt: skip
     assert params["quantum_program"]["items"][0]["shape"] == [16, 5]
     data = run(env, params)[0].data
     first, second = (data[name].to_bool_array("little") for name in ("first", "second"))
@@ -184,9 +172,7 @@ def test_twirled_sweep_has_the_distribution_of_the_circuit(
         assert within(first[place].sum(), 2048, np.sin(angle / 2) ** 2)
 
 
-def test_randomizations_are_one_task_and_follow_the_seed(
-    env: simenv.Client, session: RecordingSession
-) -> None:
+def test_randomizations_are_one_task_and_follow_seed(env: Client, session: Recorder) -> None:
     twirled = {"twirling__enable_gates": True, "twirling__num_randomizations": 16}
     params = sampled(session, [bell(session)], 160, simulator__seed_simulator=3, **twirled)
     before = env.status().done
@@ -197,7 +183,7 @@ def test_randomizations_are_one_task_and_follow_the_seed(
     assert json.loads(run_executor(params, "fez", env, "s3"))["data"] != texts[0]
 
 
-def test_the_same_key_runs_nothing_twice(env: simenv.Client, session: RecordingSession) -> None:
+def test_the_same_key_runs_nothing_twice(env: Client, session: Recorder) -> None:
     params = sampled(session, [bell(session)] * 2, 256, twirling__enable_gates=True)
     first = json.loads(run_executor(params, IDEAL, env, "again"))
     before = env.status().done
@@ -209,7 +195,7 @@ def test_the_same_key_runs_nothing_twice(env: simenv.Client, session: RecordingS
 OBSERVABLES = {"ZZ": 1.0, "XX": 1.0, "YY": -1.0, "ZI": 0.0, "IX": 0.0}
 
 
-def estimated(session: RecordingSession, level: int, shots: int = 4096) -> Params:
+def estimated(session: Recorder, level: int, shots: int = 4096) -> Params:
     circuit = bell(session).remove_final_measurements(inplace=False)
     operators = [SparsePauliOp(label).apply_layout(circuit.layout) for label in OBSERVABLES]
     estimator = Estimator(session)
@@ -220,18 +206,14 @@ def estimated(session: RecordingSession, level: int, shots: int = 4096) -> Param
 
 
 @pytest.mark.parametrize("level", [0, 1])
-def test_expectation_values_of_an_ideal_pool(
-    env: simenv.Client, manila: RecordingSession, level: int
-) -> None:
+def test_expectation_values_of_ideal_pool(env: Client, manila: Recorder, level: int) -> None:
     data = run(env, estimated(manila, level))[0].data
     bounds = 5 * np.maximum(data.stds, 1 / 64)
     assert (np.abs(data.evs - list(OBSERVABLES.values())) <= bounds).all(), data.evs
 
 
 @pytest.mark.parametrize("level", [1, 2])  # readout; and folded gates, extrapolated to no noise
-def test_errors_of_a_device_are_mitigated(
-    env: simenv.Client, manila: RecordingSession, level: int
-) -> None:
+def test_errors_of_device_are_mitigated(env: Client, manila: Recorder, level: int) -> None:
     raw, mitigated = (run(env, estimated(manila, k, 16_384), "manila")[0].data for k in (0, level))
     correlated, exact = slice(0, 3), np.array([1, 1, -1])
     errors = np.abs(raw.evs[correlated] - exact)
@@ -239,9 +221,7 @@ def test_errors_of_a_device_are_mitigated(
     assert (np.abs(mitigated.evs[correlated] - exact) < errors).all()
 
 
-def test_cancelled_noise_is_the_inverse_of_its_channel(
-    env: simenv.Client, manila: RecordingSession
-) -> None:
+def test_cancelled_noise_is_inverse_of_its_channel(env: Client, manila: Recorder) -> None:
     circuit = QuantumCircuit(2)
     circuit.x(0)
     circuit.cx(0, 1)
@@ -262,7 +242,7 @@ def test_cancelled_noise_is_the_inverse_of_its_channel(
     assert (np.abs(data.evs - expected) <= 5 * np.maximum(data.stds, 0.005)).all(), data.evs
 
 
-def program_of(session: RecordingSession, shots: int = 100) -> QuantumProgram:
+def program_of(session: Recorder, shots: int = 100) -> QuantumProgram:
     """Both kinds of items: a sweep, a circuit without parameters, and a twirled box."""
     passthrough = {"note": "mine", "values": [1, 2.5, None, True], "array": np.arange(6) / 2}
     program = QuantumProgram(shots=shots, passthrough_data=passthrough)
@@ -283,9 +263,7 @@ def program_of(session: RecordingSession, shots: int = 100) -> QuantumProgram:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_programs_of_every_version(
-    env: simenv.Client, session: RecordingSession, version: str
-) -> None:
+def test_programs_of_every_version(env: Client, session: Recorder, version: str) -> None:
     encoder = QUANTUM_PROGRAM_PARAMS_CONVERTERS[version].encoder
     program = program_of(session)
     if version == "v0.1":
@@ -295,10 +273,8 @@ def test_programs_of_every_version(
     assert json.loads(text)["schema_version"] == version
     result = decoded(text)
     assert [item.keys() for item in result] == [
-        {"first", "second"},
-        {"meas"},
-        {"c", "measurement_flips.c"},
-    ]
+        {"first", "second"}, {"meas"}, {"c", "measurement_flips.c"},
+    ]  # fmt: skip
     assert result[0]["first"].shape == (3, 100, 1)
     assert result[0]["first"].all()
     assert result[1]["meas"].shape == (100, 2)
@@ -313,7 +289,7 @@ def test_programs_of_every_version(
         assert json.loads(text)["passthrough_data"] == sent
 
 
-def executed(session: RecordingSession, program: QuantumProgram, **options: Any) -> Params:
+def executed(session: Recorder, program: QuantumProgram, **options: Any) -> Params:
     client = Executor(session)
     for name, value in options.items():
         target = client.options if name == "experimental" else client.options.execution
@@ -328,12 +304,9 @@ def one(circuit: QuantumCircuit, shots: int = 100, **item: Any) -> QuantumProgra
     return program
 
 
-def test_replications_and_chunks_keep_the_order_of_elements(
-    env: simenv.Client, session: RecordingSession
-) -> None:
+def test_replications_and_chunks_keep_order_of_elements(env: Client, session: Recorder) -> None:
     angles = np.array([[0.0], [np.pi], [0.0], [np.pi], [np.pi]])
-    program = one(rotated(session), circuit_arguments=angles, chunk_size=2)
-    params = executed(session, program)
+    params = executed(session, one(rotated(session), circuit_arguments=angles, chunk_size=2))
     result = run(env, params)
     assert result[0]["first"].all(axis=(1, 2)).tolist() == [False, True, False, True, True]
     assert [span.parts[0].size for span in result.timing] == [2, 2, 1]
@@ -347,9 +320,7 @@ def test_replications_and_chunks_keep_the_order_of_elements(
     assert within(meas[..., 0].sum(), 1200, 0.5)
 
 
-def test_registers_that_share_bits_are_read_by_their_bits(
-    env: simenv.Client, session: RecordingSession
-) -> None:
+def test_registers_that_share_bits_are_read_by_their_bits(env: Client, session: Recorder) -> None:
     circuit = QuantumCircuit(3, 3)
     circuit.x(1)
     circuit.measure([0, 1, 2], [0, 1, 2])
@@ -360,17 +331,13 @@ def test_registers_that_share_bits_are_read_by_their_bits(
     assert result["turned"].all(axis=0).tolist() == [True, False]
 
 
-def test_circuits_without_measurements_have_zeros(
-    env: simenv.Client, session: RecordingSession
-) -> None:
+def test_circuits_without_measurements_have_zeros(env: Client, session: Recorder) -> None:
     result = run(env, executed(session, one(QuantumCircuit(1, 2))))[0]
     assert result["c"].shape == (100, 2)
     assert not result["c"].any()
 
 
-def test_conditions_and_measurements_inside_a_circuit(
-    env: simenv.Client, session: RecordingSession
-) -> None:
+def test_conditions_and_measurements_inside_circuit(env: Client, session: Recorder) -> None:
     circuit = QuantumCircuit(QuantumRegister(2), ClassicalRegister(2, "c"))
     circuit.h(0)
     circuit.measure(0, 0)
@@ -385,9 +352,7 @@ def test_conditions_and_measurements_inside_a_circuit(
     assert 0.8 < np.mean(noisy[:, 0] == noisy[:, 1]) < 1
 
 
-def test_dynamical_decoupling_runs_with_its_delays(
-    env: simenv.Client, session: RecordingSession
-) -> None:
+def test_dynamical_decoupling_runs_with_its_delays(env: Client, session: Recorder) -> None:
     circuit = QuantumCircuit(2)
     circuit.h(0)
     circuit.delay(20, 0, unit="us")
@@ -398,14 +363,11 @@ def test_dynamical_decoupling_runs_with_its_delays(
     params = sampled(session, [isa], 1000, dynamical_decoupling__enable=True)
     sent = executor.version_2_0.ParamsModel.model_validate(params).quantum_program.circuits
     assert sent.to_python()[0].count_ops()["delay"] > 2
-    counts = run(env, params)[0].data.meas.get_counts()
-    assert counts == {"10": 1000}
+    assert run(env, params)[0].data.meas.get_counts() == {"10": 1000}
     assert run(env, params, "fez")[0].data.meas.get_counts()["10"] > 500
 
 
-def test_boxes_without_a_duration_are_their_content(
-    env: simenv.Client, session: RecordingSession
-) -> None:
+def test_boxes_without_duration_are_their_content(env: Client, session: Recorder) -> None:
     circuit = QuantumCircuit(1, 1)
     with circuit.box():
         circuit.x(0)
@@ -413,10 +375,9 @@ def test_boxes_without_a_duration_are_their_content(
     assert run(env, executed(session, one(circuit)))[0]["c"].all()
 
 
-def test_seed_of_an_experimental_option(env: simenv.Client, session: RecordingSession) -> None:
+def test_seed_of_an_experimental_option(env: Client, session: Recorder) -> None:
     circuit = bell(session)
-    params = executed(session, one(circuit), experimental={"seed_simulator": 9})
-    meas = run(env, params)[0]["meas"]
+    meas = run(env, executed(session, one(circuit), experimental={"seed_simulator": 9}))[0]["meas"]
     expected = env.submit(circuit, shots=100, seed=9, outputs="memory", pool=IDEAL).result()
     assert np.array_equal(
         np.packbits(meas, axis=-1, bitorder="little").ravel(), expected.memory.ravel()
@@ -434,11 +395,10 @@ def test_seed_of_an_experimental_option(env: simenv.Client, session: RecordingSe
     ],
 )
 def test_options_that_no_emulated_device_has_are_named(
-    env: simenv.Client, session: RecordingSession, options: Params, named: str
+    env: Client, session: Recorder, options: Params, named: str
 ) -> None:
     params = executed(session, one(bell(session)), **options)
-    with pytest.raises(OptionError, match=named):
-        run_executor(params, IDEAL, env, "refused")
+    fails(OptionError, named, run_executor, params, IDEAL, env, "refused")
 
 
 def changed(params: Params, **changes: Any) -> Params:
@@ -477,20 +437,14 @@ def changed(params: Params, **changes: Any) -> Params:
     ],
 )
 def test_bad_params_are_refused_by_name(
-    env: simenv.Client,
-    session: RecordingSession,
-    change: Params,
-    error: type[SimenvError],
+    env: Client, session: Recorder, change: Params, error: type[SimenvError],
     named: str,
-) -> None:
+) -> None:  # fmt: skip
     params = executed(session, program_of(session))
-    with pytest.raises(error, match=named):
-        run_executor(changed(params, **change), IDEAL, env, "refused")
+    fails(error, named, run_executor, changed(params, **change), IDEAL, env, "refused")
 
 
-def test_formulas_of_a_samplex_are_refused_in_versions_that_may_hold_code(
-    env: simenv.Client, session: RecordingSession
-) -> None:
+def test_formula_is_refused_in_versions_that_may_hold_code(env: Client, session: Recorder) -> None:
     params = executed(session, program_of(session))
     samplex = params["quantum_program"]["items"][2]["samplex"]
     content = json.loads(samplex["samplex_json"])
@@ -501,12 +455,11 @@ def test_formulas_of_a_samplex_are_refused_in_versions_that_may_hold_code(
     table["circuit_base64"] = base64.b64encode(file).decode()
     content["attrs"]["param_table"] = json.dumps(table)
     samplex["samplex_json"] = json.dumps(content, separators=(",", ":"))
-    with pytest.raises(ProgramError, match=r"item 2: .*QPY of version 12"):
-        run_executor(params, IDEAL, env, "refused")
+    fails(ProgramError, r"item 2: .*QPY of version 12", run_executor, params, IDEAL, env, "refused")
 
 
 def test_samplomatic_that_drops_the_check_of_formulas_is_refused(
-    monkeypatch: pytest.MonkeyPatch, env: simenv.Client, session: RecordingSession
+    monkeypatch: pytest.MonkeyPatch, env: Client, session: Recorder
 ) -> None:
     executor._check_serializer.cache_clear()
     executor._check_serializer()
@@ -516,9 +469,7 @@ def test_samplomatic_that_drops_the_check_of_formulas_is_refused(
         run_executor(executed(session, one(bell(session))), IDEAL, env, "refused")
 
 
-def test_circuits_that_a_device_does_not_have_are_refused(
-    env: simenv.Client, session: RecordingSession
-) -> None:
+def test_circuits_that_device_does_not_have_are_refused(env: Client, session: Recorder) -> None:
     program = one(bell(session))
     circuit = QuantumCircuit(2, 2)
     circuit.h(0)
@@ -528,7 +479,7 @@ def test_circuits_that_a_device_does_not_have_are_refused(
         run_executor(executed(session, program), "fez", env, "refused")
 
 
-def test_stretches_are_refused_by_name(env: simenv.Client, session: RecordingSession) -> None:
+def test_stretches_are_refused_by_name(env: Client, session: Recorder) -> None:
     circuit = QuantumCircuit(1, 1)
     circuit.delay(circuit.add_stretch("pause"), 0)
     circuit.measure(0, 0)

@@ -34,12 +34,9 @@ QASM = str(qasm2.dumps(http_requests.bell()))
 IBM = "/experimental/api/v1"
 # What belongs to a user, by the beginning of the path.
 OWNED = {
-    "/api/v1/tasks/": "task",
-    "/api/v1/reservations/": "reservation",
-    "/api/v1/jobs/": "iqm_job",
-    f"{IBM}/jobs/": "ibm_job",
-    f"{IBM}/sessions/": "session",
-}
+    "/api/v1/tasks/": "task", "/api/v1/reservations/": "reservation", "/api/v1/jobs/": "iqm_job",
+    f"{IBM}/jobs/": "ibm_job", f"{IBM}/sessions/": "session",
+}  # fmt: skip
 # What is everybody's to see, or an admin's to change.
 OF_NOBODY = (
     "/api/v1/devices/", "/api/v1/positions/", "/api/v1/nodes/", "/api/v1/quantum-computers/",
@@ -54,11 +51,9 @@ PUBLIC = (
 )  # fmt: skip
 KINDS = {"kind": "measurements"}
 BODIES: dict[str, Any] = {
-    "/tags": {"tags": ["stolen"]},
-    "/renew": {"for_s": 5},
-    "/drain": {"reason": "stolen"},
+    "/tags": {"tags": ["stolen"]}, "/renew": {"for_s": 5}, "/drain": {"reason": "stolen"},
     "/sessions/{number}": {"accepting_jobs": False},
-}
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -229,8 +224,7 @@ def test_without_a_valid_token_there_is_nothing(
             for route in routes:
                 if route.path in PUBLIC:
                     continue
-                kind = owner_of(route)
-                path = path_of(route, owned.get(kind or "", "main"))
+                path = path_of(route, owned.get(owner_of(route) or "", "main"))
                 caplog.clear()
                 answer = client.request(route.method, path, json=body_of(route))
                 status = 403 if name == "monitor" else 401

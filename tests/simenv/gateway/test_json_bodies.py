@@ -59,9 +59,7 @@ VALUES = [
 
 @pytest.mark.parametrize("few", [1, 2, json_bodies.FEW])
 @pytest.mark.parametrize("value", VALUES)
-def test_parts_are_the_json_of_the_whole(
-    value: Any, few: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parts_are_json_of_whole(value: Any, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_bodies, "FEW", few)
     assert b"".join(json_bodies.json_parts(value)) == msgspec.json.encode(value)
 

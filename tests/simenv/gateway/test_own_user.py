@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from failing import fails
 
 from simenv.client.client import Client
 from simenv.client.connection.address import FileAddress
@@ -12,9 +13,7 @@ from simenv.gateway import clients
 from simenv.gateway.clients import ClientPool
 
 
-def test_own_user_is_served_by_the_connection_file(
-    env: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_user_is_served_by_connection_file(env: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clients, "CHECK_S", 0.0)
     path = Path(env.service)
     admin, client = (env.tokens.add(role=role).secret for role in ("admin", "client"))
@@ -25,13 +24,10 @@ def test_own_user_is_served_by_the_connection_file(
             caller = await pool.caller(admin)
             assert (caller.user, caller.role) == ("", "admin")
         assert pool.entry(caller).client.keys.listed() == []
-        limited = pool.entry(await pool.caller(client)).client
-        with pytest.raises(NotAllowedError):
-            limited.keys.listed()
+        fails(NotAllowedError, "", pool.entry(await pool.caller(client)).client.keys.listed)
         pool.close()
 
     asyncio.run(serve())
-    with pytest.raises(ConfigError, match="without a gateway for other users"):
-        env.tokens.add("ana")
+    fails(ConfigError, "without a gateway for other users", env.tokens.add, "ana")
     for each in env.tokens.listed():
         env.tokens.revoke(each.number)

@@ -18,15 +18,10 @@ from simenv.qpm_check.comparison import (
 from simenv.qpm_check.shapes import differing_paths, form, shape
 
 RAN = RunOutcome(
-    "bell.qasm",
-    "COMPLETED",
-    states=("queued", "completed"),
-    reached=("creation_time", "completion_time"),
-    counts={"00": 500, "11": 524},
-    form="2 bits",
-    engine="statevector",
-    route="asked for pool a",
-)
+    "bell.qasm", "COMPLETED", states=("queued", "completed"),
+    reached=("creation_time", "completion_time"), counts={"00": 500, "11": 524}, form="2 bits",
+    engine="statevector", route="asked for pool a",
+)  # fmt: skip
 ANSWER = CallOutcome("sync_run", "COMPLETED", {"cid": "str"})
 SEEN = PoolObservations("a", (ANSWER,), (RAN,), {"qubits": "28"})
 NOISY = {"00": 420, "11": 424, "01": 90, "10": 90}

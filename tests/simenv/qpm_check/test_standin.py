@@ -127,14 +127,6 @@ def test_singleton_plugin_fails_per_connection_checks_of_revision_1(tmp_path: Pa
     assert "another client" in whys["clients.own-queue"]
 
 
-def test_module_that_imports_defw_workers_at_top_level_fails_to_load(tmp_path: Path) -> None:
-    folder = _with(assembled(tmp_path), "import json", "import defw_workers\nimport json")
-    report = checked(folder, "load.import", "execution.sync", revisions=(2,))
-    verdicts = {verdict.id: verdict for verdict in report.verdicts}
-    assert "defw_workers" in verdicts["load.import"].why
-    assert verdicts["execution.sync"].state is VerdictState.FAILED  # and what needs a QPM as well
-
-
 def test_clients_of_revision_1_have_separate_objects_and_queues(tmp_path: Path) -> None:
     with PluginTarget("a plugin", assembled(tmp_path)).open(1) as subject:
         client = subject.connect()

@@ -1,4 +1,4 @@
-"""A job that holds the interpreter's lock of its process is ended in time, and is charged alone."""
+"""Processes of a user's jobs: a store that fails, and a job that holds the interpreter's lock."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import os
 import subprocess
 import sys
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from simenv.errors import JournalError
+from simenv.gateway.context import Caller
 from simenv.gateway.ibm import processes
 from simenv.gateway.ibm.job_messages import REPORT_BYTES
+from simenv.gateway.ibm.processes import JobProcesses, UserJobs
 from simenv.sandbox.async_child import AsyncChild
 
 PATIENCE_S = 30.0
@@ -78,9 +81,59 @@ async def serve() -> dict[str, Any]:
     return dict(owner.charged)
 
 
-def test_job_that_holds_the_interpreter_is_charged_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_job_that_holds_the_interpreter_is_charged_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "JOB_CPU_S", 0.5)
-    charged = asyncio.run(serve())
-    assert charged == {"first": (True, True), "second": (False, False)}
+    assert asyncio.run(serve()) == {"first": (True, True), "second": (False, False)}
+
+
+class FullDisk:
+    """The owner of a process, whose store fails."""
+
+    waiting: tuple[UserJobs, ...] = ()
+
+    def __init__(self) -> None:
+        self.released = 0
+
+    async def charge(self, *_: object) -> None:
+        raise JournalError("database or disk is full")
+
+    async def fail_orphans(self, _caller: Caller) -> None:
+        pass
+
+    async def pending(self, _caller: Caller) -> None:
+        raise JournalError("database or disk is full")
+
+    def spawn(self, work: Any) -> asyncio.Task[Any]:
+        return asyncio.ensure_future(work)
+
+    def release(self, _user: UserJobs) -> None:
+        self.released += 1
+
+
+def user_of(owner: FullDisk) -> UserJobs:
+    return UserJobs(cast("JobProcesses", owner), Caller("ana", "", "client", "1"))
+
+
+def test_the_place_of_a_process_is_given_back() -> None:
+    async def lost() -> None:
+        owner = FullDisk()
+        user = user_of(owner)
+        user.active.add("job")
+        await user._lost()
+        assert (owner.released, user.active, user.process) == (1, set(), None)
+        assert user.changed.is_set()
+
+    asyncio.run(lost())
+
+
+def test_jobs_are_looked_at_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def served() -> None:
+        user = user_of(FullDisk())
+        user.task = asyncio.ensure_future(user.serve())
+        await user.task
+        assert not user.is_asleep()
+        monkeypatch.setattr(processes, "RETRY_S", 0.0)
+        await asyncio.sleep(0.01)
+        assert user.is_asleep()
+
+    asyncio.run(served())

@@ -11,6 +11,7 @@ from typing import Any, cast
 from unittest.mock import AsyncMock
 
 import pytest
+from failing import fails
 from stored_jobs import StoredJobs
 
 from simenv.config import GatewaySettings
@@ -82,8 +83,7 @@ def test_the_end_of_a_deleted_job_is_no_error(client: Any) -> None:
     assert completed(client, made) is None
     assert jobs.fail(client, made, jobs.INVALID, "late") is None
     jobs.remove_result(client, "a")
-    with pytest.raises(NotFoundError, match="Job not found: a"):
-        jobs.find(client, "a")
+    fails(NotFoundError, "Job not found: a", jobs.find, client, "a")
 
 
 def test_a_private_job_has_no_parameters_after_its_end(client: Any) -> None:
@@ -120,8 +120,7 @@ def test_tags_are_found_by_a_part(client: Any) -> None:
 
 def test_metadata_of_another_program_are_named(client: Any) -> None:
     client.jobs.add(JobRecord("a", "ibm", metadata=b"\xff"), {})
-    with pytest.raises(StoreError, match="job a cannot be read"):
-        jobs.find(client, "a")
+    fails(StoreError, "job a cannot be read", jobs.find, client, "a")
 
 
 def session(number: str, **fields: Any) -> SessionRecord:
@@ -141,22 +140,17 @@ def test_a_session_closes_with_its_last_job_and_releases_its_reservation(client:
     assert (found.closed_s > 0.0, found.job_ended_s > 0.0) == (True, True)
     jobs.close_session(client, found)
     assert client.released == [7]
-    with pytest.raises(NotFoundError, match="Session not found: a"):
-        jobs.session(client, "a")
-    with pytest.raises(NotFoundError, match="Job not found: s"):
-        jobs.find(client, "s")
+    fails(NotFoundError, "Session not found: a", jobs.session, client, "a")
+    fails(NotFoundError, "Job not found: s", jobs.find, client, "s")
 
 
-def test_an_open_session_stays_though_others_go(
-    client: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_open_session_stays_though_others_go(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stores, "OWNER_JOBS", 2)
     jobs.put_session(client, session("open"))
     jobs.put_session(client, session("over", created_s=time() - 7_200))
     jobs.put_session(client, session("new"))
     assert [jobs.session(client, each).id for each in ("open", "new")] == ["open", "new"]
-    with pytest.raises(NotFoundError):
-        jobs.session(client, "over")
+    fails(NotFoundError, "", jobs.session, client, "over")
 
 
 def test_places_of_processes_are_shared_by_user(tmp_path: Path) -> None:

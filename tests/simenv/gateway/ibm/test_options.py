@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from failing import fails
 from qiskit_ibm_runtime.options import EstimatorOptions, SamplerOptions
 
 from simenv.errors import OptionError
@@ -38,42 +39,30 @@ def as_dict(value: Any) -> dict[str, Any]:
     ("program", "fields", "name"),
     [
         ("sampler", {"options": {"twirling": {"enable_gates": True}}}, "twirling.enable_gates"),
-        (
-            "estimator",
-            {"options": {"dynamical_decoupling": {"enable": True, "sequence_type": "XY4"}}},
-            "dynamical_decoupling.enable",
-        ),
+        ("estimator",
+         {"options": {"dynamical_decoupling": {"enable": True, "sequence_type": "XY4"}}},
+         "dynamical_decoupling.enable"),
         ("estimator", {"resilience_level": 1}, "resilience_level"),
-        (
-            "estimator",
-            {"options": {"resilience": {"zne_mitigation": True}}},
-            "resilience.zne_mitigation",
-        ),
+        ("estimator", {"options": {"resilience": {"zne_mitigation": True}}},
+         "resilience.zne_mitigation"),
         ("sampler", {"options": {"execution": {"rep_delay": 0.001}}}, "execution.rep_delay"),
         ("sampler", {"options": {"execution": {"init_qubits": False}}}, "execution.init_qubits"),
         ("sampler", {"options": {"execution": {"meas_type": "kerneled"}}}, "execution.meas_type"),
         ("sampler", {"options": {"simulator": {"coupling_map": [[0, 1]]}}}, "coupling_map"),
-        (
-            "sampler",
-            {
-                "options": {
-                    "simulator": {"noise_model": {"__type__": "NoiseModel", "__value__": {}}}
-                }
-            },
-            "noise_model",
-        ),
+        ("sampler",
+         {"options": {"simulator": {"noise_model": {"__type__": "NoiseModel", "__value__": {}}}}},
+         "noise_model"),
         ("sampler", {"options": {"experimental": {"fast": 1}}}, "experimental.fast"),
         ("sampler", {"options": {"colour": 1}}, "colour"),
         ("sampler", {"colour": 1}, "colour"),
         ("sampler", {"options": {"default_shots": 0}}, "default_shots"),
         ("sampler", {"version": 1}, "version=1"),
     ],
-)
+)  # fmt: skip
 def test_an_option_that_is_not_honoured_is_refused_by_name(
     program: str, fields: dict[str, Any], name: str
 ) -> None:
-    with pytest.raises(OptionError, match=name.replace("[", ".")):
-        read(program, **fields)
+    fails(OptionError, name.replace("[", "."), read, program, **fields)
 
 
 def test_suboptions_of_a_method_that_is_off_have_no_effect() -> None:
@@ -91,18 +80,15 @@ def test_shots_of_the_call_come_before_those_of_the_options() -> None:
 def test_large_options_are_refused_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(options, "_model", None)
     large = {"simulator": {"basis_gates": [0] * options.MAX_OPTION_BYTES}}
-    with pytest.raises(OptionError, match=r"options: .* the limit is 65536"):
-        read("sampler", options=large)
+    fails(OptionError, r"options: .* the limit is 65536", read, "sampler", options=large)
 
 
 @pytest.mark.parametrize(
     "params", [b"{", b'{"options": ' + b"[" * 5_000, b'{"options": {"\xff": 1}}']
 )
 def test_parameters_that_are_no_json_are_refused(params: bytes) -> None:
-    with pytest.raises(OptionError, match="params"):
-        options.read("sampler", params)
+    fails(OptionError, "params", options.read, "sampler", params)
 
 
 def test_parameters_of_the_other_program_are_refused_by_name() -> None:
-    with pytest.raises(OptionError, match="'shots' of the estimator"):
-        read("estimator", shots=5)
+    fails(OptionError, "'shots' of the estimator", read, "estimator", shots=5)

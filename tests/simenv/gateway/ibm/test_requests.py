@@ -136,18 +136,13 @@ def test_a_digit_that_is_no_number_is_refused(client: TestClient[Any]) -> None:
     assert answer.status_code == 400
 
 
-def test_the_tags_of_a_listing_are_bounded(
-    client: TestClient[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tags_of_list_are_bounded(client: TestClient[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ComputeService, "arrived", lambda *_: None)
     for count, status in ((100, 200), (1_001, 400)):
-        answer = client.get(f"{PREFIX}/jobs", params={"tags": ["x"] * count})
-        assert answer.status_code == status
+        assert client.get(f"{PREFIX}/jobs", params={"tags": ["x"] * count}).status_code == status
 
 
-def test_the_cursor_of_the_workloads_leads_through_all_of_them(
-    client: TestClient[Any], service: ComputeService
-) -> None:
+def test_cursor_leads_through_workloads(client: TestClient[Any], service: ComputeService) -> None:
     for number in range(5):
         add(service, str(number))
     seen, cursor = [], {}
@@ -161,8 +156,7 @@ def test_the_cursor_of_the_workloads_leads_through_all_of_them(
     assert seen == [["4", "3"], ["2", "1"], ["0"]]
     page = client.get(f"{PREFIX}/workloads", params={"limit": 2, "previous": page["previous"]})
     assert [each["id"] for each in page.json()["workloads"]] == ["2", "1"]
-    answer = client.get(f"{PREFIX}/workloads", params={"next": "x"})
-    assert answer.status_code == 400
+    assert client.get(f"{PREFIX}/workloads", params={"next": "x"}).status_code == 400
 
 
 def exchanged(client: TestClient[Any], key: str) -> Any:
@@ -287,10 +281,8 @@ def test_warnings_of_results_are_in_the_log_of_ibm_and_the_messages_of_iqm(
     monkeypatch.setattr(ComputeService, "tasks", tasks)
     monkeypatch.setattr(ComputeService, "forecast", forecast)
     ended: dict[str, Any] = {
-        "status": COMPLETED,
-        "ended_s": time(),
-        "warnings": ("h has no noise",),
-    }
+        "status": COMPLETED, "ended_s": time(), "warnings": ("h has no noise",),
+    }  # fmt: skip
     add(service, **ended)
     number = "2a1c2b76-9a39-4f0e-8d6c-0c4b6c1c2f11"
     add(service, number, "", **ended)
@@ -303,13 +295,9 @@ def test_warnings_of_results_are_in_the_log_of_ibm_and_the_messages_of_iqm(
     ("lefts_us", "left_s"), [((2e6, 30e6), 30.0), ((2e6, -1.0), None), ((), None)]
 )
 def test_expected_end_of_a_running_job_is_that_of_its_last_task(
-    client: TestClient[Any],
-    service: ComputeService,
-    device: None,
-    monkeypatch: pytest.MonkeyPatch,
-    lefts_us: tuple[float, ...],
-    left_s: float | None,
-) -> None:
+    client: TestClient[Any], service: ComputeService, device: None, monkeypatch: pytest.MonkeyPatch,
+    lefts_us: tuple[float, ...], left_s: float | None,
+) -> None:  # fmt: skip
     half = ProgressInfo("passes", 20, 40, 0.5)
     infos = [
         TaskInfo("t-1", "", "main", TaskState.RUNNING, 1, 4.0, 5, 10, "main-0", "", left_us=each,
@@ -328,5 +316,4 @@ def test_expected_end_of_a_running_job_is_that_of_its_last_task(
         assert end is None
     else:
         assert 0.0 <= datetime.fromisoformat(end).timestamp() - begin_s - left_s < 10.0
-    log = client.get(f"{PREFIX}/jobs/a/logs").text
-    assert log.count("(20 of 40 passes, 50 %") == len(infos)
+    assert client.get(f"{PREFIX}/jobs/a/logs").text.count("(20 of 40 passes, 50 %") == len(infos)

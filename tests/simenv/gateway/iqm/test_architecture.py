@@ -66,8 +66,7 @@ def test_ideal_pools_have_a_bounded_number_of_qubits() -> None:
 
 
 def test_the_importer_reads_quality_metrics_back() -> None:
-    info = device()
-    document = architecture.quality_metrics("chip", info)
+    document = architecture.quality_metrics("chip", device())
     value, _ = import_snapshot({"m.json": json.dumps(document).encode()}, name="copy")
     assert value.qubits[0].t1_us == pytest.approx(40.0)
     assert value.qubits[0].readout_error == pytest.approx(0.03)

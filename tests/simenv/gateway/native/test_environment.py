@@ -25,9 +25,7 @@ def test_figures_are_those_of_the_client(api: httpx.Client, env: Client) -> None
     assert {each["name"] for each in api.get("/devices").json()} == set(env.device_names())
 
 
-def test_a_device_has_its_map_and_null_where_nothing_was_measured(
-    api: httpx.Client, env: Client
-) -> None:
+def test_device_has_map_and_null_where_nothing_was_measured(api: httpx.Client, env: Client) -> None:
     info, device = env.device("fez"), api.get("/devices/fez").json()
     assert device["num_qubits"] == info.num_qubits == len(device["qubits"])
     assert [tuple(pair) for pair in device["coupling"]] == list(info.coupling)
@@ -56,8 +54,7 @@ def test_what_cannot_be_reserved_now_says_when_to_ask_again(api: httpx.Client) -
     first = api.post("/reservations", json={"workers": 2, "for_s": 60}).json()["id"]
     try:
         refused = api.post("/reservations", json={"workers": 2, "for_s": 60})
-        assert refused.status_code == 504
-        assert refused.json()["code"] == "timeout"
+        assert (refused.status_code, refused.json()["code"]) == (504, "timeout")
         assert "?wait=SECONDS" in refused.json()["hint"]
     finally:
         api.delete(f"/reservations/{first}")

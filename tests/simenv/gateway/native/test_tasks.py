@@ -3,9 +3,14 @@
 import base64
 import io
 import json
+import os
+import socket
 import threading
 import time
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import h5py
 import httpx
@@ -14,6 +19,7 @@ import pytest
 from gateway_stand_in import GatewayStandIn
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
+from waiting import until
 
 from simenv.client.circuits import load
 from simenv.client.client import Client
@@ -81,8 +87,7 @@ def test_a_program_is_a_body_with_options_in_the_query(
         headers={"content-type": media_type},
     )
     assert answer.status_code == 200, answer.text
-    assert sum(answer.json()["counts"].values()) == 300
-    assert len(answer.json()["memory"]) == 300
+    assert (sum(answer.json()["counts"].values()), len(answer.json()["memory"])) == (300, 300)
     assert answer.json()["seed"] == 5
 
 
@@ -122,8 +127,7 @@ def test_a_wait_without_effect_is_refused(api: httpx.Client, path: str) -> None:
 
 def test_an_unknown_filter_is_refused(api: httpx.Client) -> None:
     refused = api.get("/tasks?stat=DONE")
-    assert refused.status_code == 400
-    assert refused.json()["detail"] == "the query takes no 'stat'"
+    assert (refused.status_code, refused.json()["detail"]) == (400, "the query takes no 'stat'")
     assert refused.json()["hint"].startswith("there are: state, owner")
     assert api.get("/tasks?state=DONE&limit=1").status_code == 200
     assert api.get("/pools?limit=1").status_code == 400
@@ -171,8 +175,7 @@ def test_a_sweep_has_the_counts_of_the_clients(api: httpx.Client, env: Client) -
         found += [result["counts"] for result in results]
     assert found == expected
     part = next(part for part in sweep["tasks"] if part["bindings"] > 1)
-    one = api.get(f"/tasks/{part['id']}.1/result").json()
-    assert one["counts"] == expected[part["first"] + 1]
+    assert api.get(f"/tasks/{part['id']}.1/result").json()["counts"] == expected[part["first"] + 1]
     whole = api.get(f"/tasks/{part['id']}/result", headers={"accept": "application/x-npz"})
     assert whole.status_code == 400
     assert f"{part['id']}.0" in whole.json()["hint"]
@@ -192,8 +195,7 @@ def test_results_are_sent_as_npz_and_hdf5(api: httpx.Client, gateway: GatewaySta
         assert np.allclose(file["statevector"][:], expected)
         assert file.attrs["task"] == task
     assert list(gateway.folder.iterdir()) == []
-    other = api.get(f"/tasks/{task}/result", headers={"accept": "image/png"})
-    assert other.status_code == 400
+    assert api.get(f"/tasks/{task}/result", headers={"accept": "image/png"}).status_code == 400
 
 
 def test_large_arrays_are_refused_in_json_with_the_way_out(api: httpx.Client) -> None:
@@ -206,22 +208,17 @@ def test_large_arrays_are_refused_in_json_with_the_way_out(api: httpx.Client) ->
     assert np.load(io.BytesIO(npz.content))["statevector"].shape == (2**18,)
 
 
-def test_an_idempotency_key_gives_the_same_task_and_refuses_other_content(
-    api: httpx.Client,
-) -> None:
+def test_idempotency_key_gives_one_task_and_refuses_others(api: httpx.Client) -> None:
     headers = {"Idempotency-Key": "run-1"}
     first = api.post("/tasks", json={"program": BELL}, headers=headers)
     again = api.post("/tasks", json={"program": BELL}, headers=headers)
     assert first.json()["id"] == again.json()["id"]
     other = api.post("/tasks", json={"program": BELL, "shots": 3}, headers=headers)
-    assert other.status_code == 409
-    assert other.json()["code"] == "key_conflict"
+    assert (other.status_code, other.json()["code"]) == (409, "key_conflict")
     assert api.post("/tasks", json={"program": BELL}, headers={"Idempotency-Key": "~x"}).is_error
 
 
-def test_a_task_that_has_no_result_yet_answers_202_and_can_be_cancelled(
-    api: httpx.Client,
-) -> None:
+def test_a_task_that_has_no_result_yet_answers_202_and_can_be_cancelled(api: httpx.Client) -> None:
     hours = f"{HEAD} " + "rx(0.1) q[0]; h q[1]; " * 200 + "measure q -> c;"
     reserved = api.post("/reservations", json={"for_s": 60, "workers": 2})
     assert reserved.status_code == 201, reserved.text
@@ -236,8 +233,7 @@ def test_a_task_that_has_no_result_yet_answers_202_and_can_be_cancelled(
         assert waiting["reason"]
         queue = api.get("/queue").json()
         assert [each["id"] for each in queue["tasks"]] == [task]
-        cancelled = api.post(f"/tasks/{task}/cancel").json()
-        assert cancelled == {"id": task, "outcome": "cancelled"}
+        assert api.post(f"/tasks/{task}/cancel").json() == {"id": task, "outcome": "cancelled"}
         refused = api.get(f"/tasks/{task}/result")
         assert (refused.status_code, refused.json()["code"]) == (409, "task_cancelled")
         assert api.post(f"/tasks/{task}/cancel").json()["outcome"] == "final"
@@ -257,13 +253,11 @@ def test_pages_of_tasks_follow_one_another_without_gaps(api: httpx.Client) -> No
         assert len(page["tasks"]) == 3
     assert found[:7] == ids[::-1]
     other = api.get("/tasks", params={"cursor": cursor, "pool": "other"})
-    assert other.status_code == 400
-    assert other.json()["option"] == "cursor"
+    assert (other.status_code, other.json()["option"]) == (400, "cursor")
     for wrong in ("x", "AAAA", "_" * 100):
         assert api.get("/tasks", params={"cursor": wrong}).status_code == 400
     filters = {"state": ["FAILED", "EXPIRED"], "since_s": time.time() + 10}
-    none = api.get("/tasks", params=filters).json()
-    assert none == {"tasks": [], "next": ""}
+    assert api.get("/tasks", params=filters).json() == {"tasks": [], "next": ""}
     for window in ({"since_s": 2.0, "until_s": 1.0}, {"since_s": 4e9}):
         assert api.get("/tasks", params=window).status_code == 400
     pool = api.get("/tasks", params={"pool": "main", "limit": 2, "state": "DONE"}).json()
@@ -291,15 +285,10 @@ def test_errors_are_problem_documents_with_value_and_way_out(api: httpx.Client) 
     wrong = api.post("/tasks", json={"program": BELL, "precision": "half"})
     assert wrong.headers["content-type"] == "application/problem+json"
     assert wrong.json() == {
-        "type": "urn:simenv:error:option",
-        "title": "Bad Request",
-        "status": 400,
-        "detail": wrong.json()["detail"],
-        "code": "option",
-        "hint": wrong.json()["hint"],
-        "option": "precision",
-        "value": "'half'",
-    }
+        "type": "urn:simenv:error:option", "title": "Bad Request", "status": 400,
+        "detail": wrong.json()["detail"], "code": "option", "hint": wrong.json()["hint"],
+        "option": "precision", "value": "'half'",
+    }  # fmt: skip
     syntax = api.post("/tasks", json={"program": f"{HEAD} nothing q[0];"}).json()
     assert syntax["code"] == "program"
     assert "line 1" in syntax["detail"]
@@ -322,8 +311,7 @@ def test_a_text_is_never_a_path(api: httpx.Client, tmp_path: object) -> None:
 
 
 def test_a_body_beyond_the_limit_is_not_read(api: httpx.Client) -> None:
-    answer = api.post("/tasks", content=b" " * (21 * 2**20))
-    assert answer.status_code == 413
+    assert api.post("/tasks", content=b" " * (21 * 2**20)).status_code == 413
 
 
 def test_a_program_that_lies_about_its_sizes_is_refused(api: httpx.Client) -> None:
@@ -379,8 +367,7 @@ def test_explain_names_the_engine_and_runs_nothing(api: httpx.Client, env: Clien
     answer = api.post("/explain", json={"program": BELL, "shots": 100})
     assert answer.json()["engine"] == env.explain(BELL, shots=100).engine
     assert answer.json()["sizes"]["gates_2q"] == 1
-    unbound = api.post("/explain", json={"program": TURNED})
-    assert unbound.json()["sizes"]["num_qubits"] == 1
+    assert api.post("/explain", json={"program": TURNED}).json()["sizes"]["num_qubits"] == 1
     assert env.status().done == before
 
 
@@ -395,3 +382,41 @@ def test_task_runs_in_the_reservation_of_its_token_unless_it_names_another_place
     assert chosen(pool="other") == ("other", None)
     assert chosen(reservation=3) == (None, 3)
     assert chosen(device="fez") == (None, None)
+
+
+PROGRAM = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[21]; h q;'  # 32 MiB of amplitudes
+
+
+def result_files() -> int:
+    """Return how many descriptors and mappings of result files this process has."""
+    opened = 0
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            opened += os.readlink(f"/proc/self/fd/{entry}").endswith(".h5")
+        except OSError:  # it was closed meanwhile
+            continue
+    return opened + Path("/proc/self/maps").read_text().count(".h5\n")
+
+
+def test_client_who_leaves_frees_its_descriptors(
+    api: httpx.Client, gateway: GatewayStandIn
+) -> None:
+    fields = {"program": PROGRAM, "shots": None, "outputs": "statevector"}
+    task = api.post("/tasks", json=fields).json()["id"]
+    url, path = urlsplit(gateway.url), f"/api/v1/tasks/{task}/result"
+    npz = api.get(f"/tasks/{task}/result?wait=60", headers={"accept": "application/x-npz"})
+    assert np.load(io.BytesIO(npz.content))["statevector"].shape == (2**21,)
+    hdf5 = api.get(f"/tasks/{task}/result", headers={"accept": "application/x-hdf5"})
+    assert int(hdf5.headers["content-length"]) == len(hdf5.content)
+    with h5py.File(io.BytesIO(hdf5.content)) as file:
+        assert file["statevector"].shape == (2**21,)
+    until(lambda: result_files() == 0, 10.0)
+    request = f"GET {path} HTTP/1.1\r\nHost: a\r\nAccept: application/x-npz\r\n\r\n"
+    with ExitStack() as stack:
+        for _ in range(4):
+            client = stack.enter_context(socket.create_connection((url.hostname, url.port)))
+            client.sendall(request.encode())
+            client.recv(1)
+        assert result_files() > 0  # they are read as the clients read
+        assert list(gateway.folder.iterdir()) == []
+    until(lambda: result_files() == 0, 10.0)

@@ -1,5 +1,6 @@
-"""Positions of the qubits of devices without coordinates, as the page asks for them."""
+"""Views of the page without a browser: positions of qubits, and streams of tasks."""
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -7,8 +8,10 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from failing import fails
 
 from simenv.client.client import Client
+from simenv.gateway.context import Caller, Gateway
 from simenv.gateway.page import views
 from simenv.transpiler import lattice
 
@@ -63,8 +66,7 @@ def test_no_one_waits_for_the_layout_of_another_device(monkeypatch: pytest.Monke
 def test_a_layout_that_failed_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as broken:
         broken.setattr(lattice, "positions", lambda *_: 1 // 0)
-        with pytest.raises(ZeroDivisionError):
-            views.positions_of(client_of(79), "ring")
+        fails(ZeroDivisionError, "", views.positions_of, client_of(79), "ring")
     assert len(views.positions_of(client_of(79), "ring").positions) == 79
 
 
@@ -72,3 +74,26 @@ def test_large_devices_are_drawn_in_rows_without_a_layout() -> None:
     count = views.MAX_LAID_OUT + 1
     found = views.positions_of(client_of(count), "ring").positions
     np.testing.assert_array_equal(found, lattice.grid(count))
+
+
+FILTERS: dict[str, Any] = {"states": ()}
+
+
+def test_pages_of_one_period_share_one_request() -> None:
+    asked: list[object] = []
+
+    class Asked:
+        async def call(self, caller: object, question: object, filters: object) -> list[object]:
+            asked.append((caller, filters))
+            await asyncio.sleep(0)
+            return [question]
+
+    async def ask() -> None:
+        streams = views.TaskStreams(cast(Gateway, Asked()))
+        ana, ben = (Caller(name, "", "client", name) for name in ("ana", "ben"))
+        pages = [(ana, FILTERS)] * 5 + [(ben, FILTERS), (ana, {**FILTERS, "pool": "a"})]
+        await asyncio.gather(*(streams.of(*page) for page in pages))
+        await streams.of(ana, FILTERS)
+
+    asyncio.run(ask())
+    assert len(asked) == 3

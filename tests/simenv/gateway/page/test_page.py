@@ -38,18 +38,16 @@ VIEWS = (
 )  # fmt: skip
 # What is there when a view has drawn its data.
 READY = {
-    "waiting": "#content .stages",
-    "lost": "#content .stages",
-    "task": "#content .outcomes",
+    "waiting": "#content .stages", "lost": "#content .stages", "task": "#content .outcomes",
     "device": "qubit-map circle",
-}
+}  # fmt: skip
 TICK_MS = 10_000  # a sample of the stored series comes every ten seconds
 
 FILTERS: dict[str, Any] = {"states": ()}  # of a task stream: none
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     browser.program()  # skips before anything is started
     with shown(tmp_path_factory.mktemp("gateway")) as result:
         yield result
@@ -61,19 +59,25 @@ def chromium() -> Iterator[Browser]:
         yield result
 
 
-def opened(page: Page, environment: Shown, view: str) -> None:
-    page.goto(environment.url + environment.paths[view])
+@pytest.fixture
+def page(chromium: Browser) -> Iterator[Page]:
+    size: Any = {"width": 1440, "height": 900}
+    with chromium.new_context(viewport=size, timezone_id="UTC") as context:
+        yield context.new_page()
+
+
+def opened(page: Page, env: Shown, view: str) -> None:
+    page.goto(env.url + env.paths[view])
     page.wait_for_selector(READY.get(view, "#content .card"))
     expect(page.locator("#link")).to_have_text("live")
 
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_view_has_no_fault_at_any_width_and_colour_scheme(
-    environment: Shown, chromium: Browser, view: str
+    env: Shown, page: Page, view: str
 ) -> None:
-    page = chromium.new_page()
-    faults = Faults(page, environment.url)
-    opened(page, environment, view)
+    faults = Faults(page, env.url)
+    opened(page, env, view)
     looks = list(product(WIDTHS.items(), ("light", "dark")))
     for (width, height), scheme in looks:
         page.set_viewport_size({"width": width, "height": height})
@@ -86,7 +90,6 @@ def test_view_has_no_fault_at_any_width_and_colour_scheme(
         # Of axe's rules, contrast alone depends on colours.
         found = violations(page, [] if scheme == "light" else ["color-contrast"])
         assert not found, f"{width} px, {scheme}"
-    page.close()
 
 
 TAB_STOPS = """() => [...document.querySelectorAll(
@@ -106,11 +109,8 @@ FOCUSED = """() => {
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_tab_reaches_all_controls_in_their_order_with_visible_focus(
-    environment: Shown, chromium: Browser, view: str
-) -> None:
-    page = chromium.new_page(viewport={"width": 1440, "height": 900})
-    opened(page, environment, view)
+def test_tab_reaches_controls_in_order_with_seen_focus(env: Shown, page: Page, view: str) -> None:
+    opened(page, env, view)
     page.route("**/api/**", lambda route: route.abort())  # the page stays as it is
     stops = page.evaluate(TAB_STOPS)
     assert len(stops) >= 8
@@ -120,26 +120,18 @@ def test_tab_reaches_all_controls_in_their_order_with_visible_focus(
         assert found == stop
         assert is_visible, stop
         assert is_on_screen, stop
-    page.close()
 
 
-def test_first_tab_stop_skips_to_content(environment: Shown, chromium: Browser) -> None:
-    page = chromium.new_page()
-    opened(page, environment, "overview")
+def test_first_tab_stop_skips_to_content(env: Shown, page: Page) -> None:
+    opened(page, env, "overview")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "main"
-    page.close()
 
 
-def test_overview_shows_new_task_and_its_expected_start_without_reload(
-    environment: Shown, chromium: Browser
-) -> None:
-    page = chromium.new_page()
-    opened(page, environment, "overview")
-    task = environment.client.submit(
-        ghz(), shots=100, name="new-one", device="trapped-ions", pool="paced"
-    )
+def test_overview_shows_new_task_and_expected_start_without_reload(env: Shown, page: Page) -> None:
+    opened(page, env, "overview")
+    task = env.client.submit(ghz(), shots=100, name="new-one", device="trapped-ions", pool="paced")
     row = page.locator(f'tr[data-key="{task.id}"]')
     expect(row).to_contain_text("new-one")
     expect(row).to_contain_text("QUEUED")
@@ -147,41 +139,32 @@ def test_overview_shows_new_task_and_its_expected_start_without_reload(
     expect(row).to_contain_text("waiting")
     task.cancel()
     expect(row).to_have_count(0)
-    page.close()
 
 
-def test_narrow_window_shows_why_a_task_waits(environment: Shown, chromium: Browser) -> None:
-    page = chromium.new_page(viewport={"width": 360, "height": 740})
-    opened(page, environment, "overview")
-    reason = page.locator(f'tr[data-key="{environment.waiting}"] td').last
+def test_narrow_window_shows_why_a_task_waits(env: Shown, page: Page) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    opened(page, env, "overview")
+    reason = page.locator(f'tr[data-key="{env.waiting}"] td').last
     expect(reason).to_have_text("waiting for device trapped-ions, 1st in line")
     box = reason.bounding_box()
     assert box is not None
     assert 0 <= box["x"] < box["x"] + box["width"] <= 360
-    page.close()
 
 
-def test_lost_attempt_is_told_with_its_task_and_among_faults(
-    environment: Shown, chromium: Browser
-) -> None:
-    page = chromium.new_page()
-    opened(page, environment, "lost")
+def test_lost_attempt_is_told_with_its_task_and_among_faults(env: Shown, page: Page) -> None:
+    opened(page, env, "lost")
     lost = page.get_by_role("region", name="Lost attempts")
     expect(lost.locator("tbody tr")).to_have_count(1)
     expect(lost).to_contain_text("signal 9 (SIGKILL)")
     expect(page.get_by_text("2 attempts.")).to_be_visible()
-    opened(page, environment, "overview")
+    opened(page, env, "overview")
     expect(page.get_by_role("region", name="Faults")).to_contain_text("worker.lost")
     expect(page.get_by_text("1 attempt lost")).to_be_visible()
-    page.close()
 
 
-def test_focus_and_selection_stay_while_the_live_state_changes(
-    environment: Shown, chromium: Browser
-) -> None:
-    page = chromium.new_page()
-    opened(page, environment, "overview")
-    link = page.locator(f'a[href="/ui/tasks/{environment.waiting}"]')
+def test_focus_and_selection_stay_while_the_live_state_changes(env: Shown, page: Page) -> None:
+    opened(page, env, "overview")
+    link = page.locator(f'a[href="/ui/tasks/{env.waiting}"]')
     link.focus()
     page.evaluate("""() => new Promise((resolve) => {
         let states = 0;
@@ -189,14 +172,10 @@ def test_focus_and_selection_stay_while_the_live_state_changes(
         source.addEventListener('live', () => (states += 1) >= 3 && resolve());
     })""")
     assert link.evaluate("each => each === document.activeElement")
-    page.close()
 
 
-def test_plots_have_points_of_stored_series_and_zoom_sets_range(
-    environment: Shown, chromium: Browser
-) -> None:
-    page = chromium.new_page(viewport={"width": 1440, "height": 900})
-    opened(page, environment, "overview")
+def test_plots_have_points_of_stored_series_and_zoom_sets_range(env: Shown, page: Page) -> None:
+    opened(page, env, "overview")
     plot = page.locator("time-plot canvas").nth(1)
     expect(plot).to_have_attribute("aria-label", re.compile(r"waiting \d"), timeout=3 * TICK_MS)
     over = page.locator("time-plot .u-over").first
@@ -209,12 +188,10 @@ def test_plots_have_points_of_stored_series_and_zoom_sets_range(
     expect(page).to_have_url(re.compile("last=21600"))
     page.go_back()
     expect(page).to_have_url(re.compile(r"from=\d+&to=\d+"))
-    page.close()
 
 
-def test_filter_of_tasks_is_kept_in_the_address(environment: Shown, chromium: Browser) -> None:
-    page = chromium.new_page()
-    opened(page, environment, "tasks")
+def test_filter_of_tasks_is_kept_in_the_address(env: Shown, page: Page) -> None:
+    opened(page, env, "tasks")
     page.get_by_label("State").select_option("QUEUED")
     expect(page.locator("tbody .mark").first).to_have_text("QUEUED")
     expect(page.locator("tbody .mark", has_text="DONE")).to_have_count(0)
@@ -224,24 +201,21 @@ def test_filter_of_tasks_is_kept_in_the_address(environment: Shown, chromium: Br
     page.reload()
     expect(page.get_by_label("State")).to_have_value("QUEUED")
     expect(page.locator("tbody .mark", has_text="DONE")).to_have_count(0)
-    page.get_by_label("Task", exact=True).fill(environment.noisy)
+    page.get_by_label("Task", exact=True).fill(env.noisy)
     page.keyboard.press("Enter")
-    page.wait_for_url(f"**/ui/tasks/{environment.noisy}")
-    page.close()
+    page.wait_for_url(f"**/ui/tasks/{env.noisy}")
 
 
-def test_task_stream_has_a_lane_a_worker_and_progress_a_row_a_kind(
-    environment: Shown, chromium: Browser
-) -> None:
-    client = environment.client
+def test_task_stream_has_a_lane_a_worker_and_progress_a_row_a_kind(env: Shown, page: Page) -> None:
+    client = env.client
     tasks = client.submit_many([ghz()] * 20, shots=100, name="stream-kind")
     for each in tasks:
         each.wait()
     failed = client.submit(
-        ghz(), shots=100, name="stream-late", queue_timeout_s=0.001, after=[environment.lost]
+        ghz(), shots=100, name="stream-late", queue_timeout_s=0.001, after=[env.lost]
     )
     until(lambda: client.tasks([failed.id])[0].state.value == "EXPIRED")
-    address = f"{environment.url}/api/v1/stream"
+    address = f"{env.url}/api/v1/stream"
 
     def streamed() -> list[list[Any]]:
         return httpx.get(address).raise_for_status().json()  # type: ignore[no-any-return]
@@ -253,9 +227,8 @@ def test_task_stream_has_a_lane_a_worker_and_progress_a_row_a_kind(
     assert row[1:4] == ["stream-kind", "DONE", logged.worker]
     assert logged.submitted_s <= row[4] <= logged.ended_s
     assert row[5] == pytest.approx((logged.timing.run_us + logged.timing.compile_us) / 1e6)
-    assert next(each for each in rows if each[0] == environment.waiting)[4] == 0
-    page = chromium.new_page(viewport={"width": 1440, "height": 900})
-    opened(page, environment, "tasks")
+    assert next(each for each in rows if each[0] == env.waiting)[4] == 0
+    opened(page, env, "tasks")
     stream = page.locator("task-stream")
     expect(stream.get_by_text(logged.worker, exact=True)).to_be_visible()
     expect(stream.locator(f'[title^="{tasks[0].id} stream-kind: DONE"]')).to_have_count(1)
@@ -268,30 +241,27 @@ def test_task_stream_has_a_lane_a_worker_and_progress_a_row_a_kind(
         assert kinds.evaluate("each => each.scrollWidth <= each.clientWidth"), width
     page.get_by_label("Pool").select_option("lattice")
     expect(kinds.locator('tr[data-key="stream-kind"]')).to_have_count(0)
-    expect(stream.locator(f'[title^="{environment.noisy} "]')).to_have_count(1)
-    stream.locator(f'[title^="{environment.noisy} "]').click()
-    page.wait_for_url(f"**/ui/tasks/{environment.noisy}")
-    page.close()
+    expect(stream.locator(f'[title^="{env.noisy} "]')).to_have_count(1)
+    stream.locator(f'[title^="{env.noisy} "]').click()
+    page.wait_for_url(f"**/ui/tasks/{env.noisy}")
 
 
-def test_task_stream_has_old_tasks_that_have_not_ended(
-    environment: Shown, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_task_stream_has_old_unended_tasks(env: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(views, "MAX_STREAM", 5)
-    for task in environment.client.submit_many([ghz()] * 20, shots=1):
+    for task in env.client.submit_many([ghz()] * 20, shots=1):
         task.wait()
-    address = f"{environment.url}/api/v1/stream"
+    address = f"{env.url}/api/v1/stream"
 
     def listed() -> list[str]:
         return [each[0] for each in httpx.get(address).raise_for_status().json()]
 
     until(lambda: len(listed()) <= 20)  # one answer serves a second
     every = listed()
-    assert {environment.lost, environment.waiting} < set(every)
+    assert {env.lost, env.waiting} < set(every)
     assert len(every) == len(set(every))
     # Many that wait hide neither those that run nor those that have ended.
-    waiting = environment.client.submit_many([ghz()] * 12, shots=1, after=[environment.lost])
-    rows = views.stream_of(environment.client, FILTERS)
+    waiting = env.client.submit_many([ghz()] * 12, shots=1, after=[env.lost])
+    rows = views.stream_of(env.client, FILTERS)
     assert {each.state.value for each in rows[:5]} == {"QUEUED"}
     assert sum(each.state.value == "DONE" for each in rows) == 5
     for task in waiting:
@@ -300,25 +270,20 @@ def test_task_stream_has_old_tasks_that_have_not_ended(
     assert [each[2] for each in done] == ["DONE"] * 5
 
 
-def test_older_tasks_come_page_by_page(environment: Shown, chromium: Browser) -> None:
-    environment.client.submit_many([ghz()] * 60, shots=1)
-    page = chromium.new_page()
-    opened(page, environment, "tasks")
+def test_older_tasks_come_page_by_page(env: Shown, page: Page) -> None:
+    env.client.submit_many([ghz()] * 60, shots=1)
+    opened(page, env, "tasks")
     rows = page.get_by_role("region", name="Tasks").locator("tbody tr")
     expect(rows).to_have_count(50)
     page.get_by_role("button", name="Older tasks").press("Enter")
     expect(rows.nth(60)).to_be_visible()
     shown_ids = rows.locator("td:first-child").all_inner_texts()
     assert len(set(shown_ids)) == len(shown_ids) > 60
-    page.close()
 
 
-def test_task_page_shows_stages_circuit_and_counts_against_ideal_ones(
-    environment: Shown, chromium: Browser
-) -> None:
-    page = chromium.new_page(viewport={"width": 1440, "height": 900})
-    opened(page, environment, "task")
-    counts = environment.client.task(environment.noisy).result().counts
+def test_task_page_shows_stages_circuit_and_counts_with_ideal_ones(env: Shown, page: Page) -> None:
+    opened(page, env, "task")
+    counts = env.client.task(env.noisy).result().counts
     bars = page.locator(".outcomes")
     expect(bars).to_contain_text(f"{counts['0000']:,}".replace(",", " "))
     assert page.locator(".stages dt").all_inner_texts()[0] == "queued"
@@ -332,7 +297,6 @@ def test_task_page_shows_stages_circuit_and_counts_against_ideal_ones(
     expect(fidelity).to_be_visible(timeout=30_000)
     assert 0.85 < float(fidelity.inner_text().split()[-1]) < 0.999
     expect(bars).to_contain_text("(ideal 50 %)")
-    page.close()
 
 
 IS_INSIDE = """text => {
@@ -343,45 +307,40 @@ IS_INSIDE = """text => {
 }"""
 
 
-def test_angles_stay_in_the_boxes_of_their_gates(environment: Shown, chromium: Browser) -> None:
+def test_angles_stay_in_the_boxes_of_their_gates(env: Shown, page: Page) -> None:
     circuit = QuantumCircuit(2, 2)
     circuit.u(0.123456, 1.6e-05, -2.31, 0)
     circuit.cp(15 * pi / 16, 0, 1)
     circuit.delay(100, 0, "us")
     circuit.measure([0, 1], [0, 1])
-    task = environment.client.submit(circuit, shots=10)
-    page = chromium.new_page()
-    page.goto(f"{environment.url}/ui/tasks/{task.id}")
+    task = env.client.submit(circuit, shots=10)
+    page.goto(f"{env.url}/ui/tasks/{task.id}")
     angles = page.locator(".circuit .angle")
     expect(angles).to_have_text(["0.123, 0.000016, \N{MINUS SIGN}2.31", "15π/16", "100 µs"])
     for angle in angles.all():
         assert angle.evaluate(IS_INSIDE), angle.inner_text()
-    page.close()
 
 
-def test_bundle_of_task_runs_again(environment: Shown) -> None:
-    path = f"/api/v1/tasks/{environment.noisy}/bundle"
-    answer = httpx.get(environment.url + path, timeout=60).raise_for_status()
+def test_bundle_of_task_runs_again(env: Shown) -> None:
+    path = f"/api/v1/tasks/{env.noisy}/bundle"
+    answer = httpx.get(env.url + path, timeout=60).raise_for_status()
     archive = zipfile.ZipFile(io.BytesIO(answer.content))
     assert {"bundle.json", "program.bin", "program.qasm", "result.json"} <= set(archive.namelist())
     assert "worker.log" not in archive.namelist()  # a worker's log has lines of others' tasks
-    waiting = httpx.get(f"{environment.url}/api/v1/tasks/{environment.waiting}/bundle")
+    waiting = httpx.get(f"{env.url}/api/v1/tasks/{env.waiting}/bundle")
     assert waiting.status_code == 400
     assert "has not ended" in waiting.json()["detail"]
 
 
-def test_cancel_by_keyboard(environment: Shown, chromium: Browser) -> None:
-    task = environment.client.submit(ghz(), shots=100, device="trapped-ions", pool="paced")
-    page = chromium.new_page()
-    page.goto(f"{environment.url}/ui/tasks/{task.id}")
+def test_cancel_by_keyboard(env: Shown, page: Page) -> None:
+    task = env.client.submit(ghz(), shots=100, device="trapped-ions", pool="paced")
+    page.goto(f"{env.url}/ui/tasks/{task.id}")
     page.get_by_role("button", name="Cancel task").press("Enter")
     expect(page.locator(".card .mark").first).to_have_text("CANCELLED")
-    page.close()
 
 
-def test_arrow_keys_move_over_coupling_map(environment: Shown, chromium: Browser) -> None:
-    page = chromium.new_page(viewport={"width": 1440, "height": 900})
-    opened(page, environment, "device")
+def test_arrow_keys_move_over_coupling_map(env: Shown, page: Page) -> None:
+    opened(page, env, "device")
     assert page.locator("qubit-map circle").count() == 27
     page.locator('[data-qubit="0"]').focus()
     page.keyboard.press("ArrowRight")
@@ -390,17 +349,13 @@ def test_arrow_keys_move_over_coupling_map(environment: Shown, chromium: Browser
     expect(page.locator("h3")).to_have_text(f"Qubit {chosen}")
     page.get_by_label("Colour of qubits").select_option("t1_us")
     expect(page.locator('[data-qubit="3"]')).to_have_attribute("aria-label", re.compile("T1.*"))
-    page.close()
 
 
 MIDDLE = "rgb(33,145,140)"  # of the colours
 
 
-def test_broken_qubits_and_couplings_do_not_take_the_colours_of_others(
-    environment: Shown, chromium: Browser
-) -> None:
-    page = chromium.new_page()
-    info = httpx.get(f"{environment.url}/api/v1/devices/lattice").json()
+def test_broken_qubits_and_couplings_do_not_take_colours_of_others(env: Shown, page: Page) -> None:
+    info = httpx.get(f"{env.url}/api/v1/devices/lattice").json()
     info["qubits"][3]["readout_error"] = 0.9
     errors = [qubit["readout_error"] for qubit in info["qubits"]]
     middle = errors.index(median(errors))
@@ -408,7 +363,7 @@ def test_broken_qubits_and_couplings_do_not_take_the_colours_of_others(
     for each in info["operations"]:
         each["error"] = 1.0 if set(each["qubits"]) == pair else each["error"]  # in both directions
     page.route("**/api/v1/devices/lattice", lambda route: route.fulfill(json=info))
-    opened(page, environment, "device")
+    opened(page, env, "device")
     circles = page.locator("qubit-map circle")
     assert circles.nth(middle).get_attribute("fill") == MIDDLE
     fills = circles.evaluate_all("all => all.map((each) => each.getAttribute('fill'))")
@@ -419,7 +374,6 @@ def test_broken_qubits_and_couplings_do_not_take_the_colours_of_others(
     works = len({frozenset(each) for each in info["coupling"]}) - 1
     expect(page.locator("line.pair")).to_have_count(works)
     expect(page.locator("line.rim")).to_have_count(works)
-    page.close()
 
 
 LENGTHS = """all => all.map(({ x1, y1, x2, y2 }) => Math.hypot(
@@ -427,23 +381,16 @@ LENGTHS = """all => all.map(({ x1, y1, x2, y2 }) => Math.hypot(
 
 
 @pytest.mark.parametrize("device", ["lattice", "guadalupe"])  # with coordinates, and without
-def test_qubits_of_a_lattice_are_drawn_as_one(
-    environment: Shown, chromium: Browser, device: str
-) -> None:
-    page = chromium.new_page()
-    page.goto(f"{environment.url}/ui/devices/{device}")
+def test_qubits_of_a_lattice_are_drawn_as_one(env: Shown, page: Page, device: str) -> None:
+    page.goto(f"{env.url}/ui/devices/{device}")
     page.wait_for_selector("line.pair", state="attached")
     lengths = page.locator("line.pair").evaluate_all(LENGTHS)
     assert max(lengths) < 1.3 * min(lengths)
-    page.close()
 
 
-def test_figures_of_qubits_are_sorted_by_keyboard_and_downloaded(
-    environment: Shown, chromium: Browser
-) -> None:
-    page = chromium.new_page(viewport={"width": 1440, "height": 900})
-    opened(page, environment, "device")
-    info = environment.client.device("lattice")
+def test_figures_of_qubits_are_sorted_by_keyboard_and_downloaded(env: Shown, page: Page) -> None:
+    opened(page, env, "device")
+    info = env.client.device("lattice")
     errors = [each.readout_error for each in info.qubits]
     order = sorted(range(27), key=errors.__getitem__)
     region = page.get_by_role("region", name="Qubits")
@@ -471,13 +418,11 @@ def test_figures_of_qubits_are_sorted_by_keyboard_and_downloaded(
         median(each.error for each in gates if each.qubits == (qubit,)) for qubit in range(27)
     ]
     assert [float(row["error_1q"]) for row in rows] == wanted
-    page.close()
 
 
-def test_limits_dim_the_map_and_shorten_the_lists(environment: Shown, chromium: Browser) -> None:
-    page = chromium.new_page(viewport={"width": 1440, "height": 900})
-    opened(page, environment, "device")
-    device = environment.client.device("lattice")
+def test_limits_dim_the_map_and_shorten_the_lists(env: Shown, page: Page) -> None:
+    opened(page, env, "device")
+    device = env.client.device("lattice")
     errors = [each.readout_error for each in device.qubits]
     limit = sorted(errors)[-4]
     page.get_by_label("Qubits with readout error above").fill(str(limit))
@@ -508,31 +453,23 @@ def test_limits_dim_the_map_and_shorten_the_lists(environment: Shown, chromium: 
     page.get_by_label("Qubits with T1 below, µs").fill("1")
     page.get_by_role("button", name="qubits").press("Enter")
     expect(page.get_by_text("None is worse.")).to_be_visible()
-    page.close()
 
 
-def test_one_value_for_all_qubits_is_the_error_of_each(
-    environment: Shown, chromium: Browser
-) -> None:
-    page = chromium.new_page(viewport={"width": 1440, "height": 900})
-    page.goto(f"{environment.url}/ui/devices/paced")
+def test_one_value_for_all_qubits_is_the_error_of_each(env: Shown, page: Page) -> None:
+    page.goto(f"{env.url}/ui/devices/paced")
     facts = page.locator("#content .card").first
     expect(facts).to_contain_text("Median two-qubit error0.0012")
     with page.expect_download() as download:
         page.get_by_role("link", name="Download as CSV").press("Enter")
     with download.value.path().open(newline="") as file:
         assert {row["error_1q"] for row in csv.DictReader(file)} == {"0.00005"}
-    page.goto(f"{environment.url}/ui/devices")
+    page.goto(f"{env.url}/ui/devices")
     row = page.get_by_role("row", name="paced")
     expect(row.get_by_role("cell").nth(5)).to_have_text("0.0012")
-    page.close()
 
 
-def test_map_of_a_device_without_figures_of_qubits_has_the_median_of_its_pairs(
-    environment: Shown, chromium: Browser
-) -> None:
-    page = chromium.new_page()
-    info = httpx.get(f"{environment.url}/api/v1/devices/lattice").json()
+def test_map_of_device_without_qubit_figures_has_median_of_pairs(env: Shown, page: Page) -> None:
+    info = httpx.get(f"{env.url}/api/v1/devices/lattice").json()
     pairs = sorted({(min(pair), max(pair)) for pair in info["coupling"]})
     info["qubits"] = []
     info["operations"] = [
@@ -541,19 +478,15 @@ def test_map_of_a_device_without_figures_of_qubits_has_the_median_of_its_pairs(
     ]
     assert len(pairs) % 2 == 0
     page.route("**/api/v1/devices/lattice", lambda route: route.fulfill(json=info))
-    opened(page, environment, "device")
+    opened(page, env, "device")
     expect(page.locator("qubit-map circle")).to_have_count(27)
     facts = page.locator("#content .card").first
     expect(facts).to_contain_text("Median two-qubit error0.0025")
     expect(page.locator("qubit-map .scale")).to_have_text(re.compile(r"\(median 0\.0025\)"))
-    page.close()
 
 
-def test_terms_of_a_qubit_are_listed_with_places_and_units(
-    environment: Shown, chromium: Browser
-) -> None:
-    page = chromium.new_page()
-    info = httpx.get(f"{environment.url}/api/v1/devices/lattice").json()
+def test_terms_of_a_qubit_are_listed_with_places_and_units(env: Shown, page: Page) -> None:
+    info = httpx.get(f"{env.url}/api/v1/devices/lattice").json()
     layout = design.lattice("line", 3)
     given = {
         "t1_us": 100.0, "t2_star_us": 30.0, "excited": 0.01, "leakage_2q": 0.002, "zz_khz": 40.0,
@@ -567,56 +500,44 @@ def test_terms_of_a_qubit_are_listed_with_places_and_units(
     records = [schemas.TermRecord(*msgspec.structs.astuple(each)) for each in terms]
     info["terms"] = msgspec.to_builtins(records)
     page.route("**/api/v1/devices/lattice", lambda route: route.fulfill(json=info))
-    opened(page, environment, "device")
+    opened(page, env, "device")
     facts = page.locator("#content dl").nth(1)
     for text in (
         "T2* (Ramsey)30 µs", "Population of 1 in thermal equilibrium0.01",
         "cz leakage0\u20131: 0.0021\u20130: 0.002", "ZZ interaction0\u20131: 40 kHz",
     ):  # fmt: skip
         expect(facts).to_contain_text(text)
-    page.close()
 
 
-def test_unknown_task_leaves_nothing_to_wait_for(environment: Shown, chromium: Browser) -> None:
-    page = chromium.new_page()
-    page.goto(f"{environment.url}/ui/tasks/t-zzzz")
+def test_unknown_task_leaves_nothing_to_wait_for(env: Shown, page: Page) -> None:
+    page.goto(f"{env.url}/ui/tasks/t-zzzz")
     expect(page.get_by_role("alert")).to_have_text("no task t-zzzz here: simenv history lists them")
     expect(page.locator("#content")).to_have_text("")
     expect(page.locator("#link")).to_have_text("live")
-    page.close()
 
 
-def test_expectation_values_say_of_which_binding_they_are(
-    environment: Shown, chromium: Browser
-) -> None:
+def test_expectation_values_say_of_which_binding_they_are(env: Shown, page: Page) -> None:
     circuit = QuantumCircuit(1)
     circuit.ry(Parameter("x"), 0)
-    tasks = environment.client.submit_many((circuit, [[0.0], [1.0]]), observables=["Z"], shots=None)
+    tasks = env.client.submit_many((circuit, [[0.0], [1.0]]), observables=["Z"], shots=None)
     tasks[0].wait()
-    page = chromium.new_page()
-    page.goto(f"{environment.url}/ui/tasks/{tasks[0].id.partition('.')[0]}")
+    page.goto(f"{env.url}/ui/tasks/{tasks[0].id.partition('.')[0]}")
     card = page.locator(".card", has=page.get_by_role("heading", name="Expectation values"))
     expect(card).to_contain_text("Of binding 0, the first of 2.")
-    page.close()
 
 
-def test_certificate_and_score_of_a_device_are_shown(environment: Shown, chromium: Browser) -> None:
-    page = chromium.new_page()
-    opened(page, environment, "device")
+def test_certificate_and_score_of_a_device_are_shown(env: Shown, page: Page) -> None:
+    opened(page, env, "device")
     expect(page.get_by_text("96 %")).to_be_visible()
     plot = page.locator("time-plot canvas").last
     expect(plot).to_have_attribute("aria-label", re.compile("confirmed 0.96, score 0.93"))
-    page.close()
 
 
-def test_reader_chooses_among_stored_snapshots_of_a_device(
-    environment: Shown, chromium: Browser
-) -> None:
-    page = chromium.new_page(timezone_id="UTC")
-    opened(page, environment, "device")
-    info = environment.client.device("lattice")
-    first, last = environment.client.calibrations("lattice")
-    assert environment.client.device("lattice", first).qubits[0].t1_us == info.qubits[0].t1_us / 2
+def test_reader_chooses_among_stored_snapshots_of_a_device(env: Shown, page: Page) -> None:
+    opened(page, env, "device")
+    info = env.client.device("lattice")
+    first, last = env.client.calibrations("lattice")
+    assert env.client.device("lattice", first).qubits[0].t1_us == info.qubits[0].t1_us / 2
     page.get_by_label("Colour of qubits").select_option("t1_us")
     now = page.locator('[data-qubit="0"]').get_attribute("aria-label")
     choice = page.get_by_label("Snapshot")
@@ -636,17 +557,13 @@ def test_reader_chooses_among_stored_snapshots_of_a_device(
     page.get_by_label("Snapshot").select_option("")
     expect(page.get_by_role("heading", name="Snapshot in force")).to_be_visible()
     assert "at=" not in page.url
-    unknown = httpx.get(f"{environment.url}/api/v1/devices/lattice?at_s={last + 1}")
+    unknown = httpx.get(f"{env.url}/api/v1/devices/lattice?at_s={last + 1}")
     assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
-    page.close()
 
 
-def test_drain_by_keyboard_shows_reason_of_markup_as_text(
-    environment: Shown, chromium: Browser
-) -> None:
-    page = chromium.new_page(viewport={"width": 1440, "height": 900})
-    faults = Faults(page, environment.url)
-    opened(page, environment, "nodes")
+def test_drain_by_keyboard_shows_reason_of_markup_as_text(env: Shown, page: Page) -> None:
+    faults = Faults(page, env.url)
+    opened(page, env, "nodes")
     reason = "<img src=x onerror=document.title='run'> fan"
     page.locator("summary", has_text="Drain").press("Enter")
     page.get_by_label("Reason").fill(reason)
@@ -654,11 +571,10 @@ def test_drain_by_keyboard_shows_reason_of_markup_as_text(
     expect(page.locator("tbody").first).to_contain_text(reason)
     page.get_by_role("button", name=re.compile("again")).press("Enter")
     expect(page.locator("tbody .mark").first).to_have_text("up")
-    opened(page, environment, "events")
+    opened(page, env, "events")
     expect(page.locator("tbody")).to_contain_text(reason)
     assert page.title().startswith("Events")
     assert not faults.found
-    page.close()
 
 
 STEP_S = 10
@@ -679,8 +595,7 @@ def series_of(begin_s: float, end_s: float, *gaps: tuple[float, float]) -> Calla
         ]
         columns = {key: [1.0] * len(times) for key in ("mean", "least", "most")}
         name = query.get("name", [""])[0]
-        body = {"name": name, "unit": "", "at_s": times, **columns, "names": names}
-        route.fulfill(json=body)
+        route.fulfill(json={"name": name, "unit": "", "at_s": times, **columns, "names": names})
 
     return answer
 
@@ -698,39 +613,34 @@ def plotted(page: Page) -> tuple[list[float], list[float | None], float, float]:
     return times, values, low, high
 
 
-def test_times_without_a_service_are_gaps_in_plots(environment: Shown, chromium: Browser) -> None:
-    page, now_s = chromium.new_page(), time.time()
+def test_times_without_a_service_are_gaps_in_plots(env: Shown, page: Page) -> None:
+    now_s = time.time()
     gap = now_s - 2_000, now_s - 2_000 + GAP_S
     page.route("**/api/v1/series**", series_of(now_s - 90_000, now_s, gap))
-    opened(page, environment, "overview")
+    opened(page, env, "overview")
     times, values, low, _ = plotted(page)
     absent = [at for at, value in zip(times, values, strict=True) if value is None]
     assert len(absent) == 1
     assert gap[0] - STEP_S <= absent[0] <= gap[1]
     assert now_s - low == pytest.approx(3_600, abs=60)
-    page.close()
 
 
-def test_plots_of_a_young_environment_begin_with_it(environment: Shown, chromium: Browser) -> None:
-    page, now_s = chromium.new_page(), time.time()
+def test_plots_of_a_young_environment_begin_with_it(env: Shown, page: Page) -> None:
+    now_s = time.time()
     page.route("**/api/v1/series**", series_of(now_s - 180, now_s))
-    opened(page, environment, "overview")
+    opened(page, env, "overview")
     times, _, low, high = plotted(page)
     assert now_s - low == pytest.approx(180, abs=2 * STEP_S)
     assert high - times[-1] < 0.2 * (high - low)
-    page.close()
 
 
-def test_plots_without_samples_say_so(environment: Shown, chromium: Browser) -> None:
-    page = chromium.new_page()
-    page.goto(f"{environment.url}/ui/devices/trapped-ions?last=900")
+def test_plots_without_samples_say_so(env: Shown, page: Page) -> None:
+    page.goto(f"{env.url}/ui/devices/trapped-ions?last=900")
     expect(page.get_by_text("No data in this range.").first).to_be_visible()
-    page.close()
 
 
-def test_tasks_are_sorted_by_any_column_and_stay_so(environment: Shown, chromium: Browser) -> None:
-    page = chromium.new_page(viewport={"width": 1440, "height": 900})
-    opened(page, environment, "tasks")
+def test_tasks_are_sorted_by_any_column_and_stay_so(env: Shown, page: Page) -> None:
+    opened(page, env, "tasks")
     region = page.get_by_role("region", name="Tasks")
     heading = region.get_by_role("columnheader", name="Qubits")
     heading.get_by_role("button").press("Enter")
@@ -745,24 +655,20 @@ def test_tasks_are_sorted_by_any_column_and_stay_so(environment: Shown, chromium
     assert [int(each) for each in cells.all_inner_texts()] == sorted(found, reverse=True)
     expect(region.locator("thead")).to_contain_text("Device")
     expect(region.locator("thead")).to_contain_text("Progress")
-    page.close()
 
 
-def uploaded(page: Page, environment: Shown, name: str, body: bytes) -> None:
-    opened(page, environment, "run")
+def uploaded(page: Page, env: Shown, name: str, body: bytes) -> None:
+    opened(page, env, "run")
     page.get_by_label("File").set_input_files(
         {"name": name, "mimeType": "application/octet-stream", "buffer": body}
     )
 
 
-def test_a_circuit_of_a_file_runs_as_a_task_of_its_reader(
-    environment: Shown, chromium: Browser
-) -> None:
-    page = chromium.new_page(viewport={"width": 1440, "height": 900})
+def test_a_circuit_of_a_file_runs_as_a_task_of_its_reader(env: Shown, page: Page) -> None:
     packed = io.BytesIO()
     qpy.dump(ghz(), packed)
     for name, body in (("ghz.qasm", qasm2.dumps(ghz()).encode()), ("ghz.qpy", packed.getvalue())):
-        uploaded(page, environment, name, body)
+        uploaded(page, env, name, body)
         page.get_by_label("Seed").fill("7")
         page.get_by_label("Name").fill(name)
         page.get_by_role("button", name="Which engine?").click()
@@ -771,7 +677,6 @@ def test_a_circuit_of_a_file_runs_as_a_task_of_its_reader(
         page.wait_for_url("**/ui/tasks/t-*")
         expect(page.locator("h1")).to_contain_text(name)
         expect(page.locator(".outcomes")).to_contain_text("111")
-    page.close()
 
 
 @pytest.mark.parametrize(
@@ -788,10 +693,10 @@ def test_a_circuit_of_a_file_runs_as_a_task_of_its_reader(
     ],
 )
 def test_files_that_are_no_circuits_are_refused_in_words(
-    environment: Shown, chromium: Browser, name: str, body: bytes, text: str
+    env: Shown, page: Page, name: str, body: bytes, text: str
 ) -> None:
-    count, page = environment.client.status().done, chromium.new_page()
-    uploaded(page, environment, name, body)
+    count = env.client.status().done
+    uploaded(page, env, name, body)
     alert = page.get_by_role("alert")
     if name not in ("huge.qasm", "picture.png"):  # these are not sent at all
         page.get_by_role("button", name="Run").click()
@@ -800,15 +705,12 @@ def test_files_that_are_no_circuits_are_refused_in_words(
     assert "root:" not in alert.inner_text()
     assert not page.title().startswith("run")
     assert page.url.endswith("/ui/run")
-    assert environment.client.status().done == count
-    page.close()
+    assert env.client.status().done == count
 
 
-def test_seed_above_the_integers_of_javascript_is_the_one_of_the_task(
-    environment: Shown, chromium: Browser
-) -> None:
-    page, seed = chromium.new_page(), 2**64 - 1
-    opened(page, environment, "run")
+def test_seed_above_integers_of_javascript_is_one_of_task(env: Shown, page: Page) -> None:
+    seed = 2**64 - 1
+    opened(page, env, "run")
     field = page.get_by_label("Seed")
     for wrong in ("-1", "1.5", "0x10", str(seed + 1)):
         field.fill(wrong)
@@ -819,19 +721,14 @@ def test_seed_above_the_integers_of_javascript_is_the_one_of_the_task(
     page.get_by_role("button", name="Run").click()
     page.wait_for_url("**/ui/tasks/t-*")
     expect(page.get_by_text(f"1 024 shots, seed {seed}")).to_be_visible()
-    submitted = environment.client.history.submitted(page.url.rsplit("/", 1)[1])
-    assert submitted.spec.seed == seed
+    assert env.client.history.submitted(page.url.rsplit("/", 1)[1]).spec.seed == seed
     page.go_back()
     expect(page.get_by_label("Circuit")).to_have_value(re.compile("OPENQASM"))
-    page.close()
 
 
-def test_refusal_is_shown_beside_the_field_that_it_names(
-    environment: Shown, chromium: Browser
-) -> None:
-    page = chromium.new_page()
+def test_refusal_is_shown_beside_the_field_that_it_names(env: Shown, page: Page) -> None:
     text = qasm2.dumps(QuantumCircuit(1, 1).compose(rotated(), [0], [0]))
-    uploaded(page, environment, "rotated.qasm", text.encode())
+    uploaded(page, env, "rotated.qasm", text.encode())
     engine = page.get_by_label("Engine")
     assert {"statevector", "stabilizer"} <= set(engine.locator("option").all_inner_texts())
     engine.select_option("stabilizer")
@@ -844,7 +741,6 @@ def test_refusal_is_shown_beside_the_field_that_it_names(
     page.get_by_role("button", name="Run").click()
     page.wait_for_url("**/ui/tasks/t-*")
     expect(page.get_by_text("statevector", exact=True)).to_be_visible()
-    page.close()
 
 
 def rotated() -> QuantumCircuit:
@@ -855,17 +751,14 @@ def rotated() -> QuantumCircuit:
     return circuit
 
 
-def test_account_of_a_task_is_chosen_where_there_are_several(
-    environment: Shown, chromium: Browser
-) -> None:
-    page = chromium.new_page()
-    opened(page, environment, "run")
+def test_account_of_a_task_is_chosen_where_there_are_several(env: Shown, page: Page) -> None:
+    opened(page, env, "run")
     expect(page.get_by_label("Account")).to_be_hidden()
-    accounts = environment.client.accounts
+    accounts = env.client.accounts
     for name in ("chem", "physics"):
         accounts.set(name, users=("ana",))
     try:
-        opened(page, environment, "run")
+        opened(page, env, "run")
         page.get_by_label("Account").select_option("physics")
         page.get_by_role("button", name="Run").click()
         page.wait_for_url("**/ui/tasks/t-*")
@@ -873,7 +766,6 @@ def test_account_of_a_task_is_chosen_where_there_are_several(
     finally:
         for name in ("chem", "physics"):
             accounts.remove(name)
-        page.close()
 
 
 DROP = """([names, bodies]) => {
@@ -884,11 +776,8 @@ DROP = """([names, bodies]) => {
 }"""
 
 
-def test_files_are_dropped_anywhere_and_one_at_a_time(
-    environment: Shown, chromium: Browser
-) -> None:
-    page = chromium.new_page()
-    opened(page, environment, "run")
+def test_files_are_dropped_anywhere_and_one_at_a_time(env: Shown, page: Page) -> None:
+    opened(page, env, "run")
     text = qasm2.dumps(ghz())
     page.evaluate(DROP, [["a.qasm", "b.qasm"], [text, text]])
     expect(page.get_by_role("alert")).to_contain_text("a task has one circuit")
@@ -896,12 +785,11 @@ def test_files_are_dropped_anywhere_and_one_at_a_time(
     expect(page.get_by_role("alert")).to_be_empty()
     expect(page.get_by_label("Circuit")).to_have_value(text)
     expect(page.get_by_text("a.qasm: ")).to_be_visible()
-    page.close()
 
 
-def test_theme_is_kept(environment: Shown, chromium: Browser) -> None:
-    page = chromium.new_page(color_scheme="light")
-    opened(page, environment, "usage")
+def test_theme_is_kept(env: Shown, page: Page) -> None:
+    page.emulate_media(color_scheme="light")
+    opened(page, env, "usage")
     background = "getComputedStyle(document.body).backgroundColor"
     light = page.evaluate(background)
     page.get_by_label("Theme").select_option("dark")
@@ -909,14 +797,10 @@ def test_theme_is_kept(environment: Shown, chromium: Browser) -> None:
     assert dark != light
     page.reload()
     assert page.evaluate(background) == dark
-    page.close()
 
 
-def test_inline_script_and_foreign_content_are_refused(
-    environment: Shown, chromium: Browser
-) -> None:
-    page = chromium.new_page()
-    opened(page, environment, "usage")
+def test_inline_script_and_foreign_content_are_refused(env: Shown, page: Page) -> None:
+    opened(page, env, "usage")
     page.evaluate("""() => {
         const script = document.createElement('script');
         script.textContent = 'document.title = "run"';
@@ -927,15 +811,15 @@ def test_inline_script_and_foreign_content_are_refused(
     }""")
     page.wait_for_timeout(100)
     assert page.title() != "run"
-    page.close()
 
 
-def test_documents_and_files_of_the_page(environment: Shown) -> None:
-    with httpx.Client(base_url=environment.url) as client:
-        check_files(client)
+@pytest.fixture
+def client(env: Shown) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=env.url) as result:
+        yield result
 
 
-def check_files(client: httpx.Client) -> None:
+def test_documents_and_files_of_the_page(client: httpx.Client) -> None:
     document = client.get("/ui/tasks/t-1")
     policy = document.headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'")
@@ -945,8 +829,7 @@ def check_files(client: httpx.Client) -> None:
     files = re.findall(r'"(/ui/static/[^"]+)"', document.text)
     assert len(files) >= 5
     for path in files:
-        found = client.get(path).raise_for_status()
-        assert "immutable" in found.headers["Cache-Control"]
+        assert "immutable" in client.get(path).raise_for_status().headers["Cache-Control"]
     stale = client.get("/ui/static/0123456789abcdef/style.css")
     assert stale.headers["Cache-Control"] == "no-store"
     for path in ("/ui/none", "/ui/tasks/a/b", "/ui/static/x/../site.py", "/ui/nodes/vm"):

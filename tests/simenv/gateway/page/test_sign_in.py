@@ -64,9 +64,7 @@ def test_browser_without_cookie_is_told_to_sign_in(client: Client, chromium: Bro
     context.close()
 
 
-def test_link_signs_in_once_and_cookie_allows_changes_of_this_page(
-    client: Client, chromium: Browser
-) -> None:
+def test_link_signs_in_once_and_cookie_allows_changes(client: Client, chromium: Browser) -> None:
     task = client.submit(ghz(), shots=100, seed=1)
     task.wait()
     first, address = chromium.new_context(ignore_https_errors=True), link(client)

@@ -3,9 +3,11 @@
 import io
 import json
 import threading
+import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from qiskit.quantum_info import Statevector, entropy, partial_trace
 from simenv.qpm.contract import InProgressError
 from simenv.qpm_check import runner
 from simenv.qpm_check.check import Check, CheckNotApplicable, TargetProperty, VerdictState, row
-from simenv.qpm_check.checks import rows
+from simenv.qpm_check.checks import crowds, rows
 from simenv.qpm_check.circuits import ENOUGH, WANTED_S, LongCircuit, layered, one_qubit_gates
 from simenv.qpm_check.runner import CheckReport, Options, check
 from simenv.qpm_check.session import CheckSession
@@ -33,8 +35,7 @@ def test_long_circuit_entangles_its_halves() -> None:
     circuit = QuantumCircuit.from_qasm_str(layered(6, 20)).remove_final_measurements(inplace=False)
     assert one_qubit_gates(6, 20) == sum(len(each.qubits) == 1 for each in circuit.data)
     # A product state costs an engine nothing, however many gates there are.
-    half = partial_trace(Statevector(circuit), range(3))
-    assert entropy(half, base=2) > 1.0
+    assert entropy(partial_trace(Statevector(circuit), range(3)), base=2) > 1.0
 
 
 class Nothing:
@@ -66,8 +67,7 @@ def raising(error: Exception | None, **options: Any) -> Check:
 
 
 def verdicts(*given: Check, opener: Opener | None = None, **options: Any) -> CheckReport:
-    target = Objects("nothing", opener or Opener())
-    return check(target, given, Options(revisions=(2,), **options))
+    return check(Objects("nothing", opener or Opener()), given, Options(revisions=(2,), **options))
 
 
 @pytest.mark.parametrize(
@@ -114,10 +114,8 @@ def test_unresponsive_qpm_fails_first_check_and_others_are_skipped() -> None:
     done = check(target, [raising(None, revisions=(1,)) for _ in range(3)], options)
     never.set()
     assert [v.state for v in done.verdicts] == [
-        VerdictState.FAILED,
-        VerdictState.SKIPPED,
-        VerdictState.SKIPPED,
-    ]
+        VerdictState.FAILED, VerdictState.SKIPPED, VerdictState.SKIPPED,
+    ]  # fmt: skip
     assert "not answered within 0.2 s" in done.verdicts[0].why
     assert not done.ok
 
@@ -234,3 +232,19 @@ def test_search_goes_back_to_the_widest_circuit_that_the_device_takes(widest: in
     assert machine.took_s >= ENOUGH * WANTED_S
     assert machine.widths[-1] == widest - widest % 2
     assert load.max_qubits == machine.widths[-1] or load.shots == 1
+
+
+def test_slow_target_runs_no_more_circuits_than_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    submitted: list[int] = []
+
+    def submit(*_: object, **__: object) -> int:
+        time.sleep(0.002)
+        submitted.append(len(submitted))
+        return submitted[-1]
+
+    ended = SimpleNamespace(task_status=lambda *_, **__: {"lifecycle_state": "completed"})
+    slow = SimpleNamespace(q=ended, reserve=lambda: 1, submit=submit, until=lambda ask, *_: ask())
+    monkeypatch.setattr(crowds, "COMES_S", 0.1)
+    with pytest.raises(CheckSkipped, match="1,024 circuits take"):
+        crowds.count.check(slow)  # type: ignore[arg-type]
+    assert len(submitted) < 100
