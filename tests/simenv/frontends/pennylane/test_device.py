@@ -157,8 +157,7 @@ def test_tasks_have_the_name_of_the_device(device: Any) -> None:
     qml.QNode(bell, dev)()
     (newest, *_) = dev.client.queue(done=True, limit=1)[1]
     assert newest.name == "sweep-3"
-    with pytest.raises(TypeError, match=r"no option wire; did you mean `wires`\?"):
-        device(wire=2)
+    fails(TypeError, r"no option wire; did you mean `wires`\?", device, wire=2)
 
 
 def long_tape() -> Any:

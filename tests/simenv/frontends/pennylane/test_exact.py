@@ -34,6 +34,11 @@ def same(found: Any, wanted: Any) -> None:
         np.testing.assert_allclose(found, wanted, atol=1e-10)
 
 
+def agrees(circuit: Any, device: Any, wires: Any, *arguments: Any) -> None:
+    wanted = qml.QNode(circuit, qml.device("default.qubit", wires=wires))(*arguments)
+    same(qml.QNode(circuit, device(wires))(*arguments), wanted)
+
+
 def measurements() -> list[Any]:
     dense = qml.Hermitian(MATRIX, wires=1)
     return [
@@ -80,8 +85,7 @@ def test_measurement_has_the_value_of_default_qubit(measurement: Any, device: An
         qml.CRY(x, [3, 4])
         return qml.apply(measurement)
 
-    wanted = qml.QNode(circuit, qml.device("default.qubit", wires=5))(0.7, -0.4)
-    same(qml.QNode(circuit, device(5))(0.7, -0.4), wanted)
+    agrees(circuit, device, 5, 0.7, -0.4)
 
 
 def test_measurements_in_conflicting_bases_share_a_tape(device: Any) -> None:
@@ -89,8 +93,7 @@ def test_measurements_in_conflicting_bases_share_a_tape(device: Any) -> None:
         layers(x, 0.2)
         return qml.probs(op=qml.X(0)), qml.expval(qml.Z(0)), qml.probs(wires=[0]), qml.state()
 
-    wanted = qml.QNode(circuit, qml.device("default.qubit", wires=3))(0.7)
-    same(qml.QNode(circuit, device(3))(0.7), wanted)
+    agrees(circuit, device, 3, 0.7)
 
 
 @pytest.mark.parametrize("wires", [3, ["q", 7, "anc"], [2, 0, 1]], ids=str)
@@ -101,8 +104,7 @@ def test_wires_have_any_labels_in_any_order(wires: Any, device: Any) -> None:
         layers(0.3, 0.9, labels)
         return qml.state(), qml.probs(wires=labels[1:]), qml.expval(qml.X(labels[2]))
 
-    wanted = qml.QNode(circuit, qml.device("default.qubit", wires=wires))()
-    same(qml.QNode(circuit, device(wires))(), wanted)
+    agrees(circuit, device, wires)
 
 
 @pytest.mark.parametrize("labels", [("b", "a", "c"), (2, 1, 0), (4, 1, 9)], ids=str)
@@ -111,8 +113,7 @@ def test_device_without_wires_takes_those_of_the_tape(labels: Any, device: Any) 
         layers(0.3, 0.9, labels)
         return qml.state(), qml.probs()
 
-    wanted = qml.QNode(circuit, qml.device("default.qubit"))()
-    same(qml.QNode(circuit, device())(), wanted)
+    agrees(circuit, device, None)
 
 
 def test_broadcast_angles_are_bindings_of_one_program(device: Any) -> None:
@@ -137,8 +138,7 @@ def test_broadcast_matrices_and_states_are_expanded(device: Any) -> None:
         qml.QubitUnitary(matrices, wires=0)
         return qml.probs(wires=[0, 1])
 
-    wanted = qml.QNode(circuit, qml.device("default.qubit", wires=2))()
-    same(qml.QNode(circuit, device(2))(), wanted)
+    agrees(circuit, device, 2)
 
 
 def test_batch_of_tapes_of_several_structures_is_run_at_once(device: Any) -> None:

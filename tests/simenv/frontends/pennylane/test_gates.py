@@ -39,29 +39,21 @@ def operators() -> list[Any]:
     with qml.QueuingManager.stop_recording():
         entries = [built(name) for name in GATES if name not in NO_MATRIX]
         entries += [
-            qml.ctrl(qml.S(2), control=[1]),
-            qml.ctrl(qml.SX(2), control=[1]),
+            qml.ctrl(qml.S(2), control=[1]), qml.ctrl(qml.SX(2), control=[1]),
             qml.ctrl(qml.S(2), control=[1], control_values=[0]),
             qml.ctrl(qml.PhaseShift(0.4, 2), control=[1, 3]),
             qml.ctrl(qml.PhaseShift(0.4, 2), control=[1, 3], control_values=[0, 1]),
             qml.MultiControlledX([3, 0, 2], control_values=[0, 1]),
             qml.MultiControlledX([3, 0, 1, 2], control_values=[1, 0, 1]),
-            qml.MultiControlledX([1, 2], control_values=[0]),
-            qml.MultiRZ(0.8, [2, 0, 3]),
-            qml.MultiRZ(0.8, [2]),
-            qml.QubitUnitary(random_unitary(1), [2]),
+            qml.MultiControlledX([1, 2], control_values=[0]), qml.MultiRZ(0.8, [2, 0, 3]),
+            qml.MultiRZ(0.8, [2]), qml.QubitUnitary(random_unitary(1), [2]),
             qml.QubitUnitary(random_unitary(2), [3, 1]),
             qml.QubitUnitary(random_unitary(4), [3, 1, 0, 2]),
             qml.ControlledQubitUnitary(random_unitary(2), [0, 3, 1], control_values=[0]),
-            qml.SISWAP([1, 3]),
-            qml.QubitCarry([0, 1, 2, 3]),
-            qml.PauliRot(0.6, "XYZ", [3, 0, 1]),
-            qml.DoubleExcitation(0.6, [0, 1, 2, 3]),
-            qml.QFT([0, 2, 3]),
-            qml.PSWAP(0.3, [2, 0]),
-            qml.DiagonalQubitUnitary(np.exp(1j * np.arange(4)), [1, 2]),
-            qml.Barrier([0, 1]),
-        ]
+            qml.SISWAP([1, 3]), qml.QubitCarry([0, 1, 2, 3]), qml.PauliRot(0.6, "XYZ", [3, 0, 1]),
+            qml.DoubleExcitation(0.6, [0, 1, 2, 3]), qml.QFT([0, 2, 3]), qml.PSWAP(0.3, [2, 0]),
+            qml.DiagonalQubitUnitary(np.exp(1j * np.arange(4)), [1, 2]), qml.Barrier([0, 1]),
+        ]  # fmt: skip
     return entries
 
 

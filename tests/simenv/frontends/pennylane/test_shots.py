@@ -77,15 +77,12 @@ def test_counts_and_samples_have_the_forms_of_default_qubit(device: Any) -> None
     def circuit(x: Any) -> Any:
         state(x)
         return (
-            qml.counts(wires=[2, 0]),
-            qml.counts(qml.Z(0) @ qml.Z(1)),
+            qml.counts(wires=[2, 0]), qml.counts(qml.Z(0) @ qml.Z(1)),
             qml.counts(wires=[0, 1], all_outcomes=True),
             qml.counts(qml.Hermitian(np.diag([0.5, 2.0]), wires=1), all_outcomes=True),
-            qml.sample(wires=[2, 0]),
-            qml.sample(qml.Z(1)),
-            qml.sample(wires=[1], dtype="int8"),
+            qml.sample(wires=[2, 0]), qml.sample(qml.Z(1)), qml.sample(wires=[1], dtype="int8"),
             qml.sample(),
-        )
+        )  # fmt: skip
 
     result = qml.set_shots(qml.QNode(circuit, device(3)), 50)(0.9)
     wanted = qml.set_shots(qml.QNode(circuit, qml.device("default.qubit", wires=3)), 50)(0.9)
@@ -103,10 +100,8 @@ def test_values_of_operators_that_are_not_hermitian_are_complex(device: Any) -> 
     def circuit() -> Any:
         qml.PauliX(0)
         return (
-            qml.expval(1j * qml.Z(0) + qml.Z(1)),
-            qml.sample(1j * qml.Z(0)),
-            qml.var(1j * qml.Z(0)),
-        )
+            qml.expval(1j * qml.Z(0) + qml.Z(1)), qml.sample(1j * qml.Z(0)), qml.var(1j * qml.Z(0)),
+        )  # fmt: skip
 
     result = qml.set_shots(qml.QNode(circuit, device(2)), 10)()
     wanted = qml.set_shots(qml.QNode(circuit, qml.device("default.qubit", wires=2)), 10)()
@@ -127,11 +122,9 @@ def test_measurements_of_one_basis_are_of_the_same_shots(device: Any) -> None:
     def circuit(x: Any) -> Any:
         state(x)
         return (
-            qml.expval(qml.Z(0)),
-            qml.counts(wires=[0]),
-            qml.sample(wires=[0, 1]),
+            qml.expval(qml.Z(0)), qml.counts(wires=[0]), qml.sample(wires=[0, 1]),
             qml.expval(qml.Z(0) @ qml.Z(1)),
-        )
+        )  # fmt: skip
 
     mean, counts, samples, both = qml.set_shots(qml.QNode(circuit, device(3)), 500)(0.9)
     signs = 1 - 2 * samples

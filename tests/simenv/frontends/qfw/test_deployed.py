@@ -1,6 +1,7 @@
 """What a deployment says in variables is what the plugin does."""
 
 import json
+import sys
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +19,6 @@ from simenv.qpm_check.fake_defw import fakes
 from simenv.qpm_check.fake_defw.host import Proxy
 from simenv.qpm_check.plugin import PluginTarget
 
-PATIENCE_S = 60.0
 WIDE = "OPENQASM 2.0;\nqreg q[5];\ncreg c[5];\nmeasure q -> c;\n"
 INFO = {"qasm": WIDE, "num_qubits": 5, "num_shots": 10}
 
@@ -88,8 +88,7 @@ def test_shutdown_by_one_application_leaves_the_circuits_of_another(hosts: Any) 
     long = {"qasm": busy(60), "num_qubits": 20, "num_shots": 10}
     cids = [mine.async_run(long)["cid"] for _ in range(3)]
     for mode in ("graceful", "cancel"):
-        with pytest.raises(fakes.DEFwExecutionError, match="shutdown needs the role admin"):
-            other.shutdown(mode=mode)
+        fails(fakes.DEFwExecutionError, "shutdown needs the role admin", other.shutdown, mode=mode)
     for cid in cids:
         assert until(partial(completed, mine, cid))["rc"] == 0
     assert other.async_run(INFO)["cid"]
@@ -146,3 +145,75 @@ def test_qfw_path_prints_folder_of_services(capsys: pytest.CaptureFixture[str]) 
     services, lock = capsys.readouterr().out.splitlines()
     assert services.startswith("export DEFW_EXTERNAL_SERVICES_PATH=")
     assert lock == f'export PYTHONPATH={STARTUP}"${{PYTHONPATH:+:$PYTHONPATH}}"'
+
+
+PATIENCE_S = 60.0
+
+
+EVENT = 1
+
+
+BELL = (
+    'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[2];\ncreg c[2];\n'
+    "h q[0];\ncx q[0],q[1];\nmeasure q -> c;\n"
+)
+
+
+MANY, THREADS = 500, 8
+
+
+def info(text: str, qubits: int, shots: int = 100, **more: Any) -> dict[str, Any]:
+    return {"qasm": text, "num_qubits": qubits, "num_shots": shots, "compiler": "staq", **more}
+
+
+def test_same_seed_gives_same_counts_in_both_revisions(single: Any, bound: Any) -> None:
+    result = info(BELL, 2, 1000, seed=7)
+    first = single.methods.sync_run(result)["result"]
+    assert first == single.methods.sync_run(result)["result"]
+    assert first == bound.methods.sync_run(result)["result"]["result"]["counts"]
+
+
+def test_invalid_calls_raise_execution_error(bound: Any) -> None:
+    fails(fakes.DEFwExecutionError, "nonsense", bound.methods.sync_run, info(BELL, 2), nonsense=1)
+    fails(fakes.DEFwExecutionError, "info", bound.methods.sync_run, "a text")
+    with pytest.raises(fakes.DEFwExecutionError, match="endpoint"):
+        bound.methods.register_event_notification("me", EVENT, "a queue")
+
+
+def test_queue_registered_twice_gets_each_event_once(bound: Any) -> None:
+    sink = bound.sink()
+    first = bound.methods.register_event_notification(sink.ep, EVENT, sink.class_id)
+    again = bound.methods.register_event_notification(sink.ep, EVENT, sink.class_id)
+    assert first["registration_count"] == again["registration_count"]
+    cid = bound.methods.async_run(info(BELL, 2))["cid"]
+    assert sink.take(PATIENCE_S).payload["cid"] == cid
+    assert sink.take(0.1) is None
+
+
+def test_plugin_without_environment_is_not_ready_and_starts_none(tmp_path: Any) -> None:
+    table = {"SIMENV_HOME": str(tmp_path), "SIMENV_QPM_PRIVATE": "no"}
+    plugin = PluginTarget("ours", PLUGIN, table)
+    with plugin.process(1) as control:
+        control.host("hello", 1)
+        proxy = Proxy(control, bindings=False)
+        assert "not ready" in proxy.call("", "test", (), {})
+        fails(fakes.DEFwNotReady, "no environment", proxy.call, "", "is_ready", (), {})
+        assert control.host("left")["children"] == []
+
+
+def test_private_environment_is_started_and_ends_with_plugin(tmp_path: Any) -> None:
+    table = {
+        "SIMENV_HOME": str(tmp_path), "SIMENV_QPM_PRIVATE": "yes", "SIMENV_PYTHON": sys.executable,
+    }  # fmt: skip
+    with PluginTarget("ours", PLUGIN, table).open(1) as subject:
+        assert subject.connect().methods.sync_run(info(BELL, 2))["rc"] == 0
+        (service,) = subject.control.host("left")["children"]
+    until(lambda: not _runs(service))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return b"simenv" in file.read()
+    except OSError:
+        return False

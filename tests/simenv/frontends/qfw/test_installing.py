@@ -102,9 +102,7 @@ print(imported, defw_workers.mixed, hasattr(sys, "other_ran"))
 """
 
 
-def test_activation_locks_the_sending_of_applications_that_know_nothing_of_simenv(
-    qfw: Path, tmp_path: Path
-) -> None:
+def test_activation_locks_sending_of_applications_without_simenv(qfw: Path, tmp_path: Path) -> None:
     installing.install(qfw, {})
     infra, other = tmp_path / "infra", tmp_path / "other"
     for folder in (infra, other):

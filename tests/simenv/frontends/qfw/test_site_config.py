@@ -7,6 +7,7 @@ import pytest
 from failing import fails
 
 import simenv
+from simenv.client.client import Client
 from simenv.client.qpm.circuit_run import refused
 from simenv.client.qpm.completion_queues import CircuitRegistry, CompletionRetention
 from simenv.client.qpm.requests import Request
@@ -101,7 +102,7 @@ def test_retention_of_site_file_is_applied_to_completion_queues(site: Path) -> N
         _one_is_released(env)
 
 
-def _reservations_end(env: simenv.Client) -> None:
+def _reservations_end(env: Client) -> None:
     """What ran under one that is over goes; what ran under others stays."""
     book = CircuitRegistry(env._session, CompletionRetention(closed_s=0.0, purge_s=0.0))
     claims = ReservationChecks(env._session, required=False, over=book.closed)
@@ -119,7 +120,7 @@ def _reservations_end(env: simenv.Client) -> None:
     assert book.take("cid-2") is not None
 
 
-def _one_is_released(env: simenv.Client) -> None:
+def _one_is_released(env: Client) -> None:
     """Through the calls of the contract."""
     qpm = env.qpm_with(retention=CompletionRetention(closed_s=0.0, purge_s=0.0))
     number = qpm.reserve(request={})["reservation_id"]

@@ -170,8 +170,7 @@ ESTIMATED: dict[str, Case] = {
     "PUB of one": lambda e: e.run([(QuantumCircuit(1),)]),
     "PUB of five": lambda e: e.run([(QuantumCircuit(1), "Z", None, 0.1, 3)]),
     "unbound": lambda e: e.run([(turned(measured=False), "Z")]),
-    "label": lambda e: values_of(e, "Z"),
-    "Pauli": lambda e: values_of(e, Pauli("-Z")),
+    "label": lambda e: values_of(e, "Z"), "Pauli": lambda e: values_of(e, Pauli("-Z")),
     "mapping": lambda e: values_of(e, {"Z": 2.0, "I": 1.0}),
     "mapping of Pauli": lambda e: values_of(e, {Pauli("Z"): 1.5}),
     "twice": lambda e: values_of(e, SparsePauliOp(["Z", "Z"])),
@@ -181,12 +180,11 @@ ESTIMATED: dict[str, Case] = {
     "no set of values": lambda e: values_of(e, "Z", np.zeros((0, 1))),
     "pairs": lambda e: values_of(e, [["Z"], ["Y"]], np.linspace(0, 1, 3)[:, None]),
     "not Hermitian": lambda e: values_of(e, SparsePauliOp("Z", [1j])),
-    "too wide": lambda e: values_of(e, "ZZ"),
-    "other letter": lambda e: values_of(e, "A"),
+    "too wide": lambda e: values_of(e, "ZZ"), "other letter": lambda e: values_of(e, "A"),
     "number": lambda e: values_of(e, 5),
     "names": lambda e: sorted(e.run([(QuantumCircuit(1), "Z")]).result()[0].data.keys()),
     "types": lambda e: [type(each).__name__ for each in _chain(e.run([(QuantumCircuit(1), "Z")]))],
-}
+}  # fmt: skip
 
 
 def _chain(job: Any) -> list[Any]:
@@ -329,6 +327,7 @@ def test_job_is_pickled_with_its_result_as_that_of_qiskit(ideal: SimenvBackend, 
     field = "meas" if make is SimenvSampler else "evs"
     assert copied.result()[0].data[field] == job.result()[0].data[field]
     assert copied.job_id() == job.job_id()
+    assert job.metadata["tasks"] == [job.tasks[0].id]
     assert copied.status() is JobStatus.DONE
     assert copied.usage() == job.usage()
     assert not copied.cancel()

@@ -221,9 +221,7 @@ def test_shared_slots_go_to_waiting_jobs_first_then_evenly() -> None:
     ("state", "closed", "available"),
     [("up", "", 2), ("degraded", "", 2), ("degraded", "paused", 0), ("quarantined", "", 0)],
 )
-def test_closed_pool_has_no_licences_whatever_its_fault(
-    state: str, closed: str, available: int
-) -> None:
+def test_closed_pool_has_no_licences(state: str, closed: str, available: int) -> None:
     pool = PoolInfo("fez", "hardware", 2, 2, 0, 0, state, "no GPU", most=2, closed=closed)
     client: Any = SimpleNamespace(
         pools=lambda: {"fez": pool}, nodes=dict[str, NodeInfo], reservations=list[ReservationInfo]

@@ -72,19 +72,13 @@ def cluster(env: Client, request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def row(
-    number: int,
-    state: str,
-    licences: str = f"{POOL}:1",
-    left: str = "UNLIMITED",
-    user: str = USER,
+    number: int, state: str, licences: str = f"{POOL}:1", left: str = "UNLIMITED", user: str = USER,
     account: str = "(null)",
-) -> str:
+) -> str:  # fmt: skip
     return f"{number}|{state}|None|{left}|{user}|{account}|{licences}"
 
 
-def test_repeat_returns_the_same_reservation_and_release_ends_it(
-    env: Client, squeue: Squeue, cluster: str
-) -> None:
+def test_repeat_has_reservation_until_release(env: Client, squeue: Squeue, cluster: str) -> None:
     squeue.answers(row(7, "RUNNING"))
     (made,) = jobs.reserve(env, 7, cluster, SHARES, 30.0)
     assert jobs.reserve(env, 7, cluster, SHARES, 30.0) == [made]
@@ -121,9 +115,7 @@ def test_reservation_lasts_no_longer_than_its_job_and_names_its_account(
     assert "account" not in dict(info.metadata)
 
 
-def test_job_that_ends_while_it_reserves_has_no_reservation(
-    env: Client, squeue: Squeue, cluster: str
-) -> None:
+def test_job_ended_meanwhile_has_no_reservation(env: Client, squeue: Squeue, cluster: str) -> None:
     for end in ("COMPLETING", "CANCELLED", "PENDING"):
         squeue.answers(row(7, "RUNNING"), row(7, end))
         fails(NotReservedError, f"job 7 is {end}", jobs.reserve, env, 7, cluster, SHARES, 30.0)
@@ -135,9 +127,7 @@ def test_job_that_ends_while_it_reserves_has_no_reservation(
     assert jobs.of_cluster(env, cluster) == []
 
 
-def test_share_that_is_refused_leaves_none_of_the_others(
-    env: Client, squeue: Squeue, cluster: str
-) -> None:
+def test_refused_share_leaves_none_of_the_others(env: Client, squeue: Squeue, cluster: str) -> None:
     squeue.answers(row(7, "RUNNING", f"{POOL}:1,nowhere:1"))
     shares = [*SHARES, DeviceShare("nowhere", 1)]
     fails(NotReservedError, "no device 'nowhere'", jobs.reserve, env, 7, cluster, shares, 30.0)
@@ -184,18 +174,13 @@ def test_reconcile_ends_what_is_of_another_user_or_beyond_the_licences(
     assert jobs.reconcile(env, cluster, now_ns).ended == [first.number]
 
 
-def test_reconcile_names_running_jobs_that_have_licences_without_a_reservation(
-    env: Client, squeue: Squeue, cluster: str
-) -> None:
+def test_reconcile_names_unreserved_jobs(env: Client, squeue: Squeue, cluster: str) -> None:
     squeue.answers(row(7, "RUNNING"))
     jobs.reserve(env, 7, cluster, SHARES, 30.0)
     rows = [
-        row(7, "RUNNING"),
-        row(8, "RUNNING", f"matlab:1,{POOL}:3", user="eve"),
-        row(9, "CONFIGURING"),
-        row(10, "PENDING"),
-        row(11, "RUNNING", "matlab:1"),
-    ]
+        row(7, "RUNNING"), row(8, "RUNNING", f"matlab:1,{POOL}:3", user="eve"),
+        row(9, "CONFIGURING"), row(10, "PENDING"), row(11, "RUNNING", "matlab:1"),
+    ]  # fmt: skip
     squeue.answers("\n".join(rows))
     (named,) = jobs.reconcile(env, cluster, time.time_ns(), [POOL]).unreserved
     assert str(named) == f"job 8 of eve has the licences {POOL}:3 and no reservation"

@@ -86,9 +86,7 @@ def run(program: Path, *words: str, **environ: str) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("length", [65_518, 65_519, MOST - 1, MOST, MOST + 9])
-def test_variables_above_the_limit_fail_the_step_and_write_nothing(
-    program: Path, length: int
-) -> None:
+def test_variables_above_limit_fail_step_and_write_nothing(program: Path, length: int) -> None:
     given = "A=0," * (length // 4 + 1)
     printed = run(program, SIMENV_SLURM_JOB="7", SIMENV_SLURM_SET=given[:length], A="1")
     assert printed[0] == "-1 0"

@@ -57,8 +57,7 @@ def conf(tmp_path: Path) -> Path:
     folder = tmp_path / "conf"
     folder.mkdir()
     (folder / slurm.LICENSES).parent.mkdir()
-    text = (slurm.HERE / "spank" / slurm.SUBMIT).read_text()
-    (folder / slurm.SUBMIT).write_text(text)
+    (folder / slurm.SUBMIT).write_text((slurm.HERE / "spank" / slurm.SUBMIT).read_text())
     return folder
 
 
