@@ -3,52 +3,38 @@
 import random
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 from service import ServiceHarness, spec
 
-from simenv.model import Origin, TaskOptions, TaskState
+import simenv
+from simenv.model import Origin, PoolSpec, TaskOptions, TaskState
 from simenv.wire import codec
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages import admin, client as m, credentials, queries
 from simenv.wire.transport.sockets import PeerKind
+from testbed.typed_messages import HONEST, POOL, exchange
 
 FRAMES = 100_000
 A_ROUND = 50  # sent before the service looks
 GROWTH_BYTES = 24 * 2**20
 KEY = new_pair().public
 GOOD_CLIENT: list[object] = [
-    m.Hello(1, "0.1.0", "~ana"),
-    m.Submit(2, "~k", 0, TaskOptions(), [spec(1), spec(2)]),
-    m.Submit(3, "mine", 7, TaskOptions(name="run"), [spec(3)]),
-    m.WatchResults(4, [1, 2, 3]),
-    m.Cancel(5, [1, 2]),
-    m.GetStatus(6),
-    m.GetQueue(7, True, 10),
-    m.GetTasks(8, [1, 2**40]),
-    m.GetWorkers(9),
-    m.GetEvents(10, 0, 5),
-    m.GetCompletions(11, 0, 5),
-    m.Ack(12, "mine", 0),
-    m.GetCursor(13, "mine"),
-    m.Ping(14),
-    queries.GetHistory(15, 0, 5),
-    queries.GetHistory(15, 0, 5, before=9, states=(TaskState.DONE,)),
-    queries.GetSpec(16, 1),
-    queries.GetApp(17),
-    queries.FetchResult(18, 1, "f", 0, 100),
-    queries.VerifyResult(19, 1),
-    queries.CollectGarbage(20, 1e9),
-    queries.GetEngines(24),
+    m.Hello(1, "0.1.0", "~ana"), m.Submit(2, "~k", 0, TaskOptions(), [spec(1), spec(2)]),
+    m.Submit(3, "mine", 7, TaskOptions(name="run"), [spec(3)]), m.WatchResults(4, [1, 2, 3]),
+    m.Cancel(5, [1, 2]), m.GetStatus(6), m.GetQueue(7, True, 10), m.GetTasks(8, [1, 2**40]),
+    m.GetWorkers(9), m.GetEvents(10, 0, 5), m.GetCompletions(11, 0, 5), m.Ack(12, "mine", 0),
+    m.GetCursor(13, "mine"), m.Ping(14), queries.GetHistory(15, 0, 5),
+    queries.GetHistory(15, 0, 5, before=9, states=(TaskState.DONE,)), queries.GetSpec(16, 1),
+    queries.GetApp(17), queries.FetchResult(18, 1, "f", 0, 100), queries.VerifyResult(19, 1),
+    queries.CollectGarbage(20, 1e9), queries.GetEngines(24),
     queries.Explain(25, TaskOptions(), b"program", 100),
-    credentials.AddKey(21, "eve", "client", KEY),
-    credentials.RevokeKey(22, "eve"),
-    credentials.GetKeys(23),
-    admin.GetPools(26),
-    admin.Scale(27, "main", 1, 2),
-    admin.DrainNode(28, "here", "for repair"),
+    credentials.AddKey(21, "eve", "client", KEY), credentials.RevokeKey(22, "eve"),
+    credentials.GetKeys(23), admin.GetPools(26),
+    admin.Scale(27, "main", 1, 2), admin.DrainNode(28, "here", "for repair"),
     admin.ResumeNode(29, "here"),
-]
+]  # fmt: skip
 GOOD_WORKER: list[object] = [
     m.Join("0.1.0", "main-0", 1000, "here", 1, (), 1, 2),
     m.Started(1, 65_537),
@@ -133,3 +119,51 @@ def test_mutated_frames_end_or_swell_the_service(bench: ServiceHarness, role: st
     bench.step()  # with the check of every invariant
     assert isinstance(bench.say(m.Ping(77))[-1], m.Pong)
     assert isinstance(bench.submit(), m.Accepted)
+
+
+MESSAGES = 10_000  # `python -m bench run typed_fuzz` sends 100,000, and measures the answers
+
+
+NESTED = b"\x91" * 5_000 + b"\xc0"
+
+
+def test_typed_messages_end_the_service_or_stay_without_answer(tmp_path: Path) -> None:
+    pools = (PoolSpec(name=POOL), PoolSpec(name=HONEST))
+    with simenv.local(pools=pools, slots=2, listen="tcp://127.0.0.1:0") as client:
+        before = client.status()
+        found = exchange(client, tmp_path, MESSAGES, seed=1)
+        after = client.status()
+        assert (after.pid, after.epoch) == (before.pid, before.epoch)
+        assert client.metrics().service.internal_errors == 0
+    assert found.bells
+    for counts in found.bells:
+        assert set(counts) <= {"00", "11"}
+    for kind in ("Accepted", "Explained", "NoiseStored", "DecisionReply"):
+        assert found.answers[kind], f"no message came as far as {kind}"
+
+
+@pytest.fixture
+def joined(tmp_path: Path) -> ServiceHarness:
+    result = ServiceHarness(tmp_path, durability="process")
+    result.join()
+    return result
+
+
+def test_program_nested_beyond_the_decoder_is_refused(joined: ServiceHarness) -> None:
+    """msgspec raises RecursionError for it, which is no MsgspecError."""
+    nested = msgspec.msgpack.encode([2, msgspec.Raw(NESTED)])
+    call = msgspec.msgpack.encode([1, b"", 1, 1, 13, msgspec.Raw(NESTED)])
+    for terms, packed in (
+        (TaskOptions(), nested),
+        (TaskOptions(engine="transpiler", outputs=("value",)), call),
+    ):
+        assert joined.refusal(queries.Explain(1, terms, packed, 1)).code == "program"
+        assert joined.refused(spec(program=packed), terms=terms).code == "program"
+    assert joined.loop.internal_errors.count == 0
+
+
+def test_more_shots_than_a_word_holds_are_refused(joined: ServiceHarness) -> None:
+    """With noise, the digest of the options has the shots."""
+    terms = TaskOptions(snapshot="ab" * 16)
+    assert joined.refused(spec(shots=2**64 - 1), terms=terms).code != "internal"
+    assert joined.loop.internal_errors.count == 0

@@ -122,17 +122,14 @@ def check(gateway: GatewayStandIn, env: Client, count: int, seed: int) -> None:
     address, process, draw = (url.host, url.port or 0), psutil.Process(), random.Random(seed)
     for warmup in BODIES:
         httpx.post(
-            f"{gateway.url}/api/v1/tasks",
-            content=warmup[1],
-            headers={"content-type": warmup[0].decode()},
-            timeout=PATIENCE_S,
-        )
+            f"{gateway.url}/api/v1/tasks", content=warmup[1],
+            headers={"content-type": warmup[0].decode()}, timeout=PATIENCE_S,
+        )  # fmt: skip
     before = process.memory_info().rss
     statuses: dict[bytes, int] = {}
     for number in range(count):
         request = request_of(draw)
-        line = answer_to(address, request)
-        status = line[9:12]
+        status = answer_to(address, request)[9:12]
         statuses[status] = statuses.get(status, 0) + 1
         assert status != b"500", (seed, number, request)
     assert process.memory_info().rss - before < GROWTH_BYTES

@@ -9,6 +9,7 @@ from arrays import Arrays
 from clifford import assert_alike, clifford
 from engine_runs import probabilities
 from engines import Runner
+from failing import fails
 from qiskit.quantum_info import SparsePauliOp, Statevector
 from reference import final_state
 
@@ -24,9 +25,7 @@ NEVER = {"t", "tdg", "ch", "cs", "csdg", "csx", "ccx", "ccz", "cswap", "rccx", "
 
 
 @pytest.mark.parametrize("name", sorted(set(GATES) - NEVER))
-def test_gate_profiled_as_clifford_is_simulated_correctly_at_quarter_turns(
-    runner_of: Callable[[str], Runner], name: str
-) -> None:
+def test_clifford_at_quarter_turn_is_right(runner_of: Callable[[str], Runner], name: str) -> None:
     """At every angle of whole quarter turns: the right gate, or a refusal the profile expects."""
     gate, run = GATES[name], runner_of("stabilizer")
     width = gate.qubits if gate.qubits >= 0 else 2
@@ -35,8 +34,7 @@ def test_gate_profiled_as_clifford_is_simulated_correctly_at_quarter_turns(
     for turns in itertools.product(range(8), repeat=min(2, gate.params)):
         angles = np.array([*turns, *rng.integers(0, 8, 4)]) * np.pi / 2
         arrays = clifford(4, 24, int(rng.integers(100)))
-        wires = rng.permutation(4)[:width].tolist()
-        arrays.add(name, wires, (), angles[: gate.params].tolist())
+        arrays.add(name, rng.permutation(4)[:width].tolist(), (), angles[: gate.params].tolist())
         for q in range(4):
             arrays.add("sx" if q % 2 else "h", [q])
         circuit = arrays.circuit()
@@ -86,8 +84,7 @@ def test_matrix_is_clifford_within_rounding_only(
     if off < 1e-12:
         assert run(circuit, shots=10)
         return
-    with pytest.raises(Unsupported, match="no Clifford"):
-        run(circuit, shots=10)
+    fails(Unsupported, "no Clifford", run, circuit, shots=10)
 
 
 @pytest.mark.parametrize("engine", ["aer", "stabilizer"])

@@ -1,6 +1,7 @@
 """What engines refuse, and how they end when asked to, or when too much is asked."""
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
@@ -16,6 +17,7 @@ from simulators.circuit import ir
 from simulators.circuit.ir import Circuit, bell, feed_forward
 from simulators.circuit.noise import NoiseProgram
 from simulators.engine import PauliSum, RunControl, RunOptions
+from simulators.errors import Unsupported
 from simulators.simulate import counts_of
 
 
@@ -67,9 +69,7 @@ def test_invalid_pauli_string_is_refused(every_run: Runner, labels: tuple[str, .
 
 
 @pytest.mark.parametrize("weights", [[1.0, 2.0], [np.nan], [np.inf]])
-def test_observable_with_wrong_number_of_or_non_finite_weights_is_refused(
-    every_run: Runner, weights: list[float]
-) -> None:
+def test_observable_of_wrong_weights_is_refused(every_run: Runner, weights: list[float]) -> None:
     observables = (PauliSum(("ZZ",), np.array(weights)),)
     with pytest.raises(errors.Unsupported, match="observable 0"):
         every_run(bell(), outputs=("expectation",), observables=observables)
@@ -125,8 +125,7 @@ def test_max_branches_and_memory_limit_do_not_change_counts(run: Runner) -> None
     bound = run(circuit, shots=300, max_branches=3)
     assert int(bound.remark.split()[0]) <= 4
     assert counts_of(bound) == counts_of(free)
-    tight = run(circuit, shots=300, memory_bytes=1)
-    assert counts_of(tight) == counts_of(free)
+    assert counts_of(run(circuit, shots=300, memory_bytes=1)) == counts_of(free)
 
 
 def test_exact_run_beyond_max_branches_is_refused(run: Runner) -> None:
@@ -204,8 +203,7 @@ def test_circuit_without_qubits_has_its_phase_and_probability_1(state_run: Runne
 
 
 def test_mcx_on_14_qubits_runs_or_is_refused_by_name(any_run: Runner) -> None:
-    arrays = Arrays(14, 1).add("x", [3])
-    circuit = arrays.add("mcx", range(14)).add("measure", [3], [0]).circuit()
+    circuit = Arrays(14, 1).add("x", [3]).add("mcx", range(14)).add("measure", [3], [0]).circuit()
     if any_run.card.gate_qubits:
         fails(errors.Unsupported, "mcx", any_run, circuit, shots=5)
     else:
@@ -238,3 +236,56 @@ def test_engine_instance_keeps_no_state_between_runs(run: Runner) -> None:
     first = run(feed_forward(), shots=50)
     run(histories(4, 4), shots=50)
     assert run(feed_forward(), shots=50) == first
+
+
+Token = tuple[int, int, int]
+
+
+def under(*gates: tuple[str, list[int]], tokens: tuple[Token, ...]) -> Circuit:
+    arrays = Arrays(3, 3).add("h", [0]).add("measure", [0], [0]).add("measure", [0], [1])
+    arrays.begin(*tokens)
+    for name, wires in gates:
+        arrays.add(name, wires)
+    return arrays.add("end").add("measure", [1], [2]).circuit()
+
+
+BIT = ((ir.CLBIT, 0, 0),)
+
+
+BOTH = ((ir.CLBIT, 0, 0), (ir.CLBIT, 1, 0), (ir.LOGIC_AND, 0, 0))
+
+
+def shifted() -> Circuit:
+    arrays = Arrays(2, 8).add("h", [0]).add("measure", [0], [0])
+    two = (ir.VALUE, arrays.value(2), 8)
+    arrays.begin((ir.REGISTER, 0, 8), two, (ir.SHIFT_LEFT, 0, 8), two, (ir.EQUAL, 0, 0))
+    return arrays.add("x", [1]).add("end").add("measure", [1], [1]).circuit()
+
+
+REFUSED: dict[str, tuple[str, Circuit, tuple[str, ...], str]] = {
+    "an angle": ("stabilizer", Arrays(1, 1).add("rz", [0], (), [0.3]).add("measure", [0], [0])
+                 .circuit(), ("counts",), "operation 0 \\(rz\\): its angle 0.3 is no multiple"),
+    "a gate": ("stabilizer", Arrays(1, 1).add("h", [0]).add("t", [0]).add("measure", [0], [0])
+               .circuit(), ("counts",), "operation 1 \\(t\\): it is no Clifford gate"),
+    "a gate of three": ("stabilizer", Arrays(3, 1).add("ccx", [0, 1, 2]).add("measure", [0], [0])
+                        .circuit(), ("counts",), "operation 0 \\(ccx\\)"),
+    "amplitudes": ("stabilizer", Arrays(1, 0).circuit(), ("statevector",), "has no output"),
+    "h under a condition": ("stabilizer", under(("h", [1]), tokens=BIT), ("counts",), "only Pauli"),
+    "a conjunction": ("stabilizer", under(("x", [1]), tokens=BOTH), ("counts",), "no parity"),
+    "a reset under a condition": ("stabilizer", under(("reset", [1]), tokens=BIT), ("counts",),
+                                  "'reset' under a condition"),
+    "branches": ("contraction", feed_forward(), ("counts",), "before a circuit's end"),
+    "a wide state": ("mps", Arrays(25, 0).circuit(), ("statevector",), "at most 24"),
+    "a wide distribution": ("mps", Arrays(25, 0).circuit(), ("probabilities",), "at most 24"),
+    "a shift": ("aer", shifted(), ("counts",), "cannot evaluate"),
+    "a mixed distribution": ("aer", feed_forward(), ("probabilities",), "'probabilities'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_unsupported_feature_is_refused(runner_of: Callable[[str], Runner], what: str) -> None:
+    engine, circuit, outputs, value = REFUSED[what]
+    shots = 10 if outputs == ("counts",) else 0
+    with pytest.raises(Unsupported, match=value) as caught:
+        runner_of(engine)(circuit, shots=shots, outputs=outputs)
+    assert caught.value.hint

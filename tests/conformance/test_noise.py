@@ -86,9 +86,7 @@ def check(run: Runner, circuit: Circuit, noise: NoiseProgram, least_p: float, sh
 
 @pytest.mark.parametrize("angle", [0.0, 0.2])
 @pytest.mark.parametrize("ratio", RATIOS)
-def test_counts_with_noise_and_correlated_readout_match_exact_distribution(
-    noisy_run: Runner, ratio: float, angle: float
-) -> None:
+def test_correlated_readout_matches_exact(noisy_run: Runner, ratio: float, angle: float) -> None:
     circuit, noise = noisy_layers(noisy_run, int(10 * ratio), ratio, angle)
     shots = 5_000 if noisy_run.card.method == "tensor_network" else 40_000
     check(noisy_run, circuit, noise, LEAST_P, shots)
@@ -119,9 +117,7 @@ def accepts_dynamic(run: Runner, *, loops: bool = False) -> None:
 
 @settings(QUIET, max_examples=30)
 @given(circuit=dynamic_circuits(), number=st.sampled_from(DAMPED))
-def test_counts_of_random_dynamic_circuits_under_a_device_model_match_exact_distribution(
-    noisy_run: Runner, circuit: Circuit, number: int
-) -> None:
+def test_random_dynamic_counts_are_exact(noisy_run: Runner, circuit: Circuit, number: int) -> None:
     accepts_dynamic(noisy_run)
     assume(circuit.table.rows[:, 1].max() <= (noisy_run.card.gate_qubits or 10))
     model = DeviceModel(circuit.num_qubits, **MODELS[number])  # type: ignore[arg-type]

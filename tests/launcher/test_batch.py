@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from failing import fails
 
 from launcher.base import AllocationError
 from launcher.batch import (
@@ -38,8 +39,7 @@ def test_job_without_resources_leaves_them_to_the_site() -> None:
 
 
 def test_qsub_gets_the_same_resources_and_is_not_run_again() -> None:
-    argv = SYSTEMS["pbs"].submit("simenv-a-big", FULL, LOG)
-    text = " ".join(argv)
+    text = " ".join(SYSTEMS["pbs"].submit("simenv-a-big", FULL, LOG))
     assert text.startswith("qsub -S /bin/sh -V -r n -N simenv-a-big -j oe -o /logs/job.big.1.log")
     assert "-l select=1:ncpus=8:mem=1025mb:ngpus=2" in text
     assert "-l walltime=4:00:01 -q gpu -A chem" in text
@@ -98,8 +98,7 @@ def test_qstat_lists_waiting_running_and_ended_jobs() -> None:
     argv = SYSTEMS["pbs"].listed(["17.pbs", "18.pbs"], ["n"])
     assert argv == ["qstat", "-x", "-f", "-F", "json", "17.pbs", "18.pbs"]
     for text in ("Job id  Name", "[]", '{"Jobs": {"1.pbs": "Q"}}'):
-        with pytest.raises(AllocationError, match="output of qstat is not understood"):
-            SYSTEMS["pbs"].parse(text)
+        fails(AllocationError, "output of qstat is not understood", SYSTEMS["pbs"].parse, text)
 
 
 def test_list_of_jobs_is_used_if_some_are_known_no_more(tmp_path: Path) -> None:
@@ -111,8 +110,7 @@ def test_list_of_jobs_is_used_if_some_are_known_no_more(tmp_path: Path) -> None:
     assert call([str(program)], {}, message, unlisted) == "listed\n"
     with pytest.raises(AllocationError, match="cannot connect"):
         call([str(program)], {}, message + "qstat: cannot connect to server pbs\n", unlisted)
-    with pytest.raises(AllocationError):
-        call([str(program)], {}, "", unlisted)
+    fails(AllocationError, "", call, [str(program)], {}, "", unlisted)
 
 
 def test_jobs_are_cancelled_in_one_call() -> None:
@@ -126,8 +124,7 @@ def test_failed_command_says_what_the_site_said(tmp_path: Path) -> None:
     program.chmod(0o700)
     with pytest.raises(AllocationError, match="sbatch: error: invalid account"):
         call([str(program)], {}, "sbatch: error: invalid account\n")
-    with pytest.raises(AllocationError, match="cannot run"):
-        call([str(tmp_path / "qsub")], {})
+    fails(AllocationError, "cannot run", call, [str(tmp_path / "qsub")], {})
 
 
 def test_variables_of_an_enclosing_job_are_not_passed_to_its_commands() -> None:

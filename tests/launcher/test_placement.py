@@ -31,29 +31,18 @@ def some_rooms(draw: st.DrawFn) -> tuple[NodeResources, ...]:
         total, gpus = draw(st.integers(0, 8)), draw(st.integers(0, 2))
         rooms.append(
             NodeResources(
-                f"n{number}.site",
-                draw(st.integers(1, 4)),
-                draw(st.integers(-1, total)),
-                total,
-                draw(st.integers(0, gpus)),
-                gpus,
-                draw(st.integers(0, 6)),
-                draw(st.integers(0, 1)),
-                draw(st.sampled_from([(), ("big",), ("big", "ib")])),
-                draw(st.integers(0, 4)) > 0,
+                f"n{number}.site", draw(st.integers(1, 4)), draw(st.integers(-1, total)), total,
+                draw(st.integers(0, gpus)), gpus, draw(st.integers(0, 6)), draw(st.integers(0, 1)),
+                draw(st.sampled_from([(), ("big",), ("big", "ib")])), draw(st.integers(0, 4)) > 0,
             )
-        )
+        )  # fmt: skip
     return tuple(rooms)
 
 
 NEEDS = st.builds(
-    ResourceRequest,
-    st.integers(1, 8),
-    st.integers(1, 3),
-    st.integers(0, 4),
-    st.integers(0, 1),
+    ResourceRequest, st.integers(1, 8), st.integers(1, 3), st.integers(0, 4), st.integers(0, 1),
     st.sampled_from(["", "", "n0", "n[01]*", "big", "ib,n2", "none"]),
-)
+)  # fmt: skip
 
 
 def matching(need: ResourceRequest, rooms: Sequence[NodeResources]) -> list[NodeResources]:
@@ -226,11 +215,9 @@ def test_message_names_free_memory_and_unusable_nodes() -> None:
     ]
     answer = place(ResourceRequest(memory_bytes=GIB // 2), rooms)
     assert answer == Insufficient(
-        "memory",
-        GIB // 2,
-        0,
+        "memory", GIB // 2, 0,
         "a rank needs 512 MiB; the largest node has 0 MiB free now; out of use: b (drained: disk)",
-    )
+    )  # fmt: skip
     none = place(ResourceRequest(), [replace(rooms[0], usable=False), rooms[1]])
     assert isinstance(none, Insufficient)
     assert (none.resource, none.limit) == ("nodes", 0)

@@ -108,7 +108,7 @@ def test_killed_rank_ends_all(mpi: mpis.RealMpi, launcher: MpirunLauncher, tmp_p
     until(lambda: not alive(result.log), result.log)
 
 
-def test_kill_ends_ranks_that_ignore_signals(
+def test_kill_ends_stubborn_ranks(
     mpi: mpis.RealMpi, launcher: MpirunLauncher, tmp_path: Path
 ) -> None:
     deaf = "import signal\nfor n in (1, 2, 15): signal.signal(n, signal.SIG_IGN)\n"

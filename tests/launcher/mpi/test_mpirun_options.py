@@ -92,18 +92,14 @@ def test_worker_without_shares_runs_on_this_machine() -> None:
         ("mpirun (Open MPI) 4.1.4\n", (MpiFamily.OPEN_MPI_4, "4.1.4")),
         ("mpirun.openmpi (OpenRTE) 4.1.4\n", (MpiFamily.OPEN_MPI_4, "4.1.4")),
         ("mpirun (Open MPI) 3.1.6\n", None),
-        (
-            "HYDRA build details:\n    Version:                                 4.0.2\n",
-            (MpiFamily.MPICH, "4.0.2"),
-        ),
-        (
-            "Intel(R) MPI Library for Linux* OS, Version 2021.8 Build 20221129\nCopyright",
-            (MpiFamily.INTEL, "2021.8"),
-        ),
+        ("HYDRA build details:\n    Version:                                 4.0.2\n",
+         (MpiFamily.MPICH, "4.0.2")),
+        ("Intel(R) MPI Library for Linux* OS, Version 2021.8 Build 20221129\nCopyright",
+         (MpiFamily.INTEL, "2021.8")),
         ("slurm 22.05.8", None),
         ("", None),
     ],
-)
+)  # fmt: skip
 def test_mpirun_is_known_by_version(text: str, expected: tuple[MpiFamily, str] | None) -> None:
     assert mpi.parse_version(text) == expected
 
@@ -111,8 +107,7 @@ def test_mpirun_is_known_by_version(text: str, expected: tuple[MpiFamily, str] |
 def environment(kind: MpiFamily, **more: str) -> dict[str, str]:
     program = Mpirun("/opt/bin/mpirun", kind, "1", more.pop("prefix", ""))
     root, fabric = bool(more.pop("root", "")), bool(more.pop("fabric", ""))
-    remote = bool(more.pop("remote", ""))
-    return mpi.environment(program, more, root, fabric, remote=remote)
+    return mpi.environment(program, more, root, fabric, remote=bool(more.pop("remote", "")))
 
 
 def test_open_mpi_ranks_yield_when_idle_unless_user_overrides_it() -> None:

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-import pytest
+from failing import fails
 from waiting import until
 
 from launcher.base import Command, Exit, Launcher, LaunchError, Share
@@ -39,8 +39,7 @@ def test_one_rank_workers_use_local_launcher_and_others_one_mpi_launcher(tmp_pat
         assert not entries
         launcher.start(command(tmp_path, "large", 2))
         launcher.start(command(tmp_path, "larger", 4))
-        assert len(entries) == 1
-        assert entries[0].running() == ["large", "larger"]
+        assert (len(entries), entries[0].running()) == (1, ["large", "larger"])
         assert sorted(launcher.running()) == ["large", "larger", "small"]
         for name in ("large", "small"):
             launcher.kill(name)
@@ -60,8 +59,7 @@ def test_one_rank_worker_starts_when_mpi_launcher_cannot(tmp_path: Path) -> None
 
     launcher = SplitLauncher(LocalLauncher(), make, "local+prte", "why", 8)
     try:
-        with pytest.raises(LaunchError, match="no room"):
-            launcher.start(command(tmp_path, "large", 2))
+        fails(LaunchError, "no room", launcher.start, command(tmp_path, "large", 2))
         launcher.start(command(tmp_path, "small", 1))
         assert launcher.running() == ["small"]
     finally:

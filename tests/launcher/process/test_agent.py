@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from failing import fails
 from interpreter import python
 
 from launcher.process import agent, network_namespace
@@ -17,20 +18,15 @@ from launcher.process import agent, network_namespace
 WAIT_S = 60.0
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]"}
 HET = {
-    "SLURM_JOB_ID": "7",
-    "SLURM_HET_SIZE": "2",
-    "SLURM_JOB_NODELIST_HET_GROUP_0": "node[1-2]",
+    "SLURM_JOB_ID": "7", "SLURM_HET_SIZE": "2", "SLURM_JOB_NODELIST_HET_GROUP_0": "node[1-2]",
     "SLURM_JOB_NODELIST_HET_GROUP_1": "node4",
-}
+}  # fmt: skip
 
 
 def test_agent_comes_before_srun_and_srun_before_ssh() -> None:
     assert agent.remote_command("n1", ["a", "b"], SLURM, "my agent")[:4] == [
-        "my",
-        "agent",
-        "n1",
-        "a",
-    ]
+        "my", "agent", "n1", "a",
+    ]  # fmt: skip
     assert agent.remote_command("n1", ["a"], {})[0] == "ssh"
     assert agent.remote_command("n1", ["a"], {})[-2:] == ["n1", "a"]
     assert agent.remote_command("node2", ["a", "b"], SLURM)[0] == "srun"
@@ -41,30 +37,24 @@ def test_srun_uses_het_group_of_target_node() -> None:
     assert "--het-group=0" in agent.remote_command("node2", ["a"], HET)
     assert "--het-group=1" in agent.remote_command("node4", ["a"], HET)
     assert agent.remote_command("node4", ["a", "b"], HET)[-4:] == [
-        "--nodelist=node4",
-        "/bin/sh",
-        "-c",
-        "a b",
-    ]
+        "--nodelist=node4", "/bin/sh", "-c", "a b",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        "n1 prted -x",
-        "-x n1 prted -x",
-        "-o Some=thing -p 22 -l me me@n1 prted -x",
+        "n1 prted -x", "-x n1 prted -x", "-o Some=thing -p 22 -l me me@n1 prted -x",
         "-p22 n1 prted -x",
     ],
-)
+)  # fmt: skip
 def test_ssh_options_before_the_host_are_skipped(words: str) -> None:
     assert agent.parse_ssh_arguments(words.split()) == ("n1", ["prted", "-x"])
 
 
 @pytest.mark.parametrize("words", ["", "n1", "-Z n1 prted", "-x"])
 def test_invalid_ssh_arguments_are_refused(words: str) -> None:
-    with pytest.raises(SystemExit, match=r"launcher\.process\.agent"):
-        agent.parse_ssh_arguments(words.split())
+    fails(SystemExit, r"launcher\.process\.agent", agent.parse_ssh_arguments, words.split())
 
 
 def contained(command: str, tmp_path: Path) -> subprocess.Popen[str]:
@@ -72,12 +62,9 @@ def contained(command: str, tmp_path: Path) -> subprocess.Popen[str]:
     line = " ".join(agent.daemon_command([command], {"PMIX_MCA_a": "b  'c'", "OTHER": "1"}))
     environ = {**os.environ, "TMPDIR": str(tmp_path), "SECRET_OF_THE_SERVICE": "1"}
     return subprocess.Popen(
-        ["/bin/sh", "-c", line],
-        env=environ,
-        stdout=subprocess.PIPE,
-        text=True,
+        ["/bin/sh", "-c", line], env=environ, stdout=subprocess.PIPE, text=True,
         start_new_session=True,
-    )
+    )  # fmt: skip
 
 
 def test_files_of_a_daemon_are_removed(tmp_path: Path) -> None:

@@ -27,8 +27,7 @@ def delegated() -> Iterator[MemoryGroups]:
 
 def test_process_leaves_its_own_group_for_one_below_before_it_sets_limits(tmp_path: Path) -> None:
     own = control_group(tmp_path / "own")
-    groups = memory_groups("simenv", [own])
-    assert isinstance(groups, MemoryGroups)
+    assert isinstance(memory_groups("simenv", [own]), MemoryGroups)
     assert (own / "simenv" / "service" / cgroup.PROCESSES).read_text() == str(os.getpid())
     assert (own / cgroup.SUBTREE).read_text() == "+memory"
     assert (own / "simenv" / cgroup.SUBTREE).read_text() == "+memory"

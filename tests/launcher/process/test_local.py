@@ -25,8 +25,7 @@ def command(tmp_path: Path, *argv: str, name: str = "one") -> Command:
 
 
 def wait_exit(launcher: LocalLauncher) -> Exit:
-    ends = until(launcher.poll_exits, message="no end was seen")
-    return ends[0]
+    return until(launcher.poll_exits, message="no end was seen")[0]
 
 
 def test_process_gets_its_folder_environment_and_log(tmp_path: Path) -> None:
@@ -158,8 +157,7 @@ def test_only_isolated_program_is_unreachable_from_outside_its_namespace(isolate
             network = Path(f"/proc/{listener.pid}/ns/user")
             assert network.stat().st_ino != Path("/proc/self/ns/user").stat().st_ino
         if isolated:  # a process of the owner can join it
-            joins = ["-c", JOINS, str(listener.pid), str(port)]
-            done = python(*joins, timeout=WAIT_S, check=False)
+            done = python(*["-c", JOINS, str(listener.pid), str(port)], timeout=WAIT_S, check=False)
             assert done.stdout.strip() == "0", done.stderr
         listener.communicate()
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 import prte_driver
 import psutil
 import pytest
-from prte_driver import SLEEPS, Driver, command, here
+from prte_driver import SLEEPS, command, here
 from waiting import until
 
 from launcher.base import Allocation, Exit, LauncherEvent, LaunchError, Node
@@ -244,28 +243,6 @@ def test_close_ends_workers_that_ignore_sigterm(tmp_path: Path, no_leaks: None) 
     below = psutil.Process(watched.dvm.pid).children(recursive=True)
     assert len(below) == 2
     watched.it.close()
-    _, alive = psutil.wait_procs(below, timeout=WAIT_S)
-    assert not alive
-
-
-def test_prte_ends_with_a_killed_service(tmp_path: Path) -> None:
-    entries = [sys.executable, str(Path(prte_driver.__file__)), str(tmp_path), "", f"{NODE}:2"]
-    process = subprocess.Popen(
-        entries,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[3],
-    )
-    with process:
-        driver = Driver(process)
-        driver.start("one", SLEEPS, f"{NODE}:2")
-        log = tmp_path / "one.log"
-        driver.news("dvm.started")
-        until(lambda: log.exists() and log.read_text().split() == ["up", "up"])
-        below = psutil.Process(process.pid).children(recursive=True)
-        assert {"prte"} < {p.name() for p in below}
-        process.kill()
     _, alive = psutil.wait_procs(below, timeout=WAIT_S)
     assert not alive
 

@@ -88,9 +88,7 @@ def test_dvm_given_up_is_tried_again_later(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     "address", ["nonsense", "prte@0;tcp4://127.0.0.1:1"], ids=["no address", "nobody there"]
 )
-def test_dvm_without_an_address_is_given_up(
-    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dvm_without_address(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dvm, "START_TIMEOUT_S", 60.0)
     exits, news, launcher = outcome(tmp_path, READY + f"echo '{address}' >$uri; exec sleep 60")
     assert "the PMIx helper" in exits[0].reason
@@ -98,9 +96,7 @@ def test_dvm_without_an_address_is_given_up(
     launcher.close()
 
 
-def test_helper_without_its_library_fails_the_start_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_helper_without_library_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dvm, "START_TIMEOUT_S", 60.0)
     nodes = (Node(NODE, 2, 2**30),)
     broken = replace(here(), library=tmp_path / "libpmix.so.2")
