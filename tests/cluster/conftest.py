@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import slurm_site
 from cluster_slurm import slurm
-from slurm_site import Site, site
+from slurm_site import Site
 
 from testbed.cluster import Cluster, hosts
 from testbed.cluster_host import NoCluster
@@ -39,9 +40,9 @@ def four() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def with_qpus() -> Iterator[Site]:
+def site() -> Iterator[Site]:
     """node1 to node4 under Slurm with `--qpu`, and an environment and its gateway on `login`."""
-    with allowed(), site(4) as running:
+    with allowed(), slurm_site.site(4) as running:
         yield running
 
 

@@ -89,8 +89,7 @@ class Jobs:
 
     def running(self) -> list[str]:
         """Slurm's ids of the jobs that run now."""
-        listing = self.slurm("squeue", "--noheader", "--states=R", "--format=%i")
-        return listing.split()
+        return self.slurm("squeue", "--noheader", "--states=R", "--format=%i").split()
 
     def submit(self, seconds: float, count: int = 1) -> list[Task]:
         shots = round(seconds * SHOTS_OF_S)
@@ -111,12 +110,9 @@ def jobs(up: Environment, env: Client) -> Jobs:
     return Jobs(up, env)
 
 
-def test_job_joins_with_its_token_runs_a_task_and_is_ended_when_idle(
-    jobs: Jobs, env: Client
-) -> None:
+def test_job_joins_with_its_token_runs_task_and_is_ended_when_idle(jobs: Jobs, env: Client) -> None:
     assert not jobs.running()
-    tasks = jobs.submit(0.5)
-    assert jobs.end(tasks) == [1]
+    assert jobs.end(jobs.submit(0.5)) == [1]
     (joined,) = jobs.told("node.joined")
     assert joined.message.startswith("Slurm job ")
     wait_for("its job has ended", lambda: not jobs.running())

@@ -69,12 +69,10 @@ def test_example_pbs_script_runs_on_two_nodes(three: Cluster, tmp_path: Path) ->
     (tmp_path / "nodes").write_text("node1\nnode2\n")
     script = ROOT / "examples" / "hpc" / "pbs.sh"
     environ = {
-        "PBS_NODEFILE": str(tmp_path / "nodes"),
-        "PBS_JOBID": "7.server",
-        "PBS_O_WORKDIR": str(ROOT),
-        "SIMENV_HOME": str(tmp_path / "home"),
+        "PBS_NODEFILE": str(tmp_path / "nodes"), "PBS_JOBID": "7.server",
+        "PBS_O_WORKDIR": str(ROOT), "SIMENV_HOME": str(tmp_path / "home"),
         "PATH": f"{SIMENV.parent}:{os.environ['PATH']}",
-    }
+    }  # fmt: skip
     output = three.run("node1", ["bash", script], environ, timeout_s=240.0).stdout
     assert "node[1-2]" in output
     assert "PBS job 7.server" in output

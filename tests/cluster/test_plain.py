@@ -12,7 +12,6 @@ from waiting import until
 
 from testbed.cluster import Cluster
 
-WAIT_S = 90.0
 # On a host: start a worker on another one; a line on stdin kills it.
 SERVICE = """
 import json, select, sys
@@ -69,8 +68,7 @@ def test_worker_on_unreachable_node_ends_with_exit_255(three: Cluster, tmp_path:
 @pytest.mark.parametrize("death", ["kill", "service"])
 def test_remote_worker_ends_with_its_service(death: str, three: Cluster, tmp_path: Path) -> None:
     log = tmp_path / "w.log"
-    command = [sys.executable, "-P", "-c", SERVICE]
-    service = three.popen("node1", command, stdin=PIPE, stdout=PIPE)
+    service = three.popen("node1", [sys.executable, "-P", "-c", SERVICE], stdin=PIPE, stdout=PIPE)
     try:
         assert service.stdin is not None
         service.stdin.write(told(three, tmp_path, "node2", "time.sleep(300)"))

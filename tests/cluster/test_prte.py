@@ -24,14 +24,9 @@ class Held:
     """A launcher on a host, and what its ranks say."""
 
     def __init__(
-        self,
-        cluster: Cluster,
-        folder: Path,
-        nodes: str,
-        before: Sequence[str] = (),
-        agent: str | None = None,
-        on: str = "node1",
-    ) -> None:
+        self, cluster: Cluster, folder: Path, nodes: str, before: Sequence[str] = (),
+        agent: str | None = None, on: str = "node1",
+    ) -> None:  # fmt: skip
         agent = str(cluster.agent) if agent is None else agent
         words = [*before, sys.executable, prte_driver.__file__, str(folder), agent, nodes]
         pipe = subprocess.PIPE
@@ -129,18 +124,6 @@ def test_head_node_outside_allocation_gets_no_workers(hold: Callable[[str], Held
     assert held.names("node1").count("prte") == 1
 
 
-def test_killed_worker_does_not_end_other_workers(held: Held) -> None:
-    held.start("one", "node3:1,node1:1")
-    held.start("two", "node3:1,node1:1")
-    held.ranks("one", 2)
-    held.ranks("two", 2)
-    held.it.kill("one")
-    assert held.it.exit("one")["words"] == "signal 9 (SIGKILL)"
-    held.start("three", "node3:1")
-    held.ranks("three", 1)
-    assert not any(line["what"] == "exit" for line in held.it.said)
-
-
 def test_killed_daemon_ends_its_dvm_and_workers(held: Held) -> None:
     held.start("one", "node1:1,node2:1,node3:1", SLEEPS)
     held.start("two", "node2:2")
@@ -236,14 +219,11 @@ def test_killed_daemon_ends_only_dvm_of_its_block(hold: Callable[[str], Held]) -
     ("asked", "nodes", "where"),
     [
         (["-N3"], ALL, "node3:1,node1:2"),
-        (
-            ["-N2", ":", "-p", "quantum", "--gres=qc:QC:1"],
-            "node1:2,node2:2,node4:1",
-            "node4:1,node2:2",
-        ),
+        (["-N2", ":", "-p", "quantum", "--gres=qc:QC:1"], "node1:2,node2:2,node4:1",
+         "node4:1,node2:2"),
     ],
     ids=["plain", "het"],
-)
+)  # fmt: skip
 def test_slurm_job_reaches_its_nodes_through_srun(
     four: Cluster, folder: Path, asked: list[str], nodes: str, where: str
 ) -> None:
@@ -255,19 +235,6 @@ def test_slurm_job_reaches_its_nodes_through_srun(
     held.it.close()
     for name in four.hosts:
         until(lambda name=name: not {"prte", "prted", "python"} & set(held.names(name)))
-
-
-def test_workers_end_with_a_killed_prte(held: Held) -> None:
-    held.start("one", "node1:2,node2:1,node3:1")
-    held.ranks("one", 4)
-    held.it.spawned("one")
-    (held.folder / "one.log").unlink()
-    for program, process in held.cluster.programs("node1"):
-        if program == "prte":
-            process.kill()
-    assert held.it.exit("one")["words"] == "its DVM was lost: prte ended (signal 9)"
-    held.start("one", "node1:1,node3:1")
-    assert held.ranks("one", 2) == ["node1", "node3"]
 
 
 def test_killed_service_leaves_no_process_on_any_host(held: Held) -> None:

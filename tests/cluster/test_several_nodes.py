@@ -1,7 +1,6 @@
 """One environment over three nodes: where its processes are, what runs where, and the numbers."""
 
 import re
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -26,11 +25,9 @@ from testbed.cluster_environment import (
 
 HOSTS = "node1:2,node2:2,node3:2"
 POOLS = (
-    "sv:engine=statevector,workers=6",
-    "tn:engine=mps,workers=1",
-    "cl:engine=stabilizer,workers=1",
+    "sv:engine=statevector,workers=6", "tn:engine=mps,workers=1", "cl:engine=stabilizer,workers=1",
     "big:engine=statevector,workers=1,ranks=4",
-)
+)  # fmt: skip
 WORKERS, RANKS = 9, 12
 IDLE_S = 5.0
 WOKEN = re.compile(r"^voluntary_ctxt_switches:\s*(\d+)", re.MULTILINE)
@@ -148,18 +145,6 @@ def test_status_lists_every_node(up: Environment, env: Client) -> None:
     assert all(node.state == "up" and node.slots == 2 for node in status.nodes)
     assert "prte" in status.launcher
     assert "3 up" in up.simenv("status", host="node3").stdout
-
-
-def test_client_on_another_node_is_served(up: Environment, env: Client) -> None:
-    script = f"""
-import simenv
-with simenv.connect({up.name!r}) as env:
-    result = env.run('OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1]; x q[0]; '
-                     'measure q -> c;', shots=10, pool="sv")
-    print(result.counts, flush=True)
-"""
-    result = up.cluster.run("node2", [sys.executable, "-c", script])
-    assert result.stdout == "{'1': 10}\n"
 
 
 def test_idle_ranks_use_less_than_1_percent_of_a_core(up: Environment, env: Client) -> None:

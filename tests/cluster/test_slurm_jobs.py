@@ -127,8 +127,7 @@ def test_slurm_job_uses_its_own_nodes(four: Cluster, home: Path, tmp_path: Path)
     path = script(tmp_path, "--pool main:workers=6")
     job = Job(four, tmp_path, "--nodes=3", "--ntasks-per-node=1", path)
     job.says("up")
-    connection = json.loads((home / "default" / "connection.json").read_text())
-    assert connection["node"] == "node1"
+    assert json.loads((home / "default" / "connection.json").read_text())["node"] == "node1"
     job.says("down")
     assert not ours(four), "simenv down leaves processes"
     for each in job.objects():
@@ -142,8 +141,7 @@ def test_slurm_job_uses_its_own_nodes(four: Cluster, home: Path, tmp_path: Path)
 def test_het_job_uses_all_components(four: Cluster, home: Path, tmp_path: Path) -> None:
     head = "#SBATCH --nodes=2\n#SBATCH --ntasks-per-node=1\n#SBATCH hetjob\n"
     head += "#SBATCH --partition=quantum\n#SBATCH --nodes=1\n#SBATCH --gres=qc:QC:1\n"
-    path = script(tmp_path, "--pool main:workers=6", "--het-group=0", head=head)
-    job = Job(four, tmp_path, path)
+    job = Job(four, tmp_path, script(tmp_path, "--pool main:workers=6", "--het-group=0", head=head))
     job.says("down")
     assert not ours(four), "simenv down leaves processes"
     for each in job.objects():
@@ -172,8 +170,7 @@ def test_client_on_login_node_connects_to_job(four: Cluster, home: Path, tmp_pat
     job.says("up")
     command = ["simenv", "submit", EXAMPLES / "bell.qasm", "--shots", "100", "--wait", "--json"]
     document = json.loads(four.run(LOGIN, command).stdout.splitlines()[-1])
-    assert document["state"] == "DONE"
-    assert sum(document["counts"].values()) == 100
+    assert (document["state"], sum(document["counts"].values())) == ("DONE", 100)
     finish(tmp_path)
     job.says("down")
     finish(tmp_path)
@@ -181,7 +178,7 @@ def test_client_on_login_node_connects_to_job(four: Cluster, home: Path, tmp_pat
 
 
 @pytest.mark.parametrize("how", [("--signal=TERM", "--batch"), ()], ids=["batch", "all"])
-def test_cancelled_job_ends_its_environment(
+def test_cancelled_job_ends_environment(
     four: Cluster, home: Path, tmp_path: Path, how: tuple[str, ...]
 ) -> None:
     app = tmp_path / "sleeper.py"

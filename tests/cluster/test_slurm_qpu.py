@@ -5,7 +5,10 @@ import os
 import re
 import shlex
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import slurm_jobs
@@ -115,6 +118,16 @@ def batch(site: Site, name: str) -> Path:
     return site.script(f"{name}.sh", f"python {program} && echo program ended && sleep 600")
 
 
+@contextmanager
+def restored(path: Path) -> Iterator[str]:
+    """Yield the text of a file of the site, which has it again afterwards."""
+    text = path.read_text()
+    try:
+        yield text
+    finally:
+        path.write_text(text)
+
+
 def cancel(site: Site, *jobs: int) -> None:
     """Cancel jobs; wait until they have no reservation."""
     site.cluster.run(LOGIN, ["scancel", *map(str, jobs)])
@@ -122,10 +135,7 @@ def cancel(site: Site, *jobs: int) -> None:
         site.is_released(job)
 
 
-def test_programs_of_three_clients_wait_for_licences_and_run_in_their_reservations(
-    with_qpus: Site,
-) -> None:
-    site = with_qpus
+def test_programs_of_clients_wait_for_licences_and_run_in_reservations(site: Site) -> None:
     whole = site.submit("user1", site.script("wait.sh", WAITING), f"--qpu={POOL}:{WORKERS}")
     site.has_printed(whole, "started")
     jobs = [site.submit("user0", batch(site, name), f"--qpu={POOL}") for name in PROGRAMS]
@@ -147,9 +157,8 @@ def test_programs_of_three_clients_wait_for_licences_and_run_in_their_reservatio
     assert site.simenv("gateway", "tokens", "list") == []
 
 
-def test_user_reserves_nothing_without_a_job(with_qpus: Site) -> None:
+def test_user_reserves_nothing_without_a_job(site: Site) -> None:
     """Neither by himself nor as if he were a job; `simenv slurm reserve` is for admins."""
-    site = with_qpus
     program = site.folder / "own.py"
     program.write_text(OWN_RESERVATION)
     job = site.submit("user0", site.script("own.sh", f"python {program}"), "--wait")
@@ -159,8 +168,7 @@ def test_user_reserves_nothing_without_a_job(with_qpus: Site) -> None:
     assert site.reservations() == {}
 
 
-def test_job_is_charged_to_its_account_in_slurm_for_its_own_time(with_qpus: Site) -> None:
-    site = with_qpus
+def test_job_is_charged_to_its_account_in_slurm_for_its_own_time(site: Site) -> None:
     names = ("chem", "phys42")  # the first is the default one
     try:
         for name in names:
@@ -183,8 +191,7 @@ def test_job_is_charged_to_its_account_in_slurm_for_its_own_time(with_qpus: Site
             site.simenv("accounts", "remove", name)
 
 
-def test_step_of_srun_reserves_and_steps_of_batch_script_share(with_qpus: Site) -> None:
-    site = with_qpus
+def test_step_of_srun_reserves_and_steps_of_batch_script_share(site: Site) -> None:
     shown = ["sh", "-c", "echo $SIMENV_SLURM_JOB $SLURM_JOB_ID $SIMENV_RESERVATION"]
     words = site.as_user("user0", "srun", f"--qpu={POOL}", "--ntasks=2", *shown).splitlines()
     assert words[0] == words[1]
@@ -198,8 +205,7 @@ def test_step_of_srun_reserves_and_steps_of_batch_script_share(with_qpus: Site) 
     assert own != reservation
 
 
-def test_reservation_of_qfw_is_accepted_by_the_qpm_that_it_names(with_qpus: Site) -> None:
-    site = with_qpus
+def test_reservation_of_qfw_is_accepted_by_the_qpm_that_it_names(site: Site) -> None:
     program = site.folder / "qpm_host.py"
     program.write_text(QPM_HOST)
     job = site.submit(
@@ -208,8 +214,7 @@ def test_reservation_of_qfw_is_accepted_by_the_qpm_that_it_names(with_qpus: Site
     assert site.output(job).splitlines()[-1] == f"COMPLETED {job}"
 
 
-def test_job_without_qpu_has_the_variables_of_its_user(with_qpus: Site) -> None:
-    site = with_qpus
+def test_job_without_qpu_has_the_variables_of_its_user(site: Site) -> None:
     own = {name: f"own-{k}" for k, name in enumerate(OF_A_SHARE)}
     shown = site.script("shown.sh", f"env | grep -E '^({'|'.join(OF_A_SHARE)})=' | sort")
     job = site.submit("user0", shown, "--wait", **own)
@@ -218,11 +223,8 @@ def test_job_without_qpu_has_the_variables_of_its_user(with_qpus: Site) -> None:
 
 
 @pytest.mark.parametrize("submitter", ["sbatch", "salloc", "srun"])
-def test_job_without_qpu_has_nothing_of_the_job_that_submitted_it(
-    with_qpus: Site, submitter: str
-) -> None:
+def test_job_without_qpu_has_nothing_of_job_that_submitted(site: Site, submitter: str) -> None:
     """But a token of its user, who has set it in the script of that job."""
-    site = with_qpus
     number = "$(squeue --noheader --jobs=$SLURM_JOB_ID --format=%W)"
     names = "|".join((*OF_A_SHARE, "IAM_URL", "SIMENV_SLURM_", f"{POOL}_QRMI_", "SLURM_SPANK_"))
     inner = site.script("inner.sh", f"echo inner {number}; env | grep -E '^({names})' | sort")
@@ -239,10 +241,7 @@ def test_job_without_qpu_has_nothing_of_the_job_that_submitted_it(
 
 
 @pytest.mark.parametrize("export", ["NONE", "HOME,QFW_RESERVATIONS"])
-def test_variables_reach_batch_script_and_steps_whatever_is_exported(
-    with_qpus: Site, export: str
-) -> None:
-    site = with_qpus
+def test_variables_reach_batch_script_and_steps_in_any_export(site: Site, export: str) -> None:
     shown = "echo $SLURM_JOB_ID $SIMENV_SLURM_JOB $SIMENV_RESERVATION ${#QISKIT_IBM_TOKEN}"
     shown += " $(env | grep -c SLURM_SIMENV)"
     step = site.script("step.sh", shown)
@@ -265,27 +264,22 @@ def test_variables_reach_batch_script_and_steps_whatever_is_exported(
     site.is_released(int(number))
 
 
-def test_request_in_the_environment_is_checked_as_the_option(with_qpus: Site) -> None:
+def test_request_in_the_environment_is_checked_as_the_option(site: Site) -> None:
     """Of a host without the plugin, or of a user who sets the variable."""
-    site = with_qpus
     plugstack = site.cluster.folder / "slurm" / "plugstack.conf"
     script = site.script("wait.sh", WAITING)
-    text = plugstack.read_text()
-    plugstack.write_text("")
-    try:
+    with restored(plugstack):
+        plugstack.write_text("")
         jobs = [
             site.submit("user0", script, "--begin=now+2", SLURM_SPANK_SIMENV_QPU=request)
             for request in (f"{POOL};x", POOL)
         ]
-    finally:
-        plugstack.write_text(text)
     for job, reason in zip(jobs, ("is not NAME[:COUNT]", f"no licence {POOL}:1"), strict=True):
         site.fails(job)
         assert reason in site.output(job)
 
 
-def test_install_writes_nothing_that_slurm_cannot_load_or_users_cannot_run(with_qpus: Site) -> None:
-    site = with_qpus
+def test_install_writes_nothing_that_slurm_cannot_load_or_users_cannot_run(site: Site) -> None:
     folder = site.cluster.folder / "slurm"
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*.conf")}
     damaged, closed = folder / "damaged.so", folder / "closed.so"
@@ -307,11 +301,9 @@ def test_install_writes_nothing_that_slurm_cannot_load_or_users_cannot_run(with_
         assert {path: path.stat().st_mtime_ns for path in folder.glob("*.conf")} == before
 
 
-def test_job_trusts_the_authority_that_install_names_and_those_of_its_user(with_qpus: Site) -> None:
-    site = with_qpus
+def test_job_trusts_the_authority_that_install_names_and_those_of_its_user(site: Site) -> None:
     folder = site.cluster.folder / "slurm"
-    plugstack, bundle = folder / "plugstack.conf", folder / "all.pem"
-    text = plugstack.read_text()
+    bundle = folder / "all.pem"
     site.simenv("gateway", "env", "--bundle", bundle)
     begin = "-----BEGIN"
     authority = begin + bundle.read_text().split(begin)[-1]
@@ -319,12 +311,10 @@ def test_job_trusts_the_authority_that_install_names_and_those_of_its_user(with_
     named.write_text(authority)
     own.write_text(2 * f"{authority.rstrip()}\n")
     shown = f"grep -c -e {begin} $REQUESTS_CA_BUNDLE $SSL_CERT_FILE"
-    try:
+    with restored(folder / "plugstack.conf"):
         install(site.cluster, "--ca", str(named))
         script, variables = site.script("ca.sh", shown), {"REQUESTS_CA_BUNDLE": str(own)}
         job = site.submit("user0", script, f"--qpu={POOL}", "--wait", **variables)
-    finally:
-        plugstack.write_text(text)
     counts = site.output(job).splitlines()[-2:]
     assert [line.rsplit(":", 1)[1] for line in counts] == ["3", "3"]
 
@@ -341,12 +331,10 @@ echo "${QISKIT_IBM_TOKEN:0:4} ${fez_QRMI_JOB_ACQUISITION_TOKEN:+acquired}"
     not QRMI_PLUGIN,
     reason="SIMENV_QRMI_PLUGIN names no spank_qrmi.so of github.com/qiskit-community/spank-plugins",
 )
-def test_plugin_of_qrmi_and_ours_serve_their_jobs_side_by_side(with_qpus: Site) -> None:
+def test_plugin_of_qrmi_and_ours_serve_their_jobs_side_by_side(site: Site) -> None:
     """QRMI's acquires `fez` at the gateway, ours reserves the pool."""
-    site = with_qpus
     folder = site.cluster.folder / "slurm"
     plugstack, bundle = folder / "plugstack.conf", folder / "bundle.pem"
-    text = plugstack.read_text()
     values = site.simenv("gateway", "env", "--device", "fez", "--bundle", bundle)
     own = {k.removeprefix("fez_"): v for k, v in values.items() if k.startswith("fez_QRMI_")}
     resource = {"name": "fez", "type": "ibm-quantum-compute-service", "environment": own}
@@ -355,8 +343,8 @@ def test_plugin_of_qrmi_and_ours_serve_their_jobs_side_by_side(with_qpus: Site) 
     line = f"required {QRMI_PLUGIN} {config} --env:SSL_CERT_FILE={bundle}"
     script = site.script("resources.sh", RESOURCES)
     theirs = "ibm-quantum-compute-service"
-    plugstack.write_text(f"{line}\n{text}")
-    try:
+    with restored(plugstack) as text:
+        plugstack.write_text(f"{line}\n{text}")
         refused = install(site.cluster, check=False)
         assert refused.returncode == 2
         assert '"qpu" provided by both' in refused.stderr
@@ -375,12 +363,9 @@ def test_plugin_of_qrmi_and_ours_serve_their_jobs_side_by_side(with_qpus: Site) 
         inner = f"sbatch --qpu=fez --wait --output={output} {script}"
         site.submit("user0", site.script("outer.sh", inner), ours, "--wait")
         assert output.read_text().splitlines()[-3:] == ["fez", theirs, " acquired"]
-    finally:
-        plugstack.write_text(text)
 
 
-def test_component_of_heterogeneous_job_without_qpu_takes_no_share(with_qpus: Site) -> None:
-    site = with_qpus
+def test_component_of_heterogeneous_job_without_qpu_takes_no_share(site: Site) -> None:
     script = site.script("het.sh", WAITING)
     argv = ["sbatch", "--parsable", f"--output={site.folder}/%j.out", f"--qpu={POOL}"]
     argv += ["--ntasks=1", ":", "--ntasks=1", str(script)]
@@ -403,15 +388,12 @@ def test_component_of_heterogeneous_job_without_qpu_takes_no_share(with_qpus: Si
         ("user0", f"{POOL};x", "NAME[:COUNT]"),
     ],
 )
-def test_requests_that_cannot_be_met_are_refused_at_submission(
-    with_qpus: Site, user: str, request_: str, reason: str
-) -> None:
-    argv = ["sbatch", f"--qpu={request_}", with_qpus.script("wait.sh", WAITING)]
-    assert reason in with_qpus.as_user(user, *argv, check=False)
+def test_impossible_request_is_refused(site: Site, user: str, request_: str, reason: str) -> None:
+    argv = ["sbatch", f"--qpu={request_}", site.script("wait.sh", WAITING)]
+    assert reason in site.as_user(user, *argv, check=False)
 
 
-def test_user_who_may_not_enter_gets_the_reason_and_the_node_stays_up(with_qpus: Site) -> None:
-    site = with_qpus
+def test_user_who_may_not_enter_gets_the_reason_and_the_node_stays_up(site: Site) -> None:
     job = site.submit("user2", site.script("wait.sh", WAITING), f"--qpu={POOL}")
     site.fails(job)
     assert "user2 may not use the environment" in site.output(job)
@@ -419,10 +401,7 @@ def test_user_who_may_not_enter_gets_the_reason_and_the_node_stays_up(with_qpus:
     assert not {"drained", "draining", "down"} & set(states.split())
 
 
-def test_reservation_ends_with_node_of_job_and_comes_back_with_requeued_job(
-    with_qpus: Site,
-) -> None:
-    site = with_qpus
+def test_reservation_ends_with_node_of_job_and_returns_with_requeued_job(site: Site) -> None:
     script, request = site.script("wait.sh", WAITING), f"--qpu={POOL}"
     lost = site.submit("user0", script, "--no-requeue", "--nodelist=node2", request)
     requeued = site.submit("user1", script, "--requeue", "--exclude=node1,node3", request)
@@ -444,8 +423,7 @@ def test_reservation_ends_with_node_of_job_and_comes_back_with_requeued_job(
     cancel(site, requeued)
 
 
-def test_reservation_survives_controller_and_ends_with_job(with_qpus: Site) -> None:
-    site = with_qpus
+def test_reservation_survives_controller_and_ends_with_job(site: Site) -> None:
     script = site.script("wait.sh", WAITING)
     job = site.submit("user0", script, f"--qpu={POOL}:2")
     site.has_printed(job, "started")
@@ -460,30 +438,25 @@ def test_reservation_survives_controller_and_ends_with_job(with_qpus: Site) -> N
     cancel(site, follower)
 
 
-def test_sync_ends_what_an_epilog_left(with_qpus: Site) -> None:
-    site = with_qpus
+def test_sync_ends_what_an_epilog_left(site: Site) -> None:
     epilog = site.cluster.folder / "slurm" / "simenv_epilog.sh"
-    text = epilog.read_text()
     jobs = [
         site.submit("user0", site.script("wait.sh", WAITING), f"--qpu={POOL}") for _ in range(2)
     ]
     for job in jobs:
         site.has_printed(job, "started")
     job, other = jobs
-    epilog.write_text("#!/bin/sh\nexit 1\n")
-    try:
+    with restored(epilog):
+        epilog.write_text("#!/bin/sh\nexit 1\n")
         site.cluster.run(LOGIN, ["scancel", str(job)])
         site.until(lambda: site.shown(job, "%T") == "CANCELLED", job)
         (orphan,) = site.reservations()[job]
         assert site.sync("--pool", POOL)["ended"] == [orphan["reservation"]]
         assert set(site.reservations()) == {other}
-    finally:
-        epilog.write_text(text)
     cancel(site, other)
 
 
-def test_sync_holds_back_what_a_pool_has_lost_and_jobs_wait_for_it(with_qpus: Site) -> None:
-    site = with_qpus
+def test_sync_holds_back_what_a_pool_has_lost_and_jobs_wait_for_it(site: Site) -> None:
     job = 0
     try:
         site.simenv("scale", POOL, str(WORKERS - 1))
@@ -508,8 +481,7 @@ def test_sync_holds_back_what_a_pool_has_lost_and_jobs_wait_for_it(with_qpus: Si
     cancel(site, job)
 
 
-def test_slots_of_a_node_are_counted_once_for_pools_that_share_them(with_qpus: Site) -> None:
-    site = with_qpus
+def test_slots_of_a_node_are_counted_once_for_pools_that_share_them(site: Site) -> None:
     script = site.script("wait.sh", WAITING)
     submitted = []
     try:
@@ -532,8 +504,7 @@ def test_slots_of_a_node_are_counted_once_for_pools_that_share_them(with_qpus: S
     cancel(site, *submitted)
 
 
-def test_jobs_wait_while_the_service_is_away_and_run_after_up(with_qpus: Site) -> None:
-    site = with_qpus
+def test_jobs_wait_while_the_service_is_away_and_run_after_up(site: Site) -> None:
     wait, run = site.script("wait.sh", WAITING), site.script("run.sh", RUN)
     holding = site.submit("user0", wait, f"--qpu={POOL}:{WORKERS - 1}")
     ending = site.submit("user1", wait, f"--qpu={POOL}")
@@ -571,46 +542,40 @@ def test_jobs_wait_while_the_service_is_away_and_run_after_up(with_qpus: Site) -
     assert site.held() == 0
 
 
-def test_job_that_starts_while_the_service_is_away_is_requeued(with_qpus: Site) -> None:
+@contextmanager
+def away(site: Site) -> Iterator[None]:
     """Where `sync` does not run, or has not held the licences back yet."""
-    site = with_qpus
-    prolog = site.cluster.folder / "slurm" / "simenv_prolog.sh"
-    text = prolog.read_text()
-    prolog.write_text(text.replace(" slurm reserve ", " slurm reserve --timeout 1 "))
+    site.down()
     try:
-        site.down()
-        job = site.submit("user0", site.script("run.sh", RUN), f"--qpu={POOL}")
-        site.waits_for(job, "PENDING BeginTime")
+        yield
     finally:
-        prolog.write_text(text)
         site.up()
-    site.cluster.run(LOGIN, ["scontrol", "update", f"jobid={job}", "starttime=now"])
-    site.until(lambda: site.shown(job, "%T") == "COMPLETED", job)
-    assert f"\n{POOL}:" in f"\n{site.output(job)}"
-    site.is_released(job)
 
 
-def test_job_whose_share_is_not_free_in_time_is_requeued(with_qpus: Site) -> None:
+@contextmanager
+def held(site: Site) -> Iterator[None]:
     """As where the service is slow to end the reservation of the job before."""
-    site = with_qpus
-    prolog = site.cluster.folder / "slurm" / "simenv_prolog.sh"
-    text = prolog.read_text()
-    prolog.write_text(text.replace(" slurm reserve ", " slurm reserve --timeout 1 "))
     holder = site.cluster.run(LOGIN, ["python", "-c", HOLD_WORKERS])  # they have no licences
     try:
+        yield
+    finally:
+        site.cluster.run(LOGIN, ["python", "-c", FREE_WORKERS, holder.stdout.strip()])
+
+
+@pytest.mark.parametrize("hindered", [away, held])
+def test_job_without_its_share_in_time_is_requeued(site: Site, hindered: Any) -> None:
+    prolog = site.cluster.folder / "slurm" / "simenv_prolog.sh"
+    with restored(prolog) as text, hindered(site):
+        prolog.write_text(text.replace(" slurm reserve ", " slurm reserve --timeout 1 "))
         job = site.submit("user0", site.script("run.sh", RUN), f"--qpu={POOL}")
         site.waits_for(job, "PENDING BeginTime")
-    finally:
-        prolog.write_text(text)
-        site.cluster.run(LOGIN, ["python", "-c", FREE_WORKERS, holder.stdout.strip()])
     site.cluster.run(LOGIN, ["scontrol", "update", f"jobid={job}", "starttime=now"])
     site.until(lambda: site.shown(job, "%T") == "COMPLETED", job)
     assert f"\n{POOL}:" in f"\n{site.output(job)}"
     site.is_released(job)
 
 
-def test_licences_of_a_pool_come_with_qpu_alone(with_qpus: Site) -> None:
-    site = with_qpus
+def test_licences_of_a_pool_come_with_qpu_alone(site: Site) -> None:
     script = site.script("wait.sh", WAITING)
     try:
         assert site.sync()["unreserved"] == []
@@ -634,14 +599,14 @@ def test_licences_of_a_pool_come_with_qpu_alone(with_qpus: Site) -> None:
         site.hold_nothing()
 
 
-def test_sync_names_jobs_that_have_licences_without_a_reservation(with_qpus: Site) -> None:
+def test_sync_names_jobs_that_have_licences_without_a_reservation(site: Site) -> None:
     """As where job_submit.lua of the site does not call the filter."""
-    site = with_qpus
     submit = site.cluster.folder / "slurm" / "job_submit.lua"
-    text = submit.read_text()
     script = site.script("wait.sh", WAITING)
     jobs = []
-    try:
+    with restored(submit) as text, ExitStack() as stack:
+        stack.callback(site.hold_nothing)
+        stack.callback(lambda: cancel(site, *jobs))
         jobs.append(site.submit("user1", script, f"--qpu={POOL}"))
         site.has_printed(jobs[0], "started")
         site.sync("--pool", POOL)
@@ -650,14 +615,9 @@ def test_sync_names_jobs_that_have_licences_without_a_reservation(with_qpus: Sit
         site.has_printed(jobs[1], "started")
         (named,) = site.sync("--pool", POOL)["unreserved"]
         assert named == {"job": jobs[1], "user": "user0", "licenses": {POOL: 2}}
-    finally:
-        submit.write_text(text)
-        cancel(site, *jobs)
-        site.hold_nothing()
 
 
-def test_sync_of_a_user_who_cannot_write_names_user_and_folder(with_qpus: Site) -> None:
-    site = with_qpus
+def test_sync_of_a_user_who_cannot_write_names_user_and_folder(site: Site) -> None:
     folder = site.cluster.folder / "slurm" / "simenv"
     owner = folder.stat().st_uid
     licences = folder / "simenv_licenses.conf"
@@ -684,11 +644,8 @@ def test_sync_of_a_user_who_cannot_write_names_user_and_folder(with_qpus: Site) 
     ],
 )
 @pytest.mark.timeout(1_200)
-def test_many_jobs_with_random_cancels_leave_and_double_no_reservation(
-    with_qpus: Site, count: int, has_sync: bool
-) -> None:
+def test_cancels_leave_and_double_no_reservation(site: Site, count: int, has_sync: bool) -> None:
     """Without the daemon, the epilog and the second look of each job must suffice."""
-    site = with_qpus
     script = site.script("short.sh", "sleep $((RANDOM % 3))")
     users = [str(uid) for uid in list(site.accounts.uids.values())[:2]]
     output = [f"--output={site.folder}/%j.out", f"--qpu={POOL}", script]
@@ -710,17 +667,15 @@ def test_many_jobs_with_random_cancels_leave_and_double_no_reservation(
     assert figures["left"] == figures["doubled"] == 0
 
 
-def test_program_that_hangs_or_prints_much_fails_the_job_alone(with_qpus: Site) -> None:
+def test_program_that_hangs_or_prints_much_fails_the_job_alone(site: Site) -> None:
     """In the place of `simenv slurm env`."""
-    site = with_qpus
     plugstack = site.cluster.folder / "slurm" / "plugstack.conf"
-    text = plugstack.read_text()
     script = site.script("wait.sh", WAITING)
 
     def hangs(name: str) -> bool:
         return "sleep 86399" in site.cluster.run(name, ["ps", "-A", "-o", "args"]).stdout
 
-    try:
+    with restored(plugstack) as text:
         for program, reason in (
             ("sleep 600", "no answer within 1 s"),
             ("yes 0123456789 >&2", "no answer within 1 s"),
@@ -738,14 +693,11 @@ def test_program_that_hangs_or_prints_much_fails_the_job_alone(with_qpus: Site) 
             site.fails(job)
             assert reason in site.output(job)
             wait_for("no process of the program", lambda: not any(map(hangs, site.cluster.hosts)))
-    finally:
-        plugstack.write_text(text)
     states = site.cluster.run(LOGIN, ["sinfo", "--noheader", "--Node", "--format=%T"]).stdout
     assert not {"drained", "draining", "down"} & set(states.split())
 
 
-def test_shell_of_salloc_gets_variables(with_qpus: Site) -> None:
-    site = with_qpus
+def test_shell_of_salloc_gets_variables(site: Site) -> None:
     line = (
         f'eval "$(simenv slurm env --qpu {POOL} --cluster {CLUSTER})" && echo $SIMENV_RESERVATION'
     )

@@ -1,9 +1,10 @@
-"""The environment of tests of emulated devices; other modules have fixtures of their own."""
+"""The environment of a module, its client and its command line."""
 
 from collections.abc import Iterator
 
+import emulated
+import live
 import pytest
-from emulated import environment
 from live import Live
 from shell import Shell, shell_of
 
@@ -11,8 +12,10 @@ from simenv.client.client import Client
 
 
 @pytest.fixture(scope="module")
-def up() -> Iterator[Live]:
-    with environment() as result:
+def up(request: pytest.FixtureRequest) -> Iterator[Live]:
+    """The environment of a module: of its OPTIONS, or the one of emulated devices."""
+    options = getattr(request.module, "OPTIONS", None)
+    with emulated.environment() if options is None else live.environment(**options) as result:
         yield result
 
 

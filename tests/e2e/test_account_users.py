@@ -11,10 +11,8 @@ import psutil
 import pytest
 import user_programs
 from confined import skip_without_account_users, skip_without_confinement
-from live import Live, environment
+from live import Live, environment, with_keys
 
-import simenv
-from simenv.client.administration.keys import issue_key
 from simenv.client.client import Client
 from simenv.sandbox import private_namespaces
 from simenv.service.workers.account_users import FILE
@@ -52,14 +50,9 @@ def up(request: pytest.FixtureRequest) -> Iterator[Live]:
 
 @pytest.fixture(scope="module")
 def keys(up: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Client]]:
-    folder, clients = tmp_path_factory.mktemp("keys"), {}
-    with up.client() as owner:
-        for name in ("ana", "ben"):
-            issue_key(owner.keys, name, "client", folder / f"{name}.simenv")
-            clients[name] = simenv.connect(service=folder / f"{name}.simenv")
-    yield clients
-    for client in clients.values():
-        client.close()
+    folder = tmp_path_factory.mktemp("keys")
+    with up.client() as owner, with_keys(owner, folder, "ana", "ben") as clients:
+        yield clients
 
 
 @by_value

@@ -9,10 +9,9 @@ import pennylane as qml
 import pytest
 from circuits import bell
 from failing import fails
-from live import Live, environment
+from live import Live, environment, with_keys
 from shell import Shell
 
-import simenv
 from simenv.client.client import Client
 from simenv.errors import (
     ConfigError,
@@ -30,28 +29,19 @@ from simenv.qpm.contract import ExecutionError
 QASM = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1]; x q[0]; measure q -> c;'
 QASM3 = 'OPENQASM 3.0; include "stdgates.inc"; bit[1] c; qubit[1] q; x q[0]; c[0] = measure q[0];'
 WAIT_S = 120.0
-
-
-@pytest.fixture(scope="module")
-def up() -> Iterator[Live]:
-    pools = [{"name": "main", "min": 1, "max": 1}, {"name": "calls", "engine": "functions"}]
-    qos = {"urgent": {"priority": 5}, "idle": {}}
-    accounts = {"bio": {"users": ["ana"], "qos": ["idle", "urgent"]}}
-    settings = {"listen": "tcp://127.0.0.1:0", "pools": pools, "accounts": accounts, "qos": qos}
-    with environment(**settings) as live:
-        yield live
+OPTIONS = {
+    "listen": "tcp://127.0.0.1:0",
+    "pools": [{"name": "main", "min": 1, "max": 1}, {"name": "calls", "engine": "functions"}],
+    "accounts": {"bio": {"users": ["ana"], "qos": ["idle", "urgent"]}},
+    "qos": {"urgent": {"priority": 5}, "idle": {}},
+}
 
 
 @pytest.fixture(scope="module")
 def ana(up: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A client with the key of a user."""
-    file = tmp_path_factory.mktemp("keys") / "ana.simenv"
-    from simenv.client.administration.keys import issue_key
-
-    with up.client() as client:
-        issue_key(client.keys, "ana", "client", file)
-    with simenv.connect(service=file) as user:
-        yield user
+    with up.client() as client, with_keys(client, tmp_path_factory.mktemp("keys"), "ana") as keys:
+        yield keys["ana"]
 
 
 def account_of(client: Client, task: Any) -> tuple[str, str]:
@@ -64,8 +54,7 @@ def test_accounts_are_added_listed_changed_moved_and_removed(shell: Shell, env: 
         *("accounts", "add", "chem", "--share", "2", "--add-user", "ben", "--add-user", "@lab"),
         *("--budget-slot-h", "10", "--qos", "urgent,idle", "max_queued_bytes=1GiB"),
     )
-    assert added.code == 0
-    assert added.out.splitlines()[0].split() == ["account", "chem"]
+    assert (added.code, added.out.splitlines()[0].split()) == (0, ["account", "chem"])
     assert env.accounts.listed()["chem"] == Account(
         share=2.0, users=("ben", "@lab"), budget_slot_h=10.0, qos=("urgent", "idle"),
         limits={"max_queued_bytes": 2**30},
@@ -80,8 +69,7 @@ def test_accounts_are_added_listed_changed_moved_and_removed(shell: Shell, env: 
     rows = shell("accounts", "list", "--json").objects
     assert [(each["account"], each["parent"]) for each in rows] == [("chem", ""), ("bio", "chem")]
     table = [line.split("\t") for line in shell("accounts").out.splitlines()]
-    assert table[0][:3] == ["ACCOUNT", "PARENT", "SHARE"]
-    assert table[2][:3] == ["bio", "chem", "1"]
+    assert (table[0][:3], table[2][:3]) == (["ACCOUNT", "PARENT", "SHARE"], ["bio", "chem", "1"])
     refused = shell("accounts", "remove", "chem")
     assert (refused.code, "'chem' has accounts below it: bio" in refused.err) == (2, True)
     assert shell("accounts", "move", "bio", "-").code == 0
@@ -118,9 +106,7 @@ def test_classes_are_set_listed_and_removed(shell: Shell, env: Client) -> None:
         (("qos", "remove", "x"), 4, "there is no class of service 'x'"),
     ],
 )
-def test_wrong_commands_are_refused_by_name(
-    shell: Shell, words: tuple[str, ...], code: int, said: str
-) -> None:
+def test_bad_command_is_refused(shell: Shell, words: tuple[str, ...], code: int, said: str) -> None:
     answer = shell(*words)
     assert answer.code == code
     assert said in answer.err
@@ -130,12 +116,9 @@ def test_wrong_changes_in_python_are_refused_by_name(env: Client, ana: Client) -
     fails(OptionError, "no setting 'shares'", env.accounts.set, "bio", shares=2)
     fails(OptionError, "Expected `float`", env.accounts.set, "bio", share="much")
     fails(
-        OptionError,
-        "'2XB' is not a size",
-        env.accounts.set,
-        "x",
+        OptionError, "'2XB' is not a size", env.accounts.set, "x",
         limits={"max_queued_bytes": "2XB"},
-    )
+    )  # fmt: skip
     fails(ConfigError, "account name 'X' is not allowed", env.accounts.set, "X")
     fails(NotAllowedError, "SetAccount", ana.accounts.set, "bio", share=2)
     fails(NotAllowedError, "SetQos", ana.qos.remove, "idle")
@@ -144,8 +127,7 @@ def test_wrong_changes_in_python_are_refused_by_name(env: Client, ana: Client) -
 def test_user_runs_in_the_own_account_alone(ana: Client) -> None:
     assert list(ana.accounts.listed()) == ["bio"]
     assert ana.submit(bell(), shots=10).result(WAIT_S).counts
-    task = ana.submit(bell(), account="bio", qos="urgent")
-    assert account_of(ana, task) == ("bio", "urgent")
+    assert account_of(ana, ana.submit(bell(), account="bio", qos="urgent")) == ("bio", "urgent")
     error = fails(
         NotAllowedError, "not in the account 'physics'", ana.submit, bell(), account="physics"
     )
@@ -161,13 +143,9 @@ def test_spent_budget_is_refused_with_both_numbers(ana: Client, env: Client) -> 
     ana.submit(bell())
 
 
-def test_accounts_and_tasks_survive_the_death_of_the_service(
-    up: Live, env: Client, ana: Client
-) -> None:
+def test_accounts_and_tasks_survive_death_of_service(up: Live, env: Client, ana: Client) -> None:
     env.accounts.set("geo", users=["ana"], share=3)
-    pid = env.status().pid
-    up.kill_service()
-    up.wait_dead(pid)
+    up.crash()
     up.up()
     assert env.accounts.listed()["geo"] == Account(users=("ana",), share=3.0)
     assert ana.submit(bell(), account="geo").result(WAIT_S).counts
@@ -179,9 +157,7 @@ def test_usage_and_ranks_survive_the_death_of_the_service(up: Live, env: Client)
     for account, shots in (("bio", 200_000), ("root", 1_000)):
         assert env.submit(bell(), shots=shots, account=account).result(WAIT_S).counts
     before = env.shares()
-    pid = env.status().pid
-    up.kill_service()
-    up.wait_dead(pid)
+    up.crash()
     up.up()
     after = env.shares()
     assert [(row.account, row.user, row.rank) for row in after] == [
@@ -279,19 +255,15 @@ def test_each_interface_names_the_account_and_the_class(env: Client, interface: 
         ({"account": "geo"}, "there is no account 'geo'"),
         ({"account": "bio", "qos": "fast"}, "there is no class of service 'fast'"),
     ):
-        with pytest.raises((SimenvError, Exception), match=said):
-            CALLS[interface](env, **terms)
+        fails((SimenvError, Exception), said, CALLS[interface], env, **terms)
 
 
 @pytest.mark.parametrize(("asked", "used"), [("urgent", "urgent"), ("normal", "")])
-def test_qpm_uses_the_terms_of_a_reservation_that_the_caller_may_use(
-    env: Client, asked: str, used: str
-) -> None:
+def test_qpm_uses_terms_that_the_caller_may_use(env: Client, asked: str, used: str) -> None:
     info = {"qasm": QASM, "num_shots": 10}
     request = {"account": "bio", "qos": asked, "ttl_ns": 60 * 10**9, "num_shots": 10}
     number = env.qpm.reserve(request=request)["reservation_id"]
-    record = env.qpm.sync_run(info, reservation_id=number)
-    assert record["outcome"] == "COMPLETED"
+    assert env.qpm.sync_run(info, reservation_id=number)["outcome"] == "COMPLETED"
     *_, row = env.history.tasks()
     assert account_of(env, row.id) == ("bio", used)  # there is no class "normal" here
     env.qpm.release(reservation_id=number)

@@ -111,9 +111,7 @@ def test_counts_of_two_ranks_with_site_mpi_equal_counts_of_one(name: str, tmp_pa
 
 
 @pytest.mark.usefixtures("no_leaks")
-def test_soak_matches_tasks_of_all_interfaces_and_counts_one_that_was_sent_twice(
-    tmp_path: Path,
-) -> None:
+def test_soak_matches_tasks_of_all_interfaces_and_counts_one_sent_twice(tmp_path: Path) -> None:
     def served() -> set[str]:
         lines = [words for file in tmp_path.glob("*.log") for words in whole_lines(file)]
         return {words[1].partition("0-")[0] for words in lines if words[0] == "r"}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from brokers import short_folder
+from failing import fails
 from qpi_programs import Lines, sanitized
 from waiting import until
 
@@ -63,9 +64,7 @@ def test_idle_client_keeps_its_connection_beyond_its_first_certificate(env: Clie
     until(lambda: not threads())
 
 
-def test_client_whose_certificate_ended_gets_another_one(
-    env: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ended_certificate_is_replaced(env: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     with simenv.connect(service=SERVICE) as client:
         address = address_of(client)
         connection = address._connection
@@ -124,8 +123,7 @@ def test_forked_child_has_a_certificate_of_its_own(env: Client) -> None:
 
 
 def test_environment_without_keys_accepts_no_key(env: Client) -> None:
-    with pytest.raises(simenv.errors.OptionError, match="accepts no keys"):
-        env.keys.add("ana", "client")
+    fails(simenv.errors.OptionError, "accepts no keys", env.keys.add, "ana", "client")
 
 
 def test_names_of_the_environment_come_with_the_certificate(env: Client) -> None:

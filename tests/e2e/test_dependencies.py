@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from circuits import bell, faulty
 from failing import fails
-from live import Live, environment, resurrected
+from live import environment, resurrected
 from qiskit import QuantumCircuit, qasm2
 from shell import shell_of
 from waiting import until
@@ -44,34 +44,29 @@ def wait_running(env: Client, task: str) -> None:
 
 
 def test_children_wait_through_kills_of_the_service_and_of_a_worker() -> None:
-    live = Live(pools=[FAULTY])
-    live.up()
-    try:
-        with resurrected(live) as deaths, live.client() as env:
-            parent = env.submit(slow(4.0), **RUN, name="parent")
-            doomed = env.submit(faulty(fault.RAISE), **RUN)
-            children = env.submit_many([bell(), bell()], **RUN, after=[parent])
-            last = env.post(bell(), **RUN, after=[*children, parent.id])
-            orphan = env.submit(bell(), **RUN, after=doomed)
-            wait_running(env, parent.id)
-            reasons = {info.id: info.reason for info in env.queue()[1]}
-            assert reasons[children[0].id] == f"waits for {parent.id} (RUNNING)"
-            assert reasons[last.id] == f"waits for {children[0].id} (QUEUED) and 2 more"
-            live.kill_service()
-            assert last.result(PATIENCE_S).counts
-            assert all(task.result().shots == 10 for task in (parent, *children))
-            assert deaths, "the service was not killed"
-            failed = fails(TaskFailedError, "", orphan.result, PATIENCE_S)
-            assert failed.reason == "dependency"
-            assert f"task {doomed.id}, which it comes after, ended as FAILED: " in str(failed)
-            again = env.submit(slow(1.0), **RUN)
-            child = env.submit(bell(), **RUN, after=again)
-            wait_running(env, again.id)
-            os.kill(env.workers()[0].pid, signal.SIGKILL)
-            assert child.result(PATIENCE_S).counts
-            assert again.state is TaskState.DONE
-    finally:
-        live.down()
+    with environment(pools=[FAULTY]) as live, resurrected(live) as deaths, live.client() as env:
+        parent = env.submit(slow(4.0), **RUN, name="parent")
+        doomed = env.submit(faulty(fault.RAISE), **RUN)
+        children = env.submit_many([bell(), bell()], **RUN, after=[parent])
+        last = env.post(bell(), **RUN, after=[*children, parent.id])
+        orphan = env.submit(bell(), **RUN, after=doomed)
+        wait_running(env, parent.id)
+        reasons = {info.id: info.reason for info in env.queue()[1]}
+        assert reasons[children[0].id] == f"waits for {parent.id} (RUNNING)"
+        assert reasons[last.id] == f"waits for {children[0].id} (QUEUED) and 2 more"
+        live.kill_service()
+        assert last.result(PATIENCE_S).counts
+        assert all(task.result().shots == 10 for task in (parent, *children))
+        assert deaths, "the service was not killed"
+        failed = fails(TaskFailedError, "", orphan.result, PATIENCE_S)
+        assert failed.reason == "dependency"
+        assert f"task {doomed.id}, which it comes after, ended as FAILED: " in str(failed)
+        again = env.submit(slow(1.0), **RUN)
+        child = env.submit(bell(), **RUN, after=again)
+        wait_running(env, again.id)
+        os.kill(env.workers()[0].pid, signal.SIGKILL)
+        assert child.result(PATIENCE_S).counts
+        assert again.state is TaskState.DONE
 
 
 def test_refusals_and_the_command_line(
@@ -85,8 +80,7 @@ def test_refusals_and_the_command_line(
             env.submit(bell(), **RUN, after=[failed])
         with pytest.raises(NotFoundError, match="there is no task t-zzz of yours"):
             env.run(bell(), **RUN, after="t-zzz")
-        posted = env.post(bell(), **RUN, after=failed)
-        fails(OptionError, "ended as FAILED", posted.result)
+        fails(OptionError, "ended as FAILED", env.post(bell(), **RUN, after=failed).result)
         done = env.submit(bell(), **RUN)
         assert env.run(bell(), **RUN, after=f"{done.id}.0").shots == 10
         file = tmp_path / "bell.qasm"

@@ -56,7 +56,7 @@ NOT_PASTED = {
     ("docs/guides/benchmarks.md", ""): "the clone, and hours: tests/e2e/test_benchmarks.py",
     ("docs/guides/certification.md", "simenv certify qpu"): "a real device",
     ("docs/guides/device_data.md", "simenv devices refresh"): "a command of the site: "
-    "tests/e2e/test_refreshed_devices.py",
+    "tests/e2e/test_drifting_devices.py",
     ("docs/guides/gateway.md", "simenv keys add gateway"): "runs until it is ended: "
     "tests/e2e/test_gateway.py",
     ("docs/guides/gateway.md", "curl"): "a token and a certificate: tests/e2e/test_gateway.py",

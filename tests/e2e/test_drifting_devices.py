@@ -3,35 +3,37 @@
 import asyncio
 import concurrent.futures
 import itertools
-import json
-import math
 import queue
-import subprocess
 import sys
 import time
 from bisect import bisect_right
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import live
 import msgspec
 import pytest
+from emulated import stored
+from failing import fails
+from live import environment
 from qiskit import QuantumCircuit
 from small_chip import CHIP, flip
 from waiting import until
 
-from noise_models import document
+from noise_models import document, library, snapshot
 from noise_models.calibration import T1Jumps
 from noise_models.drift import JumpingT1, RandomWalk, moment_s
 from noise_models.snapshot import dump
 from simenv import config
+from simenv.cli.app import run
 from simenv.client.client import Client
 from simenv.client.connection.task_handle import TaskHandle
 from simenv.client.result import Result
 from simenv.client.submission.send import FreshTask
 from simenv.client.tasks.task import Task, as_completed
-from simenv.errors import OptionError, TaskFailedError
+from simenv.errors import NotFoundError, OptionError, TaskFailedError
 from simenv.model import TaskInfo
 from simenv.model.devices import date_name
 from simenv.qpm.envelopes import EventEnvelope
@@ -55,21 +57,18 @@ POOLS = [
     {"name": "year", "device": "dated", "drift": f"replay:factor={FACTOR}", "pace": True},
     {"name": "slow", "device": "dated", "drift": "replay:factor=129600"},
     {
-        "name": "walk",
-        "device": "dated",
+        "name": "walk", "device": "dated",
         "drift": "walk:seed=7:every_s=1:spread=0.2:factor=2:outages=3600+1",
     },
     {"name": "fits", "device": "fits", "drift": "replay:factor=129600", "min": 0, "max": 1},
     {
-        "name": "jumps",
-        "device": "dated",
-        "drift": "walk:seed=3:every_s=1000000:spread=0:factor=60:t1_jumps=60+60+0.1",
-        "min": 0,
+        "name": "jumps", "device": "dated",
+        "drift": "walk:seed=3:every_s=1000000:spread=0:factor=60:t1_jumps=60+60+0.1", "min": 0,
         "max": 1,
     },
     {"name": "bare", "device": "bare", "drift": "replay", "min": 0, "max": 1},
     {"name": "out", "device": "dated", "drift": "walk:every_s=1000:outages=4+2"},
-]
+]  # fmt: skip
 
 
 FITS = YEAR[:3]  # of days
@@ -82,18 +81,12 @@ def in_force(device_s: float) -> int:
 
 @pytest.fixture(scope="module")
 def up() -> Iterator[live.Live]:
-    folder = config.devices_folder()
-    dated = folder / "dated.d"
-    dated.mkdir(parents=True, exist_ok=True)
-    (folder / "dated.json").write_bytes(dump(BASE))
+    for name in ("dated", "bare", "fits"):
+        stored(name, BASE)
     for day, each in enumerate(YEAR):
-        (dated / f"{day}.json").write_bytes(dump(each))
-    (folder / "bare.json").write_bytes(dump(BASE))
-    (folder / "fits.json").write_bytes(dump(BASE))
-    (folder / "fits").mkdir(exist_ok=True)
+        stored(f"dated.d/{day}", each)
     for each in FITS:
-        name = date_name(moment_s(each.calibrated))
-        (folder / "fits" / f"{name}.json").write_bytes(dump(each))
+        stored(f"fits/{date_name(moment_s(each.calibrated))}", each)
     with live.environment(pools=POOLS, slots=2, overcommit=True) as result:
         yield result
 
@@ -219,25 +212,6 @@ def test_device_events_reach_queues_of_hosts_within_a_second(env: Client, revisi
         qpm.revision1.shutdown()
 
 
-def test_command_line_shows_events_within_a_second(up: live.Live) -> None:
-    outcome = ["-m", "simenv", "--name", up.name, "--json", "events", "--follow"]
-    command = [sys.executable, *outcome, "--kind", "noise-fluctuation"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            begun_s, value = math.inf, 0
-            while value < 5:
-                event = json.loads(process.stdout.readline())
-                arrived_s = time.time()
-                assert event["kind"] == "noise-fluctuation"
-                if event["time_s"] > begun_s:  # not those of before it followed
-                    assert arrived_s - event["time_s"] < 1.0
-                    value += 1
-                begun_s = min(begun_s, arrived_s)
-        finally:
-            process.terminate()
-
-
 class Inbox(queue.Queue[tuple[float, EventEnvelope]]):
     """The queue of a host, with the times at which events arrived."""
 
@@ -324,10 +298,8 @@ def test_attempt_that_is_refused_is_the_end_of_the_task(env: Client) -> None:
             raise OptionError("refused")
 
     again = Refusing()
-    posted = env.post(flipped(env), pool="slow", shots=20, compile="fresh")
-    task = FreshTask(posted.handle, again)
-    with pytest.raises(OptionError, match="refused"):
-        task.result(timeout_s=30)
+    task = FreshTask(env.post(flipped(env), pool="slow", shots=20, compile="fresh").handle, again)
+    fails(OptionError, "refused", task.result, timeout_s=30)
     assert isinstance(task.exception(), OptionError)
     assert again.calls == 1
 
@@ -343,9 +315,7 @@ def test_device_starts_nothing_in_an_outage(env: Client) -> None:
 
 
 def test_task_that_an_outage_interrupts_is_run_again_after_it() -> None:
-    folder = config.devices_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "brief.json").write_bytes(dump(CHIP))
+    path = stored("brief", CHIP)
     begins = (4, 12, 20)  # the first one at which the environment is ready
     drift = "walk:every_s=1000:outages=" + "/".join(f"{begin}+0.5" for begin in begins)
     pools = [{"name": "brief", "device": "brief", "drift": drift, "pace": True, "min": 1, "max": 1}]
@@ -366,20 +336,75 @@ def test_task_that_an_outage_interrupts_is_run_again_after_it() -> None:
         assert result.timing.device_s == pytest.approx(length_s)
         before = [t.result().timing for t in tasks[: tasks.index(task)]]
         assert all(each.begun_s + each.device_s <= event.time_s + 0.1 for each in before)
-    (folder / "brief.json").unlink()
+    path.unlink()
 
 
 def test_noise_model_of_ones_own_is_refused_where_the_device_drifts(env: Client) -> None:
-    with pytest.raises(OptionError, match="drifts"):
-        env.run(flip(), pool="walk", noise=dump(CHIP))
+    fails(OptionError, "drifts", env.run, flip(), pool="walk", noise=dump(CHIP))
 
 
 def test_restart_of_the_service_does_not_begin_the_replay_anew(up: live.Live) -> None:
     with up.client() as client:
         before = DIGESTS.index(client.run(flip(), pool="slow", shots=10).snapshot or "")
-        pid = up.service().pid
-        up.kill_service()
-        up.wait_dead(pid)
+        up.crash()
         up.up()
         after = DIGESTS.index(client.run(flip(), pool="slow", shots=10).snapshot or "")
     assert after > before > 0
+
+
+PATIENCE_S = 60.0
+
+
+BELL = """OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; sx q[0]; cx q[0], q[1];
+measure q -> c;"""
+
+
+def write(path: Path, t1_us: float, calibrated: str) -> None:
+    base = library.load("superconducting-lattice")
+    qubits = msgspec.structs.replace(base.qubits[0], t1_us=t1_us), *base.qubits[1:]
+    changed = msgspec.structs.replace(base, qubits=qubits, calibrated=calibrated)
+    path.write_bytes(snapshot.dump(changed))
+
+
+def test_next_task_uses_the_new_data_and_a_failure_keeps_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data.json"
+    write(data, 50.0, "2026-01-01T00:00:00Z")
+    command = f"{sys.executable} -I -c 'import sys; print(open(sys.argv[1]).read())' {data}"
+    pool = {"name": "emu", "min": 1, "max": 1, "device": "nightly"}
+    settings = {"nightly": {"refresh": command, "every_h": 12.0}}
+    with environment(pools=[pool], devices=settings) as live, live.client() as client:
+        folder = config.devices_folder()
+        until((folder / "nightly.json").exists, PATIENCE_S)
+        until(lambda: client.device("nightly").qubits[0].t1_us == 50.0, PATIENCE_S)
+        first = client.run(BELL, pool="emu", shots=10).snapshot
+        until(lambda: "device.refreshed" in [each.kind for each in client.events()], PATIENCE_S)
+
+        write(data, 60.0, "2026-01-02T00:00:00Z")
+        assert run(["devices", "refresh", "nightly", "--name", live.name]) == 0
+        assert "changed nightly: " in capsys.readouterr().out
+        second = client.run(BELL, pool="emu", shots=10).snapshot
+        assert second != first
+        assert client.device("nightly").qubits[0].t1_us == 60.0
+        assert first is not None
+        old, document = client.recorded_device("emu", first)
+        assert (old.calibration_id, old.qubits[0].t1_us) == (first, 50.0)
+        assert client.run(BELL, pool="emu", shots=10, noise=document).snapshot == first
+        fails(NotFoundError, "no stored calibration", client.recorded_device, "nightly", "0" * 64)
+
+        data.write_text("the lab is closed")
+        assert run(["devices", "refresh", "nightly", "--name", live.name]) == 2
+        assert "device nightly is kept" in capsys.readouterr().err
+
+        def warned() -> bool:
+            return any("device nightly: its calib" in each for each in client.status().warnings)
+
+        until(warned, PATIENCE_S)
+        assert client.run(BELL, pool="emu", shots=10).snapshot == second
+        live.crash()
+        live.up()
+        with live.client() as again:
+            until(lambda: any("nightly" in each for each in again.status().warnings), PATIENCE_S)
+            assert again.run(BELL, pool="emu", shots=10).snapshot == second
+    assert len(list((folder / "nightly.d").glob("*.json"))) == 2

@@ -6,6 +6,7 @@ from typing import Any
 import live
 import pytest
 from emulated import DEVICE, ghz
+from failing import fails
 from qiskit import qasm2
 from waiting import until
 
@@ -33,8 +34,7 @@ def through(qpm: Any, revision: int, info: dict[str, Any]) -> dict[str, int]:
 @pytest.mark.parametrize("revision", [1, 2])
 @pytest.mark.parametrize("pool", ["main", "lattice", "qpu"])
 def test_host_program_runs_on_all_kinds_of_pools(env: Client, pool: str, revision: int) -> None:
-    qpm = env.qpm_with(pool=pool)
-    counts = through(qpm, revision, request())
+    counts = through(env.qpm_with(pool=pool), revision, request())
     assert sum(counts.values()) == 500
     assert counts["00"] + counts["11"] > 400
     assert (set(counts) == {"00", "11"}) is (pool != "lattice")
@@ -207,8 +207,7 @@ def test_qrmi_runs_on_device_and_refuses_unsupported_options(up: live.Live) -> N
             ({"options": {"default_shots": -1}}, "default_shots = -1"),
             ({"loudness": 3}, "loudness"),
         ):
-            with pytest.raises(OptionError, match=value):
-                resource.task_start(payload(**wrong))
+            fails(OptionError, value, resource.task_start, payload(**wrong))
         idle = {"twirling": {"enable_gates": False}, "simulator": {"noise_model": None}}
         assert ones(options={**idle, "default_shots": 10}) > 0
     finally:

@@ -8,7 +8,8 @@ from pathlib import Path
 import external_program
 import psutil
 import pytest
-from live import Live, environment
+from failing import fails
+from live import environment
 from noisy import p_value
 from qiskit import QuantumCircuit
 from waiting import until
@@ -20,7 +21,6 @@ pytestmark = [
     pytest.mark.usefixtures("no_leaks"),
     pytest.mark.skipif(not external_program.compiler(), reason="no C compiler"),
 ]
-PATIENCE_S = 120.0
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "external.md"
 
 
@@ -59,8 +59,7 @@ def test_counts_agree_with_our_engine_and_a_missing_program_leaves_the_pool_up()
         unseeded = env.run(_circuit(), shots=10, pool="unseeded")
         assert unseeded.remark.endswith("{seed}: another attempt gives other counts")
         for _ in range(2):
-            with pytest.raises(TaskFailedError, match="no-such-program"):
-                env.run(_circuit(), shots=10, pool="none")
+            fails(TaskFailedError, "no-such-program", env.run, _circuit(), shots=10, pool="none")
         assert {name: pool.state for name, pool in env.pools().items()}["none"] == "up"
         with pytest.raises(InfeasibleError, match="external"):
             env.run(_circuit(), shots=None, outputs=("probabilities",), pool="sim")
@@ -74,21 +73,17 @@ def test_a_killed_worker_ends_its_program_and_the_task_runs_again(tmp_path: Path
         f'exec {external_program.binary()} "$@"\n'
     )
     script.chmod(0o700)
-    live = Live(pools=[_pool("sim", f"{script} {{circuit}} {{shots}} {{seed}}")])
-    live.up()
-    try:
-        with live.client() as env:
-            task = env.submit(_circuit(), shots=1_000, seed=9, pool="sim")
-            until(lambda: note.exists() and note.read_text().strip())
-            program = psutil.Process(int(note.read_text()))
-            worker = next(p for p in program.parents() if "simenv.worker" in p.cmdline())
-            worker.send_signal(signal.SIGKILL)
-            result = task.result()
-            assert not program.is_running() or program.status() == psutil.STATUS_ZOMBIE
-            assert env.tasks([task.id])[0].state is TaskState.DONE
-            assert result.counts == env.run(_circuit(), shots=1_000, seed=9, pool="sim").counts
-    finally:
-        live.down()
+    pool = _pool("sim", f"{script} {{circuit}} {{shots}} {{seed}}")
+    with environment(pools=[pool]) as live, live.client() as env:
+        task = env.submit(_circuit(), shots=1_000, seed=9, pool="sim")
+        until(lambda: note.exists() and note.read_text().strip())
+        program = psutil.Process(int(note.read_text()))
+        worker = next(p for p in program.parents() if "simenv.worker" in p.cmdline())
+        worker.send_signal(signal.SIGKILL)
+        result = task.result()
+        assert not program.is_running() or program.status() == psutil.STATUS_ZOMBIE
+        assert env.tasks([task.id])[0].state is TaskState.DONE
+        assert result.counts == env.run(_circuit(), shots=1_000, seed=9, pool="sim").counts
 
 
 @pytest.mark.skipif(not shutil.which("nwq_qasm"), reason="no nwq_qasm on PATH: make nwq-sim")

@@ -1,24 +1,27 @@
-"""An environment over TCP: people with key files, and what each of them can do."""
+"""An environment over TCP: people with key files, keys through restarts, its own user elsewhere."""
 
-import os
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from busy_circuits import ENDLESS
 from failing import fails
+from live import Live, environment
 from waiting import until
 
 import simenv
 from simenv import errors
 from simenv.cli.app import run
+from simenv.client import environments
 from simenv.client.administration import keys
 from simenv.client.administration.keys import issue_key
 from simenv.client.client import Client
-from simenv.wire.keyfiles import UserKeyFile, new_pair, read_private
+from simenv.config import ConnectionFile, OwnerEndpoint
+from simenv.errors import KeyRefusedError, NoServiceError
+from simenv.wire.keyfiles import UserKeyFile, create_private, new_pair, read_private
 
 BELL = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[3]; creg c[3]; ry(0.7) q[0]; cx q[0],q[1]; '
 BELL += "h q[2]; measure q -> c;"
@@ -93,8 +96,7 @@ def test_client_sees_and_cancels_only_own_tasks(env: Client, key_file: Callable[
 def test_completions_wait_for_no_other_owner(env: Client, key_file: Callable[..., Path]) -> None:
     slow = env.submit(ENDLESS, shots=10)
     with simenv.connect(service=key_file("ana")) as ana:
-        hers = ana.run(BELL).task
-        assert hers in [each.task.id for each in ana.completions(since=0)]
+        assert ana.run(BELL).task in [each.task.id for each in ana.completions(since=0)]
     assert not slow.done()
     slow.cancel()
     slow.wait()
@@ -166,31 +168,6 @@ def test_revoked_key_is_refused_and_tasks_stay(env: Client, key_file: Callable[.
     assert env.task(task.id).result().counts, "tasks stay"
 
 
-def test_large_result_over_tcp_is_local_result(env: Client, key_file: Callable[..., Path]) -> None:
-    qubits = 17  # 2 MiB of amplitudes: in a file beside the journal
-    text = f'OPENQASM 2.0; include "qelib1.inc"; qreg q[{qubits}]; '
-    text += " ".join(f"ry(0.{k + 1}) q[{k}]; rz(0.3) q[{k}];" for k in range(qubits))
-    statevector = env.run(text, shots=None, outputs=("statevector",)).statevector
-    with simenv.connect(service=key_file("ana")) as ana:
-        outcome = ana.run(text, shots=None, outputs=("statevector",)).statevector
-    assert outcome.tobytes() == statevector.tobytes()
-
-
-def test_forked_child_and_parent_both_use_connected_client(key_file: Callable[..., Path]) -> None:
-    with simenv.connect(service=key_file("ana")) as ana:
-        counts = ana.run(BELL, seed=5).counts
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12, threads and fork
-            child = os.fork()
-        if child == 0:
-            try:
-                os._exit(0 if ana.run(BELL, seed=5).counts == counts else 1)
-            finally:
-                os._exit(2)
-        assert os.waitpid(child, 0)[1] == 0
-        assert ana.run(BELL, seed=5).counts == counts
-
-
 def test_wrong_client_or_server_key_or_address_is_refused(key_file: Callable[..., Path]) -> None:
     file = key_file("ana")
     pair = new_pair()
@@ -200,14 +177,6 @@ def test_wrong_client_or_server_key_or_address_is_refused(key_file: Callable[...
     assert isinstance(error, errors.NoServiceError)
     with pytest.raises(errors.NoServiceError, match="nothing listens"):
         simenv.connect(service=altered(file, address="tcp://127.0.0.1:9"), timeout_s=1.5)
-
-
-def test_key_file_readable_by_others_is_refused(key_file: Callable[..., Path]) -> None:
-    file = key_file("ana")
-    file.chmod(0o644)
-    error = refused(file)
-    assert isinstance(error, errors.ConfigError)
-    assert f"chmod 600 {file}" in error.hint
 
 
 def test_second_key_of_same_name_is_refused_and_first_remains(
@@ -225,3 +194,129 @@ def test_key_is_revoked_if_its_file_cannot_be_written(env: Client, tmp_path: Pat
     with pytest.raises(errors.ConfigError):
         issue_key(env.keys, "eva", "client", tmp_path / "no such folder" / "eva")
     assert "eva" not in {key.name for key in env.keys.listed()}
+
+
+PAIR = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; '
+
+
+PAIR += "measure q -> c;"
+
+
+@pytest.fixture
+def named(no_leaks: None) -> Iterator[Live]:
+    with environment(listen="tcp://127.0.0.1:0") as live:
+        yield live
+
+
+def test_key_files_stay_valid_after_restart_until_revoked(
+    named: Live, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ana, eva = tmp_path / "ana", tmp_path / "eva"
+    common = ["--name", named.name]
+    assert run(["keys", "add", "ana", "--out", str(ana), *common]) == 0
+    with simenv.connect(service=ana) as client:
+        task = client.submit(PAIR, seed=3)
+        assert run(["down", *common]) == 0
+        assert run(["keys", "add", "eva", "--role", "admin", "--out", str(eva), *common]) == 0
+        capsys.readouterr()
+        assert run(["keys", "list", "--no-header", "--columns", "name,role", *common]) == 0
+        assert capsys.readouterr().out == "ana\tclient\neva\tadmin\n"
+        named.up()
+        assert task.result(timeout_s=60).counts
+    with simenv.connect(service=eva) as client:
+        assert client.status().name == named.name
+    assert run(["down", "--service", str(eva)]) == 0
+    assert run(["keys", "revoke", "ana", *common]) == 0
+    named.up()
+    fails(KeyRefusedError, "", simenv.connect, service=ana)
+
+
+def test_keys_add_needs_a_listener(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with environment() as live:
+        assert run(["keys", "add", "ana", "--out", str(tmp_path / "ana"), "--name", live.name]) == 2
+        assert "simenv up --listen" in capsys.readouterr().err
+        live.down()
+    assert not (tmp_path / "ana").exists()
+
+
+def test_secret_key_is_printed_only_for_out_dash(
+    named: Live, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "ana"
+    assert run(["keys", "add", "ana", "--out", str(file), "--json", "--name", named.name]) == 0
+    secret = read_private(file, UserKeyFile).secret_key
+    assert run(["keys", "list", "--json", "--name", named.name]) == 0
+    output = capsys.readouterr()
+    assert secret not in output.out + output.err
+    assert secret.encode() not in b"".join(
+        path.read_bytes() for path in named.home.rglob("*") if path.is_file()
+    )
+    assert run(["keys", "add", "eva", "--out", "-", "--name", named.name]) == 0
+    decoded = msgspec.json.decode(capsys.readouterr().out, type=UserKeyFile)
+    file = tmp_path / "eva"
+    create_private(file, decoded)
+    with simenv.connect(service=file) as eva:
+        assert eva.status().name == named.name
+
+
+UNMEASURED = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; '
+
+
+WIDE = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[17]; h q; t q; h q;'
+
+
+@pytest.fixture
+def listening() -> Iterator[Live]:
+    with environment(listen="tcp://127.0.0.1:0") as up:
+        yield up
+
+
+def seen_elsewhere(listening: Live, folder: Path, **changes: object) -> Path:
+    """The connection file as another machine reads it."""
+    path = folder / "connection.json"
+    result = environments.read(listening.home / "connection.json")
+    changed = msgspec.structs.replace(result, node="elsewhere", sockets="/nowhere", **changes)
+    path.touch(0o600)
+    path.write_bytes(msgspec.json.encode(changed))
+    return path
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_owner_elsewhere_has_all_rights_by_connection_file(listening: Live, tmp_path: Path) -> None:
+    """She may do everything, and sees what she submitted on the service's machine."""
+    outcome = seen_elsewhere(listening, tmp_path)
+    with listening.client() as result, simenv.connect(service=outcome) as far:
+        task = result.submit(UNMEASURED + "measure q->c;", seed=5)
+        assert far.task(task.id).result().counts == task.result().counts
+        wide = far.run(WIDE, outputs=("statevector",), shots=None)  # travels as a file
+        assert np.vdot(wide.statevector, wide.statevector).real == pytest.approx(1.0)
+        assert far.keys.listed() == []
+        assert far.scale("main", 1).least == 1
+        assert [info.owner for info in far.tasks([task, wide.task])] == ["", ""]
+        far.shutdown(now=True)
+    listening.wait_dead(environments.read(outcome).pid)
+
+
+def test_owner_elsewhere_continues_after_restart(listening: Live, tmp_path: Path) -> None:
+    result = seen_elsewhere(listening, tmp_path)
+    with simenv.connect(service=result) as far:
+        first = far.run(UNMEASURED + "measure q->c;", seed=5)
+        environments.down(listening.name)
+        listening.up()
+        assert far.run(UNMEASURED + "measure q->c;", seed=5).counts == first.counts
+
+
+def test_stale_key_in_connection_file_is_refused(listening: Live, tmp_path: Path) -> None:
+    own = environments.read(listening.home / "connection.json").own
+    assert own is not None
+    pair = new_pair()
+    stale = OwnerEndpoint(own.address, own.server_key, pair.public, pair.secret)
+    result = seen_elsewhere(listening, tmp_path, own=stale)
+    fails(KeyRefusedError, "does not know the key in", simenv.connect, service=result)
+
+
+def test_connecting_from_other_machine_without_listener_is_refused(tmp_path: Path) -> None:
+    with environment() as up:
+        result = seen_elsewhere(up, tmp_path)
+        assert msgspec.json.decode(result.read_bytes(), type=ConnectionFile).own is None
+        fails(NoServiceError, "listens for no other machine", simenv.connect, service=result)

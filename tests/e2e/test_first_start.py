@@ -55,8 +55,7 @@ def test_first_noisy_circuit_says_what_it_waits_for(
     file.write_text(text(3))
     pools = [{"name": "main", "min": 1, "max": 1}]
     with environment(pools=pools, start_timeout_s=600.0) as live:  # it compiles kernels
-        shell = shell_of(live.name, capfd)
-        result = shell("submit", str(file), "--device", "fez", "--wait")
+        result = shell_of(live.name, capfd)("submit", str(file), "--device", "fez", "--wait")
     assert result.code == 0
     # The service or the worker compiles them, whoever needs them first.
     service = r"^the service checks the circuit; the first of its kind waits for kernels, \d:\d\d$"

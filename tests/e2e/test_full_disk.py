@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from failing import fails
-from live import Live
+from live import environment
 from shell import shell_of
 from small_disk import fill, small_disk
 from waiting import until
@@ -21,48 +21,44 @@ NAMED = re.compile(r"`simenv (.*)` frees ([\d.]+) MiB: (\d+) files")
 WIDE = f'OPENQASM 2.0;include "qelib1.inc";qreg q[{QUBITS}];h q;'
 
 
-def test_prune_frees_on_a_full_disk_what_the_hint_names(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    with small_disk(tmp_path / "disk", 64 * MIB) as disk:
-        live = Live(state_dir=str(disk))
-        live.up()
-        try:
-            shell = shell_of(live.name, capfd)
-            with live.client() as env:
-                for task in env.submit_many([BELL] * 60, shots=10):  # first: they free nothing
-                    task.result()
+def test_prune_frees_what_the_hint_names(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with (
+        small_disk(tmp_path / "disk", 64 * MIB) as disk,
+        environment(state_dir=str(disk)) as live,
+        live.client() as env,
+    ):
+        shell = shell_of(live.name, capfd)
+        for task in env.submit_many([BELL] * 60, shots=10):  # first: they free nothing
+            task.result()
 
-                def fill_with_results() -> None:
-                    for _ in range(20):
-                        env.run(WIDE, shots=None, outputs=("statevector",))
+        def fill_with_results() -> None:
+            for _ in range(20):
+                env.run(WIDE, shots=None, outputs=("statevector",))
 
-                def fill_with_tasks() -> None:
-                    for _ in range(5_000):
-                        env.run(BELL, shots=10)
+        def fill_with_tasks() -> None:
+            for _ in range(5_000):
+                env.run(BELL, shots=10)
 
-                failed = fails(TaskFailedError, "No space left", fill_with_results)
-                assert "the event disk.full says what `simenv prune` frees" in failed.hint
-                fill(disk)
-                refused = fails(JournalError, "disk is full", fill_with_tasks)
-                named = NAMED.search(refused.hint)
-                assert named is not None, refused.hint
-                command, size, files = named.groups()
+        failed = fails(TaskFailedError, "No space left", fill_with_results)
+        assert "the event disk.full says what `simenv prune` frees" in failed.hint
+        fill(disk)
+        refused = fails(JournalError, "disk is full", fill_with_tasks)
+        named = NAMED.search(refused.hint)
+        assert named is not None, refused.hint
+        command, size, files = named.groups()
 
-                def kinds() -> str:
-                    return shell("events", "--kind", "disk").out
+        def kinds() -> str:
+            return shell("events", "--kind", "disk").out
 
-                until(lambda: "disk.full" in kinds())
-                assert f"frees {size} MiB: {files} files of results" in kinds()
-                assert any("new tasks are refused" in each for each in env.status().warnings)
-                before = shutil.disk_usage(disk).free
-                answer = shell(*command.split(), "--json")
-                assert answer.code == 0, answer.err
-                freed = answer.object["freed"]
-                assert (freed["files"], f"{freed['file_bytes'] / MIB:.1f}") == (int(files), size)
-                assert shutil.disk_usage(disk).free - before >= freed["file_bytes"] - 8 * MIB
-                until(lambda: "disk.freed" in kinds())
-                assert env.status().warnings == ()
-                assert sum(env.run(BELL, shots=10).counts.values()) == 10
-        finally:
-            live.down()
+        until(lambda: "disk.full" in kinds())
+        assert f"frees {size} MiB: {files} files of results" in kinds()
+        assert any("new tasks are refused" in each for each in env.status().warnings)
+        before = shutil.disk_usage(disk).free
+        answer = shell(*command.split(), "--json")
+        assert answer.code == 0, answer.err
+        freed = answer.object["freed"]
+        assert (freed["files"], f"{freed['file_bytes'] / MIB:.1f}") == (int(files), size)
+        assert shutil.disk_usage(disk).free - before >= freed["file_bytes"] - 8 * MIB
+        until(lambda: "disk.freed" in kinds())
+        assert env.status().warnings == ()
+        assert sum(env.run(BELL, shots=10).counts.values()) == 10

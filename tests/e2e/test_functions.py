@@ -7,7 +7,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +44,8 @@ POOLS = [
     {"name": "main", "min": 1, "max": 1},
     {"name": "tools", "engine": "functions", "min": 2, "max": 2},
 ]
+OPTIONS = {"pools": POOLS, "listen": "tcp://127.0.0.1:0"}
 PATIENCE_S = 120.0
-
-
-@pytest.fixture(scope="module")
-def up() -> Iterator[Live]:
-    with environment(pools=POOLS, listen="tcp://127.0.0.1:0") as result:
-        yield result
 
 
 def by_value(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -86,8 +81,7 @@ def test_calls_are_futures_of_an_executor(env: Client) -> None:
         assert list(pool.map(pow, range(5), range(5), timeout=PATIENCE_S)) == [1, 1, 4, 27, 256]
         assert futures[0].name == "sums"
         assert pool.task(futures[3].id).result(PATIENCE_S) == 9
-    with pytest.raises(RuntimeError, match="after shutdown"):
-        pool.submit(pow, 1, 1)
+    fails(RuntimeError, "after shutdown", pool.submit, pow, 1, 1)
     with pytest.raises(TypeError, match="no option shots"):
         env.functions(shots=5).submit(pow, 1, 1)  # type: ignore[call-arg]
 
@@ -219,21 +213,15 @@ def test_sizes_are_limited_and_large_values_go_through_files(env: Client) -> Non
 
 @pytest.mark.usefixtures("no_leaks")
 def test_calls_survive_a_kill_of_the_service(tmp_path: Path) -> None:
-    live = Live(pools=[{"name": "tools", "engine": "functions", "min": 1, "max": 1}])
-    live.up()
-    try:
+    with environment(pools=[{"name": "tools", "engine": "functions", "min": 1, "max": 1}]) as live:
         with live.client() as env:
             ids = [task.id for task in env.map(by_value(lambda x: x + 1), range(20))]
-        pid = live.service().pid
-        live.kill_service()
-        live.wait_dead(pid)
+        live.crash()
         live.up()
         with live.client() as env:
             pool = env.functions()
             assert [pool.task(each).result(PATIENCE_S) for each in ids] == list(range(1, 21))
             assert [row.engine for row in env.history.tasks()][:1] == [FUNCTIONS]
-    finally:
-        live.down()
 
 
 def test_owners_of_keys_may_not_call_functions(env: Client, tmp_path: Path) -> None:
@@ -241,8 +229,7 @@ def test_owners_of_keys_may_not_call_functions(env: Client, tmp_path: Path) -> N
         file = tmp_path / f"{role}.simenv"
         issue_key(env.keys, f"some-{role}", role, file)
         with simenv.connect(service=file) as far:
-            with pytest.raises(NotAllowedError, match="this client came with a key"):
-                far.call(pow, 2, 3)
+            fails(NotAllowedError, "this client came with a key", far.call, pow, 2, 3)
             call = FunctionCall(CALL_FORMAT, "3.11", "pow", b"")
             terms = TaskOptions(outputs=(VALUE,), engine=FUNCTIONS)
             order = PreparedSubmit(terms, [TaskSpec(codec.encode(call), 0, 0)], single=True)
@@ -260,9 +247,8 @@ def test_owners_of_keys_may_not_call_functions(env: Client, tmp_path: Path) -> N
 
 def test_environment_without_the_pool_calls_nothing() -> None:
     with environment() as live, live.client() as env:
-        with pytest.raises(InfeasibleError, match="no pool here runs engine 'functions'") as caught:
-            env.call(pow, 2, 3)
-        assert "start a pool with engine=functions" in caught.value.hint
+        caught = fails(InfeasibleError, "no pool here runs engine 'functions'", env.call, pow, 2, 3)
+        assert "start a pool with engine=functions" in caught.hint
     for pool, value in (
         ({"engine": "function"}, "'function' is not known"),
         ({"engine": "functions", "ranks": 2}, "has 2 ranks, and its engine"),

@@ -20,7 +20,7 @@ from circuits import bell
 from failing import fails
 from launched import below
 from live import Live, environment, trusted_gateway
-from shell import Shell, shell_of
+from shell import Shell
 from waiting import until
 
 import simenv
@@ -36,9 +36,9 @@ STATE = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[21]; h q;'  # 32 MiB of ampl
 SLOW = 300  # connections that never end their requests
 
 
-def found(live: Live) -> GatewayFile:
-    until(lambda: running_gateway(live.home) is not None, START_S, message="no gateway")
-    file = running_gateway(live.home)
+def found(up: Live) -> GatewayFile:
+    until(lambda: running_gateway(up.home) is not None, START_S, message="no gateway")
+    file = running_gateway(up.home)
     assert file is not None
     return file
 
@@ -55,29 +55,18 @@ def connected(url: str, timeout_s: float) -> ssl.SSLSocket:
 
 
 @pytest.fixture(scope="module")
-def live() -> Iterator[Live]:
+def up() -> Iterator[Live]:
     with environment(gateway="127.0.0.1:0") as up, trusted_gateway(up):
         yield up
 
 
 @pytest.fixture(scope="module")
-def url(live: Live) -> str:
-    return found(live).url
+def url(up: Live) -> str:
+    return found(up).url
 
 
-@pytest.fixture
-def env(live: Live) -> Iterator[Client]:
-    with live.client() as client:
-        yield client
-
-
-@pytest.fixture
-def shell(live: Live, capfd: pytest.CaptureFixture[str]) -> Shell:
-    return shell_of(live.name, capfd)
-
-
-def audit(live: Live) -> list[dict[str, object]]:
-    lines = (live.home / "logs" / "gateway.log").read_text().splitlines()
+def audit(up: Live) -> list[dict[str, object]]:
+    lines = (up.home / "logs" / "gateway.log").read_text().splitlines()
     return [
         json.loads(line.partition("simenv.gateway.audit ")[2])
         for line in lines
@@ -121,8 +110,7 @@ def test_web_prints_a_link_that_opens_one_session(shell: Shell, url: str) -> Non
 
 
 def test_env_prints_the_variables_of_clients(shell: Shell, url: str) -> None:
-    answer = shell("gateway", "env", "--user", "ana")
-    lines = answer.out.splitlines()
+    lines = shell("gateway", "env", "--user", "ana").out.splitlines()
     assert all(line.startswith("export ") for line in lines)
     values = dict(line.removeprefix("export ").split("=", 1) for line in lines)
     assert values["QISKIT_IBM_CHANNEL"] == "ibm_quantum_platform"
@@ -141,15 +129,15 @@ def test_env_prints_the_variables_of_clients(shell: Shell, url: str) -> None:
 
 
 def test_no_process_has_a_secret_on_its_command_line_or_in_its_environment(
-    live: Live, env: Client, url: str, tmp_path: Path
+    up: Live, env: Client, url: str, tmp_path: Path
 ) -> None:
     """Of the service, its workers and the gateway, which use keys and a token."""
     issue_key(env.keys, "ben", "client", tmp_path / "ben.simenv")
-    server = read_private(live.home / "server-key.json", ServerFile)
+    server = read_private(up.home / "server-key.json", ServerFile)
     secrets = {
         "service": server.secret_key,
         "owner": server.own_secret,
-        "gateway": read_private(live.home / "gateway" / "key.json", UserKeyFile).secret_key,
+        "gateway": read_private(up.home / "gateway" / "key.json", UserKeyFile).secret_key,
         "user": read_private(tmp_path / "ben.simenv", UserKeyFile).secret_key,
         "token": env.tokens.add("ana").secret,
     }
@@ -158,7 +146,7 @@ def test_no_process_has_a_secret_on_its_command_line_or_in_its_environment(
     with simenv.connect(service=tmp_path / "ben.simenv") as ben:
         ben.submit(bell(), shots=10).result(START_S)
     shown = {}
-    for process in below(live.service().pid):
+    for process in below(up.service().pid):
         with suppress(psutil.Error):  # it ends meanwhile
             shown[process.pid] = [*process.cmdline(), *process.environ().values()]
     modules = {text for texts in shown.values() for text in texts if text.startswith("simenv.")}
@@ -170,7 +158,7 @@ def test_no_process_has_a_secret_on_its_command_line_or_in_its_environment(
     ]
 
 
-def test_slow_clients_leave_others_served(live: Live, env: Client, url: str) -> None:
+def test_slow_clients_leave_others_served(up: Live, env: Client, url: str) -> None:
     secret = env.tokens.add("ana").secret
     with ExitStack() as opened:
         for _ in range(SLOW):
@@ -183,7 +171,7 @@ def test_slow_clients_leave_others_served(live: Live, env: Client, url: str) -> 
 
 
 def test_downloads_of_other_users_are_read_from_the_result_file(
-    live: Live, env: Client, url: str
+    up: Live, env: Client, url: str
 ) -> None:
     """No copy takes disk or memory while nobody reads; nothing stays of a client that leaves."""
     secret = env.tokens.add("ana").secret
@@ -192,7 +180,7 @@ def test_downloads_of_other_users_are_read_from_the_result_file(
         body = {"program": STATE, "shots": None, "outputs": "statevector"}
         task = ana.post("/tasks", json=body).raise_for_status().json()["id"]
         assert len(ana.get(f"/tasks/{task}/result?wait=60").content) > 2**25
-    gateway = f"/proc/{found(live).pid}"
+    gateway = f"/proc/{found(up).pid}"
 
     def mapped() -> int:
         return Path(f"{gateway}/maps").read_text().count(".h5\n")
@@ -211,22 +199,22 @@ def test_downloads_of_other_users_are_read_from_the_result_file(
     until(lambda: mapped() == 0, START_S)
 
 
-def test_large_body_is_refused_before_it_is_read(live: Live, url: str) -> None:
+def test_large_body_is_refused_before_it_is_read(up: Live, url: str) -> None:
     with connected(url, 30.0) as client:
         client.sendall(b"POST /logout HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
         assert client.recv(65_536).startswith(b"HTTP/1.1 413 ")
-    until(lambda: any(line["status"] == 413 for line in audit(live)), START_S)
+    until(lambda: any(line["status"] == 413 for line in audit(up)), START_S)
 
 
-def test_refused_login_is_in_the_audit_log(live: Live, url: str) -> None:
+def test_refused_login_is_in_the_audit_log(up: Live, url: str) -> None:
     secret = "simenv_" + "z" * 43
     assert session(url, secret).status_code == 401
     line = {"status": 401, "address": "127.0.0.1", "method": "GET", "path": "/session"}
-    until(lambda: line in audit(live), START_S)
-    assert secret not in (live.home / "logs" / "gateway.log").read_text()
+    until(lambda: line in audit(up), START_S)
+    assert secret not in (up.home / "logs" / "gateway.log").read_text()
 
 
-def test_key_of_a_gateway_cannot_submit(live: Live, shell: Shell) -> None:
+def test_key_of_a_gateway_cannot_submit(up: Live, shell: Shell) -> None:
     made = shell("keys", "add", "outside", "--role", "gateway", "--json").object
     with simenv.connect(service=made["file"]) as client:
         assert "main" in client.pools()
@@ -235,46 +223,41 @@ def test_key_of_a_gateway_cannot_submit(live: Live, shell: Shell) -> None:
         fails(NotAllowedError, "role gateway", client.tokens.add)
 
 
-def test_dead_gateway_is_started_again_at_its_address(live: Live, env: Client, url: str) -> None:
+def test_dead_gateway_is_started_again_at_its_address(up: Live, env: Client, url: str) -> None:
     secret = env.tokens.add("ana").secret
-    before = found(live)
+    before = found(up)
     psutil.Process(before.pid).send_signal(signal.SIGKILL)
-    until(
-        lambda: (now := running_gateway(live.home)) is not None and now.pid != before.pid, START_S
-    )
-    assert found(live).url == url
+    until(lambda: (now := running_gateway(up.home)) is not None and now.pid != before.pid, START_S)
+    assert found(up).url == url
     assert session(url, secret).json()["user"] == "ana"
 
 
-def test_second_gateway_of_an_environment_is_refused(live: Live, url: str) -> None:
-
-    argv = [sys.executable, "-P", "-m", "simenv.gateway", live.name, "--listen", "127.0.0.1:0"]
+def test_second_gateway_of_an_environment_is_refused(up: Live, url: str) -> None:
+    argv = [sys.executable, "-P", "-m", "simenv.gateway", up.name, "--listen", "127.0.0.1:0"]
     ended = subprocess.run(argv, capture_output=True, text=True, timeout=START_S)
     assert ended.returncode == 2
     assert "runs already" in ended.stderr
 
 
 def test_restart_of_the_service_keeps_tokens_and_ends_the_gateway() -> None:
-    with environment(gateway="127.0.0.1:0") as live:
-        with live.client() as env:
+    with environment(gateway="127.0.0.1:0") as up:
+        with up.client() as env:
             secret = env.tokens.add("ana").secret
-        before = found(live)
-        with trusted_gateway(live):
+        before = found(up)
+        with trusted_gateway(up):
             assert session(before.url, secret).json()["user"] == "ana"
-        pid = live.service().pid
-        live.kill_service()
-        live.wait_dead(pid)
-        live.wait_dead(before.pid)
-        live.up()
-        after = found(live)
+        up.crash()
+        up.wait_dead(before.pid)
+        up.up()
+        after = found(up)
         assert after.url == before.url
-        with trusted_gateway(live):
+        with trusted_gateway(up):
             assert session(after.url, secret).json()["user"] == "ana"
         process = psutil.Process(after.pid)
-        environments.down(live.name)
+        environments.down(up.name)
         with socket.create_server(("127.0.0.1", int(after.url.rpartition(":")[2]))):
-            live.up()
-            assert found(live).url != after.url
-            environments.down(live.name)
+            up.up()
+            assert found(up).url != after.url
+            environments.down(up.name)
         assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-        assert running_gateway(live.home) is None
+        assert running_gateway(up.home) is None

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
-from live import Live, environment, trusted_gateway
+from live import Live, trusted_gateway
 from waiting import until
 
 from simenv.client.client import Client
@@ -17,26 +17,16 @@ QASM = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1]; x q[0]; measur
 QASM3 = 'OPENQASM 3.0; include "stdgates.inc"; bit[1] c; x $0; c[0] = measure $0;'
 PRX: dict[str, Any] = {"name": "prx", "locus": ["QB1"], "args": {"angle": 1.0, "phase": 0.0}}
 MEASURE: dict[str, Any] = {"name": "measure", "locus": ["QB1"], "args": {"key": "m"}}
-
-
-@pytest.fixture(scope="module")
-def up() -> Iterator[Live]:
-    accounts: dict[str, Any] = {
+OPTIONS = {
+    "gateway": "127.0.0.1:0",
+    "pools": [{"name": "main", "min": 2, "max": 2}],  # half of it may be reserved
+    "accounts": {
         "bio": {"users": ["ana", "ben"], "qos": ["normal", "urgent"]},  # the default of both
         "chem": {"users": ["ana", "ben"]},
         "geo": {"users": ["cem"]},
-    }
-    qos: dict[str, Any] = {"normal": {}, "urgent": {"priority": 5}, "staff": {}}
-    pools = [{"name": "main", "min": 2, "max": 2}]  # half of it may be reserved
-    settings: dict[str, Any] = {"accounts": accounts, "qos": qos, "pools": pools}
-    with environment(gateway="127.0.0.1:0", **settings) as live:
-        yield live
-
-
-@pytest.fixture(scope="module")
-def env(up: Live) -> Iterator[Client]:
-    with up.client() as client:
-        yield client
+    },
+    "qos": {"normal": {}, "urgent": {"priority": 5}, "staff": {}},
+}
 
 
 Caller = Callable[[str, str], httpx.Client]
@@ -60,8 +50,7 @@ def caller(up: Live, env: Client) -> Iterator[Caller]:
 
 
 def by_native(http: httpx.Client, **fields: str) -> str:
-    body = {"program": QASM, "shots": 10, **fields}
-    answer = http.post("/api/v1/tasks?wait=60", json=body)
+    answer = http.post("/api/v1/tasks?wait=60", json={"program": QASM, "shots": 10, **fields})
     return "" if answer.status_code == 200 else str(answer.json()["detail"])
 
 
@@ -114,9 +103,7 @@ def test_the_account_of_the_token_is_charged(
 
 
 @pytest.mark.parametrize(("account", "charged"), [("chem", "chem"), ("", "bio")])
-def test_a_session_is_charged_to_the_account_of_the_token(
-    env: Client, caller: Caller, account: str, charged: str
-) -> None:
+def test_session_charges_account(env: Client, caller: Caller, account: str, charged: str) -> None:
     ana, body = caller("ana", account), {"backend": "main", "mode": "dedicated"}
     session = ana.post(f"{PREFIX}/sessions", json=body).raise_for_status().json()["id"]
     newest = max(env.reservations(), key=lambda each: each.id)
@@ -136,14 +123,11 @@ def test_a_request_names_account_and_class(env: Client, caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("api", APIS)
-def test_an_account_that_the_user_has_left_is_refused(
-    env: Client, caller: Caller, api: str
-) -> None:
+def test_account_that_user_has_left_is_refused(env: Client, caller: Caller, api: str) -> None:
     env.accounts.set("chem", users=["ana", "ben"])
     ben = caller("ben", "chem")
     env.accounts.set("chem", users=["ana"])
     said = "'ben' is not in the account 'chem'"
-    answer = APIS[api](ben)
-    assert answer.startswith(f"{said}; yours: bio" if api != "native" else said)
+    assert APIS[api](ben).startswith(f"{said}; yours: bio" if api != "native" else said)
     with pytest.raises(NotAllowedError, match="'ben' is not in the account 'chem'"):
         env.tokens.add("ben", account="chem")

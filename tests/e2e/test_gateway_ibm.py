@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from time import time
@@ -19,7 +19,7 @@ import httpx
 import msgspec
 import psutil
 import pytest
-from live import Live, environment
+from live import Live
 from snippets import fresh_environ
 from waiting import until
 
@@ -34,10 +34,8 @@ from simenv.transpiler import qpy
 
 PROGRAM_S = 240.0
 SEED = 11
-POOLS = [
-    {"name": "main", "min": 1, "max": 1},
-    {"name": "emu", "min": 1, "max": 1, "device": "fez"},
-]
+POOLS = [{"name": "main", "min": 1, "max": 1}, {"name": "emu", "min": 1, "max": 1, "device": "fez"}]
+OPTIONS = {"pools": POOLS, "gateway": {"listen": "127.0.0.1:0"}}
 HEAD = """
 import base64, json, sys, warnings
 warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -274,18 +272,6 @@ except Exception as error:
 """
 
 
-@pytest.fixture(scope="module")
-def up() -> Iterator[Live]:
-    with environment(pools=POOLS, gateway={"listen": "127.0.0.1:0"}) as live:
-        yield live
-
-
-@pytest.fixture(scope="module")
-def env(up: Live) -> Iterator[Client]:
-    with up.client() as client:
-        yield client
-
-
 def gateway_of(live: Live) -> GatewayFile:
     found = await_gateway(live.home)
     assert found is not None, (live.home / "logs" / "gateway.log").read_text()
@@ -307,12 +293,9 @@ def started(program: str, settings: Mapping[str, str], **values: object) -> subp
     environ = {name: value for name, value in os.environ.items() if name in kept}
     constants = "".join(f"{name} = {value!r}\n" for name, value in values.items())
     return subprocess.Popen(
-        [sys.executable, "-c", constants + program],
-        env={**environ, **settings},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+        [sys.executable, "-c", constants + program], env={**environ, **settings},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
 
 
 def found_by(program: str, settings: Mapping[str, str], **values: object) -> dict[str, Any]:
@@ -341,18 +324,13 @@ def test_a_program_of_ibms_client_runs_unchanged(env: Client, settings: Mapping[
     assert found["properties"] == pytest.approx(env.device("fez").qubits[0].t1_us * 1e-6)
     assert found["inputs"] == 1
     assert found["tagged"]
-    assert found["session_shots"] == 10
-    assert found["open"] == "In progress, accepting new jobs"
-    assert found["of_session"] == [found["inner"]]
-    assert found["closed"] == "Closed"
-    assert found["batch"] == [10, 10, 10]
-    assert found["listed"] == found["ids"]
-    assert found["done"] == ["DONE", "DONE"]
-    assert found["pending"] == 0
+    assert (found["session_shots"], found["open"]) == (10, "In progress, accepting new jobs")
+    assert (found["of_session"], found["closed"]) == ([found["inner"]], "Closed")
+    assert (found["batch"], found["listed"]) == ([10, 10, 10], found["ids"])
+    assert (found["done"], found["pending"]) == (["DONE", "DONE"], 0)
     assert "emu" in found["names"]
     assert "main" not in found["names"]
-    assert found["least"] == "emu"
-    assert found["early"] == 0.018798828125
+    assert (found["least"], found["early"]) == ("emu", 0.018798828125)
     assert found["early_counts"]["1"] > 450
     assert found["fez"] == 156
     assert found["ideal"] is True
@@ -363,8 +341,7 @@ def test_a_program_of_ibms_client_runs_unchanged(env: Client, settings: Mapping[
 
 def test_a_cancelled_job_has_no_running_tasks(env: Client, settings: Mapping[str, str]) -> None:
     found = found_by(HEAD + CANCELLED, settings)
-    assert found["state"] == "CANCELLED"
-    assert found["result"] == "RuntimeInvalidStateError"
+    assert (found["state"], found["result"]) == ("CANCELLED", "RuntimeInvalidStateError")
     assert found["forecast"]["usage"]["status"] == "pending"
     name = f"sampler-{found['job'][:8]}"
     until(lambda: not any(task.name == name for task in env.queue()[1]))
@@ -374,11 +351,9 @@ def test_quantum_programs_run_unchanged(env: Client, settings: Mapping[str, str]
     found = found_by(HEAD + EXECUTOR, settings, SEED=SEED)
     circuit = qpy.parse(zlib.decompress(base64.b64decode(found["circuit"])))
     own = env.submit(circuit, shots=500, seed=SEED, pool="emu", compile="never")
-    assert found["counts"] == own.result().counts
-    assert found["program"] == "executor"
+    assert (found["counts"], found["program"]) == (own.result().counts, "executor")
     assert found["usage"] > 0
-    assert found["metadata"] == 1
-    assert found["randomizations"] == 10
+    assert (found["metadata"], found["randomizations"]) == (1, 10)
     assert sum(found["twirled"].values()) == 640
     assert found["twirled"]["00"] + found["twirled"]["11"] > 560
     assert found["evs"] == pytest.approx([1, 1, 0], abs=0.35)
@@ -412,8 +387,7 @@ def test_a_job_runs_with_a_recorded_calibration(env: Client, settings: Mapping[s
 def test_qrmi_acquires_runs_and_releases(env: Client, settings: Mapping[str, str]) -> None:
     found = found_by(QRMI, settings)
     assert found["accessible"]
-    assert found["state"] == "TaskStatus.Completed"
-    assert found["samples"]["num_bits"] == 2
+    assert (found["state"], found["samples"]["num_bits"]) == ("TaskStatus.Completed", 2)
     assert len(found["samples"]["samples"]) == 100
     assert found["samples"]["samples"].count("0x1") > 80
     assert "DONE" in found["logs"]
@@ -454,8 +428,7 @@ def test_a_killed_process_loses_and_repeats_nothing(
         up.up()
     output, errors = process.communicate(timeout=PROGRAM_S)
     if victim != "job process" and process.returncode:  # its client gave up before the restart
-        found = result_of(gateway_of(up), settings, number)
-        assert found.count("SamplerPubResult") == 40
+        assert result_of(gateway_of(up), settings, number).count("SamplerPubResult") == 40
     else:
         assert process.returncode == 0, errors
         assert json.loads(output.splitlines()[-1]) == {"results": 40}
@@ -495,13 +468,8 @@ def test_commands_of_the_guide_run(tmp_path: Path) -> None:
     text = (EXAMPLES.parents[1] / "docs" / "guides" / "runtime.md").read_text()
     (block,) = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     ended = subprocess.run(
-        ["bash", "-ec", block],
-        env=fresh_environ(tmp_path),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=PROGRAM_S,
-        check=False,
-    )
+        ["bash", "-ec", block], env=fresh_environ(tmp_path), cwd=tmp_path, capture_output=True,
+        text=True, timeout=PROGRAM_S, check=False,
+    )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert "ok: " in ended.stdout

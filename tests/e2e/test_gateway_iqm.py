@@ -164,13 +164,11 @@ BELL: dict[str, Any] = {
     "name": "bell",
     "instructions": [
         operation("prx", 0, angle=pi / 2, phase=pi / 2),
-        operation("prx", 1, angle=pi / 2, phase=pi / 2),
-        operation("cz", 0, 1),
-        operation("prx", 1, angle=-pi / 2, phase=pi / 2),
-        operation("measure", 1, 0, key="both"),
+        operation("prx", 1, angle=pi / 2, phase=pi / 2), operation("cz", 0, 1),
+        operation("prx", 1, angle=-pi / 2, phase=pi / 2), operation("measure", 1, 0, key="both"),
         operation("measure", 2, key="idle"),
     ],
-}
+}  # fmt: skip
 
 
 def wide() -> dict[str, Any]:
@@ -201,12 +199,6 @@ def up() -> Iterator[Live]:
     with environment(pools=POOLS, gateway={"listen": "127.0.0.1:0"}) as live:
         yield live
     path.unlink()
-
-
-@pytest.fixture(scope="module")
-def env(up: Live) -> Iterator[Client]:
-    with up.client() as client:
-        yield client
 
 
 @pytest.fixture(scope="module")
@@ -288,8 +280,7 @@ def found_by(program: str, settings: Mapping[str, str], **values: object) -> dic
 
 @pytest.mark.usefixtures("forks")  # it loads while the environment starts
 def test_a_program_of_iqms_client_runs_unchanged(settings: Mapping[str, str], iqm: Run) -> None:
-    chosen = {**settings, "IQM_QUANTUM_COMPUTER": iqm_clients.DEVICE}
-    found = iqm(IQM_CLIENT, chosen)
+    found = iqm(IQM_CLIENT, {**settings, "IQM_QUANTUM_COMPUTER": iqm_clients.DEVICE})
     assert found["qubits"] == [f"QB{number}" for number in range(1, 6)]
     assert found["coupling"] == [[0, 1], [1, 2], [2, 3], [3, 4]]
     assert found["t1"] == pytest.approx(41e-6)
@@ -299,8 +290,7 @@ def test_a_program_of_iqms_client_runs_unchanged(settings: Mapping[str, str], iq
         assert sum(counts.values()) == SHOTS
         assert 0.85 * SHOTS < counts["000"] + counts["111"] < SHOTS
         assert abs(counts["000"] - counts["111"]) < 0.15 * SHOTS
-    assert found["memory"] == SHOTS
-    assert found["timeline"] == ["created", "processing", "completed"]
+    assert (found["memory"], found["timeline"]) == (SHOTS, ["created", "processing", "completed"])
     assert found["again"]
     assert found["histogram"]["000"] == found["counts"][0]["000"]
     assert found["architecture"] == [["QB1", "QB2"], ["QB2", "QB3"], ["QB3", "QB4"], ["QB4", "QB5"]]
@@ -311,8 +301,7 @@ def test_a_program_of_iqms_client_runs_unchanged(settings: Mapping[str, str], iq
     assert "heralding_mode='zeros'" in found["heralding"][1]
     assert found["timeslot"][0] == "ForbiddenError"
     assert "use_timeslot" in found["timeslot"][1]
-    assert found["chip"][0] == "NotFoundError"
-    assert found["deleted"][0] == "NotFoundError"
+    assert (found["chip"][0], found["deleted"][0]) == ("NotFoundError", "NotFoundError")
 
 
 def test_the_example_runs(settings: Mapping[str, str], iqm: Run) -> None:
@@ -335,9 +324,7 @@ def test_commands_of_the_guide_run(tmp_path: Path) -> None:
     assert "ok {'" in ended.stdout
 
 
-def test_conditions_resets_and_cancellation_on_an_ideal_pool(
-    env: Client, settings: Mapping[str, str], iqm: Run
-) -> None:
+def test_conditions_resets_and_cancel(env: Client, settings: Mapping[str, str], iqm: Run) -> None:
     found = iqm(CONDITIONAL, settings)
     assert found["counts"] == {"011": 100}
     assert found["error"] is None
@@ -367,8 +354,7 @@ def test_qrmi_acquires_runs_and_releases(env: Client, settings: Mapping[str, str
     (measured,) = found["result"]["measurements"]
     rows = [a + b for a, b in zip(measured["both"], measured["idle"], strict=True)]
     assert rows.count([1, 1, 0]) == counts["counts"]["110"]
-    assert found["far_state"] == "TaskStatus.Failed"
-    assert found["stopped"] == "TaskStatus.Cancelled"
+    assert (found["far_state"], found["stopped"]) == ("TaskStatus.Failed", "TaskStatus.Cancelled")
     assert "unsupported_job_type" in found["pulses"]
 
 
@@ -382,8 +368,7 @@ def test_a_failed_job_names_the_instruction(http: httpx.Client) -> None:
         (operation("measure", 0, key="both"), "key 'both'"),
     ):
         circuit = {"name": "x", "instructions": [*BELL["instructions"], change]}
-        job = submitted(http, {"circuits": [circuit]})
-        ended = ended_job(http, job["id"])
+        ended = ended_job(http, submitted(http, {"circuits": [circuit]})["id"])
         (error,) = ended["errors"]
         assert ended["status"] == "failed"
         assert text in error["message"], error
@@ -431,8 +416,7 @@ def test_tasks_of_a_job_continue_the_span_of_its_request(http: httpx.Client, env
     body = {"circuits": [BELL], "shots": 50}
     answer = http.post(f"/jobs/{iqm_clients.DEVICE}/circuit", json=body, headers=headers)
     assert ended_job(http, answer.json()["id"])["status"] == "completed"
-    newest = env.history.page(1)[0][0].id
-    assert env.history.submitted(newest).terms.trace[3:35] == trace
+    assert env.history.submitted(env.history.page(1)[0][0].id).terms.trace[3:35] == trace
 
 
 @pytest.mark.parametrize(
@@ -452,8 +436,7 @@ def test_an_option_that_is_not_supported_is_refused_by_name(
 ) -> None:
     body = {"circuits": [BELL], "shots": 10, option: value}
     answer = http.post(f"/jobs/{iqm_clients.DEVICE}/circuit", json=body)
-    assert answer.status_code == 400
-    assert answer.json()["error_code"] == "invalid_job_payload"
+    assert (answer.status_code, answer.json()["error_code"]) == (400, "invalid_job_payload")
     assert answer.json()["message"].startswith(f"{option}=")
 
 
@@ -510,5 +493,4 @@ from iqm.iqm_client import IQMClient
 client = IQMClient.from_url(quantum_computer="emu_garnet")
 found = {"qubits": client.get_dynamic_quantum_architecture().qubits}
 """
-    found = iqm(program, chosen)
-    assert len(found["qubits"]) == 5
+    assert len(iqm(program, chosen)["qubits"]) == 5

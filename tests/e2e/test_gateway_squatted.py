@@ -136,9 +136,7 @@ def other_authority(folder: Path) -> ssl.SSLContext:
     return context
 
 
-def test_control_a_client_that_checks_nothing_loses_its_token(
-    handed_out: dict[str, str], tmp_path: Path
-) -> None:
+def test_control_unchecking_client_loses_token(handed_out: dict[str, str], tmp_path: Path) -> None:
     url, secret = handed_out["IQM_SERVER_URL"], handed_out["IQM_TOKEN"]
     header = {"Authorization": f"Bearer {secret}", "Connection": "close"}
     with squatter(url, other_authority(tmp_path)) as server:
@@ -153,9 +151,7 @@ def test_control_a_client_that_checks_nothing_loses_its_token(
         until(lambda: any(secret in text for text in server.seen))
 
 
-def test_unix_socket_serves_programs_of_this_user(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+def test_unix_socket_serves_programs_of_this_user(capfd: pytest.CaptureFixture[str]) -> None:
     with environment(gateway="127.0.0.1:0") as up:
         await_gateway(up.home)
         shell: Shell = shell_of(up.name, capfd)

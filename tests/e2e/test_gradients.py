@@ -11,6 +11,7 @@ from qiskit.circuit import Parameter
 
 import simenv
 from simenv.cli.tasks.bundle import collect, load
+from simenv.client.client import Client
 from simenv.errors import OptionError
 
 A, B = Parameter("a"), Parameter("b")
@@ -29,9 +30,7 @@ def slopes(a: float, b: float) -> list[list[float]]:
     return [[-2 * math.sin(2 * a + b), -math.sin(2 * a + b)], [math.cos(a), 0.0]]
 
 
-def test_gradients_follow_order_of_parameters_and_can_be_saved_and_reread(
-    env: simenv.Client, tmp_path: Path
-) -> None:
+def test_gradients_follow_parameters_and_are_saved_and_reread(env: Client, tmp_path: Path) -> None:
     values = {"b": 0.7, "a": 0.3}
     task = env.submit(
         circuit(), parameter_values=values, observables=["ZI", "IX"], outputs=BOTH, shots=None
@@ -49,7 +48,7 @@ def test_gradients_follow_order_of_parameters_and_can_be_saved_and_reread(
         _ = result.gradient
 
 
-def test_each_sweep_task_has_gradients_of_its_binding(env: simenv.Client, tmp_path: Path) -> None:
+def test_each_sweep_task_has_gradients_of_its_binding(env: Client, tmp_path: Path) -> None:
     bindings = np.random.default_rng(1).uniform(-3, 3, (70, 2))
     tasks = env.submit_many(
         (circuit(), bindings), observables=["ZI", "IX"], outputs=BOTH, shots=None
@@ -61,7 +60,7 @@ def test_each_sweep_task_has_gradients_of_its_binding(env: simenv.Client, tmp_pa
     assert json.loads(path.read_text())["gradients"] == tasks[69].result().gradients.tolist()
 
 
-def test_gradient_of_weighted_pauli_sum_is_one_vector(env: simenv.Client) -> None:
+def test_gradient_of_weighted_pauli_sum_is_one_vector(env: Client) -> None:
     result = env.run(
         circuit(), parameter_values=[0.3, 0.7], observables={"ZI": 2.0, "IX": -1.0}, outputs=BOTH,
         shots=None,
@@ -79,9 +78,7 @@ def test_gradient_of_weighted_pauli_sum_is_one_vector(env: simenv.Client) -> Non
         ({"engine": "aer"}, "no output 'gradient'"),
     ],
 )
-def test_gradient_with_unsupported_options_is_refused(
-    env: simenv.Client, wishes: dict[str, object], words: str
-) -> None:
+def test_other_gradient_is_refused(env: Client, wishes: dict[str, object], words: str) -> None:
     table = {
         "parameter_values": [0.1, 0.2], "observables": "ZZ", "outputs": BOTH, "shots": None,
         **wishes,
@@ -90,7 +87,7 @@ def test_gradient_with_unsupported_options_is_refused(
         env.submit(circuit(), **table)  # type: ignore[arg-type]
 
 
-def test_gradient_without_parameters_or_through_measurement_is_refused(env: simenv.Client) -> None:
+def test_gradient_without_parameters_or_through_measurement_is_refused(env: Client) -> None:
     with pytest.raises(OptionError, match="without free parameters"):
         env.submit(QuantumCircuit(2), observables="ZZ", outputs=BOTH, shots=None)
     moving = QuantumCircuit(1, 1)
@@ -101,7 +98,7 @@ def test_gradient_without_parameters_or_through_measurement_is_refused(env: sime
         env.submit(moving, parameter_values=[0.1], observables="Z", outputs=BOTH, shots=None)
 
 
-def test_resubmitted_bundle_gives_same_gradients(env: simenv.Client, tmp_path: Path) -> None:
+def test_resubmitted_bundle_gives_same_gradients(env: Client, tmp_path: Path) -> None:
     task = env.submit(
         circuit(), parameter_values=[0.3, 0.7], observables=["ZI", "IX"], outputs=BOTH, shots=None
     )

@@ -7,20 +7,19 @@ import struct
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import user_programs
+from circuits import bell
 from confined import skip_without_confinement
 from failing import fails
-from live import Live, environment
-from qiskit import QuantumCircuit
+from live import Live, environment, with_keys
 
 import simenv
-from simenv.client.administration.keys import issue_key
 from simenv.client.client import Client
 from simenv.client.connection import address
 from simenv.errors import NotAllowedError, TaskFailedError
@@ -34,6 +33,7 @@ POOLS = [
     {"name": "main", "min": 1, "max": 1},
     {"name": "tools", "engine": "functions", "min": 1, "max": 1},
 ]
+OPTIONS = {"pools": POOLS, "listen": "tcp://127.0.0.1:0", "isolation": "account"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,36 +42,10 @@ def confined() -> None:
 
 
 @pytest.fixture(scope="module")
-def up() -> Iterator[Live]:
-    with environment(pools=POOLS, listen="tcp://127.0.0.1:0", isolation="account") as live:
-        yield live
-
-
-@pytest.fixture(scope="module")
-def owner(up: Live) -> Iterator[Client]:
-    with up.client() as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def keys(owner: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Client]]:
+def keys(env: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Client]]:
     """Clients of two accounts."""
-    folder = tmp_path_factory.mktemp("keys")
-    clients = {}
-    for name in ("ana", "ben"):
-        issue_key(owner.keys, name, "client", folder / f"{name}.simenv")
-        clients[name] = simenv.connect(service=folder / f"{name}.simenv")
-    yield clients
-    for client in clients.values():
-        client.close()
-
-
-def bell() -> QuantumCircuit:
-    circuit = QuantumCircuit(2)
-    circuit.h(0)
-    circuit.cx(0, 1)
-    circuit.measure_all()
-    return circuit
+    with with_keys(env, tmp_path_factory.mktemp("keys"), "ana", "ben") as clients:
+        yield clients
 
 
 def by_value(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -202,7 +176,7 @@ def search(first: str, second: str, kernels: str) -> tuple[int, list[str]]:
 
 
 def test_a_worker_leaves_nothing_for_the_next_account(
-    up: Live, owner: Client, keys: dict[str, Client]
+    up: Live, env: Client, keys: dict[str, Client]
 ) -> None:
     parts, kernels = (uuid.uuid4().hex, uuid.uuid4().hex), os.environ["SIMENV_KERNELS"]
     refused = keys["ana"].call(plant, *parts, kernels).result(PATIENCE_S)
@@ -216,7 +190,7 @@ def test_a_worker_leaves_nothing_for_the_next_account(
     other_pid, left = keys["ben"].call(search, *parts, kernels).result(PATIENCE_S)
     assert left == []
     assert other_pid != pid
-    events = [event.message for event in owner.events(kinds=["worker.retired"])]
+    events = [event.message for event in env.events(kinds=["worker.retired"])]
     assert "serves another account now" in events
     folders = list((up.home / "results" / "workers").glob("tools-*"))
     assert len(folders) <= 1, "the folder of the first worker is gone"
@@ -286,12 +260,8 @@ def test_circuits_leave_nothing_for_the_next_account(tmp_path: Path, isolation: 
     with (
         environment(pools=POOLS[:1], **options) as live,
         live.client() as own,
-        ExitStack() as stack,
+        with_keys(own, tmp_path, "ana", "ben") as clients,
     ):
-        clients = {}
-        for name in ("ana", "ben"):
-            issue_key(own.keys, name, "client", tmp_path / f"{name}.simenv")
-            clients[name] = stack.enter_context(simenv.connect(service=tmp_path / f"{name}.simenv"))
         for engine, (circuit, secret, other) in SECRETS.items():
             pid, _ = answers(clients["ana"], engine, circuit)
             environ = psutil.Process(pid).environ()
@@ -434,32 +404,28 @@ def test_circuits_of_both_accounts_run_with_large_results(keys: dict[str, Client
     circuit = "OPENQASM 2.0; qreg q[18]; " + " ".join(f"U(0.3,0.1,0) q[{k}];" for k in range(18))
     for name in ("ana", "ben", "ana"):
         task = keys[name].submit(circuit, shots=None, outputs="statevector")
-        state = task.result(PATIENCE_S).statevector
-        assert abs(sum(abs(state) ** 2) - 1) < 1e-9
+        assert abs(sum(abs(task.result(PATIENCE_S).statevector) ** 2) - 1) < 1e-9
         assert keys[name].run(BELL, shots=100).shots == 100
         assert keys[name].run(BELL, shots=100, device="fez").shots == 100, "with noise"
         (circuit_of_qiskit,) = keys[name].transpile([bell()], "sherbrooke")
         assert circuit_of_qiskit.num_qubits == 127, "QPY of others is read in a process of its own"
 
 
-def test_value_of_another_account_is_not_unpickled(owner: Client, keys: dict[str, Client]) -> None:
+def test_value_of_another_account_is_not_unpickled(env: Client, keys: dict[str, Client]) -> None:
     """A pickle is code: the environment's own user must not run that of an account."""
     task = keys["ana"].call(pow, 2, 5)
     assert task.wait() is TaskState.DONE
-    fails(NotAllowedError, "is a call of another user", owner.functions().task, task.id)
+    fails(NotAllowedError, "is a call of another user", env.functions().task, task.id)
     assert keys["ana"].functions().task(task.id).result(PATIENCE_S) == 32
 
 
-def test_isolated_gang_runs_and_is_restarted_for_another_account(
-    tmp_path: Path,
-) -> None:
+def test_isolated_gang_runs_and_is_restarted_for_another_account(tmp_path: Path) -> None:
     pools = [{"name": "main", "min": 1, "max": 1, "ranks": 2}]
     options = {"listen": "tcp://127.0.0.1:0", "isolation": "account"}
     with environment(pools=pools, **options) as live, live.client() as own:
         pids = []
-        issue_key(own.keys, "ana", "client", tmp_path / "ana.simenv")
-        with simenv.connect(service=tmp_path / "ana.simenv") as ana:
-            for client in (own, ana):
+        with with_keys(own, tmp_path, "ana") as keys:
+            for client in (own, keys["ana"]):
                 task = client.submit(BELL, shots=100, pool="main")
                 assert set(task.result(PATIENCE_S).counts) <= {"00", "11"}
                 pids.append(own.workers()[0].pid)
@@ -472,11 +438,11 @@ def test_configured_accounts_share_no_worker_whoever_their_users_are(tmp_path: P
     options = {"listen": "tcp://127.0.0.1:0", "isolation": "account", "accounts": accounts}
     pools = [{"name": "main", "min": 2, "max": 2}]
     pids: dict[str, set[int]] = {"chem": set(), "bio": set()}
-    with environment(pools=pools, **options) as live, live.client() as own, ExitStack() as stack:
-        clients = {}
-        for name in ("ana", "ben", "cleo"):
-            issue_key(own.keys, name, "client", tmp_path / f"{name}.simenv")
-            clients[name] = stack.enter_context(simenv.connect(service=tmp_path / f"{name}.simenv"))
+    with (
+        environment(pools=pools, **options) as live,
+        live.client() as own,
+        with_keys(own, tmp_path, "ana", "ben", "cleo") as clients,
+    ):
         own.qpm.pause_execution_target(device_id="main", reason="a test")
         tasks = [
             (account, clients[name].submit(BELL, shots=100, account=account))
@@ -494,5 +460,5 @@ def test_configured_accounts_share_no_worker_whoever_their_users_are(tmp_path: P
     assert not pids["chem"] & pids["bio"]
 
 
-def test_status_and_doctor_tell_isolation(owner: Client) -> None:
-    assert owner.status().isolation == "account"
+def test_status_tells_isolation(env: Client) -> None:
+    assert env.status().isolation == "account"

@@ -75,8 +75,7 @@ def test_client_without_access_to_file_fetches_same_arrays(env: Client, tmp_path
 def test_counts_with_many_outcomes_are_read_from_file(env: Client) -> None:
     gates = " ".join(f"h q[{k}];" for k in range(20))
     text = f"{HEAD}qreg q[20]; creg c[20]; {gates} measure q -> c;"
-    task = env.submit(text, shots=400_000, seed=7)
-    result = task.result(timeout_s=60)
+    result = env.submit(text, shots=400_000, seed=7).result(timeout_s=60)
     assert result.outcomes.dtype == np.uint32
     assert int(result.outcome_counts.sum()) == 400_000
     assert not result.outcomes.flags.owndata

@@ -12,16 +12,14 @@ from pathlib import Path
 import psutil
 import pytest
 from busy_circuits import ENDLESS
-from circuits import bell, chain, faulty, layered
+from circuits import bell, chain, layered
 from engines import present
 from failing import fails
 from live import Live, environment
 from waiting import until
 
-import simenv
 from simenv import config, errors
 from simenv.client import environments
-from simulators.fault import engine as fault
 
 FAULTY = {"name": "main", "engine": "fault", "min": 1, "max": 1}
 WINDOWS = 10  # of three seconds, in which an idle environment is seen to be idle
@@ -116,13 +114,6 @@ def test_queued_tasks_run_after_sigterm_and_restart() -> None:
     live.down()
 
 
-def test_pool_with_unknown_engine_is_refused_at_start() -> None:
-    live = Live(pools=[{"name": "main", "engine": "nonesuch", "min": 1, "max": 1}])
-    fails(errors.ConfigError, "nonesuch", live.up)
-    fails(errors.NoServiceError, "", environments.read, live.home / "connection.json")
-    live.down()
-
-
 def test_queued_tasks_of_removed_pool_run_in_other_pool() -> None:
     live = Live(pools=[{"name": "old", "engine": "statevector", "min": 1, "max": 1}])
     live.up()
@@ -139,17 +130,3 @@ def test_queued_tasks_of_removed_pool_run_in_other_pool() -> None:
         entries = [env.task(task.id).result(timeout_s=60) for task in tasks]
     assert [sum(result.counts.values()) for result in entries] == [10] * 20
     live.down()
-
-
-def test_hanging_task_expires_and_pool_runs_next_task() -> None:
-    with simenv.local(pools=[FAULTY]) as env:
-        task = env.submit(faulty(fault.HANG), engine="fault", run_timeout_s=0.5)
-        fails(simenv.errors.TaskExpiredError, "", task.result, timeout_s=60)
-        assert sum(env.run(bell(), engine="fault", shots=10).counts.values()) == 10
-
-
-def test_engine_exception_fails_task_without_worker_restart() -> None:
-    with simenv.local(pools=[FAULTY]) as env:
-        task = env.submit(faulty(fault.RAISE), engine="fault")
-        assert fails(errors.TaskFailedError, "", task.result, timeout_s=60).reason == "engine"
-        assert [worker.restarts for worker in env.workers()] == [0]

@@ -21,11 +21,11 @@ import yaml
 from failing import fails
 from live import Live, environment, trusted_gateway
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
-from shell import Shell, shell_of
+from shell import Shell
 from waiting import until
 
-import simenv
 from simenv import library
+from simenv.client.client import Client
 from simenv.errors import NotFoundError, OptionError
 from simenv.gateway.metrics.collector import METRICS, UP
 from simenv.model import WorkerInfo
@@ -39,25 +39,8 @@ POOLS = [
     {"name": "main", "min": 1, "max": 1},
     {"name": "lattice", "device": "manila", "min": 0, "max": 1},
 ]
+OPTIONS = {"pools": POOLS, "gateway": {"metrics": "127.0.0.1:0"}}
 OPEN = "application/openmetrics-text; version=1.0.0"
-
-
-@pytest.fixture(scope="module")
-def up() -> Iterator[Live]:
-    with environment(pools=POOLS, gateway={"metrics": "127.0.0.1:0"}) as live:
-        yield live
-
-
-@pytest.fixture(scope="module")
-def env(up: Live) -> Iterator[simenv.Client]:
-    with up.client() as client:
-        yield client
-
-
-@pytest.fixture
-def shell(up: Live, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
-    monkeypatch.setenv("SIMENV_SERVICE", "")
-    return shell_of(up.name, capfd)
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +64,8 @@ def fetch(url: str, **headers: str) -> str:
 
 def refused(url: str, **headers: str) -> int:
     """The status of a request that is refused."""
-    with pytest.raises(urllib.error.HTTPError) as caught:
-        fetch(url, **headers)
-    with caught.value as answer:
+    caught = fails(urllib.error.HTTPError, "", fetch, url, **headers)
+    with caught as answer:
         return answer.code
 
 
@@ -104,7 +86,7 @@ def comes(url: str, expected: float, name: str, **labels: str) -> None:
     )
 
 
-def test_every_metric_is_served_in_open_metrics_form(url: str, env: simenv.Client) -> None:
+def test_every_metric_is_served_in_open_metrics_form(url: str, env: Client) -> None:
     env.submit(library.ghz(2).circuit, shots=10).result()
     families = {family.name: family for family in text_string_to_metric_families(fetch(url))}
     for metric in METRICS:
@@ -125,7 +107,7 @@ def test_text_form_has_no_sample_beside_the_buckets_of_a_histogram(url: str) -> 
         assert {f"{name}_bucket", f"{name}_count", f"{name}_sum"} <= series
 
 
-def test_ended_tasks_and_their_times_are_counted(url: str, env: simenv.Client) -> None:
+def test_ended_tasks_and_their_times_are_counted(url: str, env: Client) -> None:
     before = value(url, "simenv_tasks_total", pool="main", state="done")
     env.submit_many([library.ghz(2).circuit] * 20, shots=10, pool="main")
     comes(url, before + 20, "simenv_tasks_total", pool="main", state="done")
@@ -136,7 +118,7 @@ def test_ended_tasks_and_their_times_are_counted(url: str, env: simenv.Client) -
     assert value(url, "simenv_account_usage_slot_seconds_total", account="") > 0
 
 
-def test_stalled_queue_is_seen(url: str, env: simenv.Client) -> None:
+def test_stalled_queue_is_seen(url: str, env: Client) -> None:
     (node,) = env.nodes()
     env.drain(node, "a drill")
     before = value(url, "simenv_tasks_total", pool="main", state="done")
@@ -152,7 +134,7 @@ def test_stalled_queue_is_seen(url: str, env: simenv.Client) -> None:
     env.undrain(node)
 
 
-def test_death_of_worker_is_counted(url: str, env: simenv.Client) -> None:
+def test_death_of_worker_is_counted(url: str, env: Client) -> None:
     before = value(url, "simenv_workers_lost_total", pool="main")
 
     def ready() -> WorkerInfo | None:
@@ -166,16 +148,7 @@ def test_death_of_worker_is_counted(url: str, env: simenv.Client) -> None:
     comes(url, 1, "simenv_workers", pool="main", state="idle")
 
 
-def test_drained_node_is_not_up(url: str, env: simenv.Client) -> None:
-    (node,) = env.nodes()
-    comes(url, 1, "simenv_node_up", node=node)
-    env.drain(node, "a drill")
-    comes(url, 0, "simenv_node_up", node=node)
-    env.undrain(node)
-    comes(url, 1, "simenv_node_up", node=node)
-
-
-def test_figures_and_age_of_devices_are_reported(url: str, env: simenv.Client) -> None:
+def test_figures_and_age_of_devices_are_reported(url: str, env: Client) -> None:
     info = env.device("lattice")
     until(lambda: value(url, "simenv_device_two_qubit_error", device="lattice") > 0, look_s=0.2)
     age = value(url, "simenv_device_snapshot_age_seconds", device="lattice")
@@ -198,7 +171,7 @@ def test_nothing_else_is_served_without_a_gateway(url: str) -> None:
     assert refused(url.removesuffix("metrics") + "session") == 404
 
 
-def test_series_are_stored_and_listed(env: simenv.Client, shell: Shell) -> None:
+def test_series_are_stored_and_listed(env: Client, shell: Shell) -> None:
     until(lambda: "pool/main/done_per_s" in env.history.series_names(), look_s=0.5)
     names = shell("history", "--series", "list", "--no-header").out.split()
     assert {"queue", "pool/main/queue", "device/lattice/t1_us"} <= set(names)
@@ -211,8 +184,7 @@ def test_series_are_stored_and_listed(env: simenv.Client, shell: Shell) -> None:
     assert result.objects[-1]["at_s"] <= time.time()
     wrong = shell("history", "--series", "queue", "--pool", "main")
     assert "--pool cannot be combined with --series" in wrong.err
-    missing = shell("history", "--series", "quue")
-    assert "did you mean `queue`?" in missing.err
+    assert "did you mean `queue`?" in shell("history", "--series", "quue").err
     assert env.qpm.get_telemetry_history(series="queue")["points"]
 
 
@@ -300,9 +272,7 @@ def asked(prometheus_url: str, query: str) -> list[Any]:
     return found
 
 
-def test_prometheus_scrapes_and_its_rules_see_the_faults(
-    url: str, env: simenv.Client, tmp_path: Path
-) -> None:
+def test_prometheus_scrapes_and_its_rules_see_faults(url: str, env: Client, tmp_path: Path) -> None:
     env.record_device_figure("lattice", "score", 0.5)
     target = urllib.parse.urlsplit(url).netloc
     with scraping(target, tmp_path) as address:

@@ -8,12 +8,11 @@ from typing import Any
 
 import live
 import pytest
+from emulated import stored
 from qiskit import qasm2
 from small_chip import CHIP, flip
 from waiting import until
 
-from noise_models.snapshot import dump
-from simenv import config
 from simenv.client.client import Client
 from simenv.frontends.qrmi import Payload, QuantumResource, statuses
 from simenv.qpm.contract import InProgressError
@@ -30,13 +29,11 @@ STAGES = (
 
 @pytest.fixture(scope="module")
 def up() -> Iterator[live.Live]:
-    folder = config.devices_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "chip.json").write_bytes(dump(CHIP))
+    path = stored("chip", CHIP)
     pools = [{"name": "lab", "device": "chip", "pace": True, "min": 1, "max": 1}]
     with live.environment(pools=pools) as result:
         yield result
-    (folder / "chip.json").unlink()
+    path.unlink()
 
 
 @pytest.fixture(scope="module")

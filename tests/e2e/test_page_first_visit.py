@@ -54,9 +54,7 @@ def typed(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, env=variables, capture_output=True, text=True, timeout=60)
 
 
-def test_user_with_a_key_file_alone_opens_the_page_and_runs_a_circuit(
-    live: Live, page: Page, tmp_path: Path
-) -> None:
+def test_user_with_key_opens_page_and_runs_circuit(live: Live, page: Page, tmp_path: Path) -> None:
     file = tmp_path / "mine.key"  # its name is not that of the environment
     with live.client() as client:
         issue_key(client.keys, "kim", "client", file)
@@ -75,9 +73,7 @@ def test_user_with_a_key_file_alone_opens_the_page_and_runs_a_circuit(
     expect(page.get_by_text("counts of 1 024 shots")).to_be_visible()
 
 
-def test_user_with_a_key_file_alone_is_shown_the_address_of_the_gateway(
-    live: Live, tmp_path: Path
-) -> None:
+def test_user_with_key_file_alone_is_shown_address_of_gateway(live: Live, tmp_path: Path) -> None:
     file = tmp_path / "mine.key"
     with live.client() as client:
         issue_key(client.keys, "kit", "client", file)
@@ -89,9 +85,7 @@ def test_user_with_a_key_file_alone_is_shown_the_address_of_the_gateway(
     assert f"GATEWAY  {url}" in answer.stdout.splitlines()
 
 
-def test_variables_of_clients_are_printed_for_a_user_with_a_key_file(
-    live: Live, tmp_path: Path
-) -> None:
+def test_variables_of_clients_are_printed_for_holder_of_key(live: Live, tmp_path: Path) -> None:
     file = tmp_path / "mine.key"
     with live.client() as client:
         issue_key(client.keys, "lee", "client", file)
@@ -143,9 +137,7 @@ def test_circuit_of_an_ended_session_is_not_the_next_users(live: Live, page: Pag
     assert page.evaluate("sessionStorage.getItem('program')") is None
 
 
-def test_address_of_the_gateway_is_asked_for_where_none_is_known(
-    live: Live, tmp_path: Path
-) -> None:
+def test_address_of_gateway_is_asked_for_where_none_is_known(live: Live, tmp_path: Path) -> None:
     file = tmp_path / "mine.key"
     with live.client() as client:
         issue_key(client.keys, "max", "client", file)

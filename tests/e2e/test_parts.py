@@ -1,14 +1,13 @@
 """Circuits in parts: host code between them, in a live environment; restarts, limits, refusals."""
 
 import time
-from collections.abc import Iterator
 
 import msgspec
 import numpy as np
 import pytest
 from circuits import layered
 from failing import fails
-from live import PATIENCE_S, Live, environment
+from live import PATIENCE_S, environment
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit import Parameter
 from qiskit.circuit.classical import expr, types
@@ -26,12 +25,7 @@ POOLS = [
     {"name": "fez", "device": "fez", "min": 0, "max": 1},
     {"name": "qpu", "engine": "hardware", "provider": "machines:ideal"},
 ]
-
-
-@pytest.fixture(scope="module")
-def up() -> Iterator[Live]:
-    with environment(pools=POOLS) as result:
-        yield result
+OPTIONS = {"pools": POOLS}
 
 
 def first() -> QuantumCircuit:
@@ -79,8 +73,7 @@ def test_chain_of_parts_has_the_registers_of_all_of_them(env: Client) -> None:
     two = one.submit_part(correction(one.measured["c"]))
     assert two.measured == one.measured
     three = two.submit_part(last())
-    assert three.measured["c"] == one.measured["c"]
-    assert three.measured["m"][1:] == one.measured["c"]
+    assert (three.measured["c"], three.measured["m"][1:]) == (one.measured["c"], one.measured["c"])
     result = two.run(last(), shots=500, outputs=("counts", "memory"))
     assert sum(result.counts.values()) == 500
     assert {key.split(" ")[1] for key in result.counts} == {one.measured["c"]}
@@ -187,9 +180,7 @@ def test_service_restart_between_parts_changes_nothing(env: Client) -> None:
     with environment(pools=POOLS[:1]) as other, other.client() as client:
         part = client.submit_part(first(), seed=21)
         assert part.measured == undisturbed.measured
-        pid = other.service().pid
-        other.kill_service()
-        other.wait_dead(pid)
+        other.crash()
         other.up()
         result = part.submit(last(), shots=400).result(PATIENCE_S)
         assert (result.counts, result.remark) == (expected, "0 of 1 parts from the state kept")
@@ -268,5 +259,4 @@ def test_service_checks_parts_that_clients_made_up(
     env: Client, ends: tuple[int, ...], terms: dict[str, object], error: type[Exception], text: str
 ) -> None:
     prepared = prepare_one(first(), {"seed": 1, "ranks": 1})
-    with pytest.raises(error, match=text):
-        send_with(env, prepared, TaskParts(ends, 1.0), **terms)
+    fails(error, text, send_with, env, prepared, TaskParts(ends, 1.0), **terms)

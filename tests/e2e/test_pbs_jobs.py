@@ -11,7 +11,7 @@ from pathlib import Path
 import pbs_stand_in
 import psutil
 import pytest
-from live import Live
+from live import Live, environment
 from waiting import until
 
 from testbed import timed_counts
@@ -67,12 +67,10 @@ def live(site: Site) -> Iterator[Live]:
     jobs = {"queue": "workq", "time": 5, "memory": "256MiB", "extra": "-l place=pack -P chem"}
     pool = {**POOL, "pbs": jobs}
     device = {"refresh": "true", "environ": "OMP_LAB_TOKEN"}
-    live = Live(pools=[pool], launcher={"interface": "127.0.0.1"}, devices={"lab": device})
-    live.up()
-    try:
+    with environment(
+        pools=[pool], launcher={"interface": "127.0.0.1"}, devices={"lab": device}
+    ) as live:
         yield live
-    finally:
-        live.down()
 
 
 def test_jobs_of_pbs_join_run_tasks_again_and_show_no_secret(live: Live, site: Site) -> None:
@@ -92,16 +90,13 @@ def test_jobs_of_pbs_join_run_tasks_again_and_show_no_secret(live: Live, site: S
         assert env.nodes()["big:1"].source.startswith("PBS job 1.standin")
 
         pbs_stand_in.end(agent.pid)
-        result = task.result(PATIENCE_S)
-        assert result.attempts == 2
+        assert task.result(PATIENCE_S).attempts == 2
         assert [each["Job_Name"] for each in site.jobs()] == [f"simenv-{live.name}-big"] * 2
         until(lambda: not site.jobs("R"), PATIENCE_S)
         assert "pool.quarantined" not in {event.kind for event in env.events()}
 
 
-def test_worker_of_a_job_is_asked_to_stop_a_task_and_is_lost_when_it_hangs(
-    live: Live, site: Site
-) -> None:
+def test_worker_of_job_is_asked_to_stop_task_and_lost_when_it_hangs(live: Live, site: Site) -> None:
     with live.client() as env:
         task = env.submit(CIRCUIT, shots=60 * US, seed=7, pool="big")
         until(lambda: env.tasks([task.id])[0].state == "RUNNING", PATIENCE_S)
@@ -130,9 +125,7 @@ def token_of(site: Site) -> str:
     return str(json.loads(line)["secret_key"])
 
 
-def test_jobs_of_a_killed_service_are_deleted_by_one_without_such_pools(
-    live: Live, site: Site
-) -> None:
+def test_jobs_of_killed_service_are_deleted_by_one_without_pools(live: Live, site: Site) -> None:
     with live.client() as env:
         env.submit(CIRCUIT, shots=60 * US, seed=7, pool="big")
         record = live.home / "jobs"

@@ -98,7 +98,6 @@ def test_measurement_of_its_own_name_has_its_error_and_duration(env: Client) -> 
     single = QuantumCircuit(1, 1)
     single.append(MidCircuitMeasure(), [0], [0])
     terms: dict[str, Any] = {"device": "kingston", "compile": "never", "shots": 50_000, "seed": 3}
-    ones = env.run(single, **terms).counts["1"]
-    assert ones == pytest.approx(940, abs=5 * 31)
+    assert env.run(single, **terms).counts["1"] == pytest.approx(940, abs=5 * 31)
     refused = fails(InfeasibleError, "no measurement of this name", env.run, circuit, device="fez")
     assert refused.hint == "write measure in its place"

@@ -56,9 +56,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_wait_shows_a_bar_of_one_task_and_of_many(
-    env: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wait_shows_bar_of_one_task_and_many(env: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
     env.submit(busy(300), shots=10).wait(progress=True, timeout_s=WAIT_S)

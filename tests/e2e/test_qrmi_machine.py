@@ -156,8 +156,7 @@ def worker_pid(env: Client) -> int:
 
 
 def test_credentials_are_in_the_worker_alone_and_in_no_file(env: Client, secret: str) -> None:
-    worker = psutil.Process(worker_pid(env))
-    assert worker.environ()["emu_QRMI_IBM_QCS_IAM_APIKEY"] == secret
+    assert psutil.Process(worker_pid(env)).environ()["emu_QRMI_IBM_QCS_IAM_APIKEY"] == secret
     others = [psutil.Process(each.pid) for each in env.workers() if each.pool == "main"]
     assert others
     assert not any("QRMI" in name for process in others for name in process.environ())
@@ -166,9 +165,7 @@ def test_credentials_are_in_the_worker_alone_and_in_no_file(env: Client, secret:
     assert not [path for path in files if secret.encode() in path.read_bytes()]
 
 
-def test_missing_variables_degrade_the_pool_with_their_name(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_missing_variables_degrade_pool_with_their_name(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [each for each in os.environ if "QRMI_" in each]:
         monkeypatch.delenv(name)
     with simenv.local(pools=[{"name": "main"}, QPU]) as client:
@@ -183,9 +180,7 @@ def state(client: Client) -> str:
     return next(each.state for each in client.status().pools if each.name == "qpu")
 
 
-def test_lost_provider_fails_the_task_with_a_typed_error(
-    env: Client, far: Client, provider: Live
-) -> None:
+def test_lost_provider_fails_task_by_typed_error(env: Client, far: Client, provider: Live) -> None:
     far.qpm.pause_execution_target(device_id="emu", reason="a drill")
     task = env.submit(bell(), pool="qpu", shots=10)
     await_start(far, task)

@@ -4,38 +4,34 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from circuits import tangled
-from live import Live, environment
+from failing import fails
+from live import Live
 from qiskit import QuantumCircuit, qasm2, qpy
 from qiskit.circuit.classical import expr, types
 from qiskit.circuit.library import UnitaryGate
 from shell import Answer, shell_of
 
+from simenv.client.client import Client
 from simenv.errors import InfeasibleError, TaskFailedError
 
 HEAD = 'OPENQASM 2.0;\ninclude "qelib1.inc";\n'
 REFUSE_S = 60.0  # that nothing hangs; the benchmark cold_start has the figure
 
 
-@pytest.fixture(scope="module")
-def live() -> Iterator[Live]:
-    with environment() as result:
-        yield result
-
-
 @pytest.fixture
-def submit(live: Live, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Answer]:
+def submit(up: Live, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Answer]:
     """Submit a text as a file, and wait for its result."""
 
     def call(text: bytes, *options: str) -> Answer:
         path = tmp_path / "try.qasm"
         path.write_bytes(text)
-        return shell_of(live.name, capfd)("submit", str(path), "--wait", *options)
+        return shell_of(up.name, capfd)("submit", str(path), "--wait", *options)
 
     return call
 
@@ -48,14 +44,12 @@ CASES = {
     "NaN angle": ((HEAD + "qreg q[1];\nrz(0/0) q[0];").encode(), 2, ":4:"),
     "comment": ((HEAD + "// " + "x" * 50_000_000).encode(), 3, "16"),
     "nesting": (
-        (HEAD + "qreg q[1];rz(" + "(" * 5000 + "1" + ")" * 5000 + ") q[0];").encode(),
-        2,
-        "200",
+        (HEAD + "qreg q[1];rz(" + "(" * 5000 + "1" + ")" * 5000 + ") q[0];").encode(), 2, "200",
     ),
     "include": (b'OPENQASM 2.0;\ninclude "/etc/passwd";\nqreg q[1];', 2, ":2:"),
     "noise": (os.urandom(3000), 2, ""),
     "counts of nothing": ((HEAD + "qreg q[1];h q[0];").encode(), 2, "measure"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -70,10 +64,8 @@ def test_invalid_program_is_refused_in_words(case: str, submit: Callable[..., An
     assert word in answer.err
 
 
-def test_refusal_of_wide_circuit_names_the_most(live: Live, submit: Callable[..., Answer]) -> None:
-    with live.client() as env:
-        widest = env.status().max_qubits
-    assert f"{widest} qubits" in submit(CASES["too wide"][0]).err
+def test_refusal_of_wide_circuit_names_the_most(env: Client, submit: Callable[..., Answer]) -> None:
+    assert f"{env.status().max_qubits} qubits" in submit(CASES["too wide"][0]).err
 
 
 def test_refusal_with_json_option_is_json_object(submit: Callable[..., Answer]) -> None:
@@ -82,10 +74,8 @@ def test_refusal_with_json_option_is_json_object(submit: Callable[..., Answer]) 
     assert answer.err
 
 
-def test_service_is_up_with_empty_queue_after_refusals(live: Live) -> None:
-    with live.client() as env:
-        assert env.status().queued == 0
-        assert env.pools()["main"].state == "up"
+def test_service_is_up_with_empty_queue_after_refusals(env: Client) -> None:
+    assert (env.status().queued, env.pools()["main"].state) == (0, "up")
 
 
 TEXTS = Path(__file__).parents[1] / "simenv" / "client" / "circuits" / "qasm3"
@@ -123,23 +113,20 @@ def test_qpy_file_with_control_flow_gives_expected_counts(submit: Callable[..., 
     assert answer.object["counts"] == {"111": SHOTS}
 
 
-def test_engine_without_loops_or_switch_refuses_them(live: Live) -> None:
-    with live.client() as env:
-        assert env.run(looped(), shots=SHOTS).counts == {"111": SHOTS}
-        with pytest.raises(InfeasibleError, match="has no loops"):
-            env.run(looped(), shots=SHOTS, engine="aer")
-        circuit = QuantumCircuit(40, 1)
-        circuit.h(range(40))
-        with circuit.switch(circuit.clbits[0]) as case, case(0):
-            circuit.x(0)
-        with pytest.raises(InfeasibleError, match="has no switch"):
-            env.run(circuit.measure_all(inplace=False), shots=SHOTS, engine="stabilizer")
+def test_engine_without_loops_or_switch_refuses_them(env: Client) -> None:
+    assert env.run(looped(), shots=SHOTS).counts == {"111": SHOTS}
+    fails(InfeasibleError, "has no loops", env.run, looped(), shots=SHOTS, engine="aer")
+    circuit = QuantumCircuit(40, 1)
+    circuit.h(range(40))
+    with circuit.switch(circuit.clbits[0]) as case, case(0):
+        circuit.x(0)
+    circuit.measure_all()
+    fails(InfeasibleError, "has no switch", env.run, circuit, shots=SHOTS, engine="stabilizer")
 
 
-def test_endless_loop_fails_at_max_steps(live: Live) -> None:
+def test_endless_loop_fails_at_max_steps(env: Client) -> None:
     circuit = QuantumCircuit(1, 1)
     with circuit.while_loop(expr.lift(True)):
         circuit.h(0)
     circuit.measure(0, 0)
-    with live.client() as env, pytest.raises(TaskFailedError, match="max_steps"):
-        env.run(circuit, shots=SHOTS)
+    fails(TaskFailedError, "max_steps", env.run, circuit, shots=SHOTS)

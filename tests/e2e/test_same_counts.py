@@ -1,16 +1,11 @@
 """Program, seed and options decide the counts; who runs them, how many and how often does not."""
 
-import os
-import signal
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
-from circuits import layered
+from circuits import bell, layered
 from live import environment
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
-from waiting import until
 
 import simenv
 from simenv.client.client import Client
@@ -72,20 +67,38 @@ def test_counts_ignore_workers_and_slots(expected: Counts, workers: int, slots: 
         assert answers(env) == expected
 
 
-def test_killed_worker_does_not_change_counts() -> None:
-    circuits = [layered(18, 60, seed) for seed in range(15)]  # seconds of work
-    with simenv.local(workers=1) as env:
-        undisturbed = counts_of(env, circuits)
-    with environment() as live, live.client() as env:
-        tasks = env.submit_many(circuits, shots=SHOTS, seed=20)
-        busy = until(
-            lambda: [worker for worker in env.workers() if worker.task],
-            message="no worker is ever busy",
-        )
-        os.kill(busy[0].pid, signal.SIGKILL)
-        assert [task.result(120).counts for task in tasks] == undisturbed
-        assert any(task.result().attempts > 1 for task in tasks)
+PER_SLOT = 256 * 2**20  # a state of 24 qubits and a rank's own memory are more than this
 
 
-def counts_of(env: Client, circuits: Sequence[QuantumCircuit]) -> Counts:
-    return [t.result(120).counts for t in env.submit_many(circuits, shots=SHOTS, seed=20)]
+RESULT_S = 180.0
+
+
+def wide() -> QuantumCircuit:
+    circuit = QuantumCircuit(24, 24)
+    for qubit in range(24):
+        circuit.ry(0.1 * (qubit + 1), qubit)
+    for qubit in range(23):
+        circuit.cx(qubit, qubit + 1)
+    circuit.measure(range(24), range(24))
+    return circuit
+
+
+def test_circuit_too_large_for_one_rank_runs_on_two_with_same_counts() -> None:
+    with environment(slots=4, memory_per_slot=PER_SLOT) as live, live.client() as env:
+        if env.status().max_ranks == 1:
+            pytest.skip(env.status().launcher)
+        task = env.submit(wide(), shots=500, seed=4, engine="statevector")
+        assert env.run(bell(), shots=10, seed=1).ranks == 1
+        result = task.result(RESULT_S)
+        assert (result.ranks, result.worker) == (2, "main.x2-0")
+        assert result.node == env.status().node
+        assert "over 2 ranks" in result.engine_reason
+        gang = env.pools()["main.x2"]
+        assert (gang.on_demand, gang.ranks, gang.workers) == (True, 2, 1)
+        (node,) = env.status().nodes
+        assert node.memory_granted > 0  # kept warm, and its memory with it
+        assert env.run(wide(), shots=500, seed=4, engine="statevector").counts == result.counts
+        assert {worker.restarts for worker in env.workers()} == {0}
+    with simenv.local(workers=1, launcher={"use": "local"}) as env:
+        alone = env.run(wide(), shots=500, seed=4, engine="statevector")
+        assert (alone.ranks, alone.counts) == (1, result.counts)

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 from circuits import bell
+from failing import fails
 from launched import below, missing, ranks_of
 from live import Live
 from other_user import attempt, impostor, skip_without_second_user
@@ -253,8 +254,7 @@ def test_neighbour_is_believed_only_by_clients_without_any_check(
                 counts = client.submit(bell(), shots=SHOTS).result(RESULT_S).counts
                 assert counts == {"01": 1}, "a Bell state has no such outcome"
             else:
-                with pytest.raises(SimenvError):
-                    call.result(WAITED_S)
+                fails(SimenvError, "", call.result, WAITED_S)
             told = end_impostor()
             patch.undo()
             shutil.rmtree(sockets.parent)

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from bare import interpreter
+from failing import fails
 from third_party_engine import LEAKED_MIB, leaky
 from waiting import until
 
@@ -80,11 +81,10 @@ def test_engine_that_leaks_is_ended_long_before_its_node_is_full(
     monkeypatch.setattr(sys, "executable", str(interpreter(tmp_path, leaky())))
     with simenv.local(workers=1) as env:
         task = env.submit(attacks.BELL, shots=10, engine="leaky")
-        with pytest.raises(TaskFailedError) as failed:
-            task.result(PATIENCE_S)
-        assert failed.value.reason == "poison"
-        found = re.search(r"used (\d+)\.\d MiB of memory where (\d+)\.\d MiB", str(failed.value))
-        assert found is not None, failed.value
+        failed = fails(TaskFailedError, "", task.result, PATIENCE_S)
+        assert failed.reason == "poison"
+        found = re.search(r"used (\d+)\.\d MiB of memory where (\d+)\.\d MiB", str(failed))
+        assert found is not None, failed
         used_mib, granted_mib = map(int, found.groups())
         assert LEAKED_MIB < used_mib < LEAKED_MIB + granted_mib
         assert granted_mib < 384, "256 MiB above it is less than what was held"
@@ -105,9 +105,7 @@ def test_service_full_of_waiting_work_refuses_tasks_until_it_has_shrunk() -> Non
             while len(waiting) < 1_000:
                 waiting.extend(task.id for task in send(env.session, order, None))
 
-        with pytest.raises(InsufficientError, match=r"above 288\.0 MiB it accepts no") as refused:
-            fill()
-        assert refused.value.retry_after_s > 0
+        assert fails(InsufficientError, r"above 288\.0 MiB it accepts no", fill).retry_after_s > 0
         assert len(waiting) > 50, "it held these tasks"
         assert service.memory_info().rss > FULL_BYTES
         assert env.status().queued == len(waiting), "queries and accepted tasks go on"

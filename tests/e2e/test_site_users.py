@@ -164,9 +164,7 @@ def test_c_programs_of_users_need_no_file(site: Site, c_users: list[Lines]) -> N
 def test_connections_go_on_after_restart_of_the_service(
     site: Site, ten: list[User], c_users: list[Lines]
 ) -> None:
-    pid = site.live.service().pid
-    site.live.kill_service()
-    site.live.wait_dead(pid)
+    site.live.crash()
     site.live.up()
     for user in ten:
         user.begin("ping")

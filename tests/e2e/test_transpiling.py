@@ -4,7 +4,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,12 @@ import pytest
 import stim
 from emulated import DEVICE
 from failing import fails
-from live import Live, environment
+from live import with_keys
 from qiskit import QuantumCircuit, transpile
 from qiskit.circuit import Parameter
 from waiting import until
 
 import simenv
-from simenv.client.administration.keys import issue_key
 from simenv.client.circuits import load
 from simenv.client.client import Client
 from simenv.client.submission.compiler import Compiler
@@ -44,12 +42,7 @@ from simulators.engine import RunControl
 from simulators.stabilizer.detectors import MatchingDecoder, sampled
 
 PATIENCE_S = 120.0
-
-
-@pytest.fixture(scope="module")
-def up() -> Iterator[Live]:
-    with environment(listen="tcp://127.0.0.1:0") as result:
-        yield result
+OPTIONS = {"listen": "tcp://127.0.0.1:0"}
 
 
 def layered(number: int, width: int = 4) -> QuantumCircuit:
@@ -114,10 +107,9 @@ def test_parameters_control_flow_and_registers_survive_the_way(env: Client) -> N
 
 
 def test_owner_of_a_key_transpiles_too(env: Client, tmp_path: Path) -> None:
-    file = tmp_path / "ana.simenv"
-    issue_key(env.keys, "ana", "client", file)
     circuits = [layered(number) for number in range(3)]
-    with simenv.connect(service=file) as far:
+    with with_keys(env, tmp_path, "ana") as keys:
+        far = keys["ana"]
         assert_same(far.transpile(circuits, DEVICE), env.transpile(circuits, DEVICE))
         device = codec.encode(env.device(DEVICE))
         call = calls.TranspileCall(calls.CALL_FORMAT, device, 1, 7, 99, 5, (b"no",))
@@ -190,12 +182,9 @@ def test_killed_worker_changes_nothing(env: Client) -> None:
 
 def code(distance: int = 3, rate: float = 0.01, rounds: int = 0) -> stim.Circuit:
     return stim.Circuit.generated(
-        "surface_code:rotated_memory_z",
-        distance=distance,
-        rounds=rounds or distance,
-        after_clifford_depolarization=rate,
-        before_measure_flip_probability=rate,
-    )
+        "surface_code:rotated_memory_z", distance=distance, rounds=rounds or distance,
+        after_clifford_depolarization=rate, before_measure_flip_probability=rate,
+    )  # fmt: skip
 
 
 def test_samples_are_decoded_where_they_are(env: Client) -> None:
@@ -229,8 +218,7 @@ def test_bits_of_each_shot_come_back_where_they_are_asked_for(env: Client) -> No
     assert np.array_equal(result.detection_events, outcome.events)
     assert np.array_equal(result.observable_flips, outcome.observable_flips)
     for name in ("logical_errors", "predictions", "observable_errors"):
-        with pytest.raises(OptionError, match="not decoded"):
-            getattr(result, name)
+        fails(OptionError, "not decoded", getattr, result, name)
     few: Any = env.run(circuit, shots=10, seed=5, outputs="memory", decoder="pymatching")
     assert np.array_equal(few.detection_events, outcome.events[:10])
     assert few.predictions.shape == (10, 1)
@@ -288,8 +276,7 @@ def test_circuits_beyond_a_limit_are_refused(env: Client, monkeypatch: pytest.Mo
         ("M 0\nOBSERVABLE_INCLUDE(5000) rec[-1]", LimitExceededError, "5001 observables"),
         ("M 0\nDETECTOR rec[-1]\n" + "REPEAT 2 {\nH 0\n}\n" * 1_001, LimitExceededError, "REPEAT"),
     ):
-        with pytest.raises(error, match=message):
-            env.submit(stim.Circuit(text))
+        fails(error, message, env.submit, stim.Circuit(text))
     with pytest.raises(LimitExceededError, match=r"at most .* shots a task"):
         env.submit(code(), shots=100_000_000, outputs="memory")
     monkeypatch.setattr(calls, "MAX_TEXT_BYTES", 100)
@@ -300,12 +287,11 @@ def test_circuits_beyond_a_limit_are_refused(env: Client, monkeypatch: pytest.Mo
 
 
 def test_worker_refuses_what_a_client_says_wrongly(env: Client, tmp_path: Path) -> None:
-    file = tmp_path / "ana.simenv"
-    issue_key(env.keys, "ana", "client", file)
     terms = TaskOptions(outputs=(VALUE,), engine=calls.DETECTORS)
     honest = calls.sizes_of(code())
     fewer = msgspec.structs.replace(honest, operations=1)
-    with simenv.connect(service=file) as far:
+    with with_keys(env, tmp_path, "ana") as keys:
+        far = keys["ana"]
         assert far.run(code(), shots=10, seed=1).shots == 10
         for text, message in ((str(code()), "it came with"), ("H rec[-1]", "stim cannot read")):
             call = calls.DetectionCall(calls.CALL_FORMAT, text, "", False, fewer)

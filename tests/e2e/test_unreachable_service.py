@@ -53,11 +53,14 @@ def altered(key_file: Path, tmp_path: Path, **changes: str) -> Path:
     return path
 
 
+@pytest.fixture
+def path(key_file: Path, tmp_path: Path, forwarder: Forwarder) -> Path:
+    """A key file with the address of the forwarder."""
+    return altered(key_file, tmp_path, address=forwarder.address)
+
+
 @pytest.mark.parametrize("failure", FAILURES)
-def test_client_with_a_valid_key_waits_for_a_service_behind_a_failing_forwarder(
-    key_file: Path, tmp_path: Path, forwarder: Forwarder, failure: str
-) -> None:
-    path = altered(key_file, tmp_path, address=forwarder.address)
+def test_client_waits_behind_bad_forwarder(path: Path, forwarder: Forwarder, failure: str) -> None:
     with simenv.connect(service=path, patience_s=60.0) as ana, ThreadPoolExecutor(1) as pool:
         assert ana.run(BELL).counts
         forwarder.fail(failure, 0)
@@ -68,20 +71,14 @@ def test_client_with_a_valid_key_waits_for_a_service_behind_a_failing_forwarder(
         assert len(list(ana.queue(done=True)[1])) >= 4
 
 
-def test_connection_that_a_proxy_has_dropped_without_a_word_is_replaced(
-    key_file: Path, tmp_path: Path, forwarder: Forwarder
-) -> None:
-    path = altered(key_file, tmp_path, address=forwarder.address)
+def test_connection_dropped_without_a_word_is_replaced(path: Path, forwarder: Forwarder) -> None:
     with simenv.connect(service=path, patience_s=60.0) as ana:
         forwarder.freeze()
         assert ana.run(BELL).counts
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_first_connection_over_a_failing_forwarder_is_no_refusal_of_the_key(
-    key_file: Path, tmp_path: Path, forwarder: Forwarder, failure: str
-) -> None:
-    path = altered(key_file, tmp_path, address=forwarder.address)
+def test_failed_first_connection_no_refusal(path: Path, forwarder: Forwarder, failure: str) -> None:
     forwarder.failure = failure
     error = fails(errors.NoServiceError, "", simenv.connect, service=path, timeout_s=1.0)
     assert error.retryable
@@ -96,10 +93,7 @@ def test_wrong_server_key_is_named_as_a_possible_cause(
     assert f"its server key is not the one in {path}" in error.hint
 
 
-def test_submission_over_a_lost_connection_says_that_it_may_have_been_accepted(
-    key_file: Path, tmp_path: Path, forwarder: Forwarder
-) -> None:
-    path = altered(key_file, tmp_path, address=forwarder.address)
+def test_lost_submission_may_have_been_accepted(path: Path, forwarder: Forwarder) -> None:
     with simenv.connect(service=path, patience_s=0.5) as ana:
         forwarder.fail("close", 0)
         error = fails(errors.ServiceLostError, "may have been accepted", ana.submit, BELL)

@@ -109,25 +109,19 @@ CASES = {
     "statevector-wide": Case("statevector", layered(20, 50, 1), 1_000),
     "statevector-dynamic": Case("statevector", histories(13), 600),
     "stabilizer": Case("stabilizer", clifford(500, 20), 150_000),
-    "mps": Case("mps", chain(40, 16), 2_000),
-    "mps-dynamic": Case("mps", histories(20), 150),
+    "mps": Case("mps", chain(40, 16), 2_000), "mps-dynamic": Case("mps", histories(20), 150),
     "contraction": Case("contraction", graph(30), 200),
     "contraction-amplitudes": Case(
-        "contraction",
-        graph(24).remove_final_measurements(inplace=False),
-        0,
-        "main",
+        "contraction", graph(24).remove_final_measurements(inplace=False), 0, "main",
         bit_strings(24),
     ),
     "densitymatrix": Case("densitymatrix", layered(9, 250, 1), 1_000),
-    "quimb": Case("quimb", chain(24, 22), 1_000),
-    "sweep": Case("sweep", chain(40, 12), 4_000),
+    "quimb": Case("quimb", chain(24, 22), 1_000), "sweep": Case("sweep", chain(40, 12), 4_000),
     "pauli": Case("pauli", chain(30, 2).remove_final_measurements(inplace=False), 0, pairs=True),
-    "peps": Case("peps", chain(30, 4), 20_000),
-    "aer": Case("aer", layered(16, 80, 1), 1_000),
+    "peps": Case("peps", chain(30, 4), 20_000), "aer": Case("aer", layered(16, 80, 1), 1_000),
     "hardware": Case("hardware", layered(16, 60, 1), 1_000, "qpu"),
     "fault": Case("fault", layered(20, 50, 1), 1_000, "drill"),
-}
+}  # fmt: skip
 # Engines whose workers need another environment: the file and the name of their test.
 OTHER_TESTS = {
     "gpu": ("e2e/test_gpu_site.py", "test_task_of_a_killed_worker_runs_again_to_the_same_counts"),
@@ -189,13 +183,9 @@ def test_task_of_killed_worker_runs_again_to_the_same_counts(env: Client, name: 
                 outputs=("expectation",),
             )  # fmt: skip
         return env.submit(
-            case.circuit,
-            shots=case.shots,
-            seed=11,
-            engine=case.engine,
-            pool=case.pool,
+            case.circuit, shots=case.shots, seed=11, engine=case.engine, pool=case.pool,
             amplitudes=case.strings or None,
-        )
+        )  # fmt: skip
 
     oracle = submit().result(PATIENCE_S)
     assert oracle.attempts == 1

@@ -49,9 +49,7 @@ def test_service_killed_at_any_moment_of_its_gateways_start_leaves_no_orphan() -
             gateway = restarted(live)
             kill_s = time.monotonic() + number * start_s / (MOMENTS - 1)
             until(lambda end_s=kill_s: time.monotonic() > end_s, look_s=0.001)
-            service = live.service().pid
-            live.kill_service()
-            live.wait_dead(service)
+            live.crash()
             begin_s = time.monotonic()
             live.up()
             assert not runs(gateway.pid, GATEWAY), f"moment {number}: the gateway is an orphan"

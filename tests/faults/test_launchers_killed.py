@@ -10,8 +10,7 @@ import psutil
 import pytest
 from circuits import layered
 from launched import LAUNCHERS, below, missing, ranks_of
-from live import Live
-from waiting import until
+from live import Live, environment
 
 import simenv
 from simenv.client.client import Client
@@ -27,8 +26,7 @@ OPTIONS: dict[str, object] = {"shots": 200, "seed": 11, "engine": "statevector"}
 
 def many(env: Client, count: int, pool: str) -> list[Task]:
     """The same task several times."""
-    options = {**OPTIONS, "seed": [11] * count, "pool": pool}
-    return env.submit_many([CIRCUIT] * count, **options)
+    return env.submit_many([CIRCUIT] * count, **{**OPTIONS, "seed": [11] * count, "pool": pool})
 
 
 @pytest.fixture(params=LAUNCHERS)
@@ -40,12 +38,8 @@ def live(request: pytest.FixtureRequest) -> Iterator[Live]:
         {"name": "main", "min": 1, "max": 1},
         {"name": "pair", "engine": "statevector", "min": 1, "max": 1, "ranks": 2},
     ]
-    outcome = Live(pools=pools, launcher={"use": request.param})
-    outcome.up()
-    try:
+    with environment(pools=pools, launcher={"use": request.param}) as outcome:
         yield outcome
-    finally:
-        outcome.down()
 
 
 @pytest.fixture(scope="module")
@@ -83,21 +77,3 @@ def test_killed_rank_ends_worker_and_tasks_run_again(live: Live, oracle: dict[st
         assert not left
         lost = [event for event in env.events() if event.kind == "worker.lost"]
         assert [event.subject for event in lost] == ["pair-0"]
-
-
-def test_workers_are_restarted_after_prte_is_killed(live: Live, oracle: dict[str, int]) -> None:
-    dvm = [p for p in below(live.service().pid) if p.name() == "prte"]
-    if not dvm:
-        pytest.skip("there is no DVM with mpirun")
-    with live.client() as env:
-        tasks = many(env, 40, "pair")
-        tasks += many(env, 40, "main")
-        result = below(dvm[0].pid)
-        dvm[0].kill()
-        for task in tasks:
-            assert task.result(RESULT_S).counts == oracle
-        _, left = psutil.wait_procs(result, LEFT_S)
-        assert not left, [process.cmdline() for process in left]
-        kinds = {event.kind for event in env.events()}
-        assert {"dvm.lost", "worker.lost", "task.requeued"} <= kinds
-        until(lambda: env.pools()["pair"].workers >= 1)

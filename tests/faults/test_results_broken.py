@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from failing import fails
-from live import Live, resurrected
+from live import Live, environment, resurrected
 from states_in_files import files, state_of, turned
 from waiting import until
 
@@ -48,23 +48,18 @@ def _killed_half_way(home: Path, env: Client) -> tuple[list[Path], simenv.Result
 
 
 def test_partial_result_file_of_killed_worker_is_removed_and_task_runs_again() -> None:
-    live = Live()
-    live.up()
-    try:
+    with environment() as live:
         with live.client() as env:
             half, value, tries = _killed_half_way(live.home, env)
             assert value.attempts == 2
             assert float((abs(value.statevector) ** 2).sum()) == pytest.approx(1.0)
             _await_none(live.home)
         half[0].touch()  # one that its service did not live to remove
-        live.kill_service()
-        live.wait_dead(environments.read(live.home / "connection.json").pid)
+        live.crash()
         live.up()
         with live.client() as env:
             _await_none(live.home)
             assert len(files(env)) == tries
-    finally:
-        live.down()
 
 
 def test_unwritable_result_fails_task_with_reason_and_worker_continues() -> None:
@@ -83,35 +78,32 @@ def test_unwritable_result_fails_task_with_reason_and_worker_continues() -> None
     "point", [p for p in fault_injection.POINTS if p.split(".")[0] in ("reopen", "gc")]
 )
 def test_service_killed_in_reopen_or_gc_loses_and_duplicates_nothing(point: str) -> None:
-    live = Live(faults=f"{point}:1:kill")
-    first = live.up()
-    try:
-        with resurrected(live) as deaths, live.client() as env:
-            task, vector = state_of(env)
-            if point.startswith("gc"):
-                outcome = env.submit(
-                    turned(3), shots=None, outputs=("statevector",), idempotency_key="kept"
-                )
-                outcome.wait()
-                assert env.prune(older_than_s=0.0).freed.tasks == (2 if point == "gc.before" else 0)
-                fresh = env.submit(turned(2), shots=None, outputs=("statevector",))
-                assert number(fresh) > number(outcome)
-            else:
-                for path in files(env):
-                    path.unlink()
-                again = env.task(task.id).result().statevector
-                np.testing.assert_array_equal(again, vector)
-                assert [done.task.id for done in env.completions(since=0)] == [task.id]
-        assert deaths == [first], f"{point} was never hit"
-    finally:
-        live.down()
+    with (
+        environment(faults=f"{point}:1:kill") as live,
+        resurrected(live) as deaths,
+        live.client() as env,
+    ):
+        task, vector = state_of(env)
+        if point.startswith("gc"):
+            outcome = env.submit(
+                turned(3), shots=None, outputs=("statevector",), idempotency_key="kept"
+            )
+            outcome.wait()
+            assert env.prune(older_than_s=0.0).freed.tasks == (2 if point == "gc.before" else 0)
+            fresh = env.submit(turned(2), shots=None, outputs=("statevector",))
+            assert number(fresh) > number(outcome)
+        else:
+            for path in files(env):
+                path.unlink()
+            np.testing.assert_array_equal(env.task(task.id).result().statevector, vector)
+            assert [done.task.id for done in env.completions(since=0)] == [task.id]
+    assert deaths == live.pids[:1], f"{point} was never hit"
 
 
 @pytest.mark.parametrize("point", ["copy.before", "copy.after"])
 def test_service_killed_around_journal_copy_keeps_results(point: str) -> None:
-    live = Live(faults=f"{point}:1:kill")
-    pid = live.up()
-    try:
+    with environment(faults=f"{point}:1:kill") as live:
+        pid = live.pids[0]
         with live.client() as env:
             task, vector = state_of(env)
             with contextlib.suppress(ServiceLostError):  # killed before its answer was on its way
@@ -121,8 +113,6 @@ def test_service_killed_around_journal_copy_keeps_results(point: str) -> None:
         live.up(faults="")
         with live.client() as env:
             np.testing.assert_array_equal(env.task(task.id).result().statevector, vector)
-    finally:
-        live.down()
 
 
 # --- another machine: the home goes along, the rest does not ------------------------------------
@@ -131,9 +121,7 @@ def test_service_killed_around_journal_copy_keeps_results(point: str) -> None:
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_start_on_other_node_continues_from_journal_copy(tmp_path: Path, is_killed: bool) -> None:
     """Without asking if the service had ended by itself, so that the copy has all."""
-    live = Live(state_dir=str(tmp_path / "node1"))
-    live.up()
-    try:
+    with environment(state_dir=str(tmp_path / "node1")) as live:
         with live.client() as env:
             task, vector = state_of(env)
             local_files = files(env)
@@ -160,8 +148,6 @@ def test_start_on_other_node_continues_from_journal_copy(tmp_path: Path, is_kill
             assert all(path.exists() for path in local_files)
             fresh = env.submit(turned(4), shots=None, outputs=("statevector",))
             assert number(fresh) > max(number(each) for each in entries)
-    finally:
-        live.down()
 
 
 def test_service_is_refused_while_another_runs_and_force_lock_replaces_it(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import time
 import pytest
 from circuits import layered
 from ledger import Ledger
-from live import Live, resurrected
+from live import environment, resurrected
 from waiting import until
 
 import simenv
@@ -52,40 +52,38 @@ def test_accepted_tasks_end_once_after_service_kill_at_each_fault_point(
     point: str, circuits: list[object], oracle: dict[int, dict[str, int]]
 ) -> None:
     nth = 7 if point.startswith("journal") else 2  # the first commits belong to the start
-    live = Live(faults=f"{point}:{nth}:kill")
-    first = live.up()
     ledger = Ledger(oracle)
-    try:
-        with resurrected(live) as deaths, live.client() as env:
-            for start in range(0, len(circuits), 10):
-                seeds = list(range(start, start + 10))
-                tasks = env.submit_many(circuits[start : start + 10], shots=200, seed=seeds)
-                ledger.accepted(tasks, seeds)
-            for task in simenv.as_completed(tasks, timeout_s=200):
-                task.result()
-            ledger.check(env)
-        assert deaths == [first], f"{point} was never hit"
-    finally:
-        live.down()
+    with (
+        environment(faults=f"{point}:{nth}:kill") as live,
+        resurrected(live) as deaths,
+        live.client() as env,
+    ):
+        for start in range(0, len(circuits), 10):
+            seeds = list(range(start, start + 10))
+            tasks = env.submit_many(circuits[start : start + 10], shots=200, seed=seeds)
+            ledger.accepted(tasks, seeds)
+        for task in simenv.as_completed(tasks, timeout_s=200):
+            task.result()
+        ledger.check(env)
+    assert deaths == live.pids[:1], f"{point} was never hit"
 
 
 @pytest.mark.parametrize("point", ALONE)
 def test_task_that_is_alone_ends_once_after_service_kill(
     point: str, circuits: list[object], oracle: dict[int, dict[str, int]]
 ) -> None:
-    live = Live(faults=f"{point}:3:kill")
-    first = live.up()
     ledger = Ledger(oracle)
-    try:
-        with resurrected(live) as deaths, live.client() as env:
-            for seed in range(6):
-                task = env.submit(circuits[seed], shots=200, seed=seed)
-                ledger.accepted([task], [seed])
-                task.result(timeout_s=200)
-            ledger.check(env)
-        assert deaths == [first], f"{point} was never hit"
-    finally:
-        live.down()
+    with (
+        environment(faults=f"{point}:3:kill") as live,
+        resurrected(live) as deaths,
+        live.client() as env,
+    ):
+        for seed in range(6):
+            task = env.submit(circuits[seed], shots=200, seed=seed)
+            ledger.accepted([task], [seed])
+            task.result(timeout_s=200)
+        ledger.check(env)
+    assert deaths == live.pids[:1], f"{point} was never hit"
 
 
 @pytest.mark.timeout(600)  # minutes where others use the machine too
@@ -94,10 +92,8 @@ def test_accepted_tasks_end_once_after_service_kills_under_load(
     kills: int, circuits: list[object], oracle: dict[int, dict[str, int]]
 ) -> None:
     chance = random.Random(20)
-    live = Live()
-    live.up()
     ledger = Ledger(oracle)
-    try:
+    with environment() as live:
         with resurrected(live) as deaths, live.client() as env:
             while len(deaths) < kills:
                 before = len(deaths)
@@ -117,24 +113,21 @@ def test_accepted_tasks_end_once_after_service_kills_under_load(
                 task.result()
             attempts = ledger.check(env)
         assert max(attempts.values()) > 1, "no kill hit a task on its way"
-    finally:
-        live.down()
 
 
 @pytest.mark.parametrize("point", ["checkpoint.before", "checkpoint.after"])
 def test_accepted_tasks_end_once_after_service_kill_around_journal_checkpoint(point: str) -> None:
     circuits = [layered(16, 1, seed).remove_final_measurements(inplace=False) for seed in range(30)]
-    live = Live(faults=f"{point}:1:kill")
-    first = live.up()
-    try:
-        with resurrected(live) as deaths, live.client() as env:
-            # A megabyte each: together more than the WAL holds before a checkpoint is due.
-            tasks = env.submit_many(circuits, shots=None, outputs=("statevector",))
-            norms = [abs(task.result(timeout_s=200).statevector ** 2).sum() for task in tasks]
-            until(lambda: deaths, 120, message=lambda: f"{point} was never hit")
-            ended = [done.task.id for done in env.completions(since=0)]
-        assert deaths == [first]
-        assert norms == pytest.approx([1.0] * 30)
-        assert sorted(ended) == sorted(task.id for task in tasks)
-    finally:
-        live.down()
+    with (
+        environment(faults=f"{point}:1:kill") as live,
+        resurrected(live) as deaths,
+        live.client() as env,
+    ):
+        # A megabyte each: together more than the WAL holds before a checkpoint is due.
+        tasks = env.submit_many(circuits, shots=None, outputs=("statevector",))
+        norms = [abs(task.result(timeout_s=200).statevector ** 2).sum() for task in tasks]
+        until(lambda: deaths, 120, message=lambda: f"{point} was never hit")
+        ended = [done.task.id for done in env.completions(since=0)]
+    assert deaths == live.pids[:1]
+    assert norms == pytest.approx([1.0] * 30)
+    assert sorted(ended) == sorted(task.id for task in tasks)

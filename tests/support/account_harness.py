@@ -40,13 +40,9 @@ class AccountHarness(MultiUserHarness):
         self.arrive()
 
     def sent(
-        self,
-        peer: MemoryConnection | None = None,
-        count: int = 1,
-        key: str = "~k",
-        shots: int = SHOTS,
-        **terms: Any,
-    ) -> m.Accepted | m.Refusal:
+        self, peer: MemoryConnection | None = None, count: int = 1, key: str = "~k",
+        shots: int = SHOTS, **terms: Any,
+    ) -> m.Accepted | m.Refusal:  # fmt: skip
         """Submit; the acceptance, or the refusal."""
         tasks = [spec(seed, shots=shots) for seed in range(count)]
         answers = self.say(m.Submit(5, key, 0, TaskOptions(**terms), tasks), peer or self.ana)

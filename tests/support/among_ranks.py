@@ -54,13 +54,9 @@ def outcomes(
         support = os.pathsep.join([str(Path(__file__).parent), str(_ROOT)])
         extra = {"PYTHONPATH": support, "SIMENV_TEST_GIVEN": str(folder / "given")}
         process = subprocess.Popen(
-            argv,
-            env=rank_environment(folder, extra),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+            argv, env=rank_environment(folder, extra), stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
         try:
             value, _ = process.communicate(timeout=WAIT_S)
         except subprocess.TimeoutExpired:
@@ -87,19 +83,11 @@ def _packed(circuit: Circuit) -> list[object]:
     """The arguments of `CircuitData`."""
     arrays = (circuit.ops, circuit.qubits, circuit.clbits, circuit.params)
     return [
-        circuit.num_qubits,
-        circuit.num_clbits,
-        circuit.registers,
-        circuit.table.names,
+        circuit.num_qubits, circuit.num_clbits, circuit.registers, circuit.table.names,
         circuit.table.rows[:, 1:].astype(np.uint16).tobytes(),
-        *(array.tobytes() for array in arrays),
-        circuit.num_slots,
-        circuit.slots.tobytes(),
-        circuit.conditions.tobytes(),
-        circuit.constants,
-        circuit.variables,
-        circuit.matrices,
-    ]
+        *(array.tobytes() for array in arrays), circuit.num_slots, circuit.slots.tobytes(),
+        circuit.conditions.tobytes(), circuit.constants, circuit.variables, circuit.matrices,
+    ]  # fmt: skip
 
 
 def _loaded(path: Path) -> ModuleType:

@@ -42,12 +42,9 @@ class Arrays:
         self.matrices: list[bytes] = []
 
     def add(
-        self,
-        name: str,
-        qubits: Sequence[int] = (),
-        clbits: Sequence[int] = (),
+        self, name: str, qubits: Sequence[int] = (), clbits: Sequence[int] = (),
         params: Sequence[float] = (),
-    ) -> Arrays:
+    ) -> Arrays:  # fmt: skip
         key = (name, len(qubits), len(clbits), len(params))
         self._append(key, qubits, clbits, params)
         return self
@@ -108,22 +105,14 @@ class Arrays:
     def fields(self) -> tuple:
         """The arguments of `CircuitData`."""
         return (
-            self.num_qubits,
-            self.num_clbits,
-            self.registers,
-            tuple(key[0] for key in self.table),
+            self.num_qubits, self.num_clbits, self.registers, tuple(key[0] for key in self.table),
             np.array([key[1:4] for key in self.table], np.uint16).tobytes(),
-            np.array(self.ops, np.uint16).tobytes(),
-            np.array(self.qubits, np.uint16).tobytes(),
-            np.array(self.clbits, np.uint16).tobytes(),
-            np.array(self.params, np.float64).tobytes(),
-            self.num_slots,
-            np.array(self.slots, np.int32).tobytes(),
-            np.array(self.conditions, np.int32).tobytes(),
-            tuple(self.constants),
-            tuple(self.variables),
-            tuple(self.matrices),
-        )
+            np.array(self.ops, np.uint16).tobytes(), np.array(self.qubits, np.uint16).tobytes(),
+            np.array(self.clbits, np.uint16).tobytes(), np.array(self.params, np.float64).tobytes(),
+            self.num_slots, np.array(self.slots, np.int32).tobytes(),
+            np.array(self.conditions, np.int32).tobytes(), tuple(self.constants),
+            tuple(self.variables), tuple(self.matrices),
+        )  # fmt: skip
 
     def circuit(self) -> Circuit:
         return CircuitData(*self.fields()).circuit()
@@ -141,8 +130,7 @@ def from_qiskit(circuit: QuantumCircuit) -> Circuit:
         circuit.num_qubits, circuit.num_clbits, registers + [("", len(loose))] * bool(loose)
     )
     table = {bit: k for k, bit in enumerate([b for r in circuit.cregs for b in r] + loose)}
-    walk = _Walk(circuit, arrays)
-    walk.walk(circuit, list(range(circuit.num_qubits)), table)
+    _Walk(circuit, arrays).walk(circuit, list(range(circuit.num_qubits)), table)
     return arrays.circuit()
 
 

@@ -29,11 +29,9 @@ def width(comm: Any) -> int:
 
 
 def run(
-    circuit: Circuit,
-    request: Request,
-    options: RunOptions = DOUBLE,
+    circuit: Circuit, request: Request, options: RunOptions = DOUBLE,
     control: RunControl | None = None,
-) -> EngineResult | None:
+) -> EngineResult | None:  # fmt: skip
     engine = _engine()
     plan = engine.plan(circuit, None, options)
     return engine.run(plan, circuit, request, options, control or RunControl())
@@ -67,8 +65,7 @@ def equal(
     assert (result is None) == (comm.rank > 0)
     same = True
     if result is not None:
-        outcome = alone(circuit, request, options)
-        same = alike(result, outcome)
+        same = alike(result, alone(circuit, request, options))
     assert agree(comm, same)
     return result
 
@@ -126,13 +123,9 @@ def histories(n: int, measurements: int) -> Circuit:
 
 
 def raised(
-    comm: Any,
-    circuit: Circuit,
-    kind: type[EngineError],
-    shots: int = 10,
-    outputs: tuple[str, ...] = ("counts",),
-    **keywords: Any,
-) -> str:
+    comm: Any, circuit: Circuit, kind: type[EngineError], shots: int = 10,
+    outputs: tuple[str, ...] = ("counts",), **keywords: Any,
+) -> str:  # fmt: skip
     """The message of the error that is raised in this rank."""
     with pytest.raises(kind) as caught:
         run(circuit, Request(shots, 1, outputs), **keywords)

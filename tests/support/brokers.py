@@ -25,8 +25,7 @@ class PlayedService:
         environ = {**os.environ, "SIMENV_BROKERS": str(folder)}
         table = {"use": "local", "users": ["ana"], **settings}
         listen = {"listen": "tcp://127.0.0.1:0"} if "listen" in settings else {}
-        config = convert({"name": NAME, "identity": table, **listen})
-        self.broker = BrokerProcess(config, environ)
+        self.broker = BrokerProcess(convert({"name": NAME, "identity": table, **listen}), environ)
         self.broker.handle = self._handle
         self.asked: list[UserRequest] = []
         self.members: list[UserAccount] = []

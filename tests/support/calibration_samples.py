@@ -42,34 +42,26 @@ def ibm_properties() -> dict[str, Any]:
     gates.append({"gate": "reset", "qubits": [0], "parameters": [length]})
     gates.append({"gate": "measure", "qubits": [0], "parameters": [_value("gate_error", 0.02)]})
     return {
-        "backend_name": "ibm_sample",
-        "backend_version": "1.2.3",
-        "last_update_date": WHEN,
-        "qubits": qubits,
-        "gates": gates,
+        "backend_name": "ibm_sample", "backend_version": "1.2.3", "last_update_date": WHEN,
+        "qubits": qubits, "gates": gates,
         "general": [
-            _value("zz_01", -4.5e-05, "GHz"),
-            _value("zz_12", 0, "GHz"),
+            _value("zz_01", -4.5e-05, "GHz"), _value("zz_12", 0, "GHz"),
             _value("jq_01", 0.002, "GHz"),
         ],
         "general_qlists": [],
-    }
+    }  # fmt: skip
 
 
 def ibm_configuration() -> dict[str, Any]:
     """The configuration of the same backend."""
     return {
-        "backend_name": "ibm_sample",
-        "n_qubits": 3,
+        "backend_name": "ibm_sample", "n_qubits": 3,
         "basis_gates": ["cz", "rz", "sx", "x", "reset"],
         "gates": [{"name": "rz", "parameters": ["theta"]}, {"name": "cz", "parameters": []}],
-        "coupling_map": [[0, 1], [1, 0], [1, 2], [2, 1]],
-        "dt": 4.0,
-        "max_shots": 100000,
+        "coupling_map": [[0, 1], [1, 0], [1, 2], [2, 1]], "dt": 4.0, "max_shots": 100000,
         "supported_instructions": ["cz", "measure", "if_else"],
-        "processor_type": {"family": "Sample"},
-        "coords": [[0, 0], [1, 0], [1, 1]],
-    }
+        "processor_type": {"family": "Sample"}, "coords": [[0, 0], [1, 0], [1, 1]],
+    }  # fmt: skip
 
 
 def _operation(
@@ -94,19 +86,13 @@ def qiskit_target() -> dict[str, Any]:
             _operation("measure", [qubit], gate=False, error=0.02, duration_s=1e-6),
         ]
     return {
-        "kind": "qiskit-target",
-        "format": 1,
-        "name": "sample",
-        "provider": "vendor",
-        "num_qubits": 3,
-        "dt_s": 1e-9,
+        "kind": "qiskit-target", "format": 1, "name": "sample", "provider": "vendor",
+        "num_qubits": 3, "dt_s": 1e-9,
         "qubits": [
-            {"t1_s": 1e-4, "t2_s": 8e-5, "frequency_hz": 5e9},
-            {"t1_s": 9e-5, "t2_s": None},
-            {},
+            {"t1_s": 1e-4, "t2_s": 8e-5, "frequency_hz": 5e9}, {"t1_s": 9e-5, "t2_s": None}, {},
         ],
         "operations": operations,
-    }
+    }  # fmt: skip
 
 
 IBM_CSV = (
@@ -154,9 +140,7 @@ def qhw() -> list[dict[str, Any]]:
     common = {"provider": "vendor", "device": head, "raw": {"included": False}}
     return [
         {
-            "schema": "qhw-calibration-v1",
-            **common,
-            "metadata": {},
+            "schema": "qhw-calibration-v1", **common, "metadata": {},
             "calibration": {"timestamp": WHEN, "observation_count": 6},
             "extensions": {
                 "vendor": {
@@ -175,38 +159,27 @@ def qhw() -> list[dict[str, Any]]:
             },
         },
         {
-            "schema": "qhw-device-v1",
-            **common,
+            "schema": "qhw-device-v1", **common,
             "metadata": {
-                "basis_gates": ["r", "rz", "rzz"],
-                "dynamic_circuits": True,
-                "max_shots": 5000,
+                "basis_gates": ["r", "rz", "rzz"], "dynamic_circuits": True, "max_shots": 5000,
             },
-            "extensions": {},
-            "qubits": [{"id": str(qubit)} for qubit in range(3)],
+            "extensions": {}, "qubits": [{"id": str(qubit)} for qubit in range(3)],
         },
         {
-            "schema": "qhw-coupling-v1",
-            **common,
-            "metadata": {},
-            "extensions": {},
+            "schema": "qhw-coupling-v1", **common, "metadata": {}, "extensions": {},
             "coupling": {
-                "nodes": ["0", "1", "2"],
-                "edges": [["0", "1"], ["1", "2"]],
-                "directed": False,
+                "nodes": ["0", "1", "2"], "edges": [["0", "1"], ["1", "2"]], "directed": False,
                 "source": ["calibration"],
             },
             "operations": [],
         },
-    ]
+    ]  # fmt: skip
 
 
 def qdmi() -> dict[str, Any]:
     """A QDMI description: times in units of 0.5 ns, defaults with overrides."""
     return {
-        "schema-version": 1,
-        "name": "sample",
-        "numQubits": 3,
+        "schema-version": 1, "name": "sample", "numQubits": 3,
         "durationUnit": {"unit": "ns", "scaleFactor": 0.5},
         "qubitProperties": {
             "defaults": {"t1": 200000, "t2": 150000},
@@ -216,21 +189,15 @@ def qdmi() -> dict[str, Any]:
         "operations": [
             {"name": "r", "numQubits": 1, "numParameters": 2, "duration": 80, "fidelity": 0.999},
             {
-                "name": "cz",
-                "numQubits": 2,
-                "numParameters": 0,
-                "duration": 200,
+                "name": "cz", "numQubits": 2, "numParameters": 0, "duration": 200,
                 "siteOverrides": [{"sites": [0, 1], "fidelity": 0.99, "duration": 160}],
             },
             {
-                "name": "measure",
-                "numQubits": 1,
-                "numParameters": 0,
-                "fidelity": 0.98,
+                "name": "measure", "numQubits": 1, "numParameters": 0, "fidelity": 0.98,
                 "siteOverrides": [{"sites": [2], "fidelity": 0.97}],
             },
         ],
-    }
+    }  # fmt: skip
 
 
 def iqm() -> dict[str, Any]:
@@ -280,13 +247,11 @@ def braket() -> dict[str, Any]:
 
     return {
         "braketSchemaHeader": {
-            "name": "braket.device_schema.vendor.vendor_device_capabilities",
-            "version": "1",
+            "name": "braket.device_schema.vendor.vendor_device_capabilities", "version": "1",
         },
         "service": {"shotsRange": [1, 20000]},
         "paradigm": {
-            "qubitCount": 2,
-            "nativeGateSet": ["prx", "cz"],
+            "qubitCount": 2, "nativeGateSet": ["prx", "cz"],
             "connectivity": {"fullyConnected": False, "connectivityGraph": {"0": ["2"]}},
         },
         "standardized": {
@@ -301,7 +266,7 @@ def braket() -> dict[str, Any]:
             },
             "updatedAt": WHEN,
         },
-    }
+    }  # fmt: skip
 
 
 def trapped_ion() -> dict[str, Any]:
@@ -368,11 +333,9 @@ def files() -> dict[str, dict[str, bytes]]:
         },
         "qiskit-target": {"target.json": encoded(qiskit_target())},
         "ibm-csv": {"ibm_sample_calibrations_2026-01-02T03_04_05Z.csv": IBM_CSV.encode()},
-        "cunqa": {"noise.json": encoded(cunqa())},
-        "qhw": records,
-        "qdmi": {"device.json": encoded(qdmi())},
-        "iqm": {"metrics.json": encoded(iqm())},
+        "cunqa": {"noise.json": encoded(cunqa())}, "qhw": records,
+        "qdmi": {"device.json": encoded(qdmi())}, "iqm": {"metrics.json": encoded(iqm())},
         "braket": {"properties.json": encoded(braket())},
         "ionq": {"characterization.json": encoded(ionq())},
         "trapped-ion": {"ions.json": encoded(trapped_ion())},
-    }
+    }  # fmt: skip

@@ -70,8 +70,7 @@ class Drill:
         that takes long enough for much to end."""
         self.ready()
         first = KINDS[pool][0]
-        cycle = itertools.cycle(range(first, first + DIFFERENT))
-        seeds = list(itertools.islice(cycle, number))
+        seeds = list(itertools.islice(itertools.cycle(range(first, first + DIFFERENT)), number))
         self._tasks = self._submit(pool, seeds)
         self._ledger.accepted(self._tasks, seeds)
 

@@ -18,21 +18,13 @@ class DeviceModel:
     """All qubits alike but for their relaxation times: 100 us and more for a higher number."""
 
     def __init__(
-        self,
-        num_qubits: int = 8,
-        *,
-        idle: bool = True,
-        gate_error: float = 1e-3,
-        t2_by_t1: float = 0.8,
-        excited: float = 0.0,
-        readout: tuple[float, float] = (0.0, 0.0),
-        groups: tuple[ReadoutGroup, ...] = (),
-        preparation_error: float = 0.0,
-        feed_forward_ns: float = 0.0,
-        over_rotation: float = 0.0,
+        self, num_qubits: int = 8, *, idle: bool = True, gate_error: float = 1e-3,
+        t2_by_t1: float = 0.8, excited: float = 0.0, readout: tuple[float, float] = (0.0, 0.0),
+        groups: tuple[ReadoutGroup, ...] = (), preparation_error: float = 0.0,
+        feed_forward_ns: float = 0.0, over_rotation: float = 0.0,
         crosstalk_pairs: tuple[tuple[int, int], ...] = (),
         durations: Mapping[str, float] = DURATIONS_NS,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.num_qubits = num_qubits
         self.has_idle_noise = idle
         self.dt_ns = 4.0
@@ -133,8 +125,7 @@ class DeviceModel:
 
     def crosstalk(self, pair: tuple[int, int], duration_ns: float) -> Channel | None:
         """ZZ at 100 kHz."""
-        turn = np.exp(-2j * np.pi * 1e-4 * duration_ns)
-        return channels.from_unitary(np.diag([1, 1, 1, turn]))
+        return channels.from_unitary(np.diag([1, 1, 1, np.exp(-2j * np.pi * 1e-4 * duration_ns)]))
 
     def preparation(self, qubit: int) -> Channel | None:  # an interface
         """A bit flip."""

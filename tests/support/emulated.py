@@ -8,7 +8,9 @@ import live
 import pytest
 from qiskit import QuantumCircuit
 
-from simenv import library
+from noise_models import snapshot
+from noise_models.calibration import CalibrationSnapshot
+from simenv import config, library
 
 SUPPORT = str(Path(__file__).parent)
 DEVICE = "superconducting-lattice"
@@ -26,6 +28,14 @@ def environment() -> Iterator[live.Live]:
         patch.setenv("PYTHONPATH", SUPPORT)
         with live.environment(pools=POOLS) as result:
             yield result
+
+
+def stored(name: str, device: CalibrationSnapshot) -> Path:
+    """Store a device under a name, as `simenv devices import` does; return its path."""
+    path = config.devices_folder() / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(snapshot.dump(device))
+    return path
 
 
 def ghz(qubits: int = 3) -> QuantumCircuit:

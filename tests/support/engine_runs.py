@@ -9,13 +9,9 @@ from simulators.execution.packing import unpack
 
 
 def run(
-    engine: Engine,
-    circuit: Circuit,
-    request: Request,
-    noise: NoiseProgram | None = None,
-    control: RunControl | None = None,
-    **options: object,
-) -> EngineResult:
+    engine: Engine, circuit: Circuit, request: Request, noise: NoiseProgram | None = None,
+    control: RunControl | None = None, **options: object,
+) -> EngineResult:  # fmt: skip
     """`options`: of RunOptions, by name."""
     chosen = RunOptions(**options)  # type: ignore[arg-type]
     plan = engine.plan(circuit, noise, chosen)

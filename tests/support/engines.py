@@ -85,19 +85,11 @@ class Runner:
         return tolerance if self.card.reproducible else max(tolerance, 1e-12)
 
     def all(
-        self,
-        circuit: Circuit,
-        shots: int = 0,
-        seed: int = 7,
-        outputs: tuple[str, ...] = ("counts",),
-        observables: tuple[PauliSum, ...] = (),
-        bindings: object = None,
-        binding: int = 0,
-        control: RunControl | None = None,
-        amplitudes: object = None,
-        noise: NoiseProgram | None = None,
-        **options: object,
-    ) -> tuple[BindingResult, ...]:
+        self, circuit: Circuit, shots: int = 0, seed: int = 7,
+        outputs: tuple[str, ...] = ("counts",), observables: tuple[PauliSum, ...] = (),
+        bindings: object = None, binding: int = 0, control: RunControl | None = None,
+        amplitudes: object = None, noise: NoiseProgram | None = None, **options: object,
+    ) -> tuple[BindingResult, ...]:  # fmt: skip
         assert validation_error(circuit) == ""
         chosen = RunOptions(**options)  # type: ignore[arg-type]
         request = Request(shots, seed, outputs, observables, bindings, binding, amplitudes)  # type: ignore[arg-type]

@@ -30,8 +30,7 @@ def binary() -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             built = Path(scratch) / "statevector"
             flags = ["-O2", "-Wall", "-Wextra", "-Werror"]
-            argv = [compiler(), *flags, "-o", str(built), str(SOURCE), "-lm"]
-            subprocess.run(argv, check=True)
+            subprocess.run([compiler(), *flags, "-o", str(built), str(SOURCE), "-lm"], check=True)
             os.replace(built, program)
     return program
 

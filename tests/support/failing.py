@@ -12,12 +12,9 @@ Given = ParamSpec("Given")
 
 
 def fails(
-    error: type[Error] | tuple[type[Error], ...],
-    match: str,
-    call: Callable[Given, object],
-    *args: Given.args,
-    **named: Given.kwargs,
-) -> Error:
+    error: type[Error] | tuple[type[Error], ...], match: str, call: Callable[Given, object],
+    *args: Given.args, **named: Given.kwargs,
+) -> Error:  # fmt: skip
     """The error that the call raises, with these words (a regular expression; empty: any)."""
     __tracebackhide__ = True
     with pytest.raises(error, match=match or None) as caught:

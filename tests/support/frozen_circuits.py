@@ -121,8 +121,7 @@ def with_parameters(qubits: int, layers: int, measured: bool = True) -> Circuit:
 
 def stored_program(name: str) -> Circuit:
     """A program whose bytes are a golden file."""
-    program = decode_program((PROGRAMS / f"{name}.bin").read_bytes())
-    return Circuit.from_program(program)
+    return Circuit.from_program(decode_program((PROGRAMS / f"{name}.bin").read_bytes()))
 
 
 STORED = ("branches", "loops", "registers")

@@ -95,14 +95,10 @@ def caller_of(request: Request[Any, Any, Any]) -> Caller:
 
 def app_of(routes: Sequence[Any], **settings: Any) -> Litestar:
     return Litestar(
-        list(routes),
-        dependencies={"caller": Provide(caller_of, sync_to_thread=False)},
-        exception_handlers=EXCEPTION_HANDLERS,
-        after_request=encode_body,
-        openapi_config=None,
-        logging_config=None,
-        **settings,
-    )
+        list(routes), dependencies={"caller": Provide(caller_of, sync_to_thread=False)},
+        exception_handlers=EXCEPTION_HANDLERS, after_request=encode_body, openapi_config=None,
+        logging_config=None, **settings,
+    )  # fmt: skip
 
 
 @contextmanager

@@ -13,25 +13,12 @@ class History:
         self.rows: list[LogRow] = []
 
     def add(
-        self,
-        at_us: int,
-        queued: int = 0,
-        sent: int = 0,
-        decode: int = 0,
-        plan: int = 0,
-        engine: int = 100,
-        encode: int = 0,
-        returned: int = 0,
-        *,
-        message: int | None = None,
-        structure: str = "s",
-        bindings: int = 1,
-        worker: str = "main-0",
-        state: TaskState = TaskState.DONE,
-        attempts: int = 1,
-        ended: bool = True,
+        self, at_us: int, queued: int = 0, sent: int = 0, decode: int = 0, plan: int = 0,
+        engine: int = 100, encode: int = 0, returned: int = 0, *, message: int | None = None,
+        structure: str = "s", bindings: int = 1, worker: str = "main-0",
+        state: TaskState = TaskState.DONE, attempts: int = 1, ended: bool = True,
         spent: Spent | None = None,
-    ) -> int:
+    ) -> int:  # fmt: skip
         """One task; returns when it ends."""
         number = len(self.rows) + 1
         run = decode + plan + engine + encode

@@ -49,23 +49,14 @@ def _open(client: Client, defect: str, revision: int) -> Iterator[Callable[[], A
 
 
 def checked(
-    target: Path | CheckTarget,
-    *only: str,
-    revisions: tuple[int, ...] = (1, 2),
-    wait_s: float = 30.0,
-    token: str = "",
-    long_s: float = SHORT_S,
-    probe_s: float = PROBE_S,
-) -> CheckReport:
+    target: Path | CheckTarget, *only: str, revisions: tuple[int, ...] = (1, 2),
+    wait_s: float = 30.0, token: str = "", long_s: float = SHORT_S, probe_s: float = PROBE_S,
+) -> CheckReport:  # fmt: skip
     """A report on a target, or on a plugin folder; `token`: what it asks for."""
     options = Options(
-        only=only,
-        revisions=revisions,
-        long_s=long_s,
-        limit_s=max(LIMIT_S, 2 * wait_s),
-        wait_s=wait_s,
-        probe_s=probe_s,
-    )
+        only=only, revisions=revisions, long_s=long_s, limit_s=max(LIMIT_S, 2 * wait_s),
+        wait_s=wait_s, probe_s=probe_s,
+    )  # fmt: skip
     if isinstance(target, Path):
         outage = FileOutage(target / "outage")
         environ = {"REFERENCE_OUTAGE": str(outage.path)}

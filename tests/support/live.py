@@ -6,15 +6,17 @@ import signal
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 from waiting import until
 
+import simenv
 from simenv import config
 from simenv.client import environments
+from simenv.client.administration.keys import issue_key
 from simenv.client.client import Client
 from simenv.client.connection import address, channel
 from simenv.config import GatewayFile
@@ -31,6 +33,7 @@ class Live:
         self.name = f"t{uuid.uuid4().hex[:8]}"
         pool = {"name": "main", "min": WORKERS, "max": WORKERS}
         self.options: dict[str, object] = {"name": self.name, "pools": [pool], **options}
+        self.pids: list[int] = []  # of its services, in the order of their starts
 
     @property
     def home(self) -> Path:
@@ -38,7 +41,8 @@ class Live:
 
     def up(self, **changes: object) -> int:
         """Start (or resume); returns the service's pid."""
-        return environments.up({**self.options, **changes}).pid
+        self.pids.append(environments.up({**self.options, **changes}).pid)
+        return self.pids[-1]
 
     def client(self) -> Client:
         return Client(address.find(self.name))  # patient for LOST_S, which tests change
@@ -48,6 +52,12 @@ class Live:
 
     def kill_service(self) -> None:
         self.service().send_signal(signal.SIGKILL)
+
+    def crash(self) -> None:
+        """Kill the service, and wait until it is dead."""
+        pid = self.service().pid
+        self.kill_service()
+        self.wait_dead(pid)
 
     def wait_dead(self, pid: int, timeout_s: float = PATIENCE_S) -> None:
         def is_over() -> bool:
@@ -69,6 +79,16 @@ def environment(**options: object) -> Iterator[Live]:
         yield live
     finally:
         live.down()
+
+
+@contextmanager
+def with_keys(env: Client, folder: Path, *names: str) -> Iterator[dict[str, Client]]:
+    """Clients of users, by name: each has a key of its own, in a file NAME.simenv."""
+    with ExitStack() as stack:
+        files = {name: folder / f"{name}.simenv" for name in names}
+        for name, file in files.items():
+            issue_key(env.keys, name, "client", file)
+        yield {n: stack.enter_context(simenv.connect(service=f)) for n, f in files.items()}
 
 
 @contextmanager

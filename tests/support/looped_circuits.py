@@ -96,8 +96,7 @@ class _Maker:
         arrays = self.arrays
         variable = arrays.variable(_WIDTH)
         more = (ir.VARIABLE, variable, _WIDTH)
-        last = self.number(self.draw(st.integers(0, 3)))
-        arrays.begin(more, last, (ir.LESS, 0, 0), name="while")
+        arrays.begin(more, self.number(self.draw(st.integers(0, 3))), (ir.LESS, 0, 0), name="while")
         tokens = more, self.number(1), (ir.ADD, 0, _WIDTH), (ir.SET_VARIABLE, variable, _WIDTH)
         arrays.begin(*tokens, name="store")
 

@@ -61,11 +61,9 @@ class Faulty(BackendV2):
     """Takes any circuit of up to 20 qubits; those of FAULTS go wrong."""
 
     def __init__(
-        self,
-        max_shots: int = 0,
-        max_circuits: int | None = None,
+        self, max_shots: int = 0, max_circuits: int | None = None,
         when_asked: Callable[[], None] = lambda: None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """`when_asked`: called when a job begins."""
         super().__init__(name="faulty", backend_version="7")
         self._simulator = AerSimulator(method="stabilizer")
@@ -109,13 +107,9 @@ class Job:
     """What a provider's job has; its result comes at once, unless it is slow."""
 
     def __init__(
-        self,
-        machine: Faulty,
-        simulator: AerSimulator,
-        circuits: list[QuantumCircuit],
-        options: dict[str, Any],
-        fault: str,
-    ) -> None:
+        self, machine: Faulty, simulator: AerSimulator, circuits: list[QuantumCircuit],
+        options: dict[str, Any], fault: str,
+    ) -> None:  # fmt: skip
         self._machine, self._fault = machine, fault
         self._state = "RUNNING" if fault in ("slow", "stubborn") else "DONE"
         if fault == "lose shots":

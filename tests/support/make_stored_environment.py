@@ -40,12 +40,7 @@ def main(archive: str) -> None:
     from simenv.client import environments
     from simenv.client.client import connect
     from simenv.model import AdmissionPolicy, DeviceProfile, Workload
-    from simenv.wire.messages.admin import (
-        SetDispatch,
-        SetOrder,
-        SetPolicy,
-        SetProfile,
-    )
+    from simenv.wire.messages.admin import SetDispatch, SetOrder, SetPolicy, SetProfile
 
     def ghz(qubits: int, measured: bool = True) -> QuantumCircuit:
         circuit = QuantumCircuit(qubits)

@@ -116,13 +116,9 @@ class MemoryConnection:
     message_bytes = MAX_MESSAGE_BYTES
 
     def __init__(
-        self,
-        listener: MemoryListener,
-        peer_kind: PeerKind,
-        identity: bytes,
-        sender: Identity,
+        self, listener: MemoryListener, peer_kind: PeerKind, identity: bytes, sender: Identity,
         key: str,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._listener, self._peer_kind, self._identity = listener, peer_kind, identity
         self.sender, self.key = sender, key
         self._inbox = Inbox()

@@ -90,25 +90,17 @@ def distribution(
 
 
 def assert_exact(
-    circuit: Circuit,
-    snapshot: CalibrationSnapshot,
-    wanted: Probabilities,
+    circuit: Circuit, snapshot: CalibrationSnapshot, wanted: Probabilities,
     options: Mapping[str, object] | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """The density matrix has these probabilities."""
-    found = distribution(circuit, attached(circuit, snapshot, options))
-    assert np.abs(found - wanted).max() < 1e-9
+    assert np.abs(distribution(circuit, attached(circuit, snapshot, options)) - wanted).max() < 1e-9
 
 
 def assert_counts(
-    engine: str,
-    circuit: Circuit,
-    noise: NoiseProgram,
-    wanted: Probabilities,
-    *,
-    seed: int = 7,
+    engine: str, circuit: Circuit, noise: NoiseProgram, wanted: Probabilities, *, seed: int = 7,
     shots: int = 0,
-) -> None:
+) -> None:  # fmt: skip
     """Counts of an engine follow these probabilities, by a chi-square test at five sigma."""
     shots = shots or FEW_SHOTS.get(engine, 20_000)
     counts = counts_of(Runner(engine)(circuit, shots=shots, seed=seed, noise=noise))

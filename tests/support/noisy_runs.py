@@ -28,8 +28,7 @@ def layers(num_qubits: int, count: int, random: np.random.Generator) -> Arrays:
         for qubit in range(num_qubits):
             arrays.add("u", [qubit], (), random.uniform(0, 6, 3).tolist())
         for qubit in range(layer % 2, num_qubits - 1, 2):
-            name = ("cx", "cz", "swap")[int(random.integers(3))]
-            arrays.add(name, [qubit, qubit + 1])
+            arrays.add(("cx", "cz", "swap")[int(random.integers(3))], [qubit, qubit + 1])
     return arrays.measure(range(num_qubits))
 
 
@@ -99,14 +98,9 @@ DYNAMIC = {"teleportation": teleportation, "resets": resets, "loop": loop}
 
 
 def run(
-    circuit: Circuit,
-    noise: NoiseProgram,
-    shots: int,
-    *,
-    seed: int = 1,
-    small: bool = True,
+    circuit: Circuit, noise: NoiseProgram, shots: int, *, seed: int = 1, small: bool = True,
     **options: object,
-) -> EngineResult:
+) -> EngineResult:  # fmt: skip
     """Counts by the engine."""
     engine = StatevectorEngine(small=small)
     return engine_runs.run(engine, circuit, Request(shots, seed), noise, **options)

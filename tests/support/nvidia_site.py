@@ -57,13 +57,9 @@ def install_cupy(packages: Path, gpus: str, wheels: tuple[str, ...] = ("cupy-cud
 
 @contextmanager
 def machine(
-    folder: Path,
-    gpus: str,
-    *,
-    cuda: int = 13000,
-    wheels: tuple[str, ...] = ("cupy-cuda13x",),
+    folder: Path, gpus: str, *, cuda: int = 13000, wheels: tuple[str, ...] = ("cupy-cuda13x",),
     variables: Mapping[str, str] | None = None,
-) -> Iterator[Simenv]:
+) -> Iterator[Simenv]:  # fmt: skip
     """`simenv` on a machine with these GPUs, driver and wheels; it is taken down at the end."""
     require_gcc()
     build_libraries(folder / "lib", gpus, cuda)

@@ -178,13 +178,9 @@ def run_through_pmix(uri: str, mark: Path, owner: int, pid: int) -> list[str]:
     lines: list[str] = []
     try:
         tool = Tool(
-            uri,
-            prte.library,
-            prte.preload,
-            on_spawned=lambda *_: None,
-            on_ended=lambda *_: None,
+            uri, prte.library, prte.preload, on_spawned=lambda *_: None, on_ended=lambda *_: None,
             on_listed=lambda _: None,
-        )
+        )  # fmt: skip
         tool.spawn(1, ["/bin/sh", "-c", f"id >{mark}; sleep 0.5"], ["PATH=/bin"], "/", [HOST])
         deadline = time.monotonic() + ANSWER_S
         while not mark.exists() and time.monotonic() < deadline:

@@ -50,18 +50,12 @@ class Shown(NamedTuple):
     def paths(self) -> dict[str, str]:
         """Path of one page of each view."""
         return {
-            "overview": "/ui/",
-            "run": "/ui/run",
-            "tasks": "/ui/tasks",
-            "task": f"/ui/tasks/{self.noisy}",
-            "waiting": f"/ui/tasks/{self.waiting}",
-            "lost": f"/ui/tasks/{self.lost}",
-            "devices": "/ui/devices",
-            "device": "/ui/devices/lattice",
-            "nodes": "/ui/nodes",
-            "usage": "/ui/usage",
+            "overview": "/ui/", "run": "/ui/run", "tasks": "/ui/tasks",
+            "task": f"/ui/tasks/{self.noisy}", "waiting": f"/ui/tasks/{self.waiting}",
+            "lost": f"/ui/tasks/{self.lost}", "devices": "/ui/devices",
+            "device": "/ui/devices/lattice", "nodes": "/ui/nodes", "usage": "/ui/usage",
             "events": "/ui/events",
-        }
+        }  # fmt: skip
 
 
 def routes(gateway: Gateway) -> list[ControllerRouterHandler]:

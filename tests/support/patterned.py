@@ -144,17 +144,10 @@ class Outcomes(NamedTuple):
 
 
 def run(
-    sampler: TrajectorySampler,
-    patterns: ErrorPatterns,
-    *,
-    seed: int,
-    binding: int = 0,
-    first: int = 0,
-    params: Sequence[NDArray[np.float64]] | None = None,
-    threads: int = 1,
-    most_states: int = 0,
-    control: RunControl | None = None,
-) -> Outcomes:
+    sampler: TrajectorySampler, patterns: ErrorPatterns, *, seed: int, binding: int = 0,
+    first: int = 0, params: Sequence[NDArray[np.float64]] | None = None, threads: int = 1,
+    most_states: int = 0, control: RunControl | None = None,
+) -> Outcomes:  # fmt: skip
     """Outcomes of all instances, for each row of `params`; instance 0 is shot `first`, row 0 is
     number `binding`."""
     rows = sort(patterns, sampler.places)

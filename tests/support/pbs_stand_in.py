@@ -85,16 +85,8 @@ def qsub(arguments: list[str]) -> int:
     write(job, attributes)
     limit_s = (hours * 60 + minutes) * 60 + seconds
     words = [
-        sys.executable,
-        "-S",
-        "-E",
-        __file__,
-        "run",
-        job,
-        named["-S"],
-        named["-o"],
-        str(limit_s),
-    ]
+        sys.executable, "-S", "-E", __file__, "run", job, named["-S"], named["-o"], str(limit_s),
+    ]  # fmt: skip
     subprocess.Popen(words, env=environ | {"PBS_SERVER": str(spool())}, start_new_session=True,
                      stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                      stderr=subprocess.DEVNULL)  # fmt: skip
@@ -116,8 +108,7 @@ def run(job: str, shell: str, log: str, limit_s: str) -> int:
     except subprocess.TimeoutExpired:
         end(process.pid)
         code = process.wait()
-    document = json.loads(job_path(job).read_text())
-    substate = TERMINATED if document.get("deleted") else FINISHED
+    substate = TERMINATED if json.loads(job_path(job).read_text()).get("deleted") else FINISHED
     status = SIGNAL - code if code < 0 else code
     change(job, job_state="F", substate=substate, Exit_status=status)
     return 0

@@ -83,12 +83,10 @@ def stepped_server() -> Iterator[tuple[str, Callable[[str], None]]]:
         (library,) = FAKETIME.glob("usr/lib/*/faketime/libfaketime.so.1")
         found = _started(
             [
-                f"LD_PRELOAD={library}",
-                f"FAKETIME_TIMESTAMP_FILE={file.name}",
-                "FAKETIME_NO_CACHE=1",
-                "FAKETIME_DONT_FAKE_MONOTONIC=1",
+                f"LD_PRELOAD={library}", f"FAKETIME_TIMESTAMP_FILE={file.name}",
+                "FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1",
             ]
-        )
+        )  # fmt: skip
         try:
             yield found[0].url, step
         finally:

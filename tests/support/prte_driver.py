@@ -144,11 +144,9 @@ def main(folder: Path, agent: str, nodes: str) -> None:
                 obey(launcher, folder, line.decode().split())
         for end in launcher.poll_exits():
             tell(
-                what="exit",
-                name=end.name,
-                words=end.reason,
+                what="exit", name=end.name, words=end.reason,
                 infrastructure_failure=str(end.infrastructure_failure),
-            )
+            )  # fmt: skip
         for news in launcher.poll_events():
             tell(what=news.kind, subject=news.subject, words=news.message)
         for job in launcher._jobs.values():

@@ -92,8 +92,7 @@ class ForgetsEnded:
 
     def task_status(self, cid=None, reservation_id=None, *given, **named):
         answer = super().task_status(cid, reservation_id, *given, **named)
-        polled = super().peek_cq(cid, reservation_id)
-        gone = polled["outcome"] == "NO_LONGER_RETAINED"
+        gone = super().peek_cq(cid, reservation_id)["outcome"] == "NO_LONGER_RETAINED"
         return _stands(answer, "NO_LONGER_RETAINED") if gone else answer
 
 

@@ -37,17 +37,13 @@ class Table:
         places[:, : self.width] = self.places
         return (
             SweepTable(
-                self.num_wires,
-                self.width,
-                np.array(self.starts),
-                places,
+                self.num_wires, self.width, np.array(self.starts), places,
                 np.array(self.live, np.uint64),
                 np.array(self.ops, np.uint64).reshape(-1, s.OP_COLUMNS),
-                np.array(self.terms, np.uint64).reshape(-1, 2),
-                len(self.floats),
+                np.array(self.terms, np.uint64).reshape(-1, 2), len(self.floats),
             ),
             np.array([*self.floats, 0.0]),
-        )
+        )  # fmt: skip
 
     def fill(self, passes: int, operations: int, *, fresh: bool, local: int = 0) -> None:
         """Passes at random; `fresh`: they begin with |0...0>. Their tiles are of wires below
@@ -86,11 +82,9 @@ class Table:
         rows = self._some((1 << self.height) - 1 & ~taken)
         outer = self._some(((1 << self.num_wires) - 1) & ~self.inside)
         return {
-            "ROW_MASK": rows,
-            "ROW_VALUE": self._some(rows, 0.5),
-            "OUTER_MASK": outer,
+            "ROW_MASK": rows, "ROW_VALUE": self._some(rows, 0.5), "OUTER_MASK": outer,
             "OUTER_VALUE": self._some(outer, 0.7),
-        }
+        }  # fmt: skip
 
     def matrix(self, kind: int) -> None:
         """A unitary matrix on row bits."""
@@ -131,8 +125,7 @@ class Table:
         rest = ((1 << self.num_wires) - 1) & ~self.inside
         for _ in range(int(self.rng.choice([0, 1, 12]))):
             place = int(self.rng.integers(0, self.width + 1))
-            mask = self._some(rest, 0.3)
-            self.terms.append((mask, s.SCALAR if place == self.width else place))
+            self.terms.append((self._some(rest, 0.3), s.SCALAR if place == self.width else place))
         count = len(self.terms) - first
         self._turns(count)
         fields = self.conditions()
@@ -175,8 +168,7 @@ def agree(num_wires: int, width: int, seed: int, dtype: str, *, fresh: bool, thr
     state = state_of(begin.astype(dtype), fresh=fresh)
     with ThreadPool(threads, RunControl()) as thread_pool:
         sweep_kernel.apply(BlockExecutor(thread_pool, RunControl()), state, plan, floats)
-    expected = plainly(plan, floats, begin)
-    gap = np.abs(state.amplitudes - expected).max()
+    gap = np.abs(state.amplitudes - plainly(plan, floats, begin)).max()
     assert gap < TOLERANCE[dtype], f"seed {seed}: {gap}"
     norms = (np.abs(state.amplitudes.astype(np.complex128)) ** 2).reshape(-1, LANES).sum(axis=1)
     assert state.norms is not None

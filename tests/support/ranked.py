@@ -124,12 +124,9 @@ def ranked(ranks: int, *options: str, extra: dict[str, str] | None = None) -> It
         argv += ["--kernels", os.environ["SIMENV_KERNELS"], "--log", str(folder / f"{NAME}.log")]
         with (folder / "mpirun.log").open("wb") as log:
             process = subprocess.Popen(
-                [*argv, *options],
-                env=rank_environment(folder, extra or {}),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+                [*argv, *options], env=rank_environment(folder, extra or {}),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
         worker = Ranked(folder, process, doors)
         try:
             yield worker

@@ -68,13 +68,10 @@ def operations(circuit: Circuit) -> list[Operation]:
     for op in circuit.ops.tolist():
         _, nq, nc, np_ = circuit.table.rows[op].tolist()
         entries.append(
-            Operation(
-                circuit.table.names[op],
-                tuple(circuit.qubits[q : q + nq].tolist()),
-                tuple(circuit.clbits[c : c + nc].tolist()),
-                tuple(circuit.params[p : p + np_].tolist()),
-            )
-        )
+            Operation(circuit.table.names[op], tuple(circuit.qubits[q : q + nq].tolist()),
+                      tuple(circuit.clbits[c : c + nc].tolist()),
+                      tuple(circuit.params[p : p + np_].tolist()))
+        )  # fmt: skip
         q, c, p = q + nq, c + nc, p + np_
     return entries
 
@@ -209,12 +206,9 @@ class Reference:
         return self._found
 
     def _walk(
-        self,
-        k: int,
-        state: NDArray[np.complex128],
-        shots: NDArray[np.int64],
+        self, k: int, state: NDArray[np.complex128], shots: NDArray[np.int64],
         bits: NDArray[np.object_],
-    ) -> None:
+    ) -> None:  # fmt: skip
         while k < len(self.rows) and shots.size:
             row = self.rows[k]
             if row.name == "if":
@@ -237,8 +231,7 @@ class Reference:
                 if row.name == "global_phase":
                     state = state * np.exp(1j * row.params[0])
                 else:
-                    unitary = matrix(row.name, row.params, len(row.qubits))
-                    state = apply(state, unitary, row.qubits)
+                    state = apply(state, matrix(row.name, row.params, len(row.qubits)), row.qubits)
             k += 1
         if shots.size:
             self._finish(state, shots, bits)

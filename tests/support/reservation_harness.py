@@ -29,8 +29,7 @@ class ReservationHarness(MultiUserHarness):
     def reserve(
         self, units: int = 4, peer: MemoryConnection | None = None, **ask: object
     ) -> model.Decision:
-        work = msgspec.structs.replace(BASE, count=units)
-        fields = {"device": "main", "workload": work, **ask}
+        fields = {"device": "main", "workload": msgspec.structs.replace(BASE, count=units), **ask}
         request = model.ReservationRequest(**fields)  # type: ignore[arg-type]
         return self.get(admin.DecisionReply, admin.Reserve(2, request), peer).decision
 
@@ -41,8 +40,7 @@ class ReservationHarness(MultiUserHarness):
         self, number: int, *shots: int, key: str = "~u", peer: MemoryConnection | None = None
     ) -> m.Accepted | m.Refused:
         tasks = [spec(seed, shots=count) for seed, count in enumerate(shots)]
-        submit = m.Submit(5, key, 0, model.TaskOptions(reservation=number), tasks)
-        answers = self.say(submit, peer)
+        answers = self.say(m.Submit(5, key, 0, model.TaskOptions(reservation=number), tasks), peer)
         return next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
 
     def view(self, task: int) -> m.TaskInfo:

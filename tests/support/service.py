@@ -51,17 +51,13 @@ def program(num_qubits: int = 2, angle: float = 0.5) -> Program:
     chain = array.repeat(2)[1:-1] if num_qubits > SMALL_QUBITS else array[:0]
     counts = [num_qubits, chain.size // 2, num_qubits]
     return Program(
-        1,
-        num_qubits,
-        num_qubits,
-        (("c", num_qubits),),
+        1, num_qubits, num_qubits, (("c", num_qubits),),
         ("ry", "measure", "cx")[: 2 + bool(chain.size)],
         np.array([[1, 0, 1], [1, 1, 0], [2, 0, 0]][: 2 + bool(chain.size)], np.uint16).tobytes(),
         np.repeat(np.array([0, 2, 1], np.uint16), counts).tobytes(),
-        np.concatenate([array, chain, array]).tobytes(),
-        array.tobytes(),
+        np.concatenate([array, chain, array]).tobytes(), array.tobytes(),
         np.full(num_qubits, angle).tobytes(),
-    )
+    )  # fmt: skip
 
 
 def completions(answers: list[m.ToClient]) -> list[m.Completion]:
@@ -106,8 +102,7 @@ class RecordingLauncher:
         return ends
 
     def kill(self, name: str) -> None:
-        start = self.commands.pop(name).start
-        self.gone.append(Exit(name, 0, -9, "signal 9 (SIGKILL)", start))
+        self.gone.append(Exit(name, 0, -9, "signal 9 (SIGKILL)", self.commands.pop(name).start))
 
     def terminate(self, name: str) -> None:
         self.told.append(name)
@@ -125,12 +120,9 @@ class ServiceHarness:
     """A service under test, in this process. `restart` stands for a crash and `up --restore`."""
 
     def __init__(
-        self,
-        folder: Path,
-        limits: ClusterLimits = LIMITS,
-        place: PostgresPlace | Path | None = None,
-        **options: object,
-    ) -> None:
+        self, folder: Path, limits: ClusterLimits = LIMITS,
+        place: PostgresPlace | Path | None = None, **options: object,
+    ) -> None:  # fmt: skip
         """`place`: of the journal; by default a file."""
         pools = [{"name": "main", "min": 1, "max": 1}]
         if "owner_limits" in options:  # the table [limits], whose name is taken here
@@ -165,36 +157,21 @@ class ServiceHarness:
             config.pools, self.state, partial(routing_snapshot, self.state, devices)
         )
         completions = Completions(self.journal, Origin("service", NODE, os.getpid(), "test"))
-        self.accounts = AccountRegistry(
-            config,
-            self.scheduler,
-            self.journal,
-            members=self.groups,
-        )
+        self.accounts = AccountRegistry(config, self.scheduler, self.journal, members=self.groups)
         submit_queue = SubmitQueue(
             self.scheduler, self.journal, admission, completions, self.accounts
         )
         self.replayed = replay(self.journal, self.scheduler, submit_queue, completions)
         processes = WorkerProcesses(self.paper, config, places, places.results, self.folder, {})
         self.loop = EventLoop(
-            config,
-            self.listener,
-            self.journal,
-            self.scheduler,
-            submit_queue,
-            completions,
-            processes,
-            WalCheckpointer(places.journal),
-            None,
-            self.key_commands,
+            config, self.listener, self.journal, self.scheduler, submit_queue, completions,
+            processes, WalCheckpointer(places.journal), None, self.key_commands,
             ResultRequests(
-                *(config, self.journal, self.scheduler, completions, places.results),
-                self.accounts,
+                *(config, self.journal, self.scheduler, completions, places.results), self.accounts,
             ),
             ConnectionFileLease(places.connection),
-            RuntimeFacts(NODE, self.journal.records.finished.counts()),
-            devices,
-        )
+            RuntimeFacts(NODE, self.journal.records.finished.counts()), devices,
+        )  # fmt: skip
         of_month = self.loop.usage.month_units
         self.accounts.budgets.spent_units = lambda name: self.spent.get(name, 0.0) + of_month(name)
         self.loop.pool_commands.restore()
@@ -329,12 +306,9 @@ class ServiceHarness:
         return tasks
 
     def finish(
-        self,
-        tasks: list[m.AssignedTask],
-        state: TaskState = TaskState.DONE,
-        payload: bytes = b"r",
+        self, tasks: list[m.AssignedTask], state: TaskState = TaskState.DONE, payload: bytes = b"r",
         file: str = "",
-    ) -> list[m.ToClient]:
+    ) -> list[m.ToClient]:  # fmt: skip
         """Answer them all; returns what the first client hears."""
         assert self.work is not None
         index = m.STATES.index(state)

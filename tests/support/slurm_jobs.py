@@ -97,14 +97,11 @@ def many(count: str, seed: str, *words: str) -> dict[str, float]:
             time.sleep(POLL_S)
         made = Counter(int(each.job) for each in client.reservations() if each.job)
     return {
-        "jobs": len(submitted),
-        "cancelled": cancelled,
-        "reserved": sum(number in made for number in submitted),
-        "left": len(live),
+        "jobs": len(submitted), "cancelled": cancelled,
+        "reserved": sum(number in made for number in submitted), "left": len(live),
         "doubled": sum((most | made)[number] > 1 for number in submitted),
-        "late_s": max(late_s.values(), default=0.0),
-        "seconds": time.monotonic() - begin_s,
-    }
+        "late_s": max(late_s.values(), default=0.0), "seconds": time.monotonic() - begin_s,
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -223,8 +223,7 @@ class Site:
     def up(self) -> None:
         """Start the environment."""
         file = self.cluster.folder / "simenv.toml"
-        argv = ["simenv", "up", "--config", file, "--hosts", f"{LOGIN}:{WORKERS}"]
-        self.cluster.run(LOGIN, argv)
+        self.cluster.run(LOGIN, ["simenv", "up", "--config", file, "--hosts", f"{LOGIN}:{WORKERS}"])
 
     def down(self) -> None:
         """End the environment; its tasks and reservations are in the journal."""

@@ -41,8 +41,7 @@ def blocks(page: Path, language: str) -> list[str]:
 def fresh_environ(home: Path) -> dict[str, str]:
     """Return the variables of a user whose virtual environment is active, and whose home is new."""
     path = f"{sys.prefix}/bin{os.pathsep}{os.environ['PATH']}"
-    folders = {"HOME": str(home), "SIMENV_HOME": str(home / ".simenv")}
-    return {**os.environ, "PATH": path, **folders}
+    return {**os.environ, "PATH": path, "HOME": str(home), "SIMENV_HOME": str(home / ".simenv")}
 
 
 def script(body: str) -> str:

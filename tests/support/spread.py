@@ -66,14 +66,11 @@ SMOKE = (
 TOGETHER = ("tests/cluster/", "tests/project_rules/", "tests/conformance/")
 # Files whose tests share nothing but functions: PARTS groups of each.
 APART = (
-    "tests/e2e/test_docs.py",
-    "tests/e2e/test_life.py",
-    "tests/e2e/test_qpm_docs.py",
+    "tests/e2e/test_docs.py", "tests/e2e/test_life.py", "tests/e2e/test_qpm_docs.py",
     "tests/simenv/cli/test_command_examples.py",
     "tests/simenv/frontends/pennylane/test_device_suite.py",
-    "tests/simenv/qpm_check/test_broken.py",
-    "tests/simenv/qpm_check/test_reference.py",
-)
+    "tests/simenv/qpm_check/test_broken.py", "tests/simenv/qpm_check/test_reference.py",
+)  # fmt: skip
 PARTS = 4
 # What takes long on two quiet cores, the longest first.
 LONG = (
@@ -131,7 +128,7 @@ LONG = (
     "tests/simulators/statevector/test_parts.py",
     "tests/simulators/statevector/trajectories/test_sampler.py",
     "tests/simenv/calibration/test_fit.py",
-    "tests/e2e/test_far_life.py",
+    "tests/e2e/test_far.py",
     "tests/simenv/frontends/pennylane/test_device.py",
     "tests/examples/test_my_qpu.py",
 )

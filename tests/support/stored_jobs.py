@@ -50,8 +50,7 @@ class StoredJobs:
         return JobRecords(session)
 
     def _ask(self, identity: Identity, message: ClientRequest[A]) -> A:
-        sent = codec.from_client(codec.encode(message))
-        answer = self.call(self._answer, identity, sent)
+        answer = self.call(self._answer, identity, codec.from_client(codec.encode(message)))
         assert isinstance(answer, answer_of(type(message)))
         return answer
 

@@ -63,8 +63,7 @@ def random_circuit(edges: Edges, layers: int, random: np.random.Generator) -> Ci
         for number in random.permutation(len(edges))[: max(3, 2 * len(edges) // 3)].tolist():
             name = PAIRS[int(random.integers(len(PAIRS)))]
             angles = [float(random.uniform(0, 6))] if name in ("rzz", "rxx", "cp", "cry") else []
-            pair = list(edges[number])
-            arrays.add(name, pair[:: 1 - 2 * int(random.integers(2))], (), angles)
+            arrays.add(name, list(edges[number])[:: 1 - 2 * int(random.integers(2))], (), angles)
     return arrays.measure(range(width)).circuit()
 
 
@@ -90,5 +89,4 @@ def noise_of(circuit: Circuit, random: np.random.Generator) -> NoiseProgram:
 
     located: list[Located] = after_gates(circuit, rule)
     width = circuit.num_qubits
-    readout = Readout(random.uniform(0, 0.05, width), random.uniform(0, 0.1, width))
-    return program(located, readout)
+    return program(located, Readout(random.uniform(0, 0.05, width), random.uniform(0, 0.1, width)))
