@@ -31,7 +31,7 @@ import typer
 import typer.core
 
 from simenv import config, errors
-from simenv._version import __version__
+from simenv._version import build
 from simenv.cli import terminal
 from simenv.cli.command_examples import EXAMPLES
 from simenv.errors import NoServiceError, OptionError, SimenvWarning
@@ -435,12 +435,12 @@ def common(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and the commit.")] = False,
 ) -> None:
     """Run quantum circuits on resident simulators. The options below may also follow a command."""
     context.obj = Settings(name, service, as_json, debug)
     if version:
-        terminal.line(__version__)
+        terminal.line(build())
     elif context.invoked_subcommand is None:
         terminal.line(context.get_help())
 
