@@ -52,7 +52,7 @@ class ReleaseHook(BuildHookInterface):
 
 
 def _with_commit(root: Path) -> str:
-    """Return the module of the version with the commit of a clone; "": it has one, or there is none."""
+    """Return the version's module with a clone's commit; "": it has one, or none is known."""
     module = runpy.run_path(str(root / VERSION))
     commit = module["described"](root) if "$" in module["_COMMIT"] else ""
     return (root / VERSION).read_text().replace(module["_COMMIT"], commit) if commit else ""

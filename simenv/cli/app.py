@@ -435,7 +435,9 @@ def common(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and the commit.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and the commit.")
+    ] = False,
 ) -> None:
     """Run quantum circuits on resident simulators. The options below may also follow a command."""
     context.obj = Settings(name, service, as_json, debug)
