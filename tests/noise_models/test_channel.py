@@ -36,8 +36,7 @@ def test_representations_agree_with_qiskit(num_qubits: int, count: int) -> None:
     assert np.abs(PTM(Kraus(kraus)).data - result.ptm).max() < 1e-14
     assert np.abs(Choi(Kraus(kraus)).data / (1 << num_qubits) - result.choi).max() < 1e-14
     assert result.cptp_error < 1e-14
-    again = channel.from_kraus(list(result.kraus()))
-    assert np.abs(again.ptm - result.ptm).max() < 1e-13
+    assert np.abs(channel.from_kraus(list(result.kraus())).ptm - result.ptm).max() < 1e-13
     assert len(result.kraus()) == count
 
 
@@ -137,10 +136,8 @@ def check(given: AerNoise, name: str, recipe: str) -> None:
             (located,) = result.after_gate(gate, qubits)
             assert located.qubits == qubits
             channel = located.channel
-        assert channel is not None
         assert np.abs(channel.ptm - ptm(error)).max() < 1e-13
     readout = result.readout()
-    assert readout is not None
     read = np.zeros((result.num_qubits, 2))
     for (qubit,), error in given._local_readout_errors.items():
         read[qubit] = error.probabilities[0][1], error.probabilities[1][0]
@@ -158,9 +155,7 @@ def test_recipe_aer_is_from_backend(name: str) -> None:
     for qubit in range(outcome.num_qubits):
         delay = type("D", (), {"name": "delay", "duration": 777.0, "unit": "ns", "num_qubits": 1})
         expected = relaxation._thermal_relaxation_error(delay, [qubit])
-        channel = outcome.idle(qubit, 777.0)
-        assert channel is not None
-        assert np.abs(channel.ptm - ptm(expected)).max() < 1e-13
+        assert np.abs(outcome.idle(qubit, 777.0).ptm - ptm(expected)).max() < 1e-13
 
 
 def test_recipe_aer_properties_is_from_backend_properties() -> None:
@@ -174,11 +169,9 @@ def test_recipe_has_nothing_that_aer_does_not_read() -> None:
     assert result.preparation(0) is None
     assert result.after_gate("cz", (1, 0)) == ()
     readout = result.readout()
-    assert readout is not None
     assert readout.p01.tolist() == readout.p10.tolist() == [0.02] * 3
     assert readout.groups == ()
     idle = result.idle(0, 100.0)
-    assert idle is not None
     assert idle.ptm[3, 0] > 0.0
     assert np.abs((idle.ptm @ [1, 0, 0, 1]) - [1, 0, 0, 1]).max() < 1e-15  # |0> stays
 

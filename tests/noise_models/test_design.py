@@ -112,8 +112,7 @@ def test_every_value_is_that_of_the_snapshot() -> None:
     value, _ = snapshot_of(chip(**{name: (number,) for name, number in given.items()}))
     found = {each.name: each for each in terms.measured(value)}
     joint = found["joint_flip"]
-    assert joint.places == ((0, 1), (1, 2))
-    assert joint.values == pytest.approx([0.03, 0.03])
+    assert (joint.places, joint.values) == (((0, 1), (1, 2)), pytest.approx([0.03, 0.03]))
     for each in terms.VALUES:
         names = [each.name]
         if each.kind == "gate":
@@ -125,8 +124,7 @@ def test_every_value_is_that_of_the_snapshot() -> None:
             same = [given[each.name]] * len(found[name].values)
             assert list(found[name].values) == pytest.approx(same), name
             assert found[name].unit == each.unit
-    assert value.dt_ns == 0.25
-    assert snapshot.load(snapshot.dump(value)) == value
+    assert (value.dt_ns, snapshot.load(snapshot.dump(value))) == (0.25, value)
 
 
 def test_every_number_of_a_snapshot_can_be_given_and_is_listed() -> None:
@@ -148,8 +146,7 @@ def test_values_of_pairs_are_those_of_each_pair() -> None:
 
 def test_template_lacks_nothing() -> None:
     value, report = snapshot_of(chip(**{field: (each,) for field, each in TEMPLATE.items()}))
-    assert report.missing == ()
-    assert snapshot.load(msgspec.json.format(snapshot.dump(value))) == value
+    assert (report.missing, snapshot.load(msgspec.json.format(snapshot.dump(value)))) == ((), value)
 
 
 @pytest.mark.parametrize(

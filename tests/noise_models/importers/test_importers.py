@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import random
+from collections.abc import Callable
 from typing import Any
 
 import calibration_samples as samples
@@ -42,8 +43,7 @@ def notes(lines: Any) -> dict[str, str]:
 def test_each_format_is_detected_and_gives_a_valid_snapshot(name: str) -> None:
     value, report = imported(name)
     assert report.format == value.source_format == name
-    assert snapshot.load(snapshot.dump(value)) == value
-    assert len(value.source_digest) == 64
+    assert (snapshot.load(snapshot.dump(value)), len(value.source_digest)) == (value, 64)
     assert report.used
     assert imported(name, source_format=name)[0] == value
     assert imported(name, name="mine")[0].name == "mine"
@@ -63,8 +63,7 @@ def test_ibm_properties_keep_values_units_dates_and_the_asymmetry_of_readout() -
     )  # fmt: skip
     assert value.qubits[2].t1_us == 90.0
     assert gate(value, "cz", 0, 1) == GateCalibration("cz", (0, 1), 0.005, 68.0)
-    assert value.zz[0].qubits == (0, 1)
-    assert value.zz[0].rate_khz == pytest.approx(-45.0)
+    assert (value.zz[0].qubits, value.zz[0].rate_khz) == ((0, 1), pytest.approx(-45.0))
     assert value.dates["qubits[0].t1_us"] == samples.EARLIER
     assert value.dates[f"gates[{value.gates.index(gate(value, 'sx', 1))}]"] == samples.EARLIER
     assert [each.name for each in value.native_gates] == ["cz", "rz", "sx", "x"]
@@ -87,8 +86,7 @@ def test_ibm_qubits_and_gates_that_are_not_operational_are_reported() -> None:
     properties["qubits"][2].append({"name": "operational", "unit": "", "value": 0})
     properties["gates"][9]["parameters"].append({"name": "operational", "unit": "", "value": 0})
     value, report = import_snapshot({"props.json": samples.encoded(properties)})
-    assert gate(value, "cz", 0, 1).error == 1.0
-    assert value.unusable == (2,)
+    assert (gate(value, "cz", 0, 1).error, value.unusable) == (1.0, (2,))
     assert "gates[9].operational" in {x.field for x in report.clamped}
     assert [line.note for line in report.missing[:1]] == ["2 unusable: not operational"]
 
@@ -125,17 +123,6 @@ def test_ibm_zz_digits_that_fit_two_coupled_pairs_are_ignored_by_name() -> None:
     assert import_snapshot(files)[0].zz[0].qubits == (11, 12)
 
 
-def test_qiskit_target_converts_seconds_and_keeps_global_gates() -> None:
-    value, _ = imported("qiskit-target")
-    assert value.coupling == ((1, 0),)
-    assert value.qubits[0].t1_us == pytest.approx(100.0)
-    assert value.qubits[0].readout_ns == pytest.approx(1000.0)
-    assert value.qubits[1].t2_us is None
-    assert gate(value, "rz").error is None
-    assert gate(value, "cx", 1, 0).duration_ns == pytest.approx(300.0)
-    assert value.dynamic
-
-
 def test_ibm_csv_without_column_for_rz_has_frame_changes() -> None:
     table = b"Qubit,sx error,CZ error\n0,0.001,1:0.01\n1,0.002,0:0.01\n"
     value, report = import_snapshot({"a.csv": table})
@@ -170,8 +157,7 @@ def test_ibm_csv_reads_both_forms_of_two_qubit_cells() -> None:
     assert (value.name, value.calibrated) == ("ibm_sample", "2026-01-02T03:04:05+00:00")
     assert value.qubits[0].confusion == (0.01, 0.03)
     assert gate(value, "ecr", 1, 0) == GateCalibration("ecr", (1, 0), 0.0137, 533.3)
-    assert gate(value, "rz", 0).duration_ns == 0.0
-    assert gate(value, "sx", 0).duration_ns == 60.0
+    assert (gate(value, "rz", 0).duration_ns, gate(value, "sx", 0).duration_ns) == (0.0, 60.0)
     assert value.unusable == (2,)
     assert "rzz" not in {each.name for each in value.native_gates}
     assert "not operational" in report.missing[0].note
@@ -191,8 +177,7 @@ def test_ibm_csv_reads_both_forms_of_two_qubit_cells() -> None:
 def test_device_without_a_name_has_that_of_its_file(file: str, name: str) -> None:
     (table,) = samples.files()["ibm-csv"].values()
     value, report = import_snapshot({file: table})
-    assert value.name == name
-    assert [line.field for line in report.defaulted].count("name") == 1
+    assert (value.name, [line.field for line in report.defaulted].count("name")) == (name, 1)
 
 
 def test_cunqa_turns_fidelities_into_errors_with_and_without_a_space_in_the_key() -> None:
@@ -200,18 +185,15 @@ def test_cunqa_turns_fidelities_into_errors_with_and_without_a_space_in_the_key(
     assert value.qubits[0].readout_error == pytest.approx(0.187)
     assert value.qubits[1].readout_error == pytest.approx(0.08)
     assert value.qubits[0].t1_us == pytest.approx(41.0)
-    assert gate(value, "ecr", 1, 0).error == pytest.approx(0.034)
-    assert value.coupling == ((1, 0),)
+    assert (gate(value, "ecr", 1, 0).error, value.coupling) == (pytest.approx(0.034), ((1, 0),))
 
 
 def test_qhw_uses_the_unit_of_its_extension_and_all_three_records() -> None:
     value, _ = imported("qhw")
-    assert value.technology == "trapped-ion"
-    assert value.qubits[0].t1_us == pytest.approx(100.5)
+    assert (value.technology, value.qubits[0].t1_us) == ("trapped-ion", pytest.approx(100.5))
     assert value.qubits[2].readout_ns == pytest.approx(120_000.0)
     assert gate(value, "rzz", 0, 1).error == pytest.approx(0.005)
-    assert gate(value, "r", 0).duration_ns == pytest.approx(10_000.0)
-    assert value.max_shots == 5000
+    assert (gate(value, "r", 0).duration_ns, value.max_shots) == (pytest.approx(10_000.0), 5000)
     assert (2, 1) in value.coupling
     alone = {"calibration.json": samples.encoded(samples.qhw()[0])}
     assert set(import_snapshot(alone)[0].coupling) == {(0, 1), (1, 0), (1, 2), (2, 1)}
@@ -274,8 +256,7 @@ def test_braket_prefers_simultaneous_benchmarks_and_keeps_qubit_numbers() -> Non
     assert value.qubits[0].t1_us == pytest.approx(20.0)
     assert value.qubits[0].t2_us == pytest.approx(20.0)
     assert gate(value, "r", 2).error == pytest.approx(0.003)
-    assert gate(value, "cz", 2, 0).error == pytest.approx(0.02)
-    assert value.provider == "vendor"
+    assert (gate(value, "cz", 2, 0).error, value.provider) == (pytest.approx(0.02), "vendor")
     assert "the fidelity of no single gate" in {line.note for line in report.ignored}
 
 
@@ -396,8 +377,7 @@ def test_factors_and_switches_of_ions_that_change_nothing_are_ignored() -> None:
 def test_rates_of_ions_that_no_time_has_are_none(rate: str) -> None:
     others = dict.fromkeys(("linear_dephasing_rate", "quadratic_dephasing_rate"), None)
     value, report = ions(**{**others, rate: 1e-10})
-    assert value.qubits == ()
-    assert notes(report.ignored)[rate] == "none of this noise"
+    assert (value.qubits, notes(report.ignored)[rate]) == ((), "none of this noise")
     assert ions(**{**others, rate: 1e-3})[0].qubits[0].t2_ramsey_us > 1e8
 
 
@@ -448,8 +428,7 @@ def test_noise_of_ions_without_a_component_is_refused_by_name(
     fails(SnapshotError, field, ions, **changes)
     none = {"p2_pauli_model": {}, "p_idle_linear_model": {}, "p_prep_leak_ratio": 0.0}
     value, report = ions(**none, noiseless_gates=[], p2_idle=0)
-    assert value.unread == ()
-    assert notes(report.ignored)["p2_idle"] == "none of this noise"
+    assert (value.unread, notes(report.ignored)["p2_idle"]) == ((), "none of this noise")
 
 
 @pytest.mark.parametrize(
@@ -475,13 +454,6 @@ def test_what_a_measurement_of_iqm_leaves_is_read() -> None:
     document["observations"][-1]["value"] = 1.2
     with pytest.raises(SnapshotError, match="observations"):
         import_snapshot({"qms.json": samples.encoded(document)})
-
-
-def test_a_snapshot_is_imported_in_its_own_form() -> None:
-    result, _ = imported("ibm-properties")
-    value, report = import_snapshot({"x.json": snapshot.dump(result)})
-    assert value == result
-    assert (report.format, report.clamped[0].field) == ("simenv", "qubits[1].t2_us")
 
 
 @pytest.mark.parametrize(
@@ -810,3 +782,187 @@ def test_gate_of_a_name_or_angle_of_its_own_is_left_out_with_a_line(fixed: bool)
     assert name not in {each.name for each in found.native_gates}
     lines = {line.field: line.note for line in report.missing}
     assert lines[f"gates.{name}"].startswith("left out: ")
+
+
+HOMEMADE = (
+    "qubit,t1_us,t2_us,readout_error,sx_error,cz_error\n"
+    "0,120,80,0.01,0.0003,1:0.006\n1,110,90,0.012,0.0004,0:0.006\n"
+)
+COLUMNS = [column.strip() for column in samples.IBM_CSV.splitlines()[0].split(",")]
+
+
+def renamed(column: str, name: str) -> dict[str, bytes]:
+    """IBM's table with one renamed column."""
+    header, rest = samples.IBM_CSV.split("\n", 1)
+    names = [name if each.strip() == column else each for each in header.split(",")]
+    return {"table.csv": "\n".join((",".join(names), rest)).encode()}
+
+
+@pytest.mark.parametrize("column", [each for each in COLUMNS if each != "Qubit"])
+@pytest.mark.parametrize("name", ["{} (new)", "Kennzahl"])
+def test_table_with_one_renamed_column_is_refused_by_name(column: str, name: str) -> None:
+    files = renamed(column, name.format(column))
+    error = fails(SnapshotError, "looks? like noise", import_snapshot, files)
+    assert name.format(column.split("\u221a")[-1]) in error.message
+    assert "allow_ignored=True" in error.hint
+
+
+def test_name_of_the_column_that_was_meant_is_in_the_error() -> None:
+    files = renamed("Readout assignment error", "Readout error")
+    fails(SnapshotError, "'Readout assignment error' is a column", import_snapshot, files)
+
+
+@pytest.mark.parametrize("name", ["Readout err", "Readout assignment eror", "Kennzahl"])
+@pytest.mark.parametrize("cell", ["1.2%", '"0,012"', "0.01 \u00b1 0.002", "(1) 0.01", "1->0.01"])
+def test_values_in_another_notation_are_refused_by_the_name_of_their_column(
+    name: str, cell: str
+) -> None:
+    table = f"Qubit,T1 (us),{name}\n0,100,{cell}\n1,90,{cell}\n"
+    fails(
+        SnapshotError,
+        f"column {name}.*looks like noise",
+        import_snapshot,
+        {"t.csv": table.encode()},
+    )
+
+
+def test_accepted_loss_is_in_the_report_and_in_the_snapshot() -> None:
+    value, report = import_snapshot(renamed("T2 (us)", "Echo"), allow_ignored=True)
+    assert value.unread == ("column Echo",)
+    assert [line.field for line in report.unread] == ["column Echo"]
+    assert {line.field for line in report.missing} >= {"T2"}
+    assert snapshot.load(snapshot.dump(value)) == value
+
+
+def test_table_without_columns_of_ibm_has_no_format() -> None:
+    files = {"home.csv": HOMEMADE.encode()}
+    error = fails(SnapshotError, "none of the columns t1_us", import_snapshot, files)
+    assert "devices new" in error.hint
+    fails(SnapshotError, "column t1_us.*column cz_error", import_snapshot, files, "ibm-csv")
+
+
+def test_column_of_text_and_an_empty_column_are_no_noise() -> None:
+    for old, new in (("0,100.5", "0,a b"), ("0,100.5", "0,")):
+        table = samples.IBM_CSV.replace("T1 (us)", "Remark").replace(old, new)
+        rows = table.replace("1,50,", f"1,{new[2:]},").replace("2,90,", f"2,{new[2:]},")
+        assert import_snapshot({"t.csv": rows.encode()})[0].unread == ()
+
+
+def test_measurements_with_names_of_their_own_are_read_from_a_table() -> None:
+    table = samples.IBM_CSV.replace("MEASURE error", "MEASURE_2 error")
+    value, _ = import_snapshot({"t.csv": table.encode()})
+    assert [(each.name, each.qubit, each.error) for each in value.measurements][:2] == [
+        ("measure_2", 0, 0.02),
+        ("measure_2", 1, 0.04),
+    ]
+
+
+def test_error_of_measure_replaces_a_readout_error_that_is_not_there() -> None:
+    table = samples.IBM_CSV.replace("0,100.5,80.25,5.1,0.02,", "0,100.5,80.25,5.1,,")
+    value, _ = import_snapshot({"t.csv": table.encode()})
+    assert value.qubits[0].readout_error == 0.02
+
+
+def _in_braket(document: Any) -> None:
+    document["standardized"]["singleQubitFidelity"] = 0.99
+
+
+def _in_iqm(document: Any) -> None:
+    document["observations"].append({"dut_field": "lab.ssro.QB1.readout_error", "value": 0.1})
+
+
+EXTRA: dict[str, Callable[[Any], object]] = {
+    "ibm-properties": lambda value: value["qubits"][0].append(
+        {"name": "T1_echo", "unit": "us", "value": 50.0}
+    ),
+    "qiskit-target": lambda value: value["qubits"][0].update(t1_us=80.0),
+    "cunqa": lambda value: value["Qubits"]["q[0]"].update({"T1 (us)": 80.0}),
+    "qhw": lambda value: value["extensions"]["vendor"]["qubit_metrics"][0].update(t1_us=80.0),
+    "qdmi": lambda value: value["qubitProperties"]["overrides"][0].update(readoutError=0.1),
+    "iqm": _in_iqm,
+    "braket": _in_braket,
+    "ionq": lambda value: value["fidelity"].update({"3q": {"mean": 0.9}}),
+    "trapped-ion": lambda value: value.update(p_leakage=0.01),
+}
+
+
+@pytest.mark.parametrize("form", sorted(EXTRA))
+def test_noise_that_a_format_does_not_have_is_refused_by_name(form: str) -> None:
+    import json
+
+    name, body = next(iter(samples.files()[form].items()))
+    if form == "ibm-properties":
+        name, body = "props_sample.json", samples.files()[form]["props_sample.json"]
+    document = json.loads(body)
+    EXTRA[form](document)
+    files = {**samples.files()[form], name: samples.encoded(document)}
+    error = fails(SnapshotError, "looks like noise", import_snapshot, files)
+    value, report = import_snapshot(files, allow_ignored=True)
+    assert report.unread[0].field in error.message
+    assert value.unread == (report.unread[0].field,)
+
+
+def test_ionq_characterization_has_the_values_of_all_ions() -> None:
+    value, report = import_snapshot(samples.files()["ionq"])
+    assert (value.num_qubits, value.all_to_all, value.coupling) == (3, True, ())
+    assert (value.name, value.provider, value.calibrated) == ("qpu.aria-1", "IonQ", samples.WHEN)
+    assert [gate.name for gate in value.native_gates] == ["rz", "r", "rxx"]
+    assert [(gate.name, gate.qubits, gate.error, gate.duration_ns) for gate in value.gates] == [
+        ("rz", (), 0.0, 0.0),
+        ("r", (), 0.0002, pytest.approx(135_000.0)),
+        ("rxx", (), 0.01, pytest.approx(600_000.0)),
+    ]
+    qubit = value.qubits[2]
+    assert (qubit.t1_us, qubit.t2_us, qubit.readout_error) == (1e8, 1e6, 0.0063)
+    assert (qubit.readout_ns, qubit.reset_ns) == (pytest.approx(3e5), pytest.approx(2e4))
+    assert report.missing == ()
+
+
+def test_ionq_pairs_that_are_not_all_are_the_couplings() -> None:
+    document = {**samples.ionq(), "connectivity": [[0, 1], [1, 2]], "date": 1_750_000_000}
+    value, _ = import_snapshot({"c.json": samples.encoded(document)})
+    assert (value.all_to_all, set(value.coupling)) == (False, {(0, 1), (1, 0), (1, 2), (2, 1)})
+    assert {gate.qubits for gate in value.gates if gate.name == "rxx"} == set(value.coupling)
+    assert value.calibrated.startswith("2025-06-15")
+
+
+def test_ionq_properties_of_braket_are_read_alone_and_in_the_capabilities() -> None:
+    document = samples.braket_ionq()
+    value, report = import_snapshot({"device.json": samples.encoded(document)})
+    assert (value.source_format, value.num_qubits, value.max_shots) == ("ionq", 25, 5000)
+    errors = {gate.name: gate.error for gate in value.gates}
+    assert errors == {"rz": 0.0, "r": pytest.approx(0.00283), "rxx": pytest.approx(0.0304)}
+    assert value.qubits[0].t2_us == 500_000.0  # the schema's own example is in microseconds
+    assert {line.field for line in report.clamped} == {"provider.timing.T1", "provider.timing.T2"}
+    alone = {**document["provider"], "qubits": 11}
+    assert import_snapshot({"p.json": samples.encoded(alone)})[0].num_qubits == 11
+    fails(
+        SnapshotError,
+        "no machine of a known size",
+        import_snapshot,
+        {"p.json": samples.encoded(document["provider"])},
+    )
+
+
+def _timed(**values: float) -> dict[str, bytes]:
+    document = samples.ionq()
+    document["timing"].update(values)
+    return {"c.json": samples.encoded(document)}
+
+
+@pytest.mark.parametrize("times", [{"t1": 5e4, "t2": 2e4}, {"t2": 500}, {"t1": 1e5}])
+def test_ionq_coherence_times_whose_unit_cannot_be_known_are_refused(
+    times: dict[str, float],
+) -> None:
+    fails(SnapshotError, "implausible in seconds", import_snapshot, _timed(**times))
+
+
+def test_ionq_coherence_times_have_one_unit() -> None:
+    value, report = import_snapshot(_timed(t1=1e10, t2=50_000))
+    assert (value.qubits[0].t1_us, value.qubits[0].t2_us) == (1e10, 50_000.0)
+    assert {line.field for line in report.clamped} == {"timing.t1", "timing.t2"}
+
+
+@pytest.mark.parametrize(("key", "value"), [("1q", 135), ("2q", 600), ("readout", 300)])
+def test_ionq_duration_in_another_unit_is_refused_by_name(key: str, value: float) -> None:
+    fails(SnapshotError, f"timing.{key}.*implausible", import_snapshot, _timed(**{key: value}))

@@ -59,5 +59,4 @@ def test_a_device_is_read_without_importing_qiskit() -> None:
 
 def test_without_package_bundled_profiles_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "PACKAGE", "package_that_does_not_exist")
-    assert library.names() == library.BUNDLED
-    assert library.resolve("fez") == ""
+    assert (library.names(), library.resolve("fez")) == (library.BUNDLED, "")
