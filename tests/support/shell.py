@@ -37,13 +37,14 @@ Shell = Callable[..., Answer]
 
 
 def shell_of(environment: str, capfd: pytest.CaptureFixture[str]) -> Shell:
-    """A command line of an environment, of the default one without a name, run in this process."""
+    """A command line of an environment, of the default one without a name, run in this process.
+    `code`: the exit code that it must have."""
 
-    def call(*words: str, name: str = environment) -> Answer:
+    def call(*words: str, name: str = environment, code: int | None = None) -> Answer:
         capfd.readouterr()
-        code = run([*(["--name", name] if name else []), *words])
-        output = capfd.readouterr()
-        assert "Traceback" not in output.err
-        return Answer(code, output.out, output.err)
+        answer = Answer(run([*(["--name", name] if name else []), *words]), *capfd.readouterr())
+        assert "Traceback" not in answer.err
+        assert code in (None, answer.code), answer.err
+        return answer
 
     return call
