@@ -57,8 +57,7 @@ def coherence(client: Client, device: str, circuit: QuantumCircuit, **options: o
     result = client.run(
         circuit, device=device, compile="never", shots=0, outputs=("probabilities",), **options
     )
-    ones = sum(p for bits, p in result.probabilities.items() if "1" in str(bits))
-    return 1.0 - 2.0 * ones
+    return 1.0 - 2.0 * sum(p for bits, p in result.probabilities.items() if "1" in str(bits))
 
 
 def theory(time_us: float, signed_us: float, gates: int) -> float:

@@ -3,10 +3,10 @@
 import math
 import statistics
 
-import msgspec
 import numpy as np
 import pytest
 from failing import fails
+from msgspec.structs import replace
 from qiskit.quantum_info import Statevector
 
 from simenv.calibration.experiments import clifford, estimators, plans, procedure, programs
@@ -25,7 +25,7 @@ LATTICE = [(0, 1), (1, 2), (1, 4), (2, 3), (3, 5), (4, 7), (5, 8), (6, 7)]
 
 def alphabet(entangler: clifford.NativeOperation = ENTANGLERS[0]) -> NativeGateRows:
     gates = clifford.native_set(chain())
-    return NativeGateRows(msgspec.structs.replace(gates, entangler=entangler))
+    return NativeGateRows(replace(gates, entangler=entangler))
 
 
 def mean_count(group: clifford.CliffordGroup, kind: str) -> float:
@@ -78,10 +78,10 @@ def test_sets_do_not_touch_and_cover_everything() -> None:
 
 
 def test_gates_and_qubits_that_a_device_lacks_are_refused() -> None:
-    info = msgspec.structs.replace(chain(), gates=(GateInfo("rz", 1, 1), GateInfo("t", 1, 0)))
+    info = replace(chain(), gates=(GateInfo("rz", 1, 1), GateInfo("t", 1, 0)))
     assert "sx" in fails(InfeasibleError, r"native gates rz, t", clifford.native_set, info).hint
     fails(OptionError, r"qubits=\[7\]", choose, chain(5), [0, 7])
-    tested = choose(msgspec.structs.replace(chain(4), all_to_all=True, coupling=()), None)
+    tested = choose(replace(chain(4), all_to_all=True, coupling=()), None)
     assert tested.pairs == [(0, 1), (0, 3), (1, 2), (2, 3)]
     assert [len(each) for each in tested.pair_sets] == [2, 2]
 

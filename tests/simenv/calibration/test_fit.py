@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 from changed_devices import changed_qubit, scaled_errors
+from msgspec.structs import replace
 
 from noise_models import library, snapshot as snapshots
 from noise_models.build import build as noise_model
@@ -51,10 +52,8 @@ def fitted(counts: CountsData) -> FittedDevice:
 
 def split(counts: CountsData) -> CountsData:
     """Every fourth circuit is a test circuit."""
-    rows = tuple(
-        msgspec.structs.replace(r, is_test=k % 4 == 0) for k, r in enumerate(counts.records)
-    )
-    return msgspec.structs.replace(counts, records=rows)
+    rows = tuple(replace(r, is_test=k % 4 == 0) for k, r in enumerate(counts.records))
+    return replace(counts, records=rows)
 
 
 def test_derivatives_of_components_are_those_of_differences(counts: CountsData) -> None:
@@ -121,9 +120,9 @@ def test_a_fit_predicts_with_memory_errors_and_what_measurements_do() -> None:
     """Terms that a fit does not change, of circuits that it can have."""
     lima = library.load("lima")
     terms = {"memory_error": 0.02, "measure_decay": 0.1, "measure_excitation": 0.02}
-    disturbing = msgspec.structs.replace(
+    disturbing = replace(
         lima,
-        qubits=tuple(msgspec.structs.replace(each, **terms) for each in lima.qubits),
+        qubits=tuple(replace(each, **terms) for each in lima.qubits),
         measurement_crosstalk=(MeasurementCrosstalk((1, 0), 0.05, 0.3),),
     )
     text = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[5]; creg c[3];'
@@ -151,21 +150,20 @@ def test_a_fit_whose_prior_has_a_long_text_is_stored(
     """Every term at once: more than the 100 characters that a text of a snapshot may have."""
     width = 0.123456
     prior = Prior(width, width, robust=True, angle=width, zz=width, asymmetry=width, added=width)
-    common = msgspec.structs.replace(prior, own=0.0)
+    common = replace(prior, own=0.0)
     monkeypatch.setattr(attempt, "CANDIDATES", (prior, common))
-    few = msgspec.structs.replace(counts, records=counts.records[:6], digest="ab" * 32)
+    few = replace(counts, records=counts.records[:6], digest="ab" * 32)
     result = calibrate(few, library.load("lima"), "fitted")
     assert len(result.prior.text) > 100
     assert snapshots.load(snapshots.dump(result.snapshot)) == result.snapshot
-    assert result.snapshot.version == few.digest[:12]
-    assert result.snapshot.source_digest == few.digest
+    assert (result.snapshot.version, result.snapshot.source_digest) == (few.digest[:12], few.digest)
 
 
 def test_a_fit_begins_with_the_calibrated_t1() -> None:
     lima = library.load("lima")
     jumps = T1Jumps(2.0, 600.0, 0.1)
     usual = changed_qubit(lima, 0, t1_jumps=jumps)
-    low = changed_qubit(lima, 0, t1_jumps=msgspec.structs.replace(jumps, low=True))
+    low = changed_qubit(lima, 0, t1_jumps=replace(jumps, low=True))
     assert without_jumps(low) == without_jumps(usual) == usual
 
 
@@ -221,15 +219,15 @@ def test_a_fit_is_stored_as_hdf5(fitted: FittedDevice, tmp_path: Path) -> None:
 
 
 def test_data_without_training_rows_are_refused(counts: CountsData) -> None:
-    rows = tuple(msgspec.structs.replace(each, is_test=True) for each in counts.records)
+    rows = tuple(replace(each, is_test=True) for each in counts.records)
     with pytest.raises(DataError, match="every row of the data is a test row"):
-        calibrate(msgspec.structs.replace(counts, records=rows), library.load("lima"), "fitted")
+        calibrate(replace(counts, records=rows), library.load("lima"), "fitted")
 
 
 def test_a_homogeneous_device_has_equal_qubits_and_its_broken_gates() -> None:
     broken = scaled_errors(library.load("lima"), math.inf, lambda gate: gate.qubits == (2,))
-    gates = tuple(msgspec.structs.replace(g, error=min(g.error or 0.0, 1.0)) for g in broken.gates)
-    result = homogeneous(msgspec.structs.replace(broken, gates=gates))
+    gates = tuple(replace(g, error=min(g.error or 0.0, 1.0)) for g in broken.gates)
+    result = homogeneous(replace(broken, gates=gates))
     assert len({qubit.t1_us for qubit in result.qubits}) == 1
     errors = {gate.qubits: gate.error for gate in result.gates if gate.name == "cx"}
     assert errors[1, 2] == errors[2, 1] == 1.0
@@ -241,7 +239,7 @@ def test_windows_begin_after_gaps(counts: CountsData) -> None:
 
     def at(days: list[float]) -> list[float]:
         rows = [
-            msgspec.structs.replace(each, time_s=when * day)
+            replace(each, time_s=when * day)
             for each, when in zip(counts.records, days, strict=False)
         ]
         return window_starts(rows)
@@ -262,12 +260,11 @@ def test_entries_of_a_gate_on_all_pairs_are_those_of_the_device() -> None:
         unusable=(3,),
     )
     found = [(gate.name, gate.qubits) for gate in with_gates_of_each_set(snapshot).gates]
-    singles = [("sx", (qubit,)) for qubit in range(3)]
-    assert found == [*singles, ("cx", (0, 1)), ("cx", (2, 1))]
+    assert found == [*[("sx", (qubit,)) for qubit in range(3)], ("cx", (0, 1)), ("cx", (2, 1))]
 
 
 def test_homogeneous_device_breaks_gates_beside_a_qubit_without_a_measurement() -> None:
-    result = homogeneous(msgspec.structs.replace(library.load("lima"), unmeasured=(2,)))
+    result = homogeneous(replace(library.load("lima"), unmeasured=(2,)))
     errors = {gate.qubits: gate.error for gate in result.gates if gate.name == "cx"}
     assert errors[1, 2] == errors[2, 1] == 1.0
     assert errors[0, 1] < 1.0

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-import msgspec
 import numpy as np
 import pytest
 from changed_devices import changed_qubit
 from known_fits import covers, identified, likelihood_fit, mixed_counts, mixed_errors
+from msgspec.structs import replace
 
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration.data import CountsData, CountsRecord
@@ -120,9 +120,7 @@ def test_values_without_information_are_marked_and_mixed_ones_are_named() -> Non
     first, second = names.index("cz error 0-1"), names.index("sx error 0")
     total = gradients[first] + gradients[second]
     fisher = np.outer(total, total) / 1e-4**2
-    only = msgspec.structs.replace(
-        fit, best=msgspec.structs.replace(fit.best, fisher=fisher, score=np.zeros(len(total)))
-    )
+    only = replace(fit, best=replace(fit.best, fisher=fisher, score=np.zeros(len(total))))
     found = identified(only, calibration, truth)
     named = {each.name: each for each in found.parameters}
     assert named["p01 0"].mark in (NOT_IDENTIFIED, BOUND)
@@ -226,10 +224,7 @@ def test_marks_say_whether_a_fit_is_used_and_what_is_counted() -> None:
     marks = {each.mark for each in identify(fit, before, before, is_kept=True).parameters}
     assert KEPT in marks
     assert OUTSIDE not in marks
-    rows = [
-        msgspec.structs.replace(estimate(0.0, 0.02), mark=mark)
-        for mark in (NOT_IDENTIFIED, BOUND, KEPT)
-    ]
+    rows = [replace(estimate(0.0, 0.02), mark=mark) for mark in (NOT_IDENTIFIED, BOUND, KEPT)]
     texts = summary(Identification(tuple(rows), (), 1.0))
     assert texts[0].startswith("1 of 3 values are not identified")
     assert texts[1].startswith(f"{BOUND} (1 of 3): ")

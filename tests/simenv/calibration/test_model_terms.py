@@ -4,11 +4,11 @@ import itertools
 import math
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 from changed_devices import changed_qubit, scaled_errors
 from failing import fails
+from msgspec.structs import replace
 
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot, PauliRotation, QubitCalibration
@@ -33,14 +33,12 @@ def rotated(snapshot: CalibrationSnapshot) -> CalibrationSnapshot:
     """A device whose cx 0, 1 turns by ANGLE_RAD about ZZ too; its measured errors contain that."""
     turn = (PauliRotation("ZZ", ANGLE_RAD),)
     gates = tuple(
-        msgspec.structs.replace(
-            gate, rotations=turn, error=gate.error + 0.8 * math.sin(ANGLE_RAD / 2) ** 2
-        )
+        replace(gate, rotations=turn, error=gate.error + 0.8 * math.sin(ANGLE_RAD / 2) ** 2)
         if gate.name == "cx" and gate.qubits == (0, 1) and gate.error
         else gate
         for gate in snapshot.gates
     )
-    return msgspec.structs.replace(snapshot, gates=gates)
+    return replace(snapshot, gates=gates)
 
 
 def many(truth: CalibrationSnapshot, seed: int) -> CountsData:
@@ -103,9 +101,9 @@ def test_the_asymmetry_of_readout_is_found() -> None:
     def changed(qubit: QubitCalibration) -> QubitCalibration:
         p01, p10 = qubit.confusion or (0.0, 0.0)
         mean, half = (p01 + p10) / 2.0, (p10 - p01) / 8.0
-        return msgspec.structs.replace(qubit, p01=mean - half, p10=mean + half)
+        return replace(qubit, p01=mean - half, p10=mean + half)
 
-    truth = msgspec.structs.replace(lima, qubits=tuple(map(changed, lima.qubits)))
+    truth = replace(lima, qubits=tuple(map(changed, lima.qubits)))
     rng = np.random.default_rng(9)
     texts = [random_circuit(PATH[:3], rng) for _ in range(10)]
     data = CountsData(tuple(measured(texts, truth, rng)), "lima")
@@ -119,13 +117,10 @@ def test_the_asymmetry_of_readout_is_found() -> None:
 def test_what_is_added_to_the_readout_errors_is_found() -> None:
     """No factor of a calibrated p01 near 0 makes it as large as that of the device."""
     lima = library.load("lima")
-    calibrated = tuple(msgspec.structs.replace(each, p01=2e-4) for each in lima.qubits)
-    snapshot = msgspec.structs.replace(lima, qubits=calibrated)
-    qubits = tuple(
-        msgspec.structs.replace(each, p01=0.0302, p10=(each.p10 or 0.0) + 0.01)
-        for each in calibrated
-    )
-    truth = msgspec.structs.replace(snapshot, qubits=qubits)
+    calibrated = tuple(replace(each, p01=2e-4) for each in lima.qubits)
+    snapshot = replace(lima, qubits=calibrated)
+    qubits = tuple(replace(each, p01=0.0302, p10=(each.p10 or 0.0) + 0.01) for each in calibrated)
+    truth = replace(snapshot, qubits=qubits)
     rng = np.random.default_rng(9)
     texts = [random_circuit(PATH[:3], rng) for _ in range(10)]
     data = CountsData(tuple(measured(texts, truth, rng)), "lima")
@@ -154,7 +149,7 @@ def test_the_factor_of_zz_rates_is_found_and_leaves_relaxation_alone() -> None:
     """The calibration of lima has rates that do not act; on the device they act with factor 1."""
     lima = library.load("lima")
     assert lima.zz_factor == 0.0
-    truth = msgspec.structs.replace(lima, zz_strength=1.0)
+    truth = replace(lima, zz_strength=1.0)
     rng = np.random.default_rng(9)
     texts = [waiting(random_circuit(PATH, rng)) for _ in range(12)]
     result = calibrate(CountsData(tuple(measured(texts, truth, rng)), "lima"), lima, "fitted")
@@ -170,7 +165,7 @@ def test_the_factor_of_zz_rates_is_found_and_leaves_relaxation_alone() -> None:
 
 
 def dated(records: list[CountsRecord], day: float) -> list[CountsRecord]:
-    return [msgspec.structs.replace(each, time_s=day * DAY_S) for each in records]
+    return [replace(each, time_s=day * DAY_S) for each in records]
 
 
 def prepared(flips: str) -> str:
@@ -253,7 +248,7 @@ def test_clifford_circuits_above_the_width_of_the_transfer_simulator_are_fitted(
     path = line(lattice, 14)
     texts = [ghz(path[:size], rng) for size in (13, 14, 13, 14, 13, 14, 13, 14)]
     rows = measured(texts, truth, rng, shots=40_000)
-    rows = [msgspec.structs.replace(each, is_test=k >= 6) for k, each in enumerate(rows)]
+    rows = [replace(each, is_test=k >= 6) for k, each in enumerate(rows)]
     data = CountsData(tuple(rows), lattice.name)
     outcome = calibrate(data, lattice, "fitted")
     assert outcome.observed.left_out == ()
@@ -277,23 +272,19 @@ def test_predictions_are_the_mixture_over_detunings() -> None:
     (record, *_) = measured([text], lima, rng)
     found = Predictor(lima).prediction(record)
     markovian = Predictor(library.load("lima")).prediction(record)
-    assert found is not None
-    assert markovian is not None
     assert found.how == "exact"
     ones = dict(zip(found.outcomes.tolist(), found.probabilities.tolist(), strict=True))[1]
     shots = sum(record.counts.values())
-    share = record.counts.get(1, 0) / shots
-    assert abs(ones - share) < 5.0 * math.sqrt(0.25 / shots)
+    assert abs(ones - (record.counts.get(1, 0) / shots)) < 5.0 * math.sqrt(0.25 / shots)
     assert ones < dict(zip(markovian.outcomes, markovian.probabilities, strict=True))[1] - 0.1
 
 
 def detuned(snapshot: CalibrationSnapshot, share: float) -> CalibrationSnapshot:
     """A device with T2* of this share of T2 at all qubits, whose ZZ rates do not act."""
     qubits = tuple(
-        msgspec.structs.replace(each, t2_star_us=share * (each.t2_limited_us or 0.0))
-        for each in snapshot.qubits
+        replace(each, t2_star_us=share * (each.t2_limited_us or 0.0)) for each in snapshot.qubits
     )
-    return msgspec.structs.replace(snapshot, qubits=qubits)
+    return replace(snapshot, qubits=qubits)
 
 
 def test_a_device_with_detunings_is_fitted_and_keeps_them() -> None:
@@ -301,12 +292,12 @@ def test_a_device_with_detunings_is_fitted_and_keeps_them() -> None:
     gate errors; the fit is closer to the device, on other circuits too."""
     lima = detuned(library.load("lima"), 0.1)
     qubits = tuple(
-        msgspec.structs.replace(
-            each, p01=1.8 * (each.p01 or 0.0), p10=1.8 * (each.p10 or 0.0)
-        ).with_detuning(each.detuning_rad_us)
+        replace(each, p01=1.8 * (each.p01 or 0.0), p10=1.8 * (each.p10 or 0.0)).with_detuning(
+            each.detuning_rad_us
+        )
         for each in lima.qubits
     )
-    truth = scaled_errors(msgspec.structs.replace(lima, qubits=qubits), 1.5)
+    truth = scaled_errors(replace(lima, qubits=qubits), 1.5)
     rng = np.random.default_rng(12)
     path = PATH[:2]
     texts = [waiting(random_circuit(path, rng), path) for _ in range(13)]
@@ -319,7 +310,7 @@ def test_a_device_with_detunings_is_fitted_and_keeps_them() -> None:
     others = CountsData(tuple(measured(texts[9:], truth, rng, shots=200_000)), "lima")
     models = {
         "calibrated": Predictor(lima),
-        "fitted": Predictor(msgspec.structs.replace(result.snapshot, outside=None)),
+        "fitted": Predictor(replace(result.snapshot, outside=None)),
         "without": Predictor(lima, NoiseOptions.parse({"qubit.quasistatic": 0})),
         "truth": Predictor(truth),
     }
@@ -335,7 +326,7 @@ def test_a_device_with_detunings_is_fitted_and_keeps_them() -> None:
 def test_the_factor_of_detunings_is_found() -> None:
     lima = detuned(library.load("lima"), 0.1)
     qubits = tuple(each.with_detuning(1.5 * each.detuning_rad_us) for each in lima.qubits)
-    truth = msgspec.structs.replace(lima, qubits=qubits)
+    truth = replace(lima, qubits=qubits)
     rng = np.random.default_rng(13)
     path = PATH[:2]
     texts = [waiting(random_circuit(path, rng), path) for _ in range(9)]
@@ -387,21 +378,19 @@ def test_too_many_sets_of_detunings_leave_a_circuit_out() -> None:
 def test_predictions_of_narrow_circuits_that_leak_are_exact() -> None:
     """Of |11>, each qubit leaks with the same probability p in a cz: 1 - L1 = (1 - p / 2)^2. One
     that leaked is read as 1."""
-    plain = msgspec.structs.replace(
+    plain = replace(
         device(np.random.default_rng(1), 2), qubits=(QubitCalibration(), QubitCalibration())
     )
     leakage, p = 0.0975, 0.1
     gates = tuple(
-        msgspec.structs.replace(g, error=0.0, leakage=leakage if g.name == "cz" else None)
-        for g in plain.gates
+        replace(g, error=0.0, leakage=leakage if g.name == "cz" else None) for g in plain.gates
     )
     text = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2];'
     text += "x q[0]; x q[1]; cz q[0],q[1]; x q[0]; x q[1]; measure q -> c;"
     loaded = load(text)
     record = CountsRecord(MeasuredCircuit(text, loaded, 2, "body"), {0: 1}, 1, layout=(0, 1))
-    leaking = msgspec.structs.replace(plain, gates=gates)
+    leaking = replace(plain, gates=gates)
     found = Predictor(leaking).prediction(record)
-    assert found is not None
     assert found.samples == 0
     table = dict(zip(found.outcomes.tolist(), found.probabilities.tolist(), strict=True))
     assert table[0] == pytest.approx((1.0 - p) ** 2, abs=1e-9)

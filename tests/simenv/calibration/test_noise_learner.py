@@ -64,9 +64,7 @@ def test_circuits_outside_the_scope_of_a_fit_get_the_layers_too() -> None:
     found = layers_of([learned((0, 1))])
     fitted = device(fitted=FitScope("before", (3, 2), 1, 2, 1), outside=device(name="before"))
     stored = load(dump(with_layers(fitted, found)))
-    assert stored.layers == found
-    assert stored.outside is not None
-    assert stored.outside.layers == found
+    assert (stored.layers, stored.outside.layers) == (found, found)
 
 
 def test_the_channel_is_that_of_aer() -> None:

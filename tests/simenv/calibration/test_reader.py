@@ -58,8 +58,7 @@ def test_rows_with_all_fields_are_read(tmp_path: Path) -> None:
 
 
 def test_rows_of_several_devices_are_refused(tmp_path: Path) -> None:
-    same = written(tmp_path, row(device="lima"), row())
-    assert read(same).device == "lima"
+    assert read(written(tmp_path, row(device="lima"), row())).device == "lima"
     other = written(tmp_path, row(), row(device="belem"))
     error = fails(DataError, "several devices: 'lima' .*'belem'", read, other)
     assert error.hint == "one file for each device"
@@ -180,8 +179,7 @@ def test_preparations_without_entangling_gates_have_bodies_of_their_own(tmp_path
     qasm = [BELL.replace("h q[0]; cx q[0],q[1];", each) for each in states]
     twirled = BELL.replace("h q[0];", "h q[0]; x q[0];").replace("measure", "x q[0]; measure")
     data = read(written(tmp_path, *(row(qasm=each) for each in (*qasm, BELL, twirled))))
-    bodies = [each.body for each in data.records]
-    assert len(set(bodies)) == 6
+    assert len({each.body for each in data.records}) == 6
     assert data.warnings == ()
 
 

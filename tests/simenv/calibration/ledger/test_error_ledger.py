@@ -4,13 +4,13 @@ import itertools
 import math
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 from arrays import Arrays
 from changed_devices import scaled_errors
 from circuits import bell
 from failing import fails
+from msgspec.structs import replace
 from qiskit import QuantumCircuit
 
 from noise_models import document as documents, library
@@ -132,9 +132,9 @@ def test_pairs_that_stand_out_are_named_by_what_they_cost() -> None:
 
     def equal(gate: GateCalibration) -> GateCalibration:
         two = len(gate.qubits) == 2
-        return msgspec.structs.replace(gate, error=0.004) if two else gate
+        return replace(gate, error=0.004) if two else gate
 
-    alike = msgspec.structs.replace(LATTICE, gates=tuple(map(equal, LATTICE.gates)), zz=())
+    alike = replace(LATTICE, gates=tuple(map(equal, LATTICE.gates)), zz=())
     assert ledger(mirror(4, 3), alike).avoid is None
 
 
@@ -221,9 +221,9 @@ def test_a_branch_is_refused_with_one_hint() -> None:
 
 def test_detunings_of_a_shot_are_a_line_whose_phases_add() -> None:
     """A half turn in the middle of a wait takes nearly all of the loss away."""
-    snapshot = msgspec.structs.replace(
+    snapshot = replace(
         LATTICE, qubits=(QubitCalibration(t2_star_us=10.0),) * LATTICE.num_qubits, zz=(),
-        gates=tuple(msgspec.structs.replace(g, error=0.0, over_rotation_rad=None)
+        gates=tuple(replace(g, error=0.0, over_rotation_rad=None)
                     for g in LATTICE.gates),
     )  # fmt: skip
 
@@ -238,8 +238,7 @@ def test_detunings_of_a_shot_are_a_line_whose_phases_add() -> None:
     ramsey, echo = ledger(waiting(2.0), snapshot), ledger(waiting(1.0, 1.0), snapshot)
     assert dict(ramsey.components).keys() == {"qubit.quasistatic"}
     expected = success(waiting(2.0), snapshot, of=1)
-    assert ramsey.loss == pytest.approx(-math.log(expected), rel=0.03)
-    assert ramsey.qubits[0][0] == 0
+    assert (ramsey.loss, ramsey.qubits[0][0]) == (pytest.approx(-math.log(expected), rel=0.03), 0)
     assert abs(echo.loss) < 1e-3 * ramsey.loss
 
 
@@ -257,8 +256,8 @@ def test_a_jump_of_t1_is_a_line_beside_relaxation() -> None:
     off = error_ledger(circuit, snapshot, NoiseOptions.parse({"qubit.t1_jumps": 0}))
     assert dict(off.components).keys() == {"qubit.idle"}
     aer = {"recipe": "aer", "qubit.t1_jumps": 0.0}
-    usual = msgspec.structs.replace(qubit, t1_jumps=None)
-    calibrated = msgspec.structs.replace(snapshot, qubits=(usual,))
+    usual = replace(qubit, t1_jumps=None)
+    calibrated = replace(snapshot, qubits=(usual,))
     off = error_ledger(circuit, snapshot, NoiseOptions.parse(aer))
     without = error_ledger(circuit, calibrated, NoiseOptions.parse("aer"))
     assert off.components == without.components
@@ -277,8 +276,7 @@ def test_memory_errors_are_a_line_of_each_qubit() -> None:
     circuit.add("barrier", [0, 1, 2]).add("h", [0]).measure(range(3))
     result = error_ledger(circuit.circuit(), ions, NoiseOptions())
     assert result.loss == pytest.approx(5 * 1.5 * 2e-3, rel=0.02)
-    assert dict(result.components).keys() == {"qubit.memory"}
-    assert dict(result.qubits).keys() == {0}
+    assert (dict(result.components).keys(), dict(result.qubits).keys()) == ({"qubit.memory"}, {0})
     off = error_ledger(circuit.circuit(), ions, NoiseOptions.parse({"qubit.memory": 0}))
     assert off.loss == 0.0
 
@@ -318,9 +316,9 @@ def test_errors_of_layers_are_a_line_in_place_of_those_of_their_gates() -> None:
 
 def test_leakage_is_a_line_of_each_gate_and_qubit() -> None:
     """Two half turns take a qubit to |1>, from which the second one leaks."""
-    snapshot = msgspec.structs.replace(
+    snapshot = replace(
         LATTICE, qubits=(), zz=(),
-        gates=tuple(msgspec.structs.replace(g, error=0.0, over_rotation_rad=None, duration_ns=0.0,
+        gates=tuple(replace(g, error=0.0, over_rotation_rad=None, duration_ns=0.0,
                                             leakage=0.01 if g.name == "sx" else None)
                     for g in LATTICE.gates),
     )  # fmt: skip
@@ -330,8 +328,7 @@ def test_leakage_is_a_line_of_each_gate_and_qubit() -> None:
     # Populations of |1> after the gates: 1/2, 1, 1/2; half of the shots of the first two mix.
     stays = math.sqrt(0.98)
     first = 1.0 - ((1.0 + stays) / 2.0) ** 2
-    assert found.loss == pytest.approx(first + 0.02 + 0.01, rel=1e-6)
-    assert found.gates[0].name == "sx"
+    assert (found.loss, found.gates[0].name) == (pytest.approx(first + 0.02 + 0.01, rel=1e-6), "sx")
     assert found.qubits[0][0] == 0
 
 
