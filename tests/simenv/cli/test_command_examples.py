@@ -141,9 +141,7 @@ def test_manual_is_valid_roff(tmp_path: Path) -> None:
         assert done.stderr == "", path
 
 
-def test_help_of_an_unknown_command_names_a_similar_one(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+def test_help_of_an_unknown_command_names_a_similar_one(capfd: pytest.CaptureFixture[str]) -> None:
     call = shell_of("", capfd)
     wrong = call("help", "submt")
     assert (wrong.code, "did you mean `submit`?" in wrong.err) == (2, True)

@@ -7,10 +7,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import live
+import numpy as np
 import pytest
 from busy_circuits import ENDLESS
 from shell import Shell
 
+import simenv
+from simenv.cli import execute
+from simenv.cli.app import run
+from simenv.cli.demo_variational import run_s
+from simenv.client.tasks.task import Task
 from simenv.model import DeviceInfo, Event, PoolInfo, ServiceInfo, TaskInfo, WorkerInfo
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -22,8 +29,7 @@ WAITED = {
 
 
 def test_submit_with_wait_prints_complete_result(shell: Shell) -> None:
-    result = shell("submit", BELL, "--shots", "500", "--seed", "3", "--wait", "--json")
-    assert result.code == 0, result.err
+    result = shell("submit", BELL, "--shots", "500", "--seed", "3", "--wait", "--json", code=0)
     outcome = result.object
     assert set(outcome) >= WAITED
     assert (outcome["state"], outcome["shots"], outcome["seed"]) == ("DONE", 500, 3)
@@ -61,8 +67,7 @@ def test_submit_prints_only_task_id(shell: Shell) -> None:
     assert (outcome.code, outcome.err) == (0, "")
     task = outcome.out.strip()
     assert task.startswith("t-")
-    result = shell("result", task)
-    assert result.code == 0
+    result = shell("result", task, code=0)
     assert [line.split()[0] for line in result.out.splitlines()] == ["00", "11"]
     assert shell("submit", BELL, "--json").object["task"].startswith("t-")
 
@@ -73,12 +78,6 @@ def test_circuit_is_read_from_stdin(shell: Shell, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(sys, "stdin", Stdin)
     assert set(shell("submit", "-", "--wait", "--json").object["counts"]) == {"00", "11"}
-
-
-def test_feed_forward_of_openqasm_3_is_executed(shell: Shell) -> None:
-    result = shell("submit", str(EXAMPLES / "teleport.qasm"), "--wait", "--json")
-    assert result.code == 0, result.err
-    assert {key[0] for key in result.object["counts"]} == {"0"}
 
 
 def test_states_probabilities_and_expectations_are_returned(shell: Shell, tmp_path: Path) -> None:
@@ -107,42 +106,7 @@ def test_parameter_is_bound_by_option_and_required(shell: Shell, tmp_path: Path)
     entries = ("--shots", "100", "--wait", "--json")
     turned = shell("submit", str(file), "--param", "theta=3.141592653589793", *entries)
     assert turned.object["counts"] == {"1": 100}
-    unbound = shell("submit", str(file), *entries)
-    assert unbound.code == 2
-    assert "theta" in unbound.err
-
-
-def test_syntax_error_has_file_line_and_column(shell: Shell, tmp_path: Path) -> None:
-    file = tmp_path / "bad.qasm"
-    file.write_text('OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[2];\nnonsense q[0];\n')
-    result = shell("submit", str(file), "--json")
-    assert result.code == 2
-    assert f"  at {file}:4:1   nonsense q[0];" in result.err.splitlines()
-    assert result.object["error"]["line"] == 4
-
-
-def test_missing_circuit_file_is_a_usage_error(shell: Shell, tmp_path: Path) -> None:
-    result = shell("submit", str(tmp_path / "none.qasm"))
-    assert result.code == 2
-    assert "none.qasm" in result.err
-
-
-def test_circuit_too_wide_for_engine_is_infeasible(shell: Shell, tmp_path: Path) -> None:
-    file = tmp_path / "wide.qasm"
-    chain = "".join(f"cx q[{k}],q[{k + 1}];" for k in range(59))
-    file.write_text(
-        'OPENQASM 2.0; include "qelib1.inc"; qreg q[60]; creg c[60];'
-        f" h q[0]; {chain} measure q -> c;"
-    )
-    result = shell("submit", str(file), "--engine", "statevector", "--wait", "--json")
-    assert (result.code, result.object["error"]["code"]) == (3, "infeasible")
-    assert "60 qubits" in result.err
-
-
-def test_unknown_engine_pool_and_invalid_task_name_are_refused(shell: Shell) -> None:
-    assert shell("submit", BELL, "--engine", "magic").code == 2
-    assert shell("submit", BELL, "--pool", "nowhere").code == 2
-    assert shell("submit", BELL, "--task-name", "Not A Name").code == 2
+    assert "theta" in shell("submit", str(file), *entries, code=2).err
 
 
 @pytest.mark.parametrize(
@@ -154,13 +118,10 @@ def test_unknown_engine_pool_and_invalid_task_name_are_refused(shell: Shell) -> 
 )  # fmt: skip
 def test_json_keys_are_model_fields(shell: Shell, words: tuple[str, ...], kind: type[Any]) -> None:
     shell("submit", BELL, "--wait")
-    result = shell(*words, "--json")
-    assert result.code == 0, result.err
+    result = shell(*words, "--json", code=0)
     assert result.objects
     assert all(tuple(each) == kind.__struct_fields__ for each in result.objects)
-    plain = shell(*words)
-    assert plain.code == 0
-    assert plain.out
+    assert shell(*words, code=0).out
 
 
 def test_completed_tasks_are_listed_and_final_unknown_ones_refused(shell: Shell) -> None:
@@ -207,8 +168,7 @@ def test_wait_timeout_names_task_that_can_still_be_cancelled(shell: Shell, tmp_p
     ],
 )
 def test_hints_name_command_line_options(shell: Shell, words: tuple[str, ...], option: str) -> None:
-    result = shell("submit", BELL, *words)
-    assert result.code == 2
+    result = shell("submit", BELL, *words, code=2)
     assert option in result.err
     assert not re.search(r"shots=|outputs=|observables=|bindings=|\bname=", result.err)
 
@@ -225,6 +185,81 @@ def test_service_and_worker_logs_are_shown(shell: Shell, tmp_path: Path) -> None
 
 
 def test_second_service_of_same_name_is_refused(shell: Shell) -> None:
-    result = shell("up")
-    assert result.code == 3
-    assert "is up already" in result.err
+    assert "is up already" in shell("up", code=3).err
+
+
+PROGRAM = """OPENQASM 3.0; include "stdgates.inc";
+input float theta; qubit[1] q; bit[1] c;
+rx(theta) q[0]; c[0] = measure q[0];
+"""
+
+
+@pytest.fixture(scope="module")
+def sweep(environment: live.Live) -> str:
+    """The id of one task with 3 bindings."""
+    with simenv.connect(environment.name) as env:
+        tasks = env.submit_many((PROGRAM, np.array([[0.0], [np.pi], [0.0]])), shots=10, seed=1)
+        assert len({task.handle.id for task in tasks}) == 1
+        results = [task.result(60) for task in tasks]
+        assert run_s(results) == results[0].timing.run_s
+        return tasks[0].handle.id
+
+
+def test_result_of_sweep_shows_counts_with_id_of_each_binding(shell: Shell, sweep: str) -> None:
+    result = shell("result", sweep, code=0)
+    entries = [line.split()[:2] for line in result.out.splitlines()]
+    assert entries == [
+        [f"{sweep}.0"], ["0", "10"], [f"{sweep}.1"], ["1", "10"], [f"{sweep}.2"], ["0", "10"],
+    ]  # fmt: skip
+    objects = shell("result", sweep, "--json").objects
+    assert [(each["task"], each["counts"]) for each in objects] == [
+        (f"{sweep}.0", {"0": 10}), (f"{sweep}.1", {"1": 10}), (f"{sweep}.2", {"0": 10}),
+    ]  # fmt: skip
+    assert shell("result", f"{sweep}.1").out.split()[:2] == ["1", "10"]
+
+
+def test_result_of_long_sweep_shows_first_32_bindings(environment: live.Live, shell: Shell) -> None:
+    with simenv.connect(environment.name) as env:
+        tasks = env.submit_many((PROGRAM, np.zeros((40, 1))), shots=1, seed=1)
+        assert len({task.handle.id for task in tasks}) == 1
+    result = shell("result", tasks[0].handle.id, code=0)
+    assert len(result.out.splitlines()) == 2 * 32
+    assert "the first 32 of 40" in result.err
+
+
+def test_unknown_binding_ends_with_exit_code_4(shell: Shell, sweep: str, tmp_path: Path) -> None:
+    for each in (("result", f"{sweep}.3"), ("trace", f"{sweep}.3")):
+        result = shell(*each)
+        assert result.code == 4, each
+        assert "there is no number 3" in result.err
+    assert shell("trace", f"{sweep}.2").out.split()[1] == f"{sweep}.2"
+    outcome = shell("result", sweep, "--save", str(tmp_path / "all.h5"), code=2)
+    assert f"simenv result {sweep}.0 --save" in outcome.err
+    assert shell("result", f"{sweep}.1", "--save", str(tmp_path / "one.h5")).code == 0
+
+
+def test_bundle_of_sweep_reproduces_all_counts(shell: Shell, sweep: str, tmp_path: Path) -> None:
+    folder = str(tmp_path / "bundle")
+    first = shell("result", sweep, "--bundle", folder, "--json", code=0)
+    again = shell("submit", folder, "--wait", "--json", code=0)
+    assert [each["counts"] for each in again.objects] == [each["counts"] for each in first.objects]
+
+
+def test_interrupted_wait_says(shell: Shell, sweep: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Task, "wait", interrupted)
+    result = shell("result", sweep, code=130)
+    assert result.err == f"{sweep} continues: simenv result {sweep}, or simenv cancel {sweep}\n"
+
+
+def test_no_environment_is_started_for_missing_circuit_file(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def started(workers: int) -> None:
+        raise AssertionError(workers)
+
+    monkeypatch.setattr(execute, "started", started)
+    assert run(["submit", str(tmp_path / "none.qasm"), "--wait"]) == 2
+    assert "No such file" in capfd.readouterr().err

@@ -117,7 +117,6 @@ def commands(application: typer.Typer, path: str = "") -> Iterator[tuple[str, An
         word = command.name or getattr(command.callback, "__name__", "").replace("_", "-")
         yield f"{path} {word}".strip(), command.callback
     for group in application.registered_groups:
-        assert group.typer_instance is not None
         callback = group.typer_instance.registered_callback
         if callback is not None:
             yield f"{path} {group.name}".strip(), callback.callback

@@ -5,11 +5,15 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from failing import fails
+from interpreter import python
 
+import simenv
 from simenv import errors
-from simenv.cli.app import run, run_guarded
+from simenv.cli.app import Settings, hoist, run, run_guarded
 from simenv.cli.tasks.circuit_input import NAMES, errors_for_command_line
 from simenv.errors import OptionError, with_names
 
@@ -192,3 +196,52 @@ def test_option_without_a_value_is_named() -> None:
     with pytest.raises(OptionError) as caught, errors_for_command_line():
         raise OptionError("noise needs a device", hint="or leave noise= out", option="noise")
     assert str(caught.value) == "--noise needs a device\n  or leave --noise out"
+
+
+def test_common_options_are_moved_before_the_command() -> None:
+    line = ["status", "--json", "--name", "a", "--service=f"]
+    assert hoist(line) == ["--json", "--name", "a", "--service=f", "status"]
+    assert hoist(["submit", "--", "--json"]) == ["submit", "--", "--json"]
+    line = ["devices", "import", "a.json", "--name", "fez", "--json", "--service=f"]
+    assert hoist(line) == ["--json", "--service=f", "devices", "import", "a.json", "--name", "fez"]
+    both = ["--name", "e", "devices", "import", "a", "--name=fez"]
+    assert hoist(both) == both
+    assert hoist(["devices", "show", "fez", "--name", "e"]) == [
+        *("--name", "e", "devices", "show", "fez")
+    ]
+
+
+@pytest.mark.parametrize(
+    "line", [["status", "--name"], ["--service", "--json", "status"], ["--name", "--", "status"]]
+)
+def test_common_option_without_value_is_refused(line: list[str]) -> None:
+    fails(OptionError, "has no value", hoist, line)
+
+
+def test_settings_are_found_by_name_file_or_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SIMENV_SERVICE", raising=False)
+    assert not Settings().named
+    assert Settings(name="a").named
+    assert Settings(service=Path("connection.json")).named
+    monkeypatch.setenv("SIMENV_SERVICE", "/tmp/connection.json")
+    assert Settings().named
+
+
+def typed(*words: str, **environment: str) -> str:
+    """What `python -m simenv` prints for a command line."""
+    done = python("-m", "simenv", *words, env=os.environ | environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_package_runs_as_a_module() -> None:
+    assert typed("--version").strip() == simenv.__version__
+
+
+@pytest.mark.parametrize("line", [(), ("submit",), ("keys", "add")])
+def test_short_help_option_equals_long_one(line: tuple[str, ...]) -> None:
+    assert typed(*line, "-h") == typed(*line, "--help")
+
+
+def test_the_completion_script_can_be_shown() -> None:
+    assert "complete_bash" in typed("--show-completion", "bash")

@@ -142,8 +142,7 @@ def test_hardware_pool_behaves_like_simulator_pool(shell: Shell, circuits: Path)
 def test_circuit_refused_by_one_pool_is_a_difference(shell: Shell, tmp_path: Path) -> None:
     path = tmp_path / "wide.qasm"
     path.write_text(WIDE)
-    answer = shell("qpm", "diff", "main", "qpu", str(path), "--shots", "50")
-    assert answer.code == 1
+    answer = shell("qpm", "diff", "main", "qpu", str(path), "--shots", "50", code=1)
     assert "do not behave alike" in answer.out
     assert "8 qubits" in answer.out
 

@@ -44,9 +44,7 @@ def ended(environment: live.Live) -> list[str]:
 
 
 def rows(shell: Shell, *words: str) -> list[Any]:
-    answer = shell(*words, "--json")
-    assert answer.code == 0, answer.err
-    return answer.objects
+    return shell(*words, "--json", code=0).objects
 
 
 def test_sums_of_json_csv_and_table_are_the_same(shell: Shell, ended: list[str]) -> None:
@@ -76,8 +74,7 @@ def test_sums_equal_those_of_the_history(shell: Shell, ended: list[str]) -> None
 
 
 def test_time_selects_and_is_named(shell: Shell, ended: list[str]) -> None:
-    answer = shell("usage", "--since", "1h")
-    assert "tasks that ended from " in answer.err
+    assert "tasks that ended from " in shell("usage", "--since", "1h").err
     assert rows(shell, "usage", "--since", "1h") == rows(shell, "usage")
 
 
@@ -95,9 +92,7 @@ def test_time_selects_and_is_named(shell: Shell, ended: list[str]) -> None:
     ],
 )
 def test_bad_input_is_refused(shell: Shell, words: tuple[str, ...], message: str) -> None:
-    answer = shell("usage", *words)
-    assert answer.code == 2
-    assert message in answer.err
+    assert message in shell("usage", *words, code=2).err
 
 
 def test_lines_of_sacct_are_those_that_open_xdmod_reads(shell: Shell, ended: list[str]) -> None:

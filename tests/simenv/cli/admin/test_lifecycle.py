@@ -17,9 +17,9 @@ from contextlib import closing
 from pathlib import Path
 
 import live
-import msgspec
 import pytest
 from busy_circuits import busy
+from msgspec.structs import replace
 from shell import Answer, Shell
 from waiting import until
 
@@ -115,8 +115,7 @@ def test_restore_under_another_name_keeps_the_first(
 ) -> None:
     assert shell("admin", "restore", str(archive), name="").code == 0
     assert shell("admin", "restore", str(archive), name="second").code == 0
-    settings = json.loads((elsewhere / "second" / "config.json").read_text())
-    assert settings["name"] == "second"
+    assert json.loads((elsewhere / "second" / "config.json").read_text())["name"] == "second"
 
 
 def changed(
@@ -126,7 +125,6 @@ def changed(
     with tarfile.open(archive) as source, tarfile.open(target, "w") as copy:
         for member in source:
             file = source.extractfile(member)
-            assert file is not None
             data = change(member.name, file.read())
             if data is not None:
                 member.size = len(data)
@@ -182,7 +180,6 @@ def test_commands_of_an_archive_are_listed_and_restored_only_if_allowed(
                 if file["name"] == "home/config.json":
                     with tarfile.open(archive) as source:
                         old = source.extractfile("home/config.json")
-                        assert old is not None
                         new = hooked("home/config.json", old.read())
                     file["size_bytes"] = len(new)
                     file["sha256"] = hashlib.sha256(new).hexdigest()
@@ -211,8 +208,7 @@ def test_member_outside_the_environment_is_refused(
         return data.replace(b"home/config.json", member.encode())
 
     damaged = changed(archive, tmp_path / "outside.tar", renamed, member)
-    answer = shell("admin", "restore", str(damaged), name="")
-    assert "no file of an environment" in answer.err
+    assert "no file of an environment" in shell("admin", "restore", str(damaged), name="").err
     assert not (elsewhere.parent / "config.json").exists()
     assert not absolute.exists()
 
@@ -244,8 +240,7 @@ def test_check_finds_a_missing_result(
     results = (elsewhere / environment.name / "results").rglob("*")
     (result,) = (path for path in results if path.is_file())
     result.unlink()
-    answer = shell("admin", "check", "--json")
-    assert answer.code == 1
+    answer = shell("admin", "check", "--json", code=1)
     assert "1 result files are missing" in answer.object["problems"][0]
 
 
@@ -296,7 +291,7 @@ def test_upgrade_that_does_not_start_puts_the_files_back_and_continues(
     assert modes == [0o700, 0o700]
     assert shell("status").code == 0
     restarted = config.read(environment.home / "config.json")
-    assert restarted == msgspec.structs.replace(settings, resume=True)
+    assert restarted == replace(settings, resume=True)
     with environment.client() as client:
         # It ended in the drain, and the files that were put back know that.
         assert client.task(running.id).wait(timeout_s=live.PATIENCE_S) == TaskState.DONE
@@ -363,7 +358,7 @@ def test_rollback_keeps_tasks_accepted_after_the_backup_where_this_version_can_c
     assert shell("admin", "check").code == 0
     journal = writer.Journal(paths.journal, "process")
     first = next(iter(journal.records.accepted.all()))
-    journal.accept(msgspec.structs.replace(first, first=task))  # by a version that came up first
+    journal.accept(replace(first, first=task))  # by a version that came up first
     journal.commit()
     journal.close()
     assert shell("admin", "check").code == 0
@@ -385,11 +380,11 @@ def test_restore_refuses_over_an_environment_whose_journal_is_elsewhere(
     home = elsewhere / environment.name
     settings = config.read(home / "config.json")
     if place == "postgresql":
-        settings = msgspec.structs.replace(settings, journal="postgresql://ana@db/lab")
+        settings = replace(settings, journal="postgresql://ana@db/lab")
         (home / "journal.db").unlink()
     else:
         other = elsewhere.parent / "scratch"
-        settings = msgspec.structs.replace(settings, state_dir=str(other))
+        settings = replace(settings, state_dir=str(other))
         moved = config.state_folder(settings, home)
         moved.mkdir(parents=True)
         (home / "journal.db").rename(moved / "journal.db")
@@ -414,8 +409,7 @@ def test_check_finds_a_journal_without_content(
 
 
 @pytest.mark.parametrize(
-    ("name", "read"),
-    [("keys.json", keyfiles.read_keys), ("server-key.json", keyfiles.server_file)],
+    ("name", "read"), [("keys.json", keyfiles.read_keys), ("server-key.json", keyfiles.server_file)]
 )
 def test_check_finds_damaged_keys(
     name: str,

@@ -95,8 +95,7 @@ def test_bundle_of_one_binding_is_same(environment: live.Live, shell: Shell, pla
         last = tasks[2].id
     bundled(environment, last, place)
     assert (manifest(place)["binding"], manifest(place)["bindings"]) == (2, 1)
-    again = shell("submit", str(place), "--wait", "--json")
-    assert again.code == 0, again.err
+    again = shell("submit", str(place), "--wait", "--json", code=0)
     assert again.object["counts"] == counts[2]
     assert (again.object["binding"], again.object["seed"]) == (2, 11)
 
@@ -164,8 +163,7 @@ def test_submit_options_with_bundle_are_refused(shell: Shell, place: Path, tmp_p
 
 
 def spoilt(name: str, body: bytes) -> dict[str, bytes]:
-    good = {"bundle.json": b"{}", "program.bin": b"", "bindings.npy": b""}
-    return {**good, name: body}
+    return {"bundle.json": b"{}", "program.bin": b"", "bindings.npy": b"", name: body}
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,21 @@
 
 import json
 import stat
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import calibration_samples as samples
-import msgspec
+import lab_distribution
 import pytest
+from msgspec.structs import replace
 from shell import Shell, shell_of
 
 from noise_models import library, snapshot, terms
 from noise_models.calibration import T1Jumps
-from noise_models.importers import REGISTRY, import_snapshot
+from noise_models.importers import REGISTRY, import_snapshot, importers
+from simenv.cli import completion
 from simenv.cli.devices import new, overview
 
 
@@ -41,8 +45,7 @@ def write(folder: Path, form: str) -> list[str]:
 
 @pytest.mark.parametrize("form", sorted(samples.files()))
 def test_import_list_show_and_remove(form: str, shell: Shell, tmp_path: Path, home: Path) -> None:
-    result = shell("devices", "import", *write(tmp_path, form), "--name", "mine", "--json")
-    assert result.code == 0, result.err
+    result = shell("devices", "import", *write(tmp_path, form), "--name", "mine", "--json", code=0)
     assert (result.object["name"], result.object["report"]["format"]) == ("mine", form)
     path = home / "devices" / "mine.json"
     assert result.object["file"] == str(path)
@@ -62,8 +65,7 @@ def test_import_list_show_and_remove(form: str, shell: Shell, tmp_path: Path, ho
 
 
 def test_report_names_used_ignored_and_clamped_fields(shell: Shell, tmp_path: Path) -> None:
-    result = shell("devices", "import", *write(tmp_path, "ibm-properties"))
-    assert result.code == 0
+    result = shell("devices", "import", *write(tmp_path, "ibm-properties"), code=0)
     lines = result.out.splitlines()
     assert lines[0].startswith("imported ibm_sample: 3 qubits, format ibm-properties, snapshot ")
     for each in (
@@ -87,8 +89,7 @@ def test_devices_are_listed_where_no_environment_is_up(shell: Shell) -> None:
 def test_damaged_device_file_is_named_and_hides_no_other(shell: Shell, home: Path) -> None:
     (home / "devices").mkdir(mode=0o700)
     (home / "devices" / "bad.json").write_text('{"kind": "snapshot", "num_qubits": -1}')
-    outcome = shell("devices")
-    assert outcome.code == 0
+    outcome = shell("devices", code=0)
     assert "bad.json" in outcome.err
     assert "trapped-ions" in outcome.out
     result = shell("devices", "show", "bad", "--json")
@@ -123,16 +124,6 @@ def test_refusals_name_the_reason(
     assert part in result.err
 
 
-def test_an_error_of_a_file_names_its_field(shell: Shell, tmp_path: Path) -> None:
-    document = samples.cunqa()
-    document["Qubits"]["q[1]"]["T1 (s)"] = "long"
-    path = tmp_path / "noise.json"
-    path.write_text(json.dumps(document))
-    result = shell("devices", "import", str(path))
-    assert result.code == 2
-    assert "Qubits.q[1].T1 (s): 'long' is not a number" in result.err
-
-
 def test_values_of_one_qubit_are_shown_with_their_dates(shell: Shell, tmp_path: Path) -> None:
     shell("devices", "import", *write(tmp_path, "ibm-properties"), "--name", "mine")
     got = shell("devices", "show", "mine", "--qubit", "0")
@@ -158,8 +149,7 @@ def test_no_matplotlib(shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
     monkeypatch.setattr(terminal.importlib.util, "find_spec", find_spec)
     monkeypatch.setattr(library, "PACKAGE", "none")
-    result = shell("devices", "show", "ideal", "--plot", str(tmp_path / "x.png"))
-    assert result.code == 2
+    result = shell("devices", "show", "ideal", "--plot", str(tmp_path / "x.png"), code=2)
     assert "pip install 'simenv[plots]'" in result.err
 
 
@@ -181,8 +171,7 @@ def test_the_target_of_a_qiskit_backend_is_imported(shell: Shell, home: Path) ->
 
 
 def test_imported_device_replaces_one_of_qiskit_ibm_runtime(shell: Shell, tmp_path: Path) -> None:
-    result = shell("devices", "import", *write(tmp_path, "cunqa"), "--name", "lima")
-    assert result.code == 0
+    result = shell("devices", "import", *write(tmp_path, "cunqa"), "--name", "lima", code=0)
     assert ("in place of that of qiskit" in result.err) == bool(library.resolve("lima"))
     assert overview.load("lima")[1] == "imported"
     result = shell("devices", "new", "lima", "--qubits", "2")
@@ -196,7 +185,7 @@ def lacking(form: str) -> dict[str, bytes]:
     """A sample that lacks something: where it lacks nothing, without its readout errors."""
     if form == "simenv":
         ions = import_snapshot(samples.files()["trapped-ion"])[0]
-        return {"ions.json": snapshot.dump(msgspec.structs.replace(ions, qubits=()))}
+        return {"ions.json": snapshot.dump(replace(ions, qubits=()))}
     if form == "trapped-ion":
         return {"ions.json": samples.encoded({**samples.trapped_ion(), "p_meas": None})}
     if form == "ionq":
@@ -223,15 +212,13 @@ def test_report_of_each_format_begins_with_what_the_device_lacks(
     for name, data in lacking(form).items():
         (tmp_path / name).write_bytes(data)
     paths = [str(tmp_path / name) for name in lacking(form)]
-    result = shell("devices", "import", *paths, "--name", "mine", "--format", form)
-    assert result.code == 0, result.err
+    result = shell("devices", "import", *paths, "--name", "mine", "--format", form, code=0)
     assert result.out.splitlines()[2:4] == ["", "the device does not have"]
 
 
 def test_device_of_a_few_numbers_is_made_and_listed(shell: Shell, home: Path) -> None:
     words = ("--qubits", "5", "--t1-us", "120", "--t2-us", "80", "--error-2q", "0.006")
-    result = shell("devices", "new", "small", *words)
-    assert result.code == 0, result.err
+    result = shell("devices", "new", "small", *words, code=0)
     lines = result.out.splitlines()
     assert lines[0] == "made small: 5 qubits, 4 pairs"
     assert lines[2:4] == ["", "the device does not have"]
@@ -260,8 +247,7 @@ def test_device_that_another_replaces_is_kept_for_an_import(
 
 def test_new_device_has_the_clock_that_it_is_given(shell: Shell) -> None:
     words = ("--duration-1q-ns", "32", "--duration-2q-ns", "68", "--dt-ns", "4")
-    result = shell("devices", "new", "timed", "--qubits", "3", *words)
-    assert result.code == 0, result.err
+    shell("devices", "new", "timed", "--qubits", "3", *words, code=0)
     assert overview.load("timed")[0].dt_ns == 4.0
 
 
@@ -289,9 +275,7 @@ def test_template_in_a_file_is_imported(shell: Shell, tmp_path: Path, home: Path
 def test_device_that_cannot_be_made_is_refused(
     words: tuple[str, ...], part: str, shell: Shell
 ) -> None:
-    result = shell("devices", "new", *words)
-    assert result.code == 2
-    assert part in result.err
+    assert part in shell("devices", "new", *words, code=2).err
 
 
 def test_renamed_column_is_refused_by_name_and_accepted_by_an_option(
@@ -299,12 +283,10 @@ def test_renamed_column_is_refused_by_name_and_accepted_by_an_option(
 ) -> None:
     path = tmp_path / "table.csv"
     path.write_text(samples.IBM_CSV.replace("T2 (us)", "Coherence (us)"))
-    result = shell("devices", "import", str(path), "--name", "chip")
-    assert result.code == 2
+    result = shell("devices", "import", str(path), "--name", "chip", code=2)
     assert "Coherence (us)" in result.err
     assert "--allow-ignored" in result.err
-    result = shell("devices", "import", str(path), "--name", "chip", "--allow-ignored")
-    assert result.code == 0, result.err
+    result = shell("devices", "import", str(path), "--name", "chip", "--allow-ignored", code=0)
     head = result.out.split("used (")[0]
     assert "T2 " in head
     assert "noise that was left out" in head
@@ -314,8 +296,8 @@ def test_renamed_column_is_refused_by_name_and_accepted_by_an_option(
 def test_a_low_t1_is_named(shell: Shell, home: Path) -> None:
     lattice = library.load("superconducting-lattice")
     jumps = T1Jumps(2.0, 600.0, 0.5, low=True)
-    qubit = msgspec.structs.replace(lattice.qubits[0], t1_us=100.0, t1_jumps=jumps)
-    document = msgspec.structs.replace(lattice, qubits=(qubit, *lattice.qubits[1:]))
+    qubit = replace(lattice.qubits[0], t1_us=100.0, t1_jumps=jumps)
+    document = replace(lattice, qubits=(qubit, *lattice.qubits[1:]))
     (home / "devices").mkdir()
     (home / "devices" / "jumping.json").write_bytes(snapshot.dump(document))
     text = shell("devices", "show", "jumping").out
@@ -337,8 +319,7 @@ def test_learned_errors_of_layers_are_added_to_a_device(shell: Shell, home: Path
     assert "2 layers" in shown
     assert "cz 0-1, cz 2-3: 24 rates on 4 qubits" in shown
     assert shell("devices", "layers", "four", file, "--to", "ideal").code != 0
-    result = shell("devices", "layers", "trapped-ions", file, "--to", "ions")
-    assert result.code == 2
+    result = shell("devices", "layers", "trapped-ions", file, "--to", "ions", code=2)
     assert "no native gate on two qubits" in result.err
     assert shell("devices", "layers", "four", file, "--date", "yesterday").code == 2
     assert shell("devices", "new", "three", "--qubits", "3").code == 0
@@ -348,8 +329,7 @@ def test_learned_errors_of_layers_are_added_to_a_device(shell: Shell, home: Path
 def test_rotations_and_joint_readout_are_made_and_shown(shell: Shell, tmp_path: Path) -> None:
     angles = ("--zz-angle-rad", "0.08", "--iz-angle-rad", "0.06")
     file = tmp_path / "turned.json"
-    made = shell("devices", "new", "turned", "--qubits", "2", *angles, "--file", str(file))
-    assert made.code == 0, made.err
+    shell("devices", "new", "turned", "--qubits", "2", *angles, "--file", str(file), code=0)
     document = json.loads(file.read_text())
     column = [
         [0.9, 0.0, 0.0, 0.1],
@@ -374,8 +354,7 @@ def test_every_value_is_an_option_and_is_shown(shell: Shell) -> None:
     one = {"dt_ns": "4", "readout_error": "", "jump_factor": "0.3", "jump_dwell_s": "600"}
     given = {each.name: one.get(each.name, "0.01") for each in terms.VALUES}
     words = [f"--{name.replace('_', '-')}={text}" for name, text in given.items()]
-    made = shell("devices", "new", "full", "--qubits", "2", *words)
-    assert made.code == 0, made.err
+    shell("devices", "new", "full", "--qubits", "2", *words, code=0)
     shown = shell("devices", "show", "full").out
     listed = [
         *shown.splitlines(),
@@ -387,3 +366,105 @@ def test_every_value_is_an_option_and_is_shown(shell: Shell) -> None:
         if each.kind in ("qubit", "jumps", "pair", "crosstalk") and given[each.name]:
             assert {each.name, stem} & set(names), each.name
     assert {"cz rotation ZZ", "cz leakage", "cz seepage", "cz over-rotation"} <= set(names)
+
+
+TABLE = (
+    "qubit,t1_us,t2_us,readout_error,sx_error,cz_error\n"
+    "0,120,80,0.01,0.0003,1:0.006\n1,110,90,0.012,0.0004,0:0.006\n"
+)
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def installed(*more: str) -> None:
+        folder = tmp_path / "site"
+        folder.mkdir()
+        monkeypatch.syspath_prepend(lab_distribution.install(folder, *more))
+
+    return installed
+
+
+def test_table_of_a_laboratory_is_imported_and_its_command_runs(
+    shell: Shell, install: Callable[..., None], tmp_path: Path
+) -> None:
+    table = tmp_path / "chip.csv"
+    table.write_text(TABLE)
+    assert shell("devices", "import", str(table)).code == 2
+    install()
+    result = shell("devices", "import", str(table), "--name", "chip", "--json", code=0)
+    assert result.object["report"]["format"] == "lab-table"
+    shown = shell("worst", "chip")
+    assert (shown.code, shown.out) == (0, "cz (0, 1): 0.006\n")
+    assert shell("worst", "chip", "--json").object["error"] == 0.006
+    assert "worst" in shell("--help").out.split("Installed commands")[1]
+    table.write_text(TABLE.replace("readout_error", "read_err"))
+    assert "read_err: looks like noise" in shell("devices", "import", str(table)).err
+    table.write_text(TABLE.replace("120", "long"))
+    assert "row 2: t1_us: 'long' is not a number" in shell("devices", "import", str(table)).err
+
+
+def test_an_importer_that_raises_another_error_is_named_with_it(
+    shell: Shell, install: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install()
+    table = tmp_path / "chip.csv"
+    table.write_text(TABLE)
+    monkeypatch.setattr(importers()["lab-table"], "read", staticmethod(lambda *_: 1 // 0))
+    failed = shell("devices", "import", str(table)).err
+    assert "lab-table: the importer failed: ZeroDivisionError" in failed
+
+
+def test_command_that_cannot_be_loaded_says_why_and_hides_no_other(
+    shell: Shell, install: Callable[..., None]
+) -> None:
+    install("[simenv.commands]", "lost = nowhere:command\nsubmit = lab_tools:worst")
+    assert "nowhere:command cannot be loaded: ModuleNotFoundError" in shell("lost", code=2).err
+    assert "quantum" in shell("submit", "--help").out + "quantum"
+    listed = shell("--help")
+    assert (listed.code, listed.out.count("\n  submit ")) == (0, 1)
+
+
+def test_completion_of_the_first_word_has_its_name_and_imports_no_command(
+    install: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install()
+    monkeypatch.delitem(sys.modules, "lab_tools", raising=False)
+    monkeypatch.setenv("COMP_WORDS", "simenv wor")
+    assert "worst" in completion.tree().commands
+    assert "lab_tools" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("lost = nowhere:Importer", "ModuleNotFoundError"),
+        ("other = lab_tools:LabTable", "not an importer of that name"),
+    ],
+)
+def test_importer_that_cannot_be_used_is_named(
+    line: str, part: str, shell: Shell, install: Callable[..., None], tmp_path: Path
+) -> None:
+    install("[simenv.importers]", line)
+    table = tmp_path / "chip.csv"
+    table.write_text(TABLE)
+    assert part in shell("devices", "import", str(table), "--format", "abacus", code=2).err
+    assert shell("devices", "import", str(table), "--name", "chip").code == 0  # the other works
+    table.write_text("qubit,colour\n0,red\n")
+    assert part in shell("devices", "import", str(table)).err
+
+
+def test_answer_of_the_wrong_shape_is_an_error_of_the_importer(
+    shell: Shell, install: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install()
+    table = tmp_path / "chip.csv"
+    table.write_text(TABLE)
+    found = importers()["lab-table"]
+    for answer in (None, (1, 2)):
+        monkeypatch.setattr(found, "read", lambda *_, answer=answer: answer)
+        result = shell("devices", "import", str(table), "--format", "lab-table")
+        assert "the importer failed: TypeError" in result.err
+
+
+def test_without_the_distribution_there_are_no_further_importers() -> None:
+    assert "lab-table" not in importers()

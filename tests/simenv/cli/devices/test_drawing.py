@@ -159,8 +159,7 @@ def test_observables_name_qubits(shell: Shell, bell: str, command: tuple[str, ..
 @pytest.mark.parametrize("command", [("submit", "--wait"), ("simulate",)])
 def test_a_twirl_is_stated(shell: Shell, bell: str, command: tuple[str, ...]) -> None:
     words = ["--device", "superconducting-lattice", "--engine", "stabilizer"]
-    result = shell(*command, bell, *words, "--engine-option", "twirl=1", "--shots", "100")
-    assert result.code == 0, result.err
+    result = shell(*command, bell, *words, "--engine-option", "twirl=1", "--shots", "100", code=0)
     assert "noise twirled to Paulis" in result.err
 
 
@@ -173,6 +172,5 @@ def test_simulate_gives_the_time_on_the_device_as_submit_does(shell: Shell, bell
 
 @pytest.mark.parametrize("command", [("submit", "--wait"), ("simulate",)])
 def test_too_many_shots_are_refused(shell: Shell, bell: str, command: tuple[str, ...]) -> None:
-    result = shell(*command, bell, "--device", "neutral-atoms", "--shots", "10001")
-    assert result.code == 2
+    result = shell(*command, bell, "--device", "neutral-atoms", "--shots", "10001", code=2)
     assert "10001 shots; device neutral-atoms takes 10000 of one circuit" in result.err

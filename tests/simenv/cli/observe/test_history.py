@@ -29,9 +29,7 @@ SLOW = HEAD + "rx(1000005) q[0]; rx(60) q[0]; measure q->c;"
 
 
 def rows(shell: Shell, *words: str) -> list[Any]:
-    result = shell("history", *words, "--json")
-    assert result.code == 0, result.err
-    return result.objects
+    return shell("history", *words, "--json", code=0).objects
 
 
 def test_log_row_holds_task_options_worker_and_timing(shell: Shell) -> None:

@@ -1,13 +1,12 @@
 """Profiles of a run, and their findings."""
 
-import itertools
 import random
 from collections.abc import Sequence
 
 import pytest
 from histories import T0, History
 
-from simenv.cli.profile import STAGES, PerfFinding, Span, common, findings, merged, profile_of
+from simenv.cli.profile import STAGES, PerfFinding, Span, findings, profile_of
 from simenv.cli.profiling import worker_starts
 from simenv.model import Event, TaskState
 from simenv.wire.messages.queries import Spent
@@ -85,22 +84,6 @@ def test_busy_workers_and_their_starts_are_counted_once() -> None:
     history.add(0, queued=800_000, engine=100)
     result = profile_of(history.rows, [(T0 - 5, T0 + 0.5), (T0 + 0.4, T0 + 0.6), (T0 + 3, T0 + 4)])
     assert result.starting_s == pytest.approx(0.6, abs=1e-3)
-
-
-def test_merged_and_common_intervals_agree_with_set_operations() -> None:
-    rng = random.Random(3)
-    for _ in range(200):
-        left, right = (
-            [(b, b + rng.randrange(4)) for b in (rng.randrange(30) for _ in range(8))]
-            for _ in range(2)
-        )
-        times = [{t for b, e in side for t in range(b, e)} for side in (left, right)]
-        for side, expected in zip((left, right), times, strict=True):
-            joined = merged(side)
-            assert {t for b, e in joined for t in range(int(b), int(e))} == expected
-            assert all(a[1] < b[0] for a, b in itertools.pairwise(joined))
-        both = common(merged(left), merged(right))
-        assert {t for b, e in both for t in range(int(b), int(e))} == times[0] & times[1]
 
 
 def said(history: History, starts: Sequence[Span] = ()) -> dict[str, PerfFinding]:

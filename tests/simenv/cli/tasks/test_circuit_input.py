@@ -16,15 +16,13 @@ BELL = str(Path(__file__).parents[4] / "examples" / "bell.qasm")
 
 @pytest.mark.parametrize(("text", "shots"), [("1e3", 1000), ("64", 64), ("2.5e2", 250)])
 def test_shots_are_read_in_scientific_notation(shell: Shell, text: str, shots: int) -> None:
-    result = shell("submit", BELL, "--shots", text, "--wait", "--json")
-    assert result.code == 0, result.err
+    result = shell("submit", BELL, "--shots", text, "--wait", "--json", code=0)
     assert result.object["shots"] == sum(result.object["counts"].values()) == shots
 
 
 @pytest.mark.parametrize("text", ["1.5", "-1", "many", "1e999", "nan", ""])
 def test_shots_that_are_not_integer_are_refused(shell: Shell, text: str) -> None:
-    result = shell("submit", BELL, "--shots", text, "--wait")
-    assert result.code == 2
+    result = shell("submit", BELL, "--shots", text, "--wait", code=2)
     assert "--shots" in result.err
     assert "such as 1024 or 1e6" in result.err
 
@@ -44,17 +42,14 @@ def test_shots_that_are_not_integer_are_refused(shell: Shell, text: str) -> None
 def test_bad_layout(shell: Shell, command: tuple[str, ...], mapping: str, texts: list[str]) -> None:
     for mode in ("auto", "always", "never"):
         words = [*command, BELL, "--device", "superconducting-lattice", "--compile", mode]
-        result = shell(*words, "--qubit-mapping", mapping)
-        assert result.code == 2, result.err
+        result = shell(*words, "--qubit-mapping", mapping, code=2)
         assert all(text in " ".join(result.err.split()) for text in texts), result.err
 
 
 @pytest.mark.parametrize("command", [("submit", "--wait"), ("simulate",)])
 def test_qubit_mapping_is_the_initial_layout(shell: Shell, command: tuple[str, ...]) -> None:
     words = [*command, BELL, "--device", "superconducting-lattice", "--qubit-mapping", "7,6"]
-    result = shell(*words, "--json")
-    assert result.code == 0, result.err
-    assert result.object["initial_layout"] == [7, 6]
+    assert shell(*words, "--json", code=0).object["initial_layout"] == [7, 6]
 
 
 def test_qubit_mapping_needs_an_emulated_device(shell: Shell) -> None:
@@ -114,8 +109,7 @@ def bell(tmp_path: Path) -> str:
 def test_amplitudes_are_printed_in_their_order(shell: Shell, bell: str, command: str) -> None:
     words = ["--amplitude", "101", "--amplitude", "000", "--amplitude", "111"]
     words += ["--wait"] if command == "submit" else []
-    result = shell(command, bell, *words)
-    assert result.code == 0, result.err
+    result = shell(command, bell, *words, code=0)
     lines = result.out.splitlines()
     assert [line.partition(" = ")[0] for line in lines] == ["101", "000", "111"]
     assert lines[0].startswith("101 = -0.707106781187 ")
@@ -142,9 +136,7 @@ def test_explain_considers_engines_with_amplitudes(shell: Shell, bell: str) -> N
     ],
 )
 def test_bad_strings_are_named(shell: Shell, bell: str, words: tuple[str, ...], text: str) -> None:
-    result = shell("submit", bell, *words)
-    assert result.code == 2
-    assert text in result.err
+    assert text in shell("submit", bell, *words, code=2).err
 
 
 def test_key_names_one_task_and_runs_under_a_reservation(
@@ -160,14 +152,16 @@ def test_key_names_one_task_and_runs_under_a_reservation(
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("0.25", 0.25), ("pi/2", math.pi / 2), ("-3*pi/4", -3 * math.pi / 4)]
+    ("text", "value"),
+    [("0.25", 0.25), ("-1e-3", -1e-3), ("pi/2", math.pi / 2), ("-3*pi/4", -3 * math.pi / 4)],
 )
 def test_a_parameter_may_be_a_multiple_of_pi(text: str, value: float) -> None:
-    assert circuit_input.bindings_of([f"theta={text}"]) == {"theta": [value]}
+    assert circuit_input.bindings_of([f"theta={text}", "b=1"]) == {"theta": [value], "b": [1.0]}
+    assert circuit_input.bindings_of([]) is None
 
 
 @pytest.mark.parametrize(
-    "text", ["theta=", "theta=pie", "=1", "theta", "theta=pi/0", "theta=exit()"]
+    "text", ["theta=", "theta=pie", "=1", "theta", "theta=pi/0", "theta=exit()", "theta=1=2"]
 )
 def test_what_is_no_angle_is_refused_with_an_example(text: str) -> None:
     assert "pi/4" in fails(OptionError, text, circuit_input.bindings_of, [text]).hint

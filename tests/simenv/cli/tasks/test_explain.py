@@ -10,8 +10,10 @@ from engines import present
 from qiskit import qasm2
 from shell import Shell
 
+from simenv import config
 from simenv.cli.tasks import explain
 from simenv.wire.messages import queries
+from simulators.compiler import kernel
 
 HEAD = 'OPENQASM 2.0; include "qelib1.inc";\n'
 MPS = pytest.mark.skipif(not present("mps"), reason="numba is not installed")
@@ -31,8 +33,7 @@ def wide(tmp_path: Path) -> str:
 
 @MPS
 def test_explain_lists_each_engine_with_its_reason(shell: Shell, wide: str) -> None:
-    result = shell("explain", wide)
-    assert result.code == 0, result.err
+    result = shell("explain", wide, code=0)
     advice, first, header, *rows = result.out.splitlines()
     assert advice.startswith(f"run it: simenv run {wide}   (engine mps, about ")
     assert "60 qubits, 61 gates (59 on several qubits), 60 measurements, bonds up to 2^1" in first
@@ -99,11 +100,8 @@ def test_explain_refuses_bad_arguments(shell: Shell, tmp_path: Path, wide: str) 
     bad = tmp_path / "bad.qasm"
     bad.write_text(HEAD + "qreg q[1];\nnonsense q[0];\n")
     assert shell("explain", str(bad)).code == 2
-    result = shell("explain", wide, "--engine-option", "bond")
-    assert result.code == 2
-    assert "NAME=VALUE" in result.err
-    unknown = shell("submit", wide, "--engine-option", "bnd=3")
-    assert unknown.code == 2
+    assert "NAME=VALUE" in shell("explain", wide, "--engine-option", "bond", code=2).err
+    unknown = shell("submit", wide, "--engine-option", "bnd=3", code=2)
     assert "no engine has an option 'bnd'" in unknown.err
     assert "bond" in unknown.err
     assert shell("explain", wide, "--engine", "stabiliser").code == 2
@@ -117,8 +115,7 @@ def test_plan_lists_every_pass_with_memory_and_operations(shell: Shell, tmp_path
     assert all(each["wires"].startswith("0-") for each in objects)
     assert sum("map" in each["operations"] for each in objects) == len(objects) > 1
     assert (objects[0]["memory_bytes"], objects[-1]["memory_bytes"]) == (32 << 14, 32 << 20)
-    result = shell("explain", str(file), "--plan", "--precision", "single")
-    assert result.code == 0
+    result = shell("explain", str(file), "--plan", "--precision", "single", code=0)
     first, header, *rows = result.out.splitlines()
     assert f"{len(rows)} passes over" in first
     assert header.split() == ["PASS", "QUBITS", "OPERATIONS", "BYTES", "TIMES", "INSIDE"]
@@ -176,8 +173,7 @@ def test_plan_lists_unitary_matrix_as_pass(shell: Shell, tmp_path: Path) -> None
     ids=" ".join,
 )  # fmt: skip
 def test_plan_refuses_options_that_do_not_apply(shell: Shell, wide: str, told: list[str]) -> None:
-    result = shell("explain", wide, "--plan", *told)
-    assert result.code == 2
+    result = shell("explain", wide, "--plan", *told, code=2)
     named = sorted(word for word in told if word.startswith("--"))
     assert f"--plan and {', '.join(named)}" in result.err
 
@@ -200,8 +196,7 @@ def test_plan_shows_light_cones(shell: Shell, tmp_path: Path) -> None:
     head = f"{HEAD}qreg q[60]; creg c[9];\n{layers}\n"
     near, apart = tmp_path / "near.qasm", tmp_path / "apart.qasm"
     near.write_text(f"{head}h q;\nmeasure q[30] -> c[0];\n")
-    result = shell("explain", str(near), "--plan")
-    assert result.code == 0, result.err
+    result = shell("explain", str(near), "--plan", code=0)
     assert "kept 5 of 60 qubits, 16 of 299 operations" in result.out.splitlines()[1]
     assert result.out.splitlines()[3].split() == [
         "0", "28-32", "all", "of", "a", "small", "state's", "1.0", "KiB", "1", "-",
@@ -263,3 +258,55 @@ def test_an_unchosen_engine_has_the_error_that_it_has_if_asked_for(
     assert "asked for by name, it may cut off any part of the state" in row["why"]
     named = shell("explain", str(file), "--engine", "mps", "--json").object["engines"][0]
     assert named["truncation"] == row["truncation"]
+
+
+BELL = str(Path(__file__).parents[4] / "examples" / "bell.qasm")
+ON = ("--device", "superconducting-lattice")
+
+
+def test_ledger_names_components_gates_and_qubits_unless_off(shell: Shell) -> None:
+    output = shell("explain", BELL, *ON, "--ledger").out
+    assert "fidelity about 0.9" in output
+    for word in ("gate.depolarizing", "qubit.readout", "cz    0-1", "no pair of qubits stands out"):
+        assert word in output
+    factors = ("--noise", "qubit=0,gate.crosstalk=0")
+    outcome = shell("explain", BELL, *ON, "--ledger", *factors, "--json").object
+    assert set(outcome["components"]) == {"gate.depolarizing", "gate.coherent"}
+
+
+def test_noise_with_a_file_in_place_of_the_circuit_is_the_ledger(shell: Shell) -> None:
+    outcome = shell("explain", "--noise", BELL, *ON, "--json").object
+    assert outcome == shell("explain", BELL, *ON, "--ledger", "--json").object
+    assert outcome["loss"] == pytest.approx(sum(outcome["components"].values()))
+    assert outcome["edges"][0]["qubits"] == [0, 1]
+
+
+def test_plot_is_a_png(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "ledger.png"
+    shell("explain", BELL, *ON, "--ledger", "--plot", str(path))
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_kernels_are_kept_in_their_folder(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "_chosen", [])
+    assert shell("explain", BELL, *ON, "--ledger").code == 0
+    assert kernel._chosen == [kernel.version(config.kernel_folder())]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((BELL, "--ledger"), "--ledger without --device"),
+        ((), "no circuit"),
+        ((BELL, *ON, "--ledger", "--shots", "5"), "--ledger and --shots"),
+        ((BELL, *ON, "--plot", "a.png"), "--plot without --ledger"),
+        ((BELL, *ON, "--ledger", "--plan"), "--plan and --ledger"),
+        (("--noise", BELL, *ON, "--plan"), "--plan and --noise FILE"),
+        ((BELL, *ON, "--ledger", "--noise", "off"), "no noise acts"),
+        ((BELL, *ON, "--ledger", "--plot", "a.nothing"), "--plot a.nothing"),
+    ],
+)
+def test_refusals_name_the_option(shell: Shell, arguments: tuple[str, ...], words: str) -> None:
+    result = shell("explain", *arguments)
+    assert result.code != 0
+    assert words in result.err

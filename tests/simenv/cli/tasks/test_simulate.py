@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 
 import live
-import msgspec
 import pytest
 from failing import fails
+from msgspec.structs import replace
 from shell import Answer, Shell
 
 from simenv.cli.tasks.resource_fit import fitting
@@ -173,8 +173,7 @@ def test_run_ends_at_its_time_limit(shell: Shell, tmp_path: Path) -> None:
     path = tmp_path / "slow.qasm"
     head = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1];'
     path.write_text(head + "rx(1000005) q[0]; rx(3600) q[0]; measure q->c;")
-    result = shell("simulate", str(path), "--engine", "fault", "--run-timeout", "0.5")
-    assert result.code == 1
+    result = shell("simulate", str(path), "--engine", "fault", "--run-timeout", "0.5", code=1)
     assert "stopped after 0.5 s" in result.err
     assert "--run-timeout" in result.err
 
@@ -184,7 +183,7 @@ STATE = TaskOptions(engine="statevector")
 
 
 def wide(num_qubits: int) -> Profile:
-    return msgspec.structs.replace(
+    return replace(
         profile(bell()), num_qubits=num_qubits, clifford=False, may_be_clifford=False, bond_bits=13
     )
 
@@ -208,7 +207,7 @@ def test_rank_count_is_power_of_two_and_one_for_small_circuits() -> None:
 
 @pytest.mark.parametrize("engine", ["statevector", "auto"])
 def test_infeasible_error_names_number_of_ranks_that_would_fit(engine: str) -> None:
-    thick = msgspec.structs.replace(wide(26), trial=ChainTrial(bond=257, done=False))
+    thick = replace(wide(26), trial=ChainTrial(bond=257, done=False))
     error = fails(InfeasibleError, "", fitting, thick, TaskOptions(engine=engine), seats(2))
     assert "680.0 MiB in each of its ranks (26 qubits, double" in error.message
     assert "1.3 GiB on node node0; that has 1.0 GiB for 2" in error.message
@@ -234,7 +233,7 @@ def test_threads_per_rank_follow_core_binding_and_slot_quota() -> None:
 
 def test_unknown_engines_are_refused_and_hints_name_those_to_take() -> None:
     fails(OptionError, "not known", fitting, wide(3), TaskOptions(engine="statevectr"), seats(1))
-    branching = msgspec.structs.replace(wide(3), mid_circuit=True)
+    branching = replace(wide(3), mid_circuit=True)
     with pytest.raises(InfeasibleError) as caught:
         fitting(branching, TaskOptions(engine="contraction"), seats(1))
     assert caught.value.hint == "ask for another engine: engine='auto' takes 'statevector'"

@@ -1,23 +1,34 @@
-"""Findings of `simenv doctor`: security and launching."""
+"""Findings of `simenv doctor`: what is wrong, security, launching."""
 
+import json
 import os
 import stat
 import subprocess
 import sys
+from collections import namedtuple
+from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import mpis
+import msgspec
 import pytest
+from interpreter import python
 from live import environment
 from other_user import UID, skip_without_second_user
 
 from launcher import probe, selection
 from launcher.probe import ProbeResult
 from launcher.process import cgroup, network_namespace
-from simenv.cli.admin import doctor_checks
+from simenv.cli.admin import doctor, doctor_checks, doctor_installation
+from simenv.cli.admin.doctor_installation import DoctorFinding
+from simenv.cli.app import run
 from simenv.client.connection import address
-from simenv.config import Config, write
+from simenv.config import Config, ConnectionFile, paths, write
 from simenv.sandbox import confinement, private_namespaces
+from simulators.gpu.devices import detect
+from simulators.gpu.devices.detect import GpuEvidence
 
 KERNELS = os.environ["SIMENV_KERNELS"]
 
@@ -68,12 +79,16 @@ def test_kernels_folder_writable_by_others_fails(home: Path) -> None:
     assert (value.level, value.remedy) == ("fail", f"rm -r {kernels}")
 
 
-@pytest.mark.parametrize("name", ["worker.json", "keys/ana.simenv"])
+@pytest.mark.parametrize(
+    "name",
+    ["worker.json", "keys/ana.simenv", "server-key.json", "keys.json", "connection.json"],
+)
 def test_secret_key_files_readable_by_others_fail(home: Path, name: str) -> None:
     file = home / "default" / name
     file.parent.mkdir(exist_ok=True)
     file.touch(0o600)
-    file.chmod(0o644)
+    assert [each.level for each in doctor_checks.modes()] == ["ok"]
+    file.chmod(0o640)
     (value,) = doctor_checks.modes()
     assert (value.level, value.remedy) == ("fail", f"chmod 600 {file}")
 
@@ -247,3 +262,154 @@ def test_bad_slurm_nodes_fail_with_remedy(slurm: Path, monkeypatch: pytest.Monke
     (finding,) = doctor_checks.nodes()
     assert finding.level == "fail"
     assert finding.remedy
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_doctor_passes_and_each_problem_has_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", "--json"]) == 0
+    entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {
+        "names",
+        "versions",
+        "extra",
+        "cores",
+        "memory",
+        "nodes",
+        "mpi",
+        "state",
+        "sockets",
+    } <= {each["what"] for each in entries}
+    assert all(each["remedy"] for each in entries if each["level"] != "ok")
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_kernels_of_a_wheel_for_another_numba_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_same: bool
+) -> None:
+    assert list(doctor_installation.packaged_kernels()) == []  # of the sources
+    made = metadata.version("numba") if is_same else "0.60.0"
+    (tmp_path / "numba.txt").write_text(f"{made}\n")
+    monkeypatch.setattr(doctor_installation, "PACKAGED_NUMBA", tmp_path / "numba.txt")
+    (finding,) = doctor_installation.packaged_kernels()
+    assert finding.level == ("ok" if is_same else "warn")
+    assert f"for numba {made}" in finding.detail
+    assert finding.remedy == ("" if is_same else "pip install numba==0.60.0")
+
+
+def test_failed_checks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = DoctorFinding("fail", "state", "on nfs", "export SIMENV_HOME=/scratch")
+    monkeypatch.setattr(doctor, "findings", lambda: [bad])
+    assert run(["doctor"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "fail  state         on nfs",
+        "                    type: export SIMENV_HOME=/scratch",
+    ]
+
+
+def test_doctor_names_file_that_shadows_package(tmp_path: Path) -> None:
+    (tmp_path / "launcher.py").touch()
+    code = "from simenv.cli.entry import main; main()"
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = python("-c", code, "doctor", cwd=tmp_path, env=environ, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert f"launcher is {tmp_path / 'launcher.py'}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "check", "level"),
+    [
+        ("simenv.config.paths.kind_of", "nfs4", doctor_checks.home, "fail"),
+        ("shutil.disk_usage", Usage(1, 1, 1000), doctor_checks.home, "warn"),
+        ("os.getloadavg", (1e6, 0.0, 0.0), doctor_checks.cores, "warn"),
+        ("psutil.virtual_memory", SimpleNamespace(available=2**20), doctor_checks.memory, "warn"),
+    ],
+)
+def test_bad_machine_is_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: object, check: Any, level: str
+) -> None:
+    monkeypatch.setattr(name, lambda *_: value)
+    finding = next(check())
+    assert finding.level == level
+    assert level == "warn" or str(home) in finding.detail
+
+
+def test_scratch_of_journals_is_named_on_nfs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote = home.parent
+    monkeypatch.setattr(paths, "kind_of", lambda p: "nfs4" if p.is_relative_to(remote) else "ext4")
+    monkeypatch.setenv("SIMENV_SCRATCH", "/tmp")
+    state = next(doctor_checks.home())
+    assert state.level == "ok"
+    assert "live journals go to /tmp/simenv-" in state.detail
+
+
+def test_stale_connection_file_is_a_warning(home: Path) -> None:
+    folder = home / "old"
+    folder.mkdir()
+    node = os.uname().nodename
+    file = ConnectionFile(1, "old", "0.1.0", 2**22 - 1, node, 1, str(home), "")
+    (folder / "connection.json").write_bytes(msgspec.json.encode(file))
+    stale = next(doctor_checks.connections())
+    assert (stale.level, stale.remedy) == ("warn", "simenv up --name old --restore")
+
+
+def test_mode_of_key_file(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "ana.simenv"
+    file.touch(0o604)
+    file.chmod(0o604)
+    monkeypatch.setenv("SIMENV_SERVICE", str(file))
+    (value,) = doctor_checks.modes()
+    assert value.remedy == f"chmod 600 {file}"
+
+
+def test_simenv_in_working_directory_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "simenv.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    hidden = next(doctor_installation.names())
+    assert hidden.level == "warn"
+    assert hidden.remedy.startswith("mv ")
+
+
+def test_package_from_elsewhere_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Spec:
+        origin = str(tmp_path / "simulators" / "__init__.py")
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: Spec)
+    assert next(doctor_installation.names()).level == "fail"
+
+
+def test_each_missing_extra_has_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert [each.remedy for each in doctor_installation.extras()] == [
+        f"pip install 'simenv[{extra}]'"
+        for extra in (
+            "qasm3", "plots", "qpm", "stabilizer", "contraction", "aer", "quimb", "qec",
+            "functions",
+        )
+    ]  # fmt: skip
+
+
+def test_shared_remedy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    lacks = [DoctorFinding("warn", w, "no MPI", "pip install mpi") for w in ("launcher", "mpi")]
+    monkeypatch.setattr(doctor, "findings", lambda: iter(lacks))
+    assert run(["doctor"]) == 0
+    assert capsys.readouterr().out.count("type: pip install mpi") == 1
+
+
+@pytest.mark.parametrize(
+    ("evidence", "level", "detail"),
+    [
+        (GpuEvidence(), "ok", "no GPU: libcuda.so.1 is not here"),
+        (GpuEvidence(True, "580.159", 13000), "warn", "it shows no device"),
+        (GpuEvidence(True, "580.159", 13000, 1), "warn", "cupy is not installed"),
+    ],
+)
+def test_doctor_says_why_no_gpu_can_be_used(
+    monkeypatch: pytest.MonkeyPatch, evidence: GpuEvidence, level: str, detail: str
+) -> None:
+    monkeypatch.setattr(detect, "find_gpu", lambda: evidence)
+    (finding,) = doctor_checks.gpus()
+    assert finding.level == level
+    assert detail in finding.detail
+    assert bool(finding.remedy) == (level == "warn")
