@@ -21,7 +21,6 @@ import simenv
 from simenv import errors
 from simenv.client.submission.prepare import prepare_one
 from simenv.model import Observable, TaskOptions, TaskState
-from simenv.model.task import RESULT_FORMAT, AmplitudeResultData, ResultData
 from simenv.service import program_rules
 
 STRINGS = ["0101", "1111", "0000", "1000"]
@@ -173,17 +172,6 @@ def test_service_checks_strings_of_any_client() -> None:
         fails(errors.OptionError, text, program_rules.check_terms, wrong)
 
 
-def test_bytes_of_tasks_and_results_without_amplitudes_are_those_of_before() -> None:
-    prepared = prepare_one(plain(), {"amplitudes": STRINGS, "observables": "ZZII", "seed": 3})
-    without = prepare_one(plain(), {"observables": "ZZII", "seed": 3})
-    fields = msgspec.structs.astuple(prepared.terms)
-    assert len(fields) == len(msgspec.structs.astuple(without.terms)) == 27
-    assert without.terms.bit_strings == ()
-    packed = msgspec.msgpack.encode(ResultData(RESULT_FORMAT, (), 2, 0, 0))
-    decoded = msgspec.msgpack.decode(packed, type=AmplitudeResultData)
-    assert (decoded.bit_strings, decoded.amplitudes) == (b"", b"")
-
-
 def teleported(angle: float | Parameter) -> QuantumCircuit:
     """Teleportation; the bits of `mid` decide corrections, so `end` depends on neither."""
     mid, end = ClassicalRegister(2, "mid"), ClassicalRegister(1, "end")
@@ -206,8 +194,7 @@ def teleported(angle: float | Parameter) -> QuantumCircuit:
 def test_memory_keeps_registers_joined_in_each_shot(env: simenv.Client) -> None:
     result = env.run(teleported(0.7), shots=400, outputs=("counts", "memory"))
     assert (result.registers, result.memory.shape) == ((("mid", 2), ("end", 1)), (400, 1))
-    assert result.memory.dtype == np.uint8
-    assert Counter(result.memory_strings()) == result.counts
+    assert (result.memory.dtype, Counter(result.memory_strings())) == (np.uint8, result.counts)
     assert ({key[0] for key in result.counts}, len(result.counts)) == ({"0"}, 4)
 
 

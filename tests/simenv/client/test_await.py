@@ -1,7 +1,6 @@
 """Waiting for tasks, and reservations."""
 
 import asyncio
-import os
 import threading
 from collections.abc import Iterator
 
@@ -9,6 +8,7 @@ import pytest
 from busy_circuits import ENDLESS
 from client_peer import Peer, completed, completion, submit
 from failing import fails
+from forks import forked
 from live import Live, environment
 from waiting import until
 
@@ -16,8 +16,18 @@ import simenv
 from simenv import errors
 from simenv.client.client import Client
 from simenv.client.connection.session import ServiceSession
+from simenv.client.reservations import LeaseRenewer, Reservation
 from simenv.client.tasks.task import Task, as_completed
-from simenv.model import AdmissionPolicy, DeviceProfile, ReservationState, TaskState
+from simenv.errors import InsufficientError, LimitExceededError, NotReservedError, SimenvError
+from simenv.model import (
+    AdmissionPolicy,
+    DeviceProfile,
+    ReservationInfo,
+    ReservationState,
+    TaskState,
+)
+from simenv.wire import codec
+from simenv.wire.messages import admin, client as m
 from simenv.wire.messages.admin import SetPolicy, SetProfile
 
 
@@ -45,19 +55,6 @@ def test_fifty_tasks_are_gathered_by_one_thread(link: ServiceSession, peer: Peer
     assert asyncio.run(main()) == list(range(50))
     link.close()
     assert len(pumps()) == others
-
-
-def test_event_loop_runs_while_task_is_awaited(link: ServiceSession, idle: Peer) -> None:
-
-    async def main() -> int:
-        [task] = submit(link)
-        waiting = asyncio.create_task(seed(task))
-        for _ in range(20):
-            await asyncio.sleep(0)  # a blocked loop would never come to the next line
-        idle.say(idle.end([1]))
-        return await waiting
-
-    assert asyncio.run(main()) == 0
 
 
 def test_tasks_are_submitted_while_others_are_awaited(link: ServiceSession) -> None:
@@ -146,8 +143,7 @@ def test_as_completed_yields_tasks_in_order_of_completion(link: ServiceSession, 
 def test_as_completed_accepts_ended_repeated_and_no_tasks(link: ServiceSession) -> None:
     tasks = submit(link, 2)
     tasks[0].result(5)
-    assert set(as_completed([*tasks, *tasks])) == set(tasks)
-    assert list(as_completed([])) == []
+    assert (set(as_completed([*tasks, *tasks])), list(as_completed([]))) == (set(tasks), [])
 
 
 def test_as_completed_raises_timed_out_error_in_time(link: ServiceSession, idle: Peer) -> None:
@@ -209,14 +205,6 @@ def test_with_block_renews_and_releases_its_reservation(env: Client) -> None:
     assert result.release() == []
 
 
-def test_reservation_without_renewal_expires(env: Client) -> None:
-    result = env.reserve("main", for_s=60.0, count=3, **UNIT)
-    env.run(BELL, shots=100, reservation=result)
-    result.renew(0.2)
-    until(lambda: result.info().state is ReservationState.EXPIRED)
-    fails(errors.NotReservedError, "is over", env.submit, BELL, reservation=result)
-
-
 def test_cancelling_reservation_cancels_running_and_parked_tasks(env: Client) -> None:
     with env.reserve("main", count=1, **UNIT) as result:
         first, second = env.submit_many([ENDLESS] * 2, shots=1, reservation=result)
@@ -230,31 +218,16 @@ def test_cancelling_reservation_cancels_running_and_parked_tasks(env: Client) ->
 
 
 def test_forked_child_releases_only_reservation_it_entered_itself(env: Client) -> None:
+    def enters() -> None:
+        with result:
+            pass
+        result.__exit__(None, None, None)
+
     with env.reserve("main", count=2, **UNIT) as result:
-        child = os.fork()
-        if not child:
-            code = 1
-            try:
-                with result:
-                    pass
-                result.__exit__(None, None, None)
-                code = 0
-            finally:
-                os._exit(code)
-        _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == 0
+        assert forked(enters) == 0
         assert result.info().state is not ReservationState.ACTIVE, "the child had entered it itself"
-    with env.reserve("main", count=2, **UNIT) as result:
-        child = os.fork()
-        if not child:
-            code = 1
-            try:
-                result.__exit__(None, None, None)  # as when an exception leaves the block
-                code = 0
-            finally:
-                os._exit(code)
-        _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == 0
+    with env.reserve("main", count=2, **UNIT) as result:  # as when an exception leaves the block
+        assert forked(lambda: result.__exit__(None, None, None)) == 0
         assert result.info().state is ReservationState.ACTIVE
 
 
@@ -308,10 +281,59 @@ def test_exception_of_block_is_raised_when_service_is_gone(monkeypatch: pytest.M
         leave()
 
 
-def test_reservation_of_another_client_can_be_used_and_released(env: Client, live: Live) -> None:
-    result = env.reserve("main", count=2, **UNIT)
-    with live.client() as other:
-        outcome = other.reservation(result.id)
-        assert other.run(BELL, reservation=outcome).shots == 1024
-        outcome.release("done")
-    assert result.info().state is ReservationState.RELEASED
+INFO = ReservationInfo(7, "", "main", "", "", "", "", "quantum", ReservationState.ACTIVE, 0, 0)
+BUDGET = LimitExceededError("chem: 0 slot-h left until 1 June, this needs about 2", hint="wait")
+OVER = NotReservedError("reservation 7 is over (expired)", hint="make a new one")
+
+
+@pytest.fixture
+def renewer() -> Iterator[LeaseRenewer]:
+    renewer = LeaseRenewer()
+    yield renewer
+    renewer.stop()
+    renewer.join()
+
+
+def answers(peer: Peer, errors: list[SimenvError]) -> None:
+    """Refuse the renewals with these errors, the last one again and again."""
+
+    def refuse(message: admin.Renew) -> list[m.ToClient]:
+        error = errors.pop(0) if len(errors) > 1 else errors[0]
+        return [m.Refused(message.request, [codec.refusal(error)])]
+
+    peer.on(admin.Renew, refuse)
+    peer.on(admin.Release, lambda q: [admin.Released(q.request, INFO, [])])
+
+
+@pytest.mark.parametrize(
+    ("errors", "told"),
+    [
+        ([BUDGET, BUDGET, BUDGET, OVER], BUDGET),
+        ([InsufficientError("groups are being looked up"), OVER], OVER),
+    ],
+)
+def test_first_refusal_of_a_renewal_is_logged_once(
+    link: ServiceSession,
+    peer: Peer,
+    renewer: LeaseRenewer,
+    caplog: pytest.LogCaptureFixture,
+    errors: list[SimenvError],
+    told: SimenvError,
+) -> None:
+    answers(peer, list(errors))
+    with Reservation(link, renewer, INFO, for_s=0.03):
+        until(lambda: len(peer.of(admin.Renew)) >= len(errors) and not renewer._next_renewal_s)
+    lines = [each.getMessage() for each in caplog.records if each.name == "simenv.client"]
+    assert lines == [f"<reservation 7 of main> is not renewed: {told}"]
+
+
+def test_renewal_that_a_release_has_overtaken_is_not_logged(
+    link: ServiceSession, peer: Peer, renewer: LeaseRenewer, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers(peer, [OVER])
+    reservation = Reservation(link, renewer, INFO, for_s=60.0)
+    with reservation:
+        pass
+    renewer._renew(reservation)
+    assert peer.of(admin.Renew)
+    assert not [each for each in caplog.records if each.name == "simenv.client"]

@@ -6,15 +6,14 @@ import signal
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
 from busy_circuits import ENDLESS
 from failing import fails
+from forks import forked
 from interpreter import python
 
 import simenv
@@ -24,6 +23,8 @@ from simenv.model import TaskState
 HEAD = 'OPENQASM 2.0; include "qelib1.inc"; '
 BELL = HEAD + "qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; measure q->c;"
 GHZ = HEAD + "qreg q[3]; creg c[3]; h q[0]; cx q[0],q[1]; cx q[1],q[2]; measure q->c;"
+FREE = """OPENQASM 3.0; include "stdgates.inc"; input float angle; qubit q; bit c;
+ry(angle) q; c = measure q;"""
 PLAIN = HEAD + "qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1];"
 PAIRS = "".join(f"cx q[{k}],q[{k + 1}];" for k in range(59))
 WIDE = f"{HEAD}qreg q[60]; creg c[1]; h q[0]; {PAIRS} measure q[59]->c[0];"
@@ -33,75 +34,6 @@ WIDE = f"{HEAD}qreg q[60]; creg c[1]; h q[0]; {PAIRS} measure q[59]->c[0];"
 def env() -> Iterator[simenv.Client]:
     with simenv.local(workers=1) as client:
         yield client
-
-
-def in_child(work: object) -> int:
-    """Run `work()` in a forked child; its exit code."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on fork with threads
-        pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            assert callable(work)
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def test_seeds_and_batches_reproduce_counts(env: simenv.Client) -> None:
-    result = env.submit(BELL, shots=4096, seed=7, name="bell").result(60)
-    assert set(result.counts) == {"00", "11"}
-    assert sum(result.counts.values()) == result.shots == 4096
-    assert (result.seed, result.name, result.engine) == (7, "bell", "statevector")
-    assert result.attempts == 1
-    assert result.timing.total_s >= result.timing.run_s > 0
-    assert env.run(BELL, shots=4096, seed=7).counts == result.counts
-    first = env.run(GHZ)
-    assert env.run(GHZ, seed=first.seed).counts == first.counts
-    tasks = env.submit_many([BELL, GHZ] * 300, seed=5)
-    assert [task.result(60).num_qubits for task in tasks] == [2, 3] * 300
-    again = env.submit_many([BELL, GHZ] * 2, seed=5)
-    for before, after in zip(tasks, again, strict=False):
-        assert before.result().seed == after.result(60).seed
-        assert before.result().counts == after.result().counts
-
-
-def test_exact_outputs_agree_with_theory(env: simenv.Client) -> None:
-    result = env.run(BELL, shots=None, outputs="probabilities")
-    assert result.probabilities == pytest.approx({"00": 0.5, "11": 0.5})
-    plain = env.run(PLAIN, outputs=("probabilities",))
-    assert plain.probabilities == pytest.approx({"00": 0.5, "11": 0.5})
-    assert env.run(PLAIN, outputs="statevector").statevector == pytest.approx(
-        np.array([1, 0, 0, 1]) / np.sqrt(2)
-    )
-    assert env.run(PLAIN, observables="ZZ:2.0").expectation == pytest.approx(2.0)
-
-
-def test_sweep_bindings_agree_with_single_runs(env: simenv.Client) -> None:
-    from qiskit import QuantumCircuit
-    from qiskit.circuit import Parameter
-
-    angle = Parameter("angle")
-    circuit = QuantumCircuit(1, 1)
-    circuit.ry(angle, 0)
-    circuit.measure(0, 0)
-    tasks = env.submit_many((circuit, {angle: np.linspace(0, np.pi, 9)}), seed=3, shots=512)
-    ones = [task.result(60).counts.get("1", 0) for task in tasks]
-    assert (ones[0], ones[-1], ones) == (0, 512, sorted(ones))
-    single = env.submit(circuit, parameter_values=[np.linspace(0, np.pi, 9)[0]], seed=3, shots=512)
-    assert single.result(60).counts == tasks[0].result().counts
-    angles, seventh = np.linspace(0, np.pi, 9), tasks[7].result()
-    assert (seventh.binding_index, seventh.to_dict()["binding"]) == (7, 7)
-    options = {"parameter_values": angles[7:8], "seed": seventh.seed, "shots": 512}
-    assert env.run(circuit, binding_index=7, **options).counts == seventh.counts
-    assert env.run(circuit, binding_index=6, **options).counts != seventh.counts
-    fails(errors.OptionError, "submit_many", env.submit, circuit, parameter_values=[[0.1], [0.2]])
-    fails(errors.OptionError, "angle", env.submit, circuit)
-    with pytest.raises(errors.OptionError, match="binding_index=-1"):
-        env.submit(circuit, parameter_values=[0.1], binding_index=-1)
 
 
 def test_bad_circuits_and_options_are_refused_before_submission(env: simenv.Client) -> None:
@@ -114,6 +46,12 @@ def test_bad_circuits_and_options_are_refused_before_submission(env: simenv.Clie
     assert [error.index for error in batch.value.errors] == [1, 2]
     fails(errors.BatchRefusedError, "item 1", env.submit_many, [BELL, PLAIN])
     fails(errors.OptionError, "several circuits", env.submit_many, BELL)
+    for text, options in (
+        ("submit_many", {"parameter_values": [[0.1], [0.2]]}),
+        ("angle", {}),
+        ("binding_index=-1", {"parameter_values": [0.1], "binding_index": -1}),
+    ):
+        fails(errors.OptionError, text, env.submit, FREE, **options)
     after = env.status()
     assert (after.queued, after.done) == (before.queued, before.done)
 
@@ -124,8 +62,7 @@ def test_too_wide_circuits_and_empty_batches(env: simenv.Client) -> None:
     caught = fails(
         errors.BatchRefusedError, "", env.submit_many, [BELL, WIDE, BELL], engine="statevector"
     )
-    assert [error.index for error in caught.errors] == [1]
-    assert env.submit_many([]) == []
+    assert ([error.index for error in caught.errors], env.submit_many([])) == ([1], [])
 
 
 def test_another_client_fetches_result_by_task_id(env: simenv.Client) -> None:
@@ -175,8 +112,7 @@ def test_forked_child_has_its_own_connection(env: simenv.Client) -> None:
         assert task.result(60).seed == 1  # the parent's task
         assert env.submit(BELL, seed=2).result(60).seed == 2
 
-    assert in_child(work) == 0
-    assert task.result(60).seed == 1
+    assert (forked(work), task.result(60).seed) == (0, 1)
     assert env.submit(BELL, seed=3).result(60).seed == 3
 
 
@@ -190,8 +126,7 @@ def test_posted_tasks_are_available_in_forked_child(env: simenv.Client, tmp_path
         value.write_text(" ".join(task.id for task in posted))
 
     value = tmp_path / "ids"
-    assert in_child(work) == 0
-    assert value.read_text().split() == [task.id for task in posted]
+    assert (forked(work), value.read_text().split()) == (0, [task.id for task in posted])
     assert [task.result(60).seed for task in posted] == [0, 1, 2]
 
 
@@ -206,7 +141,7 @@ def test_child_forked_while_threads_wait_can_cancel_task(env: simenv.Client) -> 
     with ThreadPoolExecutor(2) as pool:
         waiting = [pool.submit(wait) for _ in range(2)]
         started.wait(60)
-        assert in_child(lambda: slow.cancel()) == 0
+        assert forked(lambda: slow.cancel()) == 0
         assert [wait.result(60) for wait in waiting] == [TaskState.CANCELLED] * 2
 
 
@@ -239,8 +174,7 @@ def test_completions_are_ordered_and_continue_from_cursor(env: simenv.Client) ->
     middle = entries[9].seq
     assert env.ack(middle, cursor="reader") == middle
     rest = [done.seq for done in env.completions(cursor="reader")]
-    assert rest[0] == middle + 1
-    assert env.ack(rest[-1], cursor="reader") == rest[-1]
+    assert (rest[0], env.ack(rest[-1], cursor="reader")) == (middle + 1, rest[-1])
     assert list(env.completions(cursor="reader")) == []
 
 
@@ -259,8 +193,7 @@ def test_status_workers_pools_and_events_describe_environment(env: simenv.Client
     info = env.status()
     assert (info.name, info.durability) == ("local", "process")
     [worker] = env.workers()
-    assert worker.pool == "main"
-    assert env.pools()["main"].workers == 1
+    assert (worker.pool, env.pools()["main"].workers) == ("main", 1)
     kinds = [event.kind for event in env.events(kinds=["worker.*"])]
     assert "worker.ready" in kinds
     assert all(kind.startswith("worker.") for kind in kinds)

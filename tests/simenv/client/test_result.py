@@ -4,30 +4,44 @@ import concurrent.futures as cf
 import copy
 import gc
 import json
+import os
 import pickle
+import re
 import struct
 import subprocess
 import sys
 import weakref
 import zlib
 from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any, cast
 
-import msgspec
+import h5py
 import numpy as np
 import pytest
 from busy_circuits import ENDLESS
 from failing import fails
+from hypothesis import given, settings, strategies as st
+from msgspec.structs import replace
+from qiskit import QuantumCircuit
+from qiskit.circuit import ParameterVector
 from rich.pretty import pretty_repr
 from waiting import until
 
 import simenv
-from simenv.client import result_data
+from simenv.client import result_data, result_display
 from simenv.client.client import SimenvExecutor
 from simenv.client.connection.task_handle import ResultOrigin, Submission, TaskHandle
 from simenv.client.result import Result
 from simenv.client.result_data import DecodedResult, Provenance, Stages
-from simenv.errors import OptionError, ProtocolError, TimedOutError, VersionMismatchError
+from simenv.errors import (
+    OptionError,
+    ProtocolError,
+    StoreError,
+    TimedOutError,
+    VersionMismatchError,
+)
 from simenv.model import (
     RESULT_FORMAT,
     Origin,
@@ -99,9 +113,7 @@ PROVENANCE = Provenance(
 
 
 def result(**changes: object) -> Result:
-    return Result(
-        DecodedResult.of(msgspec.structs.replace(DATA, **changes), PROVENANCE.task), PROVENANCE
-    )
+    return Result(DecodedResult.of(replace(DATA, **changes), PROVENANCE.task), PROVENANCE)
 
 
 def test_outcomes_are_arrays_and_counted_once() -> None:
@@ -152,11 +164,6 @@ def test_expectation_is_refused_for_several_observables() -> None:
 )
 def test_output_that_was_not_requested_is_refused_with_hint(what: str) -> None:
     fails(OptionError, r"task t-8k2f has no \w+\n  submit it with", getattr, result(), what)
-
-
-def test_counts_that_were_not_requested_are_refused() -> None:
-    with pytest.raises(OptionError, match="no counts"):
-        _ = result(counts=b"", outcomes=b"").counts
 
 
 @pytest.mark.parametrize("what", ["counts", "shots", "timing", "seed", "anything"])
@@ -236,8 +243,7 @@ def test_strings_of_many_wide_outcomes_are_those_of_each(size: int, beyond: bool
     rows = b"".join(outcome.to_bytes(width, "little") for outcome in outcomes)
     strings = result_data.keys(rows, width, (("c", size),))
     assert list(strings) == [format(outcome, f"0{size}b") for outcome in outcomes]
-    one_by_one = beyond and size % 8
-    assert bool(result_data._strings((size,))) == bool(one_by_one)
+    assert bool(result_data._strings((size,))) == bool(beyond and size % 8)
 
 
 def test_results_share_registers_also_after_many_shapes() -> None:
@@ -274,7 +280,7 @@ def everything() -> Result:
     """Two rows with every kind of array."""
     return Result(
         DecodedResult.of(
-            msgspec.structs.replace(
+            replace(
                 DATA,
                 num_qubits=1,
                 registers=(("c", 2),),
@@ -347,7 +353,7 @@ def test_copies_need_no_service(duplicate: Callable[[Result], Result]) -> None:
 def test_results_hold_no_reference_cycle_that_only_the_collector_could_free() -> None:
     array = StoredArray("statevector", "<c16", (2,), 0, 32, 0)
     for file in (None, ResultFile("t-1.h5", 32, 0, (array,))):
-        payload = codec.encode(msgspec.structs.replace(DATA, file=file))
+        payload = codec.encode(replace(DATA, file=file))
         handle = TaskHandle(cast(Any, None), 1, Submission())
         completion = Completion(
             1, STATES.index(TaskState.DONE), 1, 1, payload, zlib.crc32(payload), Timing(0, 0, 0)
@@ -362,3 +368,311 @@ def test_results_hold_no_reference_cycle_that_only_the_collector_could_free() ->
             assert alive() is None
         finally:
             gc.enable()
+
+
+STATE = np.array([0.6, 0, 0, 0.8j], "<c16")
+EXPORTED = ResultData(
+    RESULT_FORMAT, (("a", 1), ("b", 1)), 2, 1024, 2**64 - 1, 1, b"\x00\x03",
+    struct.pack("<2I", 1000, 24), b"\x00\x03", 1, struct.pack("<2d", 0.36, 0.64), STATE.tobytes(),
+    struct.pack("<2d", 0.28, 0.01), remark="one\ntwo",
+)  # fmt: skip
+FOUND = Result(DecodedResult.of(EXPORTED, PROVENANCE.task), PROVENANCE)
+TOLD = {
+    "task": "t-8k2f", "name": "bell", "state": "DONE", "shots": 1024, "seed": 2**64 - 1,
+    "binding": 0, "engine": "statevector", "route": "small", "precision": "double", "node": "here",
+    "worker": "main-0", "version": "0.1.0", "ranks": 1, "slots": 1, "attempts": 2, "num_qubits": 2,
+    "remark": "one\ntwo", "format": 1, "content": "a simenv result",
+}  # fmt: skip
+ARRAYS = {
+    "statevector": STATE, "counts/outcomes": np.array([0, 3], "u1"),
+    "counts/counts": np.array([1000, 24], "<u4"), "probabilities/outcomes": np.array([0, 3], "u1"),
+    "probabilities/values": np.array([0.36, 0.64]), "expectations": np.array([[0.28, 0.01]]),
+}  # fmt: skip
+
+
+def test_hdf5_file_has_all_arrays_and_metadata(tmp_path: Path) -> None:
+    FOUND.save(tmp_path / "r.h5")
+    with h5py.File(tmp_path / "r.h5") as file:
+        for name, array in ARRAYS.items():
+            assert file[name].dtype == array.dtype
+            np.testing.assert_array_equal(file[name][()], array)
+        table = dict(file.attrs)
+    assert {key: table[key] for key in TOLD} == TOLD
+    assert json.loads(table["registers"]) == [["a", 1], ["b", 1]]
+    assert json.loads(table["timing"])["total_s"] == 0.014
+
+
+def test_files_have_all_of_the_result(tmp_path: Path) -> None:
+    FOUND.save(str(tmp_path / "r.npz"))
+    with np.load(tmp_path / "r.npz") as file:
+        assert set(file.files) == {*ARRAYS, "metadata"}
+        for name, array in ARRAYS.items():
+            np.testing.assert_array_equal(file[name], array)
+        document = json.loads(str(file["metadata"]))
+    assert {key: document[key] for key in TOLD} == TOLD
+    FOUND.save(tmp_path / "r.json")
+    assert json.loads((tmp_path / "r.json").read_text()) == FOUND.to_dict()
+
+
+@pytest.mark.parametrize("name", ["r.txt", "r", "missing/r.h5", "missing/r.npz"])
+def test_save_to_unsupported_or_missing_path_is_refused(tmp_path: Path, name: str) -> None:
+    fails(OptionError, "cannot save", FOUND.save, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["r.h5", "r.npz", "r.json"])
+def test_failed_save_keeps_old(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / name).write_bytes(b"old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    fails((OptionError, StoreError), "No space left", FOUND.save, tmp_path / name)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+
+
+def test_saved_binding_of_sweep_has_only_its_own_values(tmp_path: Path) -> None:
+    data = replace(
+        EXPORTED,
+        count=2,
+        rows=struct.pack("<2I", 1, 1),
+        probability_rows=struct.pack("<2I", 1, 1),
+        statevector=np.array([[1, 0, 0, 0], [0, 0, 0, 1]], "<c16").tobytes(),
+        expectations=struct.pack("<4d", 1.0, 0.0, -1.0, 0.0),
+    )
+    Result(DecodedResult.of(data, "t-1"), PROVENANCE, 1).save(tmp_path / "r.h5")
+    with h5py.File(tmp_path / "r.h5") as file:
+        assert file["statevector"][()].tolist() == [0, 0, 0, 1]
+        assert file["counts/outcomes"][()].tolist() == [3]
+        assert file["counts/counts"][()].tolist() == [24]
+        assert file["probabilities/values"][()].tolist() == [0.64]
+        assert file["expectations"][()].tolist() == [[-1.0, 0.0]]
+        assert file.attrs["task"] == "t-8k2f.1"
+
+
+def pack(values: list[int], width: int) -> tuple[bytes, bytes]:
+    rows = b"".join(value.to_bytes(width, "little") for value in values)
+    return rows, struct.pack(f"<{len(values)}I", *range(1, len(values) + 1))
+
+
+def expected(value: int, sizes: list[int]) -> str:
+    """Written the slow way: registers from clbit 0 up, each to the left of the last."""
+    parts = []
+    for size in sizes:
+        parts.append("".join(str(value >> k & 1) for k in reversed(range(size))))
+        value >>= size
+    return " ".join(reversed(parts))
+
+
+@given(data=st.data(), sizes=st.lists(st.integers(1, 30), min_size=1, max_size=5))
+@settings(derandomize=True, deadline=None)
+def test_counts_keys_agree_with_reference_formatting(data: st.DataObject, sizes: list[int]) -> None:
+    bits = sum(sizes)
+    width = next((w for w in (1, 2, 4, 8) if 8 * w >= bits), -(-bits // 8))
+    values = sorted(data.draw(st.sets(st.integers(0, 2**bits - 1), min_size=1, max_size=20)))
+    registers = tuple((f"r{k}", size) for k, size in enumerate(sizes))
+    counts = result_data.counts(*pack(values, width)[:1], width, pack(values, width)[1], registers)
+    assert counts == {expected(value, sizes): k for k, value in enumerate(values, 1)}
+
+
+def test_outcomes_and_probabilities_have_keys_of_their_width() -> None:
+    rows, value = pack([0, 2, 3], 2)
+    assert result_data.counts(rows, 2, value, (("c", 2),)) == {"00": 1, "10": 2, "11": 3}
+    rows, value = pack([0b10_01], 1)
+    assert result_data.counts(rows, 1, value, (("c", 2), ("", 2))) == {"10 01": 1}
+    assert result_data.counts(b"", 0, struct.pack("<I", 5), ()) == {"": 5}
+    assert result_data.counts(b"", 0, struct.pack("<I", 5), (("c", 2), ("d", 1))) == {"0 00": 5}
+    fails(ValueError, "zip", result_data.counts, b"\0\1", 1, struct.pack("<I", 5), (("c", 1),))
+    result = result_data.probabilities(b"\0\3", 1, struct.pack("<2d", 0.25, 0.75), (("c", 2),))
+    assert result == {"00": 0.25, "11": 0.75}
+
+
+def test_caches_are_bounded() -> None:
+    few = 50  # strings of more of them are not kept
+    for first in range(0, 3 * result_data.STRINGS_KEPT, few):
+        values = list(range(first, first + few))
+        rows, result = pack(values, 2)
+        for _ in range(2):
+            counts = result_data.counts(rows, 2, result, (("c", 16),))
+            assert list(counts) == [format(value, "016b") for value in values]
+    assert len(result_data._strings((16,))) == result_data.STRINGS_KEPT
+    registers = (("c", 6),)
+    for values in ([low, high] for low in range(40) for high in range(low + 1, 64)):
+        rows, result = pack(values, 1)
+        counts = result_data.counts(rows, 1, result, registers)
+        assert list(counts) == [format(value, "06b") for value in values]
+    assert len(result_data._outcome_sets((6,))) <= result_data.SETS_KEPT
+
+
+WIDE = HEAD + "qreg q[6]; creg c[6]; h q; measure q->c;"
+
+
+class Text(HTMLParser):
+    """The text of a page, and whether its tags are balanced."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag != "br":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def test_histogram_sums_up_rare_outcomes_of_its_result(env: simenv.Client) -> None:
+    result = env.run(BELL, shots=1000, seed=5, name="bell")
+    value = Text(result._repr_html_()).words
+    assert {"00", "11", *map(str, result.counts.values())} <= set(value)
+    assert any("bell" in word for word in value)
+    assert any("seed: 5" in word for word in value)
+    result = env.run(WIDE, shots=64_000, seed=5)
+    value = Text(result._repr_html_()).words
+    entries = [word for word in value if re.fullmatch("[01]{6}", word)]
+    assert len(entries) == 16
+    assert min(result.counts[key] for key in entries) >= sorted(result.counts.values())[-16]
+    assert "48 more" in value
+
+
+def test_expectation_values_are_a_table(env: simenv.Client) -> None:
+    result = env.run(BELL.replace("measure q->c;", ""), shots=None, observables=["ZZ", "ZI"])
+    assert Text(result._repr_html_()).words[-6:] == ["0", "1", "exact", "1", "0", "exact"]
+
+
+def test_task_shows_its_state_and_then_its_result(env: simenv.Client) -> None:
+    task = env.submit(BELL, shots=10, name="waits")
+    page = task._repr_html_()
+    assert "waits" in page
+    assert f"Task {task.id}" in page or f"Result {task.id}" in page
+    task.result(60)
+    assert task._repr_html_().startswith(task.result()._repr_html_())
+
+
+def test_names_are_text() -> None:
+    page = result_display.task_html("t-1", "<script>", "FAILED", None)
+    assert "<script>" not in page
+    assert any("<script>" in word for word in Text(page).words)
+
+
+def test_client_shows_its_pools(env: simenv.Client) -> None:
+    value = Text(env._repr_html_()).words
+    assert "main" in value
+    assert "2 of 2" in value
+
+
+def test_client_without_gateway_has_no_dashboard(env: simenv.Client) -> None:
+    assert env.dashboard is None
+    assert "href" not in env._repr_html_()
+
+
+def test_small_circuit_of_a_task_is_drawn(env: simenv.Client) -> None:
+    task = env.submit(BELL, shots=10)
+    task.result(60)
+    (drawing,) = [word for word in Text(task._repr_html_()).words if "\u2524 H \u251c" in word]
+    assert len(drawing.splitlines()) > 5
+    assert dict(task.circuit().count_ops()) == {"measure": 2, "h": 1, "cx": 1}
+    wide = env.submit(HEAD + "qreg q[30]; creg c[30]; h q; measure q->c;", shots=10)
+    wide.result(60)
+    assert "circuit" not in wide._repr_html_()
+
+
+def test_circuit_of_a_task_has_its_values(env: simenv.Client) -> None:
+    x = ParameterVector("x", 12)
+    circuit = QuantumCircuit(1)
+    for parameter in x:
+        circuit.rx(parameter, 0)
+    circuit.measure_all()
+    values = [0.1 * k for k in range(12)]
+    result = env.submit(circuit, parameter_values=values, shots=10).circuit()
+    assert [each.operation.params[0] for each in result.data[:12]] == pytest.approx(values)
+    assert env.submit_many((circuit, [values, values]), shots=10)[1].circuit().num_parameters == 12
+
+
+def test_plot_has_a_bar_for_each_likely_outcome(env: simenv.Client) -> None:
+    pytest.importorskip("matplotlib").use("agg")
+    result = env.run(BELL, shots=1000, seed=5)
+    axes = result.plot()
+    assert [bar.get_height() for bar in axes.patches] == [result.counts["00"], result.counts["11"]]
+    assert axes.get_ylabel() == "counts"
+    axes.figure.canvas.draw()
+    labels = axes.get_tightbbox()  # all of it is in the picture that savefig writes
+    assert 0 <= labels.x0 < labels.x1 <= axes.figure.bbox.x1
+    assert 0 <= labels.y0 < labels.y1 <= axes.figure.bbox.y1
+    outcome = env.run(HEAD + "qreg q[8]; creg c[8]; h q; measure q->c;", shots=None,
+                   outputs="probabilities")  # fmt: skip
+    axes.clear()
+    assert outcome.plot(axes) is axes
+    assert len(axes.patches) == 64
+    assert "192 rarer outcomes left out" in axes.get_title()
+    values = env.run(BELL.replace("measure q->c;", ""), shots=None, observables="ZZ")
+    fails(OptionError, "probabilities", values.plot)
+
+
+SWEPT = ResultData(
+    RESULT_FORMAT,
+    (("c", 2),),
+    2,
+    shots=8,
+    seed=1,
+    outcome_width=1,
+    outcomes=b"\x00\x01\x02\x03\x02",
+    counts=struct.pack("<5I", 8, 1, 3, 4, 8),
+    probability_outcomes=b"\x00\x01\x02\x03",
+    probability_width=1,
+    probabilities=struct.pack("<4d", 1.0, 0.25, 0.75, 1.0),
+    statevector=np.arange(12, dtype="<c16").tobytes(),
+    expectations=struct.pack("<6d", 0.1, 0.01, 0.2, 0.02, 0.3, 0.03),
+    gradients=struct.pack("<6d", 1, 2, 3, 4, 5, 6),
+    binding=40,
+    count=3,
+    rows=struct.pack("<3I", 1, 3, 1),
+    probability_rows=struct.pack("<3I", 1, 2, 1),
+)
+
+
+def sheet(**changes: object) -> DecodedResult:
+    return DecodedResult.of(replace(SWEPT, **changes), "t-8k2f")
+
+
+def test_each_row_of_result_has_its_own_values() -> None:
+    result = sheet()
+    rows = [Result(result, PROVENANCE, k) for k in range(3)]
+    assert [row.counts for row in rows] == [{"00": 8}, {"01": 1, "10": 3, "11": 4}, {"10": 8}]
+    assert (rows[1].outcomes.tolist(), rows[1].outcome_counts.tolist()) == ([1, 2, 3], [1, 3, 4])
+    assert rows[1].probabilities == {"01": 0.25, "10": 0.75}
+    assert rows[2].statevector.tolist() == [8, 9, 10, 11]
+    assert ([row.expectation for row in rows], rows[2].std_errors) == ([0.1, 0.2, 0.3], (0.03,))
+    assert [row.gradient.tolist() for row in rows] == [[1, 2], [3, 4], [5, 6]]
+    assert (rows[1].gradients.shape, [row.binding_index for row in rows]) == ((1, 2), [40, 41, 42])
+
+
+def test_expectations_of_sweep_are_one_array() -> None:
+    table = sheet().expectations()
+    assert (table.shape, table[:, 0, 0].tolist()) == ((3, 1, 2), [0.1, 0.2, 0.3])
+
+
+def test_row_without_outcomes_has_empty_counts() -> None:
+    assert Result(sheet(rows=struct.pack("<3I", 0, 5, 0)), PROVENANCE, 0).counts == {}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"count": 0}, {"count": 2}, {"rows": b""}, {"rows": struct.pack("<3I", 1, 3, 2)},
+        {"rows": struct.pack("<2I", 1, 4)}, {"rows": b"\0" * 11},
+        {"probability_rows": struct.pack("<3I", 1, 1, 1)}, {"expectations": b"\0" * 40},
+        {"expectations": b""}, {"gradients": b"\0" * 40}, {"gradients": b"\0" * 8},
+        {"statevector": b"\0" * 20}, {"outcomes": b"\0" * 4}, {"outcome_width": 2},
+    ],
+)  # fmt: skip
+def test_rows_that_do_not_fit_arrays_are_a_protocol_error(changes: dict[str, object]) -> None:
+    fails(ProtocolError, "t-8k2f", sheet, **changes)

@@ -171,8 +171,7 @@ def test_number_that_no_record_names_is_no_qubit_and_never_chosen() -> None:
     circuit = QuantumCircuit(1, 1)
     circuit.x(0)
     circuit.measure(0, 0)
-    result = Compiler(info).compiled(load(circuit), "auto")
-    assert result.layouts[1] == b"\1\0"
+    assert Compiler(info).compiled(load(circuit), "auto").layouts[1] == b"\1\0"
     compiled = transpile(circuit, target=target_of(info), optimization_level=3, seed_transpiler=1)
     assert compiled.layout.initial_index_layout()[0] in (1, 2, 4)
     with pytest.raises(OptionError, match="no usable qubit 3"):
@@ -225,8 +224,7 @@ def test_gate_that_does_not_work_is_refused_where_it_is_pinned_and_avoided_else(
     with pytest.raises(ProgramError) as caught:
         Compiler(info).compiled(load(circuit), "auto", (0,))
     assert caught.value.hint == "other qubits than 0, where the device lacks a gate"
-    result = Compiler(info).compiled(load(circuit), "always")
-    assert result.layouts[1] != b"\0\0"
+    assert Compiler(info).compiled(load(circuit), "always").layouts[1] != b"\0\0"
 
 
 @pytest.mark.parametrize("angle", [-7.0, -math.pi, -2.0, -0.3, 0.3, math.pi / 2, 2.0, 3.5, 9.0])
@@ -249,8 +247,7 @@ def test_limits_of_angles_hold_in_target_compilation_and_admission() -> None:
         angle_bounds=(AngleBounds("rzz", ((0.0, math.pi / 2),)),),
     )
     info = device_info("line", snapshot, "0")
-    target = target_of(info)
-    assert not target.supported_angle_bound("rzz", [-0.3])
+    assert not target_of(info).supported_angle_bound("rzz", [-0.3])
     circuit = QuantumCircuit(2)
     circuit.rzz(-0.3, 0, 1)
     assert not NativeForm(info).fits(load(circuit).program)
@@ -348,8 +345,7 @@ def test_qubit_that_reads_0_and_1_alike_is_chosen_last() -> None:
     circuit.x(0)
     circuit.measure(0, 0)
     assert Compiler(info).compiled(load(circuit), "always").layouts[0] != b"\0\0"
-    pinned = Compiler(info).compiled(load(circuit), "auto", (0,))
-    assert pinned.layouts[0] == b"\0\0"
+    assert Compiler(info).compiled(load(circuit), "auto", (0,)).layouts[0] == b"\0\0"
     wide = QuantumCircuit(4, 4)
     wide.h(range(4))
     wide.measure(range(4), range(4))

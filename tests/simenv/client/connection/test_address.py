@@ -250,8 +250,7 @@ def test_socket_of_listening_process_of_another_user_is_not_used(tmp_path: Path)
     argv = [sys.executable, "-c", source, str(folder / CLIENT_SOCKET)]
     pipe = subprocess.PIPE
     with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as decoy:
-        assert decoy.stdout.readline() == "listens\n"
-        assert opened(far_file(tmp_path, folder)) == "tcp"
+        assert (decoy.stdout.readline(), opened(far_file(tmp_path, folder))) == ("listens\n", "tcp")
         decoy.communicate()
 
 

@@ -66,8 +66,7 @@ def test_requests_of_loop_need_no_thread(caller: Caller) -> None:
         first = await asyncio.gather(*map(caller.newest, range(40)))
         return [*first, await caller.newest(40), await caller.newest(41)]
 
-    assert in_loop(many) == list(range(42))
-    assert caller.threads == 0
+    assert (in_loop(many), caller.threads) == (list(range(42)), 0)
     assert not caller.link._requests
 
 
@@ -131,8 +130,7 @@ def test_thread_that_stops_reading_leaves_answers_to_loop(caller: Caller, idle: 
         idle.say(m.Events(late[0].request, [], 7))
         return await asked
 
-    assert in_loop(beside_thread) == 7
-    assert caller.threads == 0
+    assert (in_loop(beside_thread), caller.threads) == (7, 0)
 
 
 def _until(condition: Callable[[], bool]) -> None:
@@ -214,5 +212,4 @@ def test_lock_of_thread_that_reconnects_does_not_stop_loop(caller: Caller) -> No
         await holding
         return await asked
 
-    assert in_loop(beside_thread) == 3
-    assert caller.threads == 1
+    assert (in_loop(beside_thread), caller.threads) == (3, 1)

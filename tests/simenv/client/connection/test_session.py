@@ -6,35 +6,26 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from client_peer import Peer, completed, completion, spec, submit, terms
 from failing import fails
+from msgspec.structs import replace
 
-from simenv import errors
+from simenv import errors, result_files
 from simenv.client.connection import channel
 from simenv.client.connection.session import ServiceSession
 from simenv.client.submission.prepare import PreparedSubmit
-from simenv.client.submission.send import MAX_UNANSWERED, InflightWindow, post
-from simenv.client.tasks.task import as_completed
-from simenv.model import TaskState
-from simenv.wire.messages import client as m
+from simenv.client.submission.send import MAX_UNANSWERED, InflightWindow, post, send
+from simenv.client.tasks.task import Task, as_completed
+from simenv.errors import NotFoundError, StoreError, TaskFailedError
+from simenv.model import RESULT_FORMAT, ResultData, ResultFile, TaskOptions, TaskState
+from simenv.wire import codec
+from simenv.wire.messages import client as m, queries
 from testbed.cluster_environment import wait_for
-
-
-def test_each_submitted_task_gets_its_own_result(link: ServiceSession) -> None:
-    tasks = submit(link, 3)
-    assert [task.result(5).seed for task in tasks] == [0, 1, 2]
-    assert (tasks[0].result().counts, tasks[0].id) == ({"00": 1000, "11": 24}, "t-1")
-    assert tasks[0].name == "played"
-
-
-def test_completed_tasks_are_removed_from_session(link: ServiceSession) -> None:
-    for task in submit(link, 3):
-        task.result(5)
-    assert not link._pending.tasks
-    assert not link._requests
 
 
 def test_result_that_precedes_acceptance_is_delivered(link: ServiceSession, peer: Peer) -> None:
@@ -45,12 +36,6 @@ def test_result_that_precedes_acceptance_is_delivered(link: ServiceSession, peer
     peer.on(m.Submit, backwards)
     assert submit(link)[0].result(5).seed == 0
     assert not link._pending._early
-
-
-def test_results_out_of_order_reach_their_tasks(link: ServiceSession, idle: Peer) -> None:
-    tasks = submit(link, 4)
-    idle.say(*[idle.end([number]) for number in (4, 2, 3, 1)])
-    assert [task.result(5).seed for task in tasks] == [0, 1, 2, 3]
 
 
 def test_duplicate_result_is_ignored(link: ServiceSession, peer: Peer) -> None:
@@ -81,14 +66,7 @@ def test_submit_is_repeated_after_lost_acceptance(link: ServiceSession, peer: Pe
 
     peer.on(m.Submit, forgetful)
     [task] = submit(link)
-    assert task.result(5).seed == 0
-    assert len(peer.accepted) == 1
-
-
-@pytest.mark.usefixtures("impatient")
-def test_lost_result_is_requested_again(link: ServiceSession, idle: Peer) -> None:
-    assert submit(link)[0].result(5).seed == 0
-    assert idle.of(m.WatchResults)
+    assert (task.result(5).seed, len(peer.accepted)) == (0, 1)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -303,8 +281,7 @@ def test_no_more_than_eight_messages_are_unanswered(link: ServiceSession, peer: 
 
     peer.on(m.Submit, slow)
     tasks = submit(link, 500 * 16)
-    assert [task.result(5).seed for task in tasks] == list(range(8_000))
-    assert most == 8
+    assert ([task.result(5).seed for task in tasks], most) == (list(range(8_000)), 8)
 
 
 def test_undecodable_message_leaves_session_open(link: ServiceSession, idle: Peer) -> None:
@@ -455,8 +432,7 @@ def test_posted_task_that_is_cancelled_before_its_acceptance_is_not_sent_again(
     ends(peer)
     window = InflightWindow()
     task = post(link, PreparedSubmit(terms(), [spec()]), None, window)
-    error = fails(errors.TimedOutError, "no answer", task.result, 0.2)
-    assert "task.cancel()" in error.hint
+    assert "task.cancel()" in fails(errors.TimedOutError, "no answer", task.result, 0.2).hint
     fails(errors.TimedOutError, "no answer", task.wait, progress=True, timeout_s=0.2)
     fails(errors.TimedOutError, "no answer", list, map(as_completed, [[task]], [0.2]))
     assert task.cancel()
@@ -467,8 +443,7 @@ def test_posted_task_that_is_cancelled_before_its_acceptance_is_not_sent_again(
     fails(errors.TaskCancelledError, "before its acceptance", task.result, 5)
     orders = [PreparedSubmit(terms(), [spec(number)]) for number in range(MAX_UNANSWERED + 1)]
     posted = [post(link, order, None, window) for order in orders]  # waits for the oldest ones
-    assert posted[-1].result(30).seed == MAX_UNANSWERED
-    assert len(peer.tasks) == MAX_UNANSWERED + 2
+    assert (posted[-1].result(30).seed, len(peer.tasks)) == (MAX_UNANSWERED, MAX_UNANSWERED + 2)
 
 
 def test_message_of_a_call_that_raised_leaves_the_outbox(link: ServiceSession, idle: Peer) -> None:
@@ -503,3 +478,123 @@ def test_impatient_client_is_refused_by_an_ending_service_at_once(
 ) -> None:
     ends(peer)
     fails(errors.ShuttingDownError, "is shutting down", submit, link)
+
+
+ARRAY = np.arange(200_000, dtype="<u4")
+
+
+def submitted(link: ServiceSession) -> Task:
+    [task] = send(link, PreparedSubmit(TaskOptions(), [spec()]), None)
+    return task
+
+
+def flipped(one: m.Completion) -> m.Completion:
+    return replace(one, payload=one.payload[:-1] + bytes([one.payload[-1] ^ 1]))
+
+
+@pytest.mark.parametrize("word", ["again", "waits", "intact"])
+def test_corrupt_payload_is_requested_again(link: ServiceSession, idle: Peer, word: str) -> None:
+    idle.on(queries.VerifyResult, lambda q: [queries.VerifyReply(q.request, word)])
+    changed = replace(completion(1, seed=7), attempts=2)
+    idle.on(m.WatchResults, lambda q: [completed(changed), m.UnknownTasks(q.request, [])])
+    task = submitted(link)
+    idle.say(completed(flipped(completion(1, seed=7))))
+    result = task.result(10)
+    assert (result.seed, result.attempts, result.counts) == (7, 2, {"00": 1000, "11": 24})
+    assert len(idle.of(queries.VerifyResult)) == 1
+
+
+def test_corrupt_failure_is_requested_again(link: ServiceSession, idle: Peer) -> None:
+    idle.on(queries.VerifyResult, lambda q: [queries.VerifyReply(q.request, "again")])
+    result = completion(1, state=TaskState.FAILED)
+    idle.on(m.WatchResults, lambda q: [completed(result), m.UnknownTasks(q.request, [])])
+    task = submitted(link)
+    idle.say(completed(flipped(result)))
+    fails(TaskFailedError, "it broke", task.result, 10)
+
+
+def test_corrupt_result_raises_after_one_verification(link: ServiceSession, idle: Peer) -> None:
+    idle.on(queries.VerifyResult, lambda q: [queries.VerifyReply(q.request, "intact")])
+    broken = flipped(completion(1))
+    idle.on(m.WatchResults, lambda q: [completed(broken), m.UnknownTasks(q.request, [])])
+    task = submitted(link)
+    idle.say(completed(broken))
+    assert fails(StoreError, "t-1 is damaged", task.result, 10).hint
+    assert len(idle.of(queries.VerifyResult)) == 1
+
+
+@pytest.mark.parametrize("word", ["removed", "unknown"])
+def test_corrupt_result_not_stored_raises(link: ServiceSession, idle: Peer, word: str) -> None:
+    idle.on(queries.VerifyResult, lambda q: [queries.VerifyReply(q.request, word)])
+    task = submitted(link)
+    idle.say(completed(flipped(completion(1))))
+    fails(NotFoundError, "no longer kept", task.result, 10)
+
+
+def filed(folder: Path, name: str = "t-1.h5") -> ResultFile:
+    return result_files.write(folder / name, {"counts": ARRAY}, {}, name=name)
+
+
+def ended(file: ResultFile) -> m.Completion:
+    data = ResultData(RESULT_FORMAT, (("c", 8),), 8, 9, 1, 1, bytes(len(ARRAY)), file=file)
+    payload = codec.encode(data)
+    got = completion(1)
+    return replace(got, payload=payload, checksum=result_files.zlib.crc32(payload))
+
+
+def serving(peer: Peer, folder: Path, most: int = queries.CHUNK_BYTES) -> None:
+    """Chunks from the folder, `most` bytes at once."""
+
+    def chunk(q: queries.FetchResult) -> list[m.ToClient]:
+        data = (folder / q.file).read_bytes()[q.offset :][: min(most, q.size_bytes)]
+        return [queries.ResultChunk(q.request, data)]
+
+    peer.on(queries.FetchResult, chunk)
+
+
+def test_array_of_short_chunks_is_whole(link: ServiceSession, peer: Peer, tmp_path: Path) -> None:
+    serving(peer, tmp_path, most=100_001)
+    peer.finishes = False
+    task = submitted(link)
+    peer.say(completed(ended(filed(tmp_path))))
+    np.testing.assert_array_equal(task.result(10).outcome_counts, ARRAY)
+    assert len(peer.of(queries.FetchResult)) == 8
+
+
+def test_array_is_fetched_once_when_read(link: ServiceSession, peer: Peer, tmp_path: Path) -> None:
+    serving(peer, tmp_path)
+    peer.finishes = False
+    task = submitted(link)
+    peer.say(completed(ended(filed(tmp_path))))
+    result = task.result(10)
+    assert result.has("counts")
+    assert not peer.of(queries.FetchResult)
+    assert result.outcome_counts is not None
+    assert result.outcome_counts is not None
+    assert len(peer.of(queries.FetchResult)) == 1
+
+
+@pytest.mark.parametrize("how", ["flip", "short", "refused"])
+def test_bad_file_is_rewritten(link: ServiceSession, peer: Peer, tmp_path: Path, how: str) -> None:
+    serving(peer, tmp_path)
+    peer.finishes = False
+    first, second = filed(tmp_path), filed(tmp_path, "t-1.second.h5")
+    content = bytearray((tmp_path / first.name).read_bytes())
+    content[first.arrays[0].offset + 5_000] ^= 16
+    (tmp_path / first.name).write_bytes(content[:300_000] if how == "short" else content)
+    if how == "refused":
+        refusal = m.Refusal("result_store", "it is not there")
+
+        def chunk(q: queries.FetchResult) -> list[m.ToClient]:
+            if q.file == first.name:
+                return [m.Refused(q.request, [refusal])]
+            data = (tmp_path / q.file).read_bytes()[q.offset :][: q.size_bytes]
+            return [queries.ResultChunk(q.request, data)]
+
+        peer.on(queries.FetchResult, chunk)
+    peer.on(queries.VerifyResult, lambda q: [queries.VerifyReply(q.request, "again")])
+    peer.on(m.WatchResults, lambda q: [completed(ended(second)), m.UnknownTasks(q.request, [])])
+    task = submitted(link)
+    peer.say(completed(ended(first)))
+    np.testing.assert_array_equal(task.result(10).outcome_counts, ARRAY)
+    assert len(peer.of(queries.VerifyResult)) == 1

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from failing import fails
+from forks import forked
 from interpreter import python
 from live import Live, environment
 
@@ -240,18 +240,7 @@ def test_forked_child_neither_ends_nor_keeps_private_environment() -> None:
     others = set(environments._lifelines)
     with simenv.local(workers=1) as env:
         [lifeline] = set(environments._lifelines) - others
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12, threads and fork
-            pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                os.fstat(lifeline)
-            except OSError:
-                code = 0
-            finally:
-                os._exit(code)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert forked(lambda: fails(OSError, "", os.fstat, lifeline)) == 0
         assert env.status().name == "local"
 
 
@@ -277,10 +266,6 @@ def test_down_after_crash_removes_connection_file() -> None:
     assert environments.down(live.name).forced
     assert not (live.home / "connection.json").exists()
     live.down()
-
-
-def test_down_without_environment_raises_no_service_error() -> None:
-    fails(NoServiceError, "no environment 'nobody' is up", environments.down, "nobody")
 
 
 @pytest.mark.usefixtures("no_leaks")

@@ -1,13 +1,12 @@
 """Callers of a QPM, near and far, and their waiting calls."""
 
-import os
 import threading
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from failing import fails
+from forks import forked
 from hosts import BELL, Endpoint, completion, info
 from live import Live
 from waiting import until
@@ -29,18 +28,12 @@ REQUEST = Request("", shots=1, seed=None, statevector=False, options={})
 
 def test_forked_child_can_use_qpm(qpm: QPM, busy: None) -> None:
     cid = qpm.async_run(info())["cid"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on fork with threads
-        pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            assert qpm.cancel_task(cid)["outcome"] == "CANCELLED"
-            assert completion(qpm, cid)["outcome"] == "CANCELLED"
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    def work() -> None:
+        assert qpm.cancel_task(cid)["outcome"] == "CANCELLED"
+        assert completion(qpm, cid)["outcome"] == "CANCELLED"
+
+    assert forked(work) == 0
     assert completion(qpm, cid)["outcome"] == "CANCELLED"
 
 
@@ -91,8 +84,7 @@ def test_client_key_over_tcp_may_make_every_call_of_contract(tmp_path: Path) -> 
             qpm.register_event_notification(endpoint, 1, "q")
             assert qpm.sync_run(info())["outcome"] == "COMPLETED"
             cid = qpm.async_run(info())["cid"]
-            assert endpoint.get().payload["cid"] == cid
-            assert completion(qpm, cid)["rc"] == 0
+            assert (endpoint.get().payload["cid"], completion(qpm, cid)["rc"]) == (cid, 0)
             for binding in ("telemetry", "control"):
                 for name in (*EXTENSIONS[binding], *REVISION2[binding]):
                     if name != "reconcile_runtime_state":

@@ -100,8 +100,7 @@ class Devices:
 
 
 def compiled_for(devices: SubmitDevices, circuit: QuantumCircuit, name: str) -> str:
-    prepared = prepare_one(circuit, {"device": name, "compile": "always"}, devices)
-    return prepared.terms.compiled
+    return prepare_one(circuit, {"device": name, "compile": "always"}, devices).terms.compiled
 
 
 def test_circuit_in_the_cache_does_not_wait_for_the_compilation_of_another(
@@ -148,9 +147,7 @@ def test_description_that_is_slow_to_come_delays_no_other_device() -> None:
         assert waiting.result(60)
 
 
-def test_structure_that_two_threads_need_is_compiled_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_structure_that_two_threads_need_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     devices, calls, both = SubmitDevices(Devices()), [], threading.Barrier(2)
     transpiled = compiler.Compiler.transpiled
     ghz = next(circuits())

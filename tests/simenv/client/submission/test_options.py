@@ -61,11 +61,7 @@ def test_client_and_service_refuse_an_option_with_one_text(option: str, value: A
 
 @pytest.mark.parametrize(
     ("method", "of"),
-    [
-        ("submit", SubmitOptions),
-        ("run", SubmitOptions),
-        ("submit_many", BatchOptions),
-    ],
+    [("submit", SubmitOptions), ("run", SubmitOptions), ("submit_many", BatchOptions)],
 )
 def test_signature_shows_each_option_with_its_default(method: str, of: Any) -> None:
     shown = inspect.signature(getattr(Client, method)).parameters

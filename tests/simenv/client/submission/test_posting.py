@@ -1,20 +1,32 @@
 """Tasks whose acceptance nobody waited for, and where a sweep is cut."""
 
+import sys
 import threading
+from pathlib import Path
+from types import FrameType
 
+import circuits
 import msgspec
 import pytest
 from client_peer import Peer, spec, terms
 from failing import fails
 from hypothesis import given, strategies as st
-from qiskit import QuantumCircuit
-from qiskit.circuit import ParameterVector
+from qiskit import QuantumCircuit, qasm2
+from qiskit.circuit import Parameter, ParameterVector
 
 import simenv
-from simenv.client.circuits import load
+from simenv.client.circuits import load, native
 from simenv.client.circuits.decoder import to_qiskit
+from simenv.client.client import Client
+from simenv.client.connection import tracing
 from simenv.client.connection.session import ServiceSession
-from simenv.client.submission.prepare import RESULT_BYTES, PreparedSubmit, bindings_per_task
+from simenv.client.submission.options import item_seeds
+from simenv.client.submission.prepare import (
+    RESULT_BYTES,
+    PreparedSubmit,
+    bindings_per_task,
+    prepare_many,
+)
 from simenv.client.submission.send import InflightWindow, PostedTask, post, send
 from simenv.errors import (
     BatchRefusedError,
@@ -26,7 +38,7 @@ from simenv.errors import (
 from simenv.model import MAX_BINDINGS, Program, TaskOptions, TaskSpec
 from simenv.wire import codec
 from simenv.wire.messages import client as m
-from simenv.wire.transport.unix_streams import unread_error
+from simenv.wire.transport.unix_streams import UnixConnection, unread_error
 
 BAD = m.Refusal("infeasible", "33 qubits do not fit", "28 do", index=0)
 
@@ -51,8 +63,7 @@ def test_refused_posted_task_does_not_affect_others(link: ServiceSession, peer: 
     assert ended[0] is tasks[1]
     assert {task.result().seed for task in ended[1:]} == {0, 2}
     assert isinstance(tasks[1].exception(), InfeasibleError)
-    assert list(simenv.as_completed([tasks[1]])) == [tasks[1]]
-    assert len({*tasks, tasks[1]}) == 3
+    assert (list(simenv.as_completed([tasks[1]])), len({*tasks, tasks[1]})) == ([tasks[1]], 3)
     assert tasks[1] != tasks[0]
 
 
@@ -85,8 +96,7 @@ def test_task_whose_repeat_could_not_be_sent_is_repeated_by_the_next_call(
     fails(NoServiceError, "", task.result, 5)
     monkeypatch.setattr(link.channel, "resend", resend)
     peer.silent = False
-    assert task.result(5).seed == 7
-    assert len(peer.accepted) == 1
+    assert (task.result(5).seed, len(peer.accepted)) == (7, 1)
     assert not link._requests
     assert link._pending.unanswered == 0
 
@@ -100,8 +110,7 @@ def test_late_acceptance_of_posted_task_is_received(link: ServiceSession, peer: 
     assert repr(task) == "<Task not accepted yet>"
     assert not task.done()
     go.set()
-    assert task.result(5).seed == 7
-    assert repr(task) == f"<Task {task.id} DONE>"
+    assert (task.result(5).seed, repr(task)) == (7, f"<Task {task.id} DONE>")
 
 
 def test_repr_of_refused_posted_task_does_not_raise(link: ServiceSession, peer: Peer) -> None:
@@ -198,3 +207,83 @@ def test_qubits_of_a_device_that_a_circuit_leaves_alone_cost_nothing() -> None:
     placed.compose(to_qiskit(SMALL), range(100, 104), range(4), inplace=True)
     alone = bindings_per_task(SMALL, COUNTS, 1024, 1000)
     assert bindings_per_task(load(placed).program, COUNTS, 1024, 1000) == alone > 1
+
+
+def bell(angle: float) -> QuantumCircuit:
+    circuit = QuantumCircuit(2, 2)
+    circuit.h(0)
+    circuit.rx(angle, 1)
+    circuit.measure([0, 1], [0, 1])
+    return circuit
+
+
+@pytest.fixture(params=[True, False], ids=["compiled", "python"])
+def packer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native.CHOICE, "packer", native.build() if request.param else None)
+
+
+@pytest.mark.usefixtures("packer")
+def test_repeated_circuits_and_texts_have_programs_of_their_own_places() -> None:
+    one, two = bell(0.1), bell(0.2)
+    text = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1]; h q[0]; measure q[0]->c[0];'
+    for work in ([one, two, one], [one, text, two, one, text]):
+        specs = prepare_many(work, {"seed": 5, "shots": 10}).specs
+        seeds = item_seeds(5, len(work), None)
+        expected = [
+            TaskSpec(load(each).packed, 10, seed) for each, seed in zip(work, seeds, strict=True)
+        ]
+        assert specs == expected
+
+
+@pytest.mark.usefixtures("packer")
+def test_bad_circuits_are_refused_at_each_of_their_places() -> None:
+    free = QuantumCircuit(1, 1)
+    free.rx(Parameter("x"), 0)
+    free.measure(0, 0)
+    with pytest.raises(BatchRefusedError) as refused:
+        prepare_many([bell(0.1), free, bell(0.2), free, bell(0.1)], {})
+    assert [error.index for error in refused.value.errors] == [1, 3]
+    unmeasured = QuantumCircuit(1)
+    with pytest.raises(BatchRefusedError) as refused:
+        prepare_many([unmeasured, bell(0.1), unmeasured], {})
+    assert [error.index for error in refused.value.errors] == [0, 2]
+
+
+@pytest.mark.usefixtures("packer")
+def test_programs_above_the_limit_are_refused_by_their_places(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small, large = bell(0.1), bell(0.2)
+    for _ in range(20):
+        large.h(0)
+    limit = len(load(small).packed)
+    monkeypatch.setattr("simenv.client.circuits.text_checks.MAX_PACKED_BYTES", limit)
+    with pytest.raises(BatchRefusedError, match=f"the limit is {limit}") as refused:
+        prepare_many([small, large, small], {})
+    assert [error.index for error in refused.value.errors] == [1]
+
+
+ROOT = Path(simenv.__file__).parent
+MOST = 10
+
+
+def test_a_submit_crosses_few_modules(env: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, tracing.API, raising=False)  # without spans
+    crossed: dict[str, str] = {}
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        if code is UnixConnection.send.__code__:
+            sys.setprofile(None)
+        if event == "call" and code.co_filename.startswith(f"{ROOT}/"):
+            crossed.setdefault(code.co_filename[len(str(ROOT)) :], code.co_name)
+
+    text = qasm2.dumps(circuits.bell())
+    env.submit(text, shots=10).result()  # parsed once: the reader of the text is a part of its own
+    sys.setprofile(note)
+    try:
+        env.submit(text, shots=10).result()
+    finally:
+        sys.setprofile(None)
+    assert "/wire/transport/unix_streams.py" in crossed
+    assert len(crossed) <= MOST, sorted(crossed.items())

@@ -83,14 +83,6 @@ def test_as_completed_has_each_task_once_in_order_of_ends(link: ServiceSession, 
     assert (entries, list(ending)) == ([tasks[2], tasks[0], tasks[1]], [])
 
 
-def test_tasks_that_ended_before_are_complete_at_once(link: ServiceSession, peer: Peer) -> None:
-    tasks = submit(link, 5)
-    for task in tasks:
-        task.result(WAIT_S)
-    assert cf.wait(tasks, timeout=0.0).done == set(tasks)
-    assert set(cf.as_completed(tasks, timeout=0.0)) == set(tasks)
-
-
 def test_callbacks_run_once_outside_the_waiting_thread(link: ServiceSession, idle: Peer) -> None:
     [task] = submit(link)
     heard: list[tuple[Task, str]] = []
@@ -278,9 +270,7 @@ def test_the_rest_of_many_tasks_lasts_as_long_as_that_of_the_last() -> None:
     assert progress.group_progress([long], 30, 31, 3.0).left_s == 24.0
 
 
-def test_rate_of_many_tasks_is_that_since_the_first_answer(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_rate_of_many_tasks_is_that_since_the_first_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = iter((0.0, 0.3, 10.3))
     monkeypatch.setattr(progress, "monotonic", lambda: next(now_s))
     group = progress.GroupRate(1000)

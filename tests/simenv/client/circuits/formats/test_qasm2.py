@@ -1,5 +1,7 @@
 """OpenQASM 2, by the reader in C and by Qiskit's."""
 
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import engine_judge
@@ -71,8 +73,7 @@ def test_text_without_known_version_is_refused(top: str) -> None:
 
 def test_old_files_and_conditions_are_read() -> None:
     text = "u(1,2,3) q[0];p(1) q[0];sx q[0];swap q[0],q[1];cswap q[0],q[1],q[2];rzz(1) q[0],q[1];"
-    names = ("u", "p", "sx", "swap", "cswap", "rzz")
-    assert load(HEAD + text).program.names == names
+    assert load(HEAD + text).program.names == ("u", "p", "sx", "swap", "cswap", "rzz")
     text = "x q[0]; measure q[0]->d[0]; if(d==1) x q[1]; if(c==1) x q[2]; measure q[1]->c[1];"
     assert engine_judge.exact(HEAD + text) == {0b110: 1.0}
     assert load(HEAD + text).program.registers == (("c", 2), ("d", 1))
@@ -198,3 +199,37 @@ load({REGISTERS + "h q[0];cx q[0],q[1];measure q->c;"!r})
 print("qiskit" in sys.modules, "numpy" in sys.modules)
 """
     assert python("-c", code).stdout.split() == ["False", "False"]
+
+
+module = import_module("simenv.client.circuits.load")  # the package has a function of that name
+
+
+@pytest.fixture
+def empty() -> Iterator[None]:
+    module._LAST_TEXTS.clear()
+    yield
+    module._LAST_TEXTS.clear()
+
+
+def text(number: int) -> str:
+    return f"{HEAD}rx({number}) q[0];\nmeasure q[0] -> c[0];\n"
+
+
+@pytest.mark.usefixtures("empty")
+def test_texts_are_parsed_once_and_wrong_ones_refused_each_time() -> None:
+    first = load(text(1))
+    assert load("".join(["", text(1)])) is first
+    assert load(text(2)).packed != first.packed
+    for _ in range(2):
+        fails(ProgramError, "nothing", load, f"{HEAD}nothing;\n")
+    assert set(module._LAST_TEXTS) == {text(1), text(2)}
+
+
+@pytest.mark.usefixtures("empty")
+def test_kept_texts_are_bounded_in_number_and_size() -> None:
+    for number in range(3 * module.CACHED_TEXTS):
+        load(text(number))
+        assert len(module._LAST_TEXTS) <= module.CACHED_TEXTS
+    long = f"{text(0)}//{'a' * module.CACHED_TEXT_BYTES}\n"
+    load(long)
+    assert long not in module._LAST_TEXTS

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from machines import ideal, noisy
+from msgspec.structs import replace
 from qiskit.providers.fake_provider import GenericBackendV2
 from qiskit.transpiler import Target
 
@@ -138,7 +139,7 @@ def test_records_of_devices_are_those_of_their_targets() -> None:
     assert record.coupling["edges"] == []
     assert record.extensions["simenv"] == {"topology": "all-to-all", "edges_listed": False}
     _, value = described(noisy)
-    emulated = msgspec.structs.replace(value, kind=DeviceKind.EMULATED)
+    emulated = replace(value, kind=DeviceKind.EMULATED)
     record = devices.coupling("qpu", emulated)
     assert record.coupling["source"] == ["emulated-target"]
     assert record.metadata["ideal"] is False
@@ -201,7 +202,7 @@ def test_wait_is_known_or_unavailable_with_reason() -> None:
     assert metrics.estimated_start.estimated_ns == 1_007_000_000
     assert metrics.estimated_start.reason is None
     assert metrics.estimated_queued_device_time.estimated_ns == 9_000
-    lost = msgspec.structs.replace(SEEN, target=msgspec.structs.replace(TARGET, wait_ns=-1))
+    lost = replace(SEEN, target=replace(TARGET, wait_ns=-1))
     for estimate in (devices.wait(lost), devices.start(lost)):
         assert (estimate.available, estimate.estimated_ns) == (False, None)
         assert estimate.reason == "telemetry-unavailable"
@@ -228,6 +229,6 @@ def test_held_in_flight_and_available_capacity_are_counted_apart() -> None:
 
 def test_device_that_starts_no_tasks_is_not_available() -> None:
     assert SEEN.is_available
-    assert not msgspec.structs.replace(SEEN, begins=False).is_available
-    assert not devices.begins(TARGET, msgspec.structs.replace(TARGET, state="paused"))
-    assert not msgspec.structs.replace(SEEN, pools=POOLS[1:]).is_available
+    assert not replace(SEEN, begins=False).is_available
+    assert not devices.begins(TARGET, replace(TARGET, state="paused"))
+    assert not replace(SEEN, pools=POOLS[1:]).is_available

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +13,12 @@ from qiskit import qasm2, qpy
 
 import simenv
 from simenv.client.circuits import load
-from simenv.client.qpm.provider import QPM
-from simenv.qpm.contract import ExecutionError
+from simenv.client.qpm import identity
+from simenv.client.qpm.completion_queues import CompletionRetention, RetiredCircuit
+from simenv.client.qpm.provider import QPM, SingleQPM
+from simenv.frontends.qfw import service
+from simenv.model import ServiceInfo
+from simenv.qpm.contract import ExecutionError, InProgressError
 
 CASES = {"num_qubits": 2, "num_shots": 200}
 
@@ -37,21 +42,17 @@ def as_qpy() -> str:
 )
 def test_each_circuit_form_is_run(qpm: QPM, circuit: dict[str, object]) -> None:
     counts = qpm.sync_run({**CASES, **circuit})["result"]["result"]["counts"]
-    assert set(counts) == {"00", "11"}
-    assert sum(counts.values()) == 200
+    assert (set(counts), sum(counts.values())) == ({"00", "11"}, 200)
     assert all(type(count) is int for count in counts.values())
 
 
 def test_unknown_circuits_are_answered_without_error(qpm: QPM) -> None:
-    assert qpm.read_cq("nobody")["outcome"] == "IN_PROGRESS"
     assert qpm.read_cq("nobody")["lifecycle_state"] == "no-ready-completion"
-    for answer in (qpm.task_status("nobody"), qpm.cancel_task("nobody")):
-        assert (answer["outcome"], answer["reason"]) == ("UNKNOWN", "not-found")
+    assert qpm.task_status("nobody")["reason"] == "not-found"
     timing = qpm.get_task_timing(task_id=10**6)
     assert (timing["lifecycle_state"], timing["timing"]) == ("unknown", {})
     unknown = qpm.get_task_metadata(task_id=10**6)["provider_metadata"]
     assert unknown == {"available": False, "reason": "not-found"}
-    assert qpm.delete_circuit("nobody") is None
 
 
 @pytest.mark.parametrize(
@@ -103,8 +104,7 @@ def test_counts_are_reproducible_from_task_metadata(qpm: QPM, env: simenv.Client
 )
 def test_statevector_precedes_final_measurements(qpm: QPM, qasm: str, counts: set[str]) -> None:
     result = qpm.sync_run(info(qasm, return_statevector=True))["result"]["result"]
-    assert set(result["counts"]) == counts
-    assert sum(result["counts"].values()) == 200
+    assert (set(result["counts"]), sum(result["counts"].values())) == (counts, 200)
     vector = result["statevector"]
     assert (vector["type"], vector["format"]) == ("statevector", "complex128")
     assert (vector["num_qubits"], vector["num_amplitudes"]) == (2, 4)
@@ -133,3 +133,88 @@ def test_statevector_from_result_file_is_complete(qpm: QPM) -> None:
     pairs = result["statevector"]["data"]
     assert len(pairs) == 2**17
     assert [k for k, (re, im) in enumerate(pairs) if abs(complex(re, im)) > 1e-9] == [0, 3]
+
+
+@pytest.fixture
+def single(qpm: QPM) -> SingleQPM:
+    return qpm.revision1
+
+
+def read(single: SingleQPM, cid: str) -> dict[str, object]:
+    def ready() -> dict[str, object] | None:
+        try:
+            return single.read_cq(cid)
+        except InProgressError:
+            return None
+
+    table: dict[str, object] = until(ready)
+    return table
+
+
+def test_circuit_returned_by_sync_run_is_retired(single: SingleQPM) -> None:
+    for _ in range(2):
+        result = single._registry.find(single.sync_run(info())["cid"])
+        assert isinstance(result, RetiredCircuit)
+        assert result.reason == "returned-to-caller"
+
+
+def test_reading_evicted_completion_raises_execution_error(qpm: QPM) -> None:
+    single = qpm.connection()
+    single._registry.retention = CompletionRetention(count=2)
+    cids = [single.async_run(info(BAD)) for _ in range(3)]
+    for ask in (single.read_cq, single.peek_cq):
+        fails(ExecutionError, r"no longer kept: max-records-exceeded", ask, cids[0])
+    assert single.read_cq(cids[1])["cid"] == cids[1]
+    with pytest.raises(InProgressError):  # it was read
+        single.read_cq(cids[1])
+
+
+def test_revisions_do_not_share_completions(qpm: QPM, single: SingleQPM) -> None:
+    cid = single.async_run(info())
+    assert read(single, cid)["rc"] == 0
+    assert (qpm.read_cq()["outcome"], qpm.task_status(cid)["outcome"]) == ("IN_PROGRESS", "UNKNOWN")
+
+
+def test_ready_asks_once_an_interval(single: SingleQPM, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries: list[int] = []
+    status = single._identity.status
+
+    def counted() -> ServiceInfo:
+        entries.append(1)
+        return status()
+
+    monkeypatch.setattr(single._identity, "status", counted)
+    monkeypatch.setattr(identity, "READY_S", 60.0)
+    assert all(single.is_ready() for _ in range(100))
+    assert len(entries) == 1
+
+
+def test_idle_session_ends_when_all_was_read(qpm: QPM, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = service.Sessions(SimpleNamespace(wait=lambda _: qpm))  # type: ignore[arg-type]
+    session = outcome.open()
+    first = session.qpm()
+    cid = first.async_run(info())
+    until(lambda: first._registry.is_idle or first._registry.look())
+    monkeypatch.setattr(service, "IDLE_S", 0.0)
+    monkeypatch.setattr(service, "SWEEP_S", 0.0)
+    outcome.sweep()
+    assert session.qpm() is first, "a record waits to be read"
+    assert first.read_cq(cid)["cid"] == cid
+    outcome.open()  # another client comes
+    assert session.qpm() is not first
+
+
+def test_idle_session_keeps_open(qpm: QPM, busy: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "IDLE_S", 0.0)
+    session = service.QfwSession(SimpleNamespace(wait=lambda _: qpm))  # type: ignore[arg-type]
+    first = session.qpm()
+    cid = first.async_run(info())
+    session.expire()
+    assert session.qpm() is first, "a circuit is queued"
+    first._registry.retention = CompletionRetention(age_s=0.0)
+    (run,) = first._registry.unfinished()
+    first._submitter.cancel(run)
+    until(lambda: first._registry.is_idle or first._registry.look())
+    session.expire()
+    assert session.qpm() is first
+    fails(ExecutionError, "no longer kept", first.read_cq, cid)
