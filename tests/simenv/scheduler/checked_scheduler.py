@@ -125,20 +125,15 @@ class CheckedScheduler:
         owner: str = "",
         account: str = "",
         qos: str = "",
+        usage_factor: float = 1.0,
+        class_priority: int = 0,
         **terms: object,
     ) -> list[int]:
         batch = core.SubmitBatch(
-            b"client",
-            TaskOptions(**terms),
-            "key",
-            0,
-            self.state.tasks.next_number,
-            self.now_ns,  # type: ignore[arg-type]
-            share_bytes,
-            owner,
-            account,
-            qos=qos,
-        )
+            *(b"client", TaskOptions(**terms), "key", 0, self.state.tasks.next_number),  # type: ignore[arg-type]
+            *(self.now_ns, share_bytes, owner, account),
+            qos=qos, usage_factor=usage_factor, class_priority=class_priority,
+        )  # fmt: skip
         routes = [along or route(cost)] * count
         specs = [TaskSpec(program, 100, seed) for seed in range(count)]
         self.scheduler.submit(batch, specs, routes)

@@ -5,7 +5,7 @@ import pytest
 from checked_scheduler import LIMITS, SECOND, CheckedScheduler, cluster, wide
 from simulation import Simulation
 
-from simenv.model import Limits, PoolSpec, ReservationRequest, TaskOptions, TaskParts, TaskSpec
+from simenv.model import Limits, PoolSpec, ReservationRequest, TaskParts
 from simenv.model.accounts import Account, AccountTree, Billing, WaitReason
 from simenv.scheduler import core
 from simenv.scheduler.dispatch.account_isolation import KEEP_NS, QUANTUM_NS, REASON
@@ -307,29 +307,12 @@ def test_dedicated_worker_of_another_account_is_restarted_first() -> None:
 
 def test_configured_account_decides_and_not_the_user() -> None:
     machine = CheckedScheduler(workers=1, limits=ISOLATED)
-
-    def submit(owner: str, account: str) -> None:
-        batch = core.SubmitBatch(
-            b"c",
-            TaskOptions(),
-            "key",
-            0,
-            machine.state.tasks.next_number,
-            machine.now_ns,
-            0,
-            owner,
-            account,
-        )
-        machine.scheduler.submit(batch, [TaskSpec(b"p", 100, 1)], [core.Route(
-            "statevector", "test", "main", 4, 2**20, LONG, 0.0, 64
-        )])  # fmt: skip
-
     for owner in ("ana", "ben"):
-        submit(owner, "chem")
+        machine.submit(cost=LONG, owner=owner, account="chem")
         (send,) = machine.assign()
         assert send.worker == "main-0"
         machine.finish(send.records)
-    submit("chem", "")
+    machine.submit(cost=LONG, owner="chem")
     assert not machine.assign(), "a user of the name of an account is not that account"
 
 

@@ -1,5 +1,6 @@
 """The dispatcher, and resizing of pools."""
 
+import pytest
 from checked_scheduler import LIMITS, SECOND, CheckedScheduler, cluster, route
 
 from simenv.model import PoolSpec, TaskSpec
@@ -88,14 +89,20 @@ def test_at_most_one_chunk_is_prefetched_per_worker(machine: CheckedScheduler) -
     assert len(machine.assign()) == 1
 
 
-def test_few_tasks_are_split_evenly_among_workers(pair: CheckedScheduler) -> None:
-    pair.submit(10, cost=100.0)
-    assert sorted(len(send.records) for send in pair.assign()) == [5, 5]
-
-
-def test_less_work_than_a_message_costs_is_not_split(pair: CheckedScheduler) -> None:
-    pair.submit(10, cost=10.0)
-    assert [len(send.records) for send in pair.assign()] == [10]
+@pytest.mark.parametrize(
+    ("workers", "count", "cost_us", "sizes"),
+    [
+        pytest.param(2, 10, 100.0, [5, 5], id="few are split evenly"),
+        pytest.param(2, 10, 10.0, [10], id="less work than a message costs is not split"),
+        pytest.param(1, 6, 2_000.0, [2], id="tasks of two milliseconds travel in pairs"),
+        pytest.param(1, 3, 2_600.0, [1, 1], id="above half a chunk each is sent alone"),
+        pytest.param(1, 3, 200_000.0, [1], id="nothing is sent behind a long one"),
+    ],
+)
+def test_sizes_of_chunks(workers: int, count: int, cost_us: float, sizes: list[int]) -> None:
+    machine = CheckedScheduler(workers)
+    machine.submit(count, cost_us)
+    assert [len(send.records) for send in machine.assign()] == sizes
 
 
 def test_tasks_of_half_a_millisecond_share_chunks_of_five(machine: CheckedScheduler) -> None:
@@ -107,21 +114,6 @@ def test_tasks_of_half_a_millisecond_share_chunks_of_five(machine: CheckedSchedu
     assert not machine.assign()
     machine.finish(sends[0].records[3:4])
     assert [len(send.records) for send in machine.assign()] == [7]
-
-
-def test_tasks_of_two_milliseconds_travel_in_pairs(machine: CheckedScheduler) -> None:
-    machine.submit(6, cost=2_000.0)
-    assert [len(send.records) for send in machine.assign()] == [2]
-
-
-def test_task_above_half_a_chunk_is_sent_in_its_own_chunk(machine: CheckedScheduler) -> None:
-    machine.submit(3, cost=2_600.0)
-    assert [len(send.records) for send in machine.assign()] == [1, 1]
-
-
-def test_nothing_is_prefetched_behind_long_task(machine: CheckedScheduler) -> None:
-    machine.submit(3, cost=200_000.0)
-    assert len(machine.assign()) == 1
 
 
 def test_sent_task_is_not_running_until_worker_begins_it(machine: CheckedScheduler) -> None:

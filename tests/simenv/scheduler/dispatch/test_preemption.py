@@ -72,13 +72,16 @@ def test_task_that_may_be_preempted_ends_for_an_account_below_its_share(
     assert dict(send.records[0].waits)[WaitReason.PREEMPTED] >= 40_000_000
 
 
-def test_preempted_gang_leaves_all_its_slots_and_waits_again(pair: CheckedScheduler) -> None:
+@pytest.mark.parametrize("along", [wide(), route()], ids=["for a gang", "for a task"])
+def test_preempted_gang_leaves_all_its_slots_and_waits_again(
+    pair: CheckedScheduler, along: core.Route
+) -> None:
     (long,) = pair.submit(along=GANG, owner="ana", account="a", qos="low")
     pair.revive()
     (send,) = pair.assign()
     pair.begin(send.records[0])
     assert pair.free_slots == 0
-    (short,) = pair.submit(along=wide(), owner="ben", account="b")
+    (short,) = pair.submit(along=along, owner="ben", account="b")
     assert stopped_after_s(pair, long) == 30
     pair.finish([pair.state.tasks[long]], TaskState.CANCELLED)
     pair.revive()
@@ -91,24 +94,6 @@ def test_preempted_gang_leaves_all_its_slots_and_waits_again(pair: CheckedSchedu
     assert used_before is not None
     assert used_before.slot_us == 4 * 600_000_000
     assert ending.record.number == short
-    (send,) = pair.assign()
-    assert send.records[0].number == long
-
-
-def test_gang_is_preempted_for_a_task_that_finds_no_slot(
-    pair: CheckedScheduler,
-) -> None:
-    (long,) = pair.submit(along=GANG, owner="ana", account="a", qos="low")
-    pair.revive()
-    (send,) = pair.assign()
-    pair.begin(send.records[0])
-    (short,) = pair.submit(owner="ben", account="b")
-    assert stopped_after_s(pair, long) == 30
-    pair.finish([pair.state.tasks[long]], TaskState.CANCELLED)
-    (send,) = pair.assign()
-    assert send.records[0].number == short
-    pair.finish(send.records)
-    pair.revive()
     (send,) = pair.assign()
     assert send.records[0].number == long
 

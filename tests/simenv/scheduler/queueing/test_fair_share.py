@@ -20,8 +20,6 @@ from simenv.model import (
     Limits,
     PoolSpec,
     ReservationRequest,
-    TaskOptions,
-    TaskSpec,
     TaskState,
     accounts,
 )
@@ -47,20 +45,9 @@ def submit(
     user: str,
     count: int = 1,
     cost_us: float = LONG_US,
-    along: core.Route | None = None,
-    reservation: int = 0,
-    **batch_fields: object,
+    **terms: object,
 ) -> list[int]:
-    first, terms = machine.state.tasks.next_number, TaskOptions(reservation=reservation)
-    batch = core.SubmitBatch(
-        *(b"c", terms, "key", 0, first, machine.now_ns),
-        owner=user,
-        account=account,
-        **batch_fields,  # type: ignore[arg-type]
-    )
-    specs = [TaskSpec(b"program", 100, seed) for seed in range(count)]
-    machine.scheduler.submit(batch, specs, [along or route(cost_us)] * count)
-    return list(range(first, first + count))
+    return machine.submit(count, cost_us, owner=user, account=account, **terms)  # type: ignore[arg-type]
 
 
 def test_equal_accounts_go_first_in_the_order_of_their_tasks(machine: CheckedScheduler) -> None:
@@ -338,10 +325,8 @@ def test_account_at_its_limit_keeps_no_other_of_its_reservation_waiting(cost_us:
         submit(machine, account, "ana", 30, cost_us, reservation=number)
     listed = [record.number for record in machine.state.cluster.pools["main"].queue]
     assert listed == sorted(listed), "in the order of their submission"
-    queue, workers = (
-        machine.state.cluster.pools["main"].queue,
-        machine.state.cluster.workers.values(),
-    )
+    cluster_ = machine.state.cluster
+    queue, workers = cluster_.pools["main"].queue, cluster_.workers.values()
     while machine.state.tasks:
         machine.assign()
         on = [next(iter(w.held.values())).batch.account if w.held else "" for w in workers]

@@ -5,11 +5,11 @@ from itertools import groupby
 import msgspec
 import numpy as np
 import pytest
-from checked_scheduler import LIMITS, SECOND, CheckedScheduler, cluster, route
+from checked_scheduler import LIMITS, SECOND, CheckedScheduler, cluster
 from scheduler_invariants import check
 
-from simenv.model import CLIENT_LIMITS, Limits, ReservationRequest, TaskOptions, TaskSpec
-from simenv.scheduler.core import FINAL, WAITING, SubmitBatch, TaskRecord
+from simenv.model import CLIENT_LIMITS, Limits, ReservationRequest
+from simenv.scheduler.core import FINAL, WAITING, TaskRecord
 from simenv.scheduler.events import devices
 
 ALONE_US = 2_500.0  # such a task travels alone
@@ -22,12 +22,7 @@ def submit(
     cost_us: float = ALONE_US,
     priority: int = 0,
 ) -> list[int]:
-    state = machine.state
-    terms = TaskOptions(priority=priority)
-    batch = SubmitBatch(b"c", terms, "key", 0, state.tasks.next_number, machine.now_ns, owner=owner)
-    specs = [TaskSpec(b"program", 100, seed) for seed in range(count)]
-    machine.scheduler.submit(batch, specs, [route(cost_us)] * count)
-    return list(range(batch.first, batch.first + count))
+    return machine.submit(count, cost_us, owner=owner, priority=priority)
 
 
 def sent(machine: CheckedScheduler, passes: int = 10**6) -> list[TaskRecord]:

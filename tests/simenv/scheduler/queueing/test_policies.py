@@ -43,13 +43,7 @@ def _order(machine: CheckedScheduler, policy: str, **options: str) -> None:
 
 
 def _submit_as(machine: CheckedScheduler, owner: str, count: int, cost: float = ALONE) -> list[int]:
-    state = machine.state
-    batch = SubmitBatch(
-        b"c", TaskOptions(), "key", 0, state.tasks.next_number, machine.now_ns, owner=owner
-    )
-    specs = [TaskSpec(b"program", 100, seed) for seed in range(count)]
-    machine.scheduler.submit(batch, specs, [route(cost)] * count)
-    return list(range(batch.first, batch.first + count))
+    return machine.submit(count, cost, owner=owner)
 
 
 def test_one_priority_step_is_worth_one_minute_of_waiting(machine: CheckedScheduler) -> None:

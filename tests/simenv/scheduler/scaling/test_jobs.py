@@ -68,65 +68,33 @@ class JobScheduler(CheckedScheduler):
 # --- how many -------------------------------------------------------------------------------------
 
 
-def test_nothing_is_submitted_while_nothing_waits() -> None:
-    assert jobs_to_submit(NONE) == 0
-    assert jobs_to_submit(demand(workers=3)) == 0
-
-
-def test_first_task_gets_a_job_however_short_it_is() -> None:
-    assert jobs_to_submit(demand(waiting=1, backlog_ns=1.0)) == 1
-    assert jobs_to_submit(demand(waiting=1, backlog_ns=1.0, coming=1)) == 0
+SEVERAL = {"per_job": 8, "most": 64}
 
 
 @pytest.mark.parametrize(
-    ("work_s", "workers", "submitted"),
+    ("submitted", "waiting", "work_s", "changes"),
     [
-        (10, 1, 0),  # done before a new job could begin
-        (29, 1, 0),  # what is left then is worth less than two workers' starts
-        (30, 1, 1),
-        (50, 1, 3),
-        (50, 4, 0),
-        (1_000, 4, 12),  # up to the largest number
+        (0, 0, 0, {}), (0, 0, 0, {"workers": 3}),  # nothing waits
+        (1, 1, 1e-9, {}), (0, 1, 1e-9, {"coming": 1}),  # the first task, however short it is
+        (0, 100, 10, {"workers": 1}),  # done before a new job could begin
+        (0, 100, 29, {"workers": 1}),  # what is left then is worth less than two workers' starts
+        (1, 100, 30, {"workers": 1}), (3, 100, 50, {"workers": 1}), (0, 100, 50, {"workers": 4}),
+        (12, 100, 1_000, {"workers": 4}),  # up to the largest number
+        (0, 100, 600, {"workers": 1, "start_ns": 300 * SECOND}),  # the queue of the site is long
+        (2, 2, 10_000, {}), (2, 2, 10_000, {"workers": 1}),  # tasks bound the workers
+        (0, 1, 10_000, {"workers": 1, "busy": 0}),  # a worker is idle
+        (8, 100, 1_000, SEVERAL), (2, 9, 1_000, SEVERAL),  # a job counts for all its workers
+        (2, 0, 0, {"least": 2}), (0, 0, 0, {"least": 2, "workers": 1, "coming": 1}),
+        (1, 1, 1_000, {"late": 1, "workers": 2}),  # it is too long for present jobs
+        (0, 1, 1_000, {"late": 1, "workers": 1, "coming": 1}),
+        (0, 1, 1_000, {"late": 1, "workers": 2, "most": 2}),
     ],
-)
-def test_job_is_submitted_when_its_work_is_worth_its_start(
-    work_s: int, workers: int, submitted: int
+)  # fmt: skip
+def test_jobs_are_submitted_for_work_that_is_worth_their_start(
+    submitted: int, waiting: int, work_s: float, changes: dict[str, float]
 ) -> None:
-    wanted = demand(waiting=100, backlog_ns=work_s * SECOND, workers=workers)
+    wanted = demand(waiting=waiting, backlog_ns=work_s * SECOND, **changes)
     assert jobs_to_submit(wanted) == submitted
-
-
-def test_long_queue_of_the_site_delays_further_jobs() -> None:
-    wanted = demand(waiting=100, backlog_ns=600 * SECOND, workers=1, start_ns=300 * SECOND)
-    assert jobs_to_submit(wanted) == 0
-
-
-def test_tasks_bound_the_workers_whatever_work_they_are() -> None:
-    assert jobs_to_submit(demand(waiting=2, backlog_ns=10_000 * SECOND)) == 2
-    assert jobs_to_submit(demand(waiting=2, backlog_ns=10_000 * SECOND, workers=1)) == 2
-
-
-def test_task_for_which_a_worker_is_idle_submits_nothing() -> None:
-    wanted = demand(waiting=1, backlog_ns=10_000 * SECOND, workers=1, busy=0)
-    assert jobs_to_submit(wanted) == 0
-
-
-def test_job_of_several_workers_counts_for_all_of_them() -> None:
-    wanted = demand(waiting=100, backlog_ns=1_000 * SECOND, per_job=8, most=64)
-    assert jobs_to_submit(wanted) == 8
-    assert jobs_to_submit(msgspec.structs.replace(wanted, waiting=9)) == 2
-
-
-def test_least_workers_get_jobs_without_tasks() -> None:
-    assert jobs_to_submit(demand(least=2)) == 2
-    assert jobs_to_submit(demand(least=2, workers=1, coming=1)) == 0
-
-
-def test_task_that_is_too_long_for_present_jobs_gets_one_more() -> None:
-    wanted = demand(waiting=1, late=1, backlog_ns=1_000 * SECOND, workers=2)
-    assert jobs_to_submit(wanted) == 1
-    assert jobs_to_submit(msgspec.structs.replace(wanted, coming=1, workers=1, busy=1)) == 0
-    assert jobs_to_submit(msgspec.structs.replace(wanted, most=2)) == 0
 
 
 # --- life of a node -------------------------------------------------------------------------------
