@@ -44,7 +44,7 @@ DRILLS = (
     "::test_distributed_case_passes_on_each_rank[4",
     "tests/simulators/statevector/distributed/test_distributed.py"
     "::test_distributed_case_passes_on_each_rank[8",
-    "tests/simulators/tensornetwork/contraction/test_ranks.py::test_contraction_over_ranks[4",
+    "tests/simulators/test_ranks.py::test_case_passes_on_each_rank[tensornetwork/contraction-4",
 )
 SMOKE = (
     "tests/documentation/test_site.py::test_configuration_reference_has_each_variable_of_code",
@@ -113,7 +113,7 @@ LONG = (
     "tests/e2e/test_same_counts.py",
     "tests/simenv/cli/tasks/test_simulate.py",
     "tests/simenv/client/circuits/test_hostile_text.py",
-    "tests/simulators/tensornetwork/contraction/test_ranks.py",
+    "tests/simulators/test_ranks.py",
     "tests/e2e/test_gateway.py",
     "tests/e2e/test_gateway_accounts.py",
     "tests/e2e/test_functions.py",

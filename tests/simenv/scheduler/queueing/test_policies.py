@@ -46,30 +46,22 @@ def _submit_as(machine: CheckedScheduler, owner: str, count: int, cost: float = 
     return machine.submit(count, cost, owner=owner)
 
 
-def test_one_priority_step_is_worth_one_minute_of_waiting(machine: CheckedScheduler) -> None:
+@pytest.mark.parametrize(
+    ("priority", "under_s", "over_s"),
+    [
+        pytest.param(1, 59, 61, id="one step: a minute"),
+        pytest.param(10**6, 7_100, 7_201, id="the highest: less than two hours"),
+    ],
+)
+def test_priority_is_worth_some_time_of_waiting(
+    machine: CheckedScheduler, priority: int, under_s: int, over_s: int
+) -> None:
+    start_ns = machine.now_ns
     (old,) = machine.submit(cost=ALONE)
-    machine.now_ns += 59 * SECOND
-    (urgent,) = machine.submit(cost=ALONE, priority=1)
-    machine.now_ns += 2 * SECOND
-    (late,) = machine.submit(cost=ALONE, priority=1)
-    machine.hear()
-    assert _ran(machine) == [urgent, old, late]
-
-
-def test_aged_task_runs_before_later_tasks_of_higher_priority(machine: CheckedScheduler) -> None:
-    (old,) = machine.submit(priority=-1)
-    machine.now_ns += 70 * SECOND
-    urgent = machine.submit(300)
-    ran = _ran(machine)
-    assert (ran[0], ran[1:]) == (old, urgent)
-
-
-def test_highest_priority_is_worth_less_than_two_hours(machine: CheckedScheduler) -> None:
-    (old,) = machine.submit()
-    machine.now_ns += 7_100 * SECOND
-    (urgent,) = machine.submit(priority=10**6)
-    machine.now_ns += 101 * SECOND
-    (late,) = machine.submit(priority=10**6)
+    machine.now_ns = start_ns + under_s * SECOND
+    (urgent,) = machine.submit(cost=ALONE, priority=priority)
+    machine.now_ns = start_ns + over_s * SECOND
+    (late,) = machine.submit(cost=ALONE, priority=priority)
     machine.hear()
     assert _ran(machine) == [urgent, old, late]
 
