@@ -10,6 +10,7 @@ from arrays import Arrays
 from engine_runs import probabilities, run
 from noisy import Located, after_gates, p_value, program
 from reference import Operation
+from swept import LINE, SHOTS, Edges, counts_of
 
 from noise_models.channel import Channel, Readout, depolarizing, relaxation
 from simulators.circuit.ir import Circuit
@@ -17,15 +18,11 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.densitymatrix.engine import DensityMatrixEngine
 from simulators.engine import BindingResult, Engine, PauliSum, Request, RunControl
 from simulators.errors import OutOfMemory, TruncatedState, Unsupported
-from simulators.execution.packing import unpack
 from simulators.statevector.engine import StatevectorEngine
 from simulators.tensornetwork.peps.engine import PepsEngine
 from simulators.tensornetwork.peps.evolution import GraphCircuit, GraphLimits
 from simulators.tensornetwork.peps.sampling import SampleProgram, sample
 
-SHOTS = 40_000
-Edges = Sequence[tuple[int, int]]
-LINE = [(q, q + 1) for q in range(7)]
 TREE = [(0, 1), (1, 2), (1, 3), (3, 4), (3, 5), (5, 6), (0, 7), (7, 8)]
 TAILS = [(0, 12), (3, 13), (6, 14), (9, 15)]
 HEXAGON = [*((q, (q + 1) % 12) for q in range(12)), *TAILS]  # of heavy-hex, with four tails
@@ -78,11 +75,6 @@ def counted(
     **options: object,
 ) -> BindingResult:
     return run(PepsEngine(), circuit, Request(shots, seed), noise, None, **options).row(0)
-
-
-def counts_of(result: BindingResult) -> dict[int, int]:
-    outcomes = unpack(result.outcomes, result.outcome_width)
-    return dict(zip(outcomes, np.frombuffer(result.counts, np.uint32).tolist(), strict=True))
 
 
 @pytest.mark.parametrize("edges", [LINE, TREE], ids=["line", "tree"])
