@@ -316,14 +316,6 @@ def test_configured_account_decides_and_not_the_user() -> None:
     assert not machine.assign(), "a user of the name of an account is not that account"
 
 
-def test_without_isolation_workers_have_no_account() -> None:
-    machine = CheckedScheduler(workers=1)
-    for owner in ("ana", "ben"):
-        machine.submit(1, cost=LONG, owner=owner)
-        machine.finish(machine.assign()[0].records)
-    assert accounts(machine) == {"main-0": None}
-
-
 def test_task_whose_worker_wrote_too_much_is_charged() -> None:
     machine = CheckedScheduler(workers=1, limits=ISOLATED)
     machine.submit(1, cost=LONG, owner="ana")

@@ -7,16 +7,7 @@ from simenv.model import PoolSpec, TaskSpec
 from simenv.scheduler.core import ClusterLimits, Estimator, Phase, SetThreads, TaskRecord
 from simenv.scheduler.dispatch.batching import CHUNK_BYTES, MAX_WITH_REST
 from simenv.scheduler.dispatch.gang_scheduling import PATIENCE_NS
-from simenv.scheduler.queueing.lanes import ALONE_US, CHUNK_TASKS, CHUNK_US, LONG_CHUNK_US
-
-
-def test_small_tasks_are_sent_in_chunks_of_bounded_work(pair: CheckedScheduler) -> None:
-    pair.submit(1000, cost=10.0)
-    sends = pair.assign()
-    assert {send.worker for send in sends} == {"main-0", "main-1"}
-    for send in sends:
-        assert len(send.records) <= CHUNK_TASKS
-        assert sum(record.cost_us for record in send.records) <= CHUNK_US + 10.0
+from simenv.scheduler.queueing.lanes import ALONE_US, CHUNK_US, LONG_CHUNK_US
 
 
 def test_chunks_grow_where_many_tasks_wait_and_one_goes_ahead(machine: CheckedScheduler) -> None:
@@ -81,14 +72,6 @@ def test_message_bytes_of_each_task_count_in_chunk_size(machine: CheckedSchedule
         assert len(send.records) <= CHUNK_BYTES // 2**20 + 1
 
 
-def test_at_most_one_chunk_is_prefetched_per_worker(machine: CheckedScheduler) -> None:
-    machine.submit(1000, cost=14.0)
-    sends = machine.assign()
-    assert len(sends) == 2
-    machine.finish(sends[0].records)
-    assert len(machine.assign()) == 1
-
-
 @pytest.mark.parametrize(
     ("workers", "count", "cost_us", "sizes"),
     [
@@ -126,25 +109,9 @@ def test_sent_task_is_not_running_until_worker_begins_it(machine: CheckedSchedul
     assert machine.state.tasks.running == 1
 
 
-def test_a_wide_task_alone_gets_all_slots_and_gives_them_back(pair: CheckedScheduler) -> None:
-    pair.tick(5)
-    pair.submit(1, cost=900_000.0)
-    (send,) = pair.assign()
-    assert send.slots == 2
-    pair.finish(send.records)
-    assert pair.free_slots == 2
-
-
 def test_each_wide_task_gets_one_slot_when_many_wait(pair: CheckedScheduler) -> None:
     pair.submit(8, cost=900_000.0)
     assert [send.slots for send in pair.assign()] == [1, 1]
-
-
-def test_granted_slots_never_exceed_slots_of_node() -> None:
-    machine = CheckedScheduler(workers=6)
-    machine.submit(6, cost=100_000.0)
-    assert len(machine.assign()) == 2
-    assert machine.free_slots == 0
 
 
 def _others_came(machine: CheckedScheduler) -> None:
@@ -188,12 +155,6 @@ def test_long_task_takes_last_slot_when_no_short_task_arrives(pair: CheckedSched
     pair.assign()
     pair.tick(1.5)
     assert len(pair.assign()) == 1
-
-
-def test_higher_priority_goes_first(machine: CheckedScheduler) -> None:
-    machine.submit(1, cost=2_000.0)
-    (urgent,) = machine.submit(1, cost=2_000.0, priority=5)
-    assert machine.assign()[0].records[0].number == urgent
 
 
 def test_lanes_of_unused_priorities_are_removed(machine: CheckedScheduler) -> None:

@@ -374,14 +374,6 @@ def test_dedicated_worker_is_freed_with_reservation(host: Claimant, how: Reserva
     assert len({worker for worker, _ in _serve(host)}) == 2
 
 
-def test_dedicated_workers_are_freed_when_their_reservation_expires(host: Claimant) -> None:
-    number = host.reserve(1, workers=2).reservation
-    host.assign()
-    assert len(_kept(host, number)) == 2
-    host.pass_time(101)
-    assert (_kept(host, number), host.free_slots) == ([], 2)
-
-
 def test_worker_dedication_survives_restart(host: Claimant) -> None:
     number = host.reserve(5, workers=1).reservation
     (task,) = host.under(number)
@@ -474,18 +466,6 @@ def test_next_free_worker_is_held_for_delayed_reservation_request(host: Claimant
     number = host.reserve(workers=1).reservation
     host.assign()
     assert _kept(host, number) == [name]
-
-
-def test_worker_held_for_delayed_request_is_released_without_retry(host: Claimant) -> None:
-    host.submit(cost=4e6)
-    host.submit(cost=4e6)
-    host.assign()
-    host.reserve(workers=1)
-    host.assign()
-    assert len(_kept(host, REQUESTED)) == 1
-    host.pass_time(30)
-    host.assign()
-    assert _kept(host, REQUESTED) == []
 
 
 @pytest.mark.parametrize("step_s", [-3_600, 3_600])

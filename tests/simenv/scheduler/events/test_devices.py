@@ -320,19 +320,6 @@ def test_worker_above_its_grant_is_ended_and_its_task_charged(machine: CheckedSc
     assert machine.state.tasks[number].deaths == 1
 
 
-def test_task_that_leaks_in_each_worker_fails_as_poison(machine: CheckedScheduler) -> None:
-    machine.submit(1, cost=60_000.0)
-    for _ in range(3):
-        machine.assign()
-        (kill,) = _beats(machine, 4 * GIB, OVER_BEATS)
-        ended = machine.scheduler.worker_lost("main-0", kill.start, "killed", machine.now_ns)
-        machine.keep(ended)
-        machine.revive()
-    (ending,) = machine.endings
-    assert (ending.state, ending.reason) == (TaskState.FAILED, "poison")
-    assert "used 4.0 GiB of memory where 513.0 MiB were granted" in ending.message
-
-
 @pytest.mark.parametrize(
     ("base", "granted", "bound"),
     [

@@ -276,19 +276,6 @@ def test_parked_task_that_can_get_no_credits_fails_at_restart(host: Claimant, nu
     )  # fmt: skip
 
 
-def test_begun_task_of_ended_reservation_runs_after_restart(host: Claimant, number: int) -> None:
-    (task,) = host.under(number, shots=2_000)
-    host.assign()
-    host.lose(host.state.tasks[task].worker)
-    host.end(number)
-    before = host.digest()
-    host.restart()
-    assert host.digest() == before
-    host.assign()
-    host.ran(task, 1_000)
-    assert host.ledger[number].spent == 1
-
-
 class Watched(OrderedDict[int, object]):
     """Knows how often somebody looked at one of its tasks."""
 

@@ -379,17 +379,6 @@ def test_parts_of_a_wait_add_up_and_name_the_reasons(site: CheckedScheduler) -> 
     assert {WaitReason.SHARE, WaitReason.SLOTS, WaitReason.OWN_TASKS} <= kinds
 
 
-def test_task_of_another_class_is_not_preempted(site: CheckedScheduler) -> None:
-    site.scheduler.set_accounts(tree(), Billing(preempt_after_s=1.0), {})
-    for record in (r for send in _filled(site) for r in send.records):
-        site.begin(record)
-    submit(site, "b", "ben", 1)
-    for _ in range(10):
-        site.hear()
-        site.tick(1.0)
-    assert not any(isinstance(each, core.StopAttempt) for each in site.actions)
-
-
 def test_reason_of_a_waiting_task_names_the_account_that_goes_first(site: CheckedScheduler) -> None:
     submit(site, "a", "ana", 10)
     site.assign()
@@ -435,11 +424,6 @@ def test_only_tasks_of_those_with_limits_travel_alone() -> None:
     assert not machine.state.tasks
     assert {"a", "b"} in chunks
     assert all(chunk == {"c"} for chunk in chunks if "c" in chunk)
-
-
-def _filled(machine: CheckedScheduler) -> list[core.AssignTasks]:
-    submit(machine, "a", "ana", 8, 600e6)
-    return machine.assign()
 
 
 def test_rows_show_shares_and_usage_of_accounts_and_their_users(site: CheckedScheduler) -> None:

@@ -2,10 +2,9 @@
 
 from itertools import groupby
 
-import msgspec
 import numpy as np
 import pytest
-from checked_scheduler import LIMITS, SECOND, CheckedScheduler, cluster
+from checked_scheduler import SECOND, CheckedScheduler, cluster
 from scheduler_invariants import check
 
 from simenv.model import CLIENT_LIMITS, Limits, ReservationRequest
@@ -191,32 +190,6 @@ def test_urgent_tasks_of_service_user_alternate_with_aged_ones(machine: CheckedS
     assert owners(sent(machine))[:6].count("a") == 3
 
 
-def test_listed_queue_order_equals_dispatch_order(machine: CheckedScheduler) -> None:
-    submit(machine, "a", 5)
-    submit(machine, "b", 3)
-    listed = [record.number for record in machine.state.cluster.pools["main"].queue]
-    assert [record.number for record in sent(machine)] == listed
-
-
-@pytest.mark.parametrize("policy", ["priority", "fifo", "round_robin"])
-def test_an_owner_has_no_more_running_slots_than_its_limit(policy: str) -> None:
-    machine = CheckedScheduler(workers=4, limits=msgspec.structs.replace(LIMITS, slots=4))
-    devices.set_queue_policy(machine.state, "main", policy, ())
-    machine.state.shares.limits.set_owners({"a": Limits(max_running_slots=1)}, CLIENT_LIMITS)
-    submit(machine, "a", 8)
-    submit(machine, "b", 8)
-    machine.assign()
-    entries = [
-        next(iter(w.held.values())) for w in machine.state.cluster.workers.values() if w.held
-    ]
-    assert sum(record.batch.owner == "a" for record in entries) == 1
-    assert sum(record.batch.owner == "b" for record in entries) >= 1
-    assert (
-        len(sent(machine)) + sum(len(w.held) for w in machine.state.cluster.workers.values()) >= 8
-    )
-    check(machine.state)
-
-
 @pytest.mark.parametrize("policy", ["priority", "fair_share", "fifo", "ordered", "round_robin"])
 def test_limit_of_slots_counts_tasks_behind_those_of_others(policy: str) -> None:
     machine = CheckedScheduler(workers=3, limits=cluster(3))
@@ -234,14 +207,6 @@ def test_limit_of_slots_counts_tasks_behind_those_of_others(policy: str) -> None
         for records in filter(None, held):  # the first tasks that a worker holds
             machine.finish(records[: 1 + ended % 3])
             ended += 1
-
-
-def test_a_wide_task_gets_no_more_slots_than_its_owner_may_have() -> None:
-    machine = CheckedScheduler(workers=1, limits=msgspec.structs.replace(LIMITS, slots=4))
-    machine.state.shares.limits.set_owners({"a": Limits(max_running_slots=2)}, CLIENT_LIMITS)
-    submit(machine, "a", 1, cost_us=5e6)
-    (send,) = machine.assign()
-    assert send.slots == 2
 
 
 def reserve(machine: CheckedScheduler, owner: str, workers: int) -> int:

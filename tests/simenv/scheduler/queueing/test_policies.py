@@ -75,17 +75,6 @@ def test_priority_credit_grows_strictly_and_stays_below_two_hours() -> None:
     assert worth[:61] == [60 * SECOND * step for step in range(61)]
 
 
-def test_tasks_of_mixed_priorities_run_in_order_of_aged_priority(machine: CheckedScheduler) -> None:
-    rows = []
-    for seconds in range(6):
-        machine.now_ns = (1_000 + 20 * seconds) * SECOND
-        rows += machine.submit(3, priority=seconds % 2)
-    machine.hear()
-    keys = {n: machine.state.tasks[n].batch for n in rows}
-    by_age = sorted(rows, key=lambda n: keys[n].accepted_ns - keys[n].terms.priority * 60 * SECOND)
-    assert _ran(machine) == by_age
-
-
 def test_first_tasks_of_a_sorted_lane_are_found_without_a_sort_of_all() -> None:
     compared = 0
 
