@@ -227,12 +227,12 @@ def _estimator(report: harness.Report, client: Client, backend: SimenvBackend, r
 def _sent_messages(client: Client) -> Iterator[list[int]]:
     """Yield a list that receives the number of tasks of each submit message sent meanwhile."""
     session, sizes = client.session, list[int]()
-    send = session.send_submit
-    session.send_submit = lambda *words: (sizes.append(len(words[3])), send(*words))[1]
+    send = session.submits.send
+    session.submits.send = lambda *words: (sizes.append(len(words[3])), send(*words))[1]
     try:
         yield sizes
     finally:
-        session.send_submit = send
+        session.submits.send = send
 
 
 def _variational(report: harness.Report, backend: SimenvBackend, rounds: int) -> None:

@@ -72,7 +72,7 @@ class Settings:
         tracing.configure("simenv")
         client = simenv.connect(self.name, service=self.service)
         if patience_s is not None:
-            client.session.channel.be_patient(patience_s)
+            client.session.channel.liveness.be_patient(patience_s)
         return client
 
     def connect_or_read(self) -> Client:

@@ -59,7 +59,8 @@ class Client(Environment):
     ) -> None:
         super().__init__(endpoint, timeout_s, as_client=as_client)
         self._posted = InflightWindow()
-        self._read_up_to = max(0, self._session.channel.newest_completion)  # the unnamed cursor
+        newest = self._session.channel.service.newest_completion
+        self._read_up_to = max(0, newest)  # the unnamed cursor
         self._qpm: QPM | None = None
 
     @with_options_of(SubmitOptions)
@@ -164,10 +165,10 @@ class Client(Environment):
         number = number_of(task)
         infos = self._session.task_infos([number])
         if not infos:
-            handle = self._session.handle_for(number, Submission())
-            self._session.wait_ended(handle, None)  # returns at once
+            handle = self._session.tasks.handle(number, Submission())
+            self._session.tasks.wait(handle, None)  # returns at once
             raise handle.error() or NotFoundError(f"no task {task} here")
-        return Task(self._session.handle_for(number, Submission(infos[0].name)), row_of(task))
+        return Task(self._session.tasks.handle(number, Submission(infos[0].name)), row_of(task))
 
     def tasks(self, tasks: Task | str | int | Iterable[Task | str | int]) -> list[TaskInfo]:
         """Return the service's information on one task or several; unknown tasks are left out."""
@@ -298,7 +299,7 @@ def connect(
         raise OptionError(f"role={role!r:.80}", hint="'client', or None for the role of the key")
     endpoint = address.find(name, Path(service) if service is not None else None)
     client = Client(endpoint, math.inf if left_s is None else left_s, as_client=role is not None)
-    client.session.channel.be_patient(patience_s)
+    client.session.channel.liveness.be_patient(patience_s)
     return client
 
 

@@ -83,7 +83,7 @@ class Environment:
     @property
     def name(self) -> str:
         """The environment's name."""
-        return self._session.channel.name
+        return self._session.channel.service.name
 
     @property
     def service(self) -> str:

@@ -64,7 +64,7 @@ def test_client_without_access_to_file_fetches_same_arrays(env: Client, tmp_path
     task, vector = state_of(env)
     connection = files(env)[0].parents[2] / "connection.json"
     with Client(FileAddress(connection)) as far:
-        far._session.channel.results = None
+        far._session.channel.service.results = None
         result = far.task(task.id).result()
         np.testing.assert_array_equal(result.statevector, vector)
         result.save(tmp_path / "far.h5")

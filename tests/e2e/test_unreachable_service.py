@@ -102,5 +102,5 @@ def test_lost_submission_may_have_been_accepted(path: Path, forwarder: Forwarder
         error = fails(errors.ServiceLostError, "may have been", ana.submit, BELL, **key)
         assert "idempotency_key='run 1'" in error.hint
         forwarder.failure = ""
-        ana.session.channel.be_patient(60.0)
+        ana.session.channel.liveness.be_patient(60.0)
         assert ana.submit(BELL, **key) == ana.submit(BELL, **key)

@@ -64,7 +64,7 @@ def test_partial_result_file_of_killed_worker_is_removed_and_task_runs_again() -
 
 def test_unwritable_result_fails_task_with_reason_and_worker_continues() -> None:
     with simenv.local(workers=1) as env:
-        root = env._session.channel.results
+        root = env._session.channel.service.results
         assert root is not None
         (root / "0").write_bytes(b"in the way of a folder")
         task = env.submit(turned(17), shots=None, outputs=("statevector",))

@@ -12,7 +12,7 @@ HEAD = 'OPENQASM 2.0; include "qelib1.inc"; '
 
 def files(env: Client) -> list[Path]:
     """All result files of an environment of this machine."""
-    root = env._session.channel.results
+    root = env._session.channel.service.results
     assert root is not None
     return sorted(path for path in root.glob("*/*") if path.is_file())
 

@@ -65,8 +65,9 @@ class ServiceKeyStore(KeyStore):
     def add(self, name: str, role: str, expires_s: float = 0.0) -> UserKeyFile:
         _check(name, role)
         channel = self._session.channel
-        user_key = _new_key_file(channel.name, *channel.address.remote_endpoint(), name, role)
-        user_key = msgspec.structs.replace(user_key, standbys=channel.standbys)
+        service, endpoint = channel.service, channel.address.remote_endpoint()
+        user_key = _new_key_file(service.name, *endpoint, name, role)
+        user_key = msgspec.structs.replace(user_key, standbys=service.standbys)
         added = self._session.request(
             credentials.AddKey(0, name, role, user_key.public_key, expires_s)
         )
@@ -75,8 +76,9 @@ class ServiceKeyStore(KeyStore):
     def rotate(self, name: str, public_key: str, overlap_s: float) -> UserKeyFile:
         answer = self._session.request(credentials.RotateKey(0, name, public_key, overlap_s))
         channel = self._session.channel
-        user_key = _key_file(channel.name, *channel.address.remote_endpoint(), answer.keys[-1])
-        learned = {"standbys": channel.standbys, "gateway": answer.gateway}
+        service, endpoint = channel.service, channel.address.remote_endpoint()
+        user_key = _key_file(service.name, *endpoint, answer.keys[-1])
+        learned = {"standbys": service.standbys, "gateway": answer.gateway}
         return msgspec.structs.replace(user_key, **learned)
 
     def listed(self) -> list[credentials.KeyInfo]:

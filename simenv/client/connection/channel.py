@@ -1,13 +1,13 @@
 """Connection to the service that all threads of a client share, and its liveness.
 
 The channel has no thread of its own. One of the waiting threads is the leader: it alone uses the
-connection and dispatches the messages that arrive, until its own wait has ended. Other threads put
-their messages into the outbox and wake the leader, which wakes a thread when what it waits for has
-come, and another one to lead when it leaves. A silent service is pinged; one that has not
-answered for LOST_S is lost, or for the seconds given to `be_patient`. When the connection file
-names another address, or the epoch has changed, the channel sends Hello again and calls `renew`,
-which repeats all open requests. An event loop may read instead, while no thread leads: see
-`loop_reader`.
+connection and dispatches the messages that arrive, until its own wait has ended (see
+`leader_followers`). Other threads put their messages into the outbox and wake the leader, which
+wakes a thread when what it waits for has come, and another one to lead when it leaves. A silent
+service is pinged; one that has not answered for LOST_S is lost, or for the seconds given to
+`Liveness.be_patient`. When the connection file names another address, or the epoch has changed, the
+channel sends Hello again and calls `renew` of its owner, which repeats all open requests. An event
+loop may read instead, while no thread leads: see `loop_reader`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
+
+import msgspec
 
 from simenv import errors
 from simenv._version import __version__
 from simenv.client.connection.address import Address
+from simenv.client.connection.leader_followers import LeaderFollowers
 from simenv.model.task_rules import checked_timeout
 from simenv.wire import codec
 from simenv.wire.messages import client as m
@@ -44,17 +47,30 @@ STOPPED_S = 2.0  # a longer gap between two readings of the clock: this process 
 class Liveness:
     """Times of messages and pings, monotonic. Guarded by the lock of the channel."""
 
-    def __init__(self, address: Address, least_patience_s: float) -> None:
+    def __init__(self, address: Address) -> None:
         self._address = address
-        self.least_patience_s = least_patience_s
+        self._least_patience_s = 0.0  # 0: LOST_S
+        self.reset()
+
+    def reset(self) -> None:
+        """Initialize the times; also called in a forked child. The patience stays."""
         self._last_message_s = self._pinged_s = self._looked_s = self._opened_s = monotonic()
         self._unanswered_s: float | None = None  # time of the first Ping since the last message
+
+    def be_patient(self, least_s: float) -> None:
+        """Set the silence after which a service that has answered is lost, in place of LOST_S."""
+        self._least_patience_s = least_s
+
+    @property
+    def awaits_restart(self) -> bool:
+        """Whether requests that a service refuses because it ends wait for the next one."""
+        return self._least_patience_s > LOST_S
 
     @property
     def _patience_s(self) -> float:
         """Silence after which the service is lost: where there may be standbys, one of them is
         waited for."""
-        return max(self.least_patience_s or LOST_S, self._address.patience_s)
+        return max(self._least_patience_s or LOST_S, self._address.patience_s)
 
     def message_came(self) -> None:
         """Record that a message has arrived."""
@@ -132,33 +148,47 @@ class Liveness:
 Handler = Callable[[Any], None]
 
 
+class ChannelOwner(Protocol):
+    """The state behind a channel, guarded by its lock."""
+
+    def handlers(self) -> Mapping[type, Handler]:
+        """Return what receives messages, by their class. It is called with the lock held."""
+
+    def renew(self) -> None:
+        """Repeat all open requests. Called with the lock held."""
+
+    def reset(self) -> None:
+        """Drop all state of the parent, in a forked child."""
+
+    def unread(self) -> None:
+        """Read, if something is awaited: no thread does any more. Called with the lock held."""
+
+
+class ServiceIdentity(msgspec.Struct):
+    """What the service has said of itself."""
+
+    name: str
+    epoch: int = 0  # 0: it has not answered yet
+    results: Path | None = None  # the results folder, if the service is on this node
+    standbys: tuple[str, ...] = ()  # addresses that it has named last
+    newest_completion: int = -1  # at the first Welcome; -1: unknown
+
+
 class ServiceChannel:
-    """Connection to one service. `handlers` receive messages; `renew` repeats open requests. Both
-    are called with `lock` held, which guards all state behind this channel; `forked` resets that
-    state in a forked child. `changed`: for threads that wait for something else than messages."""
+    """Connection to one service. `lock` guards it and all state of its owner. `changed`: for
+    threads that wait for something else than messages."""
 
     lock: threading.RLock
     changed: threading.Condition
 
-    def __init__(
-        self,
-        address: Address,
-        handlers: Mapping[type, Handler],
-        renew: Callable[[], None],
-        forked: Callable[[], None],
-        unread: Callable[[], None],
-        *,
-        as_client: bool = False,
-    ) -> None:
-        """`unread` is called with the lock held when no thread reads any more. `as_client`: use the
-        rights of the role client, whatever role the key has."""
+    _owner: ChannelOwner
+    _handlers: dict[type, Handler]
+
+    def __init__(self, address: Address, *, as_client: bool = False) -> None:
+        """`as_client`: use the rights of the role client, whatever role the key has."""
         self._route = CLIENT_ROUTE.decode() if as_client else "~"
-        self.address, self._renew, self._forked, self._unread = address, renew, forked, unread
-        self._handlers: dict[type, Handler] = {
-            **handlers,
-            m.Welcome: self._welcome,
-            m.Pong: self._pong,
-        }
+        self.address = address
+        self.liveness = Liveness(address)
         self.closed = False
         # Closes the socket of a client that is collected without `close`: a socket that is
         # collected with its context would block for ever. Not at the interpreter exit, where other
@@ -166,7 +196,6 @@ class ServiceChannel:
         self._sockets: list[Connection] = []
         weakref.finalize(self, _close, self._sockets).atexit = False
         self.is_forked = False  # in a forked child before its reconnect; see `enter`
-        self._least_patience_s = 0.0  # 0: LOST_S
         self._reset()
         _CHANNELS.add(self)
 
@@ -174,28 +203,22 @@ class ServiceChannel:
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
         self.client = self._route + os.urandom(8).hex()  # "~" begins no key of a user
-        self.epoch = 0
-        self.name = self.address.name
-        self.results: Path | None = None  # the results folder, if the service is on this node
-        self.standbys: tuple[str, ...] = ()  # addresses that the service has named last
-        self.newest_completion = -1  # at the first Welcome; -1: unknown
+        self.service = ServiceIdentity(self.address.name)
         self._connection: Connection | None = None
-        self._leader: int | None = None
-        # By thread: the held lock that wakes it, and whether its wait has ended.
-        self._followers: dict[int, tuple[threading.Lock, Callable[[], bool]]] = {}
+        self._threads = LeaderFollowers()
         self._outbox: deque[bytes] = deque()
         self._broken: errors.SimenvError | None = None
         self._renewing = False
-        self._liveness = Liveness(self.address, self._least_patience_s)
+        self.liveness.reset()
 
-    def be_patient(self, least_s: float) -> None:
-        """Set the silence after which a service that has answered is lost, in place of LOST_S."""
-        self._least_patience_s = self._liveness.least_patience_s = least_s
-
-    @property
-    def awaits_restart(self) -> bool:
-        """Whether requests that a service refuses because it ends wait for the next one."""
-        return self._least_patience_s > LOST_S
+    def attach(self, owner: ChannelOwner) -> None:
+        """Set the owner of the state behind this channel, before `start`."""
+        self._owner = owner
+        self._handlers = {
+            **owner.handlers(),
+            m.Welcome: self._welcome,
+            m.Pong: self._pong,
+        }
 
     def start(self, timeout_s: float = LOST_S) -> None:
         """Connect to the service. Raises NoServiceError, KeyRefusedError, VersionMismatchError."""
@@ -212,10 +235,10 @@ class ServiceChannel:
         """Wait for the Welcome in slices, so that time in which this process was stopped counts as
         one slice at most."""
         left_s = timeout_s
-        while not self.wait(lambda: self.epoch != 0, min(left_s, QUIET_S)):
+        while not self.wait(lambda: self.service.epoch != 0, min(left_s, QUIET_S)):
             left_s -= QUIET_S
             if left_s <= 0:
-                raise self._liveness.lost_error(self.name, was_connected=False)
+                raise self.liveness.lost_error(self.service.name, was_connected=False)
 
     def enter(self) -> None:
         """Reconnect in a forked child. Every public method of a session calls it first."""
@@ -235,7 +258,7 @@ class ServiceChannel:
         """Send an encoded message, directly or through the outbox. The caller holds the lock."""
         connection = self._open()
         check_size(body, connection.message_bytes)  # raises here, not in the thread that sends it
-        if self._leader in (None, threading.get_ident()):
+        if self._threads.leader in (None, threading.get_ident()):
             connection.send(body)
         else:
             self._outbox.append(body)
@@ -272,21 +295,21 @@ class ServiceChannel:
                     if now - before > STOPPED_S:
                         start = now
                     before = now
-                    leading = self._lead(me)
+                    leading = self._threads.lead(me)
                     if now >= end:
                         break
                     if repeat is not None:
                         repeat(now)
                     limit = QUIET_S
-                    if self._liveness.is_quiet(now):
+                    if self.liveness.is_quiet(now):
                         limit = POLL_S
                         connection = self._check_liveness(now, start, leading)
                     if end - now < limit:
                         limit = end - now
                     if not leading:
-                        turn = self._follow(me, done)
+                        turn = self._threads.follow(me, done)
                     else:
-                        if self._liveness.is_refresh_due(now):
+                        if self.liveness.is_refresh_due(now):
                             self.send(m.Ping(0))
                         if self._outbox:
                             self._flush()
@@ -308,17 +331,17 @@ class ServiceChannel:
         me = threading.get_ident()
         with self.lock:
             connection = self._open()
-            leading = self._lead(me)
+            leading = self._threads.lead(me)
         try:
             while leading and self._receive(connection, 0.0):
                 pass
             with self.lock:
                 now = monotonic()
-                if self._liveness.is_quiet(now):
+                if self.liveness.is_quiet(now):
                     if leading:
                         self._check_address(now)
-                    if strict and self._liveness.is_unanswered(now):
-                        raise self._liveness.lost_error(self.name, was_connected=self.epoch != 0)
+                    if strict and self.liveness.is_unanswered(now):
+                        raise self._lost_error()
         finally:
             self._resign(me)
 
@@ -326,7 +349,7 @@ class ServiceChannel:
         """Make the calling thread the leader, who calls `read_all` then; None if another thread is.
         The caller holds the lock. Raises NoServiceError if the channel is closed."""
         connection = self._open()
-        return connection if self._lead(threading.get_ident()) else None
+        return connection if self._threads.lead(threading.get_ident()) else None
 
     def read_all(self, connection: Connection) -> None:
         """Handle messages that have arrived, and stop leading; never waits for more."""
@@ -348,44 +371,28 @@ class ServiceChannel:
             me = threading.get_ident()
             self._connection.wake()
             self.notify()
-            self.changed.wait_for(lambda: self._leader in (None, me), LOST_S)
+            self.changed.wait_for(lambda: self._threads.leader in (None, me), LOST_S)
             self._connection.close()
             self._connection = None
-
-    def _lead(self, me: int) -> bool:
-        if self._leader is None:
-            self._leader = me
-        return self._leader == me
 
     def _resign(self, me: int) -> None:
         """End the wait of a thread; if nobody leads now, one of the others does."""
         with self.lock:
-            self._followers.pop(me, None)
-            if self._leader == me:
-                self._leader = None
-                if self._followers or self.closed:
+            threads = self._threads
+            if threads.leave(me):
+                if threads.has_followers or self.closed:
                     self._flush()
                 if self.closed:
                     self.changed.notify_all()
-            if self._leader is None:
-                if self._followers:
-                    self._wake(next(iter(self._followers)))
+            if threads.leader is None:
+                if threads.has_followers:
+                    threads.wake_next()
                 else:
-                    self._unread()
-
-    def _follow(self, me: int, done: Callable[[], bool]) -> threading.Lock:
-        turn = threading.Lock()
-        turn.acquire()
-        self._followers[me] = turn, done
-        return turn
-
-    def _wake(self, follower: int) -> None:
-        self._followers.pop(follower)[0].release()
+                    self._owner.unread()
 
     def notify(self) -> None:
         """Let all threads that wait look again. The caller holds the lock."""
-        for follower in list(self._followers):
-            self._wake(follower)
+        self._threads.wake_all()
         self.changed.notify_all()
 
     def _flush(self) -> None:
@@ -402,10 +409,9 @@ class ServiceChannel:
             return False
         message = codec.to_client(body)
         with self.lock:
-            self._liveness.message_came()
+            self.liveness.message_came()
             self._handlers[type(message)](message)
-            for follower in [key for key, (_, done) in self._followers.items() if done()]:
-                self._wake(follower)
+            self._threads.wake_done()
         return True
 
     def _open(self) -> Connection:
@@ -415,19 +421,22 @@ class ServiceChannel:
             raise errors.NoServiceError("this client is closed", hint="connect again")
         return self._connection
 
+    def _lost_error(self) -> errors.SimenvError:
+        return self.liveness.lost_error(self.service.name, self.service.epoch != 0)
+
     def _check_liveness(self, now: float, start: float, leading: bool) -> Connection:
         """Look for a silent service and ping it; return the present connection. Raises
         ServiceLostError or NoServiceError if the silence is final."""
-        if self._liveness.is_final(now, start):
-            raise self._liveness.lost_error(self.name, was_connected=self.epoch != 0)
+        if self.liveness.is_final(now, start):
+            raise self._lost_error()
         if leading:
             self._check_address(now)
         return self._open()
 
     def _check_address(self, now: float) -> None:
-        if self._liveness.needs_reopening(now, self._connection):
+        if self.liveness.needs_reopening(now, self._connection):
             self._reopen()
-        if self._liveness.is_ping_due(now):
+        if self.liveness.is_ping_due(now):
             self.send(m.Ping(0))
 
     def _reopen(self) -> None:
@@ -442,33 +451,34 @@ class ServiceChannel:
     def _connect(self, connection: Connection) -> None:
         self._connection = connection
         self._sockets[:] = [connection]
-        self._liveness.opened()
+        self.liveness.opened()
         self._hello()
 
     def _hello(self) -> None:
-        self._renewing = self.epoch != 0
+        self._renewing = self.service.epoch != 0
         self.send(m.Hello(m.PROTOCOL, __version__, self.client))
 
     def _welcome(self, message: m.Welcome) -> None:
-        renew = self._renewing or self.epoch not in (0, message.epoch)
-        if not self.epoch:
-            self.newest_completion = message.newest_completion
-        self.epoch, self.name, self._renewing = message.epoch, message.name, False
+        service = self.service
+        renew = self._renewing or service.epoch not in (0, message.epoch)
+        if not service.epoch:
+            service.newest_completion = message.newest_completion
+        service.epoch, service.name, self._renewing = message.epoch, message.name, False
         if self._connection is not None:
             self._connection.message_bytes = message.message_bytes
         self._learn(message.standbys)
         is_local = message.results and message.node == os.uname().nodename
-        self.results = Path(message.results) if is_local else None
+        service.results = Path(message.results) if is_local else None
         if renew:
-            self._renew()
+            self._owner.renew()
 
     def _learn(self, standbys: tuple[str, ...]) -> None:
-        self.standbys = standbys
+        self.service.standbys = standbys
         self.address.learn(standbys)
 
     def _pong(self, message: m.Pong) -> None:
         self._learn(message.standbys)
-        if self.epoch and message.epoch != self.epoch:
+        if self.service.epoch and message.epoch != self.service.epoch:
             self._hello()
 
     def refused(self, error: errors.SimenvError) -> None:
@@ -485,7 +495,7 @@ class ServiceChannel:
         self._reset()
         if connection is not None:
             connection.close()
-        self._forked()
+        self._owner.reset()
         self.is_forked = not self.closed
 
 

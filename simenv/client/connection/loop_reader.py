@@ -13,10 +13,10 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from simenv.client.connection.channel import QUIET_S, ServiceChannel
-from simenv.client.connection.task_handle import PendingRequest
+from simenv.client.connection.channel import QUIET_S
+from simenv.client.connection.requests import OpenRequests
 from simenv.errors import SimenvError
 from simenv.wire.messages.queries import A, ClientRequest, answer_of
 
@@ -29,28 +29,12 @@ LOCK_S = 0.005  # a thread that reconnects holds the lock for longer
 RETRY_S = 0.05  # until the loop tries the lock again
 
 
-class Requests(Protocol):
-    """The part of a session that sends requests; see `ServiceSession`."""
-
-    channel: ServiceChannel
-
-    def request(self, message: ClientRequest[A], timeout_s: float | None = None) -> A: ...
-
-    def begin(
-        self, message: ClientRequest[A], answered: Callable[[], None] | None = None
-    ) -> PendingRequest: ...
-
-    def finish(self, kind: type[A], request: PendingRequest) -> A: ...
-
-    def forget(self, request: PendingRequest) -> None: ...
-
-
 class LoopReader:
     """Reads the connection of a session in one event loop. Used in that loop, except where said
     otherwise."""
 
-    def __init__(self, session: Requests) -> None:
-        self._session = session
+    def __init__(self, requests: OpenRequests) -> None:
+        self._requests, self._channel = requests, requests.channel
         self.reset()
 
     def reset(self) -> None:
@@ -67,16 +51,16 @@ class LoopReader:
         message: ClientRequest[A],
         in_thread: Callable[[Callable[[], A]], Awaitable[A]],
     ) -> A:
-        """Send a request and return the answer, as `ServiceSession.request` does. `in_thread`: runs
+        """Send a request and return the answer, as `OpenRequests.request` does. `in_thread`: runs
         a function in a thread. All calls are of one event loop."""
-        channel = self._session.channel
+        channel = self._channel
         if channel.is_forked or not channel.lock.acquire(timeout=LOCK_S):
-            return await in_thread(partial(self._session.request, message))
+            return await in_thread(partial(self._requests.request, message))
         try:
             loop = self._start()
             answered = loop.create_future()
             self._waiting.add(answered)
-            pending = self._session.begin(message, partial(self._answered, answered))
+            pending = self._requests.begin(message, partial(self._answered, answered))
         except BaseException:
             self._waiting.discard(answered)
             raise
@@ -88,15 +72,15 @@ class LoopReader:
         try:
             await answered
         except BaseException:  # it was cancelled
-            self._session.forget(pending)
+            self._requests.forget(pending)
             raise
         finally:
             quiet.cancel()
             self._waiting.discard(answered)
         kind = answer_of(type(message))
         if pending.is_answered() or channel.closed:
-            return self._session.finish(kind, pending)
-        return await in_thread(partial(self._session.finish, kind, pending))
+            return self._requests.finish(kind, pending)
+        return await in_thread(partial(self._requests.finish, kind, pending))
 
     def no_thread_reads(self) -> None:
         """Let the loop read, if it waits for something. Called with the channel's lock held by any
@@ -136,7 +120,7 @@ class LoopReader:
     def _read(self) -> None:
         """Handle messages that have arrived, and watch for others, unless a thread does."""
         self._reads_soon = False
-        channel = self._session.channel
+        channel = self._channel
         if not channel.lock.acquire(timeout=LOCK_S):
             self._unwatch()
             if self._loop is not None:

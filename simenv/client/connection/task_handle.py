@@ -71,14 +71,10 @@ class ResultOrigin(msgspec.Struct, frozen=True):
     read_s: float
 
 
-class TaskSource(ResultSource, Protocol):
-    """The connection of tasks and their handles; `ServiceSession` implements it."""
+class TaskEnds(Protocol):
+    """Waiting for the ends of tasks; `TaskSubscriptions` implements it."""
 
-    def task_infos(self, task_numbers: Sequence[int]) -> list[TaskInfo]: ...
-    def try_task_infos(self, number: int) -> list[TaskInfo]: ...
-    def cancel(self, task_numbers: Sequence[int]) -> list[str]: ...
-    def cancel_unwanted(self, task_numbers: Sequence[int]) -> None: ...
-    def wait_ended(self, handle: TaskHandle, timeout_s: float | None) -> bool: ...
+    def wait(self, handle: TaskHandle, timeout_s: float | None) -> bool: ...
     def poll(self, handle: TaskHandle) -> None: ...
     def gather(
         self, handles: Collection[TaskHandle], ended_tasks: EndedTasks | None = None
@@ -86,9 +82,28 @@ class TaskSource(ResultSource, Protocol):
     def wait_any(
         self, waiting: Iterable[TaskHandle], ended_tasks: EndedTasks, timeout_s: float | None
     ) -> bool: ...
+
+
+class TaskCallbacks(Protocol):
+    """Awaits and callbacks at the ends of tasks; `AsyncioBridge` implements it."""
+
     def future(self, handle: TaskHandle) -> asyncio.Future[None]: ...
     def call(self, handle: TaskHandle, callback: Callable[[], object]) -> None: ...
-    def count_result(self, late_s: float) -> None: ...
+
+
+class TaskSource(ResultSource, Protocol):
+    """The connection of tasks and their handles; `ServiceSession` implements it."""
+
+    @property
+    def tasks(self) -> TaskEnds: ...
+    @property
+    def bridge(self) -> TaskCallbacks: ...
+    @property
+    def timings(self) -> ClientTimings: ...
+    def task_infos(self, task_numbers: Sequence[int]) -> list[TaskInfo]: ...
+    def try_task_infos(self, number: int) -> list[TaskInfo]: ...
+    def cancel(self, task_numbers: Sequence[int]) -> list[str]: ...
+    def cancel_unwanted(self, task_numbers: Sequence[int]) -> None: ...
 
 
 class TaskHandle(msgspec.Struct, eq=False, weakref=True):
@@ -196,7 +211,8 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
             timing = completion.timing
             inside_us = timing.queued_us + timing.sent_us + timing.run_us + timing.returned_us
             inside_us += timing.compile_us
-            self.session.count_result(perf_counter() - self.submission.sent_s - 1e-6 * inside_us)
+            late_s = perf_counter() - self.submission.sent_s - 1e-6 * inside_us
+            self.session.timings.count_result(late_s)
         if decoded.data.file is not None:
             renew = partial(_file_again, ref(self), self.id)  # `self` would close a cycle
             decoded.bulk = LargeArrays(self.session, self.number, decoded.data.file, renew)
@@ -214,7 +230,7 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
         renewed = TaskHandle(self.session, self.number, self.submission)
 
         def receive() -> Completion | None:
-            self.session.wait_ended(renewed, None)
+            self.session.tasks.wait(renewed, None)
             if renewed._error is not None:
                 raise renewed._error
             return renewed._completion
@@ -349,20 +365,25 @@ class ClientTimings:
     __slots__ = ("accepted_s", "late_s", "packed_s", "results")
 
     def __init__(self) -> None:
-        self._reset()
+        self.reset()
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
         self.packed_s = 0.0  # packing of circuits and parameter values
         self.accepted_s = 0.0  # waiting for acceptance
         self.late_s = 0.0  # from the end of a task to the reading of its result, summed
         self.results = 0  # number of results that were read
+
+    def count_result(self, late_s: float) -> None:
+        """Record that a result was read `late_s` seconds after it was ready."""
+        self.late_s += late_s
+        self.results += 1
 
     def take(self) -> queries.Spent:
         """Return the timings as a message, and reset them."""
         times = self.packed_s, self.accepted_s, max(0.0, self.late_s)
         packed_us, accepted_us, late_us = (int(1e6 * each) for each in times)
         spent = queries.Spent(packed_us, accepted_us, late_us, self.results)
-        self._reset()
+        self.reset()
         return spent
 
 

@@ -88,7 +88,7 @@ class CircuitRun:
         end_s = None if timeout_s is None else monotonic() + timeout_s
         for task in self.tasks:
             left_s = None if end_s is None else max(0.0, end_s - monotonic())
-            if not task.session.wait_ended(task.handle, left_s):
+            if not task.session.tasks.wait(task.handle, left_s):
                 return False
         return True
 

@@ -179,7 +179,7 @@ class CircuitRegistry:
         if self._connected_as != channel.client:  # a forked child: another connection
             self._connected_as = channel.client
             handles = [task.handle for run in self.unfinished() for task in run.tasks]
-            self._session.subscribe(handles)
+            self._session.tasks.subscribe(handles)
         channel.poll(strict=True)
         now = monotonic()
         with channel.lock:
@@ -193,12 +193,13 @@ class CircuitRegistry:
         been lost. Called with the lock held."""
         if self._open and now - self._requested_s >= REPEAT_S:
             self._requested_s = now
-            self._session.watch([t.handle.number for run in self._open.values() for t in run.tasks])
+            tasks = [task for run in self._open.values() for task in run.tasks]
+            self._session.tasks.watch([task.handle.number for task in tasks])
 
     def ask_for(self, run: CircuitRun) -> None:
         """Request the result of a circuit again, because a message may have been lost."""
         with self._session.channel.lock:
-            self._session.watch([task.handle.number for task in run.tasks])
+            self._session.tasks.watch([task.handle.number for task in run.tasks])
 
     def find(
         self, cid: str | None = None, number: int | None = None

@@ -181,7 +181,7 @@ class QPMIdentity:
     @property
     def environment(self) -> str:
         """The environment's name."""
-        return self._session.channel.name
+        return self._session.channel.service.name
 
     @property
     def target_id(self) -> str:
@@ -220,10 +220,10 @@ class QPMIdentity:
 
     def engines(self) -> tuple[EngineInfo, ...]:
         """Engines of the service, by preference."""
-        epoch = self._session.channel.epoch
+        epoch = self._session.channel.service.epoch
         if self._engines[0] != epoch or not epoch:
             result = asked(self._session, queries.GetEngines(0)).engines
-            self._engines = (self._session.channel.epoch, tuple(result))
+            self._engines = (self._session.channel.service.epoch, tuple(result))
         return self._engines[1]
 
     def devices(self) -> dict[str, DeviceInfo]:

@@ -431,7 +431,7 @@ class FunctionExecutor(TaskExecutor):
                 f"task {task_name(number)} is a call of another user",
                 hint="client.task gives its state; its value is for that user alone",
             )
-        handle = self._session.handle_for(number, Submission())
+        handle = self._session.tasks.handle(number, Submission())
         return CallTask(handle, _read_value)
 
     def _send(self, calls: list[bytes]) -> list[CallTask]:

@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from simenv.client.circuits import load
-from simenv.client.connection.session import ServiceSession, unanswered_submit
+from simenv.client.connection.session import ServiceSession
+from simenv.client.connection.submits import unanswered_submit
 from simenv.client.connection.task_handle import PendingRequest, Submission, TaskHandle
 from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.prepare import PreparedSubmit, prepare_many, prepare_one
@@ -83,7 +84,7 @@ class PostedTask(Task):
     def withdraw(self) -> None:
         """Cancel the task; never waits. One that is not accepted yet is not sent again, and is
         cancelled should the service accept it; its result is a TaskCancelledError."""
-        self._session.withdraw([self._request])
+        self._session.submits.withdraw([self._request])
         if self._handle is None and not self._request.is_answered():
             self._refusal = TaskCancelledError("the task was cancelled before its acceptance")
 
@@ -104,7 +105,7 @@ class PostedTask(Task):
     def done(self) -> bool:
         """Return whether the end or the refusal is known; never waits."""
         if self._handle is None and self._refusal is None and not self._request.is_answered():
-            self._session.poll_submit(self._request)
+            self._session.submits.poll(self._request)
             if not self._request.is_answered():
                 return False
         return self.settled() is None or super().done()
@@ -129,7 +130,7 @@ class PostedTask(Task):
         """Wait for the answer; None if the task was refused. Raises TimedOutError."""
         if self._handle is None and self._refusal is None:
             try:
-                result = self._session.await_acceptance(self._request, timeout_s)[0]
+                result = self._session.submits.await_acceptance(self._request, timeout_s)[0]
             except TimedOutError as error:
                 error.hint = "the task may be accepted later: wait again, or task.cancel()"
                 raise
@@ -193,7 +194,7 @@ def post(
 ) -> PostedTask:
     """Send a single task without waiting for its acceptance; see `PostedTask`."""
     submission = _submission(order)
-    request = session.send_submit(key, 0, order.terms, order.specs, submission, awaits_result=True)
+    request = session.submits.send(key, 0, order.terms, order.specs, submission, awaits_result=True)
     task = PostedTask(session, request)
     window.add(task)
     return task
@@ -218,7 +219,7 @@ def send(session: ServiceSession, order: PreparedSubmit, key: str | None) -> lis
         for part in chunks(order.specs):
             submission = _submission(order)
             try:
-                request = session.send_submit(key, start, order.terms, part, submission)
+                request = session.submits.send(key, start, order.terms, part, submission)
             except LimitExceededError as error:
                 received.errors.append(error)
                 break
@@ -235,15 +236,15 @@ def send(session: ServiceSession, order: PreparedSubmit, key: str | None) -> lis
         if not sent:
             raise
         if key is None:
-            session.withdraw(sent)
+            session.submits.withdraw(sent)
         raise unanswered_submit(error, key) from error
     except BaseException:  # an interrupt: nobody has the tasks
         if key is None:
-            session.withdraw(sent)
+            session.submits.withdraw(sent)
         raise
     finally:
         for _, request in window:
-            session.abandon(request)
+            session.submits.abandon(request)
     if received.errors:
         raise _refused(session, received, order, key)
     return _tasks(received.handles, order.specs)
@@ -252,12 +253,12 @@ def send(session: ServiceSession, order: PreparedSubmit, key: str | None) -> lis
 def _send_one(session: ServiceSession, order: PreparedSubmit, key: str | None) -> list[Task]:
     """Send one message without a window: the fast path of single tasks."""
     submission = _submission(order)
-    request = session.send_submit(key, 0, order.terms, order.specs, submission)
+    request = session.submits.send(key, 0, order.terms, order.specs, submission)
     try:
-        answer = session.await_acceptance(request)
+        answer = session.submits.await_acceptance(request)
     except BaseException:  # also an interrupt: nobody has the task
         if key is None:
-            session.withdraw([request])
+            session.submits.withdraw([request])
         raise
     if request.handles:
         return _tasks(request.handles, order.specs)
@@ -273,7 +274,7 @@ class SubmitAnswers(msgspec.Struct, frozen=True):
     errors: list[SimenvError]
 
     def add(self, session: ServiceSession, start: int, request: PendingRequest) -> None:
-        for result in session.await_acceptance(request):
+        for result in session.submits.await_acceptance(request):
             if isinstance(result, Refusal):
                 self.errors.append(codec.error_at(result, start))
         self.handles.extend(request.handles)
@@ -417,7 +418,7 @@ class FreshTask(Task):
         self._resubmit = resubmit
         self._left = MAX_ATTEMPTS - 1
         self._lock = threading.Lock()
-        self.session.call(handle, self.done)
+        self.session.bridge.call(handle, self.done)
 
     def done(self) -> bool:
         """Return whether the last attempt is known to have ended; may submit another attempt."""
@@ -451,7 +452,7 @@ class FreshTask(Task):
         if self.done():
             fn(self)
         else:
-            self.session.call(handle, partial(self._on_attempt_end, handle, fn))
+            self.session.bridge.call(handle, partial(self._on_attempt_end, handle, fn))
 
     def _on_attempt_end(self, handle: TaskHandle, fn: Callable[[Any], object]) -> None:
         """Handle the end of an attempt, or the loss of the service."""
@@ -462,7 +463,7 @@ class FreshTask(Task):
 
     def __await__(self) -> Generator[Any, None, Result]:
         while not self.done():
-            yield from self.session.future(self.handle).__await__()
+            yield from self.session.bridge.future(self.handle).__await__()
         return self.result(0.0)
 
     def __eq__(self, other: object) -> bool:
@@ -497,7 +498,7 @@ class FreshTask(Task):
                 self._handle = TaskHandle(handle.session, handle.number, handle.submission)
                 self._handle.lose(failed)
                 return True
-        self.session.call(self.handle, self.done)
+        self.session.bridge.call(self.handle, self.done)
         return True
 
 

@@ -77,7 +77,7 @@ class TaskFuture(Future[Result]):
         if self.settled() is None or self.handle.over:
             callback()
         else:
-            self.session.call(self.handle, callback)
+            self.session.bridge.call(self.handle, callback)
 
     def set_running_or_notify_cancel(self) -> NoReturn:
         """Raise OptionError: only the service sets the state of a task."""
@@ -224,7 +224,7 @@ class Task(TaskFuture):
     def done(self) -> bool:
         """Return whether the task is known to have ended; never waits."""
         if not self.handle.over:
-            self.session.poll(self.handle)
+            self.session.tasks.poll(self.handle)
         return self.handle.over
 
     def result(self, timeout: float | None = None, *, timeout_s: float | None = None) -> Result:
@@ -293,7 +293,7 @@ class Task(TaskFuture):
         self.settled(timeout_s)
         handle = self.handle
         with progress_line(progress, sys.stderr) as line:
-            while not self.session.wait_ended(handle, step_s(deadline)):
+            while not self.session.tasks.wait(handle, step_s(deadline)):
                 if deadline is not None and time.monotonic() >= deadline:
                     raise self._timeout_error(timeout_s)
                 infos = self.session.task_infos([handle.number])
@@ -322,7 +322,7 @@ class Task(TaskFuture):
 
     def __await__(self) -> Generator[Any, None, Result]:
         if not self.done():
-            yield from self.session.future(self.handle).__await__()
+            yield from self.session.bridge.future(self.handle).__await__()
         return self.result(0.0)
 
     def __eq__(self, other: object) -> bool:
@@ -391,7 +391,7 @@ class Task(TaskFuture):
         """Wait for the end. Raises TimedOutError, OptionError."""
         timeout_s = checked_timeout(timeout_s)
         handle = self.handle
-        if not handle.over and not handle.session.wait_ended(handle, timeout_s):
+        if not handle.over and not handle.session.tasks.wait(handle, timeout_s):
             raise self._timeout_error(timeout_s)
         return handle
 
@@ -453,7 +453,7 @@ def _in_completion_order(
     total = sum(map(len, waiting.values()))
     ended = 0
     session = next(iter(waiting)).session
-    ended_tasks = session.gather(waiting)
+    ended_tasks = session.tasks.gather(waiting)
     progress = line.visible
 
     infos: list[TaskInfo] | None = None  # of some tasks that have not ended; None: not asked yet
@@ -475,14 +475,14 @@ def _in_completion_order(
                 if resubmitted:
                     ended_now = [task for task in ended_now if task not in resubmitted]
                     waiting.update((task.handle, [task]) for task in resubmitted)
-                    session.gather([task.handle for task in resubmitted], ended_tasks)
+                    session.tasks.gather([task.handle for task in resubmitted], ended_tasks)
                 ended += len(ended_now)
                 yield from ended_now
                 continue
             if progress:
                 show()
             step = step_s(deadline) if progress or deadline is not None else None
-            if session.wait_any(waiting, ended_tasks, step):
+            if session.tasks.wait_any(waiting, ended_tasks, step):
                 continue
             if deadline is not None and time.monotonic() >= deadline:
                 message = f"{total - ended} of {total} tasks have no result after {timeout_s:g} s"

@@ -171,7 +171,7 @@ def backend_of(work: Work, client: Client) -> SimenvBackend:
 def _tasks(client: Client, accepted: AcceptedTasks) -> list[Task]:
     tasks: list[Task] = []
     for identifier, rows in accepted:
-        handle = client.session.handle_for(number_of(identifier), Submission())
+        handle = client.session.tasks.handle(number_of(identifier), Submission())
         tasks += [Task(handle, row) for row in range(rows)] if rows else [Task(handle)]
     return tasks
 

@@ -269,7 +269,7 @@ async def _has_ended(task: Task, wait_s: float) -> bool:
     if wait_s and not task.handle.over:
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
-                await task.session.future(task.handle)
+                await task.session.bridge.future(task.handle)
     return task.handle.over
 
 

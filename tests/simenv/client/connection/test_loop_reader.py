@@ -67,7 +67,7 @@ def test_requests_of_loop_need_no_thread(caller: Caller) -> None:
         return [*first, await caller.newest(40), await caller.newest(41)]
 
     assert (in_loop(many), caller.threads) == (list(range(42)), 0)
-    assert not caller.link._requests
+    assert not caller.link.requests._open
 
 
 def test_answer_whose_signal_was_taken_by_sending_is_read(caller: Caller, peer: Peer) -> None:
@@ -122,7 +122,7 @@ def test_thread_that_stops_reading_leaves_answers_to_loop(caller: Caller, idle: 
     async def beside_thread() -> int:
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(task.result, FAR_S)
-            await asyncio.to_thread(_until, lambda: caller.link.channel._leader is not None)
+            await asyncio.to_thread(_until, lambda: caller.link.channel._threads.leader is not None)
             asked = asyncio.create_task(caller.newest(7))
             await asyncio.to_thread(idle.until, lambda: bool(late))
             idle.say(idle.end([1]))
@@ -154,7 +154,7 @@ def test_cancelled_request_is_forgotten(caller: Caller, peer: Peer) -> None:
                 await caller.newest(1)
 
     in_loop(impatient)
-    assert not caller.link._requests
+    assert not caller.link.requests._open
 
 
 def test_closed_client_ends_requests_of_loop(caller: Caller, peer: Peer) -> None:

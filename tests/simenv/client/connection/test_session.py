@@ -35,7 +35,7 @@ def test_result_that_precedes_acceptance_is_delivered(link: ServiceSession, peer
 
     peer.on(m.Submit, backwards)
     assert submit(link)[0].result(5).seed == 0
-    assert not link._pending._early
+    assert not link.tasks.pending._early
 
 
 def test_duplicate_result_is_ignored(link: ServiceSession, peer: Peer) -> None:
@@ -50,7 +50,7 @@ def test_duplicate_acceptance_is_ignored(link: ServiceSession, peer: Peer) -> No
     peer.on(m.Submit, lambda message: [peer.take(message), peer.take(message), peer.end([1])])
     [task] = submit(link)
     assert task.result(5).seed == 0
-    assert not link._pending.unanswered
+    assert not link.tasks.pending.unanswered
 
 
 @pytest.mark.usefixtures("impatient")
@@ -113,7 +113,7 @@ def test_submission_without_answer_says_so_and_is_cancelled_when_it_is_accepted_
         return sorted(number for message in idle.of(m.Cancel) for number in message.tasks)
 
     idle.until(lambda: cancelled() == list(range(1, count + 1)))
-    assert not link._requests
+    assert not link.requests._open
 
 
 @pytest.mark.usefixtures("impatient")
@@ -151,7 +151,7 @@ def test_client_learns_standbys_at_its_connection_and_while_it_waits(
 ) -> None:
     peer.on(m.Hello, lambda _: [m.Welcome(1, "0.1.0", "played", standbys=("tcp://b:1",))])
     link = ServiceSession(peer)
-    assert (peer.learnt, link.channel.standbys) == (("tcp://b:1",), ("tcp://b:1",))
+    assert (peer.learnt, link.channel.service.standbys) == (("tcp://b:1",), ("tcp://b:1",))
     peer.on(m.Ping, lambda ping: [m.Pong(ping.request, 1, ("tcp://c:1",))])
     monkeypatch.setattr(channel, "REFRESH_S", 0.0)
     monkeypatch.setattr(channel, "QUIET_S", 60.0)  # it is not pinged for its silence
@@ -161,11 +161,11 @@ def test_client_learns_standbys_at_its_connection_and_while_it_waits(
 
 @pytest.mark.usefixtures("impatient")
 def test_patience_with_a_silent_service_is_chosen(link: ServiceSession, idle: Peer) -> None:
-    link.channel.be_patient(0.2)
+    link.channel.liveness.be_patient(0.2)
     [task] = submit(link)
     idle.silent = True
     assert 0.2 <= fails(errors.ServiceLostError, "", task.result).last_seen_s < 1.0
-    link.channel.be_patient(60.0)
+    link.channel.liveness.be_patient(60.0)
     threading.Timer(1.5, setattr, (idle, "silent", False)).start()
     assert task.result(30).seed == 0  # LOST_S is 1 s
 
@@ -185,7 +185,7 @@ def test_tasks_are_requested_again_from_moved_service(link: ServiceSession, idle
     idle.restart()
     idle.finishes = True
     assert [task.result(5).seed for task in tasks] == [0, 1]
-    assert (link.channel.epoch, len(idle.accepted)) == (2, 1)
+    assert (link.channel.service.epoch, len(idle.accepted)) == (2, 1)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -204,7 +204,8 @@ def test_submit_in_flight_survives_service_restart(link: ServiceSession, peer: P
 def test_tasks_are_requested_again_after_new_epoch(link: ServiceSession, idle: Peer) -> None:
     [task] = submit(link)
     idle.epoch = 7  # the same place, another service
-    idle.on(m.WatchResults, lambda each: idle.watched(each) if link.channel.epoch == 7 else [])
+    service = link.channel.service
+    idle.on(m.WatchResults, lambda each: idle.watched(each) if service.epoch == 7 else [])
     assert task.result(30).seed == 0
 
 
@@ -338,7 +339,7 @@ def test_concurrent_threads_get_their_own_results(link: ServiceSession) -> None:
     with ThreadPoolExecutor(8) as pool:
         entries = list(pool.map(work, range(8)))
     assert entries == [[1_000 * thread + k for k in range(50)] for thread in range(8)]
-    assert not link._pending.tasks
+    assert not link.tasks.pending.tasks
 
 
 @contextmanager
@@ -398,7 +399,7 @@ def ends(peer: Peer) -> None:
 def test_submission_refused_by_an_ending_service_waits_for_the_next_one(
     link: ServiceSession, peer: Peer, count: int
 ) -> None:
-    link.channel.be_patient(30.0)
+    link.channel.liveness.be_patient(30.0)
     ends(peer)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(submit, link, count)
@@ -413,7 +414,7 @@ def test_submission_refused_by_an_ending_service_waits_for_the_next_one(
 def test_submission_refused_by_a_service_that_does_not_come_back_was_not_accepted(
     link: ServiceSession, peer: Peer
 ) -> None:
-    link.channel.be_patient(1.5)
+    link.channel.liveness.be_patient(1.5)
     ends(peer)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(submit, link)
@@ -428,7 +429,7 @@ def test_submission_refused_by_a_service_that_does_not_come_back_was_not_accepte
 def test_posted_task_that_is_cancelled_before_its_acceptance_is_not_sent_again(
     link: ServiceSession, peer: Peer
 ) -> None:
-    link.channel.be_patient(30.0)
+    link.channel.liveness.be_patient(30.0)
     ends(peer)
     window = InflightWindow()
     task = post(link, PreparedSubmit(terms(), [spec()]), None, window)
@@ -449,7 +450,7 @@ def test_posted_task_that_is_cancelled_before_its_acceptance_is_not_sent_again(
 def test_message_of_a_call_that_raised_leaves_the_outbox(link: ServiceSession, idle: Peer) -> None:
     """Put there while another thread reads."""
     with waiting_thread(link, idle):
-        wait_for("a reader", lambda: link.channel._leader is not None)
+        wait_for("a reader", lambda: link.channel._threads.leader is not None)
         with link.channel.lock:  # the reader does not flush meanwhile
             task = post(link, PreparedSubmit(terms(), [spec()]), None, InflightWindow())
             task.withdraw()

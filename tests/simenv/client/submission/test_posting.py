@@ -75,8 +75,8 @@ def test_silence_posts_a_task_again(link: ServiceSession, peer: Peer, impatient:
     assert task.result(5).seed == 7
     first, *others = peer.of(m.Submit)
     assert {(again.key, again.offset) for again in others} == {(first.key, first.offset)}
-    assert not link._requests
-    assert link._pending.unanswered == 0
+    assert not link.requests._open
+    assert link.tasks.pending.unanswered == 0
 
 
 def test_task_whose_repeat_could_not_be_sent_is_repeated_by_the_next_call(
@@ -97,8 +97,8 @@ def test_task_whose_repeat_could_not_be_sent_is_repeated_by_the_next_call(
     monkeypatch.setattr(link.channel, "resend", resend)
     peer.silent = False
     assert (task.result(5).seed, len(peer.accepted)) == (7, 1)
-    assert not link._requests
-    assert link._pending.unanswered == 0
+    assert not link.requests._open
+    assert link.tasks.pending.unanswered == 0
 
 
 def test_late_acceptance_of_posted_task_is_received(link: ServiceSession, peer: Peer) -> None:
@@ -146,7 +146,7 @@ def test_result_in_an_acceptance_ends_the_task_at_once(link: ServiceSession, pee
     (task,) = send(link, PreparedSubmit(terms(), [spec(7)], single=True), None)
     assert task.handle.over
     assert task.result(5).seed == 7
-    assert not link._pending.tasks
+    assert not link.tasks.pending.tasks
 
 
 def test_window_keeps_no_answered_task_but_the_last(link: ServiceSession, peer: Peer) -> None:

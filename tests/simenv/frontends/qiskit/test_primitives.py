@@ -100,13 +100,13 @@ def test_precision_becomes_shots_and_standard_errors(ideal: SimenvBackend) -> No
 
 def test_all_pubs_in_one_message(ideal: SimenvBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     session, sizes = ideal.client.session, list[int]()
-    send = session.send_submit
+    send = session.submits.send
 
     def counting(*arguments: Any) -> Any:
         sizes.append(sum(spec.count for spec in arguments[3]))
         return send(*arguments)
 
-    monkeypatch.setattr(session, "send_submit", counting)
+    monkeypatch.setattr(session.submits, "send", counting)
     values = np.random.default_rng(5).uniform(0, 6, (200, 4))
     listed = [[SparsePauliOp("ZZ", k + 1.0)] for k in range(50)]
     job = SimenvEstimator(ideal).run([(ansatz(), listed, values)])
