@@ -184,7 +184,7 @@ def _run(
     loop.run_once(0.0)  # starts the workers, which load their modules meanwhile
     start = Startup(environment, compiler_launcher, ready_fd)
     next_poll_s = 0.0
-    while not loop.stopped:
+    while not loop.lifecycle.stopped:
         loop.run_once(None if start.reported_ready else STARTING_POLL_S)
         signals.handle(loop)
         start.advance()
@@ -234,7 +234,7 @@ class Startup:
         if self._loading is None and not self.reported_ready:
             self.reported_ready = _report_readiness(self._environment, self._ready_fd)
             if self.reported_ready:
-                self._environment.loop.pass_times.restart()
+                self._environment.loop.monitoring.pass_times.restart()
         if not self.reported_ready:
             self._report()
 
@@ -276,7 +276,7 @@ def _report_readiness(environment: RunningService, ready_fd: int) -> bool:
     placed now; after start_timeout_s one worker of each pool is enough. A pool of hardware that is
     not available counts as ready, and so does a pool of jobs; `status` shows the reason."""
     state = environment.loop.state
-    age_ns = time.monotonic_ns() - environment.loop.started_ns
+    age_ns = time.monotonic_ns() - environment.loop.lifecycle.started_ns
     is_late = age_ns > state.limits.start_timeout_ns
     ready = True
     for info in pool_infos(state):

@@ -54,7 +54,7 @@ from simenv.service.queries.devices import DeviceRecords
 from simenv.service.recovery.repair import drop_damaged_records
 from simenv.service.recovery.replay import replay
 from simenv.service.results.completions import Completions
-from simenv.service.service import RuntimeFacts
+from simenv.service.service import JournalMaintenance, RuntimeFacts
 from simenv.service.telemetry.recorder import TelemetryRecorder
 from simenv.service.workers import processes, resources
 from simenv.service.workers.endpoints import (
@@ -226,25 +226,23 @@ def build_service(
         exposure = cluster.launcher.exposure if is_distributed else ""
         ended, end_s = journal.records.finished.counts(), allocation.end_s
         has_keys = "keys" in config.identity.use
-        checkpointer, backup = _maintenance(config, paths)
         facts = RuntimeFacts(
             node, ended, resumed, limits.launcher, allocation.source, end_s, exposure
         )
         loop = EventLoop(
             *(config, listener, journal, scheduler, submit_queue, completions, workers),
-            checkpointer,
-            backup,
+            _maintenance(config, paths),
             KeyCommands(paths.keys, listener, endpoints.own_key, enabled=has_keys),
             ResultRequests(config, journal, scheduler, completions, results, accounts),
             *(lease, facts, devices),
         )
-        loop.telemetry = TelemetryRecorder(paths.telemetry)
-        on_failure.callback(loop.telemetry.close)
-        loop.refreshes = refreshes if config.devices else None
+        loop.monitoring.telemetry = TelemetryRecorder(paths.telemetry)
+        on_failure.callback(loop.monitoring.telemetry.close)
+        loop.devices.refreshes = refreshes if config.devices else None
         if config.hooks.on:
             loop.executor.hooks = EventHooks(config.name, config.hooks, environ)
             on_leave.callback(loop.executor.hooks.close)
-        loop.pool_commands.restore()
+        loop.commands.pools.restore()
         _serve_users(loop, endpoints)
         _start_threads(loop, on_failure)
         lease.announce(endpoints.connection_file(config, node, journal.epoch, sockets))
@@ -314,17 +312,15 @@ def check_resumed(journal: writer.Journal) -> str:
     return f"from {journal.place}"
 
 
-def _maintenance(
-    config: Config, paths: EnvironmentPaths
-) -> tuple[checkpoints.WalCheckpointer | None, copying.JournalBackup | None]:
+def _maintenance(config: Config, paths: EnvironmentPaths) -> JournalMaintenance:
     """Return the threads that maintain a journal of SQLite; a server does it by itself."""
     if config.journal:
-        return None, None
+        return JournalMaintenance()
     checkpointer = checkpoints.WalCheckpointer(
         paths.journal, extends=config.durability != "process"
     )
     backup = None if config.lifeline else copying.JournalBackup(paths.journal, paths.copy)
-    return checkpointer, backup
+    return JournalMaintenance(checkpointer, backup)
 
 
 class Cluster(msgspec.Struct, frozen=True):
@@ -425,7 +421,7 @@ def _serve_users(loop: EventLoop, endpoints: Endpoints) -> None:
 
 
 def _start_threads(loop: EventLoop, on_failure: ExitStack) -> None:
-    for part in (loop.checkpointer, loop.backup):
+    for part in (loop.maintenance.checkpointer, loop.maintenance.backup):
         if part is not None:
             part.start()
             on_failure.callback(part.stop)

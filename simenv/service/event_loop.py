@@ -22,6 +22,7 @@ from simenv.scheduler.core import Action
 from simenv.scheduler.reservations.ledger import UNCHANGED
 from simenv.service import fault_injection
 from simenv.service.admission.submissions import AcceptAnswers
+from simenv.service.control.accepted_keys import KeyCommands
 from simenv.service.control.reservations import CHANGES as RESERVATION_CHANGES
 from simenv.service.fairness import CHECKS, Decoding
 from simenv.service.handlers.administration import CHANGES, WITHOUT_JOURNAL, Administration
@@ -31,6 +32,7 @@ from simenv.service.identities import Identities
 from simenv.service.journal import tables
 from simenv.service.journal.database import FULL_DISK, LeadershipLost
 from simenv.service.journal.writer import SYNC_DELAY_S
+from simenv.service.ownership import ConnectionFileLease
 from simenv.service.queries.query_queue import RECHECK_NS, QueryQueue
 from simenv.service.results.completions import acknowledge
 from simenv.service.service import ServiceComponents, WorkerEvents
@@ -80,11 +82,11 @@ class Upkeep:
                 self._watch_memory(now_ns)
             if self._service.journal.unsynced or self._unsynced_ns:
                 self._sync(now_ns)
-            if self._service.store_error and due and not self._service.journal.pending:
+            if self._service.lifecycle.store_error and due and not self._service.journal.pending:
                 self._service.journal.sync()  # without other commits, this tests the journal again
-                self._service.store_error = ""
+                self._service.lifecycle.store_error = ""
         except JournalError as error:
-            self._service.store_error = error.message
+            self._service.lifecycle.store_error = error.message
 
     def _watch_memory(self, now_ns: int) -> None:
         """Collect garbage after a growth of the memory; tell the scheduler how much is used."""
@@ -140,8 +142,8 @@ class EventLoop(ServiceComponents):
     commit: the fencing token rejects results of a task that a crash has lost. Answers to submits
     and results are sent after it."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def __post_init__(self, key_commands: KeyCommands, lease: ConnectionFileLease) -> None:
+        super().__post_init__(key_commands, lease)
         send = partial(self.listener.send, PeerKind.CLIENT)
         self.tokens = TokenCommands(self)
         self.query_handlers = handlers = QueryHandlers(self, self.tokens)
@@ -151,27 +153,32 @@ class EventLoop(ServiceComponents):
             send,
             handlers.is_ready,
             handlers.can_answer,
-            self.internal_errors,
+            self.monitoring.internal_errors,
         )
         self._decode = Decoding(CHECKS).of
         self._events = WorkerEvents(self)
         self._read_ns = time.monotonic_ns()  # all messages that came before are read
         self._upkeep = Upkeep(self)
+        self._next_tick_ns = 0
         self.administration = Administration(self, self.tokens)
         self.identities: Identities | None = None  # None: there are no users without key files
         self.gateway: SupervisedProcess | None = None  # None: none is started along
         self._rejection_log = RateLimitedLog(log)
         self._accept_answers = AcceptAnswers(self.state, send)
         self._answers: list[tuple[bytes, bytes]] = []
-        self._guarded = self.internal_errors.guarded
+        self._guarded = self.monitoring.internal_errors.guarded
         self._assign_from_ns = 0  # no assignment before, after one that failed
+
+    def drain(self, *, now: bool) -> None:
+        super().drain(now=now)
+        self._next_tick_ns = 0
 
     def run_once(self, timeout_s: float | None = None) -> None:
         """Run one pass: wait for messages (at most `timeout_s`), handle, store and answer them."""
-        self.pass_times.wait_begins()
+        self.monitoring.pass_times.wait_begins()
         wait_ns = time.monotonic_ns()
         arrived = self.listener.wait(self._poll_timeout_s() if timeout_s is None else timeout_s)
-        begin_ns = self.pass_times.wait_ends()
+        begin_ns = self.monitoring.pass_times.wait_ends()
         if arrived:
             slept = timeout_s is None and begin_ns - wait_ns > SLEPT_NS
             self._drain(begin_ns, is_alone=slept and begin_ns - self._read_ns < UNREAD_NS)
@@ -187,7 +194,7 @@ class EventLoop(ServiceComponents):
         idle = not (self.submit_queue.end_pass() or arrived or self.query_queue.busy)
         with self._guarded("the upkeep of the service"):
             self._upkeep.run(idle=idle)
-        self.pass_times.had_messages = not idle
+        self.monitoring.pass_times.had_messages = not idle
 
     def _poll_timeout_s(self) -> float:
         submit_queue, query_queue = self.submit_queue, self.query_queue
@@ -198,11 +205,11 @@ class EventLoop(ServiceComponents):
             return 0.0
         if time.monotonic_ns() < self._assign_from_ns:
             return BACKGROUND_POLL_S
-        if self.state.dispatch.assigns_left <= 0 and not self.store_error:
+        if self.state.dispatch.assigns_left <= 0 and not self.lifecycle.store_error:
             return 0.0
-        if self.reservation_commands.busy and not self.store_error:
+        if self.commands.reservations.busy and not self.lifecycle.store_error:
             return 0.0
-        if is_checking or self.result_requests.is_urgent or self.reservation_commands.deferred:
+        if is_checking or self.result_requests.is_urgent or self.commands.reservations.deferred:
             return BACKGROUND_POLL_S
         if has_queries and query_queue.holds:
             return RECHECK_NS / 1e9
@@ -230,7 +237,7 @@ class EventLoop(ServiceComponents):
             with self._guarded("a message", refuse):
                 if peer_kind is PeerKind.CLIENT:
                     if identity.owner:
-                        self.owners.check_rate(identity.owner, begin_ns)
+                        self.accounting.owners.check_rate(identity.owner, begin_ns)
                         message = self._decode(identity.owner, body)
                     else:
                         message = codec.from_client(body)
@@ -249,14 +256,15 @@ class EventLoop(ServiceComponents):
             self._answers.append((peer, codec.encode(answer)))
 
     def _admit(self, deadline_ns: int) -> None:
-        for pending, answer in self.submit_queue.process(deadline_ns, self.internal_errors):
+        errors = self.monitoring.internal_errors
+        for pending, answer in self.submit_queue.process(deadline_ns, errors):
             if isinstance(answer, m.Accepted):
                 self._accept_answers.add(pending, answer)
             else:
                 refused = m.Refused(pending.message.request, answer)
                 self._answers.append((pending.peer, codec.encode(refused)))
-                self.owners.count_refusal(pending.owner)
-                self.usage.counters.refused += 1
+                self.accounting.owners.count_refusal(pending.owner)
+                self.accounting.usage.counters.refused += 1
         if self.state.cluster.lacks_workers:
             self._next_tick_ns = 0
 
@@ -264,7 +272,7 @@ class EventLoop(ServiceComponents):
         """Commit all changes; if that fails, the acceptances of this pass become refusals. Raises
         LeadershipLost."""
         self.journal.check_leadership()
-        state, commands = self.state, self.reservation_commands
+        state, commands = self.state, self.commands.reservations
         if (
             state.reservations.changes != UNCHANGED
             or state.devices.controls.changes
@@ -277,14 +285,14 @@ class EventLoop(ServiceComponents):
             return
         try:
             self.journal.commit()
-            if self.checkpointer is not None:
-                self.checkpointer.written_bytes = self.journal.written_bytes
-            self.store_error = ""
+            if self.maintenance.checkpointer is not None:
+                self.maintenance.checkpointer.written_bytes = self.journal.written_bytes
+            self.lifecycle.store_error = ""
         except JournalError as error:
             self.result_requests.reserve.release()  # the next commit may succeed
-            if error.message != self.store_error:
+            if error.message != self.lifecycle.store_error:
                 log.error("%s", error)
-            self.store_error = error.message
+            self.lifecycle.store_error = error.message
             for pending, accepted in self._accept_answers.take_unstored():
                 if not accepted.repeated:
                     self.scheduler.rollback_submit(
@@ -343,13 +351,14 @@ class EventLoop(ServiceComponents):
             after.append((peer, codec.encode(answer)))
         elif type(message) in RESERVATION_CHANGES:
             assert isinstance(message, queries.ClientRequest)
-            self.reservation_commands.apply(peer, identity, message, self.store_error)
+            self.commands.reservations.apply(peer, identity, message, self.lifecycle.store_error)
         else:
             if isinstance(message, m.Ack):
                 newest = newest_completion(self, identity.scope)
                 acknowledge(self.journal, newest, identity.owner, message)
             elif isinstance(message, m.Shutdown):
-                self.audit.write(identity, "shutdown", self.config.name, "at once" * message.now)
+                detail = "at once" * message.now
+                self.commands.audit.write(identity, "shutdown", self.config.name, detail)
             self.query_queue.enqueue(peer, identity, message, len(body))
 
     def _from_worker(self, peer: bytes, identity: Identity, message: m.FromWorker) -> None:
@@ -417,16 +426,16 @@ class EventLoop(ServiceComponents):
         with guarded("the scheduler's tick"):
             execute(self.scheduler.tick(now_ns, self._judged_ns(now_ns)))
         with guarded("the tick of accounts"):
-            execute(self.accounts.tick(now_ns))
+            execute(self.accounting.accounts.tick(now_ns))
         with guarded("the tick of paced devices"):
             execute(self.scheduler.wall_clock_tick(time.time_ns(), now_ns))
         with guarded("the calendar's tick"):
-            execute(self.calendar.tick(time.time()))
+            execute(self.commands.calendar.tick(time.time()))
         with guarded("the drift of devices"):
             drifted, next_s = self.devices.drifted(time.time_ns(), self.scheduler)
             execute(drifted)
         with guarded("the end of keys and tokens"):
-            self.key_commands.close_expired(time.time())
+            self.commands.keys.close_expired(time.time())
             self.tokens.tick(now_ns / 1e9)
         if self.gateway is not None:
             with guarded("the watch over the gateway"):
@@ -434,9 +443,9 @@ class EventLoop(ServiceComponents):
         if self.executor.hooks is not None:
             with guarded("the tick of hooks"):
                 execute(list(self.executor.hooks.tick(now_ns / 1e9)))
-        if self.refreshes is not None:
+        if self.devices.refreshes is not None:
             with guarded("the tick of calibration commands"):
-                execute(list(self.refreshes.tick(now_ns / 1e9)))
+                execute(list(self.devices.refreshes.tick(now_ns / 1e9)))
         if self.identities is not None:
             with guarded("the tick of identities"):
                 self.identities.tick(now_ns / 1e9)
@@ -447,16 +456,16 @@ class EventLoop(ServiceComponents):
         self._check_drain(now_ns)
         with guarded("the reserve of the disk"):
             self.result_requests.watch_disks()
-        if self.telemetry is not None:
+        if self.monitoring.telemetry is not None:
             with guarded("telemetry"):
-                if self.telemetry.is_due:
-                    self.telemetry.record(self.query_handlers.metrics.read())
+                if self.monitoring.telemetry.is_due:
+                    self.monitoring.telemetry.record(self.query_handlers.metrics.read())
         wait_s = min(next_s, TICK_BUSY_S if self.state.is_active else TICK_IDLE_S)
         self._next_tick_ns = now_ns + round(wait_s * 1e9)
 
     def _check_lead(self) -> None:
         """Drain if another service leads the environment. Raises LeadershipLost."""
-        if not (self.state.draining or self.lease.holds()):
+        if not (self.state.draining or self.lifecycle.lease.holds()):
             text = "another service has taken over this environment: stopping"
             if not isinstance(self.journal.place, Path):
                 raise LeadershipLost(text)
@@ -465,7 +474,8 @@ class EventLoop(ServiceComponents):
         if self.journal.database.is_ended and not self.state.draining:
             self.drain(now=True)
         standbys = self.journal.database.standbys
-        self.lease.announce_standbys(tuple(each.address for each in standbys if each.address))
+        addresses = tuple(each.address for each in standbys if each.address)
+        self.lifecycle.lease.announce_standbys(addresses)
 
     def _judged_ns(self, now_ns: int) -> int:
         """Return the time up to which all messages are read: who is silent since then may have sent
@@ -480,14 +490,14 @@ class EventLoop(ServiceComponents):
             message = f"the site takes the nodes back in {left_s} s"
             self.executor.record_event("allocation.ends", self.config.name, message)
             self.drain(now=False)
-            self.stop_at_ns = min(self.stop_at_ns, end_ns - DRAIN_MARGIN_NS)
+            self.lifecycle.stop_by(end_ns - DRAIN_MARGIN_NS)
 
     def _assign(self, now_ns: int) -> None:
-        if self.store_error or now_ns < self._assign_from_ns:
+        if self.lifecycle.store_error or now_ns < self._assign_from_ns:
             return  # results that a full disk cannot take must not fill the memory
         self._assign_from_ns = now_ns + round(TICK_BUSY_S * 1e9)  # if it fails
         with self._guarded("the assignment of tasks"):
-            left, accepted = self.accounts.budgets.left(), self._accept_answers.num_tasks
+            left, accepted = self.accounting.accounts.budgets.left(), self._accept_answers.num_tasks
             actions = self.scheduler.dispatch(now_ns, accepted, left)
             if actions:
                 fault_injection.hit("assign.before")
@@ -498,8 +508,8 @@ class EventLoop(ServiceComponents):
             self._next_tick_ns = 0
 
     def _check_drain(self, now_ns: int) -> None:
-        if self.state.draining and (not self.state.is_busy or now_ns >= self.stop_at_ns):
-            self.stopped = True
+        if self.state.draining and (not self.state.is_busy or now_ns >= self.lifecycle.stop_at_ns):
+            self.lifecycle.stopped = True
 
     def close(self, *, lost: bool = False) -> None:
         """Stop the workers, commit the rest, close the sockets. `lost`: another service leads the
@@ -518,11 +528,11 @@ class EventLoop(ServiceComponents):
         self._accept_answers.close()
         self.result_requests.stop()
         self.forecasts.stop()
-        for part in (self.checkpointer, self.backup):
+        for part in (self.maintenance.checkpointer, self.maintenance.backup):
             if part is not None:
                 part.stop()
-        if self.telemetry is not None:
-            self.telemetry.close()
+        if self.monitoring.telemetry is not None:
+            self.monitoring.telemetry.close()
         try:
             if lost:
                 self.journal.database.abandon()

@@ -76,7 +76,7 @@ def start_gateway(
                     text = f"port {last} of the last gateway is taken: {url} replaces it"
                     loop.executor.record_event("gateway.moved", loop.config.name, text)
     pair, name, role = new_pair(), OWN_GATEWAY, Role.GATEWAY
-    loop.key_commands.certify(pair.public, Identity(name, role))
+    loop.commands.keys.certify(pair.public, Identity(name, role))
     fields = (
         loop.config.name,
         server.address,

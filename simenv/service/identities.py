@@ -130,14 +130,14 @@ class CertificateIssuer:
             return False
         self._ticked_s = now_s
         for key in self._table.expire(now_s):
-            self._service.key_commands.withdraw(key)
+            self._service.commands.keys.withdraw(key)
         return True
 
     def _withdraw(self, uid: int, reason: str, notice: bytes = b"") -> None:
         """Withdraw all certificates of a holder. Without a `notice` clients ask for new ones."""
         user = self._table.users[uid].identity.owner
         for key in self._table.withdraw(uid):
-            self._service.key_commands.withdraw(key, notice)
+            self._service.commands.keys.withdraw(key, notice)
         self._record("withdrawn", user, reason)
 
     def _record(self, kind: str, user: str, text: str) -> None:
@@ -274,7 +274,7 @@ class Identities(CertificateIssuer):
         # Users for whom a batch system reserves: when they were looked up, and their accounts.
         self._named: dict[str, tuple[float, UserAccount | None]] = {}
         broker.handle = self._handle
-        service.reservation_commands.owner_refusal = self.refusal_of
+        service.commands.reservations.owner_refusal = self.refusal_of
 
     def _handle(self, message: UserRequest | UserAccount) -> None:
         now_s = time.monotonic()
@@ -288,7 +288,7 @@ class Identities(CertificateIssuer):
             owner = self._owners.get(message.uid, message.user)
             if owner and message.uid != os.geteuid():
                 groups = message.groups if owner == message.user else ()
-                self._service.accounts.confirm_groups(owner, groups)
+                self._service.accounting.accounts.confirm_groups(owner, groups)
             return
         reply: UserCertificate | Denial
         try:
@@ -307,17 +307,17 @@ class Identities(CertificateIssuer):
             self._withdraw(asked.uid, "has another role now")
             known = None
         is_renewal = known is not None and public_key in known.ends_s
-        if not is_renewal and service.key_commands.holder(public_key) is not None:
+        if not is_renewal and service.commands.keys.holder(public_key) is not None:
             raise KeyConflictError("this public key is in use", hint="make a new pair")
         for former in self._table.issue(member, owner, public_key, now_s):
-            service.key_commands.withdraw(former)
+            service.commands.keys.withdraw(former)
         if not is_renewal:
-            service.key_commands.certify(public_key, owner)
-        service.owners.admit(owner.owner, owner.role)
-        service.accounts.removed.note_identity(owner.owner, "")
+            service.commands.keys.certify(public_key, owner)
+        service.accounting.owners.admit(owner.owner, owner.role)
+        service.accounting.accounts.removed.note_identity(owner.owner, "")
         if owner.owner:
             self._owners[asked.uid] = owner.owner
-            service.accounts.confirm_groups(owner.owner, asked.groups)
+            service.accounting.accounts.confirm_groups(owner.owner, asked.groups)
         if known is None:
             self._record("admitted", asked.user, f"role {owner.role}, from {asked.origin}")
         server, settings = self._server, self._settings
@@ -361,7 +361,7 @@ class Identities(CertificateIssuer):
     def refusal_of(self, name: str, now_s: float) -> str | None:
         """Return why a user may not enter, "" for one who may, and None until the broker has looked
         the user up. `now_s`: monotonic."""
-        if name in self._service.key_commands.names:
+        if name in self._service.commands.keys.names:
             return ""
         asked_s, member = self._named.get(name, (-math.inf, None))
         if now_s - asked_s > NAMED_S:
@@ -400,10 +400,11 @@ class Identities(CertificateIssuer):
                 if uid in holders or owner in reserving or state.tasks.by_owner.of(owner)
             }
             entered, named = {*self._owners.values()}, set[str]()
-            if self._service.accounts.has_groups:  # of those, too, who entered before a restart
+            accounts = self._service.accounting.accounts
+            if accounts.has_groups:  # of those, too, who entered before a restart
                 working = {each.owner for each in state.tasks.by_association} | reserving
                 named = {*filter(configs.USER_RULE.match, working - entered)}
-            self._service.accounts.retain_groups(entered | named)
+            accounts.retain_groups(entered | named)
             uids = [*holders, *(uid for uid in self._owners if uid not in holders)]
             users: list[int | str] = [*uids, *sorted(named)]
             for begin in range(0, len(users), CHECK_USERS):
@@ -436,4 +437,4 @@ class Identities(CertificateIssuer):
         else:
             refusal = "" if identity_now.owner == owner else f"{owner!r} has another name now"
         if owner:
-            self._service.accounts.removed.note_identity(owner, refusal)
+            self._service.accounting.accounts.removed.note_identity(owner, refusal)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 
 import msgspec
 
@@ -12,6 +12,7 @@ from simenv.config import Config
 from simenv.model import TaskState, WorkerState
 from simenv.scheduler.forecast.expected_starts import ExpectedStarts
 from simenv.scheduler.scheduler import Scheduler
+from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.accounting.owner_limits import Owners
 from simenv.service.accounting.usage import UsageLedger
 from simenv.service.admission.submissions import SubmitQueue
@@ -21,7 +22,6 @@ from simenv.service.control.pool_commands import PoolCommands
 from simenv.service.control.reservations import ReservationCommands
 from simenv.service.control.results import ResultRequests
 from simenv.service.devices.calibration_log import CalibrationLog
-from simenv.service.devices.refresh import DeviceRefreshes
 from simenv.service.durations import DurationBuckets
 from simenv.service.internal_errors import InternalErrors
 from simenv.service.jobs.store import JobStore
@@ -54,83 +54,6 @@ class RuntimeFacts(msgspec.Struct, frozen=True):
     allocation: str = ""  # source of the nodes, as text
     end_s: float = 0.0  # wall clock of the end of the allocation; 0: never
     exposure: str = ""  # reason why other users can run programs through the launcher; "": none
-
-
-@dataclass(eq=False, repr=False)
-class ServiceComponents:
-    """Parts of a service. `backup`: None if the journal is not copied (private environments)."""
-
-    config: Config
-    listener: Listener
-    journal: writer.Journal
-    scheduler: Scheduler
-    submit_queue: SubmitQueue
-    completions: Completions
-    workers: WorkerProcesses
-    checkpointer: checkpoints.WalCheckpointer | None  # None: the database does it
-    backup: copying.JournalBackup | None
-    key_commands: KeyCommands
-    result_requests: ResultRequests
-    lease: ConnectionFileLease
-    facts: RuntimeFacts
-    devices: DeviceRecords
-
-    def __post_init__(self) -> None:
-        scheduler, journal, devices = self.scheduler, self.journal, self.devices
-        self.state = scheduler.state
-        devices.known = CalibrationLog(journal)
-        self.internal_errors = InternalErrors()
-        self.forecasts = ForecastThread()
-        self.starts = ExpectedStarts(self.state, self.forecasts.run, self._forecast_failed)
-        self.starts.restore(tables.WAIT_ERRORS.read(journal.records))
-        self.started_ns = time.monotonic_ns()
-        self.pass_times = PassTimes()
-        self.telemetry: TelemetryRecorder | None = None  # None: nothing is sampled
-        self.store_error = ""  # reason why the journal cannot be written; "": it can
-        self.stop_at_ns = 0  # when a drain ends by force; 0: not draining
-        self.stopped = False
-        self._next_tick_ns = 0
-        self.executor = ActionExecutor(
-            *(scheduler, journal, self.listener, self.workers, self.completions),
-            devices.documents,
-            self.result_requests.file_worker.remove,
-            devices.drifting,
-        )
-        self.refreshes: DeviceRefreshes | None = None  # None: no device has a command for that
-        self.accounts = self.submit_queue.accounts
-        self.audit = AuditLog(self.executor, self.listener.origin)
-        self.pool_commands = PoolCommands(
-            self.config, scheduler, journal, self.workers.recheck_node
-        )
-        self.reservation_commands = ReservationCommands(
-            *(scheduler, self.starts, self.accounts, journal, self.executor, self.audit),
-            devices.reading,
-        )
-        self.calendar = CalendarCommands(scheduler, self.accounts, journal, self.audit)
-        kept, has_users = self.result_requests.bytes_of, self.config.identity.has_users
-        self.owners = Owners(self.config.limits, scheduler, journal, kept, has_users=has_users)
-        keep_days, refusal = self.config.gateway.keep_days, self.result_requests.disk_refusal
-        self.jobs = JobStore(journal, keep_days, refusal)
-        self.usage = self.completions.usage = UsageLedger(journal, self.state)
-        self.accounts.budgets.spent_units = self.usage.month_units
-        self.submit_queue.reserve = self.result_requests.reserve
-        self.submit_queue.disk_refusal = self.result_requests.disk_refusal
-
-    def _forecast_failed(self, error: BaseException) -> None:
-        if isinstance(error, Exception):
-            self.internal_errors.record(error, "a forecast of starts")
-
-    def drain(self, *, now: bool) -> None:
-        """Let running tasks end, keep waiting tasks, then stop; `now`: queue running ones again."""
-        deadline_ns = 0 if now else round(self.config.drain_timeout_s * 1e9)
-        now_ns = time.monotonic_ns()
-        end_ns = now_ns + deadline_ns
-        self.stop_at_ns = min(self.stop_at_ns, end_ns) if self.stop_at_ns else end_ns
-        actions = self.scheduler.begin_drain(self.config.name, now_ns)
-        self.executor.execute(actions)
-        if actions and self.backup is not None:
-            self.backup.request_copy()
-        self._next_tick_ns = 0
 
 
 class PassTimes:
@@ -175,6 +98,130 @@ class PassTimes:
     def longest_ms(self) -> float:
         """Duration of the longest pass since `restart`, in ms."""
         return self.longest_ns / 1e6
+
+
+@dataclass(slots=True, eq=False)
+class Lifecycle:
+    """Start, drain and end of the service, and what prevents its work meanwhile."""
+
+    lease: ConnectionFileLease
+    started_ns: int
+    store_error: str = ""  # reason why the journal cannot be written; "": it can
+    stop_at_ns: int = 0  # when a drain ends by force; 0: not draining
+    stopped: bool = False
+
+    def stop_by(self, end_ns: int) -> None:
+        """Let a drain end by then at the latest."""
+        self.stop_at_ns = min(self.stop_at_ns, end_ns) if self.stop_at_ns else end_ns
+
+
+@dataclass(slots=True, eq=False)
+class Monitoring:
+    """What the service measures of itself."""
+
+    internal_errors: InternalErrors
+    pass_times: PassTimes
+    telemetry: TelemetryRecorder | None = None  # None: nothing is sampled
+
+
+@dataclass(slots=True, eq=False)
+class JournalMaintenance:
+    """Threads that maintain a journal of SQLite."""
+
+    checkpointer: checkpoints.WalCheckpointer | None = None  # None: the database does it
+    backup: copying.JournalBackup | None = None  # None: as of a private environment
+
+
+@dataclass(slots=True, eq=False, frozen=True)
+class Accounting:
+    """Who may use how much, and what was used."""
+
+    accounts: AccountRegistry
+    owners: Owners
+    usage: UsageLedger
+
+
+@dataclass(slots=True, eq=False, frozen=True)
+class Commands:
+    """Changes that clients request, and the log of them."""
+
+    keys: KeyCommands
+    pools: PoolCommands
+    reservations: ReservationCommands
+    calendar: CalendarCommands
+    audit: AuditLog
+
+
+@dataclass(eq=False, repr=False)
+class ServiceComponents:
+    """Parts of a service."""
+
+    config: Config
+    listener: Listener
+    journal: writer.Journal
+    scheduler: Scheduler
+    submit_queue: SubmitQueue
+    completions: Completions
+    workers: WorkerProcesses
+    maintenance: JournalMaintenance
+    key_commands: InitVar[KeyCommands]
+    result_requests: ResultRequests
+    lease: InitVar[ConnectionFileLease]
+    facts: RuntimeFacts
+    devices: DeviceRecords
+
+    def __post_init__(self, key_commands: KeyCommands, lease: ConnectionFileLease) -> None:
+        scheduler, journal, devices = self.scheduler, self.journal, self.devices
+        results, accounts = self.result_requests, self.submit_queue.accounts
+        self.state = scheduler.state
+        devices.known = CalibrationLog(journal)
+        self.lifecycle = Lifecycle(lease, time.monotonic_ns())
+        self.monitoring = Monitoring(InternalErrors(), PassTimes())
+        self.forecasts = ForecastThread()
+        self.starts = ExpectedStarts(self.state, self.forecasts.run, self._forecast_failed)
+        self.starts.restore(tables.WAIT_ERRORS.read(journal.records))
+        self.executor = ActionExecutor(
+            *(scheduler, journal, self.listener, self.workers, self.completions),
+            devices.documents,
+            results.file_worker.remove,
+            devices.drifting,
+        )
+        audit = AuditLog(self.executor, self.listener.origin)
+        self.commands = Commands(
+            key_commands,
+            PoolCommands(self.config, scheduler, journal, self.workers.recheck_node),
+            ReservationCommands(
+                *(scheduler, self.starts, accounts, journal, self.executor, audit),
+                devices.reading,
+            ),
+            CalendarCommands(scheduler, accounts, journal, audit),
+            audit,
+        )
+        has_users = self.config.identity.has_users
+        self.accounting = Accounting(
+            accounts,
+            Owners(self.config.limits, scheduler, journal, results.bytes_of, has_users=has_users),
+            UsageLedger(journal, self.state),
+        )
+        self.completions.usage = self.accounting.usage
+        accounts.budgets.spent_units = self.accounting.usage.month_units
+        self.jobs = JobStore(journal, self.config.gateway.keep_days, results.disk_refusal)
+        self.submit_queue.reserve = results.reserve
+        self.submit_queue.disk_refusal = results.disk_refusal
+
+    def _forecast_failed(self, error: BaseException) -> None:
+        if isinstance(error, Exception):
+            self.monitoring.internal_errors.record(error, "a forecast of starts")
+
+    def drain(self, *, now: bool) -> None:
+        """Let running tasks end, keep waiting tasks, then stop; `now`: queue running ones again."""
+        deadline_ns = 0 if now else round(self.config.drain_timeout_s * 1e9)
+        now_ns = time.monotonic_ns()
+        self.lifecycle.stop_by(now_ns + deadline_ns)
+        actions = self.scheduler.begin_drain(self.config.name, now_ns)
+        self.executor.execute(actions)
+        if actions and self.maintenance.backup is not None:
+            self.maintenance.backup.request_copy()
 
 
 class WorkerEvents:

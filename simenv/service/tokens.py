@@ -110,7 +110,7 @@ class TokenCommands(CertificateIssuer):
         """Raises ConfigError if the file cannot be used."""
         self.server: ServerFile | None = None  # where certificates are accepted; None: nowhere
         super().__init__(service)
-        self._path = service.key_commands.path.with_name("tokens.json")
+        self._path = service.commands.keys.path.with_name("tokens.json")
         self._members = GroupMembers()
         settings = service.config.identity
         self._groups = frozenset(
@@ -128,7 +128,7 @@ class TokenCommands(CertificateIssuer):
         self._tokens = {token.digest: token for token in stored}
         self._spent = set[str]()  # digests of one-time tokens whose certificates have not ended
         for token in stored:
-            service.owners.admit(token.info.user, token.info.role)
+            service.accounting.owners.admit(token.info.user, token.info.role)
 
     @property
     def users(self) -> set[str]:
@@ -164,7 +164,7 @@ class TokenCommands(CertificateIssuer):
         if not _PURPOSE.match(asked.purpose):
             raise OptionError("the purpose of a token is not one line of text")
         if asked.account:
-            service.accounts.tree.resolve(user, asked.account)
+            service.accounting.accounts.tree.resolve(user, asked.account)
         pool = ""
         if asked.reservation:
             pool = service.state.reservations.usable(
@@ -181,7 +181,7 @@ class TokenCommands(CertificateIssuer):
                 text = f"token {parent.number} is not one of {user or OWN_USER}"
                 raise OptionError(text, hint="parent: a token of the same user")
             ends_s = min(ends_s, parent.expires_s)
-        service.owners.count_refusal(identity.owner)  # it costs more than its message
+        service.accounting.owners.count_refusal(identity.owner)  # it costs more than its message
         is_own = bool(asked.reservation) and user == identity.owner and not identity.via
         known = self._repeated(asked, user, role) if is_own else None
         if known is not None:
@@ -199,10 +199,10 @@ class TokenCommands(CertificateIssuer):
         self._write(self._with(token))
         if is_own and not asked.once:
             self._secrets[token.digest] = secret
-        service.owners.admit(user, role)
+        service.accounting.owners.admit(user, role)
         detail = f"role {info.role}, for {asked.lifetime_s:.0f} s: {info.purpose or 'no purpose'}"
         subject = f"{info.number} of {user or OWN_USER}"
-        service.audit.write(identity, "tokens.create", subject, detail)
+        service.commands.audit.write(identity, "tokens.create", subject, detail)
         return TokenCreated(asked.request, secret, info, *self._reached())
 
     def _reached(self) -> tuple[str, str]:
@@ -305,7 +305,7 @@ class TokenCommands(CertificateIssuer):
         token = self._numbered(identity, asked.number)
         self._remove(token, "was revoked", REVOKED_NOTICE)
         subject = f"{token.info.number} of {token.info.user or OWN_USER}"
-        self._service.audit.write(identity, "tokens.revoke", subject, "revoked")
+        self._service.commands.audit.write(identity, "tokens.revoke", subject, "revoked")
         self._write(self._tokens)
         return self.listed(identity, GetTokens(asked.request))
 
@@ -359,14 +359,14 @@ class TokenCommands(CertificateIssuer):
             self._spent.add(token.digest)
             self._write(self._tokens)
         self._used_s[info.number] = now_s
-        service.owners.admit(info.user, owner.role)
+        service.accounting.owners.admit(info.user, owner.role)
         info = msgspec.structs.replace(info, role=owner.role.value)
         certificate = info, address, server_key, lifetime_s, token.once
         return TokenCertificate(asked.request, *certificate)
 
     def _certify(self, token: StoredToken, owner: Identity, public_key: str) -> None:
         """Accept a public key for the user of a token, until `tick` withdraws it."""
-        commands, holding = self._service.key_commands, (token.info.number, owner.via)
+        commands, holding = self._service.commands.keys, (token.info.number, owner.via)
         if holding not in self._holders:
             self._last_holder += 1
             self._holders[holding] = self._last_holder
@@ -398,13 +398,13 @@ class TokenCommands(CertificateIssuer):
         now_s = time.time()
         roles = {
             key.role
-            for key in service.key_commands.keys
+            for key in service.commands.keys.keys
             if key.name == user and not key_list.has_expired(key, now_s)
         }
         if settings.has_users and self._is_of(user, settings.admins):
             roles.add(Role.ADMIN)
         listed = settings.has_users and self._is_of(user, settings.users)
-        if listed or service.accounts.tree.accounts_of(user):
+        if listed or service.accounting.accounts.tree.accounts_of(user):
             roles.add(Role.CLIENT)
         return next((role for role in (Role.ADMIN, Role.CLIENT) if role in roles), None)
 
@@ -474,7 +474,7 @@ class TokenCommands(CertificateIssuer):
         now_s = time.time()
         return via == OWN_GATEWAY or any(
             key.name == via and not key_list.has_expired(key, now_s)
-            for key in self._service.key_commands.keys
+            for key in self._service.commands.keys.keys
         )
 
     def key_revoked(self, name: str) -> None:

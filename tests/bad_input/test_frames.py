@@ -114,7 +114,7 @@ def test_mutated_frames_end_or_swell_the_service(bench: ServiceHarness, role: st
             while bench.work.receive(0.0) is not None:
                 pass
         if bench.state.draining:
-            bench.state.draining, bench.loop.stopped = False, False
+            bench.state.draining, bench.loop.lifecycle.stopped = False, False
     assert process.memory_info().rss - before < GROWTH_BYTES
     bench.step()  # with the check of every invariant
     assert isinstance(bench.say(m.Ping(77))[-1], m.Pong)
@@ -159,11 +159,11 @@ def test_program_nested_beyond_the_decoder_is_refused(joined: ServiceHarness) ->
     ):
         assert joined.refusal(queries.Explain(1, terms, packed, 1)).code == "program"
         assert joined.refused(spec(program=packed), terms=terms).code == "program"
-    assert joined.loop.internal_errors.count == 0
+    assert joined.loop.monitoring.internal_errors.count == 0
 
 
 def test_more_shots_than_a_word_holds_are_refused(joined: ServiceHarness) -> None:
     """With noise, the digest of the options has the shots."""
     terms = TaskOptions(snapshot="ab" * 16)
     assert joined.refused(spec(shots=2**64 - 1), terms=terms).code != "internal"
-    assert joined.loop.internal_errors.count == 0
+    assert joined.loop.monitoring.internal_errors.count == 0

@@ -32,7 +32,7 @@ from simenv.service.queries.devices import DeviceRecords, routing_snapshot
 from simenv.service.recovery.repair import drop_damaged_records
 from simenv.service.recovery.replay import replay
 from simenv.service.results.completions import Completions
-from simenv.service.service import RuntimeFacts
+from simenv.service.service import JournalMaintenance, RuntimeFacts
 from simenv.service.workers.processes import WorkerProcesses
 from simenv.wire import codec
 from simenv.wire.messages import client as m
@@ -165,16 +165,16 @@ class ServiceHarness:
         processes = WorkerProcesses(self.paper, config, places, places.results, self.folder, {})
         self.loop = EventLoop(
             config, self.listener, self.journal, self.scheduler, submit_queue, completions,
-            processes, WalCheckpointer(places.journal), None, self.key_commands,
+            processes, JournalMaintenance(WalCheckpointer(places.journal)), self.key_commands,
             ResultRequests(
                 *(config, self.journal, self.scheduler, completions, places.results), self.accounts,
             ),
             ConnectionFileLease(places.connection),
             RuntimeFacts(NODE, self.journal.records.finished.counts()), devices,
         )  # fmt: skip
-        of_month = self.loop.usage.month_units
+        of_month = self.loop.accounting.usage.month_units
         self.accounts.budgets.spent_units = lambda name: self.spent.get(name, 0.0) + of_month(name)
-        self.loop.pool_commands.restore()
+        self.loop.commands.pools.restore()
         say = partial(self.listener.send, PeerKind.CLIENT)
         self.loop.result_requests.listen(self.loop.executor.record_event, say)
         self.peer = self.listener.connect(PeerKind.CLIENT, b"client")
@@ -229,7 +229,7 @@ class ServiceHarness:
             (submit_queue.admission and submit_queue._waiting)
             or query_queue.busy
             or query_queue.parked
-            or self.loop.reservation_commands.deferred
+            or self.loop.commands.reservations.deferred
             or 0.0 < self.loop._accept_answers.hold_s <= ALONE_HOLD_S  # it ends by itself
         )
 

@@ -54,9 +54,9 @@ class Administration:
     def __init__(self, service: ServiceComponents, tokens: TokenCommands) -> None:
         self._service = service
         self._tokens = tokens
-        service.owners.refresh(service.key_commands.keys)
+        service.accounting.owners.refresh(service.commands.keys.keys)
         live = service.state.reservations.live.values()
-        names = {reservation.grant.owner for reservation in live} - service.key_commands.names
+        names = {reservation.grant.owner for reservation in live} - service.commands.keys.names
         names -= tokens.users
         for name in names if not service.config.identity.has_users else ():
             if name:  # revoked while it was down
@@ -65,35 +65,35 @@ class Administration:
     def apply(self, identity: Identity, message: m.FromClient) -> m.ToClient:
         """Apply a change. Returns the answer, which must be sent after the commit. Raises
         SimenvError."""
-        if self._service.store_error and not isinstance(message, WITHOUT_JOURNAL):
+        if self._service.lifecycle.store_error and not isinstance(message, WITHOUT_JOURNAL):
             raise JournalError(
-                self._service.store_error,
+                self._service.lifecycle.store_error,
                 hint="nothing was changed; repeat it when the disk is repaired",
             )
         return CHANGES[type(message)](self, identity, message)
 
     def _add_key(self, identity: Identity, message: credentials.AddKey) -> credentials.Keys:
         service = self._service
-        answer = service.key_commands.answer(message)
-        service.owners.refresh(service.key_commands.keys)
+        answer = service.commands.keys.answer(message)
+        service.accounting.owners.refresh(service.commands.keys.keys)
         detail = f"role {message.role}, key {message.public_key[:10]}..."
         if message.expires_s:
             end = time.strftime("%Y-%m-%d %H:%M", time.localtime(message.expires_s))
             detail += f", until {end}"
-        service.audit.write(identity, "keys.add", message.name, detail)
+        service.commands.audit.write(identity, "keys.add", message.name, detail)
         return self._with_gateway(answer)
 
     def _with_gateway(self, answer: credentials.Keys) -> credentials.Keys:
-        home = self._service.key_commands.path.parent
+        home = self._service.commands.keys.path.parent
         url = configs.known_gateway(self._service.config.gateway, home)
         return msgspec.structs.replace(answer, gateway=url)
 
     def _set_limits(
         self, identity: Identity, message: accounting.SetLimits
     ) -> accounting.OwnerReports:
-        owners = self._service.owners
+        owners = self._service.accounting.owners
         detail = owners.change(message)
-        self._service.audit.write(identity, "limits.set", message.owner, detail)
+        self._service.commands.audit.write(identity, "limits.set", message.owner, detail)
         return accounting.OwnerReports(message.request, owners.reports(identity))
 
     def _scale(self, identity: Identity, message: admin.Scale) -> admin.Pools:
@@ -110,15 +110,15 @@ class Administration:
         self, identity: Identity, message: accounting.SetAccount
     ) -> accounting.Accounts:
         service, account = self._service, message.account
-        service.accounts.set_account(message.name, account)
+        service.accounting.accounts.set_account(message.name, account)
         self._audit_entry(identity, "accounts", message.name, account)
-        return service.accounts.view(message.request, identity.scope)
+        return service.accounting.accounts.view(message.request, identity.scope)
 
     def _set_qos(self, identity: Identity, message: accounting.SetQos) -> accounting.Accounts:
         service = self._service
-        service.accounts.set_qos(message.name, message.qos)
+        service.accounting.accounts.set_qos(message.name, message.qos)
         self._audit_entry(identity, "qos", message.name, message.qos)
-        return service.accounts.view(message.request, identity.scope)
+        return service.accounting.accounts.view(message.request, identity.scope)
 
     def _audit_entry(
         self, identity: Identity, kind: str, name: str, value: msgspec.Struct | None
@@ -126,7 +126,7 @@ class Administration:
         """Audit that an account or a class was set or, if `value` is None, removed."""
         verb = "remove" if value is None else "set"
         detail = "removed" if value is None else described(value)[:DETAIL_CHARS]
-        self._service.audit.write(identity, f"{kind}.{verb}", name, detail)
+        self._service.commands.audit.write(identity, f"{kind}.{verb}", name, detail)
 
     def _change_pools(
         self,
@@ -137,35 +137,35 @@ class Administration:
         detail: str,
     ) -> admin.Pools:
         service = self._service
-        service.executor.execute(service.pool_commands.apply(message))
-        service.audit.write(identity, kind, subject, detail)
+        service.executor.execute(service.commands.pools.apply(message))
+        service.commands.audit.write(identity, kind, subject, detail)
         pools = service.starts.pool_infos(time.monotonic_ns())
         return admin.Pools(message.request, pools, cluster_info.node_infos(service.state))
 
     def _revoke(self, identity: Identity, message: credentials.RevokeKey) -> credentials.Keys:
         """Revoke the key in memory, end its reservations, then write the file."""
-        failed = self._service.key_commands.revoke(message.name)
-        self._service.owners.refresh(self._service.key_commands.keys)
+        failed = self._service.commands.keys.revoke(message.name)
+        self._service.accounting.owners.refresh(self._service.commands.keys.keys)
         self.end_reservations(message.name, f"the key {message.name!r} was revoked")
         with suppress(ConfigError):  # of the file of tokens; they have no effect in this service
             self._tokens.key_revoked(message.name)
         text = "revoked" if failed is None else f"revoked, but {failed.message}"
-        self._service.audit.write(identity, "keys.revoke", message.name, text)
+        self._service.commands.audit.write(identity, "keys.revoke", message.name, text)
         if failed is not None:
             raise failed
-        return credentials.Keys(message.request, self._service.key_commands.keys)
+        return credentials.Keys(message.request, self._service.commands.keys.keys)
 
     def _rotate(self, identity: Identity, message: credentials.RotateKey) -> credentials.Keys:
         """Add a new key of a name: for a client, of its own."""
         name = message.name or identity.owner
-        roles = {key.role for key in self._service.key_commands.keys if key.name == name}
+        roles = {key.role for key in self._service.commands.keys.keys if key.name == name}
         if identity.scope and (name != identity.owner or roles != {identity.role}):
             hint = "connect with that key; an admin can rotate all keys"
             raise NotAllowedError(f"the key {name!r} is not that of this connection", hint=hint)
-        keys = self._service.key_commands.rotate(name, message.public_key, message.overlap_s)
-        self._service.owners.refresh(self._service.key_commands.keys)
+        keys = self._service.commands.keys.rotate(name, message.public_key, message.overlap_s)
+        self._service.accounting.owners.refresh(self._service.commands.keys.keys)
         detail = f"key {message.public_key[:10]}..., the former for {message.overlap_s:.0f} s"
-        self._service.audit.write(identity, "keys.rotate", name, detail)
+        self._service.commands.audit.write(identity, "keys.rotate", name, detail)
         return self._with_gateway(credentials.Keys(message.request, keys))
 
     def end_reservations(self, owner: str, reason: str) -> None:
@@ -195,7 +195,7 @@ class Administration:
             count = len(task_numbers) - SHOWN_TASKS
             more = f" and {count} more" if count > 0 else ""
             detail = f"tasks {names}{more}"
-            self._service.audit.write(identity, "cancel", owner or "own user", detail)
+            self._service.commands.audit.write(identity, "cancel", owner or "own user", detail)
 
 
 # The handler of each change, by the kind of its message.
@@ -204,10 +204,10 @@ CHANGES: dict[type, Callable[[Administration, Identity, Any], m.ToClient]] = {
     credentials.RevokeKey: Administration._revoke,
     credentials.RotateKey: Administration._rotate,
     accounting.SetLimits: Administration._set_limits,
-    admin.AddCalendarEntry: lambda self, sender, message: self._service.calendar.add(
+    admin.AddCalendarEntry: lambda self, sender, message: self._service.commands.calendar.add(
         sender, message
     ),
-    admin.RemoveCalendarEntry: lambda self, sender, message: self._service.calendar.remove(
+    admin.RemoveCalendarEntry: lambda self, sender, message: self._service.commands.calendar.remove(
         sender, message
     ),
     admin.Scale: Administration._scale,

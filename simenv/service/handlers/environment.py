@@ -75,15 +75,16 @@ class EnvironmentQueries:
         slowest = service.journal.records.slowest_cursor()
         pools, nodes = service.starts.pool_infos(now_ns), node_infos(state)
         present = state.cluster.capacity.limits
+        maintenance, telemetry = service.maintenance, service.monitoring.telemetry
         problems = [
-            service.store_error,
-            service.checkpointer.error if service.checkpointer else "",
-            service.backup.error if service.backup else "",
+            service.lifecycle.store_error,
+            maintenance.checkpointer.error if maintenance.checkpointer else "",
+            maintenance.backup.error if maintenance.backup else "",
         ]
-        emulated = service.devices.emulated
+        emulated, refreshes = service.devices.emulated, service.devices.refreshes
         problems += [] if emulated is None else emulated.problems()
-        problems.append(service.telemetry.error if service.telemetry else "")
-        problems += [] if service.refreshes is None else service.refreshes.problems()
+        problems.append(telemetry.error if telemetry else "")
+        problems += [] if refreshes is None else refreshes.problems()
         config = service.config
         has_users = bool(config.listen or config.identity.has_users or config.gateway.listen)
         problems += service.result_requests.disk_problems(has_users=has_users)
@@ -96,7 +97,7 @@ class EnvironmentQueries:
             pid=os.getpid(),
             node=service.facts.node,
             epoch=state.epoch,
-            up_s=(now_ns - service.started_ns) / 1e9,
+            up_s=(now_ns - service.lifecycle.started_ns) / 1e9,
             durability=service.config.durability,
             queued=len(state.tasks) - state.tasks.running,
             running=state.tasks.running,
@@ -115,7 +116,7 @@ class EnvironmentQueries:
             memory_bytes=present.memory_bytes,
             max_qubits=ranks.widest(service.config.pools, present),
             rss_bytes=resident_bytes(),
-            loop_lag_p99_ms=service.pass_times.p99_ms(),
+            loop_lag_p99_ms=service.monitoring.pass_times.p99_ms(),
             pools=tuple(pools),
             warnings=task_views.warnings(pools, nodes, problems),
             resumed=service.facts.resumed,
@@ -124,14 +125,16 @@ class EnvironmentQueries:
             nodes=tuple(nodes),
             max_ranks=ranks.most_ranks_of_all(present),
             end_s=service.facts.end_s,
-            longest_pass_ms=service.pass_times.longest_ms(),
+            longest_pass_ms=service.monitoring.pass_times.longest_ms(),
             isolation=service.config.isolation,
             standbys=tuple(
                 StandbyInfo(each.node, each.state) for each in service.journal.database.standbys
             ),
-            gateway=known_gateway(config.gateway, service.key_commands.path.parent),
+            gateway=known_gateway(config.gateway, service.commands.keys.path.parent),
             slot_s=slot_s(
-                service.usage.counters.pools.values(), state.cluster.workers.values(), now_ns
+                service.accounting.usage.counters.pools.values(),
+                state.cluster.workers.values(),
+                now_ns,
             ),
         )
 
@@ -221,7 +224,7 @@ class EnvironmentQueries:
         return store_noise(service.devices, service.journal, identity.owner, message)
 
     def series(self, message: metrics.GetSeries) -> ReplySteps:
-        telemetry = self._service.telemetry
+        telemetry = self._service.monitoring.telemetry
         if telemetry is None:
             raise NotFoundError("this environment stores no series")
         future = telemetry.series(message)
@@ -234,15 +237,16 @@ class EnvironmentQueries:
     ) -> ReplySteps:
         service = self._service
         known = [pool.name for pool in service.config.pools if pool.device or pool.provider]
-        if message.device not in known or service.telemetry is None:
+        telemetry = service.monitoring.telemetry
+        if message.device not in known or telemetry is None:
             hint = f"pools with a device: {', '.join(known) or 'none'}"
             raise NotFoundError(f"there is no device {message.device[:64]!r}", hint=hint)
         if message.figure not in RECORDED or not 0.0 <= message.value <= 1.0:
             text = f"figure {message.figure[:64]!r} = {message.value}"
             raise OptionError(text, hint=f"{' or '.join(RECORDED)}, from 0 to 1")
         detail = f"{message.figure} = {message.value:.4f}"
-        service.audit.write(identity, "device.figure", message.device, detail)
-        future = service.telemetry.set_figure(message)
+        service.commands.audit.write(identity, "device.figure", message.device, detail)
+        future = telemetry.set_figure(message)
         while not future.done():
             yield future
         yield codec.encode(future.result())
@@ -250,7 +254,7 @@ class EnvironmentQueries:
     def reservations(
         self, message: admin.GetReservations, identity: Identity, _peer: bytes
     ) -> ReplySteps:
-        return self._service.reservation_commands.listed(identity, message)
+        return self._service.commands.reservations.listed(identity, message)
 
     def device_terms(
         self,
@@ -260,7 +264,7 @@ class EnvironmentQueries:
     ) -> ReplySteps:
         if isinstance(message, admin.GetTarget):
             yield from refresh_starts(self._service.starts, identity.owner)
-        yield codec.encode(self._service.reservation_commands.answer(identity, message))
+        yield codec.encode(self._service.commands.reservations.answer(identity, message))
 
     def shutdown(self, message: m.Shutdown) -> ReplySteps:
         """Store the end for standbys, answer, then drain, which may end the service at once."""

@@ -65,9 +65,9 @@ class MetricsReader:
         return metrics.ServiceMetrics(
             version=__version__,
             at_s=now_s,
-            started_s=now_s - (time.monotonic_ns() - service.started_ns) / 1e9,
+            started_s=now_s - (time.monotonic_ns() - service.lifecycle.started_ns) / 1e9,
             accepted=state.tasks.next_number - 1,
-            refused=service.usage.counters.refused,
+            refused=service.accounting.usage.counters.refused,
             running=state.tasks.running,
             lost_attempts=state.tasks.lost_attempts,
             queued_bytes=state.tasks.queued_bytes,
@@ -77,11 +77,11 @@ class MetricsReader:
             threads=threading.active_count(),
             disk_bytes=disk.total,
             disk_free_bytes=disk.free,
-            journal_works=not service.store_error,
+            journal_works=not service.lifecycle.store_error,
             draining=state.draining,
             commit=service.journal.commit_times.histogram(),
-            loop_pass=service.pass_times.histogram.histogram(),
-            internal_errors=service.internal_errors.count,
+            loop_pass=service.monitoring.pass_times.histogram.histogram(),
+            internal_errors=service.monitoring.internal_errors.count,
         )
 
     def _pools(self) -> list[metrics.PoolMetrics]:
@@ -100,7 +100,7 @@ class MetricsReader:
         self, name: str, pools: list[Pool], oldest_ns: int, now_ns: int
     ) -> metrics.PoolMetrics:
         service = self._service
-        counters = service.usage.counters.pool(name)
+        counters = service.accounting.usage.counters.pool(name)
         workers = [worker for pool in pools for worker in pool.workers.values()]
         return metrics.PoolMetrics(
             name=name,
@@ -139,7 +139,7 @@ class MetricsReader:
         return result
 
     def _measured(self) -> list[metrics.DeviceMetrics]:
-        telemetry = self._service.telemetry
+        telemetry = self._service.monitoring.telemetry
         result = []
         for name, info in islice(self._service.devices.measured(), metrics.MAX_LABELS):
             known = self._devices.get(name)
@@ -150,7 +150,7 @@ class MetricsReader:
         return result
 
     def _accounts(self) -> list[metrics.AccountMetrics]:
-        usage, tree = self._service.usage, self._service.state.shares.accounts.accounts
+        usage, tree = self._service.accounting.usage, self._service.state.shares.accounts.accounts
         names = dict.fromkeys((*usage.counters.slot_us, *tree))
         rows = []
         for name in islice(names, metrics.MAX_LABELS + 1):  # with OTHER

@@ -145,10 +145,10 @@ QUERIES: dict[type, Handler] = {
         },
     ),
     credentials.GetKeys: lambda handlers, message, _identity, _peer: (
-        handlers.service.key_commands.answer(message)
+        handlers.service.commands.keys.answer(message)
     ),
-    admin.GetCalendar: lambda handlers, message, identity, _peer: handlers.service.calendar.listed(
-        identity, message
+    admin.GetCalendar: lambda handlers, message, identity, _peer: (
+        handlers.service.commands.calendar.listed(identity, message)
     ),
     credentials.GetTokens: lambda handlers, message, identity, _peer: handlers.tokens.listed(
         identity, message

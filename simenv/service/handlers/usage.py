@@ -29,29 +29,30 @@ class UsageQueries:
     def accounts(
         self, message: accounting.GetAccounts, identity: Identity, _peer: bytes
     ) -> accounting.Accounts:
-        return self._service.accounts.view(message.request, identity.scope)
+        return self._service.accounting.accounts.view(message.request, identity.scope)
 
     def limits(
         self, message: accounting.GetLimits, identity: Identity, _peer: bytes
     ) -> accounting.OwnerReports:
-        return accounting.OwnerReports(message.request, self._service.owners.reports(identity))
+        reports = self._service.accounting.owners.reports(identity)
+        return accounting.OwnerReports(message.request, reports)
 
     def _sees(self, identity: Identity) -> Callable[[str, str], bool]:
         """Return whether the sender may see the usage of an account and user."""
         if not identity.scope:
             return lambda _account, _user: True
-        seen = self._service.usage.tree.sees(identity.owner)
+        seen = self._service.accounting.usage.tree.sees(identity.owner)
         return lambda account, user: user == identity.owner or account in seen
 
     def usage(self, message: accounting.GetUsage, identity: Identity, _peer: bytes) -> ReplySteps:
         service, sees = self._service, self._sees(identity)
-        for answer in usage_report(service.journal, service.usage.names, message, sees):
+        for answer in usage_report(service.journal, service.accounting.usage.names, message, sees):
             yield None if answer is None else codec.encode(answer)
 
     def shares(
         self, message: accounting.GetShares, identity: Identity, _peer: bytes
     ) -> accounting.Shares:
-        usage, sees = self._service.usage, self._sees(identity)
+        usage, sees = self._service.accounting.usage, self._sees(identity)
         rows = self._service.state.shares.fair_share.rows(time.monotonic_ns())
         accounts = usage.tree.accounts_of(identity.owner)
         own = {name for each in accounts for name in usage.tree.path(each)}

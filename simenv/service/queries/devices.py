@@ -24,6 +24,7 @@ from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.scheduler.views.cluster_info import closed_pools
 from simenv.service.devices.calibration_log import CalibrationLog
 from simenv.service.devices.drifting import DriftingDevices
+from simenv.service.devices.refresh import DeviceRefreshes
 from simenv.service.devices.registry import EmulatedDevice
 from simenv.service.devices.resolve import DocumentPending, Documents, EmulatedDevices
 from simenv.service.journal.writer import Journal
@@ -41,6 +42,7 @@ class DeviceRecords:
         self._descriptions: dict[str, DeviceInfo] = {}
         self.emulated: EmulatedDevices | None = None  # None: there are none
         self.known: CalibrationLog | None = None  # None: it is not open yet
+        self.refreshes: DeviceRefreshes | None = None  # None: no device has a command for that
         self._emulating = frozenset(pool.name for pool in pools if pool.device)
         # By pool, with the description that they were computed of.
         self._figures: dict[str, tuple[DeviceInfo | EmulatedDevice, DeviceFigures]] = {}

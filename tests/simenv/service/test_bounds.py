@@ -234,7 +234,7 @@ def test_failed_check_refuses_one(bench: ServiceHarness, monkeypatch: pytest.Mon
     (refusal,) = refused.refusals
     assert (refusal.code, refusal.index) == ("internal", 0)
     assert "check of a program failed by a fault of the service (ValueError: math" in str(refusal)
-    assert bench.loop.internal_errors.count == 1
+    assert bench.loop.monitoring.internal_errors.count == 1
     assert bench.submit(spec(), key="other") == m.Accepted(5, 1, 1)
 
 

@@ -246,10 +246,10 @@ def test_a_drain_lets_running_tasks_end_and_keeps_the_others(ready: ServiceHarne
     stopping = ready.get(m.Stopping, m.Shutdown(1))
     assert stopping.running + stopping.queued == 400
     ready.refused(spec(), key="late")
-    assert not ready.loop.stopped
+    assert not ready.loop.lifecycle.stopped
     assert len(completions(ready.finish(running))) == len(running)
     ready.step()
-    assert ready.loop.stopped
+    assert ready.loop.lifecycle.stopped
     ready.restart()
     assert ready.replayed.queued == 400 - len(running)
 

@@ -42,13 +42,13 @@ def test_no_tasks_are_sent_while_journal_cannot_be_written(ready: ServiceHarness
     fault_injection.install(",".join(f"journal.commit.before:{n}:error" for n in range(1, 20)))
     ready.finish(tasks)
     sent_ahead = ready.assigned()  # in the pass that met the trouble
-    assert ready.loop.store_error
+    assert ready.loop.lifecycle.store_error
     ready.finish(sent_ahead)
-    assert ready.loop.store_error
+    assert ready.loop.lifecycle.store_error
     assert ready.assigned() == []
     fault_injection.install("")
     ready.step()
-    assert not ready.loop.store_error
+    assert not ready.loop.lifecycle.store_error
     assert ready.assigned()
 
 
@@ -61,10 +61,10 @@ def test_drain_ends_at_its_deadline(tmp_path: Path, timeout_s: float, stopped: b
     bench.say(m.Shutdown(1))
     bench.step()
     assert bench.state.is_busy
-    assert bench.loop.stopped is stopped
+    assert bench.loop.lifecycle.stopped is stopped
     bench.loop.drain(now=True)
     bench.step()
-    assert bench.loop.stopped
+    assert bench.loop.lifecycle.stopped
 
 
 def test_attempts_are_counted_over_several_restarts(ready: ServiceHarness) -> None:

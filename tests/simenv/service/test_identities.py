@@ -148,7 +148,7 @@ def test_role_follows_the_configuration(site: Site) -> None:
     assert admin_peer.sender == Identity("cleo", Role.ADMIN)
     assert client.sender == Identity("ana", Role.CLIENT)
     assert site.refusal(credentials.GetKeys(1), client).code == "not_allowed"
-    reports = {report.owner: report.role for report in site.loop.owners.reports(LOCAL)}
+    reports = {report.owner: report.role for report in site.loop.accounting.owners.reports(LOCAL)}
     assert reports == {"": "admin", "ana": "client", "cleo": "admin"}
 
 
@@ -340,10 +340,10 @@ def test_groups_of_a_user_without_certificate_and_work_are_forgotten(tmp_path: P
     site = lab(tmp_path)
     site.look_up_groups()
     site.enter(BEN, ("lab",))
-    assert site.loop.accounts.tree.accounts_of("ben") == ("physics",)
+    assert site.loop.accounting.accounts.tree.accounts_of("ben") == ("physics",)
     site.users._table.withdraw(BEN)
     site.tick(identities.CHECK_S)
-    assert site.loop.accounts.tree.accounts_of("ben") == ()
+    assert site.loop.accounting.accounts.tree.accounts_of("ben") == ()
 
 
 @pytest.mark.parametrize("groups", [("lab",), ("physics",)])

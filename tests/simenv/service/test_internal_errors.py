@@ -69,7 +69,7 @@ def messages() -> Iterator[tuple[str, type]]:
 def test_handler_that_raises_is_refused_and_counted(
     ready: ServiceHarness, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
-    before = ready.loop.internal_errors.count
+    before = ready.loop.monitoring.internal_errors.count
     asked = list(messages())
     for name, kind in asked:
         failing = Failing(error, TABLES[name][kind])
@@ -77,10 +77,10 @@ def test_handler_that_raises_is_refused_and_counted(
         refused = refusal_of(ready, VALID.get(kind) or example(kind))
         assert failing.raised, (kind, refused)
         assert (refused.code, error.__name__ in refused.message) == ("internal", True), kind
-    assert ready.loop.internal_errors.count - before == len(asked)
+    assert ready.loop.monitoring.internal_errors.count - before == len(asked)
     monkeypatch.undo()
     found = ready.get(metrics.Metrics, metrics.GetMetrics(1))
-    assert found.service.internal_errors == ready.loop.internal_errors.count
+    assert found.service.internal_errors == ready.loop.monitoring.internal_errors.count
     works(ready)
 
 
@@ -89,14 +89,14 @@ PARTS = (  # of a pass of the loop: object, method
     ("loop.scheduler", "wall_clock_tick"),
     ("loop.scheduler", "dispatch"),
     ("loop._events", "report"),
-    ("loop.accounts", "tick"),
-    ("loop.calendar", "tick"),
+    ("loop.accounting.accounts", "tick"),
+    ("loop.commands.calendar", "tick"),
     ("loop.devices", "drifted"),
-    ("loop.key_commands", "close_expired"),
+    ("loop.commands.keys", "close_expired"),
     ("loop.tokens", "tick"),
-    ("loop.lease", "holds"),
+    ("loop.lifecycle.lease", "holds"),
     ("loop.result_requests.reserve", "restore"),
-    ("loop.reservation_commands", "store"),
+    ("loop.commands.reservations", "store"),
     ("loop._upkeep", "_watch_memory"),
     ("loop.completions", "index_slice"),
     ("loop.starts", "watch"),

@@ -301,7 +301,7 @@ def test_service_drains_in_last_minute_of_allocation(tmp_path: Path) -> None:
     assert bench.state.draining
     ((_, _, words),) = events(bench, "allocation.ends")
     assert "takes the nodes back" in words
-    left_s = (bench.loop.stop_at_ns - time.monotonic_ns()) / 1e9
+    left_s = (bench.loop.lifecycle.stop_at_ns - time.monotonic_ns()) / 1e9
     assert 40 < left_s < 45  # what runs has until a quarter of a minute before the end
     bench.restart()
     assert len(events(bench, "allocation.ends")) == 2  # once a start

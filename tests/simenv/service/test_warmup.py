@@ -118,9 +118,9 @@ def test_signal_takes_effect_only_when_event_loop_handles_it(bench: ServiceHarne
     assert not bench.state.draining
     signals.handle(bench.loop)
     assert bench.state.draining
-    end_ns = bench.loop.stop_at_ns
+    end_ns = bench.loop.lifecycle.stop_at_ns
     signals.handle(bench.loop)
-    assert bench.loop.stop_at_ns == end_ns
+    assert bench.loop.lifecycle.stop_at_ns == end_ns
     signals.received(signal.SIGTERM, None)
     signals.handle(bench.loop)
-    assert bench.loop.stop_at_ns < end_ns
+    assert bench.loop.lifecycle.stop_at_ns < end_ns

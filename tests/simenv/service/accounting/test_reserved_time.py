@@ -163,7 +163,7 @@ def test_reserved_time_is_charged_when_the_service_stops(
     begin(town)
     number = reserve(town, account="bio").reservation
     town.state.dedicated.all[number].held_us += 9e6
-    town.loop.checkpointer = None  # its thread does not run
+    town.loop.maintenance.checkpointer = None  # its thread does not run
     if is_drained:
         town.loop.drain(now=False)
     town.loop.close()
@@ -506,12 +506,12 @@ def test_requests_are_delayed_while_groups_are_looked_up(
     assert (decision.status, decision.retry_after_ns) == ("delayed", 2 * SECOND)
     assert "members are being looked up" in decision.message
     time.sleep(0.1)
-    town.loop.calendar._next_s = 0.0
+    town.loop.commands.calendar._next_s = 0.0
     town.step()
     assert len(town.state.calendar.entries) == 1
     answer["lab"] = frozenset({"ana"})
     town.look_up_groups()
-    town.loop.calendar._next_s = 0.0
+    town.loop.commands.calendar._next_s = 0.0
     town.step()
     (info_of_entry,) = town.get(admin.Reservations, admin.GetReservations(3), town.ana).reservations
     assert (info_of_entry.account, info_of_entry.workers) == ("bio", 1)

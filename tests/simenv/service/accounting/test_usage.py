@@ -155,7 +155,7 @@ def test_ends_that_could_not_be_stored_are_counted_once_later(ready: ServiceHarn
     ready.submit(spec(1), spec(2))
     ready.read_only(True)
     finished(ready, ready.assigned())
-    assert ready.loop.store_error
+    assert ready.loop.lifecycle.store_error
     ready.read_only(False)
     ready.step(4)
     assert total(ready) == summed(history(ready))
@@ -189,17 +189,18 @@ def test_withdrawn_ends_are_taken_from_usage_and_counted_again(
     origin = Origin("main-0", "here", 1, "test")
     ready.work.send(codec.encode(m.AttemptResults(origin, "statevector", "", 1, results)))  # type: ignore[union-attr]
     ready.step()
-    before, units = total(ready), ready.loop.usage._own[""]
+    before, units = total(ready), ready.loop.accounting.usage._own[""]
     withdraw(ready)
     rows = [row for row in history(ready) if row.state is TaskState.DONE]
     assert [int(row.id[2:]) for row in rows] == left
     assert total(ready) == summed(rows)
-    assert ready.loop.usage._own[""] == pytest.approx(sum(row.units for row in rows))
+    assert ready.loop.accounting.usage._own[""] == pytest.approx(sum(row.units for row in rows))
     finished(ready, ready.assigned(), slots=1)
     assert total(ready)[:2] == before[:2]
     assert total(ready) == summed(history(ready))
     rows = history(ready)
-    assert ready.loop.usage._own[""] == pytest.approx(sum(row.units for row in rows)) != units
+    own = ready.loop.accounting.usage._own[""]
+    assert own == pytest.approx(sum(row.units for row in rows)) != units
     ready.restart()
     assert total(ready) == summed(history(ready))
 
@@ -469,8 +470,8 @@ def test_bad_requests_are_refused_with_the_value(
 
 def test_answers_are_bounded(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "MAX_ROWS", 1)
-    bench.loop.usage.add([ending("chem", "ana", 1.0)], time.time())
-    bench.loop.usage.add([ending("bio", "ben", 1.0)], time.time())
+    bench.loop.accounting.usage.add([ending("chem", "ana", 1.0)], time.time())
+    bench.loop.accounting.usage.add([ending("bio", "ben", 1.0)], time.time())
     bench.step()
     assert bench.refusal(accounting.GetUsage(3, ("account",))).code == "limit"
     assert usage(bench)[0].tasks == 2
@@ -486,8 +487,8 @@ def test_coordinators_see_their_accounts_and_those_below(
     }  # fmt: skip
     monkeypatch.setattr(UsageLedger, "tree", AccountTree(accounts))
     for account in accounts:
-        bench.loop.usage.add([ending(account, "carl", 1.0)], time.time())
-    bench.loop.usage.add([ending("bio", "ben", 1.0)], time.time())
+        bench.loop.accounting.usage.add([ending(account, "carl", 1.0)], time.time())
+    bench.loop.accounting.usage.add([ending("bio", "ben", 1.0)], time.time())
     bench.step()
     by = ("account", "user")
     seen = [("bio", "ben"), ("chem", "carl"), ("physics", "carl")]
@@ -542,10 +543,10 @@ def test_sums_of_a_service_that_is_down_are_read(tmp_path: Path) -> None:
 def test_a_failed_repair_leaves_usage_as_it_was(ready: ServiceHarness) -> None:
     ready.submit(spec(1))
     finished(ready, ready.assigned())
-    before = total(ready), ready.loop.usage._own[""]
+    before = total(ready), ready.loop.accounting.usage._own[""]
     found = ready.loop.completions.find(1)
     assert found is not None
     ready.read_only(True)
     fails(JournalError, "", ready.loop.result_requests._repair.task, 1, found[1])
     ready.read_only(False)
-    assert (total(ready), ready.loop.usage._own[""]) == before
+    assert (total(ready), ready.loop.accounting.usage._own[""]) == before

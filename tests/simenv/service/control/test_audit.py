@@ -81,7 +81,7 @@ def test_a_change_is_acknowledged_after_its_entry_is_stored(office: ReservationH
     fault_injection.install("journal.commit.before:1:error,journal.commit.before:2:error")
     office.ops.send(codec.encode(accounting.SetLimits(1, "ana", {"max_priority": 5})))
     office.loop.run_once(timeout_s=0.0)
-    assert office.loop.store_error
+    assert office.loop.lifecycle.store_error
     assert not office.heard(office.ops)
     fault_injection.install("")
     office.step()
@@ -92,7 +92,7 @@ def test_a_change_is_acknowledged_after_its_entry_is_stored(office: ReservationH
 def test_key_revocation_alone_is_done_while_journal_fails(office: ReservationHarness) -> None:
     fault_injection.install(",".join(f"journal.commit.before:{n}:error" for n in range(1, 30)))
     office.say(admin.SetOrder(1, "main", "fifo"))
-    assert office.loop.store_error
+    assert office.loop.lifecycle.store_error
     assert office.refusal(admin.Scale(1, "main", 1, 1), office.ops).code == "journal"
     answers = office.say(credentials.RevokeKey(1, "ana"), office.ops)
     assert [type(answer).__name__ for answer in answers] == ["Keys"]

@@ -29,9 +29,9 @@ def key(name: str, expires_s: float = 0.0, role: str = "client") -> KeyInfo:
 def test_expired_key_is_refused_and_its_connection_closed(town: MultiUserHarness) -> None:
     end_s = time.time() + 100.0
     public, eva = town.admit("eva", expires_s=end_s)
-    town.loop.key_commands.close_expired(end_s - 1.0)
+    town.loop.commands.keys.close_expired(end_s - 1.0)
     assert town.get(m.Pong, m.Ping(1), eva).epoch
-    town.loop.key_commands.close_expired(end_s + 5.0)
+    town.loop.commands.keys.close_expired(end_s + 5.0)
     (refused,) = town.heard(eva)
     assert isinstance(refused, m.Refused)
     assert refused.refusals[0].code == "key_refused"
@@ -68,7 +68,7 @@ def test_holder_rotates_own_key_and_both_are_accepted(town: MultiUserHarness) ->
     again = town.listener.connect(PeerKind.CLIENT, b"new", new.public)
     assert town.get(m.Pong, m.Ping(1), town.ana).epoch
     assert town.get(m.Pong, m.Ping(1), again).epoch
-    town.loop.key_commands.close_expired(time.time() + 700.0)
+    town.loop.commands.keys.close_expired(time.time() + 700.0)
     assert isinstance(town.heard(town.ana)[0], m.Refused)
     assert town.get(m.Pong, m.Ping(1), again).epoch
 

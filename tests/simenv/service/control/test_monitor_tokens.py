@@ -52,7 +52,7 @@ def test_token_with_the_role_monitor_ends_with_the_role_admin_of_its_user(
 
 
 def test_token_with_the_role_monitor_leaves_its_users_limits(town: TokenHarness) -> None:
-    owners = town.loop.owners
+    owners = town.loop.accounting.owners
     owners.admit("eva", "admin")
     before = town.state.shares.limits.of("eva")
     owners.admit("eva", "monitor")

@@ -84,7 +84,7 @@ def test_completion_not_stored_yet_is_not_reported_as_unknown(bench: ServiceHarn
     tasks = bench.assigned()
     fault_injection.install(",".join(f"journal.commit.before:{n}:error" for n in range(1, 20)))
     bench.finish(tasks)
-    assert bench.loop.store_error
+    assert bench.loop.lifecycle.store_error
     other = bench.listener.connect(PeerKind.CLIENT, b"other")
     assert bench.say(m.WatchResults(1, [1]), other) == [m.UnknownTasks(1, [])]
     fault_injection.install("")
@@ -98,7 +98,7 @@ def test_index_holds_no_completion_that_was_never_stored(bench: ServiceHarness) 
     fault_injection.install(",".join(f"journal.commit.before:{n}:error" for n in range(1, 20)))
     bench.finish(tasks)
     bench.step(5)  # with idle moments, in which the index is written
-    assert bench.loop.store_error
+    assert bench.loop.lifecycle.store_error
     bench.restart()
     assert (bench.replayed.queued, bench.replayed.final) == (1, 0)
 

@@ -150,7 +150,7 @@ def test_shares_are_of_own_accounts_and_have_what_is_left_of_the_budget(
     )  # fmt: skip
     monkeypatch.setattr(bench.state.shares.fair_share, "rows", lambda _: rows)
     monkeypatch.setattr(UsageLedger, "tree", tree)
-    bench.loop.usage.charge("chem", 600.0, time.time())
+    bench.loop.accounting.usage.charge("chem", 600.0, time.time())
 
     def seen(peer: object) -> list[tuple[str, str, float]]:
         answer = bench.get(accounting.Shares, accounting.GetShares(3), peer)  # type: ignore[arg-type]
@@ -161,5 +161,5 @@ def test_shares_are_of_own_accounts_and_have_what_is_left_of_the_budget(
     assert seen(bench.ben) == [("bio", "", -1.0)]
     assert seen(bench.ops)[-1] == ("physics", "", -1.0)
     assert len(seen(bench.ops)) == 6
-    bench.loop.usage.charge("chem", 1e6, time.time())
+    bench.loop.accounting.usage.charge("chem", 1e6, time.time())
     assert seen(bench.ana)[0] == ("physics", "", 0.0)  # nothing is left

@@ -227,7 +227,7 @@ def test_removal_resumes_once_journal_can_be_written_again(bench: ServiceHarness
     bench.peer.send(codec.encode(CollectGarbage(7, 0.0)))
     for _ in range(5):
         bench.loop.run_once(timeout_s=0.0)
-    assert "cannot be written" in bench.loop.store_error
+    assert "cannot be written" in bench.loop.lifecycle.store_error
     bench.read_only(False)
     freed: list[int] = []
     for _ in range(2_000):  # a thread beside the loop has its part in it
@@ -235,7 +235,7 @@ def test_removal_resumes_once_journal_can_be_written_again(bench: ServiceHarness
         freed += [a.freed.tasks for a in bench.heard() if isinstance(a, GarbageCollected)]
         if freed:
             break
-    assert (bench.loop.store_error, freed) == ("", [10])
+    assert (bench.loop.lifecycle.store_error, freed) == ("", [10])
     assert bench.submit(spec(2), key="~later") == m.Accepted(5, 12, 1)
 
 
