@@ -80,6 +80,89 @@ SHOTS = 100
 REFUSED = "DEFwExecutionError"
 
 
+class LongRuns:
+    """Runs of a circuit that takes about a second, so that it can be met while it waits or runs."""
+
+    def __init__(self, session: CheckSession, circuit: circuits.LongCircuit) -> None:
+        self._session = session
+        self._circuit = circuit
+
+    @property
+    def max_qubits(self) -> int:
+        """Largest width of a check's circuit."""
+        return self._circuit.max_qubits
+
+    @property
+    def text(self) -> str:
+        """OpenQASM 2 text of the circuit, which takes about a second with `shots` shots."""
+        return self._circuit.text(self._try_circuit)
+
+    @property
+    def shots(self) -> int:
+        """Shots of the circuit."""
+        return self._circuit.shots
+
+    @property
+    def gates(self) -> int:
+        """Number of one-qubit gates of the circuit in all its shots."""
+        return self._circuit.gates(self._try_circuit)
+
+    def _try_circuit(self, qasm: str, shots: int) -> Plain:
+        return self._session.run(qasm, num_shots=shots)
+
+    def lengthen(self) -> bool:
+        """Lengthen the circuit. False if no longer one is possible."""
+        return self._circuit.lengthen()
+
+    def info(self) -> Plain:
+        """`info` of the circuit."""
+        text = self.text  # determines the number of shots
+        return self._session.info(text, num_shots=self.shots)
+
+    def submit(self, *, under: Plain | None = None, by: CheckedClient | None = None) -> str:
+        """Submit the circuit and return its cid."""
+        return str(self._session.accept(self.info(), under=under, by=by)[0])
+
+    def running(self) -> str:
+        """Submit the circuit and return its cid once it runs."""
+        for _ in range(LENGTHENED):
+            cid = self.submit()
+            if self.wait_until_running(lambda cid=cid: self._session.status(cid)):  # type: ignore[misc]
+                return cid
+            if not self.lengthen():
+                break
+        raise CheckFailed("submitted: a long circuit was completed, and never seen so before")
+
+    def wait_until_running(self, status: Callable[[], Plain]) -> bool:
+        """Wait until the circuit is "submitted"; False if it completed without being seen so."""
+
+        def state() -> str:
+            result = status()["lifecycle_state"]
+            return result if result in ("submitted", "completed") else ""
+
+        return self._session.until(state, "submitted") == "submitted"
+
+    def waiting(self) -> str:
+        """Return the cid of a waiting circuit, behind others that occupy all workers."""
+        for _ in range(LENGTHENED):
+            for count in AHEAD:
+                cid = [self.submit() for _ in range(count)][-1]
+                if all(self._waits(cid) for _ in range(LOOKS)):
+                    return cid
+            if not self.lengthen():
+                break
+        raise targets.CheckSkipped(f"of {sum(AHEAD)} long circuits none had to wait")
+
+    def _waits(self, cid: str) -> bool:
+        """Return whether the circuit still waits after LOOK_S."""
+        time.sleep(LOOK_S)
+        return self._session.status(cid)["lifecycle_state"] in (
+            "queued",
+            "capacity-held",
+            "created",
+        )
+
+
 class CheckSession:
     """One QPM under check, in one revision."""
 
@@ -96,7 +179,7 @@ class CheckSession:
         self.revision = revision
         self.wait_s = wait_s  # limit of a wait for an expected event
         self._impure: dict[str, str] = {}
-        self._long_circuit = long_circuit
+        self.long = LongRuns(self, long_circuit)
         self._links: list[targets.ClientConnection] = []
         self._cids: list[tuple[str, Plain, CheckedClient]] = []  # cid, reservation, client
         self._reserved: list[int] = []
@@ -184,11 +267,6 @@ class CheckSession:
             return {}
         return {"reservation_id": self.reservation}
 
-    @property
-    def max_qubits(self) -> int:
-        """Largest width of a check's circuit."""
-        return self._long_circuit.max_qubits
-
     def info(self, qasm: str = circuits.BELL, **more: Any) -> Plain:
         """`info` of a circuit in the form of a host's backend."""
         width = max(1, sum(_sizes(qasm)))
@@ -222,10 +300,6 @@ class CheckSession:
     ) -> str:
         """Submit a circuit and return its cid. `by`: the client; None: the first one."""
         return str(self.accept(self.info(qasm, **more), under=under, by=by)[0])
-
-    def submit_long(self, *, under: Plain | None = None, by: CheckedClient | None = None) -> str:
-        """Submit the long circuit and return its cid."""
-        return str(self.accept(self.long_info(), under=under, by=by)[0])
 
     def accept(
         self, info: Plain, *, under: Plain | None = None, by: CheckedClient | None = None
@@ -283,68 +357,6 @@ class CheckSession:
         envelope: Plain = self.q.async_run(self.info(), **self.under)
         self.await_state(envelope["cid"], "completed")
         return envelope
-
-    def _try_circuit(self, qasm: str, shots: int) -> Plain:
-        return self.run(qasm, num_shots=shots)
-
-    @property
-    def long(self) -> str:
-        """OpenQASM 2 text of a circuit that takes about a second with `long_shots` shots."""
-        return self._long_circuit.text(self._try_circuit)
-
-    @property
-    def long_shots(self) -> int:
-        """Shots of the long circuit."""
-        return self._long_circuit.shots
-
-    def long_info(self) -> Plain:
-        """`info` of the long circuit."""
-        text = self.long  # determines the number of shots
-        return self.info(text, num_shots=self.long_shots)
-
-    @property
-    def long_gates(self) -> int:
-        """Number of one-qubit gates of the long circuit in all its shots."""
-        return self._long_circuit.gates(self._try_circuit)
-
-    def lengthen(self) -> bool:
-        """Lengthen the long circuit. False if no longer one is possible."""
-        return self._long_circuit.lengthen()
-
-    def running(self) -> str:
-        """Submit a long circuit and return its cid once it runs."""
-        for _ in range(LENGTHENED):
-            cid = self.submit_long()
-            if self.wait_until_running(lambda cid=cid: self.status(cid)):  # type: ignore[misc]
-                return cid
-            if not self.lengthen():
-                break
-        raise CheckFailed("submitted: a long circuit was completed, and never seen so before")
-
-    def wait_until_running(self, status: Callable[[], Plain]) -> bool:
-        """Wait until the circuit is "submitted"; False if it completed without being seen so."""
-
-        def state() -> str:
-            result = status()["lifecycle_state"]
-            return result if result in ("submitted", "completed") else ""
-
-        return self.until(state, "submitted") == "submitted"
-
-    def waiting(self) -> str:
-        """Return the cid of a waiting circuit, behind long circuits that occupy all workers."""
-        for _ in range(LENGTHENED):
-            for count in AHEAD:
-                cid = [self.submit_long() for _ in range(count)][-1]
-                if all(self._waits(cid) for _ in range(LOOKS)):
-                    return cid
-            if not self.lengthen():
-                break
-        raise targets.CheckSkipped(f"of {sum(AHEAD)} long circuits none had to wait")
-
-    def _waits(self, cid: str) -> bool:
-        """Return whether the circuit still waits after LOOK_S."""
-        time.sleep(LOOK_S)
-        return self.status(cid)["lifecycle_state"] in ("queued", "capacity-held", "created")
 
     def until(
         self, ask: Callable[[], Answer | None], what: str, wait_s: float | None = None

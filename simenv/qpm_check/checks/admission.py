@@ -218,10 +218,10 @@ def release_running(session: CheckSession) -> None:
     for _ in range(LENGTHENED):
         number = session.reserve()
         under = {"reservation_id": number}
-        info = session.long_info()
+        info = session.long.info()
         qtask = session.q.async_run(info, **under)["qtask_id"]
         ask = partial(session.q.task_status, qtask_id=qtask, **under)
-        if session.wait_until_running(ask) or not session.lengthen():
+        if session.long.wait_until_running(ask) or not session.long.lengthen():
             break
     answer = session.q.release(reservation_id=number)
     expect(answer["status"] in ("accepted", "pending"), f"release answered {short_repr(answer)}")
@@ -236,7 +236,7 @@ def release_running(session: CheckSession) -> None:
 def release_job(session: CheckSession) -> None:
     """QFw's gateway for Slurm keeps a job as unreleased until the answer is accepted."""
     number = session.reserve(**SLURM_REQUEST)
-    session.submit_long(under={"reservation_id": number})
+    session.long.submit(under={"reservation_id": number})
     release = partial(session.q.release, reservation_id=number, reason=1)
     session.until(lambda: release()["status"] == "accepted", "release(reason=1) is accepted")
     stands(session, number, "released")
@@ -245,7 +245,7 @@ def release_job(session: CheckSession) -> None:
 @row("admission.cancel", "cancel: its tasks are stopped")
 def cancel(session: CheckSession) -> None:
     number = session.reserve()
-    cids = [session.submit_long(under={"reservation_id": number}) for _ in range(4)]
+    cids = [session.long.submit(under={"reservation_id": number}) for _ in range(4)]
     answer = session.q.cancel(reservation_id=number, reason="checked")
     expect(answer["status"] in ("accepted", "pending"), f"cancel answered {short_repr(answer)}")
     session.until(lambda: session.q.is_ready()["active_task_count"] == 0, "the end of its tasks")

@@ -80,7 +80,7 @@ def test(session: CheckSession) -> None:
 @row("control.counts", "active_task_count counts what is under way")
 def counts(session: CheckSession) -> None:
     session.until(lambda: session.q.is_ready()["active_task_count"] == 0, "quiet")
-    session.submit_long()
+    session.long.submit()
     expect_equal("active_task_count", session.q.is_ready()["active_task_count"], 1)
     before = session.q.is_ready()["active_reservation_count"]
     session.reserve()
@@ -110,7 +110,7 @@ def shutdown_mode(session: CheckSession) -> None:
 
 @check.alone("control.shutdown", "shutdown: answers before it ends; what was accepted is finished")
 def graceful(session: CheckSession) -> None:
-    cid = session.submit_long()
+    cid = session.long.submit()
     begun = time.time_ns()
     result = fields.has("shutdown", session.q.shutdown(reason="checked"), ASKED)
     expect_equal("status", result["status"], "accepted")
@@ -123,7 +123,7 @@ def graceful(session: CheckSession) -> None:
 
 @row("control.shutdown-repeated", "shutdown again: the first request, repeated", alone=True)
 def repeated(session: CheckSession) -> None:
-    session.submit_long()
+    session.long.submit()
     first = session.q.shutdown(reason="the first")
     again = fields.has("the second shutdown", session.q.shutdown(mode="cancel", reason="x"), ASKED)
     expect_equal("repeated", again.get("repeated"), True)
@@ -134,7 +134,7 @@ def repeated(session: CheckSession) -> None:
 
 @row("control.shutdown-closed", "after shutdown nothing new is taken", alone=True)
 def closed(session: CheckSession) -> None:
-    session.submit_long()
+    session.long.submit()
     under = session.under
     session.q.shutdown()
     session.expect_refusal("async_run", lambda: session.q.async_run(session.info(), **under),
@@ -147,7 +147,7 @@ def closed(session: CheckSession) -> None:
 
 @check.alone("control.shutdown-reserve", "after shutdown reserve is rejected: service-quiescing")
 def no_reservations(session: CheckSession) -> None:
-    session.submit_long()
+    session.long.submit()
     session.q.shutdown()
     result = fields.has("reserve", session.q.reserve(request={}), {"status": str, "reason": str})
     expect_equal("status", result["status"], "rejected")
@@ -157,7 +157,7 @@ def no_reservations(session: CheckSession) -> None:
 
 @row("control.shutdown-cancel", "shutdown by cancel ends what is under way", alone=True)
 def cancel(session: CheckSession) -> None:
-    cids = [session.submit_long() for _ in range(4)]
+    cids = [session.long.submit() for _ in range(4)]
     result = session.q.shutdown(mode="cancel")
     expect_equal("mode", result["mode"], "cancel")
     records = [_ended(session, cid) for cid in cids]
@@ -166,7 +166,7 @@ def cancel(session: CheckSession) -> None:
 
 @check.alone("control.shutdown-timeout", "a graceful shutdown turns into cancel after its timeout")
 def timeout(session: CheckSession) -> None:
-    cids = [session.submit_long() for _ in range(8)]
+    cids = [session.long.submit() for _ in range(8)]
     session.q.shutdown(timeout_s=0.05)
     records = [_ended(session, cid) for cid in cids]
     expect(any(record["rc"] != 0 for record in records), "all of 8 long circuits ran to their ends")

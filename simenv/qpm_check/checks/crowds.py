@@ -84,7 +84,7 @@ def dead_waiting(session: CheckSession) -> None:
     more = session.under
     for _ in range(3):
         other = session.connect()
-        info = session.long_info()
+        info = session.long.info()
         thread = threading.Thread(
             target=_ignoring, args=(lambda ask=other, i=info: ask.sync_run(i, **more),), daemon=True
         )
@@ -198,12 +198,12 @@ def plain(session: CheckSession) -> None:
 
 
 def _circuit(session: CheckSession, value: int) -> str:
-    bits = min(BITS, session.max_qubits)
+    bits = min(BITS, session.long.max_qubits)
     return circuits.number(value % 2**bits, bits)
 
 
 def _key(session: CheckSession, value: int) -> str:
-    bits = min(BITS, session.max_qubits)
+    bits = min(BITS, session.long.max_qubits)
     return circuits.key(value % 2**bits, bits)
 
 

@@ -39,7 +39,7 @@ def accepted(session: CheckSession) -> None:
 
 @row("execution.at-once", "async_run answers before a long circuit is done")
 def at_once(session: CheckSession) -> None:
-    info = session.long_info()
+    info = session.long.info()
     begun = time.monotonic()
     _, answer = session.accept(info)
     elapsed_s = time.monotonic() - begun
@@ -76,7 +76,7 @@ def ids(session: CheckSession) -> None:
 
 @row("execution.order", "states come in the contract's order")
 def state_order(session: CheckSession) -> None:
-    cid = session.submit_long()
+    cid = session.long.submit()
     seen: list[str] = []
 
     def ended() -> bool:
@@ -93,7 +93,7 @@ def state_order(session: CheckSession) -> None:
 
 @row("execution.queued", "what waits says so, and runs later")
 def queued(session: CheckSession) -> None:
-    cid = session.waiting()
+    cid = session.long.waiting()
     fields.stands("task_status", session.status(cid), *fields.ORDER)
 
 
@@ -125,10 +125,10 @@ def unknown(session: CheckSession) -> None:
 def _late(session: CheckSession, **how: bool) -> Any:
     """Answer of a run that exceeds its timeout; the circuit is lengthened while it ends in time."""
     for _ in range(LENGTHENED):
-        info = session.long_info()
+        info = session.long.info()
         answer = session.q.sync_run(info, timeout=LATE_S, **how, **session.under)
         done = isinstance(answer, dict) and answer.get("outcome") == "COMPLETED"
-        if not (done and session.lengthen()):
+        if not (done and session.long.lengthen()):
             break
     return answer
 
@@ -153,7 +153,7 @@ def cancel_on_timeout(session: CheckSession) -> None:
 
 @row("execution.cancel-queued", "cancel_task of what waits: CANCELLED, and it never runs")
 def cancel_queued(session: CheckSession) -> None:
-    cid = session.waiting()
+    cid = session.long.waiting()
     answer = session.q.cancel_task(cid, reason="checked", **session.under)
     fields.outcome("cancel_task", answer, "CANCELLED")
     record = _is_cancelled(session, cid)
@@ -163,7 +163,7 @@ def cancel_queued(session: CheckSession) -> None:
 @row("execution.cancel-running", "cancel_task of what runs: CANCELLED, or CANCEL_PENDING first")
 def cancel_running(session: CheckSession) -> None:
     for _ in range(2 * LENGTHENED):
-        cid = session.running()
+        cid = session.long.running()
         envelope = fields.envelope("cancel_task", session.q.cancel_task(cid, **session.under))
         message = envelope["outcome"]
         expect(message in _CANCELLING, f"cancel_task: outcome {message!r}")
@@ -171,7 +171,7 @@ def cancel_running(session: CheckSession) -> None:
             is_stated = "provider_cancel_status" in envelope
             expect(is_stated, "CANCEL_PENDING without provider_cancel_status")
         record = _ended(session, cid)
-        if record["rc"] != 0 or not session.lengthen():  # it may have ended just before
+        if record["rc"] != 0 or not session.long.lengthen():  # it may have ended just before
             break
     if message == "COMPLETED":
         raise CheckSkipped("it was done before the cancel came")
@@ -189,7 +189,7 @@ def cancel_completed(session: CheckSession) -> None:
 
 @row("execution.cancel-cancelled", "cancel_task twice: CANCELLED, already-cancelled")
 def cancel_cancelled(session: CheckSession) -> None:
-    cid = session.waiting()
+    cid = session.long.waiting()
     session.q.cancel_task(cid, **session.under)
     session.await_state(cid, "cancelled")
     answer = session.q.cancel_task(cid, **session.under)
@@ -204,7 +204,7 @@ def cancel_unknown(session: CheckSession) -> None:
 
 @row("execution.cancel-by-number", "cancel_task finds a task by its qtask_id too")
 def cancel_by_number(session: CheckSession) -> None:
-    number = session.status(session.waiting())["qtask_id"]
+    number = session.status(session.long.waiting())["qtask_id"]
     answer = session.q.cancel_task(qtask_id=number, **session.under)
     fields.outcome("cancel_task", answer, "CANCELLED")
 
@@ -273,7 +273,7 @@ def metadata(session: CheckSession) -> None:
 
 @row("execution.delete", "delete_circuit: None, also of an unknown one")
 def delete(session: CheckSession) -> None:
-    cid = session.submit_long()
+    cid = session.long.submit()
     for what in (cid, "no-such-circuit"):
         answer = session.q.delete_circuit(what, **session.under)
         expect(answer is None, f"delete_circuit answered {short_repr(answer)}, not None")
@@ -310,7 +310,7 @@ _MANY = 8
 
 @row("polling.not-ready", "read_cq before the end: the task's envelope, completion-not-ready")
 def not_ready(session: CheckSession) -> None:
-    cid = session.submit_long()
+    cid = session.long.submit()
     for operation in ("read_cq", "peek_cq"):
         answer = getattr(session.q, operation)(cid, **session.under)
         result = fields.stands(operation, answer, *fields.ORDER[:-1])
@@ -437,7 +437,7 @@ def of_failures(session: CheckSession) -> None:
     listener = listening(session)
     bad = session.submit(circuits.UNREADABLE)
     seen = {listener.taken().payload["cid"]}
-    waits = session.waiting()
+    waits = session.long.waiting()
     session.q.cancel_task(waits, **session.under)
     deadline = time.monotonic() + session.wait_s
     while waits not in seen and time.monotonic() < deadline:

@@ -205,13 +205,13 @@ def walltime(session: CheckSession) -> None:
 
 @row("credits.returned", "what a task did not use of its estimate comes back")
 def returned(session: CheckSession) -> None:
-    gates = session.long_gates
+    gates = session.long.gates
     with _held(session, gates):
         cost = _cost(session, gates)
         number = session.reserve(**size(cost * 3 // 2))
         under = {"reservation_id": number}
         for turn in range(3):
-            answer = session.q.sync_run(session.long_info(), timeout=session.wait_s, **under)
+            answer = session.q.sync_run(session.long.info(), timeout=session.wait_s, **under)
             expect_equal(f"outcome of task {turn + 1}, each two thirds of the credits",
                          answer["outcome"], "COMPLETED")  # fmt: skip
         record = stands(session, number, "active")
@@ -222,12 +222,12 @@ def returned(session: CheckSession) -> None:
 
 @row("credits.cancelled", "a task cancelled before it ran gives back all it held")
 def of_cancelled(session: CheckSession) -> None:
-    gates = session.long_gates
+    gates = session.long.gates
     with _held(session, gates):
         cost = _cost(session, gates)
         number = session.reserve(**size(cost * 10))
         under = {"reservation_id": number}
-        cids = [session.submit_long(under=under) for _ in range(6)]
+        cids = [session.long.submit(under=under) for _ in range(6)]
         held = stands(session, number, "active")["credits_consumed"]
         expect(held >= 2 * cost, f"{held} credits are held for 6 tasks of {cost} each")
         for cid in reversed(cids):
@@ -240,13 +240,13 @@ def of_cancelled(session: CheckSession) -> None:
 
 @row("credits.delayed", "a task that waits for credits: DELAYED, pending-capacity; then it runs")
 def delayed(session: CheckSession) -> None:
-    gates = session.long_gates
+    gates = session.long.gates
     with _held(session, gates):
         cost = _cost(session, gates)
         for _ in range(TURNS):
             under = {"reservation_id": session.reserve(**size(cost * 3 // 2))}
-            first = session.submit_long(under=under)
-            second, answer = session.accept(session.long_info(), under=under)
+            first = session.long.submit(under=under)
+            second, answer = session.accept(session.long.info(), under=under)
             state = session.q.get_scheduler_queue_state()
             if session.q.task_status(first, **under)["lifecycle_state"] == "completed":
                 continue  # too late: the credits have been returned
@@ -262,10 +262,10 @@ def delayed(session: CheckSession) -> None:
 
 @row("credits.never", "a task its reservation can never pay is refused")
 def never(session: CheckSession) -> None:
-    gates = session.long_gates
+    gates = session.long.gates
     with _held(session, gates):
         under = {"reservation_id": session.reserve(**size(_cost(session, gates) * 3 // 2))}
-        info = session.info(session.long, num_shots=2 * session.long_shots)
+        info = session.info(session.long.text, num_shots=2 * session.long.shots)
         again = partial(session.q.async_run, info, **under)
         session.expect_refusal("async_run of twice the gates", again)
 
@@ -277,7 +277,7 @@ def _cost(session: CheckSession, gates: int) -> int:
     under = {"reservation_id": number}
     for _ in range(TURNS):
         before = stands(session, number, "active")["credits_consumed"]
-        cid = session.submit_long(under=under)
+        cid = session.long.submit(under=under)
         held = int(stands(session, number, "active")["credits_consumed"] - before)
         session.q.cancel_task(cid, **under)
         session.completion(cid, reservation_id=number)

@@ -263,13 +263,13 @@ def cid(session: CheckSession) -> None:
 
 @_single("single.at-once", "async_run answers before a long circuit is done")
 def at_once(session: CheckSession) -> None:
-    number = session.submit_long()
+    number = session.long.submit()
     expect(session.poll(number) is None, "async_run waited until the circuit was done")
 
 
 @_single("single.in-progress", "what is not finished raises DEFwInProgress")
 def in_progress(session: CheckSession) -> None:
-    number = session.submit_long()
+    number = session.long.submit()
     session.expect_refusal("read_cq", lambda: session.q.read_cq(number), "DEFwInProgress")
     session.expect_refusal("peek_cq", lambda: session.q.peek_cq(number), "DEFwInProgress")
 
@@ -309,7 +309,7 @@ def by_cid(session: CheckSession) -> None:
 
 @_single("single.delete", "delete_circuit: None, also of an unknown one")
 def delete(session: CheckSession) -> None:
-    number = session.submit_long()
+    number = session.long.submit()
     for what in (number, "no-such-circuit"):
         answer = session.q.delete_circuit(what)
         expect(answer is None, f"delete_circuit answered {short_repr(answer)}, not None")
@@ -374,7 +374,7 @@ def push_last(session: CheckSession) -> None:
 @_single("single.shutdown", "shutdown by one client does not stop the pool for others", alone=True)
 def shutdown(session: CheckSession) -> None:
     other = session.connect()
-    number = session.submit_long()
+    number = session.long.submit()
     answer = other.shutdown()
     expect(answer is None, f"shutdown answered {short_repr(answer)}")
     expect_equal("rc of what was under way", session.completion(number)["rc"], 0)

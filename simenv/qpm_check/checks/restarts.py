@@ -51,7 +51,7 @@ def pollers(session: CheckSession) -> None:
 )
 def first_poll(session: CheckSession) -> None:
     under = {"reservation_id": session.reserve()}
-    cid = session.submit_long(under=under)
+    cid = session.long.submit(under=under)
     with _away(session):
         pass
     time.sleep(ENDS_S)  # no calls meanwhile: the first call finds that the circuit has ended
@@ -81,7 +81,7 @@ def _submitted(session: CheckSession) -> list[tuple[CheckedClient, str, dict[str
     for _ in range(CLIENTS):
         client = session.connect()
         under = {"reservation_id": session.reserve()} if session.revision == 2 else {}
-        cid = session.submit_long(by=client, under=under)
+        cid = session.long.submit(by=client, under=under)
         results.append((client, cid, under))
     return results
 

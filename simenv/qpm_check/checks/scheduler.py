@@ -100,7 +100,7 @@ def pause(session: CheckSession) -> None:
 @row("scheduler.drain", "draining: what was accepted ends, nothing new is taken")
 def drain(session: CheckSession) -> None:
     with _as_before(session):
-        cid = session.submit_long()
+        cid = session.long.submit()
         result = fields.asked(session, "drain_execution_target", STEERED)
         expect_equal("status", result["status"], "draining")
         expect_equal("draining", result["control"]["draining"], True)
@@ -123,7 +123,7 @@ def limits(session: CheckSession) -> None:
         expect_equal("status", result["status"], "dispatch-limits-updated")
         again = session.q.configure_dispatch_limits(limits={"max_inflight": 1})
         expect_equal("status of what is so already", again["status"], "unchanged")
-        cids = [session.submit_long() for _ in range(4)]
+        cids = [session.long.submit() for _ in range(4)]
         max_running = 0
         for _ in range(20):
             begun = cids
@@ -155,7 +155,7 @@ def limits_refused(session: CheckSession) -> None:
 
 @row("scheduler.queue", "get_scheduler_queue_state: what is under way, as envelopes")
 def queue(session: CheckSession) -> None:
-    cid = session.submit_long()
+    cid = session.long.submit()
     number = session.status(cid)["qtask_id"]
     result = fields.has("get_scheduler_queue_state", session.q.get_scheduler_queue_state(), QUEUE)
     expect_equal("include_restricted", result["include_restricted"], False)

@@ -173,7 +173,7 @@ def access(session: CheckSession) -> None:
 @row("telemetry.capacity", "get_capacity_snapshot: its fields, and what is under way")
 def capacity(session: CheckSession) -> None:
     session.until(lambda: session.q.is_ready()["active_task_count"] == 0, "quiet")
-    session.submit_long()
+    session.long.submit()
     result = has("get_capacity_snapshot", session.q.get_capacity_snapshot(), CAPACITY)
     _check_access(result, "capacity-snapshot", "manager-aggregate")
     blocks = [has(name, result[name], BLOCK) for name in ("held_capacity", "in_flight_capacity")]
@@ -186,7 +186,7 @@ def capacity(session: CheckSession) -> None:
 
 @row("telemetry.queue", "get_queue_metrics: its fields, estimates known or said not to be")
 def queue(session: CheckSession) -> None:
-    session.submit_long()
+    session.long.submit()
     result = has("get_queue_metrics", session.q.get_queue_metrics(), QUEUE)
     _check_access(result, "queue-metrics", "manager-aggregate")
     for name in ("held_capacity", "in_flight_capacity"):
