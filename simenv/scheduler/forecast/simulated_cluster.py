@@ -12,41 +12,40 @@ For owners who ask, a task that takes no time is added to each queue: a new one 
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from itertools import count
+from collections.abc import Callable, Iterable
 
 import msgspec
 
-from simenv.model import TaskOptions, TaskSpec, TaskState, WorkerState
+from simenv.model import TaskOptions, TaskSpec, WorkerState
 from simenv.model.accounts import ROOT
 from simenv.scheduler import core
 from simenv.scheduler.dispatch import dispatcher, gang_scheduling
 from simenv.scheduler.events import reservations
+from simenv.scheduler.forecast.simulated_workers import (
+    NEW,
+    SimulatedWorkers,
+    StartTimes,
+    TaskCosts,
+    Timeline,
+)
 from simenv.scheduler.queueing.arrivals import Arrivals
-from simenv.scheduler.queueing.lanes import SMALL_US
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state import nodes, pools
 from simenv.scheduler.state.nodes import NodeJobPhase
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.scheduler.views import run_times
-from simenv.wire.messages.client import STATES, AttemptResult
 
 MAX_TASKS = 100_000  # of one pool that are simulated, from the front of its queue
 TICK_NS = 50_000_000  # between two ticks, as in a busy service
 EVERY = 20  # later ticks come after a part of the time that has passed
 EXIT_NS = 50_000_000  # from the end of a worker until its launcher reports it
 MIN_START_NS = 50_000_000
-STOP_NS = 100_000_000  # from a request to stop an attempt until its result
 RETRY_NS = 5_000_000_000  # between two requests of a planned reservation
 LATER_US = 12 * 3_600e6  # for which more is expected to be submitted
 IDLE_TICKS = 64  # without any other event, after which nothing more will start
 EXPECTED = 2**61  # numbers of tasks that are expected to be submitted
-NEW = 2**62  # numbers of new tasks, whose starts are asked for
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0  # spreads first submissions evenly
-_DONE, _CANCELLED = STATES.index(TaskState.DONE), STATES.index(TaskState.CANCELLED)
 
 Pause = Callable[[], object]
 
@@ -61,16 +60,6 @@ class Starts(msgspec.Struct, frozen=True):
     new_us: dict[tuple[str, str], float]  # of a new task of priority 0, by pool and owner
     read: dict[str, int]  # simulated tasks of each pool
     passes: int  # of the dispatcher, in 50 to 100 us each
-
-
-class Chunk(msgspec.Struct, eq=False):
-    """Tasks that a worker was sent together. `begin_ns`: as expected when they were sent."""
-
-    records: list[core.TaskRecord]
-    slots: int
-    begin_ns: int
-    run_ns: int  # of all of them
-    state: int = _DONE  # of their results
 
 
 class Later(msgspec.Struct, eq=False):
@@ -101,7 +90,6 @@ class SimulatedCluster:
 
     def __init__(self, state: SchedulerState, now_ns: int, owners: Iterable[str] = ("",)) -> None:
         """Copy the state. `owners`: those for whom the start of a new task is determined."""
-        self._begin_ns = self._now_ns = now_ns
         self._owners = tuple(owners)
         self._next_task = state.tasks.next_number
         names = state.cluster.pools
@@ -112,21 +100,12 @@ class SimulatedCluster:
         self.state = state.copy(MAX_TASKS)
         self._scheduler = Scheduler((), state.limits, state.epoch)
         self._scheduler.state = self.state
-        self._estimator = state.estimator.copy()
+        self._time, self._starts = Timeline(now_ns), StartTimes()
+        costs = TaskCosts(state, self.state)
+        self._workers = SimulatedWorkers(self._scheduler, self._time, costs, self._starts)
         self._budgets = dict(state.shares.limits.budgets_left)
         self._offset_ns = state.calendar.offset_ns or state.devices.paced.offset_ns
-        self._speeds = {name: (p.small.speed, p.large.speed) for name, p in names.items()}
-        self._events: list[tuple[int, int, Callable[..., None], tuple[object, ...]]] = []
-        self._order = count()
         self._wakes: set[int] = set()
-        self._chunks: dict[str, deque[Chunk]] = {}  # by worker: that it runs, and behind it
-        self._ends: dict[str, int] = {}  # of the chunk that each worker runs
-        self._costs_us: dict[tuple[int, int, int], float] = {}
-        self._pending: set[int] = set()  # tasks whose start is not known yet
-        self._new: dict[int, tuple[str, str]] = {}
-        self._tasks_us: dict[int, float] = {}
-        self._new_us: dict[tuple[str, str], float] = {}
-        self._gangs: dict[str, int] = {}  # pools of several ranks by tasks that have not started
         self._expected = EXPECTED
         self._passes = self._idle_ticks = 0
         self._next_tick_ns = 0
@@ -134,30 +113,33 @@ class SimulatedCluster:
     def run(self, pause: Pause = lambda: None) -> Starts:
         """Simulate until all waiting tasks have started. `pause` is called about every
         millisecond."""
-        state, events = self.state, self._events
+        state, time, starts = self.state, self._time, self._starts
         state.own_tasks(self._most, pause)
         read = {name: pool.queue.count for name, pool in state.cluster.pools.items()}
-        self._pending |= {
+        starts.pending |= {
             record.number for record in state.tasks.values() if record.phase == core.WAITING
         }
         self._use_nodes_in_maintenance()
         self._begin(pause)
-        self._tick_at(max(self._now_ns, state.last_tick_ns + TICK_NS))
+        self._tick_at(max(time.now_ns, state.last_tick_ns + TICK_NS))
         if state.cluster.lacks_workers or any(
             worker.state == WorkerState.DRAINING for worker in state.cluster.workers.values()
         ):
             self._tick()
         self._dispatch(pause)
-        while (self._pending or self._gangs) and events and self._idle_ticks < IDLE_TICKS:
-            self._now_ns, _, event, values = heapq.heappop(events)
-            event(*values)
+        while self._goes_on():
+            time.step()
             self._dispatch(pause)
         result = Starts(
-            *(self._begin_ns, self._owners, self._next_task, self._tasks_us, self._new_us),
+            *(time.begin_ns, self._owners, self._next_task, starts.tasks_us, starts.new_us),
             *(read, self._passes),
         )
         self._clear()
         return result
+
+    def _goes_on(self) -> bool:
+        is_open = self._starts.pending or self._starts.gangs
+        return bool(is_open) and self._time.has_events and self._idle_ticks < IDLE_TICKS
 
     # --- the present state ------------------------------------------------------------------------
 
@@ -171,29 +153,29 @@ class SimulatedCluster:
 
     def _begin(self, pause: Pause) -> None:
         """Add what is under way, and what is expected."""
-        state, now_ns = self.state, self._now_ns
+        state, now_ns = self.state, self._time.now_ns
         for worker in state.cluster.workers.values():
             pause()
             if worker.state == WorkerState.STARTING:
                 ready_ns = max(now_ns + MIN_START_NS, worker.since_ns + core.START_NS)
-                self._at(ready_ns, self._join, worker.name, worker.start)
+                self._time.at(ready_ns, self._join, worker.name, worker.start)
             elif worker.state == WorkerState.DRAINING:
-                self._at(now_ns + EXIT_NS, self._exit, worker.name, worker.start)
+                self._time.at(now_ns + EXIT_NS, self._exit, worker.name, worker.start)
             elif worker.held:
-                self._go_on(worker)
+                self._workers.go_on(worker)
         for host in state.cluster.nodes.hosts.values():
             job = host.job
             if job is not None and job.phase is NodeJobPhase.SUBMITTED:
                 pool = state.cluster.pools[host.node.pool]
-                self._at(max(now_ns, job.submitted_ns + pool.job_start_ns), self._node, host)
+                self._time.at(max(now_ns, job.submitted_ns + pool.job_start_ns), self._node, host)
             elif job is not None and job.end_ns:
-                self._at(max(now_ns, job.end_ns), self._job_over, host.node.name)
+                self._time.at(max(now_ns, job.end_ns), self._job_over, host.node.name)
         for number in state.dedicated.all:
             if number in state.reservations.live:
                 expires_ns = state.reservations.live[number].expires_ns - self._offset_ns
-                self._at(max(now_ns, expires_ns), self._tick)
+                self._time.at(max(now_ns, expires_ns), self._tick)
         for planned in state.calendar.planned:
-            self._at(max(now_ns, planned.begin_ns), self._tick)
+            self._time.at(max(now_ns, planned.begin_ns), self._tick)
         for name, pool in list(state.cluster.pools.items()):
             if not self._most[name]:
                 continue
@@ -202,27 +184,12 @@ class SimulatedCluster:
                 if every_us < LATER_US:
                     later = _later(pool, arrivals, every_us)
                     first_ns = round(1e3 * every_us * (number * _GOLDEN % 1.0))
-                    self._at(now_ns + first_ns, self._submit_later, later)
+                    self._time.at(now_ns + first_ns, self._submit_later, later)
             if pool.spec.ranks > 1:
-                self._gangs[name] = pool.queue.count
+                self._starts.gangs[name] = pool.queue.count
             else:
                 self._add_new_tasks(pool)
         self._note_new_gangs()
-
-    def _go_on(self, worker: nodes.Worker) -> None:
-        """Let a worker go on with the tasks that it holds: the running one and the rest of its
-        chunk, and a chunk behind them."""
-        held = list(worker.held.values())
-        ahead = max(1, len(held) - worker.held.newest_tasks)
-        first = held[0]
-        running_us = run_times.running_us(
-            self.state, worker, first, self._cost_us(first), self._now_ns
-        )
-        slots = worker.slots if worker.ranks == 1 else 1
-        run_ns = round(1e3 * running_us) + self._run_ns(worker, held[1:ahead])
-        self._send(worker, held[:ahead], slots, run_ns)
-        if len(held) > ahead:
-            self._send(worker, held[ahead:], slots)
 
     def _add_new_tasks(self, pool: pools.Pool) -> None:
         """Add a new task of each owner to the queue of a pool: like those that wait, of priority 0,
@@ -235,41 +202,40 @@ class SimulatedCluster:
         route = core.Route("", "", name, 0, 0, cost_us, 0.0, 1)
         tree = state.shares.fair_share.tree
         for owner in self._owners:
-            number = NEW + len(self._new)
-            self._new[number] = name, owner
+            number = NEW + len(self._starts.new)
+            self._starts.new[number] = name, owner
             account = next(iter(tree.accounts_of(owner)), ROOT if tree else "")
             batch = core.SubmitBatch(
-                *(b"", TaskOptions(), "", 0, number, self._now_ns), owner=owner, account=account
+                *(b"", TaskOptions(), "", 0, number, self._time.now_ns),
+                owner=owner,
+                account=account,
             )
             self._scheduler.submit(batch, [TaskSpec(b"", 0, 0)], [route])
-            self._pending.add(number)
+            self._starts.pending.add(number)
         queue.instant = len(self._owners)
         state.dispatch.last_short_ns = last_short_ns
 
     # --- time -------------------------------------------------------------------------------------
 
-    def _at(self, when_ns: int, event: Callable[..., None], *values: object) -> None:
-        heapq.heappush(self._events, (when_ns, next(self._order), event, values))
-
     def _wake(self) -> None:
         """Let the dispatcher look."""
 
     def _tick_at(self, when_ns: int) -> None:
-        if not self._now_ns <= self._next_tick_ns <= when_ns:
+        if not self._time.now_ns <= self._next_tick_ns <= when_ns:
             self._next_tick_ns = when_ns
-            self._at(when_ns, self._due_tick, when_ns)
+            self._time.at(when_ns, self._due_tick, when_ns)
 
     def _due_tick(self, when_ns: int) -> None:
         if when_ns != self._next_tick_ns:
             return  # an earlier one came instead
-        self._idle_ticks = 0 if self._events else self._idle_ticks + 1
+        self._idle_ticks = 0 if self._time.has_events else self._idle_ticks + 1
         self._tick()
-        passed_ns = self._now_ns - self._begin_ns
+        passed_ns = self._time.now_ns - self._time.begin_ns
         self._next_tick_ns = 0
-        self._tick_at(self._now_ns + max(TICK_NS, passed_ns // EVERY))
+        self._tick_at(self._time.now_ns + max(TICK_NS, passed_ns // EVERY))
 
     def _tick(self) -> None:
-        state, now_ns = self.state, self._now_ns
+        state, now_ns = self.state, self._time.now_ns
         for worker in state.cluster.workers.values():
             worker.heard_ns = now_ns
         self._execute(self._scheduler.tick(now_ns))
@@ -283,187 +249,77 @@ class SimulatedCluster:
         while True:
             self._passes += 1
             awaited = dispatcher.FIRST_ASSIGNS + 1  # so that a pass takes a millisecond
-            self._execute(scheduler.dispatch(self._now_ns, awaited, self._budgets))
+            self._execute(scheduler.dispatch(self._time.now_ns, awaited, self._budgets))
             pause()
             if state.dispatch.assigns_left > 0:
                 break
         if state.deferred_actions:
             self._tick()
-            self._tick_at(self._now_ns + TICK_NS)
+            self._tick_at(self._time.now_ns + TICK_NS)
         for device in state.devices.paced.all.values():
             for when_ns in (device.free_ns - device.lookahead_ns, state.devices.paced.next_ns):
-                if self._now_ns < when_ns < 2**62 and when_ns not in self._wakes:
+                if self._time.now_ns < when_ns < 2**62 and when_ns not in self._wakes:
                     self._wakes.add(when_ns)
-                    self._at(when_ns, self._wake)
-        if self._gangs:
+                    self._time.at(when_ns, self._wake)
+        if self._starts.gangs:
             self._note_new_gangs()
 
     def _execute(self, actions: Iterable[core.Action]) -> None:
         """Do what the scheduler asks for."""
-        workers, now_ns = self.state.cluster.workers, self._now_ns
+        workers, now_ns = self.state.cluster.workers, self._time.now_ns
         for action in actions:
             if isinstance(action, core.AssignTasks):
-                self._send(workers[action.worker], action.records, action.slots)
+                self._workers.send(workers[action.worker], action.records, action.slots)
             elif isinstance(action, core.StartWorker):
-                self._at(now_ns + core.START_NS, self._join, action.worker, action.start)
+                self._time.at(now_ns + core.START_NS, self._join, action.worker, action.start)
             elif isinstance(action, core.RetireWorker | core.KillWorker):
-                self._at(now_ns + EXIT_NS, self._exit, action.worker, action.start)
+                self._time.at(now_ns + EXIT_NS, self._exit, action.worker, action.start)
             elif isinstance(action, core.SetThreads):
-                self._set_threads(action.worker, action.slots)
+                self._workers.set_threads(action.worker, action.slots)
             elif isinstance(action, core.StopAttempt):
-                self._stop(action.worker, action.task)
+                self._workers.stop(action.worker, action.task)
             elif isinstance(action, core.TaskEnded):
-                self._pending.discard(action.record.number)
+                self._starts.pending.discard(action.record.number)
             elif isinstance(action, core.SubmitJob):
                 host, start_ns = (
                     self.state.cluster.nodes.hosts[action.node],
                     self.state.cluster.pools[action.pool],
                 )
-                self._at(now_ns + start_ns.job_start_ns, self._node, host)
+                self._time.at(now_ns + start_ns.job_start_ns, self._node, host)
             elif isinstance(action, core.EndJob):
-                self._at(now_ns + EXIT_NS, self._job_over, action.node)
+                self._time.at(now_ns + EXIT_NS, self._job_over, action.node)
 
     # --- workers ----------------------------------------------------------------------------------
-
-    def _send(
-        self, worker: nodes.Worker, records: list[core.TaskRecord], slots: int, run_ns: int = -1
-    ) -> None:
-        """Let a worker run a chunk once it has run those before. `run_ns`: -1 as expected."""
-        chunks = self._chunks.setdefault(worker.name, deque())
-        begin_ns = self._now_ns
-        if chunks:
-            begin_ns = self._ends[worker.name] + sum(each.run_ns for each in list(chunks)[1:])
-        if run_ns < 0:
-            run_ns = self._note_starts(worker, records, begin_ns)
-        chunks.append(Chunk(records, slots, begin_ns, run_ns))
-        if len(chunks) == 1:
-            self._run(worker)
-
-    def _note_starts(
-        self, worker: nodes.Worker, records: list[core.TaskRecord], begin_ns: int
-    ) -> int:
-        """Note the starts of the tasks of a chunk; return its run time."""
-        pool, pending = self.state.cluster.pools[worker.pool], self._pending
-        runs = self.state.devices.paced.all[pool.device].runs if pool.spec.pace else {}
-        slots, speeds, when_us = nodes.speedup_slots(worker), self._speeds[pool.spec.name], 0.0
-        begin_us = (begin_ns - self._begin_ns) / 1e3
-        for record in records:
-            number = record.number
-            if number in pending:
-                pending.remove(number)
-                start_us = begin_us + when_us
-                if run := runs.get(number):
-                    start_us = max(start_us, (run.begin_ns - self._begin_ns) / 1e3)
-                if number >= NEW:
-                    self._new_us[self._new[number]] = start_us
-                    pool.queue.instant -= 1
-                else:
-                    self._tasks_us[number] = start_us
-                    if pool.spec.name in self._gangs:
-                        self._gangs[pool.spec.name] -= 1
-            cost_us = self._cost_us(record)
-            if not pool.spec.pace:
-                cost_us /= speeds[cost_us > SMALL_US]
-            when_us += cost_us / slots
-        return round(1e3 * when_us)
-
-    def _run_ns(self, worker: nodes.Worker, records: Iterable[core.TaskRecord]) -> int:
-        """Return the run time of tasks that a worker holds."""
-        pool = self.state.cluster.pools[worker.pool]
-        each_us = (
-            run_times.work_us(self.state, pool, record, self._cost_us(record)) for record in records
-        )
-        return round(1e3 * sum(each_us) / nodes.speedup_slots(worker))
-
-    def _cost_us(self, record: core.TaskRecord) -> float:
-        """Return the expected time of a task on one slot, by what was learned until now; of a
-        simulation on a paced device."""
-        if record.number >= NEW:
-            return 0.0
-        key = (id(record.route), record.spec.shots, record.spec.count)
-        cost_us = self._costs_us.get(key)
-        if cost_us is None:
-            is_paced = self.state.cluster.pools[record.route.pool].spec.pace
-            expected = self._estimator.simulation_us if is_paced else self._estimator.cost_us
-            cost_us = self._costs_us[key] = expected(record.route, record.spec)
-        return cost_us
-
-    def _run(self, worker: nodes.Worker) -> None:
-        """Let a worker begin its next chunk."""
-        chunk, first = self._chunks[worker.name][0], None
-        first = chunk.records[0]
-        if first.phase == core.SENT:
-            first.phase, first.started_ns = core.RUNNING, self._now_ns
-            self.state.tasks.running += 1
-        self._end_at(worker.name, self._now_ns + chunk.run_ns)
-
-    def _end_at(self, name: str, when_ns: int) -> None:
-        self._ends[name] = when_ns
-        self._at(when_ns, self._end, name, self._chunks[name][0])
-
-    def _end(self, name: str, chunk: Chunk) -> None:
-        """End a chunk, unless it was given another end since."""
-        chunks = self._chunks.get(name)
-        if not chunks or chunks[0] is not chunk or self._ends[name] != self._now_ns:
-            return
-        worker = self.state.cluster.workers[name]
-        is_paced = self.state.cluster.pools[worker.pool].spec.pace
-        results = [
-            AttemptResult(
-                *(record.number, record.fence, chunk.state, b"", 0),
-                run_us=max(0, round(self._cost_us(record) / max(1, chunk.slots))),
-                device_ns=core.expected_ns(record.route, record.spec) if is_paced else 0,
-            )
-            for record in chunk.records
-        ]
-        chunks.popleft()
-        self._scheduler.tasks_finished(name, results, chunk.slots, self._now_ns)
-        if chunks:
-            self._run(worker)
-
-    def _set_threads(self, name: str, slots: int) -> None:
-        """Change the slots of the task that a worker runs."""
-        if chunks := self._chunks.get(name):
-            left_ns = (self._ends[name] - self._now_ns) * chunks[0].slots // slots
-            chunks[0].slots = slots
-            self._end_at(name, self._now_ns + left_ns)
-
-    def _stop(self, name: str, task: int) -> None:
-        """Let an attempt end without a result."""
-        chunks = self._chunks.get(name)
-        if chunks and [record.number for record in chunks[0].records] == [task]:
-            chunks[0].state = _CANCELLED
-            self._end_at(name, min(self._ends[name], self._now_ns + STOP_NS))
 
     def _join(self, name: str, start: int) -> None:
         worker = self.state.cluster.workers.get(name)
         if worker is not None:
             node = worker.host.node.name
-            self._scheduler.worker_joined(name, start, node, 1, self._now_ns)
-            self._tick_at(self._now_ns + TICK_NS)
+            self._scheduler.worker_joined(name, start, node, 1, self._time.now_ns)
+            self._tick_at(self._time.now_ns + TICK_NS)
 
     def _exit(self, name: str, start: int) -> None:
         worker = self.state.cluster.workers.get(name)
         if worker is None or worker.start == start:
-            self._chunks.pop(name, None)
-        self._execute(self._scheduler.worker_lost(name, start, "", self._now_ns, blame=False))
-        self._tick_at(self._now_ns + TICK_NS)
+            self._workers.lose(name)
+        self._execute(self._scheduler.worker_lost(name, start, "", self._time.now_ns, blame=False))
+        self._tick_at(self._time.now_ns + TICK_NS)
 
     # --- nodes, reservations, submissions ---------------------------------------------------------
 
     def _node(self, host: nodes.NodeState) -> None:
         """Let the job of a node begin."""
         jobs = self.state.cluster.pools[host.node.pool].spec.jobs
-        end_ns = self._now_ns + round(jobs.time_s * 1e9) if jobs is not None else 0
-        self._execute(self._scheduler.node_joined(host.node, "", end_ns, self._now_ns))
-        self._at(end_ns, self._job_over, host.node.name)
-        self._tick_at(self._now_ns + TICK_NS)
+        end_ns = self._time.now_ns + round(jobs.time_s * 1e9) if jobs is not None else 0
+        self._execute(self._scheduler.node_joined(host.node, "", end_ns, self._time.now_ns))
+        self._time.at(end_ns, self._job_over, host.node.name)
+        self._tick_at(self._time.now_ns + TICK_NS)
 
     def _job_over(self, node: str) -> None:
         for name in self.state.cluster.nodes.hosts[node].workers:
-            self._chunks.pop(name, None)
-        self._execute(self._scheduler.job_over(node, "", self._now_ns))
-        self._tick_at(self._now_ns + TICK_NS)
+            self._workers.lose(name)
+        self._execute(self._scheduler.job_over(node, "", self._time.now_ns))
+        self._tick_at(self._time.now_ns + TICK_NS)
 
     def _reserve_planned(self, wall_ns: int) -> None:
         """Request the reservations of the calendar whose time has come, as the service does."""
@@ -474,13 +330,13 @@ class SimulatedCluster:
                 continue
             ask, end_s = due
             decision, actions = reservations.reserve(
-                *(self.state, ask, entry.owner, wall_ns), now_ns=self._now_ns
+                *(self.state, ask, entry.owner, wall_ns), now_ns=self._time.now_ns
             )
             self._execute(actions)
             is_granted = decision.status == "accepted"
             if is_granted:
                 calendar.decide(entry.id, end_s)
-            self._at(self._now_ns + (ask.ttl_ns if is_granted else RETRY_NS), self._tick)
+            self._time.at(self._time.now_ns + (ask.ttl_ns if is_granted else RETRY_NS), self._tick)
 
     def _submit_later(self, later: Later) -> None:
         """Submit tasks as an association is expected to, and expect the next ones."""
@@ -488,43 +344,38 @@ class SimulatedCluster:
         tasks = int(later.count) - before
         if tasks:
             batch = msgspec.structs.replace(
-                later.batch, first=self._expected, accepted_ns=self._now_ns
+                later.batch, first=self._expected, accepted_ns=self._time.now_ns
             )
             self._expected += tasks
             self._scheduler.submit(batch, [later.spec] * tasks, [later.route] * tasks)
-        if self._now_ns - self._begin_ns + later.every_ns < 1e3 * LATER_US:
-            self._at(self._now_ns + later.every_ns, self._submit_later, later)
+        if self._time.now_ns - self._time.begin_ns + later.every_ns < 1e3 * LATER_US:
+            self._time.at(self._time.now_ns + later.every_ns, self._submit_later, later)
 
     # --- tasks of several ranks -------------------------------------------------------------------
 
     def _note_new_gangs(self) -> None:
         """Note when a new task of several ranks would start, in pools where none waits any more.
         It is not added to the queue, where it would claim slots that others use."""
-        for name in [name for name, waiting in self._gangs.items() if waiting <= 0]:
-            del self._gangs[name]
+        for name in [name for name, waiting in self._starts.gangs.items() if waiting <= 0]:
+            del self._starts.gangs[name]
             pool = self.state.cluster.pools.get(name)
-            start_us = (self._gang_ns(pool) - self._begin_ns) / 1e3
-            self._new_us.update({(name, owner): start_us for owner in self._owners})
+            start_us = self._time.us(self._gang_ns(pool))
+            self._starts.new_us.update({(name, owner): start_us for owner in self._owners})
 
     def _gang_ns(self, pool: pools.Pool | None) -> int:
         """Return when a gang could start: at once on a worker whose nodes have the slots, else when
         all is over there."""
         live = [] if pool is None else [each for each in pool.workers.values() if each.is_live]
         if not live:
-            ends = self._ends_on(self.state.cluster.nodes.hosts.values())
-            return max([self._now_ns + core.START_NS, *ends])
+            ends = self._workers.ends_on(self.state.cluster.nodes.hosts.values())
+            return max([self._time.now_ns + core.START_NS, *ends])
         worker = min(live, key=gang_scheduling.missing_slots)
-        ready_ns = self._now_ns
+        ready_ns = self._time.now_ns
         if worker.state == WorkerState.STARTING:
             ready_ns = max(ready_ns, worker.since_ns + core.START_NS)
         if not gang_scheduling.missing_slots(worker):
             return ready_ns
-        return max([ready_ns, *self._ends_on(host for host, _ in worker.host_ranks)])
-
-    def _ends_on(self, hosts: Iterable[nodes.NodeState]) -> Iterator[int]:
-        for name in {name for host in hosts for name in host.workers}:
-            if self._chunks.get(name):
-                yield self._ends[name]
+        return max([ready_ns, *self._workers.ends_on(host for host, _ in worker.host_ranks)])
 
     def _clear(self) -> None:
         """Remove references in circles, so that no collection of garbage is needed."""
@@ -533,6 +384,6 @@ class SimulatedCluster:
             host.workers.clear()
         for pool in state.cluster.pools.values():
             pool.meters.clear()
-        self._events.clear()
+        self._time.clear()
         state.dispatch.candidates.clear()
         state.cluster.workers.clear()
