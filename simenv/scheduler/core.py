@@ -170,6 +170,21 @@ class JobCut(msgspec.Struct, frozen=True, gc=False):
     done: float = 0.0  # largest share of its sweeps; 0: not known
 
 
+class EarlierAttempts(msgspec.Struct, frozen=True, gc=False):
+    """Attempts at a task that gave no result: what preempted ones used, and cuts."""
+
+    used: Used = Used()
+    units: float = 0.0
+    cut: JobCut = JobCut()
+
+
+class EarlyStop(msgspec.Struct, frozen=True, gc=False):
+    """Request to stop a task."""
+
+    reason: str = ""  # "cancelled", "queue_timeout", "run_timeout", "limit"; "": there is none
+    message: str = ""  # explains it; "": the reason is enough
+
+
 class TaskRecord(msgspec.Struct, gc=False, eq=False):
     """One unfinished task. No field refers back to a record, so the collector may skip it."""
 
@@ -187,18 +202,14 @@ class TaskRecord(msgspec.Struct, gc=False, eq=False):
     sent_ns: int = 0
     started_ns: int = 0
     announced: bool = False  # its worker sends Started before it runs the task
-    # Reason of a stop request: "cancelled", "queue_timeout", "run_timeout", "limit".
-    stopping: str = ""
-    stop_message: str = ""  # explains a stop request; "": its reason is enough
+    stop: EarlyStop = EarlyStop()
     interrupted: bool = False  # an outage of its device: this attempt's result is discarded
     waits: tuple[tuple[int, int], ...] = ()  # known reasons of its wait so far, see `Timing.waits`
     preempted: bool = False  # this attempt is asked to end, and the task to wait again
-    used: Used | None = None  # by preempted attempts
-    units: float = 0.0  # of them
     # Of this attempt, what its reservation has paid before its end: a slot for this run time, in
     # us, and time on the device, in ns.
     prepaid: tuple[int, int] | None = None
-    cut: JobCut | None = None  # None: no end of a job has cut it off
+    earlier: EarlierAttempts | None = None  # None: no attempt was preempted or cut off
 
     @property
     def size_bytes(self) -> int:

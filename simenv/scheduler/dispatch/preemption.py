@@ -90,7 +90,7 @@ def _victim(
         if worker.dedication.reservation:
             continue
         record = next(iter(worker.held.values()))
-        if record.preempted or record.stopping:
+        if record.preempted or record.stop.reason:
             return None  # one at a time
         own, other = _ratios(state, head, record)
         may_end = record.phase == core.Phase.RUNNING and _is_preemptible(state, record, now_ns)

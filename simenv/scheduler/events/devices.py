@@ -221,7 +221,7 @@ def begin_outage(
         return []
     actions: list[core.Action] = []
     for record in _interrupted(state, device, begun_ns):
-        if record.stopping:
+        if record.stop.reason:
             continue
         if record.phase == core.HELD:
             del state.devices.paced.held[record.number]
@@ -277,7 +277,7 @@ def hold_result(
     not paced. `timing` includes the time on the device by the calibration of the attempt."""
     device = state.devices.paced.all.get(state.cluster.pools[record.route.pool].device)
     run = None if device is None else device.runs.get(record.number)
-    if device is None or run is None or record.stopping:
+    if device is None or run is None or record.stop.reason:
         return False
     run.timing, run.slots = timing, slots
     if run.length_ns != timing.device_ns:

@@ -55,7 +55,7 @@ def tasks_finished(
         held_us -= record.cost_us
         ran_us += result.run_us + result.compile_us
         final = STATES[result.state]
-        if final is TaskState.DONE and record.stopping == "cancelled":
+        if final is TaskState.DONE and record.stop.reason == "cancelled":
             final = TaskState.CANCELLED  # whoever cancelled it was answered that it ends so
         is_telling = result.state == _DONE and not result.compile_us
         kind = record.route.engine, bool(record.batch.terms.snapshot)
@@ -66,7 +66,7 @@ def tasks_finished(
         elif is_telling and not (index % OBSERVED or worker.held.resized):
             state.estimator.observe(record.route, record.spec, slots, result.run_us)
         if (record.interrupted or (record.preempted and result.state != _DONE)) and (
-            not record.stopping
+            not record.stop.reason
         ):
             why = WaitReason.PREEMPTED if record.preempted else WaitReason.DEVICE
             record.waits += ((int(why), (now_ns - record.sent_ns) // 1000),)
@@ -103,7 +103,7 @@ def tasks_finished(
         tasks.pop(number, None)
         if by_task:
             state.reservations.settle(number, result.run_us * 1000, done=final is TaskState.DONE)
-        reason = record.stopping
+        reason = record.stop.reason
         limit_s = 0.0
         if reason == "run_timeout":
             limit_s = state.shares.limits.run_limit_s(record.batch)
@@ -117,8 +117,8 @@ def tasks_finished(
         count += 1
         cost_us += record.cost_us
         charged += units
-        if record.used is not None:
-            used, units = used + record.used, units + record.units
+        if record.earlier is not None:
+            used, units = used + record.earlier.used, units + record.earlier.units
         endings.append(
             core.TaskEnded(
                 record,
@@ -127,7 +127,7 @@ def tasks_finished(
                 timing,
                 index,
                 reason,
-                record.stop_message,
+                record.stop.message,
                 run_limit_s=limit_s,
                 used=used,
                 units=units,
@@ -166,8 +166,9 @@ def _charge_preempted(
     used, units = dedicated_workers.use_of(
         state, record, slots, result.run_us, result.device_ns, paid
     )
-    record.used = used if record.used is None else record.used + used
-    record.units += units
+    earlier = record.earlier or core.EarlierAttempts()
+    use = earlier.used + used, earlier.units + units
+    record.earlier = core.EarlierAttempts(*use, earlier.cut)
     state.shares.fair_share.charge(record.batch.association, units)
 
 

@@ -12,7 +12,7 @@ import itertools
 import msgspec
 
 from simenv.model import DEPENDENCY, TaskState, Timing
-from simenv.model.accounts import Used, WaitReason, Waits
+from simenv.model.accounts import WaitReason, Waits
 from simenv.scheduler import core
 from simenv.scheduler.dispatch.batching import WAITED_NS
 from simenv.scheduler.events import devices
@@ -62,9 +62,9 @@ def _stop(
         index = core.HELD_RESULT if record.phase == core.Phase.HELD else -1
         ended = end_unrun(state, record, core.early_end(reason), reason, now_ns, message)
         return [msgspec.structs.replace(ended, index=index)]
-    if record.stopping:
+    if record.stop.reason:
         return []
-    record.stopping, record.stop_message = reason, message
+    record.stop = core.EarlyStop(reason, message)
     deadlines = state.tasks.deadlines
     set_deadline = deadlines.skip_by if _waits_behind(state, record) else deadlines.stop_by
     set_deadline(now_ns, record.number, record.fence, state.cluster.grace_ns(record))
@@ -94,9 +94,13 @@ def end_unrun(
     del state.tasks[record.number]
     state.finalize(record, final)
     timing = Timing((now_ns - record.batch.accepted_ns) // 1000, 0, 0, waits=waits)
-    used, units = record.used or Used(), record.units
+    earlier = record.earlier or core.EarlierAttempts()
     return core.TaskEnded(
-        *(record, final, 0, timing), reason=reason, message=message, used=used, units=units
+        *(record, final, 0, timing),
+        reason=reason,
+        message=message,
+        used=earlier.used,
+        units=earlier.units,
     )
 
 
@@ -139,7 +143,7 @@ def end_overdue(state: scheduler_state.SchedulerState, now_ns: int) -> list[core
         record = state.tasks.get(number)
         if record is not None and record.fence == fence and record.worker in state.cluster.workers:
             worker = state.cluster.workers[record.worker]
-            actions += state.cluster.kill(worker, f"did not stop ({record.stopping})")
+            actions += state.cluster.kill(worker, f"did not stop ({record.stop.reason})")
     return actions
 
 
@@ -161,9 +165,9 @@ def _unconfirmed(
     pool.workers.open[worker.name] = worker
     pool.assigned -= 1
     worker.held.skipped[record.number] = record.fence, 0
-    reason = record.stopping
-    final, message = core.early_end(reason), record.stop_message
-    return [end_unrun(state, record, final, reason, now_ns, message)]
+    stop = record.stop
+    final = core.early_end(stop.reason)
+    return [end_unrun(state, record, final, stop.reason, now_ns, stop.message)]
 
 
 def end_failed(state: scheduler_state.SchedulerState, now_ns: int) -> list[core.TaskEnded]:

@@ -87,7 +87,7 @@ def _note_start(
         if limit_s:
             next_ns = now_ns + round(limit_s * 1e9)
             state.tasks.deadlines.run_until(next_ns, task, fence)
-        if record.stopping:
+        if record.stop.reason:
             state.tasks.deadlines.stop_by(now_ns, task, fence, state.cluster.grace_ns(record))
     return True
 

@@ -223,7 +223,7 @@ class ExpectedStarts:
     def task_us(self, record: TaskRecord, now_ns: int) -> float:
         """Return the time until a waiting or sent task starts; UNKNOWN for others."""
         pool = self._state.cluster.pools.get(record.route.pool)
-        if pool is None or record.stopping or record.phase in core.UNQUEUED:
+        if pool is None or record.stop.reason or record.phase in core.UNQUEUED:
             return UNKNOWN
         if pool.spec.pace and (
             run := self._state.devices.paced.all[pool.device].runs.get(record.number)

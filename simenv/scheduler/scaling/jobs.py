@@ -196,17 +196,19 @@ def cut_off(
         return []
     endings = []
     for record in held:
-        if record.phase != core.Phase.RUNNING or record.stopping:
+        if record.phase != core.Phase.RUNNING or record.stop.reason:
             continue
         progress = worker.report.progress_of(record.number)
         done = 0.0 if progress is None else progress.fraction
         ran_us = (now_ns - record.started_ns) / 1e3
-        old = record.cut or core.JobCut()
+        earlier = record.earlier or core.EarlierAttempts()
+        old = earlier.cut
         if old.count and done > old.done + LEAST_PROGRESS:
-            record.cut = core.JobCut(old.count, 0.0, done)
+            cut = core.JobCut(old.count, 0.0, done)
+            record.earlier = msgspec.structs.replace(earlier, cut=cut)
             continue
         cut = core.JobCut(old.count + 1, max(old.ran_us, ran_us), max(old.done, done))
-        record.cut = cut
+        record.earlier = msgspec.structs.replace(earlier, cut=cut)
         if cut.count >= MAX_CUTS:
             endings.append(_too_long(record, cut, spec.name, jobs, worker.process.node, log))
     return endings

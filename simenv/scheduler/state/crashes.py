@@ -64,8 +64,8 @@ def attribute_crash(
     that was announced (its worker sent Started) is the one that ran; for others a heartbeat may be
     outdated. `charged`: False if no task can be the cause, as when the service killed the
     worker."""
-    endings = [_stopped(record, host) for record in held if record.stopping]
-    remaining = [record for record in held if not record.stopping]
+    endings = [_stopped(record, host) for record in held if record.stop.reason]
+    remaining = [record for record in held if not record.stop.reason]
     if not charged or not remaining:
         return CrashVerdict(endings, None, [])
     running = [
@@ -86,11 +86,11 @@ def _stopped(record: core.TaskRecord, host: str) -> core.TaskEnded:
     timing = Timing((record.sent_ns - record.batch.accepted_ns) // 1000, 0, 0)
     return core.TaskEnded(
         record,
-        core.early_end(record.stopping),
+        core.early_end(record.stop.reason),
         1,
         timing,
-        reason=record.stopping,
-        message=record.stop_message,
+        reason=record.stop.reason,
+        message=record.stop.message,
         host=host,
     )
 

@@ -159,9 +159,9 @@ def is_late(host: NodeState, spec: PoolSpec, record: TaskRecord, now_ns: int) ->
     if spec.jobs is None or not host.end_ns:
         return False
     needed_ns, reserve_ns = record.cost_us * 1e3, drain_ns(spec.jobs)
-    if record.cut is not None:
+    if record.earlier is not None:
         longest_ns = spec.jobs.time_s * 1e9 - 2 * reserve_ns
-        needed_ns = max(needed_ns, min(record.cut.ran_us * 1e3, longest_ns))
+        needed_ns = max(needed_ns, min(record.earlier.cut.ran_us * 1e3, longest_ns))
     return now_ns + needed_ns > host.end_ns - reserve_ns
 
 

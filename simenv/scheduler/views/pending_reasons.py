@@ -16,8 +16,8 @@ from simenv.scheduler.state import device_controls, nodes, pools, scheduler_stat
 
 def pending_reason(state: scheduler_state.SchedulerState, record: TaskRecord, now_ns: int) -> str:
     """Return the reason as text for clients; "" if the task runs."""
-    if record.stopping:
-        return f"stopping: {record.stopping}"
+    if record.stop.reason:
+        return f"stopping: {record.stop.reason}"
     if record.phase == Phase.RUNNING:
         worker = state.cluster.workers.get(record.worker)
         compiles = worker is not None and worker.report.compiling == record.number

@@ -268,7 +268,7 @@ class Budgets:
             for record in (state.tasks.by_owner.of(owner) if owner else all_tasks)
             if (record.batch.account, owner) in accounts
             and record.batch.owner == owner
-            and not record.stopping
+            and not record.stop.reason
         )
         numbers = [record.number for record in islice(records, ENDED_PER_TICK)]
         actions = self._scheduler.end_early(numbers, "limit", text, now_ns)

@@ -118,7 +118,7 @@ def _reservation_turn(state: SchedulerState, record: TaskRecord) -> int:
 
 def _reason(state: SchedulerState, record: TaskRecord, now_ns: int, turn: int) -> str:
     reason = pending_reason(state, record, now_ns)
-    if record.stopping or record.phase not in UNSENT:
+    if record.stop.reason or record.phase not in UNSENT:
         return reason
     if turn:
         reason += f", {_ordinal(turn)} in line"

@@ -185,7 +185,7 @@ def test_tasks_of_an_account_that_cuts_end_when_its_budget_is_spent(tmp_path: Pa
     town.spent["physics"] = 1_000.0
     town.accounts.budgets._next_cut_ns = 0
     town.step()
-    assert town.state.tasks[answer.first].stopping == "limit"
+    assert town.state.tasks[answer.first].stop.reason == "limit"
     town.finish([task], TaskState.EXPIRED)
     for number in (answer.first, waiting.first):
         failure = failure_of(town, number)
@@ -209,7 +209,7 @@ def test_tasks_of_other_accounts_and_of_budgets_without_cut_go_on(tmp_path: Path
     town.set_account("physics", physics)
     town.accounts.budgets._next_cut_ns = 0
     town.step()
-    assert [r.batch.account for r in town.state.tasks.values() if not r.stopping] == ["root"]
+    assert [r.batch.account for r in town.state.tasks.values() if not r.stop.reason] == ["root"]
 
 
 def test_waiting_tasks_start_while_the_budget_lasts_beside_the_running_ones(tmp_path: Path) -> None:
