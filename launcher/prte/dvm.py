@@ -152,27 +152,45 @@ class DvmSettings:
         return self.prte.environ(kept)
 
 
+class DvmFiles:
+    """Folder of one DVM, on a local disk with a short path."""
+
+    def __init__(self, folder: Path) -> None:
+        """Create the folder."""
+        self.folder = folder
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir(mode=0o700, parents=True)
+        self.uri = folder / "uri"  # where prte writes how to connect to it
+        self.log = folder / "dvm.log"
+
+    def read_log(self) -> str:
+        """Return the output of prte, its daemons and the agent so far."""
+        with suppress(OSError):
+            return self.log.read_text("utf-8", "replace")
+        return ""
+
+    def failure_summary(self) -> str:
+        """Return the cause of a failure that the log tells, after a colon; "" if it tells none."""
+        summary = failure_summary(self.read_log())
+        return f": {summary}" if summary else ""
+
+
 class Dvm:
     """One DVM. Used from the main thread alone: prte ends with the thread that started it."""
 
     def __init__(
         self, settings: DvmSettings, nodes: Sequence[Node], folder: Path, now: float
     ) -> None:
-        """Start prte and the helper. `folder` is created, and deleted by `remove`: on a local disk,
-        with a short path."""
+        """Start prte and the helper. `folder` is created, and deleted by `remove`."""
         self.nodes = tuple(nodes)
         self.state = DvmState.STARTING
         self.lost_reason = ""
         self.was_up = False
         self.helper_restarts: list[str] = []  # reasons of the restarts
         self._settings = settings
-        self._folder = folder
+        self._files = DvmFiles(folder)
         self._started = now
-        self._temporary = folder / "tmp"
-        self._temporary.mkdir(mode=0o700, parents=True)
-        self._environ = {**settings.prte_environ(), "TMPDIR": str(self._temporary)}
-        self._uri = folder / "uri"
-        self._log = folder / "dvm.log"
+        self._environ = {**settings.prte_environ(), "TMPDIR": str(self._files.temporary)}
         self._ready = self._connected = False
         self._connection_lost = 0.0
         self._pending: dict[int, float] = {}  # key of a spawn: deadline of its response
@@ -233,7 +251,7 @@ class Dvm:
         code = self._prte.poll()
         if code is not None:
             end = f"exit {code}" if code >= 0 else f"signal {-code}"
-            self._lose(f"prte ended ({end}){self._failure_summary()}")
+            self._lose(f"prte ended ({end}){self._files.failure_summary()}")
             return responses
         responses += self._check_helper(now)
         if self.state is DvmState.STARTING:
@@ -254,7 +272,7 @@ class Dvm:
         self._prte.kill()
         with suppress(subprocess.TimeoutExpired):  # a process that hangs in the kernel
             self._prte.wait(END_TIMEOUT_S)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self._files.folder, ignore_errors=True)
 
     def _read(self, now: float) -> list[HelperResponse]:
         responses: list[HelperResponse] = []
@@ -280,12 +298,12 @@ class Dvm:
         return responses
 
     def _check_ready(self, now: float) -> None:
-        self._ready = self._ready or is_ready(self._read_log())
+        self._ready = self._ready or is_ready(self._files.read_log())
         limit = START_TIMEOUT_S + START_TIMEOUT_PER_NODE_S * len(self.nodes)
         if self._ready and self._connected:
             self.state, self.was_up = DvmState.UP, True
         elif now - self._started > limit:
-            self._lose(f"prte was not ready after {limit:.0f} s{self._failure_summary()}")
+            self._lose(f"prte was not ready after {limit:.0f} s{self._files.failure_summary()}")
 
     def _check_helper(self, now: float) -> list[HelperResponse]:
         if self._helper.ended:
@@ -295,7 +313,7 @@ class Dvm:
             return self._restart_helper(now, "ended")
         if any(now > deadline for deadline in self._pending.values()):
             return self._restart_helper(now, f"gave no answer in {RESPONSE_TIMEOUT_S:.0f} s")
-        if not self._connected and now > self._helper_deadline and self._uri.exists():
+        if not self._connected and now > self._helper_deadline and self._files.uri.exists():
             return self._restart_helper(now, f"did not connect in {HELPER_TIMEOUT_S:.0f} s")
         return []
 
@@ -308,7 +326,7 @@ class Dvm:
         self._helper.close()
         self._helper_failures += 1
         if self._helper_failures > MAX_HELPER_FAILURES:
-            self._lose(f"{message}, {self._helper_failures} times{self._failure_summary()}")
+            self._lose(f"{message}, {self._helper_failures} times{self._files.failure_summary()}")
         else:
             self.helper_restarts.append(message)
             self._connected = False
@@ -321,13 +339,13 @@ class Dvm:
         self._prte.kill()
 
     def _start_prte(self) -> subprocess.Popen[bytes]:
-        argv = [str(self._settings.prte.program), "--report-uri", str(self._uri)]
+        argv = [str(self._settings.prte.program), "--report-uri", str(self._files.uri)]
         argv += ["--host", ",".join(map(_host, self.nodes)), "--leave-session-attached"]
         for name, value in self._parameters().items():
             argv += ["--prtemca", name, value]
         isolated = self._settings.isolated
         try:
-            with self._log.open("ab") as log:
+            with self._files.log.open("ab") as log:
                 return subprocess.Popen(
                     die_with_parent.command_line(os.getpid(), argv, isolated=isolated),
                     stdin=subprocess.DEVNULL,
@@ -355,12 +373,12 @@ class Dvm:
     def _agent(self) -> str:
         """Return the agent's command. PRTE splits it at blanks and colons: a command that has such
         characters is put into a script on PATH."""
-        file = self._folder / "agent"
+        file = self._files.folder / "agent"
         agent.write_settings(file, self._settings.agent, self._settings.environ)
         argv = [sys.executable, "-P", "-m", "launcher.process.agent", str(file)]
         if not any(letter in word for word in argv for letter in " :\t'\""):
             return " ".join(argv)
-        programs = self._folder / "bin"
+        programs = self._files.folder / "bin"
         programs.mkdir()
         script = programs / "simenv-agent"
         script.write_text("#!/bin/sh\nexec " + shlex.join(argv) + ' "$@"\n')
@@ -373,18 +391,9 @@ class Dvm:
         prte = self._settings.prte
         libraries = [*prte.preload, prte.library]
         pid = self._prte.pid if self._settings.isolated else 0
-        with self._log.open("ab") as log:
-            return HelperProcess(self._uri, libraries, self._environ, log.fileno(), network_of=pid)
-
-    def _read_log(self) -> str:
-        """Return the output of prte, its daemons and the agent so far."""
-        with suppress(OSError):
-            return self._log.read_text("utf-8", "replace")
-        return ""
-
-    def _failure_summary(self) -> str:
-        summary = failure_summary(self._read_log())
-        return f": {summary}" if summary else ""
+        with self._files.log.open("ab") as log:
+            uri, output = self._files.uri, log.fileno()
+            return HelperProcess(uri, libraries, self._environ, output, network_of=pid)
 
 
 def _host(node: Node) -> str:

@@ -85,6 +85,84 @@ def open_database(
     return SqliteDatabase(place, durability, read_only=read_only)
 
 
+class PendingRows:
+    """Rows that wait for the next commit."""
+
+    __slots__ = (
+        "accepted",
+        "cursors",
+        "events",
+        "files",
+        "finished",
+        "sent",
+        "settings",
+        "standings",
+    )
+
+    def __init__(self) -> None:
+        self.accepted: list[accepted.AcceptedRow] = []
+        self.standings: list[Statement] = []  # of accepted Submits
+        self.finished: list[tuple[int | float | bytes | str, ...]] = []
+        self.files: list[tuple[str, int, int, int]] = []
+        self.sent = array("q")
+        self.events: list[tuple[int, bytes, str]] = []
+        self.cursors: list[tuple[str, str, int]] = []
+        self.settings: list[Statement] = []
+
+    def _lists(self) -> tuple[MutableSequence[Any], ...]:
+        return (
+            self.accepted,
+            self.standings,
+            self.sent,
+            self.finished,
+            self.files,
+            self.events,
+            self.cursors,
+            self.settings,
+        )
+
+    @property
+    def has_any(self) -> bool:
+        return any(self._lists())
+
+    def clear(self) -> None:
+        for rows in self._lists():
+            if rows:
+                del rows[:]
+
+    def statements(self) -> list[Statement]:
+        """Return the statements that store the rows."""
+        results: list[Statement] = []
+        if self.accepted:
+            sent = set(self.sent)
+            for row in self.accepted:
+                # Mostly the first tasks are sent in the same pass: a column counts these, so that
+                # no row of `sent` is needed.
+                at_once = 0
+                while at_once < row.count and row.first + at_once in sent:
+                    at_once += 1
+                sent.difference_update(range(row.first, row.first + at_once))
+                values = msgspec.structs.astuple(row)  # in the order of the columns
+                content = row.owner.encode(), row.routes, row.body
+                crc = checksum(*content, start=row.first ^ row.count)
+                results.append((_ACCEPT, (*values, crc, at_once)))
+            if len(sent) < len(self.sent):
+                self.sent = array("q", sorted(sent))
+        if self.sent:
+            results.append(("insert into sent(tasks) values(?)", (self.sent.tobytes(),)))
+        for query, rows in (
+            (_FINISH, self.finished),
+            (_FILE, self.files),
+            (_EVENT, self.events),
+            (_CURSOR, self.cursors),
+        ):
+            if rows:
+                results += [(query, values) for values in rows]
+        results += self.standings
+        results += self.settings
+        return results
+
+
 class Journal:
     """The journal. Used from the loop's thread only. Nothing is stored until `commit`."""
 
@@ -108,29 +186,22 @@ class Journal:
         self.written_bytes = 0  # since the start, approximately; decides when a checkpoint is due
         self.unsynced = False
         self.commit_times = DurationBuckets()
-        self._accepted: list[accepted.AcceptedRow] = []
-        self._standings: list[Statement] = []  # of accepted Submits
-        self._finished: list[tuple[int | float | bytes | str, ...]] = []
-        self._files: list[tuple[str, int, int, int]] = []
-        self._sent = array("q")
-        self._events: list[tuple[int, bytes, str]] = []
-        self._cursors: list[tuple[str, str, int]] = []
-        self._settings: list[Statement] = []
+        self._rows = PendingRows()
         self._force = False
         self.pending = False  # there are rows to commit
 
     def accept(self, row: accepted.AcceptedRow, standing: tables.Standing | None = None) -> None:
         """Record a Submit. `standing`: its account and class; None: it has neither."""
         self.kept_bytes[row.owner] = self.kept_bytes.get(row.owner, 0) + len(row.body)
-        self._accepted.append(row)
+        self._rows.accepted.append(row)
         if standing is not None and (standing.account or standing.qos):
             values = msgspec.structs.astuple(standing)
-            self._standings.append(tables.STANDING.put(row.first, *values))
+            self._rows.standings.append(tables.STANDING.put(row.first, *values))
         self.pending = True
 
     def sent(self, task_numbers: list[int]) -> None:
         """Record tasks that are sent in this pass, from which a restart counts their attempts."""
-        self._sent.extend(task_numbers)
+        self._rows.sent.extend(task_numbers)
         self.pending = True
 
     def finish(
@@ -150,23 +221,23 @@ class Journal:
         unsuccessful = [states.count(state) for state in finished.UNSUCCESSFUL]
         crc, at_s = checksum(body), at_s or time.time()
         self.kept_bytes[owner] = self.kept_bytes.get(owner, 0) + len(body)
-        self._finished.append((first_seq, len(states), *unsuccessful, at_s, body, crc, owner))
+        self._rows.finished.append((first_seq, len(states), *unsuccessful, at_s, body, crc, owner))
         self._force = self._force or any(unsuccessful) or not repeatable
         self.pending = True
 
     def file(self, name: str, task: int, seq: int, size_bytes: int, owner: str = "") -> None:
         """Record the file with the large arrays of a task's completion."""
         self.kept_bytes[owner] = self.kept_bytes.get(owner, 0) + size_bytes
-        self._files.append((name, task, seq, size_bytes))
+        self._rows.files.append((name, task, seq, size_bytes))
 
     def event(self, event: Event, owner: str = "") -> None:
         """Record an event. `owner`: of the task that it is about; "": about no task."""
-        self._events.append((event.seq, msgspec.msgpack.encode(event), owner))
+        self._rows.events.append((event.seq, msgspec.msgpack.encode(event), owner))
         self.pending = True
 
     def cursor(self, owner: str, name: str, seq: int) -> None:
         """Record the position of a cursor; its commit is forced to disk like that of a submit."""
-        self._cursors.append((owner, name, seq))
+        self._rows.cursors.append((owner, name, seq))
         self._force = self.pending = True
 
     def scaled(
@@ -192,7 +263,7 @@ class Journal:
         """Add statements for other tables to the next commit. `forced`: force it to disk, because
         the change is or will be acknowledged."""
         if statements:
-            self._settings += statements
+            self._rows.settings += statements
             self.pending = True
         self._force = self._force or forced
 
@@ -202,7 +273,7 @@ class Journal:
     def finished_at(self, first_seq: int) -> bytes | None:
         """Return the packed Completed numbered from `first_seq`, also if it is not committed yet;
         None if there is none."""
-        for row in self._finished:
+        for row in self._rows.finished:
             if row[0] == first_seq:
                 body = row[6]
                 assert isinstance(body, bytes)
@@ -223,7 +294,7 @@ class Journal:
     @property
     def has_pending_ends(self) -> bool:
         """True if ends of tasks wait for the next commit."""
-        return bool(self._finished)
+        return bool(self._rows.finished)
 
     def commit(self) -> None:
         """Store all pending rows in one transaction. If that fails, raises JournalError and drops
@@ -231,12 +302,12 @@ class Journal:
         next commit."""
         if not self.pending:
             return
-        force = self._durability == "power" or bool(self._accepted) or self._force
+        force = self._durability == "power" or bool(self._rows.accepted) or self._force
         begin_ns = time.perf_counter_ns()
         try:
             if fault_injection.plan:
                 fault_injection.hit("journal.commit.before")
-            statements = self._statements()
+            statements = self._rows.statements()
             self.database.store(statements, forced=force)
         except LogNotSynced as error:
             self._withdraw_accepted()
@@ -245,88 +316,38 @@ class Journal:
             raise
         except Exception as error:  # of the database, or a fault of the service
             self._drop_accepted()
-            self.pending = self._force or any(self._waiting())
+            self.pending = self._force or self._rows.has_any
             raise self._failed(error) from error
         self.commit_times.add((time.perf_counter_ns() - begin_ns) // 1000)
         if fault_injection.plan:
             fault_injection.hit("journal.commit.after")
         self.written_bytes += _size(statements)
         self.unsynced = self._durability == "accepted" and not force
-        self._drop_pending()
+        self._rows.clear()
         self._force = self.pending = False
 
     def _drop_accepted(self) -> None:
         """Drop submits that will be refused."""
-        for row in self._accepted:
+        for row in self._rows.accepted:
             self.kept_bytes[row.owner] -= len(row.body)
-        self._accepted.clear()
-        self._standings.clear()
+        self._rows.accepted.clear()
+        self._rows.standings.clear()
 
     def _withdraw_accepted(self) -> None:
         """Remove the submits of a commit that may not survive a power failure: they will be
         refused. What else it stored counts as stored after the next commit. They are removed at
         once, so that no repetition of a Submit finds them, and with the next forced commit."""
         removals = [
-            ("delete from accepted where first = ?", (row.first,)) for row in self._accepted
+            ("delete from accepted where first = ?", (row.first,)) for row in self._rows.accepted
         ]
-        removals += [tables.STANDING.remove(values[0]) for _, values in self._standings]
+        removals += [tables.STANDING.remove(values[0]) for _, values in self._rows.standings]
         self._drop_accepted()
-        self._drop_pending()
+        self._rows.clear()
         if removals:
             with suppress(*self.database.errors):
                 self.database.store(removals, forced=False)
-        self._settings += removals
+        self._rows.settings += removals
         self._force = self.pending = True
-
-    def _drop_pending(self) -> None:
-        for rows in self._waiting():
-            if rows:
-                del rows[:]
-
-    def _waiting(self) -> tuple[MutableSequence[Any], ...]:
-        """Return the lists of pending rows."""
-        return (
-            self._accepted,
-            self._standings,
-            self._sent,
-            self._finished,
-            self._files,
-            self._events,
-            self._cursors,
-            self._settings,
-        )
-
-    def _statements(self) -> list[Statement]:
-        """Return the statements that store the pending rows."""
-        results: list[Statement] = []
-        if self._accepted:
-            sent = set(self._sent)
-            for row in self._accepted:
-                # Mostly the first tasks are sent in the same pass: a column counts these, so that
-                # no row of `sent` is needed.
-                at_once = 0
-                while at_once < row.count and row.first + at_once in sent:
-                    at_once += 1
-                sent.difference_update(range(row.first, row.first + at_once))
-                values = msgspec.structs.astuple(row)  # in the order of the columns
-                content = row.owner.encode(), row.routes, row.body
-                crc = checksum(*content, start=row.first ^ row.count)
-                results.append((_ACCEPT, (*values, crc, at_once)))
-            if len(sent) < len(self._sent):
-                self._sent = array("q", sorted(sent))
-        if self._sent:
-            results.append(("insert into sent(tasks) values(?)", (self._sent.tobytes(),)))
-        for query, rows in (
-            (_FINISH, self._finished),
-            (_FILE, self._files),
-            (_EVENT, self._events),
-            (_CURSOR, self._cursors),
-        ):
-            if rows:
-                results += [(query, values) for values in rows]
-        results += self._standings
-        results += self._settings
-        return results
 
     def sync(self) -> None:
         """Force earlier commits to disk. The WAL keeps their order: one forced commit suffices."""
