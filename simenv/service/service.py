@@ -101,7 +101,7 @@ class PassTimes:
 
 
 @dataclass(slots=True, eq=False)
-class Lifecycle:
+class ServiceLifecycle:
     """Start, drain and end of the service, and what prevents its work meanwhile."""
 
     lease: ConnectionFileLease
@@ -142,7 +142,7 @@ class Accounting:
 
 
 @dataclass(slots=True, eq=False, frozen=True)
-class Commands:
+class ServiceCommands:
     """Changes that clients request, and the log of them."""
 
     keys: KeyCommands
@@ -175,7 +175,7 @@ class ServiceComponents:
         results, accounts = self.result_requests, self.submit_queue.accounts
         self.state = scheduler.state
         devices.known = CalibrationLog(journal)
-        self.lifecycle = Lifecycle(lease, time.monotonic_ns())
+        self.lifecycle = ServiceLifecycle(lease, time.monotonic_ns())
         self.monitoring = Monitoring(InternalErrors(), PassTimes())
         self.forecasts = ForecastThread()
         self.starts = ExpectedStarts(self.state, self.forecasts.run, self._forecast_failed)
@@ -187,7 +187,7 @@ class ServiceComponents:
             devices.drifting,
         )
         audit = AuditLog(self.executor, self.listener.origin)
-        self.commands = Commands(
+        self.commands = ServiceCommands(
             key_commands,
             PoolCommands(self.config, scheduler, journal, self.workers.recheck_node),
             ReservationCommands(

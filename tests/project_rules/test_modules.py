@@ -1,4 +1,5 @@
-"""No import cycles inside a package, one class to a name, and few parameters of a function."""
+"""No import cycles inside a package, one class to a name, few parameters of a function, and few
+attributes and methods of a class."""
 
 from __future__ import annotations
 
@@ -31,6 +32,16 @@ SHARED_CLASS_NAMES = {  # public names of more than one class
     "Request",  # of a host to a QPM, and of a worker to an engine
 }
 MOST_PARAMETERS = 12  # of a function; kernels take records (`simulators.compiler.kernel.record`)
+MOST_ATTRIBUTES = 20  # of a class, those of its bases not counted
+MOST_METHODS = 30
+DEFENDED_CLASSES = {  # larger ones, each with the reason
+    "Environment": "the face of an environment: each method is one request of a user, and its state"
+    " is a session and three caches; what has more than one method to it is a part (`accounts`,"
+    " `jobs`, `history`, `policies`, `qos`, `tokens`)",
+    "Result": "all outputs of a task as users read them: properties of one decoded result",
+    "Scheduler": "one method for each event, bound to the state, its only attribute",
+    "Task": "a future of concurrent.futures, whose interface is half of it",
+}
 STATEMENTS = ("insert into", "insert or ", "delete from", "create table")
 
 
@@ -101,6 +112,65 @@ def test_functions_have_at_most_twelve_parameters() -> None:
         if num_parameters(node) > MOST_PARAMETERS
     }
     assert not longer, "take parameters that belong together as one value"
+
+
+def is_value(node: ast.ClassDef) -> bool:
+    """Whether a class has no state of its own that changes, and a format or a vocabulary decides
+    its fields: an enum, or a frozen Struct or dataclass."""
+    calls = [each for each in node.decorator_list if isinstance(each, ast.Call)]
+    keywords = [*node.keywords, *(keyword for call in calls for keyword in call.keywords)]
+    is_enum = any(ast.unparse(base).startswith("enum.") for base in node.bases)
+    return is_enum or any(each.arg == "frozen" for each in keywords)
+
+
+def attributes_of(node: ast.ClassDef) -> set[str]:
+    """Names of the attributes that a class declares, or sets in one of its methods."""
+    kinds = "ClassVar", "InitVar"
+    declared = {
+        each.target.id
+        for each in node.body
+        if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)
+        if not ast.unparse(each.annotation).startswith(kinds)
+    }
+    return declared | {
+        each.attr
+        for each in ast.walk(node)
+        if isinstance(each, ast.Attribute) and isinstance(each.ctx, ast.Store)
+        if isinstance(each.value, ast.Name) and each.value.id == "self"
+    }
+
+
+def methods_of(node: ast.ClassDef) -> set[str]:
+    """Names of the methods and properties of a class, and of what a call in its body made."""
+    functions = {
+        each.name for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    return functions | {
+        target.id
+        for each in node.body
+        if isinstance(each, ast.Assign) and isinstance(each.value, ast.Call)
+        for target in each.targets
+        if isinstance(target, ast.Name)
+    }
+
+
+def test_classes_have_at_most_20_attributes_and_30_methods() -> None:
+    """Divide a larger one by who owns what. A class that is defended and needs it no more leaves
+    the list."""
+    classes = [
+        node
+        for package in PACKAGES
+        for path in modules(package).values()
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.ClassDef)
+    ]
+    larger = {
+        node.name
+        for node in classes
+        if (len(attributes_of(node)) > MOST_ATTRIBUTES and not is_value(node))
+        or len(methods_of(node)) > MOST_METHODS
+    }
+    assert larger == DEFENDED_CLASSES.keys()
 
 
 def has_sql(tree: ast.Module) -> bool:
