@@ -18,7 +18,7 @@ import logging
 import threading
 import time
 import zlib
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -42,6 +42,7 @@ from simenv.errors import (
 )
 from simenv.gateway.peers import Owner, network_of, owner_of
 from simenv.gateway.problems import MEDIA_TYPE, problem_of
+from simenv.token_buckets import Rate, TokenBuckets
 
 HEAD_S = 10.0  # from the first byte of a request, or the begin of its connection, to its headers
 HEAD_BYTES = 32 * 2**10  # of the request line and all headers
@@ -51,9 +52,8 @@ WRITE_S = 60.0  # in which a client reads something of an answer that waits for 
 LEAST_OF_OWNER = 16  # connections; else a quarter of all
 MAX_HELD = 16  # answers of one user that wait for a task or job
 BURST_S = 10.0  # of the requests of a caller
-FAILURES, FAILURES_PER_S = 20.0, 0.2  # of unknown credentials from one address
-GUESSES, GUESSES_PER_S = 10.0, 0.1  # of keys that one address could not exchange
-MAX_BUCKETS = 10_000
+FAILURES = Rate(0.2, 20.0)  # of unknown credentials from one address
+GUESSES = Rate(0.1, 10.0)  # of keys that one address could not exchange
 UNKNOWN_BYTES = 16 * 2**10  # of a body without a credential: that of a login
 MAX_QUERY_NAMES = 256
 BODIES = 2  # bodies of the largest size that are held at once, or more smaller ones
@@ -84,34 +84,6 @@ HSTS = (b"strict-transport-security", b"max-age=31536000")
 audit_log = logging.getLogger("simenv.gateway.audit")
 # Seconds after which an unknown credential of this request's address is looked up again.
 locked_s: ContextVar[float] = ContextVar("locked_s", default=0.0)
-
-
-class TokenBuckets:
-    """Token buckets by key, of which the newest MAX_BUCKETS are kept. Pure: times come in."""
-
-    def __init__(self, rate_per_s: float, burst: float) -> None:
-        self._rate_per_s = rate_per_s
-        self._burst = burst
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def wait_s(self, key: str, now_s: float) -> float:
-        """Return the seconds until a token can be taken; 0: now."""
-        left = self._left(key, now_s)
-        return 0.0 if left >= 1.0 else (1.0 - left) / self._rate_per_s
-
-    def take(self, key: str, now_s: float) -> float:
-        """Take one token, if there is one. Returns the seconds until there is one; 0: it was
-        taken."""
-        wait_s = self.wait_s(key, now_s)
-        self._buckets[key] = self._left(key, now_s) - (not wait_s), now_s
-        self._buckets.move_to_end(key)
-        if len(self._buckets) > MAX_BUCKETS:
-            self._buckets.popitem(last=False)
-        return wait_s
-
-    def _left(self, key: str, now_s: float) -> float:
-        left, before_s = self._buckets.get(key, (self._burst, now_s))
-        return min(self._burst, left + (now_s - before_s) * self._rate_per_s)
 
 
 class _Connections:
@@ -370,15 +342,16 @@ class CallerRates:
     """Requests of each user. Used from the event loop's thread."""
 
     def __init__(self, requests_per_s: float) -> None:
-        self._buckets = TokenBuckets(requests_per_s, max(1.0, BURST_S * requests_per_s))
-        self._requests_per_s = requests_per_s
+        self._buckets = TokenBuckets()
+        self._rate = Rate(requests_per_s, max(1.0, BURST_S * requests_per_s))
 
     def check(self, user: str) -> None:
         """Count one request. Raises QueueFullError above the rate; 0: there is none."""
-        wait_s = self._buckets.take(user, time.monotonic()) if self._requests_per_s else 0.0
+        rate = self._rate
+        wait_s = self._buckets.take(user, rate, time.monotonic()) if rate.per_s else 0.0
         if wait_s:
             raise QueueFullError(
-                f"more than {self._requests_per_s:g} requests a second of {user or 'the own user'}",
+                f"more than {rate.per_s:g} requests a second of {user or 'the own user'}",
                 hint="requests_per_s of the table [gateway] is the limit",
                 retry_after_s=wait_s,
             )
@@ -395,7 +368,7 @@ class BoundedApplication:
         most = settings.max_request_bytes
         self._bodies = ByteBudget("bodies of requests", BODIES * most, most)
         self._answers = ByteBudget("answers", ANSWERS_BYTES, ANSWERS_BYTES_OF_OWNER)
-        self._failures = TokenBuckets(FAILURES_PER_S, FAILURES)
+        self._failures = TokenBuckets()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -403,7 +376,7 @@ class BoundedApplication:
             return
         exchange = HttpExchange(scope, receive, send, self._max_bytes, self._bodies, self._answers)
         source = source_of(scope)
-        locked_s.set(self._failures.wait_s(source, time.monotonic()))
+        locked_s.set(self._failures.wait_s(source, FAILURES, time.monotonic()))
         length = exchange.header(b"content-length")
         try:
             if scope["query_string"].count(b"&") >= MAX_QUERY_NAMES:
@@ -422,7 +395,7 @@ class BoundedApplication:
         finally:
             exchange.close()
         if exchange.status == HTTPStatus.UNAUTHORIZED:
-            self._failures.take(source, time.monotonic())
+            self._failures.take(source, FAILURES, time.monotonic())
         if self._logs_all or exchange.status in AUDITED:
             exchange.audit()
 

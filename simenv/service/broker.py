@@ -41,6 +41,7 @@ from simenv.errors import (
     SimenvError,
 )
 from simenv.sandbox.limits import limit_process
+from simenv.token_buckets import Rate, TokenBuckets
 from simenv.wire import munge
 from simenv.wire.messages import identity
 from simenv.wire.messages.identity import MAX_REQUEST_BYTES, UserAccount
@@ -50,7 +51,7 @@ MUNGE_S = 2.0  # from a request to its refusal because munged does not answer; c
 MUNGE_CALLS = 4  # at once; the others wait
 MAX_CONNECTIONS = 256  # of one listener; then the oldest without a request is closed
 MAX_OF_ONE = 64  # of one user; of one address over TCP, then the oldest of it is closed
-REQUESTS_PER_S, BURST = 50.0, 200.0  # of one user
+REQUESTS = Rate(50.0, 200.0)  # of one user
 MAX_REMEMBERED = 4_096  # users, accounts
 MAX_NONCES = 100_000  # of credentials that were used
 LOOKUP_S = 5.0  # in which a looked-up account is not looked up again for another request
@@ -80,20 +81,6 @@ class Remembered(Generic[V]):
         self._values.move_to_end(key)
         if len(self._values) > self._limit:
             self._values.popitem(last=False)
-
-
-class RequestRates:
-    """A token bucket for each user. Pure: times in seconds come in."""
-
-    def __init__(self) -> None:
-        self._buckets: Remembered[tuple[float, float]] = Remembered(MAX_REMEMBERED)
-
-    def take(self, uid: int, now_s: float) -> bool:
-        """Count one request of a user. Returns False above the user's rate."""
-        tokens, before_s = self._buckets.get(uid) or (BURST, now_s)
-        tokens = min(BURST, tokens + (now_s - before_s) * REQUESTS_PER_S)
-        self._buckets.put(uid, (max(0.0, tokens - 1.0), now_s))
-        return tokens >= 1.0
 
 
 class AccountLookup:
@@ -164,7 +151,7 @@ class Broker:
         self._channel = channel
         self._selector = selectors.DefaultSelector()
         self._accounts = AccountLookup()
-        self._rates = RequestRates()
+        self._rates = TokenBuckets(MAX_REMEMBERED)
         self._nonces: Remembered[bool] = Remembered(MAX_NONCES)
         self._of_source: Counter[int | str] = Counter()
         self._pools: list[dict[Connection, None]] = []
@@ -232,7 +219,7 @@ class Broker:
             body = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
             pid, uid, _ = _CREDENTIALS.unpack(body)
             connection = Connection(peer, pool, uid, f"process {pid} of uid {uid}", True, uid)
-            if not self._rates.take(uid, time.monotonic()):
+            if self._rates.take(uid, REQUESTS, time.monotonic()):
                 return None
         return connection
 
@@ -352,12 +339,12 @@ class Broker:
 
     def _request_of_credential(self, connection: Connection, credential: munge.Credential) -> None:
         uid = credential.uid
-        if self._rates.take(uid, time.monotonic()):
-            connection.uid = uid
-            self._request(connection, credential.payload)
-        else:
+        if self._rates.take(uid, REQUESTS, time.monotonic()):
             error = QueueFullError("too many requests for certificates", retry_after_s=1.0)
             self._refuse_unsealed(connection, error)
+        else:
+            connection.uid = uid
+            self._request(connection, credential.payload)
 
     def _request(self, connection: Connection, line: bytes) -> None:
         """Pass a request on to the service, or refuse it."""

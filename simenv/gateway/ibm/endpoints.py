@@ -25,6 +25,7 @@ from simenv.gateway import limits
 from simenv.gateway.context import Caller, Gateway, trace_of
 from simenv.gateway.ibm import answers, backends, jobs
 from simenv.gateway.ibm.service import ComputeService, checked_tags, selector_of
+from simenv.token_buckets import TokenBuckets
 
 PREFIX = "/experimental/api/v1"
 VERSIONS = ("2026-04-15", "2026-03-15", "2026-02-15", "2025-05-01", "2025-01-01")
@@ -97,7 +98,7 @@ def routes(
 
 
 def _token_route(gateway: Gateway) -> Any:
-    guesses = limits.TokenBuckets(limits.GUESSES_PER_S, limits.GUESSES)
+    guesses = TokenBuckets()
 
     @post("/token", status_code=200)
     async def token(request: AnyRequest) -> Response[bytes]:
@@ -107,12 +108,12 @@ def _token_route(gateway: Gateway) -> Any:
         if grant != _GRANT:
             raise OptionError(option="grant_type", value=grant[:80], expected=_GRANT)
         source = limits.source_of(request.scope)
-        wait_s = guesses.wait_s(source, monotonic())
+        wait_s = guesses.wait_s(source, limits.GUESSES, monotonic())
         limits.locked_s.set(max(limits.locked_s.get(), wait_s))  # known keys are still exchanged
         try:
             made = await gateway.access_token(key)
         except KeyRefusedError:
-            guesses.take(source, monotonic())
+            guesses.take(source, limits.GUESSES, monotonic())
             raise
         return _answer(
             {

@@ -10,13 +10,13 @@ from simenv.model import UNLIMITED, Limits, OwnerReport
 from simenv.model.limits import merged, owner_of
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service.journal import tables, writer
+from simenv.token_buckets import Rate, TokenBuckets
 from simenv.wire import rights
 from simenv.wire.messages import accounting, credentials
 
 REFUSED_MESSAGES = 10  # as many messages as a refused Submit counts
 RETRY_AFTER_S = 1.0
 BURST_S = 2  # a token bucket holds the messages of so many seconds
-NS = 10**9
 
 
 class Owners:
@@ -45,7 +45,7 @@ class Owners:
         self._journal = journal
         self._set = tables.OWNER_LIMITS.read(journal.records)
         self._keys: dict[str, str] = {}  # roles by name of key
-        self._rates = MessageRates()
+        self._rates = TokenBuckets()
 
     def refresh(self, keys: list[credentials.KeyInfo]) -> None:
         """Replace the keys whose owners have limits."""
@@ -69,11 +69,11 @@ class Owners:
 
     def check_rate(self, owner: str, now_ns: int) -> None:
         """Count one message of an owner. Raises QueueFullError above the owner's rate."""
-        limits = self._state.shares.limits.of(owner)
-        wait_s = self._rates.take(owner, limits, now_ns)
+        rate = self._rate_of(owner)
+        wait_s = self._rates.take(owner, rate, now_ns / 1e9) if rate.per_s else 0.0
         if wait_s:
             raise errors.QueueFullError(
-                f"{owner!r} sends more than {limits.max_messages_per_s} messages a second "
+                f"{owner!r} sends more than {rate.per_s:.0f} messages a second "
                 "(max_messages_per_s), of which a refused submission counts as several",
                 hint="submit_many sends many tasks in one message; "
                 + owner_of(owner).way_out("max_messages_per_s"),
@@ -81,8 +81,15 @@ class Owners:
             )
 
     def count_refusal(self, owner: str) -> None:
-        """Count a refused Submit, which took more time than its message."""
-        self._rates.take_more(owner, self._state.shares.limits.of(owner), REFUSED_MESSAGES - 1)
+        """Count a refused Submit, which took more time than its message: as other messages, but
+        none that come later than 10 ms."""
+        count = min(REFUSED_MESSAGES - 1, self._rate_of(owner).per_s / 100)
+        self._rates.take_more(owner, count)
+
+    def _rate_of(self, owner: str) -> Rate:
+        """Return the rate of messages; 0.0: there is no bound."""
+        per_s = self._state.shares.limits.of(owner).max_messages_per_s
+        return Rate(float(per_s), float(per_s * BURST_S))
 
     def change(self, message: accounting.SetLimits) -> str:
         """Set or reset limits, which the next commit stores. Returns a description of the change.
@@ -128,31 +135,3 @@ class Owners:
         limits = self._limits.admin if role == rights.Role.ADMIN else self._limits.client
         settings: Mapping[str, int] = {**self._limits.keys.get(name, {}), **self._set.get(name, {})}
         return merged(limits, settings)
-
-
-class MessageRates:
-    """Token bucket for each owner with a limit; it holds BURST_S seconds' worth of messages."""
-
-    def __init__(self) -> None:
-        self._buckets: dict[str, tuple[float, int]] = {}  # tokens left, and the time of that count
-
-    def take(self, owner: str, limits: Limits, now_ns: int) -> float:
-        """Take one token. Return 0, or the seconds until there is one."""
-        rate = limits.max_messages_per_s
-        if not rate:
-            return 0.0
-        max_count = float(rate * BURST_S)
-        tokens, last_ns = self._buckets.get(owner, (max_count, now_ns))
-        tokens = min(max_count, tokens + (now_ns - last_ns) * rate / NS)
-        if tokens >= 1.0:
-            self._buckets[owner] = (tokens - 1.0, now_ns)
-            return 0.0
-        self._buckets[owner] = (tokens, now_ns)
-        return (1.0 - tokens) / rate
-
-    def take_more(self, owner: str, limits: Limits, count: int) -> None:
-        """Take more tokens for a message that was let in, also those to come, but none that come
-        later than 10 ms."""
-        if owner in self._buckets:
-            tokens, last_ns = self._buckets[owner]
-            self._buckets[owner] = tokens - min(count, limits.max_messages_per_s / 100), last_ns

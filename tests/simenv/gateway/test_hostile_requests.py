@@ -73,7 +73,7 @@ def running(live: Live) -> Iterator[RunningGateway]:
     """The gateway, whose job processes do not start: jobs of vendors wait."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(JobProcesses, "wake", lambda *_: None)
-        patch.setattr(limits, "FAILURES", 1e6)
+        patch.setattr(limits, "FAILURES", limits.FAILURES._replace(burst=1e6))
         key = gateway_key(live, "web")
         with gateway(live, key, all_routes, requests_per_s=0, max_processes=2) as result:
             yield result

@@ -23,7 +23,7 @@ from simenv.config import GatewaySettings
 from simenv.errors import QueueFullError
 from simenv.gateway import limits, peers
 from simenv.gateway.__main__ import _uvicorn
-from simenv.gateway.limits import BoundedApplication, CallerRates, ConnectionTable, TokenBuckets
+from simenv.gateway.limits import BoundedApplication, CallerRates, ConnectionTable
 from simenv.gateway.peers import network_of, owner_of
 from simenv.gateway.problems import EXCEPTION_HANDLERS
 from simenv.wire.transport.sockets import open_socket
@@ -394,23 +394,6 @@ def test_held_answers_of_a_user_are_bounded() -> None:
             pass
     with held.hold("ana"):
         assert held._count == {"ana": 1}
-
-
-def test_buckets_give_tokens_at_their_rate() -> None:
-    buckets = TokenBuckets(2.0, 4.0)
-    assert [buckets.take("a", 0.0) for _ in range(5)] == [0.0, 0.0, 0.0, 0.0, 0.5]
-    assert buckets.take("b", 0.0) == 0.0
-    assert buckets.take("a", 0.5) == 0.0
-    assert buckets.wait_s("a", 0.75) == pytest.approx(0.25)
-    assert [buckets.take("a", 100.0) for _ in range(5)] == [0.0, 0.0, 0.0, 0.0, 0.5]
-
-
-def test_remembered_buckets_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_BUCKETS", 3)
-    buckets = TokenBuckets(1.0, 1.0)
-    for key in "abcde":
-        buckets.take(key, 0.0)
-    assert list(buckets._buckets) == ["c", "d", "e"]
 
 
 def test_rate_0_is_no_bound() -> None:

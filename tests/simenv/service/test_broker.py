@@ -21,7 +21,8 @@ from waiting import until
 from simenv.client.connection.broker import BrokerAddress, find_socket
 from simenv.errors import KeyRefusedError, NoServiceError, OptionError
 from simenv.service import broker
-from simenv.service.broker import MAX_OF_ONE, PATIENCE_S, AccountLookup, Remembered, RequestRates
+from simenv.service.broker import MAX_OF_ONE, PATIENCE_S, AccountLookup, Remembered
+from simenv.token_buckets import TokenBuckets
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages import identity
 from simenv.wire.messages.identity import MAX_REQUEST_BYTES, CertificateRequest
@@ -166,10 +167,10 @@ def test_connections_of_a_user_are_bounded(service: PlayedService) -> None:
 
 
 def test_requests_of_a_user_have_a_rate_and_others_are_served() -> None:
-    rates = RequestRates()
-    assert sum(rates.take(1, 10.0) for _ in range(10_000)) == broker.BURST
-    assert rates.take(2, 10.0)
-    assert sum(rates.take(1, 11.0) for _ in range(10_000)) == broker.REQUESTS_PER_S
+    rates, rate = TokenBuckets(), broker.REQUESTS
+    assert sum(not rates.take(1, rate, 10.0) for _ in range(10_000)) == rate.burst
+    assert not rates.take(2, rate, 10.0)
+    assert sum(not rates.take(1, rate, 11.0) for _ in range(10_000)) == rate.per_s
 
 
 def test_what_is_remembered_of_users_is_bounded() -> None:
