@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from typing import Annotated
 
 import msgspec
@@ -28,6 +29,21 @@ class TaskState(enum.StrEnum):
 
 
 FINAL_STATES = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED})
+
+
+def joint_state(states: Iterable[TaskState]) -> TaskState:
+    """Return the state of several tasks together: QUEUED until one has started, RUNNING until all
+    have ended; then FAILED, EXPIRED or CANCELLED, the first of these that one of them has, else
+    DONE. That of no tasks is DONE."""
+    found = set(states)
+    if found == {TaskState.QUEUED}:
+        return TaskState.QUEUED
+    if not found <= FINAL_STATES:
+        return TaskState.RUNNING
+    unsuccessful = TaskState.FAILED, TaskState.EXPIRED, TaskState.CANCELLED
+    return next((state for state in unsuccessful if state in found), TaskState.DONE)
+
+
 Label = Annotated[str, msgspec.Meta(max_length=MAX_LABEL_CHARS)]
 
 

@@ -18,6 +18,7 @@ from simenv.client.result_data import Provenance, Stages
 from simenv.client.tasks.task import Task
 from simenv.errors import SimenvError
 from simenv.model import TaskState
+from simenv.model.task import joint_state
 from simenv.qpm import envelopes
 
 
@@ -93,18 +94,19 @@ class CircuitRun:
         return True
 
     def final_state(self) -> TaskState:
-        """DONE if all tasks are DONE, else the state of the first task that is not. The circuit
-        must have ended."""
+        """State of all tasks together, see `joint_state`. The circuit must have ended."""
         if self._final is None:
-            self._final = TaskState.FAILED if self.refusal is not None else _worst(self.tasks)
+            states = (task.handle.final_state for task in self.tasks)
+            self._final = TaskState.FAILED if self.refusal is not None else joint_state(states)
         return self._final
 
     def error(self) -> SimenvError | None:
         """Error of the circuit; None if it succeeded."""
-        if self.final_state() is TaskState.DONE:
+        state = self.final_state()
+        if state is TaskState.DONE:
             return None
-        errors = (task.handle.error() for task in self.tasks)
-        return self.refusal or next((error for error in errors if error is not None), None)
+        tasks = (task.handle for task in self.tasks if task.handle.final_state is state)
+        return self.refusal or next((handle.error() for handle in tasks), None)
 
     def times(self, dequeued_s: float = envelopes.NOT_REACHED) -> envelopes.Times:
         """Times of the circuit: creation by this clock; after the end also the stages that service
@@ -191,14 +193,6 @@ def refused(
 
 def _listed(qubits: tuple[int, ...] | None) -> list[int] | None:
     return None if qubits is None else list(qubits)
-
-
-def _worst(tasks: tuple[Task, ...]) -> TaskState:
-    for task in tasks:
-        state = task.handle.final_state
-        if state is not TaskState.DONE:
-            return state
-    return TaskState.DONE
 
 
 def _stages(task: Task) -> Stages | None:

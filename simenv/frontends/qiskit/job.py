@@ -31,11 +31,22 @@ from simenv.client.result import Result
 from simenv.client.tasks.progress import GroupRate, TaskProgress
 from simenv.client.tasks.task import MAX_LOOKED_AT, Task, deadline_of, left_s
 from simenv.errors import OptionError, ProgramError, SimenvError, TimedOutError
-from simenv.model import FINAL_STATES, TaskInfo, TaskState
+from simenv.model import TaskInfo, TaskState
+from simenv.model.task import joint_state
 from simenv.model.task_rules import checked_timeout
 
 if TYPE_CHECKING:
     from qiskit.providers import BackendV2
+
+
+_STATUS = {
+    TaskState.QUEUED: JobStatus.QUEUED,
+    TaskState.RUNNING: JobStatus.RUNNING,
+    TaskState.DONE: JobStatus.DONE,
+    TaskState.FAILED: JobStatus.ERROR,
+    TaskState.CANCELLED: JobStatus.CANCELLED,
+    TaskState.EXPIRED: JobStatus.ERROR,
+}
 
 
 class TaskGroup:
@@ -56,20 +67,13 @@ class TaskGroup:
         return [task.handle.id for task in self._each]
 
     def status(self) -> JobStatus:
-        """State of all tasks together: QUEUED until one has started, RUNNING until all have ended;
-        then ERROR if one failed or expired, CANCELLED if one was cancelled, DONE."""
+        """State of all tasks together, see `joint_state`: ERROR if one failed or expired."""
         waiting = [task for task in self._each if not task.done()]
         states = {task.state for task in self._each if task.done()}
         if waiting and self._client is not None:
             entries = {info.id: info.state for info in self._client.tasks(waiting)}
             states |= {entries.get(task.handle.id, TaskState.QUEUED) for task in waiting}
-        if states <= {TaskState.QUEUED} and states:
-            return JobStatus.QUEUED
-        if not states <= FINAL_STATES:
-            return JobStatus.RUNNING
-        if states & {TaskState.FAILED, TaskState.EXPIRED}:
-            return JobStatus.ERROR
-        return JobStatus.CANCELLED if TaskState.CANCELLED in states else JobStatus.DONE
+        return _STATUS[joint_state(states)]
 
     def __repr__(self) -> str:
         ids = [task.handle.id for task in self._each]

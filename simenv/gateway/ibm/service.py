@@ -36,6 +36,7 @@ from simenv.gateway.ibm.processes import JobProcesses
 from simenv.model import FINAL_STATES, TaskState
 from simenv.model.devices import CalibrationSource, DeviceInfo
 from simenv.model.jobs import JobSelector
+from simenv.model.task import joint_state
 from simenv.model.views import TaskInfo
 from simenv.text import short_repr
 from simenv.wire.messages.jobs import ReadJobBlob
@@ -258,7 +259,7 @@ class ComputeService:
             self._asked_s.clear()
         self._asked_s[number] = now_s
         infos = await self.tasks(caller, job)
-        if all(info.state is TaskState.QUEUED for info in infos):
+        if not infos or joint_state(info.state for info in infos) is TaskState.QUEUED:
             return job
         fields: dict[str, Any] = {"status": jobs.RUNNING, "started_s": now_s}
         try:
