@@ -87,7 +87,9 @@ class UserJobs:
             self._is_due = True
             while await self._dispatched():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.changed.wait(), _CHECK_S)
+                    # `wait_for` of Python 3.11 loses a cancellation that comes with the event.
+                    async with asyncio.timeout(_CHECK_S):
+                        await self.changed.wait()
                     self._is_due = True
                 self.changed.clear()
         except Exception:  # noqa: BLE001 - such as a full disk; the user's next request starts it
@@ -151,7 +153,8 @@ class UserJobs:
         self._ready.clear()
         self._owner.spawn(self._read(self.process))
         await self._send(self._owner.connection_of(self.caller))
-        await asyncio.wait_for(self._ready.wait(), START_S)
+        async with asyncio.timeout(START_S):
+            await self._ready.wait()
         if self.process is None:
             raise OSError("it has ended; jobs.log in the gateway's folder says why")
 

@@ -1,4 +1,5 @@
-"""Processes of a user's jobs: a store that fails, and a job that holds the interpreter's lock."""
+"""Processes of a user's jobs: a store that fails, a job that holds the interpreter's lock, a process
+that does not read."""
 
 from __future__ import annotations
 
@@ -30,13 +31,15 @@ def hold():
 threading.Thread(target=hold, daemon=True).start()
 while channel.receive() is not None: pass
 """
+DEAF = "import time; time.sleep(600)"
+LONG = "x" * 2**20  # more than the pipe and the writer hold
 
 
 class Owner:
     """Of the processes: the jobs and their ends."""
 
-    def __init__(self) -> None:
-        self.jobs = [SimpleNamespace(id="first", reservation=0)]
+    def __init__(self, first: str) -> None:
+        self.jobs = [SimpleNamespace(id=first, reservation=0)]
         self.charged: dict[str, tuple[bool, bool]] = {}
         self.ended = asyncio.Event()
         self._tasks: list[asyncio.Task[Any]] = []
@@ -51,6 +54,9 @@ class Owner:
     def is_wanted(self, _: object) -> bool:
         return False
 
+    async def acquire(self, _: object) -> None:
+        await asyncio.Event().wait()  # it starts no other process
+
     def release(self, _: object) -> None:
         self.ended.set()
 
@@ -61,20 +67,22 @@ class Owner:
         self.charged[job] = reading, too_long
 
 
-async def serve() -> dict[str, Any]:
-    """Run two jobs, of which the held process reads the first."""
-    owner: Any = Owner()
+async def serve(program: str, *jobs: str) -> dict[str, Any]:
+    """Run jobs in a process until it has ended, the second when the first is read; return which
+    were charged, and whether each was read and took too long."""
+    owner: Any = Owner(jobs[0])
     user = processes.UserJobs(owner, SimpleNamespace(user="ana", reservation=0))  # type: ignore[arg-type]
-    argv = [sys.executable, "-c", HOLDING]
+    argv = [sys.executable, "-c", program]
     user.process = await AsyncChild.start(
         argv, os.environ, subprocess.DEVNULL, most_bytes=REPORT_BYTES
     )
     owner.spawn(user._read(user.process))
     serving = owner.spawn(user.serve())
-    while not user._threads:
-        await asyncio.sleep(0.01)
-    owner.jobs.append(SimpleNamespace(id="second", reservation=0))
-    user.changed.set()
+    for job in jobs[1:]:
+        while not user._threads:
+            await asyncio.sleep(0.01)
+        owner.jobs.append(SimpleNamespace(id=job, reservation=0))
+        user.changed.set()
     await asyncio.wait_for(owner.ended.wait(), PATIENCE_S)
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
@@ -83,7 +91,15 @@ async def serve() -> dict[str, Any]:
 
 def test_job_that_holds_the_interpreter_is_charged_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "JOB_CPU_S", 0.5)
-    assert asyncio.run(serve()) == {"first": (True, True), "second": (False, False)}
+    charged = asyncio.run(serve(HOLDING, "first", "second"))
+    assert charged == {"first": (True, True), "second": (False, False)}
+
+
+def test_process_that_does_not_read_is_ended_and_its_job_is_not_charged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(processes, "SEND_S", 0.2)
+    assert asyncio.run(serve(DEAF, LONG)) == {LONG: (False, False)}
 
 
 class FullDisk:
