@@ -35,9 +35,8 @@ MOST_PARAMETERS = 12  # of a function; kernels take records (`simulators.compile
 MOST_ATTRIBUTES = 20  # of a class, those of its bases not counted
 MOST_METHODS = 30
 DEFENDED_CLASSES = {  # larger ones, each with the reason
-    "Environment": "the face of an environment: each method is one request of a user, and its state"
-    " is a session and three caches; what has more than one method to it is a part (`accounts`,"
-    " `jobs`, `history`, `policies`, `qos`, `tokens`)",
+    "Environment": "the public face: a session, caches, and one method for each request that users"
+    " know by its name from the documentation; what has settings to change is a part of it",
     "Result": "all outputs of a task as users read them: properties of one decoded result",
     "Scheduler": "one method for each event, bound to the state, its only attribute",
     "Task": "a future of concurrent.futures, whose interface is half of it",
