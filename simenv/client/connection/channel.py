@@ -197,7 +197,6 @@ class ServiceChannel:
         weakref.finalize(self, _close, self._sockets).atexit = False
         self.is_forked = False  # in a forked child before its reconnect; see `enter`
         self._reset()
-        _CHANNELS.add(self)
 
     def _reset(self) -> None:
         self.lock = threading.RLock()
@@ -219,6 +218,7 @@ class ServiceChannel:
             m.Welcome: self._welcome,
             m.Pong: self._pong,
         }
+        _CHANNELS.add(self)
 
     def start(self, timeout_s: float = LOST_S) -> None:
         """Connect to the service. Raises NoServiceError, KeyRefusedError, VersionMismatchError."""
