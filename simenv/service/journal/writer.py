@@ -88,17 +88,6 @@ def open_database(
 class PendingRows:
     """Rows that wait for the next commit."""
 
-    __slots__ = (
-        "accepted",
-        "cursors",
-        "events",
-        "files",
-        "finished",
-        "sent",
-        "settings",
-        "standings",
-    )
-
     def __init__(self) -> None:
         self.accepted: list[accepted.AcceptedRow] = []
         self.standings: list[Statement] = []  # of accepted Submits

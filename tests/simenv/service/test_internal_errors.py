@@ -153,7 +153,8 @@ def test_commit_that_fails_refuses_what_it_would_have_accepted(
     ready: ServiceHarness, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     journal = ready.loop.journal
-    monkeypatch.setattr(journal, "_statements", Failing(error, journal._statements))
+    rows = journal._rows
+    monkeypatch.setattr(rows, "statements", Failing(error, rows.statements))
     assert ready.refused(spec(seed=1), key="again").code == "journal"
     assert not ready.state.tasks
     works(ready)

@@ -112,7 +112,7 @@ def test_submission_that_was_not_stored_does_not_count(office: ReservationHarnes
     before = kept(office).get("ben")
     fault = sqlite3.OperationalError("database or disk is full")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(office.journal, "_statements", raising(fault))
+        patch.setattr(office.journal._rows, "statements", raising(fault))
         answers = office.say(m.Submit(5, "~f", 0, TaskOptions(), [spec()]), office.ben)
         assert any(isinstance(answer, m.Refused) for answer in answers)
     office.step()
