@@ -1,5 +1,5 @@
-"""Processes of a user's jobs: a store that fails, a job that holds the interpreter's lock, a process
-that does not read."""
+"""Processes of a user's jobs: a store that fails, and processes that are ended in time: a job holds
+the interpreter's lock, or nothing is read."""
 
 from __future__ import annotations
 
