@@ -12,6 +12,7 @@ import pytest
 import user_programs
 from confined import skip_without_account_users, skip_without_confinement
 from live import Live, environment, with_keys
+from user_programs import by_value
 
 from simenv.client.client import Client
 from simenv.sandbox import private_namespaces
@@ -30,12 +31,6 @@ POOLS = [
 @pytest.fixture(scope="module", autouse=True)
 def confined() -> None:
     skip_without_confinement()
-
-
-def by_value(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as one of a script: this module is not on the workers' path."""
-    function.__module__ = "__main__"
-    return function
 
 
 @pytest.fixture(scope="module", params=["own users", "one user"])

@@ -7,15 +7,14 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 from failing import fails
 from live import Live, environment
 from shell import Shell
+from user_programs import by_value
 from waiting import until
 
 import simenv
@@ -46,12 +45,6 @@ POOLS = [
 ]
 OPTIONS = {"pools": POOLS, "listen": "tcp://127.0.0.1:0"}
 PATIENCE_S = 120.0
-
-
-def by_value(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as one of a script: this module is not on the workers' path."""
-    function.__module__ = "__main__"
-    return function
 
 
 @by_value

@@ -18,6 +18,7 @@ from circuits import bell
 from confined import skip_without_confinement
 from failing import fails
 from live import Live, environment, with_keys
+from user_programs import by_value
 
 import simenv
 from simenv.client.client import Client
@@ -46,12 +47,6 @@ def keys(env: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict
     """Clients of two accounts."""
     with with_keys(env, tmp_path_factory.mktemp("keys"), "ana", "ben") as clients:
         yield clients
-
-
-def by_value(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as one of a script: this module is not on the workers' path."""
-    function.__module__ = "__main__"
-    return function
 
 
 @by_value

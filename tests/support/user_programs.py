@@ -1,7 +1,16 @@
 """What functions of users do. Each function is complete in itself, so that it can be sent to a
 worker, works in the current folder, and raises if something does not work."""
 
+from collections.abc import Callable
+from typing import Any
+
 NAMES = ("numbers", "circuits", "files", "processes", "waiting")
+
+
+def by_value(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as one of a script: modules of tests are not on the path of workers."""
+    function.__module__ = "__main__"
+    return function
 
 
 def numbers() -> None:
