@@ -101,8 +101,7 @@ def request_of(draw: random.Random) -> bytes:
 
 
 def answer_to(address: tuple[str, int], request: bytes) -> bytes:
-    """Send a request on a connection of its own; return the first line of the answer; b"": the
-    server hung up."""
+    """Send a request on a new connection; return the first line of the answer, b"" of a hang-up."""
     with socket.create_connection(address, timeout=PATIENCE_S) as connection:
         try:
             connection.sendall(request)

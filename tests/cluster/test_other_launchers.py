@@ -1,5 +1,4 @@
-"""An environment over three nodes without a DVM: an mpirun for each gang, plain processes for the
-rest, started through the agent."""
+"""Three nodes without a DVM: an mpirun for each gang, plain processes for the rest by the agent."""
 
 from circuits import layered
 

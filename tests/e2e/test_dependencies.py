@@ -1,5 +1,4 @@
-"""Tasks that come after others in a real environment: Python, command line, kill -9 of the service
-and of a worker."""
+"""Tasks that come after others: Python, command line, kill -9 of the service and of a worker."""
 
 import os
 import signal

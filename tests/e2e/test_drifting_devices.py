@@ -159,8 +159,7 @@ def test_replay_without_a_series_is_refused_by_the_name_of_the_device(env: Clien
 
 
 def _origin_s(found: list, days: list[int]) -> float:  # type: ignore[type-arg]
-    """The wall clock of the begin of the replay, from which all days follow; fails where no
-    begin explains all results."""
+    """The wall clock of the begin of the replay; fails where no begin explains all results."""
     day_s = 86_400.0 / FACTOR
     pairs = [(r.timing.begun_s, day) for r, day in zip(found, days, strict=True)]
     low = max(time_s - (day + 1) * day_s for time_s, day in pairs if day < DAYS - 1)

@@ -1,5 +1,4 @@
-"""Functions of the environment's own user: their pool, values, errors, kills, limits, and others
-who must not call any."""
+"""Functions of the environment's own user: pool, values, errors, kills, limits, and others."""
 
 import concurrent.futures
 import os

@@ -56,8 +56,7 @@ def broken(captured: pytest.CaptureFixture[str]) -> dict[str, str]:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_own_qpm_passes_conformance_checks(target: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """All of them in this process; tests of `simenv.client.qpm` and of the plugin have what they
-    leave open."""
+    """All of them in this process; `simenv.client.qpm` and the plugin have tests of the rest."""
     chosen = {"inprocess": (), "defw": (*SOME, *THROUGH_A_HOST)}.get(target, SOME)
     only = [word for pattern in chosen for word in ("--only", pattern)]
     code = run(["qpm", "check", target, "--json", *only])

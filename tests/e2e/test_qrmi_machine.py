@@ -1,5 +1,4 @@
-"""Two environments in a row: the hardware of the second is a resource of QRMI, and that is the
-quantum compute API of the first."""
+"""Two environments in a row: the second's hardware is the first, through QRMI."""
 
 import os
 from collections.abc import Iterator

@@ -42,8 +42,7 @@ BEGAN_S = psutil.Process().create_time()
 
 @pytest.fixture(scope="module")
 def base() -> Iterator[Path]:
-    """A folder that everybody may enter, with a home and a folder for temporary files: whatever
-    keeps others out must be what simenv has made."""
+    """A folder that everybody may enter, with a home and a folder for temporary files."""
     skip_without_second_user()
     path = Path(tempfile.mkdtemp(prefix="simenv-second-", dir="/tmp"))
     path.chmod(0o755)
@@ -68,8 +67,7 @@ def live(request: pytest.FixtureRequest, base: Path) -> Iterator[Live]:
 def environment(
     base: Path, launcher: str, *more: dict[str, object], kernels: Path | None = None
 ) -> Iterator[Live]:
-    """An environment that is not up yet, of these and the launcher's pools, in the folder that
-    everybody may enter."""
+    """An environment that is not up yet, of these and the launcher's pools, in such a folder."""
     ranks = launcher != "local"
     if why := missing("prte" if launcher == "auto" else launcher) if ranks else "":
         pytest.skip(why)
@@ -338,8 +336,7 @@ def test_first_start_opens_no_port_and_no_name_others_can_take(launcher: str, ba
 
 
 def test_observer_sees_port_and_folder_of_a_process_that_loads_mpi(base: Path) -> None:
-    """A control of the test above: what a process that compiles would open, if it loaded Open MPI,
-    as it is when a user imports it."""
+    """A control of the test above: what a process that compiles would open with Open MPI."""
     mpiruns = mpi.find(os.environ)
     if not mpiruns or not mpiruns[0].family.is_open_mpi:
         pytest.skip("no Open MPI is here")

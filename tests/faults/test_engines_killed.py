@@ -150,8 +150,7 @@ def cpu_s(process: psutil.Process) -> float:
 
 
 def kill_in_the_middle(env: Client, task: Task, whole_s: float) -> None:
-    """Kill the worker that has been computing a task of `whole_s` for a while, unless the task
-    ends first: this process may have to wait for a core."""
+    """Kill the worker that computes a task of `whole_s` after a while, unless it ends first."""
 
     def runs() -> list[WorkerInfo]:
         return [worker for worker in env.workers() if worker.task == task.id]

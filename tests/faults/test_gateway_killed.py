@@ -1,5 +1,4 @@
-"""The service dies at any moment of its gateway's start: nothing is left of the gateway, and the
-next start serves HTTP at the same port."""
+"""The service dies at any moment of its gateway's start: nothing is left, and the port is kept."""
 
 import os
 import signal

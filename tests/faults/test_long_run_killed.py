@@ -1,5 +1,4 @@
-"""A worker, or one rank of it, dies in the middle of a long run: the next attempt goes on from
-there."""
+"""A worker, or one rank, dies in the middle of a long run: the next attempt goes on from there."""
 
 import os
 import re

@@ -32,8 +32,7 @@ def _await_none(home: Path) -> None:
 
 
 def _killed_half_way(home: Path, env: Client) -> tuple[list[Path], simenv.Result, int]:
-    """Half a file whose writer was killed over it, the result all the same, and how many were
-    written until that was seen in time."""
+    """Half a file whose writer was killed over it, its result, and how many files were written."""
     for tries in range(1, TRIES + 1):
         pids = {worker.name: worker.pid for worker in env.workers()}
         task = env.submit(turned(24), shots=None, outputs=("statevector",))

@@ -1,5 +1,4 @@
-"""Circuits as flat arrays, from a list of operations or from Qiskit; a second way beside the
-client's own."""
+"""Circuits as flat arrays, of operations or of Qiskit: a second way beside the client's own."""
 
 from __future__ import annotations
 

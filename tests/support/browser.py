@@ -22,8 +22,7 @@ WIDTHS = {360: 740, 1440: 900}  # heights by widths of the window
 
 
 def program() -> tuple[str, dict[str, str]]:
-    """Return the path of chromium and the environment that it runs with. Skips the test where there
-    is none."""
+    """The path of chromium and its environment variables. Skips the test where there is none."""
     own = shutil.which("chromium")
     if own is not None:
         return own, dict(os.environ)
@@ -56,8 +55,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class Faults:
-    """What a page reported: errors on its console, exceptions, failed requests, foreign
-    addresses."""
+    """What a page reported: errors, exceptions, failed requests, foreign addresses."""
 
     def __init__(self, page: Page, url: str) -> None:
         self._url = url

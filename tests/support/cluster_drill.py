@@ -75,8 +75,7 @@ class Drill:
         self._ledger.accepted(self._tasks, seeds)
 
     def busy(self, pool: str = "sv") -> list[WorkerInfo]:
-        """Workers that run a task just now, as soon as there are any; from here on events and
-        times count."""
+        """Workers that run a task just now, as soon as there are any; from here on events count."""
         return self._busy(pool, lambda _: True)
 
     def busy_elsewhere(self) -> WorkerInfo:

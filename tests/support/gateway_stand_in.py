@@ -131,8 +131,7 @@ def served(app: Any) -> Iterator[str]:
 def gateway_of(
     client: Client, folder: Path, routes: Callable[[Any], Sequence[Any]], **settings: Any
 ) -> Iterator[GatewayStandIn]:
-    """Serve the routes over a client; the stand-in's `url` is where. `settings`: of
-    `GatewaySettings`."""
+    """Serve routes over a client; the stand-in's `url` is where. `settings`: of GatewaySettings."""
     gateway = GatewayStandIn(client, folder, GatewaySettings(**settings))
     made = routes(gateway)
     try:

@@ -1,5 +1,4 @@
-"""IQM's own client in an environment of its own, and a device of IQM's kind: a chain of five
-qubits."""
+"""IQM's own client in an environment of its own, and a device of IQM's kind: five in a chain."""
 
 import os
 import sys

@@ -9,8 +9,7 @@ AMOUNTS = Used.__struct_fields__
 
 
 class Ledger:
-    """Every accepted task must end exactly once, with the counts of an undisturbed run, and be
-    counted once in usage."""
+    """Every accepted task ends once, with undisturbed counts, and is counted once in usage."""
 
     def __init__(self, oracle: dict[int, dict[str, int]]) -> None:
         self._oracle = oracle  # by seed
@@ -37,8 +36,7 @@ class Ledger:
 
 
 def counted(client: Client) -> tuple[int, ...]:
-    """Tasks, shots, and microseconds of slots, GPUs, GiB, devices and waiting, by the sums of
-    usage."""
+    """Tasks, shots, and microseconds of slots, GPUs, GiB, devices and waiting, of usage."""
     (row,) = client.usage(()).rows
     return row.tasks, row.shots, *(getattr(row.used, name) for name in AMOUNTS), row.wait_us
 

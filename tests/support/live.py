@@ -93,8 +93,7 @@ def with_keys(env: Client, folder: Path, *names: str) -> Iterator[dict[str, Clie
 
 @contextmanager
 def trusted_gateway(live: Live) -> Iterator[GatewayFile]:
-    """The gateway of an environment; clients of this process and its children check its
-    certificate."""
+    """The gateway of an environment, whose certificate this process and its children check."""
     gateway = environments.await_gateway(live.home)
     assert gateway is not None, (live.home / "logs" / "gateway.log").read_text()
     with pytest.MonkeyPatch.context() as patch:

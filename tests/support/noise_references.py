@@ -1,5 +1,4 @@
-"""Density matrices of noisy devices in plain numpy, devices with random values, and the comparison
-of engines with them."""
+"""Density matrices of noisy devices in plain numpy, random devices, comparisons of engines."""
 
 import functools
 import math

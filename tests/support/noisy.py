@@ -1,5 +1,4 @@
-"""Exact distributions of circuits with noise, by density matrices in plain numpy; and noise for
-tests."""
+"""Exact distributions of circuits with noise, by density matrices in numpy; noise for tests."""
 
 from collections.abc import Callable, Sequence
 

@@ -81,8 +81,7 @@ def attempt(*words: str | Path | int) -> list[str]:
 
 @contextmanager
 def impostor(folder: Path, mark: Path) -> Iterator[Callable[[], list[str]]]:
-    """Another user who waits for the name of a service's folder; ends it, and returns what it was
-    told."""
+    """Another user who waits for the name of a service's folder; returns what it was told."""
     argv = [sys.executable, "-P", __file__, "answer", str(folder), str(mark)]
     pipe = subprocess.PIPE
     with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True, cwd="/") as process:

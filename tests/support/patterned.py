@@ -130,8 +130,7 @@ def run_alone(circuit: Circuit, key: tuple[int, int], shot: int, precision: str 
 
 
 class Outcomes(NamedTuple):
-    """Basis states [bindings, instances] of the instances, the qubit that each clbit reads, and the
-    counters of the walk."""
+    """Basis states [bindings, instances], the qubit that each clbit reads, counters of the walk."""
 
     indices: NDArray[np.int64]
     source: NDArray[np.int64]
@@ -148,8 +147,7 @@ def run(
     first: int = 0, params: Sequence[NDArray[np.float64]] | None = None, threads: int = 1,
     most_states: int = 0, control: RunControl | None = None,
 ) -> Outcomes:  # fmt: skip
-    """Outcomes of all instances, for each row of `params`; instance 0 is shot `first`, row 0 is
-    number `binding`."""
+    """Outcomes of all instances, by rows of `params`, from shot `first` and number `binding` on."""
     rows = sort(patterns, sampler.places)
     control = control or RunControl()
     with ThreadPool(threads, control) as thread_pool:

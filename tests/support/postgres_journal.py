@@ -106,8 +106,7 @@ _init, PostgresDatabase.__init__ = PostgresDatabase.__init__, _recorded  # type:
 
 @contextmanager
 def new_place(lease_s: float = 8.0, url: str = "") -> Iterator[PostgresPlace]:
-    """A place for a new journal; whatever was opened there is closed at the end. `url`: of the
-    server; "": the shared one."""
+    """A place for a new journal, closed at the end. `url`: of the server; "": the shared one."""
     place = PostgresPlace(url or server(), f"t{uuid.uuid4().hex[:12]}", lease_s)
     yield place
     for each in _opened.pop(place.environment, []):

@@ -13,8 +13,7 @@ from simenv.scheduler.state.scheduler_state import SchedulerState
 
 
 def check_reservations(state: SchedulerState) -> set[int]:
-    """Check reservations and return the parked tasks. Raises AssertionError with the broken
-    rule."""
+    """Check reservations; return the parked tasks. Raises AssertionError with the broken rule."""
     ledger = state.reservations
     live = {n: each for n, each in ledger.all.items() if not each.is_over}
     assert live == ledger.live, "a reservation is live and over"
@@ -246,8 +245,7 @@ def _check_dependencies(state: SchedulerState) -> set[int]:
 
 
 def _check_paced(state: SchedulerState) -> set[int]:
-    """Check that the runs of paced devices do not overlap. Return the tasks whose results are
-    held."""
+    """Check that runs of paced devices do not overlap. Return the tasks of held results."""
     for name, device in state.devices.paced.all.items():
         end_ns = 0
         for number, run in device.runs.items():

@@ -259,8 +259,7 @@ class ServiceHarness:
         return answer.refusals[0]
 
     def collected(self, older_s: float = -1.0, *, dry: bool = False) -> GarbageCollected:
-        """The answer to a request to remove old results; a thread beside the loop has a part in
-        it."""
+        """The answer to a request to remove old results, in which a thread has a part."""
         self.peer.send(codec.encode(CollectGarbage(7, older_s, dry)))
         for _ in range(5_000):
             self.loop.run_once(timeout_s=0.002)

@@ -90,8 +90,7 @@ class User:
 
 @contextmanager
 def users(uids: Iterable[int], service: str, lines: Sequence[str] = ()) -> Iterator[list[User]]:
-    """Processes of users, who connect to a service when they are told to. `lines`: what they will
-    type, which the owner types before so that its modules are loaded."""
+    """Processes of users, who connect when told. `lines`: what they type, and the owner before."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-P", __file__, str(uid), service, *lines],

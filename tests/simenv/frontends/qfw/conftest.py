@@ -19,8 +19,7 @@ def env() -> Iterator[Client]:
 
 
 class Hosts:
-    """The plugin in processes of its own, one for each revision and what it is told, while the
-    tests of this folder run."""
+    """The plugin in processes of its own, one for each revision and what it is told."""
 
     def __init__(self, service: str, stack: ExitStack) -> None:
         self._service = service

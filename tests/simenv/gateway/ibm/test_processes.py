@@ -1,5 +1,4 @@
-"""A job that explodes when it is read ends its process alone: it fails with a reason, and the
-others run once."""
+"""A job that explodes when it is read ends its process alone; the others run once."""
 
 import base64
 import io

@@ -20,8 +20,7 @@ class Stopped(Exception):
 
 
 class Task:
-    """`owner`: of whom its record is read, a client of revision 1 or a reservation of revision 2;
-    `number`: its qtask_id."""
+    """`owner`: a client of revision 1 or a reservation of revision 2; `number`: its qtask_id."""
 
     def __init__(self, text, shots, vector, owner):
         self.text, self.shots, self.vector, self.owner = text, shots, vector, owner
