@@ -113,15 +113,13 @@ class HttpConnection:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._head = f"HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n"
 
-    def send(self, method: str, path: str, body: bytes = b"", accept: str = "*/*") -> None:
-        head = f"{method} {path} {self._head}Content-Type: application/json\r\nAccept: {accept}\r\n"
+    def send(self, method: str, path: str, body: bytes = b"") -> None:
+        head = f"{method} {path} {self._head}Content-Type: application/json\r\n"
         self._socket.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
 
-    def request(
-        self, method: str, path: str, body: bytes = b"", accept: str = "*/*", status: int = 2
-    ) -> bytes:
+    def request(self, method: str, path: str, body: bytes = b"", status: int = 2) -> bytes:
         """Return the body of the answer. Raises SystemExit unless its status begins so."""
-        self.send(method, path, body, accept)
+        self.send(method, path, body)
         data = b""
         while b"\r\n\r\n" not in data:
             data += self.read()

@@ -12,6 +12,7 @@ import secrets
 import socket
 import tempfile
 import time
+import urllib.request
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -267,7 +268,7 @@ def _attacked(report: Report, name: str, seconds: float, folder: Path) -> None:
             process.start()
             process.join(seconds * 0.6)
             revoke_s = timed_s(lambda: near.keys.revoke(f"bad-{name}"))
-            codes = results.get(timeout=60 + 2 * seconds)
+            codes = results.get(timeout=60.0 + attacks.ANSWERS_S + 2 * seconds)
             process.join()
         lives = service.is_running() and bool(near.status())
     print(f"\n{name}: refusals: {dict(codes.most_common())}")
@@ -485,8 +486,9 @@ def _hostilities(url: str, token: str, options: Namespace) -> dict[str, Hostilit
     exact = {"shots": None, "outputs": "statevector", "engine": "statevector"}
     state = posted("/api/v1/tasks", program=text, **exact)
     held, result = (f"/api/v1/tasks/{{}}/result{query}" for query in ("?wait=60", ""))
-    body = http.request("GET", held.format(state), accept="application/x-npz")
-    print(f"a download has {len(body) / 2**20:.0f} MiB")
+    headers = {"Authorization": f"Bearer {token}", "Accept": "application/x-npz"}
+    asked = urllib.request.Request(url + held.format(state), headers=headers)
+    print(f"a download has {len(urllib.request.urlopen(asked).read()) / 2**20:.0f} MiB")
     long = posted("/api/v1/tasks", program=LONG, shots=10**6)
     size, many, seconds = options.mib * 2**20, options.connections, options.seconds
     number = posted(f"{PREFIX}/jobs", **attackers.large_job(size // 2))

@@ -212,19 +212,21 @@ def _rate(report: Report, options: Namespace) -> None:
     report.at_least("rate_share", float(np.median(np.divide(rates["every"], rates["one"]))))
 
 
-def _rate_of(client: Client, files: Sequence[Path], programs: Sequence[Any]) -> float:
-    def unfinished() -> int:  # without expected starts, whose simulation would take time
-        answer = client.session.request(metrics.GetMetrics(0))
-        return int(answer.service.running + sum(pool.waiting for pool in answer.pools))
+def _unfinished(client: Client) -> int:
+    """Return how many tasks wait or run, without expected starts, whose simulation takes time."""
+    answer = client.session.request(metrics.GetMetrics(0))
+    return int(answer.service.running + sum(pool.waiting for pool in answer.pools))
 
+
+def _rate_of(client: Client, files: Sequence[Path], programs: Sequence[Any]) -> float:
     steer = client.session.request
     steer(admin.SteerTarget(0, "main", "pause"))
     for seed, file in enumerate(files):
         with simenv.connect(service=file) as user:
             user.submit_many(programs, shots=SHOTS, seed=seed)
-    queued, begin = unfinished(), time.perf_counter()
+    queued, begin = _unfinished(client), time.perf_counter()
     steer(admin.SteerTarget(0, "main", "resume"))
-    until(lambda: not unfinished(), 120.0, look_s=0.005)
+    until(lambda: not _unfinished(client), 120.0, look_s=0.005)
     return queued / (time.perf_counter() - begin)
 
 
@@ -413,11 +415,12 @@ def reservations(report: Report, options: Namespace) -> None:
     circuits, each after the counts of the last one, with a reservation of one worker and
     `--without` any. The 99th percentile of acceptance to begin is compared with the promised bound.
     """
-    work = itertools.cycle([layered(qubits, 30, 1_000, qubits) for qubits in (4, 6, 8, 10)])
+    sources = (layered(qubits, 30, 1_000, qubits) for qubits in (4, 6, 8, 10))
+    work = itertools.cycle([[load(each).program for each in source] for source in sources])
     seeds = itertools.count()
 
     def flood() -> None:
-        if client.status().queued < WAITING:
+        if _unfinished(client) < WAITING:
             client.submit_many(next(work), shots=SHOTS, seed=next(seeds))
         else:
             time.sleep(0.02)
@@ -430,7 +433,7 @@ def reservations(report: Report, options: Namespace) -> None:
         client.run(four_qubit_circuit(0), shots=SHOTS)
         try:
             with probed({"flood": flood}, 0.0):
-                until(lambda: client.status().queued >= WAITING // 2, 60.0, look_s=0.05)
+                until(lambda: _unfinished(client) >= WAITING // 2, 60.0, message="no flood")
                 plain = [wait_s(seed) for seed in range(options.without)]
                 number = options.circuits
                 with client.reserve("main", workers=1, count=number, timeout_s=30.0) as held:
