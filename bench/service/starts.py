@@ -129,19 +129,18 @@ def overcommit(report: Report, options: Namespace) -> None:
     get ready, while the event loop's passes stay short and `status` is answered in time.
     """
     slowest_s, ready, deadline_s = 0.0, 0, 300.0
-    with tempfile.TemporaryDirectory(prefix="simenv-bench-") as folder, ExitStack() as stack:
-        typed = partial(command, environ={**os.environ, "SIMENV_HOME": folder})
-        typed(["up", "--slots", "2"])
+    with home(), ExitStack() as stack:
+        command(["up", "--slots", "2"])
         try:
-            refused_s, output = timed(lambda: typed(["scale", "main", "999"], code=3))
+            refused_s, output = timed(lambda: command(["scale", "main", "999"], code=3))
         finally:
-            typed(["down", "--now"])
+            command(["down", "--now"])
         print(output.strip())
-        typed(["up", "--slots", "2", "--workers", str(options.workers)])
-        stack.callback(typed, ["down", "--now"])
+        command(["up", "--slots", "2", "--workers", str(options.workers)])
+        stack.callback(command, ["down", "--now"])
         begin_s = time.monotonic()
         while ready < options.workers and time.monotonic() - begin_s < deadline_s:
-            seconds, text = timed(lambda: typed(["--json", "status"]))
+            seconds, text = timed(lambda: command(["--json", "status"]))
             slowest_s, info = max(slowest_s, seconds), json.loads(text)
             ready = sum(pool["workers"] for pool in info["pools"])
             time.sleep(0.2)
