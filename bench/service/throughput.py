@@ -87,12 +87,11 @@ def throughput(report: harness.Report, options: Namespace) -> None:
                 found[name].append(value)
         qulacs.close()
     for (key, case), value in harness.medians(found).items():
-        if not key.endswith(("_us", "_ms")):
-            report.at_least(key, value, case)
-        elif value > 0.0:
-            report.at_most(key, value, case)
-        else:  # the workers waited for a core during their runs
+        if key == "worker_us" and value <= 0.0:  # they waited for a core during their runs
             report.not_measured(key, "the runs' wall time exceeds the CPU time", case)
+        else:
+            judge = report.at_most if key.endswith(("_us", "_ms")) else report.at_least
+            judge(key, value, case)
 
 
 def _circuits(
