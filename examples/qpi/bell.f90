@@ -1,6 +1,7 @@
 ! A Bell pair from Fortran.
 !
-!     simenv up
+!     simenv up --gateway 127.0.0.1:0
+!     eval "$(simenv gateway env)"
 !     simenv qpi build
 !     gfortran build/qpi/include/simenv_qpi.f90 examples/qpi/bell.f90 $(simenv qpi flags) -o bell
 program bell

@@ -1,6 +1,7 @@
 /* A Bell pair, and the energy of a two-qubit Hamiltonian over a sweep of an angle, from C.
  *
- *     simenv up
+ *     simenv up --gateway 127.0.0.1:0
+ *     eval "$(simenv gateway env)"
  *     simenv qpi build
  *     cc examples/qpi/sweep.c $(simenv qpi flags) -o sweep && ./sweep
  */

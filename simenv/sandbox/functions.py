@@ -90,8 +90,11 @@ class SandboxProcess:
         if verdict == _DONE:
             return answer
         if verdict == _REFUSED:
-            error = error_of([msgspec.msgpack.decode(answer, type=Refusal)])
+            refused, line, column = msgspec.msgpack.decode(answer, type=tuple[Refusal, int, int])
+            error = error_of([refused])
             error.message = prefix + error.message
+            if isinstance(error, ProgramError):
+                error.line, error.column = line, column
             raise error
         raise self._error(prefix, len(data), verdict, answer.decode("utf-8", "replace"))
 
@@ -214,7 +217,8 @@ def main() -> int:
         try:
             answer = function(data)
         except SimenvError as error:
-            verdict, answer = _REFUSED, msgspec.msgpack.encode(refusal(error))
+            place = getattr(error, "line", 0), getattr(error, "column", 0)
+            verdict, answer = _REFUSED, msgspec.msgpack.encode((refusal(error), *place))
         except MemoryError:
             verdict = _NO_MEMORY
         except BaseException as error:  # noqa: BLE001 - a Rust panic is no Exception

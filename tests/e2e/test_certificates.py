@@ -1,7 +1,6 @@
 """A client with a certificate: renewed, ended, in a forked child."""
 
 import os
-import signal
 import threading
 import time
 import warnings
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 from brokers import short_folder
 from failing import fails
-from qpi_programs import Lines, sanitized
 from waiting import until
 
 import simenv
@@ -29,11 +27,6 @@ def folder() -> Iterator[Path]:
     with short_folder() as path, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIMENV_BROKERS", str(path))
         yield path
-
-
-@pytest.fixture(scope="module")
-def drill(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return sanitized("drill", tmp_path_factory.mktemp("drill"))
 
 
 @pytest.fixture(scope="module")
@@ -74,37 +67,6 @@ def test_ended_certificate_is_replaced(env: Client, monkeypatch: pytest.MonkeyPa
         until(connection.is_refused, 10 * LIFETIME_S, look_s=0.2)
         assert client.run(BELL, shots=10).shots == 10
         assert address._public_key != key
-
-
-def test_c_programs_renew_theirs_and_get_another_one(env: Client, drill: Path) -> None:
-    both = _, stopped = Lines(drill, SERVICE), Lines(drill, SERVICE)
-    assert [each.do() for each in both] == ["ok:", "ok:"]
-    stopped.process.send_signal(signal.SIGSTOP)
-    begun = time.monotonic()
-    until(lambda: time.monotonic() - begun > 1.5 * LIFETIME_S, look_s=0.5)
-    stopped.process.send_signal(signal.SIGCONT)
-    assert [each.do() for each in both] == ["ok:", "ok:"]
-    for each in both:
-        each.end()
-
-
-@pytest.mark.parametrize(
-    ("service", "expected"),
-    [
-        ("local:nobody-here/x", "option: there is no user 'nobody-here' on this host"),
-        ("local:0/Bad Name", "is no address of a broker"),
-        ("munge:0@host/x", "is no address of a broker"),
-        (f"local:{os.getuid()}/other", "no_service: '0' has no environment 'other' for other"),
-        (f"local:{os.getuid() + 1}/local", "has no environment 'local'"),
-        (f"munge:{os.getuid()}@127.0.0.1:1/local", "no_service: there is no socket of munged"),
-    ],
-)
-def test_c_program_says_why_it_has_no_certificate(
-    env: Client, drill: Path, service: str, expected: str
-) -> None:
-    program = Lines(drill, service, SIMENV_MUNGE_SOCKET="/nowhere")
-    assert expected in program.do()
-    program.end()
 
 
 def test_forked_child_has_a_certificate_of_its_own(env: Client) -> None:

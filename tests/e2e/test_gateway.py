@@ -121,6 +121,8 @@ def test_env_prints_the_variables_of_clients(shell: Shell, url: str) -> None:
     assert crn.endswith("::")
     assert len(crn.split(":")) == 10
     assert session(url, values["QISKIT_IBM_TOKEN"]).json()["user"] == "ana"
+    named = values["SIMENV_URL"], values["SIMENV_TOKEN"]
+    assert named == (values["IQM_SERVER_URL"], values["QISKIT_IBM_TOKEN"])
     names = values["QRMI_JOB_QPU_RESOURCES"].split(",")
     assert "main" in names
     assert len(values["QRMI_JOB_QPU_TYPES"].split(",")) == len(names)

@@ -4,8 +4,10 @@ import ctypes
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,12 +15,14 @@ import fortran
 import numpy as np
 import pytest
 from emulated import DEVICE
-from live import Live, environment
-from qpi_programs import environ, linked, run, sanitized
+from live import Live, environment, trusted_gateway
+from other_user import UID, skip_without_second_user
+from qpi_calls import AllOptions, Config, Library
+from qpi_programs import built, environ, linked, run, sanitized, token
 
 import simenv
-from simenv.client.administration.keys import issue_key
-from simenv.frontends.qpi import InstalledLibrary, build
+from simenv.config import GatewayFile
+from simenv.frontends.qpi import InstalledLibrary
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "guides" / "qpi.md"
@@ -30,20 +34,33 @@ BELL = (
 
 @pytest.fixture(scope="module")
 def up() -> Iterator[Live]:
-    with environment() as live:
+    with environment(gateway="127.0.0.1:0") as live:
         yield live
 
 
+@pytest.fixture(scope="module")
+def gateway(up: Live) -> Iterator[GatewayFile]:
+    with trusted_gateway(up) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def secret(up: Live) -> str:
+    with up.client() as client:
+        return token(client)
+
+
 @pytest.fixture
-def service(up: Live, monkeypatch: pytest.MonkeyPatch) -> str:
+def service(up: Live, gateway: GatewayFile, secret: str, monkeypatch: pytest.MonkeyPatch) -> str:
     path = str(up.home / "connection.json")
     monkeypatch.setenv("SIMENV_SERVICE", path)
+    monkeypatch.setenv("SIMENV_TOKEN", secret)
     return path
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> InstalledLibrary:
-    return build(tmp_path_factory.mktemp("qpi"))
+    return built(tmp_path_factory.mktemp("qpi"))
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +122,8 @@ NATIVE = (
 
 
 def test_emulated_device_and_its_noise_are_options(service: str, drill: Path) -> None:
-    refused = NATIVE.replace("sx q[2]", "h q[2]")
-    lines = run([str(drill), "device", DEVICE, NATIVE, refused], env=environ()).splitlines()
+    other = NATIVE.replace("sx q[2]", "h q[2]")
+    lines = run([str(drill), "device", DEVICE, NATIVE, other], env=environ()).splitlines()
     with simenv.connect(service=service) as client:
         for line, noise in zip(lines, ("on", {"qubit.readout": 3.0}, "off"), strict=False):
             options = {"device": DEVICE, "noise": noise, "compile": "never"}
@@ -115,11 +132,12 @@ def test_emulated_device_and_its_noise_are_options(service: str, drill: Path) ->
             assert line.split()[2:] == pairs
         options = {"device": DEVICE, "noise": {"gate.depolarizing": 1e9}, "compile": "never"}
         (warning,) = client.run(NATIVE, shots=4000, seed=5, **options).warnings
+        counts = client.run(other, shots=4000, seed=5, device=DEVICE).counts
     assert lines[3] == f"1 {warning}"
+    assert lines[4].split()[2:] == [f"{bits}={count}" for bits, count in sorted(counts.items())]
     assert len(lines) == 5
     wrong = [line.count("0=") for line in lines[:3]]  # outcomes with clbit 0 unset
     assert wrong[2] == 0 < wrong[0]
-    assert "(h on qubit 2) is no native gate" in lines[4]
 
 
 def test_command_builds_a_library_and_prints_its_flags(service: str, tmp_path: Path) -> None:
@@ -141,85 +159,6 @@ def test_command_builds_a_library_and_prints_its_flags(service: str, tmp_path: P
 # --- the library in this process ---------------------------------------------------------------
 
 
-class Options(ctypes.Structure):
-    """`qpi_options`."""
-
-    _fields_ = (
-        ("struct_bytes", ctypes.c_size_t), ("shots", ctypes.c_int64), ("has_seed", ctypes.c_int),
-        ("seed", ctypes.c_uint64), ("outputs", ctypes.c_uint), ("observables", ctypes.c_void_p),
-        ("num_observables", ctypes.c_size_t), ("device", ctypes.c_char_p),
-        ("engine", ctypes.c_char_p), ("single_precision", ctypes.c_int),
-        ("priority", ctypes.c_int64), ("queue_timeout_s", ctypes.c_double),
-        ("run_timeout_s", ctypes.c_double), ("name", ctypes.c_char_p),
-        ("idempotency_key", ctypes.c_char_p),
-    )  # fmt: skip
-
-
-class Library:
-    """Calls of the library; those that fail raise with its words."""
-
-    def __init__(self, library: InstalledLibrary) -> None:
-        self._lib = ctypes.CDLL(str(library.library))
-        self._lib.qpi_error_message.restype = ctypes.c_char_p
-        self._lib.qpi_submit.argtypes = [
-            *[ctypes.c_void_p] * 4, ctypes.c_size_t, ctypes.c_double, ctypes.c_void_p,
-        ]  # fmt: skip
-        self._lib.qpi_wait.argtypes = [ctypes.c_void_p, ctypes.c_double]
-
-    def call(self, name: str, *arguments: object) -> None:
-        status = getattr(self._lib, name)(*arguments)
-        if status:
-            raise RuntimeError(f"{status}: {self._lib.qpi_error_message().decode()}")
-
-    def made(self, name: str, *arguments: object) -> ctypes.c_void_p:
-        pointer = ctypes.c_void_p()
-        self.call(name, *arguments, ctypes.byref(pointer))
-        return pointer
-
-    def options(self, **values: object) -> Options:
-        options = Options()
-        self._lib.qpi_options_init(ctypes.byref(options))
-        for name, value in values.items():
-            setattr(options, name, value)
-        return options
-
-    def run(
-        self, session: ctypes.c_void_p, text: str, options: Options, rows: np.ndarray | None = None
-    ) -> ctypes.c_void_p:
-        """A job that has ended."""
-        circuit = self.made("qpi_circuit_from_qasm", text.encode())
-        value = None if rows is None else rows.ctypes.data
-        count = 1 if rows is None else len(rows)
-        job = self.made(
-            "qpi_submit", session, circuit, ctypes.addressof(options), value, count, 60.0
-        )
-        self.call("qpi_wait", job, 120.0)
-        self._lib.qpi_circuit_free(circuit)
-        return job
-
-    def statevector(self, job: ctypes.c_void_p, row: int, qubits: int) -> np.ndarray:
-        array = np.empty(1 << qubits, np.complex128)
-        self.call(
-            "qpi_statevector", job, ctypes.c_size_t(row), ctypes.c_void_p(array.ctypes.data),
-            ctypes.c_size_t(len(array)),
-        )  # fmt: skip
-        return array
-
-    def end(self, session: ctypes.c_void_p, *jobs: ctypes.c_void_p) -> None:
-        for job in jobs:
-            self._lib.qpi_job_free(job)
-        self._lib.qpi_finalize(session)
-
-
-class AllOptions(ctypes.Structure):
-    """`qpi_options` with the fields that were appended."""
-
-    _fields_ = (
-        *Options._fields_, ("noise", ctypes.c_void_p), ("num_noise", ctypes.c_size_t),
-        ("account", ctypes.c_char_p), ("qos", ctypes.c_char_p), ("reservation", ctypes.c_int64),
-    )  # fmt: skip
-
-
 def test_account_and_class_are_options(
     service: str, library: InstalledLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,7 +175,7 @@ def test_account_and_class_are_options(
             (None, None, "", ("", "")),
         ):
             monkeypatch.setenv("SIMENV_ACCOUNT", variable)
-            qpi._lib.qpi_options_init_sized(
+            qpi.qpi_options_init_sized(
                 ctypes.byref(options), ctypes.c_size_t(ctypes.sizeof(options))
             )
             options.account, options.qos = account, qos
@@ -244,11 +183,11 @@ def test_account_and_class_are_options(
             *_, row = client.history.tasks()
             terms = client.history.submitted(row.id).terms
             assert (terms.account, terms.qos) == expected
-            qpi._lib.qpi_job_free(job)
+            qpi.qpi_job_free(job)
         for appended in (AllOptions.account, AllOptions.reservation):
             earlier = AllOptions()  # of a program compiled before that field was
-            qpi._lib.qpi_options_init_sized(ctypes.byref(earlier), ctypes.c_size_t(appended.offset))
-            qpi._lib.qpi_job_free(qpi.run(session, BELL, earlier))
+            qpi.qpi_options_init_sized(ctypes.byref(earlier), ctypes.c_size_t(appended.offset))
+            qpi.qpi_job_free(qpi.run(session, BELL, earlier))
         options.account = b"geo"
         with pytest.raises(RuntimeError, match="there is no account 'geo'"):
             qpi.run(session, BELL, options)
@@ -276,13 +215,13 @@ def test_reservation_is_an_option(
             (b"main", 0, "gpu:7", ("main", 0)),
         ):
             monkeypatch.setenv("SIMENV_RESERVATION", variable)
-            qpi._lib.qpi_options_init_sized(ctypes.byref(options), size)
+            qpi.qpi_options_init_sized(ctypes.byref(options), size)
             options.device, options.reservation = pool, given
             job = qpi.run(session, BELL, options)
             *_, row = client.history.tasks()
             terms = client.history.submitted(row.id).terms
             assert (terms.pool, terms.reservation) == expected
-            qpi._lib.qpi_job_free(job)
+            qpi.qpi_job_free(job)
         for wrong in ("main", "main:", "main:0", "main:1x", ":", "m" * 65 + ":1", ","):
             monkeypatch.setenv("SIMENV_RESERVATION", wrong)
             with pytest.raises(RuntimeError, match="SIMENV_RESERVATION is '"):
@@ -325,7 +264,7 @@ def test_state_beyond_a_message_comes_in_parts(service: str, library: InstalledL
         with simenv.connect(service=service) as client:
             expected = client.run(text, shots=None, outputs="statevector").statevector
         assert np.allclose(result, expected, atol=tolerance)
-        qpi._lib.qpi_job_free(job)
+        qpi.qpi_job_free(job)
     qpi.end(session)
 
 
@@ -342,61 +281,126 @@ def test_counts_of_wide_registers_equal_those_of_the_python_client(
     job = qpi.run(session, text, qpi.options(shots=500, has_seed=1, seed=11))
     with simenv.connect(service=service) as client:
         expected = client.run(text, shots=500, seed=11).counts
-    outcomes, table = ctypes.c_size_t(), {}
-    qpi.call("qpi_counts_size", job, ctypes.c_size_t(0), ctypes.byref(outcomes))
-    for index in range(outcomes.value):
-        bits, count = ctypes.create_string_buffer(100), ctypes.c_uint64()
-        qpi.call(
-            "qpi_counts_entry", job, ctypes.c_size_t(0), ctypes.c_size_t(index), bits,
-            ctypes.c_size_t(len(bits)), ctypes.byref(count),
-        )  # fmt: skip
-        table[bits.value.decode()] = count.value
-    assert table == expected
+    assert qpi.counts(job) == expected
     qpi.end(session, job)
 
 
-class Config(ctypes.Structure):
-    """`qpi_config`."""
-
-    _fields_ = (
-        ("struct_bytes", ctypes.c_size_t), ("environment", ctypes.c_char_p),
-        ("file", ctypes.c_char_p), ("timeout_s", ctypes.c_double), ("patience_s", ctypes.c_double),
-        ("libzmq", ctypes.c_char_p),
-    )  # fmt: skip
+def run_until_refused(qpi: Library, session: ctypes.c_void_p) -> None:
+    while True:
+        qpi.qpi_job_free(qpi.run(session, BELL, qpi.options(shots=100)))
 
 
-def test_key_file_connects_by_tcp_until_revoked(library: InstalledLibrary, tmp_path: Path) -> None:
-    file = tmp_path / "ann.simenv"
+def test_url_and_token_reach_the_gateway_until_the_token_is_revoked(
+    up: Live, gateway: GatewayFile, library: InstalledLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
     qpi = Library(library)
-    config = Config(ctypes.sizeof(Config), None, str(file).encode(), 30.0, 30.0, None)
-    with simenv.local(workers=1, listen="tcp://127.0.0.1:0") as env:
-        issue_key(env.keys, "ann", "client", file)
+    with up.client() as client:
+        made = client.tokens.add("ann", purpose="test of the C library")
+        fields = (None, gateway.url.encode(), made.secret.encode(), 30.0, 30.0)
+        config = Config(ctypes.sizeof(Config), *fields)
+        monkeypatch.setenv("CURL_CA_BUNDLE", os.environ["SSL_CERT_FILE"])
         session = qpi.made("qpi_init", ctypes.byref(config))
         job = qpi.run(session, BELL, qpi.options(shots=100))
-        assert [row.owner for row in env.history.tasks()] == ["ann"]
-        env.keys.revoke("ann")
+        *_, row = client.history.tasks()
+        assert row.owner == "ann"
+        client.tokens.revoke(made.token.number)
         with pytest.raises(RuntimeError, match=r"^10: "):  # QPI_KEY_REFUSED
-            qpi.run(session, BELL, qpi.options(shots=100))
+            run_until_refused(qpi, session)  # the gateway asks for a token again after 5 s
         qpi.end(session, job)
-        with pytest.raises(RuntimeError, match=r"^10: .*does not know the key"):
-            qpi.made("qpi_init", ctypes.byref(config))
-        file.chmod(0o640)
-        with pytest.raises(RuntimeError, match=r"^3: .*can be opened by others"):  # QPI_CONFIG
-            qpi.made("qpi_init", ctypes.byref(config))
+    with pytest.raises(RuntimeError, match=r"^10: .*token"):
+        qpi.made("qpi_init", ctypes.byref(config))
+    monkeypatch.setenv("CURL_CA_BUNDLE", str(ROOT / "pyproject.toml"))
+    with pytest.raises(RuntimeError, match=r"^3: the certificate of https"):  # QPI_CONFIG
+        qpi.made("qpi_init", ctypes.byref(config))
+    config.url = b"ftp://host"
+    with pytest.raises(RuntimeError, match=r"^3: the URL is 'ftp://host'"):
+        qpi.made("qpi_init", ctypes.byref(config))
 
 
-def test_circuit_that_does_not_fit_device_of_its_pool_is_refused(library: InstalledLibrary) -> None:
+def test_variables_of_the_gateway_name_it_and_its_socket_is_preferred(
+    up: Live, gateway: GatewayFile, library: InstalledLibrary, secret: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    qpi = Library(library)
+    monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)  # SSL_CERT_FILE is of `trusted_gateway`
+    monkeypatch.setenv("SIMENV_TOKEN", secret)
+    monkeypatch.setenv("SIMENV_URL", gateway.url)
+    qpi.end(qpi.made("qpi_init", None))  # `default` is not up: by the URL
+    for name in ("CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.setenv(name, "/nowhere")
+    with pytest.raises(RuntimeError, match=r"^3: the certificate of https"):
+        qpi.made("qpi_init", None)
+    monkeypatch.setenv("SIMENV_SERVICE", up.name)
+    qpi.end(qpi.made("qpi_init", None))  # it is the URL of this one: by the socket
+    monkeypatch.delenv("SIMENV_URL")
+    qpi.end(qpi.made("qpi_init", None))
+    monkeypatch.delenv("SIMENV_TOKEN")
+    with pytest.raises(RuntimeError, match=r"^3: there is no token"):
+        qpi.made("qpi_init", None)
+    monkeypatch.setenv("SIMENV_SERVICE", "local:ann/default")
+    with pytest.raises(RuntimeError, match=r"^3: SIMENV_SERVICE is 'local:ann/default'"):
+        qpi.made("qpi_init", None)
+
+
+LISTEN = """
+import os, socket, sys
+os.setuid(int(sys.argv[2]))
+made = socket.socket(socket.AF_UNIX)
+made.bind(sys.argv[1])
+made.listen()
+print("ready", flush=True)
+print(made.accept()[0].recv(4096), flush=True)
+"""
+
+
+@pytest.mark.parametrize(("uid", "mode"), [(UID, 0o700), (0, 0o777), (0, 0o700)])
+def test_token_is_not_sent_to_the_socket_of_another_user(
+    uid: int, mode: int, library: InstalledLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skip_without_second_user()
+    with tempfile.TemporaryDirectory(dir="/tmp") as shared:
+        Path(shared).chmod(mode)
+        os.chown(shared, uid, uid)
+        path = f"{shared}/socket"
+        argv = [sys.executable, "-c", LISTEN, path, str(uid)]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(argv, cwd="/", text=True, stdout=pipe) as listener:
+            assert listener.stdout is not None
+            assert listener.stdout.readline() == "ready\n"
+            folder = tmp_path / "home" / "gateway"
+            folder.mkdir(parents=True)
+            file = {"format": 1, "url": "http://x", "pid": os.getpid(), "socket": path}
+            (folder / "gateway.json").write_text(json.dumps(file))
+            monkeypatch.setenv("SIMENV_SERVICE", str(tmp_path / "home" / "connection.json"))
+            monkeypatch.setenv("SIMENV_TOKEN", "a" * 43)
+            config = Config(ctypes.sizeof(Config), None, None, None, 0.3, 0.3)
+            is_own = (uid, mode) == (0, 0o700)
+            expected = "14: no service answers" if is_own else "3: others can write the folder of"
+            with pytest.raises(RuntimeError, match=f"^{expected}"):
+                Library(library).made("qpi_init", ctypes.byref(config))
+            if not is_own:
+                with socket.socket(socket.AF_UNIX) as last:
+                    last.connect(path)
+            assert ("Bearer aaa" in listener.stdout.readline()) is is_own
+
+
+def test_circuit_is_compiled_for_the_device_of_its_pool(
+    library: InstalledLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pools = [{"name": "chip", "min": 1, "max": 1, "device": "superconducting-lattice"}]
-    with environment(pools=pools) as live:
-        os.environ["SIMENV_SERVICE"] = str(live.home / "connection.json")
-        try:
-            qpi = Library(library)
-            session = qpi.made("qpi_init", None)
-            with pytest.raises(RuntimeError, match=r"\(h on qubit 0\) is no native gate of device"):
-                qpi.run(session, BELL, qpi.options(device=b"chip"))
-            qpi.end(session)
-        finally:
-            del os.environ["SIMENV_SERVICE"]
+    with (
+        environment(pools=pools, gateway="127.0.0.1:0") as live,
+        trusted_gateway(live),
+        live.client() as client,
+    ):
+        monkeypatch.setenv("SIMENV_SERVICE", live.name)
+        monkeypatch.setenv("SIMENV_TOKEN", token(client))
+        qpi = Library(library)
+        session = qpi.made("qpi_init", None)
+        job = qpi.run(session, BELL, qpi.options(device=b"chip", shots=100, has_seed=1, seed=3))
+        *_, row = client.history.tasks()
+        assert client.task(row.id).result().compiled
+        qpi.end(session, job)
 
 
 def test_submit_without_an_answer_says_that_it_may_have_been_accepted(

@@ -14,12 +14,10 @@ from busy_circuits import ENDLESS
 from live import Live
 from munged import munged, skip_without_munge
 from other_user import skip_without_mount_namespace
-from qpi_programs import Lines, sanitized
 from site_users import GROUP, Accounts, User, users
 from waiting import until
 
 from simenv.client.client import Client
-from simenv.frontends.qpi import bundled_libzmq
 
 COUNT = 10
 OUT_S = 60.0
@@ -129,49 +127,12 @@ def test_user_of_another_node_enters_by_munge(site: Site) -> None:
         assert first.do("cancel", task)
 
 
-@pytest.fixture(scope="module")
-def library(folder: Path) -> Path:
-    """A copy of libzmq that every user can read."""
-    own = Path(bundled_libzmq())
-    return Path(shutil.copytree(own.parent, folder / "libraries")) / own.name
-
-
-@pytest.fixture(scope="module")
-def c_users(site: Site, folder: Path, library: Path) -> Iterator[list[Lines]]:
-    """Programs of user0 here, of user1 as on another node, and of two strangers."""
-    (here, there), stranger = list(site.accounts.uids.values())[:2], 65_000
-    places = [(here, site.address), (there, site.munge_address)]
-    places += [(stranger, address) for _, address in places]
-    program = sanitized("drill", folder)
-    program.chmod(0o755)
-    result = [
-        Lines(program, address, uid=uid, SIMENV_LIBZMQ=str(library)) for uid, address in places
-    ]
-    yield result
-    for each in result:
-        each.process.kill()
-        each.process.communicate()
-
-
-def test_c_programs_of_users_need_no_file(site: Site, c_users: list[Lines]) -> None:
-    first, second, *strangers = c_users
-    assert [first.do(), second.do()] == ["ok:", "ok:"]
-    owners = {task.owner for task in site.env.queue(done=True)[1][:2]}
-    assert owners == {"user0", "user1"}
-    assert [each.do()[:12] for each in strangers] == ["key_refused:"] * 2
-
-
-def test_connections_go_on_after_restart_of_the_service(
-    site: Site, ten: list[User], c_users: list[Lines]
-) -> None:
+def test_connections_go_on_after_restart_of_the_service(site: Site, ten: list[User]) -> None:
     site.live.crash()
     site.live.up()
     for user in ten:
         user.begin("ping")
     assert [user.answer() for user in ten] == [site.live.name] * COUNT
-    for each in c_users[:2]:
-        assert each.do() == "ok:"
-        each.end()
 
 
 def is_out(user: User) -> bool:

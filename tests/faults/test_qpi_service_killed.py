@@ -1,4 +1,4 @@
-"""kill -9 of the service while a compiled program submits and waits.
+"""kill -9 of the service, or of its gateway, while a compiled program submits and waits.
 
 The program goes on, gets every row once, and its counts are those of an undisturbed run; no task
 is submitted twice.
@@ -7,24 +7,30 @@ is submitted twice.
 import random
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 from busy_circuits import busy
 from live import Live, resurrected
-from qpi_programs import environ, sanitized
+from qpi_programs import environ, sanitized, token
 from waiting import until
 
 import simenv
+from simenv import config
+from simenv.client import environments
+from simenv.config import GatewayFile
 from simenv.model import TaskState
 from simenv.service import fault_injection
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
 JOBS = 8  # of drill.c
-ROWS = 300  # two tasks of each job
-TASKS = 2 * JOBS
+ROWS = 300
+TASKS = JOBS
 KILLS = 6
+GATEWAY = "127.0.0.1:0"
 ANGLE = 'OPENQASM 3.0; include "stdgates.inc"; input float a; qubit[2] q; bit[2] c;'
 TURN = ANGLE + " ry(2 * a) q[0]; cx q[0], q[1]; c = measure q;"
 PARTS = ("submit", "journal", "accepted", "completion")
@@ -52,7 +58,10 @@ def oracle() -> set[str]:
 
 
 def started(drill: Path, live: Live) -> subprocess.Popen[str]:
-    where = environ(SIMENV_SERVICE=str(live.home / "connection.json"))
+    assert environments.await_gateway(live.home) is not None
+    with live.client() as client:
+        secret = token(client)
+    where = environ(SIMENV_SERVICE=str(live.home / "connection.json"), SIMENV_TOKEN=secret)
     return subprocess.Popen(
         [str(drill), "sweeps", str(ROWS)],
         env=where,
@@ -74,7 +83,7 @@ def check(program: subprocess.Popen[str], live: Live, oracle: set[str], tasks: i
 
 def test_program_gets_every_row_once_after_random_kills(drill: Path, oracle: set[str]) -> None:
     chance = random.Random(16)
-    live = Live()
+    live = Live(gateway=GATEWAY)
     live.up()
     try:
         with resurrected(live) as deaths:
@@ -83,12 +92,41 @@ def test_program_gets_every_row_once_after_random_kills(drill: Path, oracle: set
             assert program.stdout.readline() == "connected\n"  # a start needs a service
             while len(deaths) < KILLS and program.poll() is None:
                 count = len(deaths)
-                time.sleep(chance.uniform(0.0, 0.1))
+                time.sleep(chance.uniform(0.0, 0.3))
                 live.kill_service()
                 while len(deaths) == count:
                     time.sleep(0.01)
+                environments.await_gateway(live.home)
             check(program, live, oracle)
         assert deaths
+    finally:
+        live.down()
+
+
+def has_gone(live: Live, gateway: GatewayFile) -> bool:
+    return config.running_gateway(live.home) != gateway
+
+
+def test_program_gets_every_row_once_after_kills_of_the_gateway(
+    drill: Path, oracle: set[str]
+) -> None:
+    chance = random.Random(17)
+    live = Live(gateway=GATEWAY)
+    live.up()
+    try:
+        program = started(drill, live)
+        assert program.stdout is not None
+        assert program.stdout.readline() == "connected\n"
+        kills = 0
+        while kills < KILLS and program.poll() is None:
+            time.sleep(chance.uniform(0.0, 0.3))
+            gateway = environments.await_gateway(live.home)
+            assert gateway is not None
+            psutil.Process(gateway.pid).kill()
+            kills += 1
+            until(partial(has_gone, live, gateway))
+        check(program, live, oracle)
+        assert kills
     finally:
         live.down()
 
@@ -97,7 +135,7 @@ def test_program_gets_every_row_once_after_random_kills(drill: Path, oracle: set
 def test_program_gets_every_row_once_after_kill_at_a_point_of_a_submit(
     point: str, drill: Path, oracle: set[str]
 ) -> None:
-    live = Live(faults=f"{point}:{7 if point.startswith('journal') else 2}:kill")
+    live = Live(gateway=GATEWAY, faults=f"{point}:{7 if point.startswith('journal') else 2}:kill")
     live.up()
     try:
         with resurrected(live) as deaths:
@@ -110,7 +148,7 @@ def test_program_gets_every_row_once_after_kill_at_a_point_of_a_submit(
 def test_program_that_is_refused_by_a_service_that_shuts_down_waits_for_the_next(
     drill: Path, oracle: set[str]
 ) -> None:
-    live = Live()
+    live = Live(gateway=GATEWAY)
     live.up()
     try:
         with live.client() as client:

@@ -4,12 +4,40 @@ import os
 import subprocess
 from pathlib import Path
 
-from simenv.frontends.qpi import FLAGS, InstalledLibrary, definitions, include_flags, sources
+import pytest
+from packages import bring
+
+from simenv.client.client import Client
+from simenv.frontends import qpi
+from simenv.frontends.qpi import InstalledLibrary
 
 HERE = Path(__file__).parent / "qpi"
 WARNINGS = ("-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic", "-pthread")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1")
 SANITIZED = {"ASAN_OPTIONS": "abort_on_error=0:exitcode=99", "UBSAN_OPTIONS": "exitcode=99"}
+
+
+def skip_without_libcurl() -> None:
+    """Get the headers of libcurl. CI must not skip this."""
+    probe = ["cc", "-E", "-include", "curl/curl.h", "-x", "c", os.devnull]
+    if subprocess.run(probe, capture_output=True, check=False).returncode == 0:
+        return
+    why = bring("system_packages.sh", qpi.LIBCURL_PACKAGE)
+    if why and os.environ.get("CI") == "true":
+        pytest.fail(why)
+    if why:
+        pytest.skip(why)
+
+
+def built(folder: Path) -> InstalledLibrary:
+    """The library; skips the test where it cannot be built."""
+    skip_without_libcurl()
+    return qpi.build(folder)
+
+
+def token(client: Client) -> str:
+    """A token of the client's user, for SIMENV_TOKEN."""
+    return client.tokens.add(purpose="test of the C library").secret
 
 
 def run(argv: list[str], **more: object) -> str:
@@ -31,9 +59,10 @@ def linked(source: Path, library: InstalledLibrary, folder: Path) -> Path:
 def sanitized(name: str, folder: Path) -> Path:
     """A program of this folder with all sources of the library, address and undefined behaviour
     checked."""
+    skip_without_libcurl()
     program = folder / f"{name}-sanitized"
-    argv = ["cc", *FLAGS, *SANITIZERS, *definitions(), *include_flags()]
-    argv += [str(HERE / f"{name}.c"), *map(str, sources()), "-ldl", "-lm", "-o", str(program)]
+    argv = ["cc", *qpi.FLAGS, *SANITIZERS, *qpi.definitions(), *qpi.include_flags()]
+    argv += [str(HERE / f"{name}.c"), *map(str, qpi.sources()), *qpi.LIBRARIES, "-o", str(program)]
     run(argv)
     return program
 
@@ -41,29 +70,3 @@ def sanitized(name: str, folder: Path) -> Path:
 def environ(**more: str) -> dict[str, str]:
     """For a sanitized program."""
     return {**os.environ, **SANITIZED, **more}
-
-
-class Lines:
-    """A process of `drill lines`."""
-
-    def __init__(self, program: Path, service: str, *, uid: int | None = None, **more: str) -> None:
-        """`uid`: of another user, as whom root starts it."""
-        other = {} if uid is None else {"user": uid, "group": uid, "extra_groups": []}
-        self.process = subprocess.Popen(
-            [str(program), "lines"], text=True, cwd="/",
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env=environ(SIMENV_SERVICE=service, **more), **other,  # type: ignore[arg-type]
-        )  # fmt: skip
-
-    def do(self) -> str:
-        """Status of a circuit, and the error's message."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return self.process.stdout.readline().strip()
-
-    def end(self) -> None:
-        """Expect that nothing was found by the sanitizers."""
-        self.process.communicate(timeout=60)
-        assert self.process.returncode == 0

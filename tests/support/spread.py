@@ -121,7 +121,6 @@ LONG = (
     "tests/e2e/test_account_users.py",
     "tests/launcher/prte/test_launcher_with_fake_prte.py",
     "tests/simenv/client/environments/test_named.py",
-    "tests/simenv/frontends/qpi/test_circuits.py",
     "tests/simenv/worker/test_lease.py",
     "tests/e2e/test_transpiling.py",
     "tests/documentation/test_site.py",

@@ -240,7 +240,7 @@ def environment(
         ),
     ] = None,
 ) -> None:
-    """Print `export NAME=value` lines for the clients of IBM, IQM and QRMI, with a new
+    """Print `export NAME=value` lines for the clients of IBM, IQM and QRMI and for C, with a new
     token, and with the authority by which they check the gateway's certificate.
 
     In a shell: eval "$(simenv gateway env)". QRMI has variables for pools, imported devices and
@@ -286,10 +286,10 @@ def variables(
     authority: str = "",
     bundle: Path | None = None,
 ) -> Mapping[str, str]:
-    """Return the variables of IBM's and IQM's clients, and of QRMI for each backend. Backends whose
-    names cannot be a part of a variable's name have none for QRMI. `authority`: certificates by
-    which clients check the gateway's, "" for those of the system; they are written to `bundle`, or
-    below SIMENV_HOME. Raises ConfigError."""
+    """Return the variables of IBM's and IQM's clients, of C, and of QRMI for each backend. Backends
+    whose names cannot be a part of a variable's name have none for QRMI. `authority`: certificates
+    by which clients check the gateway's, "" for those of the system; they are written to `bundle`,
+    or below SIMENV_HOME. Raises ConfigError."""
     crn = f"crn:v1:simenv:public:quantum-computing:local:a/{environment}:{environment}::"
     result = {
         "QISKIT_IBM_CHANNEL": "ibm_quantum_platform",
@@ -300,6 +300,8 @@ def variables(
         "QISKIT_FUNCTIONS_EXPERIMENTAL": "1",
         "IQM_SERVER_URL": url,
         "IQM_TOKEN": secret,
+        "SIMENV_URL": url,
+        "SIMENV_TOKEN": secret,
     }
     if authority and url.startswith("https:"):
         path = authority_files(environment, authority, bundle)[1]

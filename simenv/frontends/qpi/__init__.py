@@ -1,8 +1,8 @@
-"""QPI: a C library for compiled programs, over the wire protocol of the Python client.
+"""QPI: a C library for compiled programs, which translates calls to the HTTP API of a gateway.
 
 The header is `include/simenv_qpi.h`, the Fortran module `fortran/simenv_qpi.f90`; `build` compiles
 the library with the system's C compiler, and installs it in a folder with its header and a
-pkg-config file.
+pkg-config file. It needs the headers of libcurl.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-import zmq
 
 from simenv._version import __version__
+from simenv.errors import ConfigError
 from simenv.frontends import c_compiler
 
 __all__ = ["InstalledLibrary", "build"]
@@ -25,6 +25,8 @@ HERE = Path(__file__).parent
 ABI = 1  # QPI_ABI_VERSION
 LIBRARY = "libsimenv_qpi.so"
 FLAGS = (*c_compiler.FLAGS, "-fvisibility=hidden")
+LIBRARIES = ("-lcurl", "-lm")
+LIBCURL_PACKAGE = "libcurl4-openssl-dev"  # of Debian
 _PKG_CONFIG = """\
 prefix={folder}
 
@@ -70,15 +72,9 @@ def sources() -> list[Path]:
     return sorted((HERE / "src").rglob("*.c"))
 
 
-def bundled_libzmq() -> str:
-    """Path of the libzmq that pyzmq bundles; "" if pyzmq uses the system's."""
-    folder = Path(zmq.__file__).parents[1] / "pyzmq.libs"
-    return next((str(path) for path in sorted(folder.glob("libzmq*.so*"))), "")
-
-
 def definitions() -> tuple[str, ...]:
     """Compiler definitions with the facts of this installation."""
-    return (f'-DQPI_PACKAGE_VERSION="{__version__}"', f'-DQPI_LIBZMQ="{bundled_libzmq()}"')
+    return (f'-DQPI_PACKAGE_VERSION="{__version__}"',)
 
 
 def include_flags() -> tuple[str, ...]:
@@ -88,7 +84,7 @@ def include_flags() -> tuple[str, ...]:
 def build(folder: Path, compiler: str = "", extra: Sequence[str] = ()) -> InstalledLibrary:
     """Compile and install below `folder`: include, lib, lib/pkgconfig. `compiler`: default CC, else
     cc. `extra`: further flags, for example of a sanitizer. Raises ConfigError if there is no
-    compiler, or with the compiler's message."""
+    compiler or no libcurl, or with the compiler's message."""
     compiler = c_compiler.find_compiler(compiler)
     installed = InstalledLibrary(folder.absolute())
     library = installed.library
@@ -99,8 +95,7 @@ def build(folder: Path, compiler: str = "", extra: Sequence[str] = ()) -> Instal
         built = Path(scratch) / LIBRARY
         argv = [compiler, *FLAGS, *extra, *definitions(), *include_flags()]
         argv += ["-shared", f"-Wl,-soname,{versioned.name}", "-Wl,-z,defs", "-o", str(built)]
-        argv += [*map(str, sources()), "-ldl", "-lm"]
-        c_compiler.compile_sources(argv)
+        _compile([*argv, *map(str, sources()), *LIBRARIES])
         os.replace(built, versioned)  # a running program keeps its library
         link = Path(scratch) / "link"
         link.symlink_to(versioned.name)
@@ -110,3 +105,14 @@ def build(folder: Path, compiler: str = "", extra: Sequence[str] = ()) -> Instal
     settings = _PKG_CONFIG.format(folder=installed.folder, version=__version__)
     (installed.pkg_config / "simenv_qpi.pc").write_text(settings)
     return installed
+
+
+def _compile(argv: Sequence[str]) -> None:
+    """Run the compiler. Raises ConfigError, for a machine without libcurl with its package."""
+    try:
+        c_compiler.compile_sources(argv)
+    except ConfigError as error:
+        if "curl/curl.h" not in error.message and "-lcurl" not in error.message:
+            raise
+        hint = f"on Debian: sudo apt-get install -y {LIBCURL_PACKAGE}"
+        raise ConfigError(f"{argv[0]} finds no headers of libcurl", hint=hint) from error

@@ -13,12 +13,13 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 
 from simenv import model
 from simenv.client.client import Client
-from simenv.errors import TimedOutError
+from simenv.errors import NotFoundError, TimedOutError
 from simenv.gateway.native import schemas
 from simenv.gateway.native.programs import read_json
 from simenv.gateway.native.schemas import MAX_LIST, record
 from simenv.gateway.native.tasks import TheCaller, TheGateway
 from simenv.model.accounts import ShareRow
+from simenv.model.devices import DeviceInfo
 from simenv.wire.messages import accounting, admin, client as messages, queries
 
 Number = FromPath[int]
@@ -85,7 +86,17 @@ async def get_device(
 ) -> schemas.DeviceDetails:
     """Return a device, or a pool as a device, with its present calibration: coupling map, errors of
     gates and readout, T1 and T2. `at_s`: with that of one of its `calibrations`."""
-    return record(await gateway.call(caller, Client.device, name, at_s), schemas.DeviceDetails)
+    return record(await gateway.call(caller, _device, name, at_s), schemas.DeviceDetails)
+
+
+def _device(client: Client, name: str, at_s: float | None) -> DeviceInfo:
+    try:
+        return client.device(name, at_s)
+    except NotFoundError:
+        pools = {} if at_s is not None else client.devices()
+        if name not in pools:
+            raise
+        return pools[name]
 
 
 @get("/devices/{name:str}/calibrations")

@@ -53,7 +53,7 @@ _EVENTS = (
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 )
-CLIENT_SOCKET = "curve.sock"  # for the C library
+CLIENT_SOCKET = "curve.sock"
 CLIENT_STREAM, WORKER_STREAM = "direct.sock", "worker.sock"
 _STREAMS = ((CLIENT_STREAM, sockets.PeerKind.CLIENT), (WORKER_STREAM, sockets.PeerKind.WORKER))
 _NOBLOCK = int(zmq.NOBLOCK)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from qpi_programs import skip_without_libcurl
 from shell import shell_of
 
 from simenv.cli import app
@@ -100,6 +101,8 @@ def test_examples_succeed_in_an_empty_folder(
     path: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     examples = EXAMPLES[path]
+    if path.partition(" ")[0] == "qpi":
+        skip_without_libcurl()
     environ = request.getfixturevalue("home_of_environment" if examples.needs else "home")
     script = "\n".join(("set -eu", *examples.lines))
     done = subprocess.run(

@@ -1,17 +1,20 @@
-/* Feed mutated messages of a service to a session without a socket, and read what came of them.
+/* Feed mutated answers of a gateway, and mutated programs, to the readers of the library.
  *
- * fuzz MESSAGES TURNS: the file holds messages, each behind its length in 4 bytes, little-endian.
- * Prints how many rows ended with a result, so that a run in which none does is seen. */
+ * fuzz FILE TURNS: the file holds documents, each behind its kind and its length in 4 bytes,
+ * little-endian: t, s an accepted task or sweep of ROWS rows; r, p a result or a page of them, as JSON;
+ * z a result as a file of numpy; e a problem document; q OpenQASM.
+ * Prints how many rows were read and how many documents were refused, so that a run in which none is
+ * gets seen. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "internal.h"
 
-enum { MAX_MESSAGES = 64, PARTS = 4 };
+enum { MAX_DOCUMENTS = 64, ROWS = 2 };
 
 static uint64_t state = 88172645463325252u;
-static long results, ended;
+static long results, refused;
 
 static uint64_t draw(uint64_t below)
 {
@@ -21,18 +24,39 @@ static uint64_t draw(uint64_t below)
     return state % below;
 }
 
-/* A copy of its own size, so that a read beyond it is seen; some bytes changed, or cut off. */
-static uint8_t *mutated(const uint8_t *data, size_t *size)
+/* A copy of its own size with a zero behind it, so that a read beyond it is seen; some bytes changed,
+ * cut off or repeated. */
+static char *mutated(const char *data, size_t *size)
 {
-    uint8_t *copy = malloc(*size ? *size : 1);
+    static const char SIGNS[] = "{}[]\",:\\-.0e9nu; \x80\xff";
+    char *copy = malloc(2 * *size + 1);
     memcpy(copy, data, *size);
     if (draw(8) == 0)
         *size = draw(*size + 1);
     for (uint64_t edits = draw(4); edits > 0 && *size > 0; edits--) {
-        size_t at = draw(*size);
-        copy[at] = draw(2) ? (uint8_t)draw(256) : copy[at] ^ (uint8_t)(1u << draw(8));
+        size_t at = draw(*size), run = draw(*size - at) + 1;
+        switch (draw(6)) {
+        case 0: copy[at] = (char)draw(256); break;
+        case 1: copy[at] ^= (char)(1u << draw(8)); break;
+        case 2: copy[at] = SIGNS[draw(sizeof SIGNS - 1)]; break;
+        case 3: copy[at] = copy[draw(*size)]; break;
+        case 4:
+            memmove(copy + at, copy + at + run, *size - at - run);
+            *size -= run;
+            break;
+        default:
+            if (edits > 1)
+                break;
+            memmove(copy + at + run, copy + at, *size - at);
+            *size += run;
+            edits = 1;
+        }
     }
-    return copy;
+    char *exact = malloc(*size + 1);
+    memcpy(exact, copy, *size);
+    exact[*size] = 0;
+    free(copy);
+    return exact;
 }
 
 static void read_rows(qpi_job *job)
@@ -42,7 +66,7 @@ static void read_rows(qpi_job *job)
         uint64_t count;
         double value, error, amplitudes[64];
         size_t size = 0;
-        results += qpi_row_status(job, row) == QPI_OK;
+        results += qpi_row_status(job, row) == QPI_OK && job->loaded[row];
         for (size_t index = 0; qpi_counts_size(job, row, &size) == QPI_OK && index <= size
                                && index < 8; index++)
             qpi_counts_entry(job, row, index, bits, draw(sizeof bits), &count);
@@ -54,91 +78,91 @@ static void read_rows(qpi_job *job)
         for (size_t index = 0; qpi_warnings_size(job, row, &size) == QPI_OK && index <= size
                                && index < 8; index++)
             qpi_warning(job, row, index, bits, draw(sizeof bits));
+        qpi_task_id(job, row, bits, draw(sizeof bits));
     }
 }
 
-/* A job whose submit is under way, and the requests of a client that is in the middle of things. */
-static qpi_job *submitted(qpi_session *session)
+static qpi_job *make_job(int is_sweep)
 {
-    static const int KINDS[] = {KIND_SUBMIT, KIND_QUESTION, KIND_VERIFY, KIND_FORGET};
     qpi_job *job = calloc(1, sizeof *job);
-    job->parts = calloc(PARTS, sizeof *job->parts);
-    job->num_parts = PARTS;
-    job->shared = session->shared;
-    job->session = session;
-    session->shared->users++;
-    session->jobs = job;
-    for (size_t index = 0; index < PARTS; index++) {
-        job->parts[index] = (Part){.job = job, .first_row = 2 * index, .rows = 2};
-        job->rows += 2;
-    }
-    for (size_t index = 0; index < 4; index++) {
-        Buffer body = {0};
-        qpi_put_uint(&body, index);
-        Request *request = qpi_request_add(session, KINDS[index], index + 1, &body);
-        request->job = index == 0 ? job : NULL;
-        request->count = index == 0 ? PARTS : 0;
-        request->task = 7;
-    }
-    job->unanswered = 1;
-    session->next_number = 4;
+    job->rows = is_sweep ? ROWS : 1;
+    job->is_sweep = is_sweep;
+    job->page = 1 + draw(ROWS);
+    job->loaded = calloc(job->rows, sizeof *job->loaded);
+    job->shared = calloc(1, sizeof *job->shared);
+    pthread_mutex_init(&job->shared->lock, NULL);
+    job->shared->users = 1;
     return job;
 }
 
-static qpi_session *make_session(void)
+/* An accepted job whose part has ended with this answer. */
+static int end_with(qpi_job *job, const Answer *answer, int kind)
 {
-    qpi_session *session = calloc(1, sizeof *session);
-    session->shared = calloc(1, sizeof *session->shared);
-    pthread_mutex_init(&session->shared->lock, NULL);
-    pthread_cond_init(&session->shared->changed, NULL);
-    session->shared->users = 1;
-    session->wakeup = -1;
-    session->last_request = &session->requests;
-    return session;
+    size_t here = 0;
+    job->num_parts = 1;
+    job->parts = calloc(1, sizeof *job->parts);
+    job->parts[0] = (Part){.id = "t-1", .rows = job->rows, .has_ended = 1, .by_row = kind == 'z'};
+    job->ended_rows = job->rows;
+    if (kind != 'z' && !qpi_json_check(answer->body.data))
+        return QPI_PROTOCOL;
+    return qpi_job_take(job, &job->parts[0], answer, &here);
+}
+
+static void read_program(const char *text)
+{
+    qpi_circuit *circuit;
+    if (qpi_circuit_from_qasm(text, &circuit) != QPI_OK) {
+        refused++;
+        return;
+    }
+    for (size_t index = 0; index <= qpi_circuit_parameters(circuit); index++)
+        qpi_circuit_parameter(circuit, index);
+    qpi_circuit_free(circuit);
+}
+
+static void read_document(int kind, char *text, size_t size)
+{
+    Answer answer = {.code = draw(2) ? 200 : 201, .body = {text, size, size + 1, 0}};
+    if (kind == 'q') {
+        read_program(text);
+        return;
+    }
+    if (kind == 'e') {
+        refused += qpi_json_check(text) && qpi_fail_problem(&answer) != QPI_OK;
+        return;
+    }
+    qpi_job *job = make_job(kind == 's' || kind == 'p');
+    int status = kind == 't' || kind == 's'
+                     ? (qpi_json_check(text) ? qpi_job_accept(job, &answer) : QPI_PROTOCOL)
+                     : end_with(job, &answer, kind);
+    refused += status != QPI_OK;
+    read_rows(job);
+    qpi_job_free(job);
 }
 
 int main(int argc, char **argv)
 {
-    static uint8_t input[1 << 22];
-    const uint8_t *messages[MAX_MESSAGES];
-    size_t sizes[MAX_MESSAGES], count = 0;
+    static char input[1 << 22];
+    const char *documents[MAX_DOCUMENTS];
+    size_t sizes[MAX_DOCUMENTS], count = 0;
     FILE *file = argc == 3 ? fopen(argv[1], "rb") : NULL;
     if (!file)
         return 2;
     size_t size = fread(input, 1, sizeof input, file);
     fclose(file);
-    for (size_t at = 0; at + 4 <= size && count < MAX_MESSAGES; at += 4 + sizes[count++]) {
+    for (size_t at = 0; at + 5 <= size && count < MAX_DOCUMENTS; at += 5 + sizes[count++]) {
         uint32_t length;
-        memcpy(&length, input + at, 4);
+        memcpy(&length, input + at + 1, 4);
         sizes[count] = length;
-        messages[count] = input + at + 4;
+        documents[count] = input + at;
     }
-    for (long turn = atol(argv[2]); turn > 0; turn--) {
-        qpi_session *session = make_session();
-        qpi_job *job = submitted(session);
+    for (long turn = atol(argv[2]); turn > 0; turn--)
         for (size_t index = 0; index < count; index++) {
             size_t length = sizes[index];
-            uint8_t *copy = mutated(messages[index], &length);
-            Buffer body = {0};
-            qpi_lock(session->shared);
-            qpi_exchange_take(session, copy, length);
-            if (draw(4) == 0)
-                qpi_exchange_watch_message(session, &body);
-            qpi_unlock(session->shared);
-            qpi_buffer_free(&body);
+            char *copy = mutated(documents[index] + 5, &length);
+            read_document(documents[index][0], copy, length);
             free(copy);
         }
-        read_rows(job);
-        ended += (long)qpi_poll(job);
-        if (draw(2)) {
-            qpi_job_free(job);
-            qpi_finalize(session);
-        } else {
-            qpi_finalize(session);
-            read_rows(job);
-            qpi_job_free(job);
-        }
-    }
-    printf("%ld %ld\n", ended, results);
+    printf("%ld %ld\n", results, refused);
     return 0;
 }

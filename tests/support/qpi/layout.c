@@ -10,10 +10,10 @@ int main(void)
 {
     SIZE(qpi_config);
     AT(qpi_config, environment);
-    AT(qpi_config, file);
+    AT(qpi_config, url);
+    AT(qpi_config, token);
     AT(qpi_config, timeout_s);
     AT(qpi_config, patience_s);
-    AT(qpi_config, libzmq);
     SIZE(qpi_device);
     AT(qpi_device, kind);
     AT(qpi_device, model);
@@ -48,7 +48,7 @@ int main(void)
     VALUE(QPI_PROBABILITIES);
     VALUE(QPI_STATEVECTOR);
     VALUE(QPI_EXPECTATION);
-    for (int status = QPI_OK; status <= QPI_NO_LIBZMQ; status++)
+    for (int status = QPI_OK; status <= QPI_MEMORY; status++)
         printf("%d %s\n", status, qpi_status_name(status));
     return qpi_abi_version() != QPI_ABI_VERSION;
 }

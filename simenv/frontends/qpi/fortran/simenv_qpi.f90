@@ -15,9 +15,8 @@ module simenv_qpi
 
    type, bind(c) :: qpi_config
       integer(c_size_t) :: struct_bytes
-      type(c_ptr) :: environment, file
+      type(c_ptr) :: environment, url, token
       real(c_double) :: timeout_s, patience_s
-      type(c_ptr) :: libzmq
    end type
 
    type, bind(c) :: qpi_device

@@ -1,24 +1,25 @@
 /* simenv QPI: quantum circuits from compiled programs.
  *
- * The library speaks the wire protocol of the Python client: ZeroMQ through a socket of this
- * machine, or TCP with CurveZMQ keys. No Python runs in the process.
+ * The library translates calls to HTTP for a gateway of simenv, at its Unix socket on this machine
+ * or at its URL, by libcurl. No Python runs in the process.
  *
  * Rules for all functions
  *
  * Return value: QPI_OK (0) or a `qpi_status`. The text of the last error of the calling thread is
  * given by `qpi_error_message` and `qpi_error_hint`.
  *
- * Deadlines: `timeout_s` is the longest time in seconds that the call takes; 0 returns at once and
- * QPI_FOREVER waits as long as the service answers. A service that restarts is waited for, up to
- * `qpi_config.patience_s` of silence: then QPI_SERVICE_LOST. Session and jobs stay usable.
+ * Deadlines: `timeout_s` is the longest time in seconds that the call takes; 0 asks once, which
+ * takes 0.25 s at most, and QPI_FOREVER waits as long as the service answers. A gateway or service
+ * that restarts is waited for, up to `qpi_config.patience_s` of silence: then QPI_SERVICE_LOST.
+ * Session and jobs stay usable.
  *
- * Reliability: an accepted task is stored on the service's disk. After a restart of the service the
- * library sends again what was not answered, under the same idempotency key, and asks for the
- * results of open tasks: no row is lost, and none is run or delivered twice.
+ * Reliability: an accepted task is stored on the service's disk. After a restart of the gateway or
+ * the service the library sends again what was not answered, under the same idempotency key, and
+ * asks for the results of open tasks: no row is lost, and none is run or delivered twice.
  *
  * Threads: all functions may be called from all threads at once, also on one session and one job.
  * Exceptions: nothing may use an object while `qpi_finalize`, `qpi_job_free` or `qpi_circuit_free`
- * is called on it. A session has one thread of its own, which receives with all signals blocked.
+ * is called on it. A session has no thread of its own: requests are sent in calls.
  * A session does not survive fork(): the child must not use it.
  *
  * Memory: objects behind pointers belong to the library until their `_free` or `_finalize`; text
@@ -53,21 +54,21 @@ typedef enum qpi_status {
     QPI_OK = 0,
     QPI_ERROR = 1,           /* anything without a code of its own */
     QPI_OPTION = 2,          /* an argument or option has an impossible value */
-    QPI_CONFIG = 3,          /* a connection file, key file or variable cannot be used */
+    QPI_CONFIG = 3,          /* a file, variable or token of the configuration cannot be used */
     QPI_PROGRAM = 4,         /* the circuit cannot be read or run; see qpi_error_line */
     QPI_LIMIT = 5,           /* a fixed bound on sizes or numbers was passed */
     QPI_INFEASIBLE = 6,      /* this environment can never run the task */
     QPI_INSUFFICIENT = 7,    /* not now: the same call may succeed later */
     QPI_QUEUE_FULL = 8,      /* the queue is full; see qpi_error_retry_after_s */
     QPI_RESERVATION = 9,     /* the reservation is over, or does not cover this */
-    QPI_KEY_REFUSED = 10,    /* the service does not know this key */
-    QPI_NOT_ALLOWED = 11,    /* the role of the key does not allow this */
+    QPI_KEY_REFUSED = 10,    /* the service does not know this token */
+    QPI_NOT_ALLOWED = 11,    /* the role of the token does not allow this */
     QPI_KEY_CONFLICT = 12,   /* the idempotency key was used before with other content */
     QPI_NOT_FOUND = 13,      /* no pool, device or task of that name */
-    QPI_NO_SERVICE = 14,     /* no service could be reached */
+    QPI_NO_SERVICE = 14,     /* no gateway or service could be reached */
     QPI_SERVICE_LOST = 15,   /* the service answered before and is silent now */
-    QPI_VERSION_MISMATCH = 16, /* library and service are of different builds */
-    QPI_PROTOCOL = 17,       /* the service sent something that is not of the protocol */
+    QPI_VERSION_MISMATCH = 16, /* gateway and service are of different builds */
+    QPI_PROTOCOL = 17,       /* the gateway sent something that is not of its API */
     QPI_RESULT_STORE = 18,   /* a stored result cannot be read */
     QPI_TASK_FAILED = 19,    /* an accepted task failed */
     QPI_TASK_CANCELLED = 20, /* the task was cancelled before it had a result */
@@ -75,12 +76,11 @@ typedef enum qpi_status {
     QPI_TIMEOUT = 22,        /* the deadline of the call passed; the task goes on */
     QPI_NO_DATA = 23,        /* the row has ended without this output */
     QPI_PENDING = 24,        /* the row has not ended */
-    QPI_MEMORY = 25,         /* no memory is left */
-    QPI_NO_LIBZMQ = 26       /* the ZeroMQ library cannot be loaded */
+    QPI_MEMORY = 25          /* no memory is left */
 } qpi_status;
 
-typedef struct qpi_session qpi_session; /* a connection to an environment */
-typedef struct qpi_circuit qpi_circuit; /* a parsed circuit; immutable */
+typedef struct qpi_session qpi_session; /* the way to an environment */
+typedef struct qpi_circuit qpi_circuit; /* the text of a circuit; immutable */
 typedef struct qpi_job qpi_job;         /* the rows of one submit */
 
 /* --- library and errors --------------------------------------------------------------------- */
@@ -109,23 +109,23 @@ QPI_API int qpi_error_maybe_accepted(void);
 
 typedef struct qpi_config {
     size_t struct_bytes;
-    /* Name of an environment below SIMENV_HOME (default ~/.simenv); NULL: SIMENV_SERVICE, else
-     * "default". */
+    /* Name of an environment below SIMENV_HOME (default ~/.simenv), whose gateway has a Unix socket
+     * for programs of its user. NULL: SIMENV_SERVICE, a name or a connection file, else "default".
+     */
     const char *environment;
-    /* A connection file, a key file of `simenv keys add`, or the address of another user's
-     * environment: local:OWNER/NAME or munge:OWNER@HOST:PORT/NAME. NULL: by `environment`. */
-    const char *file;
-    double timeout_s;  /* of the first answer, and of each part of a large result; default 10 */
-    double patience_s; /* of silence before QPI_SERVICE_LOST; default 30, the least with standbys */
-    /* Path of libzmq; NULL: SIMENV_LIBZMQ, else the one found when the library was built, else
-     * libzmq.so.5. */
-    const char *libzmq;
+    /* URL of a gateway, such as "https://host:8080"; NULL: SIMENV_URL, where `environment` is NULL
+     * as well; without both there is the socket alone. Certificates are checked by CURL_CA_BUNDLE,
+     * else SSL_CERT_FILE, else the system's. */
+    const char *url;
+    const char *token; /* of `simenv gateway tokens add`; NULL: SIMENV_TOKEN */
+    double timeout_s;  /* of the first answer; default 10 */
+    double patience_s; /* of silence before QPI_SERVICE_LOST; default 30 */
 } qpi_config;
 
 QPI_API void qpi_config_init(qpi_config *config);
-/* Connect, and wait for the service's greeting. `config` may be NULL: all defaults. */
+/* Find the gateway, and wait for its first answer. `config` may be NULL: all defaults. */
 QPI_API int qpi_init(const qpi_config *config, qpi_session **session);
-/* Close the connection and free the session. Tasks go on. Jobs of the session stay readable, must
+/* Close the connections and free the session. Tasks go on. Jobs of the session stay readable, must
  * still be freed, and end with QPI_NO_SERVICE where they had not ended. */
 QPI_API void qpi_finalize(qpi_session *session);
 
@@ -145,17 +145,12 @@ QPI_API int qpi_devices(qpi_session *session, double timeout_s, qpi_device *devi
 
 /* --- circuits ------------------------------------------------------------------------------- */
 
-/* Parse OpenQASM text.
- *
- * OpenQASM 2.0: all of qelib1.inc, `gate` definitions, registers, measure, reset, barrier. `if`,
- * `opaque` and included files are refused. OpenQASM 3: `qubit`, `bit` and `input float|angle`
- * declarations, the gates of stdgates.inc, `U`, `gphase`, `gate` definitions, measure, reset,
- * barrier. Control flow, subroutines, gate modifiers, constants and ranges are refused with
- * QPI_PROGRAM, line and column.
- * Angles are expressions of numbers, pi, parameters, + - * / and functions, in radians.
- * `input` parameters are bound by qpi_submit, in the order of their declarations. */
+/* Take OpenQASM text, of version 2 or 3, as the service reads it. Nothing is parsed here but the
+ * declarations: errors of the text come with qpi_submit, as QPI_PROGRAM with line and column.
+ * `input` parameters are bound by qpi_submit, in the order of their declarations, in radians. */
 QPI_API int qpi_circuit_from_qasm(const char *text, qpi_circuit **circuit);
 QPI_API void qpi_circuit_free(qpi_circuit *circuit);
+/* Numbers of declared bits; 0 also where the text computes the size of a register. */
 QPI_API size_t qpi_circuit_qubits(const qpi_circuit *circuit);
 QPI_API size_t qpi_circuit_clbits(const qpi_circuit *circuit);
 QPI_API size_t qpi_circuit_parameters(const qpi_circuit *circuit);
@@ -193,9 +188,9 @@ typedef struct qpi_options {
     unsigned outputs;   /* 0: counts, or expectation values where there are observables */
     const qpi_observable *observables;
     size_t num_observables;
-    /* A pool, from qpi_devices; or the name of an emulated device, such as "fez"; NULL: any. The
-     * library compiles nothing: on an emulated device a circuit consists of its native gates, and
-     * qubit k is the device's qubit k; the service refuses others. */
+    /* A pool, from qpi_devices; or the name of an emulated device, such as "fez"; NULL: any. A
+     * circuit that does not fit the emulated device is compiled for it; in one that fits, qubit k
+     * is the device's qubit k. */
     const char *device;
     const char *engine; /* NULL: "auto" */
     int single_precision;
@@ -203,9 +198,9 @@ typedef struct qpi_options {
     double queue_timeout_s; /* 0: none */
     double run_timeout_s;   /* 0: none */
     const char *name;   /* shown by `simenv queue`; NULL: none */
-    /* 1 to 256 characters, not beginning with "~". A later submit with the same key and content,
-     * by this process or another, gets the same tasks and their results. NULL: an automatic key,
-     * which covers resubmission within this session. */
+    /* 1 to 256 visible characters of ASCII, not beginning with "~". A later submit with the same
+     * key and content, by this process or another, gets the same tasks and their results. NULL: an
+     * automatic key, which covers resubmission within this session. */
     const char *idempotency_key;
     /* Of an emulated device, which `device` names; none: the device as it is calibrated. */
     const qpi_noise_factor *noise;
@@ -223,8 +218,8 @@ QPI_API void qpi_options_init(qpi_options *options);
 #define qpi_options_init(options) qpi_options_init_sized((options), sizeof *(options))
 
 /* Submit one circuit with `rows` sets of parameter values: float64 [rows, parameters], radians,
- * row by row. For a circuit without parameters `bindings` is NULL and `rows` is 1. Returns when all
- * tasks are stored by the service. `options` may be NULL: all defaults.
+ * row by row, 2**20 rows at most. For a circuit without parameters `bindings` is NULL and `rows` is
+ * 1. Returns when all tasks are stored by the service. `options` may be NULL: all defaults.
  *
  * On QPI_TIMEOUT and QPI_SERVICE_LOST `*job` is set as well where the submit is under way: it stays
  * so, and qpi_wait continues it. Where `*job` is NULL after an error, no task exists. */
@@ -232,7 +227,7 @@ QPI_API int qpi_submit(qpi_session *session, const qpi_circuit *circuit,
                        const qpi_options *options, const double *bindings, size_t rows,
                        double timeout_s, qpi_job **job);
 QPI_API size_t qpi_job_rows(const qpi_job *job);
-/* Number of rows that have ended, with a result or without. Never waits. */
+/* Number of rows that have ended, with a result or without. Asks once, at most each 10 ms. */
 QPI_API size_t qpi_poll(qpi_job *job);
 /* Wait until every row has ended. QPI_OK: all have results; else the error of the first row that
  * has none, or QPI_TIMEOUT. */

@@ -1,4 +1,5 @@
 /* The pools of an environment, as devices. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -6,88 +7,83 @@
 
 static const double KEPT_S = 10.0;
 
-static void copy_name(char *to, Slice from)
+static int64_t whole(const char *json, const char *key)
 {
-    size_t size = from.size < QPI_NAME_BYTES - 1 ? from.size : QPI_NAME_BYTES - 1;
-    if (size)
-        memcpy(to, from.data, size);
-    to[size] = 0;
+    double value = qpi_json_number(qpi_json_member(json, key));
+    return value > 0.0 && value < 9e18 ? (int64_t)value : 0;
 }
 
-/* DeviceInfo: a map of field names to values. */
-static void read_device(Reader *from, qpi_device *device)
+static int ask(qpi_session *session, const char *path, double end_s, double timeout_s,
+               Answer *answer)
 {
-    size_t pairs = qpi_get_map(from);
-    *device = (qpi_device){.num_qubits = 0};
-    while (pairs-- > 0 && !from->bad) {
-        Slice key = qpi_get_text(from);
-        if (qpi_slice_is(key, "name"))
-            copy_name(device->name, qpi_get_text(from));
-        else if (qpi_slice_is(key, "kind"))
-            copy_name(device->kind, qpi_get_text(from));
-        else if (qpi_slice_is(key, "model"))
-            copy_name(device->model, qpi_get_text(from));
-        else if (qpi_slice_is(key, "num_qubits"))
-            device->num_qubits = qpi_get_int(from);
-        else if (qpi_slice_is(key, "max_shots"))
-            device->max_shots = qpi_get_int(from);
-        else
-            qpi_skip(from, 1);
-    }
+    Request request = {.path = path, .end_s = end_s, .what = "no answer", .timeout_s = timeout_s};
+    return qpi_request(session, &request, answer);
 }
 
-/* Devices: request, devices, names. */
-static int read_devices(const Buffer *answer, qpi_device **devices, size_t *count)
+/* One pool, whose name is known. */
+static int read_device(qpi_session *session, double end_s, double timeout_s, qpi_device *device)
 {
-    Reader from = qpi_reader(answer->data, answer->used);
-    qpi_get_array(&from);
-    qpi_get_uint(&from);
-    qpi_get_uint(&from);
-    *count = qpi_get_array(&from);
-    *devices = from.bad ? NULL : calloc(*count + 1, sizeof **devices);
-    for (size_t index = 0; *devices && index < *count && !from.bad; index++)
-        read_device(&from, &(*devices)[index]);
-    if (*devices && !from.bad)
+    Answer answer;
+    char path[QPI_NAME_BYTES + 32];
+    if (!device->name[0] || device->name[strspn(device->name, "abcdefghijklmnopqrstuvwxyz"
+                                                              "0123456789_.-")])
         return QPI_OK;
-    int lacks_memory = !from.bad;
-    free(*devices);
-    *devices = NULL;
-    return lacks_memory ? qpi_fail_memory()
-                        : qpi_fail(QPI_PROTOCOL, NULL, "the service's devices cannot be read");
+    snprintf(path, sizeof path, API "/devices/%s", device->name);
+    int status = ask(session, path, end_s, timeout_s, &answer);
+    if (status == QPI_NOT_FOUND || status == QPI_OPTION)
+        return QPI_NOT_FOUND; /* of functions, or ended meanwhile */
+    TRY(status);
+    const char *json = answer.body.data;
+    qpi_json_text(qpi_json_member(json, "kind"), device->kind, sizeof device->kind);
+    qpi_json_text(qpi_json_member(json, "model"), device->model, sizeof device->model);
+    device->num_qubits = whole(json, "num_qubits");
+    device->max_shots = whole(json, "max_shots");
+    qpi_buffer_free(&answer.body);
+    return QPI_OK;
 }
 
-static int refresh(qpi_session *session, double timeout_s)
+/* The names of all pools. */
+static int read_names(qpi_session *session, double end_s, double timeout_s, qpi_device **devices,
+                      size_t *count)
 {
-    Buffer body = {0}, answer = {0};
-    qpi_device *devices = NULL;
-    size_t count = 0;
-    uint64_t number = qpi_next_number(session);
-    qpi_put_head(&body, 2, TAG_GET_DEVICES, number);
-    int status = qpi_ask(session, TAG_DEVICES, number, &body, timeout_s, &answer);
-    if (status == QPI_OK)
-        status = read_devices(&answer, &devices, &count);
-    qpi_buffer_free(&answer);
-    if (status != QPI_OK)
-        return status;
-    qpi_lock(session->shared);
-    free(session->devices);
-    session->devices = devices;
-    session->num_devices = count;
-    session->devices_s = qpi_now_s();
-    qpi_unlock(session->shared);
-    return QPI_OK;
+    Answer answer;
+    size_t size = 0, used = 0;
+    *count = 0;
+    *devices = NULL;
+    TRY(ask(session, API "/pools", end_s, timeout_s, &answer));
+    const char *first = qpi_json_first(answer.body.data);
+    for (const char *at = first; at; at = qpi_json_next(at))
+        size++;
+    *devices = calloc(size + 1, sizeof **devices);
+    for (const char *at = first; *devices && at; at = qpi_json_next(at)) {
+        char *name = (*devices)[used].name;
+        if (qpi_json_text(qpi_json_member(at, "name"), name, QPI_NAME_BYTES) > 1)
+            used++;
+    }
+    qpi_buffer_free(&answer.body);
+    *count = used;
+    return *devices ? QPI_OK : qpi_fail_memory();
 }
 
 int qpi_devices(qpi_session *session, double timeout_s, qpi_device *devices, size_t capacity,
                 size_t *count)
 {
-    TRY(refresh(session, timeout_s));
-    qpi_lock(session->shared);
-    *count = session->num_devices;
-    for (size_t index = 0; index < *count && index < capacity; index++)
-        devices[index] = session->devices[index];
-    qpi_unlock(session->shared);
-    return QPI_OK;
+    double end_s = qpi_end_s(timeout_s);
+    qpi_device *found;
+    size_t size, used = 0;
+    int status = read_names(session, end_s, timeout_s, &found, &size);
+    for (size_t index = 0; status == QPI_OK && index < size; index++) {
+        status = read_device(session, end_s, timeout_s, &found[index]);
+        if (status == QPI_OK && used < capacity)
+            devices[used] = found[index];
+        used += status == QPI_OK;
+        if (status == QPI_NOT_FOUND)
+            status = QPI_OK;
+    }
+    free(found);
+    if (status == QPI_OK)
+        *count = used;
+    return status;
 }
 
 static int is_known(qpi_session *session, const char *name, double *age_s)
@@ -101,13 +97,22 @@ static int is_known(qpi_session *session, const char *name, double *age_s)
     return found;
 }
 
-int qpi_find_pool(qpi_session *session, const char *name, double timeout_s, int *is_pool)
+int qpi_find_pool(qpi_session *session, const char *name, double end_s, double timeout_s,
+                  int *is_pool)
 {
     double age_s;
+    qpi_device *found;
+    size_t count;
     *is_pool = is_known(session, name, &age_s);
-    if (!*is_pool || age_s > KEPT_S) {
-        TRY(refresh(session, timeout_s));
-        *is_pool = is_known(session, name, &age_s);
-    }
+    if (age_s <= KEPT_S && session->devices)
+        return QPI_OK;
+    TRY(read_names(session, end_s, timeout_s, &found, &count));
+    qpi_lock(session->shared);
+    free(session->devices);
+    session->devices = found;
+    session->num_devices = count;
+    session->devices_s = qpi_now_s();
+    qpi_unlock(session->shared);
+    *is_pool = is_known(session, name, &age_s);
     return QPI_OK;
 }

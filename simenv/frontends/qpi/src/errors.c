@@ -1,4 +1,5 @@
 /* Status codes, their names, and the last error of each thread. */
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,21 +28,21 @@ static const struct {
     {QPI_OK, "ok", "no error"},
     {QPI_ERROR, "error", "simenv refused the call"},
     {QPI_OPTION, "option", "an argument or option has an impossible value"},
-    {QPI_CONFIG, "config", "a connection file, key file or variable cannot be used"},
+    {QPI_CONFIG, "config", "a file, variable or token of the configuration cannot be used"},
     {QPI_PROGRAM, "program", "the circuit cannot be read or run"},
     {QPI_LIMIT, "limit", "a fixed bound on sizes or numbers was passed"},
     {QPI_INFEASIBLE, "infeasible", "this environment can never run the task"},
     {QPI_INSUFFICIENT, "insufficient", "what the task needs is in use; try again later"},
     {QPI_QUEUE_FULL, "queue_full", "the queue is full; try again later"},
     {QPI_RESERVATION, "reservation", "the reservation is over, or does not cover this"},
-    {QPI_KEY_REFUSED, "key_refused", "the service does not know this key"},
-    {QPI_NOT_ALLOWED, "not_allowed", "the role of the key does not allow this"},
+    {QPI_KEY_REFUSED, "key_refused", "the service does not know this token"},
+    {QPI_NOT_ALLOWED, "not_allowed", "the role of the token does not allow this"},
     {QPI_KEY_CONFLICT, "key_conflict", "the idempotency key was used with other content"},
     {QPI_NOT_FOUND, "not_found", "no pool, device or task of that name"},
-    {QPI_NO_SERVICE, "no_service", "no service could be reached"},
+    {QPI_NO_SERVICE, "no_service", "no gateway or service could be reached"},
     {QPI_SERVICE_LOST, "service_lost", "the service answered before and is silent now"},
     {QPI_VERSION_MISMATCH, "version", "library and service are of different builds"},
-    {QPI_PROTOCOL, "protocol", "the service sent something that is not of the protocol"},
+    {QPI_PROTOCOL, "protocol", "the gateway sent something that is not of its API"},
     {QPI_RESULT_STORE, "result_store", "a stored result cannot be read"},
     {QPI_TASK_FAILED, "task_failed", "an accepted task failed"},
     {QPI_TASK_CANCELLED, "task_cancelled", "the task was cancelled before it had a result"},
@@ -50,7 +51,6 @@ static const struct {
     {QPI_NO_DATA, "no_data", "the row has ended without this output"},
     {QPI_PENDING, "pending", "the row has not ended"},
     {QPI_MEMORY, "memory", "no memory is left"},
-    {QPI_NO_LIBZMQ, "no_libzmq", "the ZeroMQ library cannot be loaded"},
     {QPI_OPTION, "no_device", "an option needs an emulated device"}, /* further names below */
     {QPI_NO_SERVICE, "shutting_down", "the service ends"},
 };
@@ -82,11 +82,10 @@ const char *qpi_error_string(int status)
     return "no status of this library";
 }
 
-/* The status of a code that travelled; QPI_ERROR for one of a newer service. */
-int qpi_status_of(const char *name, size_t length)
+int qpi_status_of(const char *code)
 {
     for (int index = 1; index < NUM_STATUSES; index++)
-        if (strlen(STATUSES[index].name) == length && !memcmp(STATUSES[index].name, name, length))
+        if (!strcmp(STATUSES[index].name, code))
             return STATUSES[index].status;
     return QPI_ERROR;
 }
@@ -121,30 +120,16 @@ int qpi_error_maybe_accepted(void)
     return last.maybe_accepted;
 }
 
-static void set_last(int line, int column, const char *hint, const char *format, va_list values)
-{
-    LastError found = {.line = line, .column = column};
-    vsnprintf(found.message, sizeof found.message, format, values);
-    snprintf(found.hint, sizeof found.hint, "%s", hint ? hint : "");
-    last = found;
-}
-
 int qpi_fail(int status, const char *hint, const char *format, ...)
 {
+    LastError made = {.line = 0};
     va_list values;
     va_start(values, format);
-    set_last(0, 0, hint, format, values);
+    vsnprintf(made.message, sizeof made.message, format, values);
     va_end(values);
+    snprintf(made.hint, sizeof made.hint, "%s", hint ? hint : "");
+    last = made;
     return status;
-}
-
-int qpi_fail_at(int line, int column, const char *hint, const char *format, ...)
-{
-    va_list values;
-    va_start(values, format);
-    set_last(line, column, hint, format, values);
-    va_end(values);
-    return QPI_PROGRAM;
 }
 
 void qpi_fail_unanswered(void)
@@ -166,6 +151,8 @@ int qpi_fail_as(const Failure *failure)
 {
     const char *message = failure->message ? failure->message : qpi_error_string(failure->status);
     qpi_fail(failure->status, failure->hint, "%s", message);
+    last.line = failure->line;
+    last.column = failure->column;
     last.retry_after_s = failure->retry_after_s;
     return failure->status;
 }
@@ -177,12 +164,11 @@ void qpi_failure_clear(Failure *failure)
     *failure = (Failure){0};
 }
 
-void qpi_failure_set(Failure *failure, int status, const char *message, const char *hint)
+void qpi_failure_take(Failure *failure, int status)
 {
     qpi_failure_clear(failure);
-    failure->status = status;
-    failure->message = strdup(message ? message : "");
-    failure->hint = strdup(hint ? hint : "");
+    *failure = (Failure){status, last.line, last.column, strdup(last.message), strdup(last.hint),
+                         last.retry_after_s};
 }
 
 double qpi_now_s(void)
@@ -190,6 +176,17 @@ double qpi_now_s(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+double qpi_end_s(double timeout_s)
+{
+    return timeout_s < 0.0 ? INFINITY : qpi_now_s() + timeout_s;
+}
+
+const char *qpi_variable(const char *name)
+{
+    const char *value = getenv(name);
+    return value && *value ? value : NULL;
 }
 
 int qpi_random_hex(char *to, size_t bytes)

@@ -1,5 +1,7 @@
-/* Options of a submit: defaults, checks, message. */
+/* Options of a submit: defaults, checks, members of the request. The gateway checks what is not
+ * checked here. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,14 +41,7 @@ static int check_name(const char *what, const char *name)
                                     "%s is '%.80s'", what, name);
 }
 
-/* The value of a variable; NULL where it is not set, or empty. */
-static const char *from_environment(const char *variable)
-{
-    const char *value = getenv(variable);
-    return value && *value ? value : NULL;
-}
-
-static int check_observables(const qpi_circuit *circuit, const qpi_options *options)
+static int check_observables(const qpi_options *options)
 {
     for (size_t index = 0; index < options->num_observables; index++) {
         const qpi_observable *each = &options->observables[index];
@@ -55,10 +50,9 @@ static int check_observables(const qpi_circuit *circuit, const qpi_options *opti
                             each->terms);
         for (size_t term = 0; term < each->terms; term++) {
             const char *label = each->labels[term];
-            if (strlen(label) != circuit->qubits || label[strspn(label, "IXYZ")])
+            if (label[strspn(label, "IXYZ")])
                 return qpi_fail(QPI_OPTION, "one of I X Y Z for each qubit; qubit 0 is the last",
-                                "observable %zu: '%.80s' is no label for %zu qubits", index, label,
-                                circuit->qubits);
+                                "observable %zu: '%.80s' is no label", index, label);
             if (!isfinite(each->coefficients[term]))
                 return qpi_fail(QPI_OPTION, "finite real numbers",
                                 "observable %zu: a coefficient is %g", index,
@@ -84,6 +78,10 @@ static int check_noise(const qpi_options *options)
         if (!isfinite(each->factor) || each->factor < 0.0)
             return qpi_fail(QPI_OPTION, "a finite number, 0 or more", "noise: %s is %g",
                             each->component, each->factor);
+        for (size_t other = 0; other < index; other++)
+            if (!strcmp(options->noise[other].component, each->component))
+                return qpi_fail(QPI_OPTION, "one factor for each", "noise: %s is given twice",
+                                each->component);
     }
     return QPI_OK;
 }
@@ -114,15 +112,6 @@ static int check_outputs(const qpi_circuit *circuit, qpi_options *options)
     if ((options->outputs & QPI_EXPECTATION) && options->num_observables == 0)
         return qpi_fail(QPI_OPTION, "set observables and num_observables",
                         "expectation values of nothing were asked for");
-    if ((options->outputs & QPI_COUNTS) && options->shots == 0)
-        return qpi_fail(QPI_OPTION, "QPI_PROBABILITIES gives the exact distribution",
-                        "counts were asked for with 0 shots");
-    if ((options->outputs & QPI_COUNTS) && !circuit->measures)
-        return qpi_fail(QPI_PROGRAM, "measure, or ask for QPI_STATEVECTOR",
-                        "counts were asked of a circuit that measures nothing");
-    if ((options->outputs & QPI_STATEVECTOR) && circuit->measures)
-        return qpi_fail(QPI_PROGRAM, "remove the measurements",
-                        "a statevector was asked of a circuit that measures");
     return QPI_OK;
 }
 
@@ -130,7 +119,7 @@ static int check_outputs(const qpi_circuit *circuit, qpi_options *options)
  * the first one and its pool. */
 static int take_reservation(qpi_options *options, char pool[POOL_CHARS + 1])
 {
-    const char *at = options->reservation ? NULL : from_environment("SIMENV_RESERVATION");
+    const char *at = options->reservation ? NULL : qpi_variable("SIMENV_RESERVATION");
     while (at) {
         size_t size = strcspn(at, ":,");
         const char *number = at + size + (at[size] == ':');
@@ -154,6 +143,17 @@ static int take_reservation(qpi_options *options, char pool[POOL_CHARS + 1])
                                                 (long long)options->reservation);
 }
 
+/* It travels in a header. */
+static int is_key(const char *key)
+{
+    size_t length = strlen(key);
+    for (size_t index = 0; index < length; index++)
+        if (key[index] < ' ' || key[index] > '~')
+            return 0;
+    return length > 0 && length <= KEY_CHARS && *key != '~' && *key != ' '
+           && key[length - 1] != ' ';
+}
+
 int qpi_check_options(const qpi_circuit *circuit, qpi_options *options, char pool[POOL_CHARS + 1])
 {
     const char *key = options->idempotency_key;
@@ -163,91 +163,128 @@ int qpi_check_options(const qpi_circuit *circuit, qpi_options *options, char poo
     if (options->priority < -MAX_PRIORITY || options->priority > MAX_PRIORITY)
         return qpi_fail(QPI_OPTION, "-1000000 to 1000000", "priority is %lld",
                         (long long)options->priority);
-    if (key && (!*key || *key == '~' || strlen(key) > KEY_CHARS))
-        return qpi_fail(QPI_OPTION, "1 to 256 characters, not beginning with ~",
+    if (key && !is_key(key))
+        return qpi_fail(QPI_OPTION, "1 to 256 visible characters of ASCII, not beginning with ~",
                         "idempotency_key '%.80s' is not allowed", key);
     TRY(take_reservation(options, pool));
     TRY(check_name("device", options->device));
     TRY(check_name("engine", options->engine));
     TRY(check_name("name", options->name));
     if (!options->account)
-        options->account = from_environment("SIMENV_ACCOUNT");
+        options->account = qpi_variable("SIMENV_ACCOUNT");
     if (!options->qos)
-        options->qos = from_environment("SIMENV_QOS");
+        options->qos = qpi_variable("SIMENV_QOS");
     TRY(check_name("account", options->account));
     TRY(check_name("qos", options->qos));
     TRY(check_timeout("queue_timeout_s", options->queue_timeout_s));
     TRY(check_timeout("run_timeout_s", options->run_timeout_s));
     TRY(check_noise(options));
-    TRY(check_observables(circuit, options));
+    TRY(check_observables(options));
     return check_outputs(circuit, options);
 }
 
-/* --- message -------------------------------------------------------------------------------- */
+/* --- members of the request ------------------------------------------------------------------ */
 
-/* The fields of TaskOptions from `options` to `noise`; the rest has defaults. */
-static void put_noise(Buffer *to, const char *device, const qpi_options *options)
+static int by_label(const void *one, const void *other, void *labels)
 {
-    qpi_put_array(to, 0); /* options */
-    qpi_put_uint(to, 0);  /* ranks */
-    qpi_put_uint(to, (uint64_t)options->reservation);
-    qpi_put_array(to, 0); /* prefer */
-    qpi_put_nil(to);      /* chain */
-    qpi_put_text(to, device);
-    qpi_put_array(to, options->num_noise);
+    size_t first = *(const size_t *)one, second = *(const size_t *)other;
+    int order = strcmp(((char **)labels)[first], ((char **)labels)[second]);
+    return order ? order : (first > second) - (first < second);
+}
+
+/* A sum of Pauli strings: an object, so that terms with the same label become one. */
+static void put_sum(Buffer *to, const qpi_observable *sum)
+{
+    size_t *order = malloc(sum->terms * sizeof *order), first = 0;
+    double *totals = calloc(sum->terms, sizeof *totals);
+    to->failed |= !order || !totals;
+    for (size_t index = 0; !to->failed && index < sum->terms; index++)
+        order[index] = index;
+    if (!to->failed)
+        qsort_r(order, sum->terms, sizeof *order, by_label, (void *)sum->labels);
+    for (size_t index = 0; !to->failed && index < sum->terms; index++) {
+        if (strcmp(sum->labels[order[first]], sum->labels[order[index]]))
+            first = index;
+        if (index > first)
+            totals[order[index]] = NAN;
+        totals[order[first]] += sum->coefficients[order[index]];
+    }
+    qpi_put(to, "{");
+    for (size_t term = 0, put = 0; !to->failed && term < sum->terms; term++) {
+        if (isnan(totals[term]))
+            continue;
+        qpi_put(to, put++ ? "," : "");
+        qpi_put_string(to, sum->labels[term]);
+        qpi_put(to, ":");
+        qpi_put_double(to, totals[term]);
+    }
+    qpi_put(to, "}");
+    free(order);
+    free(totals);
+}
+
+static void put_text(Buffer *to, const char *name, const char *value)
+{
+    if (!value)
+        return;
+    qpi_put(to, name);
+    qpi_put_string(to, value);
+}
+
+static void put_number(Buffer *to, const char *name, double value)
+{
+    if (value == 0.0)
+        return;
+    qpi_put(to, name);
+    qpi_put_double(to, value);
+}
+
+static void put_integer(Buffer *to, const char *name, int64_t value)
+{
+    qpi_put(to, name);
+    qpi_put_int(to, value);
+}
+
+void qpi_put_options(Buffer *to, const qpi_options *options, int is_pool)
+{
+    static const char *const OUTPUTS[] = {"counts", "probabilities", "statevector", "expectation"};
+    char seed[24];
+    if (options->shots)
+        put_integer(to, ",\"shots\":", options->shots);
+    else
+        qpi_put(to, ",\"shots\":null");
+    snprintf(seed, sizeof seed, "%llu", (unsigned long long)options->seed);
+    qpi_put(to, ",\"seed\":");
+    qpi_put(to, seed);
+    qpi_put(to, ",\"outputs\":[");
+    for (int bit = 0, put = 0; bit < 4; bit++)
+        if (options->outputs & 1u << bit) {
+            qpi_put(to, put++ ? "," : "");
+            qpi_put_string(to, OUTPUTS[bit]);
+        }
+    qpi_put(to, "]");
+    for (size_t index = 0; index < options->num_observables; index++) {
+        qpi_put(to, index ? "," : ",\"observables\":[");
+        put_sum(to, &options->observables[index]);
+    }
+    qpi_put(to, options->num_observables ? "]" : "");
+    put_text(to, is_pool ? ",\"pool\":" : ",\"device\":", options->device);
     for (size_t index = 0; index < options->num_noise; index++) {
-        qpi_put_array(to, 2);
-        qpi_put_text(to, options->noise[index].component);
+        qpi_put(to, index ? "," : ",\"noise\":{");
+        qpi_put_string(to, options->noise[index].component);
+        qpi_put(to, ":");
         qpi_put_double(to, options->noise[index].factor);
     }
-}
-
-/* The fields of TaskOptions from `snapshot` to `qos`. */
-static void put_account(Buffer *to, const qpi_options *options)
-{
-    qpi_put_text(to, ""); /* snapshot */
-    qpi_put_text(to, ""); /* compiled */
-    qpi_put_array(to, 0); /* replaced_gates */
-    qpi_put_text(to, ""); /* compiled_for */
-    qpi_put_text(to, ""); /* stale */
-    qpi_put_array(to, 0); /* after */
-    qpi_put_nil(to);      /* parts */
-    qpi_put_text(to, options->account ? options->account : "");
-    qpi_put_text(to, options->qos ? options->qos : "");
-}
-
-/* TaskOptions, up to its field `app`; `noise` where that, an emulated device or a reservation is
- * named; or `qos` where an account or a class of service is. The rest has defaults. */
-void qpi_put_terms(Buffer *to, const qpi_options *options, int is_pool)
-{
-    int has_account = options->account || options->qos;
-    int has_noise = options->num_noise > 0 || !is_pool || options->reservation || has_account;
-    static const char *const OUTPUTS[] = {"counts", "probabilities", "statevector", "expectation"};
-    const char *app = getenv("SIMENV_APP");
-    qpi_put_array(to, has_account ? 26 : has_noise ? 17 : 10);
-    qpi_put_array(to, (size_t)__builtin_popcount(options->outputs));
-    for (int bit = 0; bit < 4; bit++)
-        if (options->outputs & 1u << bit)
-            qpi_put_text(to, OUTPUTS[bit]);
-    qpi_put_array(to, options->num_observables);
-    for (size_t index = 0; index < options->num_observables; index++) {
-        const qpi_observable *each = &options->observables[index];
-        qpi_put_array(to, 2);
-        qpi_put_array(to, each->terms);
-        for (size_t term = 0; term < each->terms; term++)
-            qpi_put_text(to, each->labels[term]);
-        qpi_put_bytes(to, each->coefficients, each->terms * sizeof *each->coefficients);
-    }
-    qpi_put_text(to, options->engine ? options->engine : "auto");
-    qpi_put_text(to, options->single_precision ? "single" : "double");
-    qpi_put_text(to, is_pool ? options->device : "");
-    qpi_put_int(to, options->priority);
-    qpi_put_double(to, options->queue_timeout_s);
-    qpi_put_double(to, options->run_timeout_s);
-    qpi_put_text(to, options->name);
-    qpi_put_text(to, is_name(app && *app ? app : NULL) ? app : "");
-    if (has_noise)
-        put_noise(to, is_pool ? "" : options->device, options);
-    if (has_account)
-        put_account(to, options);
+    qpi_put(to, options->num_noise ? "}" : "");
+    put_text(to, ",\"engine\":", options->engine);
+    put_text(to, ",\"precision\":", options->single_precision ? "single" : NULL);
+    if (options->priority)
+        put_integer(to, ",\"priority\":", options->priority);
+    put_number(to, ",\"queue_timeout_s\":", options->queue_timeout_s);
+    put_number(to, ",\"run_timeout_s\":", options->run_timeout_s);
+    put_text(to, ",\"name\":", options->name);
+    put_text(to, ",\"account\":", options->account);
+    put_text(to, ",\"qos\":", options->qos);
+    if (options->reservation)
+        put_integer(to, ",\"reservation\":", options->reservation);
 }

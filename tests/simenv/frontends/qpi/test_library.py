@@ -1,24 +1,24 @@
-"""The C library and its messages."""
+"""The C library: its binary interface, its build, and its readers of answers."""
 
 import re
 import shutil
-import subprocess
-import zlib
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from failing import fails
-from qpi_programs import HERE, WARNINGS, environ, linked, run, sanitized
+from qpi_programs import HERE, WARNINGS, built, environ, linked, run, sanitized
 
-from simenv.errors import ConfigError
+from simenv.client.result import Result
+from simenv.client.result_data import DecodedResult, Provenance, Stages
+from simenv.errors import BatchRefusedError, ConfigError, ProgramError
 from simenv.frontends.qpi import ABI, InstalledLibrary, build
-from simenv.model import Origin, ResultData, Timing
-from simenv.model.devices import DeviceInfo, DeviceKind
-from simenv.model.task import RESULT_FORMAT, DeviceRecord, ResultFile, StoredArray
-from simenv.wire import codec
-from simenv.wire.messages import client as m
-from simenv.wire.messages.queries import Devices, ResultChunk, VerifyReply
+from simenv.gateway.native.results import to_json
+from simenv.gateway.native.schemas import AcceptedSweep, AcceptedTask, ResultPage, SweepPart
+from simenv.gateway.problems import problem_of
+from simenv.model import Origin, ResultData
+from simenv.model.task import RESULT_FORMAT, DeviceRecord
 
 # Symbols of ABI 1, with the version of simenv that brought them. One that is here stays.
 SYMBOLS = """
@@ -35,10 +35,10 @@ qpi_warning qpi_warnings_size
 LAYOUT = """
 qpi_config 48
 qpi_config.environment 8
-qpi_config.file 16
-qpi_config.timeout_s 24
-qpi_config.patience_s 32
-qpi_config.libzmq 40
+qpi_config.url 16
+qpi_config.token 24
+qpi_config.timeout_s 32
+qpi_config.patience_s 40
 qpi_device 232
 qpi_device.kind 72
 qpi_device.model 144
@@ -99,13 +99,12 @@ QPI_EXPECTATION 8
 23 no_data
 24 pending
 25 memory
-26 no_libzmq
 """
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> InstalledLibrary:
-    return build(tmp_path_factory.mktemp("qpi"))
+    return built(tmp_path_factory.mktemp("qpi"))
 
 
 def test_exported_symbols_are_those_of_the_abi_and_of_the_header(library: InstalledLibrary) -> None:
@@ -185,101 +184,68 @@ def test_lines_of_the_library_fit_a_screen() -> None:
     assert not {p.name for p in files for line in p.read_text().splitlines() if len(line) > 100}
 
 
-def test_library_without_libzmq_names_package(library: InstalledLibrary, tmp_path: Path) -> None:
-    source = tmp_path / "lost.c"
-    source.write_text(
-        "#include <simenv_qpi.h>\n#include <stdio.h>\n"
-        "int main(void) { qpi_session *session; int status = qpi_init(NULL, &session);\n"
-        'printf("%s %s", qpi_status_name(status), qpi_error_hint()); return session != NULL; }\n'
-    )
-    program = linked(source, library, tmp_path)
-    done = subprocess.run(
-        [str(program)],
-        env={"SIMENV_LIBZMQ": str(source)},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert done.stdout.startswith("no_libzmq name it:")
-    assert "libzmq5" in done.stdout
+def test_machine_without_headers_of_libcurl_is_told_their_package(tmp_path: Path) -> None:
+    compiler = tmp_path / "cc"  # which finds the headers of a folder without curl alone
+    compiler.write_text('#!/bin/sh\nexec cc -nostdinc "$@"\n')
+    compiler.chmod(0o755)
+    error = fails(ConfigError, "finds no headers of libcurl", build, tmp_path, str(compiler))
+    assert "libcurl4-openssl-dev" in error.hint
 
 
 TURNS = 4_000
-ORIGIN = Origin("main-0", "vm", 7, "0.1.0")
-TASKS = 4  # that the session of fuzz.c has submitted, of two rows each
+STAGES = Stages(*[0.0] * len(Stages.__struct_fields__))
+PROVENANCE = Provenance(
+    "t-1", "", "statevector", "", Origin("main-0", "vm", 7, "0.1.0"), 1, 1, STAGES
+)
 
 
-def result(**arrays: object) -> bytes:
+def result(qubits: int = 3, **arrays: object) -> Result:
     registers = (("a", 2), ("b", 1))
-    data = ResultData(RESULT_FORMAT, registers, 3, 100, 1, count=2, **arrays)  # type: ignore[arg-type]
-    return codec.encode(data)
+    data = ResultData(RESULT_FORMAT, registers, qubits, 100, 1, **arrays)  # type: ignore[arg-type]
+    return Result(DecodedResult.of(data, "t-1"), PROVENANCE)
 
 
 def array(*values: float, kind: str = "<f8") -> bytes:
     return np.array(values, kind).tobytes()
 
 
-COUNTED = result(
-    outcome_width=1,
-    outcomes=bytes([0, 3, 7]),
-    counts=array(40, 60, 100, kind="<u4"),
-    rows=array(2, 1, kind="<u4"),
-)
+COUNTED = result(outcome_width=1, outcomes=bytes([0, 3, 7]), counts=array(40, 60, 100, kind="<u4"))
 EXACT = result(
     probability_width=1,
-    probability_outcomes=bytes([0, 7, 0]),
-    probabilities=array(0.5, 0.5, 1.0),
-    probability_rows=array(2, 1, kind="<u4"),
+    probability_outcomes=bytes([0, 7]),
+    probabilities=array(0.5, 0.5),
     expectations=array(0.5, 0.0, -0.5, 0.0),
 )
 WARNED = result(
     outcome_width=1,
-    outcomes=bytes([0, 3]),
-    counts=array(40, 60, kind="<u4"),
-    rows=array(1, 1, kind="<u4"),
-    device=DeviceRecord("fez", "ab", warnings=("one", "another")),
+    outcomes=bytes([3]),
+    counts=array(40, kind="<u4"),
+    device=DeviceRecord("fez", "ab", warnings=("one", 'a "second" in ä')),
 )
-STATES = result(statevector=array(*[0.25] * 32))
-FILED = result(
-    file=ResultFile("a.bin", 512, 1, (StoredArray("statevector", "<c16", (2, 8), 64, 256, 5),))
-)
-FAILED = codec.encode(m.Failure("engine", "no", "way out"))
+STATE = result(statevector=array(*[0.25] * 16))
+RESULTS = (COUNTED, EXACT, WARNED, STATE)
 
 
-def completion(task: int, state: int, payload: bytes) -> m.Completion:
-    return m.Completion(task, state, 1, 1, payload, zlib.crc32(payload), Timing(1, 2, 3))
+def page(*results: Result) -> bytes:
+    content = ResultPage("t-1", len(results), 0, [])
+    records = [to_json(each) for each in results]
+    return msgspec.json.encode(msgspec.to_builtins(content) | {"results": records})
 
 
-def completed(*parts: m.Completion) -> m.Completed:
-    return m.Completed(ORIGIN, "statevector", "", list(parts))
-
-
-DEVICE = DeviceInfo(
-    "main", DeviceKind.IDEAL, "simenv", "statevector", "1", "simulator", 30, 1000, (), True
-)
-ACCEPTED = [
-    m.Welcome(5, "0.1.0", "default"),
-    completed(completion(20, 2, COUNTED), completion(99, 2, COUNTED)),  # before its acceptance
-    m.Accepted(1, 20, TASKS),
-    completed(completion(21, 2, EXACT), completion(22, 2, STATES)),
-    completed(completion(21, 2, WARNED)),
-    ResultChunk(2, b"abc"),
-    VerifyReply(3, "again"),
-    m.UnknownTasks(0, [21, 77], [77]),
-    m.Pong(0, 6),
-    m.Welcome(6, "0.1.0", "default"),
-    completed(completion(23, 2, FILED)),
-    Devices(2, [DEVICE]),
-    m.Cancelled(4, ["final"]),
-]
-REFUSED = [
-    m.Welcome(5, "0.1.0", "default"),
-    m.Accepted(1, 20, TASKS, repeated=True),
-    completed(completion(20, 3, FAILED), completion(21, 4, FAILED), completion(22, 5, FAILED)),
-    m.Refused(2, [m.Refusal("option", "wrong", "right")]),
-    m.Refused(1, [m.Refusal("queue_full", "full", "later", 0, 2.5)]),
-    m.Refused(0, [m.Refusal("version", "of another build")]),
+PROBLEM = problem_of(ProgramError("no gate", hint="a gate", line=3, column=5))
+DOCUMENTS = [
+    ("t", msgspec.json.encode(AcceptedTask("t-8k2f"))),
+    ("t", msgspec.json.encode(to_json(COUNTED))),  # with its result
+    ("s", msgspec.json.encode(AcceptedSweep(2, [SweepPart("t-1", 0, 1), SweepPart("t-2", 1, 1)]))),
+    *(("r", msgspec.json.encode(to_json(each))) for each in RESULTS),
+    *(("z", b"".join(each.parts(".npz")[1])) for each in RESULTS),
+    ("p", page(COUNTED, EXACT)),
+    ("e", msgspec.json.encode(PROBLEM)),
+    ("e", msgspec.json.encode(problem_of(BatchRefusedError("two", (ProgramError("one"),))))),
+    (
+        "q",
+        b"OPENQASM 3.0; /* c */ input float[64] a; qubit[2] q; bit[n + 1] c; // x\nc = measure q;",
+    ),
 ]
 
 
@@ -288,18 +254,13 @@ def fuzz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sanitized("fuzz", tmp_path_factory.mktemp("fuzz"))
 
 
-def read(fuzz: Path, messages: list[object], turns: int) -> tuple[int, int]:
-    """Rows that ended, and rows with a result, of all turns."""
+def test_mutated_answers_and_programs_are_read_without_a_fault(fuzz: Path) -> None:
     corpus = fuzz.with_name("corpus")
-    bodies = [codec.encode(message) for message in messages]  # type: ignore[arg-type]
-    corpus.write_bytes(b"".join(len(body).to_bytes(4, "little") + body for body in bodies))
-    ended, results = run([str(fuzz), str(corpus), str(turns)], env=environ()).split()
-    return int(ended), int(results)
-
-
-def test_mutated_answers_and_failures_are_read_without_a_fault(fuzz: Path) -> None:
-    ended, results = read(fuzz, ACCEPTED, TURNS)
-    assert TURNS < results <= 2 * ended  # read twice where the session ends first
-    assert ended < 2 * TASKS * TURNS  # some were refused
-    ended, _ = read(fuzz, REFUSED, TURNS)
-    assert ended > TURNS
+    bodies = [
+        kind.encode() + len(body).to_bytes(4, "little") + bytes(body) for kind, body in DOCUMENTS
+    ]
+    corpus.write_bytes(b"".join(bodies))
+    results, refused = map(int, run([str(fuzz), str(corpus), str(TURNS)], env=environ()).split())
+    readable = sum({"r": 1, "z": 1, "p": 2}.get(kind, 0) for kind, _ in DOCUMENTS)
+    assert TURNS < results < readable * TURNS
+    assert refused > TURNS

@@ -33,6 +33,8 @@ def test_device_has_map_and_null_where_nothing_was_measured(api: httpx.Client, e
     assert device["operations"][0]["error"] == info.operations[0].error
     assert set(device["gates"][0]) == {"name", "qubits", "params"}
     assert "NaN" not in api.get("/devices/fez").text
+    pool = api.get("/devices/main").json()
+    assert (pool["name"], pool["kind"]) == ("main", "ideal")
     missing = api.get("/devices/nothing")
     assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
 

@@ -1,0 +1,292 @@
+"""Requests of the C library, and their repetition, against a gateway that fails."""
+
+import ctypes
+import json
+import os
+import socketserver
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from brokers import short_folder
+from qpi_calls import CallError, Config, Library, Observable
+from qpi_programs import built
+
+TOKEN = "t" * 43
+BELL = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; measure q -> c;'
+SWEEP = "OPENQASM 3.0; input float b; input float a; qubit q; bit c; c = measure q;"
+NO_SERVICE = {"code": "no_service", "detail": "the service is away", "status": 503}
+CONFIG, QUEUE_FULL, SERVICE_LOST, PROTOCOL, TIMEOUT = 3, 8, 15, 17, 22
+
+
+class Asked(NamedTuple):
+    method: str
+    path: str
+    key: str | None
+    body: dict[str, Any]
+
+
+Answer = tuple[int, object] | None  # status and content; None: the connection ends
+
+
+class StandIn(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """A gateway at a Unix socket, with the file by which programs find it. It accepts whatever is
+    submitted, unless `answers` has something else for the next requests."""
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path) -> None:
+        self.asked: list[Asked] = []
+        self.answers: list[Callable[[Asked], Answer] | Answer] = []
+        (folder / "gateway").mkdir(exist_ok=True)
+        path = str(folder / "s")
+        super().__init__(path, Handler)
+        file = {"format": 1, "url": "http://x", "pid": os.getpid(), "socket": path}
+        (folder / "gateway" / "gateway.json").write_text(json.dumps(file))
+
+    def handle_error(self, *_: object) -> None:
+        """A client has gone."""
+
+    def answer(self, asked: Asked) -> Answer:
+        if asked.path == "/api/v1/status":
+            return 200, {}
+        self.asked.append(asked)
+        if self.answers:
+            given = self.answers.pop(0)
+            return given(asked) if callable(given) else given
+        if asked.path.endswith("/cancel"):
+            return 200, {"outcome": "cancelled"}
+        if asked.method == "POST":
+            return 201, {"id": "t-1"}
+        return 200, {"task": "t-1", "counts": {"11": 3, "00": 7}, "warnings": []}
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: StandIn
+
+    def _handle(self) -> None:
+        self.close_connection = True
+        assert self.headers["Authorization"] == f"Bearer {TOKEN}"
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        path = self.path.partition("wait=")[0].rstrip("?&")
+        key = self.headers["Idempotency-Key"]
+        found = self.server.answer(Asked(self.command, path, key, json.loads(body) if body else {}))
+        if found is None:
+            return
+        status, content = found
+        sent = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(sent)))
+        self.end_headers()
+        self.wfile.write(sent)
+        self.close_connection = False
+
+    do_GET = do_POST = _handle  # noqa: N815 - names of http.server
+
+    def address_string(self) -> str:
+        return "local"
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture(scope="module")
+def qpi(tmp_path_factory: pytest.TempPathFactory) -> Library:
+    return Library(built(tmp_path_factory.mktemp("qpi")))
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with short_folder() as path, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIMENV_SERVICE", str(path / "connection.json"))
+        patch.setenv("SIMENV_TOKEN", TOKEN)
+        yield path
+
+
+@pytest.fixture
+def gateway(folder: Path) -> Iterator[StandIn]:
+    made = StandIn(folder)
+    thread = threading.Thread(target=made.serve_forever, args=(0.01,))
+    thread.start()
+    yield made
+    made.shutdown()
+    made.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def session(qpi: Library, gateway: StandIn) -> Iterator[ctypes.c_void_p]:
+    config = Config(ctypes.sizeof(Config), None, None, None, 10.0, 0.6)
+    made = qpi.made("qpi_init", ctypes.byref(config))
+    yield made
+    qpi.qpi_finalize(made)
+
+
+def test_submit_whose_answer_is_lost_is_sent_again_under_its_key(
+    qpi: Library, gateway: StandIn, session: ctypes.c_void_p
+) -> None:
+    gateway.answers = [None, (503, NO_SERVICE), (502, b"<html>"), (201, {"id": "t-9"})]
+    job = qpi.run(session, BELL, qpi.options(shots=10))
+    first, *_, last = posts = [each for each in gateway.asked if each.method == "POST"]
+    assert len(posts) == 4
+    assert first == last
+    assert first.key is not None
+    assert qpi.counts(job) == {"00": 7, "11": 3}
+    qpi.qpi_job_free(qpi.run(session, BELL, qpi.options(shots=10)))
+    assert gateway.asked[-2].key not in (None, first.key)
+    qpi.qpi_job_free(qpi.run(session, BELL, qpi.options(idempotency_key=b"mine")))
+    assert gateway.asked[-2].key == "mine"
+    qpi.qpi_job_free(job)
+
+
+def test_submit_without_an_answer_goes_on_in_later_calls(
+    qpi: Library, gateway: StandIn, session: ctypes.c_void_p
+) -> None:
+    ended = threading.Event()
+
+    def hang(_: Asked) -> None:
+        ended.wait(60.0)
+
+    gateway.answers = [hang]
+    with pytest.raises(CallError) as failed:
+        qpi.submit(session, BELL, qpi.options(shots=10), timeout_s=0.3)
+    assert failed.value.status == TIMEOUT
+    assert qpi.qpi_error_maybe_accepted() == 1
+    job = ctypes.c_void_p(failed.value.job)
+    assert job.value is not None
+    qpi.call("qpi_wait", job, 60.0)
+    first, second, *_ = gateway.asked
+    assert first == second
+    assert qpi.counts(job) == {"00": 7, "11": 3}
+    qpi.qpi_job_free(job)
+    ended.set()
+
+
+def test_silence_ends_with_the_patience_and_no_later_than_the_deadline(
+    qpi: Library, gateway: StandIn, folder: Path, session: ctypes.c_void_p
+) -> None:
+    job = qpi.submit(session, BELL, qpi.options(shots=10))
+    (folder / "s").unlink()
+    gateway.answers = [None]  # the end of the open connection
+    for timeout_s, expected in ((0.2, TIMEOUT), (60.0, SERVICE_LOST), (-1.0, SERVICE_LOST)):
+        begun = time.monotonic()
+        with pytest.raises(CallError) as failed:
+            qpi.call("qpi_wait", job, timeout_s)
+        assert failed.value.status == expected
+        assert time.monotonic() - begun < 10.0
+    qpi.qpi_job_free(job)
+
+
+def test_refusals_that_ask_for_little_time_are_waited_for(
+    qpi: Library, gateway: StandIn, session: ctypes.c_void_p
+) -> None:
+    full = {"code": "queue_full", "detail": "too many requests", "status": 429}
+    gateway.answers = [(429, {**full, "retry_after_s": 0.01})] * 3
+    qpi.qpi_job_free(qpi.run(session, BELL, qpi.options(shots=10)))
+    gateway.answers = [(429, {**full, "retry_after_s": 2.5})] * 2  # with the result, and without
+    with pytest.raises(CallError, match="too many requests") as failed:
+        qpi.submit(session, BELL, qpi.options(shots=10))
+    assert (failed.value.status, failed.value.job) == (QUEUE_FULL, None)
+    assert qpi.qpi_error_retry_after_s() == 2.5
+    gateway.answers = [(201, {"id": "t-1"}), (429, {**full, "retry_after_s": 1.0})]
+    qpi.qpi_job_free(qpi.run(session, BELL, qpi.options(shots=10)))  # a wait waits
+
+
+def test_body_has_options_values_by_name_and_sums_with_each_label_once(
+    qpi: Library, gateway: StandIn, session: ctypes.c_void_p
+) -> None:
+    labels = (ctypes.c_char_p * 4)(b"Z", b"X", b"Z", b"Y")
+    numbers = (ctypes.c_double * 4)(0.1, -1e-300, 0.2, 1 / 3)
+    observable = Observable(labels, numbers, 4)
+    options = qpi.all_options(
+        shots=0, has_seed=1, seed=2**64 - 1, outputs=2, single_precision=1, priority=-3,
+        observables=ctypes.addressof(observable), num_observables=1, run_timeout_s=0.5,
+    )  # fmt: skip
+    values = np.array([[1.0, 0.1], [2.0, -0.2], [3.0, 1e22]])
+    gateway.answers = [(201, {"bindings": 3, "tasks": [{"id": "t-1", "first": 0, "bindings": 3}]})]
+    job = qpi.submit(session, SWEEP + ' // "ä"\t\\', options, values)
+    (asked,) = gateway.asked
+    assert asked.path == "/api/v1/sweeps"
+    assert asked.body == {
+        "program": SWEEP + ' // "ä"\t\\', "shots": None, "seed": 2**64 - 1,
+        "outputs": ["probabilities", "expectation"], "precision": "single", "priority": -3,
+        "observables": [{"Z": 0.1 + 0.2, "X": -1e-300, "Y": 1 / 3}], "run_timeout_s": 0.5,
+        "parameter_values": {"b": [1.0, 2.0, 3.0], "a": [0.1, -0.2, 1e22]},
+    }  # fmt: skip
+    qpi.qpi_job_free(job)
+
+
+def test_page_that_is_too_large_is_asked_for_in_smaller_ones(
+    qpi: Library, gateway: StandIn, session: ctypes.c_void_p
+) -> None:
+    rows = [{"task": "t-1", "counts": {"0": k, "1": 4 - k}, "warnings": []} for k in range(4)]
+    large = {"code": "limit", "detail": "a smaller `limit`", "status": 413}
+
+    def page(asked: Asked) -> Answer:
+        first, limit = (int(part.rpartition("=")[2]) for part in asked.path.split("&"))
+        if limit > 2:
+            gateway.answers.insert(0, page)
+            return 413, large
+        if first + limit < len(rows):
+            gateway.answers.insert(0, page)
+        return 200, {"first": first, "results": rows[first : first + limit]}
+
+    gateway.answers = [
+        (201, {"bindings": 4, "tasks": [{"id": "t-1", "first": 0, "bindings": 4}]}),
+        page,
+    ]
+    job = qpi.run(session, SWEEP, qpi.options(shots=4), np.zeros((4, 2)))
+    assert [qpi.counts(job, k) for k in range(4)] == [row["counts"] for row in rows]
+    qpi.qpi_job_free(job)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (201, b"no JSON"), (201, {}), (201, {"id": "../x"}), (404, b"<html>"),
+        (200, {"task": "t-1", "counts": []}),
+    ],
+)  # fmt: skip
+def test_answer_that_is_not_of_the_api_is_refused(
+    answer: Answer, qpi: Library, gateway: StandIn, session: ctypes.c_void_p
+) -> None:
+    gateway.answers = [answer] * 2  # with the result, and without
+    with pytest.raises(CallError) as failed:
+        qpi.submit(session, BELL, qpi.options(shots=10))
+    assert (failed.value.status, failed.value.job) == (PROTOCOL, None)
+
+
+def test_start_without_a_gateway_names_the_command_that_starts_one(
+    qpi: Library, folder: Path
+) -> None:
+    file = {"format": 1, "url": "http://x", "pid": 2**22 + 1, "socket": str(folder / "s")}
+    for content in (None, "{", json.dumps({**file, "format": 2}), json.dumps(file)):
+        if content is not None:
+            (folder / "gateway").mkdir(exist_ok=True)
+            (folder / "gateway" / "gateway.json").write_text(content)
+        with pytest.raises(CallError, match=r"^14: no gateway runs for"):
+            qpi.made("qpi_init", None)
+        assert b"simenv up --gateway" in qpi.qpi_error_hint()
+
+
+def test_token_cannot_add_headers(
+    qpi: Library, gateway: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMENV_TOKEN", "a\r\nX: b")
+    with pytest.raises(CallError) as failed:
+        qpi.made("qpi_init", None)
+    assert failed.value.status == CONFIG
+    assert not gateway.asked
+
+
+def test_key_cannot_add_headers(qpi: Library, gateway: StandIn, session: ctypes.c_void_p) -> None:
+    for key in (b"a\r\nX: b", b" a", b"a ", b"\xc3\xa4", b"~a", b"", b"a" * 257):
+        with pytest.raises(CallError, match=r"^2: idempotency_key"):
+            qpi.submit(session, BELL, qpi.options(idempotency_key=key))
+    assert not gateway.asked
