@@ -89,15 +89,11 @@ def test_pool_uses_no_more_threads_than_control_allows() -> None:
 
 def row(outcomes: bytes, *counts: int, value: float = 0.0, remark: str = "") -> BindingResult:
     return BindingResult(
-        outcome_width=1,
-        outcomes=outcomes,
-        counts=struct.pack(f"<{len(counts)}I", *counts),
-        probability_outcomes=outcomes[:1],
-        probability_width=1,
-        probabilities=struct.pack("<d", 1.0),
-        expectations=((value, 0.1), (-value, 0.2)),
+        outcome_width=1, outcomes=outcomes, counts=struct.pack(f"<{len(counts)}I", *counts),
+        probability_outcomes=outcomes[:1], probability_width=1,
+        probabilities=struct.pack("<d", 1.0), expectations=((value, 0.1), (-value, 0.2)),
         remark=remark,
-    )
+    )  # fmt: skip
 
 
 ROWS = [row(b"\0", 5, value=0.5), row(b"\0\1\3", 1, 2, 2, value=0.25), row(b"\2", 5)]

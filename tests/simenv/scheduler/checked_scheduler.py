@@ -73,13 +73,9 @@ class CheckedScheduler:
     """A scheduler whose invariants are checked after every event."""
 
     def __init__(
-        self,
-        workers: int = 2,
-        limits: core.ClusterLimits = LIMITS,
-        *,
-        specs: tuple[PoolSpec, ...] = (),
-        **pool: object,
-    ) -> None:
+        self, workers: int = 2, limits: core.ClusterLimits = LIMITS, *,
+        specs: tuple[PoolSpec, ...] = (), **pool: object,
+    ) -> None:  # fmt: skip
         spec = PoolSpec("main", "any", min=workers, max=workers)
         if pool:
             spec = PoolSpec(**{"name": "main", **pool})  # type: ignore[arg-type]
@@ -116,19 +112,10 @@ class CheckedScheduler:
         return item
 
     def submit(
-        self,
-        count: int = 1,
-        cost: float = 10.0,
-        program: bytes = b"program",
-        share_bytes: int = 0,
-        along: core.Route | None = None,
-        owner: str = "",
-        account: str = "",
-        qos: str = "",
-        usage_factor: float = 1.0,
-        class_priority: int = 0,
-        **terms: object,
-    ) -> list[int]:
+        self, count: int = 1, cost: float = 10.0, program: bytes = b"program", share_bytes: int = 0,
+        along: core.Route | None = None, owner: str = "", account: str = "", qos: str = "",
+        usage_factor: float = 1.0, class_priority: int = 0, **terms: object,
+    ) -> list[int]:  # fmt: skip
         batch = core.SubmitBatch(
             *(b"client", TaskOptions(**terms), "key", 0, self.state.tasks.next_number),  # type: ignore[arg-type]
             *(self.now_ns, share_bytes, owner, account),
@@ -146,13 +133,9 @@ class CheckedScheduler:
         return [action for action in actions if isinstance(action, core.AssignTasks)]
 
     def finish(
-        self,
-        records: list[core.TaskRecord],
-        state: TaskState = TaskState.DONE,
-        device_ns: int = 0,
-        compile_us: int = 0,
-        run_us: int = 0,
-    ) -> list[core.TaskEnded]:
+        self, records: list[core.TaskRecord], state: TaskState = TaskState.DONE, device_ns: int = 0,
+        compile_us: int = 0, run_us: int = 0,
+    ) -> list[core.TaskEnded]:  # fmt: skip
         """`run_us` 0: as expected."""
         worker = records[0].worker
         results = [

@@ -53,30 +53,20 @@ class Claimant(CheckedScheduler):
     def reserve(self, units: int = 1, owner: str = "", **ask: object) -> model.Decision:
         """For so many units: circuits of one unit each."""
         fields = {
-            "device": "main",
-            "workload": msgspec.structs.replace(WORK, count=units, shots=1_000),
-            "ttl_ns": 100 * SECOND,
-            **ask,
-        }
+            "device": "main", "workload": msgspec.structs.replace(WORK, count=units, shots=1_000),
+            "ttl_ns": 100 * SECOND, **ask,
+        }  # fmt: skip
         request = model.ReservationRequest(**fields)  # type: ignore[arg-type]
         decision = reservations.reserve(self.state, request, owner, self.wall_ns)[0]
         self.settle()
         return decision
 
     def under(
-        self,
-        number: int,
-        count: int = 1,
-        shots: int = 1_000,
-        pool: str = "main",
-        owner: str = "",
-        cost: float = 10.0,
-        after: tuple[int, ...] = (),
-        work: model.Workload = WORK,
-        terms: model.TaskOptions | None = None,
-        routed: Route | None = None,
+        self, number: int, count: int = 1, shots: int = 1_000, pool: str = "main", owner: str = "",
+        cost: float = 10.0, after: tuple[int, ...] = (), work: model.Workload = WORK,
+        terms: model.TaskOptions | None = None, routed: Route | None = None,
         is_dynamic: bool = False,
-    ) -> list[int]:
+    ) -> list[int]:  # fmt: skip
         """Tasks of `shots` / 1,000 units each; raises NotReservedError, or the first error of
         one."""
         result = self.state.reservations.usable(number, owner, self.wall_ns)

@@ -33,12 +33,10 @@ class Walk(RuleBasedStateMachine):
         self.accepted: set[int] = set()
 
     @rule(
-        cost=st.sampled_from([5.0, 900.0, 60_000.0, 3e6]),
-        count=st.integers(1, 6),
+        cost=st.sampled_from([5.0, 900.0, 60_000.0, 3e6]), count=st.integers(1, 6),
         pool=st.sampled_from(["main", "main", "side", "held", "qpu"]),
-        memory=st.sampled_from([1, 64, 500]),
-        priority=st.integers(0, 1),
-    )
+        memory=st.sampled_from([1, 64, 500]), priority=st.integers(0, 1),
+    )  # fmt: skip
     def submit_small(self, cost: float, count: int, pool: str, memory: int, priority: int) -> None:
         along = route(cost, pool=pool, memory_bytes=memory * MIB)
         self.accepted.update(self.machine.submit(count, along=along, priority=priority))
@@ -184,12 +182,9 @@ class Walk(RuleBasedStateMachine):
 
 
 Walk.TestCase.settings = settings(
-    max_examples=60,
-    stateful_step_count=60,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
+    max_examples=60, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck),
     derandomize=True,
-)
+)  # fmt: skip
 TestNothingIsLostStuckOrGrantedTwiceOnSeveralNodes = Walk.TestCase
 
 

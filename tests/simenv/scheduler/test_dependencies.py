@@ -32,21 +32,6 @@ def is_empty(machine: CheckedScheduler) -> bool:
     return not any(left) and not table.count("")
 
 
-def test_child_is_sent_when_all_its_parents_are_done(pair: CheckedScheduler) -> None:
-    first, second = pair.submit(2)
-    (child,) = pair.submit(after=(first, second))
-    records = sent(pair)
-    assert [r.number for r in records] == [first, second]
-    assert phase(pair, child) == Phase.DEPENDENT
-    pair.finish([r for r in records if r.number == first])
-    assert not sent(pair), "one parent is not enough"
-    pair.finish([r for r in records if r.number == second])
-    (record,) = sent(pair)
-    assert record.number == child
-    pair.finish([record])
-    assert is_empty(pair)
-
-
 def test_tasks_without_dependencies_overtake_a_dependent_one(pair: CheckedScheduler) -> None:
     (parent,) = pair.submit()
     (child,) = pair.submit(after=(parent,))
@@ -101,18 +86,6 @@ def test_chain_of_10000_ends_without_recursion_in_parts(pair: CheckedScheduler) 
     assert is_empty(pair)
 
 
-def test_cancelled_child_leaves_the_table(pair: CheckedScheduler) -> None:
-    (parent,) = pair.submit()
-    children = pair.submit(2, after=(parent,))
-    for child in children:
-        value, actions = pair.scheduler.cancel([child], pair.now_ns)
-        pair.keep(actions)
-        assert value == ["cancelled"]
-    pair.finish(sent(pair))
-    assert not sent(pair)
-    assert is_empty(pair)
-
-
 def test_dependent_task_ends_at_its_queue_timeout(pair: CheckedScheduler) -> None:
     (parent,) = pair.submit()
     (child,) = pair.submit(after=(parent,), queue_timeout_s=5.0)
@@ -131,19 +104,6 @@ def test_rollback_removes_parents_and_children(pair: CheckedScheduler) -> None:
         pair.scheduler.rollback_submit(number, 1, pair.now_ns)
     pair.tick()
     assert is_empty(pair)
-
-
-def test_lost_worker_under_a_parent_changes_nothing(pair: CheckedScheduler) -> None:
-    (parent,) = pair.submit()
-    (child,) = pair.submit(after=(parent,))
-    (record,) = sent(pair)
-    pair.lose(record.worker)
-    pair.revive()
-    (again,) = sent(pair)
-    assert again.number == parent
-    assert phase(pair, child) == Phase.DEPENDENT
-    pair.finish([again])
-    assert [r.number for r in sent(pair)] == [child]
 
 
 def test_drained_device_waits_for_its_dependent_tasks() -> None:
@@ -284,11 +244,9 @@ def test_random_graphs_end_in_order_and_leave_nothing(data: st.DataObject) -> No
 
 
 def _start(
-    machine: CheckedScheduler,
-    parents: dict[int, tuple[int, ...]],
-    running: dict[int, TaskRecord],
+    machine: CheckedScheduler, parents: dict[int, tuple[int, ...]], running: dict[int, TaskRecord],
     started: set[int],
-) -> None:
+) -> None:  # fmt: skip
     for record in sent(machine):
         ended = endings(machine)
         states = [ended[parent].state for parent in parents[record.number] if parent in ended]

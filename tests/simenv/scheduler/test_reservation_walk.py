@@ -66,13 +66,9 @@ class Walk:
         owner = self.chance.choice(OWNERS)
         ttl_ns = self.chance.randint(1, 60) * SECOND
         result = self.host.reserve(
-            units,
-            owner,
-            device=device,
-            ttl_ns=ttl_ns,
-            walltime_ns=10 * SECOND,
+            units, owner, device=device, ttl_ns=ttl_ns, walltime_ns=10 * SECOND,
             workers=self.chance.choice((0, 0, 0, 1, 2)),
-        )
+        )  # fmt: skip
         self.seen["kept"] += any(
             w.dedication.reservation > 0 for w in self.host.state.cluster.workers.values()
         )

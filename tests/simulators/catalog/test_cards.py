@@ -53,10 +53,8 @@ def test_automatic_engines_are_named() -> None:
         "gpu", "gpu_sweep", "hardware", "external", "functions", "fault",
     ]  # fmt: skip
     assert [entry.name for entry in catalog.CARDS if entry.calls] == [
-        "transpiler",
-        "detectors",
-        "functions",
-    ]
+        "transpiler", "detectors", "functions"
+    ]  # fmt: skip
     assert [entry.name for entry in catalog.CARDS if entry.pool == "functions"] == ["functions"]
 
 

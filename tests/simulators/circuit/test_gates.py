@@ -338,12 +338,10 @@ def scheduled(
 def idle(found: Schedule) -> list[tuple[int, int, float]]:
     return list(
         zip(
-            found.idle_after.tolist(),
-            found.idle_qubit.tolist(),
-            found.idle_ns.tolist(),
+            found.idle_after.tolist(), found.idle_qubit.tolist(), found.idle_ns.tolist(),
             strict=True,
         )
-    )
+    )  # fmt: skip
 
 
 def test_alap_delays_and_asap_hurries() -> None:

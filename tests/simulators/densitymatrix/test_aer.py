@@ -116,13 +116,9 @@ def largest_difference(name: str, seeds: range, *, idle: bool) -> tuple[float, f
     circuits = [aer_circuit(size, *each) for each in entries]
     if idle:
         circuits = transpile(
-            circuits,
-            backend,
-            optimization_level=0,
-            scheduling_method="alap",
-            initial_layout=list(range(size)),
-            num_processes=1,
-        )
+            circuits, backend, optimization_level=0, scheduling_method="alap",
+            initial_layout=list(range(size)), num_processes=1,
+        )  # fmt: skip
     saved = [
         without_measurement(circuit, qubits)
         for circuit, (qubits, _) in zip(circuits, entries, strict=True)

@@ -6,7 +6,6 @@ import pytest
 from arrays import Arrays, measured
 from device_models import DeviceModel
 from failing import fails
-from reference import final_state
 
 from simulators.circuit.analysis.measurements import measurement_layout
 from simulators.circuit.gates import GATES, unitary
@@ -16,9 +15,8 @@ from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.densitymatrix.engine import DensityMatrixEngine
 from simulators.densitymatrix.fusion import BLOCK, Blocks
 from simulators.densitymatrix.program import Segment, build_program, wide_ptm
-from simulators.engine import BindingResult, Request, RunControl
-from simulators.errors import Stopped, TooManyBranches, Unsupported
-from simulators.simulate import counts_of
+from simulators.engine import BindingResult, Request
+from simulators.errors import TooManyBranches, Unsupported
 
 ENGINE = DensityMatrixEngine()
 
@@ -54,38 +52,6 @@ def gates(n: int, seed: int, count: int = 24) -> Arrays:
             name, random.permutation(n)[:qubits].tolist(), (), random.normal(size=params).tolist()
         )
     return arrays
-
-
-def test_counts_have_the_bits_of_a_record_that_is_certain() -> None:
-    arrays = Arrays(1, 2).add("x", [0]).add("measure", [0], [0])
-    circuit = arrays.add("x", [0]).add("measure", [0], [1]).circuit()
-    assert probs(circuit, None) == {1: 1.0}
-    assert counts_of(run(circuit, None, shots=16)) == {1: 16}
-
-
-def test_without_noise_it_is_the_pure_state() -> None:
-    circuit = gates(4, 5).circuit()
-    expected = np.abs(final_state(circuit)) ** 2
-    result = probs(circuit, None)
-    assert np.allclose([result.get(k, 0.0) for k in range(16)], expected, atol=1e-12)
-
-
-def test_bindings_give_what_bound_circuits_give() -> None:
-    def built(angle: float, *, free: bool) -> Circuit:
-        arrays = Arrays(2, 2).add("h", [0]).add("rzz", [0, 1], (), [0.0 if free else angle])
-        if free:
-            arrays.free(0)
-        return measured(arrays.add("h", [0]))
-
-    model = DeviceModel(2, gate_error=0.05, readout=(0.1, 0.0))
-    angles = np.array([[0.3], [2.0]])
-    circuit = built(0.0, free=True)
-    request = Request(500, 3, bindings=angles)
-    result = engine_runs.run(ENGINE, circuit, request, attach_noise(circuit, model))
-    for row, angle in enumerate(angles[:, 0].tolist()):
-        alone = built(angle, free=False)
-        once = run(alone, attach_noise(alone, model), shots=500, seed=3, binding=row)
-        assert counts_of(result.row(row)) == counts_of(once)
 
 
 def test_counts_are_equal_for_one_and_two_threads_on_many_qubits() -> None:
@@ -125,12 +91,6 @@ def test_equal_records_share_a_state() -> None:
     for _ in range(40):
         arrays.add("h", [0]).add("measure", [0], [0])
     assert run(arrays.add("h", [0]).circuit(), None, shots=10).remark == "2 branches"
-
-
-def test_a_raised_flag_stops_the_run() -> None:
-    circuit, control = measured(gates(3, 1)), RunControl()
-    control.stop()
-    fails(Stopped, "", engine_runs.run, ENGINE, circuit, Request(10, 1), control=control)
 
 
 PARAMETRIZED = [gate.name for gate in GATES.values() if gate.params and gate.qubits in (1, 2)]

@@ -9,12 +9,10 @@ from noisy_runs import bit
 from simulators.simulate import simulate
 
 HOLDERS = (
-    "simulators.dynamic.interpreter",
-    "simulators.statevector.dynamic.",
-    "simulators.statevector.execute",
-    "simulators.densitymatrix.execute",
+    "simulators.dynamic.interpreter", "simulators.statevector.dynamic.",
+    "simulators.statevector.execute", "simulators.densitymatrix.execute",
     "simulators.tensornetwork.mps.",
-)
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("engine", ["statevector", "densitymatrix", "mps"])

@@ -55,16 +55,12 @@ def device(rng: np.random.Generator) -> CalibrationSnapshot:
     """Two qubits with random values; the gates have random errors, leakage and seepage."""
     qubits = [
         QubitCalibration(
-            **times(rng),
-            p01=float(rng.uniform(0.0, 0.1)),
-            p10=float(rng.uniform(0.0, 0.1)),
-            leaked_readout=float(rng.uniform(0.0, 1.0)),
-            leaked_t1_us=third,
-            excited=float(rng.uniform(0.0, 0.2)),
-            preparation_error=0.0,
+            **times(rng), p01=float(rng.uniform(0.0, 0.1)), p10=float(rng.uniform(0.0, 0.1)),
+            leaked_readout=float(rng.uniform(0.0, 1.0)), leaked_t1_us=third,
+            excited=float(rng.uniform(0.0, 0.2)), preparation_error=0.0,
         )
         for third in (None, float(rng.uniform(1.0, 20.0)))
-    ]
+    ]  # fmt: skip
     gates = [
         GateCalibration(
             name, (), float(rng.uniform(0.0, 0.1)), float(rng.uniform(20.0, 600.0)),

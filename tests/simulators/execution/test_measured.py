@@ -223,11 +223,9 @@ def test_a_thousand_measurements_at_the_end_ask_for_no_channel_of_a_pair() -> No
     """One channel is shared, and none placed where no gate follows."""
     number = 1_000
     snapshot = msgspec.structs.replace(
-        TIMED,
-        num_qubits=number,
-        coupling=(),
+        TIMED, num_qubits=number, coupling=(),
         qubits=(QubitCalibration(readout_ns=1000.0),) * number,
-    )
+    )  # fmt: skip
     built, circuit = build(snapshot), Arrays(number, number)
     for q in range(number):
         circuit.add("sx", [q])

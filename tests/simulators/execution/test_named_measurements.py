@@ -24,17 +24,14 @@ ENGINES = ("densitymatrix", "mps", "stabilizer", "statevector")
 OWN = 0.2  # error of measure_2 on qubit 0
 UP, DOWN = 0.02, 0.05  # p01 and p10 of measure
 SNAPSHOT = calibration.CalibrationSnapshot(
-    name="pair",
-    num_qubits=2,
-    dynamic=True,
-    native_gates=(calibration.NativeGate("x", 1),),
+    name="pair", num_qubits=2, dynamic=True, native_gates=(calibration.NativeGate("x", 1),),
     qubits=(calibration.QubitCalibration(p01=UP, p10=DOWN, readout_ns=2_000.0),) * 2,
     gates=(calibration.GateCalibration("x"),),
     measurements=(
         calibration.MeasurementCalibration("measure_2", 0, OWN, 1_500.0),
         calibration.MeasurementCalibration("measure_2", 1, duration_ns=1_500.0),
     ),
-)
+)  # fmt: skip
 
 
 def attached(circuit: ir.Circuit, noise: str = "on") -> NoiseProgram:

@@ -52,11 +52,9 @@ def slow(seconds: float) -> Circuit:
 def start(code: int) -> subprocess.Popen[str]:
     script = RUN.format(root=str(ROOT), here=str(HERE), kernels=str(KERNELS), code=code)
     return subprocess.Popen(
-        [sys.executable, "-P", "-c", script],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        [sys.executable, "-P", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True,
-    )
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,9 @@ from testbed.host_device import HostDevice
 
 
 def agree(
-    comm: Any,
-    circuit: Circuit,
-    request: Request,
-    noise: NoiseProgram | None = None,
+    comm: Any, circuit: Circuit, request: Request, noise: NoiseProgram | None = None,
     device: HostDevice | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """All ranks together have the result of one processor; the first has it, the others None."""
     device = device or HostDevice()
     engine = GpuEngine(device, comm=comm)

@@ -136,12 +136,9 @@ def test_all_kernels_are_within_their_budgets_of_registers_stack_and_spills() ->
     architectures = ("sm_80", "sm_90", "sm_100", "gfx908", "gfx90a", "gfx1030")
     command = [sys.executable, str(ROOT / "scripts" / "check_kernels.py"), *architectures]
     process = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
         text=True,
-    )
+    )  # fmt: skip
     assert process.returncode == 0, process.stdout + process.stderr
     for architecture in architectures:
         assert all(f"{architecture} {module}:" in process.stdout for module in nvrtc.MODULES)
@@ -185,22 +182,19 @@ def test_gpu_with_driver_and_matching_cupy_is_accepted() -> None:
             "pip install 'simenv[gpu-cu12]', or update the driver",
         ),
         (
-            changed(wheels=()),
-            r"cupy is not installed \(driver 580.159 found\)",
+            changed(wheels=()), r"cupy is not installed \(driver 580.159 found\)",
             "pip install 'simenv[gpu-cu13]'",
         ),
         (
-            changed(wheels=(), cuda_version=12040),
-            "cupy is not installed",
+            changed(wheels=(), cuda_version=12040), "cupy is not installed",
             "pip install 'simenv[gpu-cu12]'",
         ),
         (
             changed(wheels=("cupy-cuda12x", "cupy-cuda13x")),
-            "cupy-cuda12x and cupy-cuda13x are both installed",
-            "pip uninstall cupy-cuda12x",
+            "cupy-cuda12x and cupy-cuda13x are both installed", "pip uninstall cupy-cuda12x",
         ),
     ],
-)
+)  # fmt: skip
 def test_unusable_gpu_is_refused_with_reason_and_way_out(
     monkeypatch: pytest.MonkeyPatch, evidence: GpuEvidence, message: str, way_out: str
 ) -> None:
@@ -259,11 +253,9 @@ def exercise(library: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(ROOT), str(SUPPORT)])
     return subprocess.run(
         [sys.executable, str(SUPPORT / "gpu_exercise.py"), str(library)],
-        env={**os.environ, "PYTHONPATH": path, **environ},
-        capture_output=True,
-        text=True,
+        env={**os.environ, "PYTHONPATH": path, **environ}, capture_output=True, text=True,
         check=False,
-    )
+    )  # fmt: skip
 
 
 def sanitizer_runtime() -> str:

@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 from random_circuits import random_static
 
 from simulators.circuit.gates import PERMUTATION, PHASE
-from simulators.circuit.ir import Circuit, feed_forward, ghz
+from simulators.circuit.ir import Circuit, ghz
 from simulators.engine import PauliSum, Request, RunControl, RunOptions, ThreadPool
 from simulators.errors import OutOfMemory, Stopped, Unsupported
 from simulators.execution.requests import bind
@@ -23,7 +23,7 @@ from simulators.simulate import counts_of, simulate
 from simulators.statevector.backend.gate_list import plan_gate_list
 from simulators.statevector.engine import StatevectorEngine
 from simulators.statevector.small.gate_kernels import KIND
-from testbed.host_device import BACKWARD, HostDevice
+from testbed.host_device import HostDevice
 
 
 @pytest.fixture
@@ -66,27 +66,6 @@ def test_circuit_of_permutations_alone_has_the_one_outcome_of_its_bits(engine: G
         arrays.add("cx", [q, q - 1])
     result = run(engine, arrays.measure(range(13)).circuit(), Request(100, 1))
     assert counts_of(result.row(0)) == {2**13 - 1: 100}
-
-
-@pytest.mark.parametrize("n", [3, 8])
-def test_bindings_of_a_small_circuit_are_one_launch_with_counts_of_the_statevector_engine(
-    engine: GpuEngine, device: HostDevice, n: int
-) -> None:
-    circuit = ansatz(n)
-    request = Request(1000, 77, bindings=values(circuit, 9), binding=2**40)
-    result = run(engine, circuit, request)
-    assert device.launches == ["small_counts", "gather_counts"]
-    assert result == run(StatevectorEngine(), circuit, request)
-
-
-def test_order_of_threads_changes_no_count(library: Path) -> None:
-    circuit = ansatz(7)
-    request = Request(1000, 77, bindings=values(circuit, 3))
-    entries = [
-        run(GpuEngine(HostDevice(library, order=order)), circuit, request)
-        for order in (BACKWARD, 12, 13)
-    ]
-    assert all(each == run(StatevectorEngine(), circuit, request) for each in entries)
 
 
 @pytest.mark.parametrize("n", [4, 14])
@@ -161,13 +140,6 @@ def test_matrices_that_are_not_fused_agree_with_statevector(engine: GpuEngine, q
         assert statevector is not None
         assert expected is not None
         assert np.abs(statevector - expected).max() < 1e-13
-
-
-def test_dynamic_circuit_has_counts_of_the_statevector_engine(engine: GpuEngine) -> None:
-    request = Request(2000, 5)
-    assert counts_of(run(engine, feed_forward(), request).row(0)) == counts_of(
-        run(StatevectorEngine(), feed_forward(), request).row(0)
-    )
 
 
 def test_state_larger_than_the_device_is_refused_before_it_is_allocated(library: Path) -> None:

@@ -22,11 +22,9 @@ from simulators.hardware.jobs import Machine
 
 
 def run_of(
-    fault: str,
-    control: RunControl | None = None,
-    machine: machines.Faulty | None = None,
+    fault: str, control: RunControl | None = None, machine: machines.Faulty | None = None,
     outputs: tuple[str, ...] = ("counts",),
-) -> None:
+) -> None:  # fmt: skip
     hardware = engine.HardwareEngine(machine or machines.Faulty())
     width = machines.QUBITS[fault]
     circuit = Arrays(width, width).add("h", [0]).add("measure", [0], [0]).circuit()

@@ -127,12 +127,6 @@ def test_mid_circuit_measurement_is_refused_with_the_way_out() -> None:
         run(arrays.circuit(), "quimb", shots=1)
 
 
-def test_auto_never_takes_quimb() -> None:
-    card = catalog.card("quimb")
-    assert card is not None
-    assert card.auto is None
-
-
 def test_weight_cut_off_by_an_engine_without_a_tolerance_is_known_or_unknown() -> None:
     """The service asks this of every card, when a client asks what would run a circuit."""
     card = catalog.card("quimb")

@@ -49,11 +49,9 @@ def test_each_component_uses_documented_draw_number() -> None:
     for k, part in enumerate(parts):
         gates = part.circuit.ops.size - n
         alone = msgspec.structs.replace(
-            part.circuit,
-            ops_data=part.circuit.ops[:gates].tobytes(),
-            qubits_data=part.circuit.qubits[:-n].tobytes(),
-            clbits_data=b"",
-        )
+            part.circuit, ops_data=part.circuit.ops[:gates].tobytes(),
+            qubits_data=part.circuit.qubits[:-n].tobytes(), clbits_data=b"",
+        )  # fmt: skip
         edges = np.cumsum(np.abs(final_state(alone)) ** 2)
         draws = np.empty(shots)
         uniforms(7, 3, 1 + 6 * n + k, np.arange(shots), draws)

@@ -31,12 +31,9 @@ COUNTS = ("counts",)
 
 @QUIET
 @given(
-    seed=st.integers(0, 2**32),
-    n=st.integers(13, 15),
-    many=st.integers(0, 40),
-    dynamic=st.booleans(),
-    most=st.sampled_from([1, 3, 12]),
-)
+    seed=st.integers(0, 2**32), n=st.integers(13, 15), many=st.integers(0, 40),
+    dynamic=st.booleans(), most=st.sampled_from([1, 3, 12]),
+)  # fmt: skip
 def test_light_cone_reduction_keeps_distribution_and_expectations(
     seed: int, n: int, many: int, dynamic: bool, most: int
 ) -> None:
@@ -120,11 +117,9 @@ def test_invalid_requests_are_refused_for_reduced_circuits_too() -> None:
     for label, text in (("I" * 10 + "XIII", "asks for X or Y on qubit 3"), ("Z", "Pauli string")):
         with pytest.raises(Unsupported, match=text) as caught:
             simulate(
-                circuit,
-                shots=0,
-                outputs=("expectation",),
+                circuit, shots=0, outputs=("expectation",),
                 observables=(PauliSum((label,), np.ones(1)),),
-            )
+            )  # fmt: skip
         assert label in caught.value.message
     fails(Unsupported, "0 shots", simulate, circuit, shots=0)
     fails(Unsupported, "measures nothing", simulate, sparse_circuits.ladder(14, []), shots=5)

@@ -43,15 +43,9 @@ def chained(circuits: list[QuantumCircuit]) -> tuple[Circuit, tuple[int, ...]]:
 
 
 def run(
-    engine: StatevectorEngine,
-    circuit: Circuit,
-    ends: tuple[int, ...],
-    seed: int,
-    shots: int = 0,
-    outputs: tuple[str, ...] = ("counts",),
-    precision: str = "double",
-    **request: object,
-) -> EngineResult:
+    engine: StatevectorEngine, circuit: Circuit, ends: tuple[int, ...], seed: int, shots: int = 0,
+    outputs: tuple[str, ...] = ("counts",), precision: str = "double", **request: object,
+) -> EngineResult:  # fmt: skip
     parts = CircuitParts(ends, KEEP_S) if ends else None
     outcome = Request(shots, seed, outputs, **request)  # type: ignore[arg-type]
     return engine_runs.run(engine, circuit, outcome, precision=precision, parts=parts)
@@ -201,10 +195,8 @@ def test_kept_states_change_no_bit(num_qubits: int, precision: str) -> None:
         anew = run(fresh, circuit, ends, seed, 500, ("counts", "memory"), precision)
         assert (outcome.remark[0], anew.remark[0]) == ("3", "0")
         assert (outcome.outcomes, outcome.counts, outcome.memory) == (
-            anew.outcomes,
-            anew.counts,
-            anew.memory,
-        )
+            anew.outcomes, anew.counts, anew.memory
+        )  # fmt: skip
 
 
 def test_reset_after_a_part_is_no_reset_of_an_untouched_qubit() -> None:

@@ -61,13 +61,10 @@ def device(seed: int) -> CalibrationSnapshot:
         for q in range(QUBITS - 1)
     ]
     return CalibrationSnapshot(
-        "line",
-        QUBITS,
-        native_gates=(NativeGate("sx", 1), NativeGate("x", 1), NativeGate("cx", 2)),
-        qubits=qubits,
-        gates=tuple(gates),
+        "line", QUBITS, native_gates=(NativeGate("sx", 1), NativeGate("x", 1), NativeGate("cx", 2)),
+        qubits=qubits, gates=tuple(gates),
         zz=tuple(ZZCoupling((q, q + 1), 40.0) for q in range(QUBITS - 1)),
-    )
+    )  # fmt: skip
 
 
 def circuit(seed: int, gates: int = 40, clifford: bool = False) -> Circuit:

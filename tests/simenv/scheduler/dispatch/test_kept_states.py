@@ -343,21 +343,6 @@ def test_reservation_tasks_use_shared_workers_when_no_other_task_waits(host: Cla
     assert {send.worker for send in host.assign()} == {"main-0", "main-1"}
 
 
-def test_lost_dedicated_worker_is_replaced_under_load(host: Claimant) -> None:
-    number = host.reserve(5, workers=1).reservation
-    host.submit(1_000, cost=1_200.0)
-    host.assign()
-    (first,) = _kept(host, number)
-    host.lose(first)
-    host.assign()
-    (second,) = _kept(host, number)
-    assert second != first
-    (task,) = host.under(number)
-    host.finish(list(host.state.cluster.workers[second].held.values()))
-    sends = [s for s in host.assign() if s.worker == second]
-    assert [record.number for send in sends for record in send.records] == [task]
-
-
 @pytest.mark.parametrize("how", [ReservationState.RELEASED, ReservationState.CANCELLED])
 def test_dedicated_worker_is_freed_with_reservation(host: Claimant, how: ReservationState) -> None:
     number = host.reserve(5, workers=1).reservation

@@ -30,20 +30,6 @@ def test_task_holds_estimated_credits_and_returns_unused_ones(host: Claimant, nu
     assert (info.credits_reserved, info.credits_consumed, info.credits_held) == (6, 2, 0)
 
 
-def test_task_longer_than_estimated_spends_credits_it_held(host: Claimant, number: int) -> None:
-    (task,) = host.under(number, shots=2_000)
-    host.assign()
-    host.ran(task, 10**9)
-    assert (host.ledger[number].spent, host.ledger[number].returned) == (2, 0)
-
-
-def test_task_cancelled_before_running_returns_all_credits(host: Claimant, number: int) -> None:
-    (task,) = host.under(number, shots=4_000)
-    host.keep(host.scheduler.cancel([task], host.now_ns)[1])
-    item = host.ledger[number]
-    assert (item.held, item.spent, item.free) == (0, 0, 6)
-
-
 def test_tasks_beyond_free_credits_are_parked_and_resumed(host: Claimant, number: int) -> None:
     first, second, third = host.under(number, 3, shots=4_000)
     (small,) = host.under(number, shots=1_000)
@@ -82,18 +68,6 @@ def test_task_that_needs_spent_credits_is_refused(host: Claimant) -> None:
     before = host.digest()
     fails(NotReservedError, "reason 7, insufficient credits", host.under, number, shots=2_000)
     assert host.digest() == before
-
-
-def test_credits_stay_held_for_next_attempt_after_worker_loss(host: Claimant, number: int) -> None:
-    (task,) = host.under(number, shots=4_000)
-    host.assign()
-    host.lose(host.state.tasks[task].worker)
-    item = host.ledger[number]
-    assert item.holds == {task: 4}, "the next attempt runs on the same units"
-    host.revive()
-    host.assign()
-    host.ran(task, 9_000)
-    assert (item.spent, item.free) == (2, 4)
 
 
 def test_poison_task_returns_its_credits(host: Claimant, number: int) -> None:

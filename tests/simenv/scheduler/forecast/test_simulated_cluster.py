@@ -70,11 +70,9 @@ def test_starts_equal_those_of_the_dispatcher(policy: str, slots: int) -> None:
     devices.set_queue_policy(machine.state, "main", policy, ())
     for _ in range(40):
         machine.submit(
-            numbers.randint(1, 6),
-            along=route(numbers.uniform(60e3, 900e3), max_slots=1),
-            owner=numbers.choice(("", "ana", "ben")),
-            priority=numbers.randint(-2, 2),
-        )
+            numbers.randint(1, 6), along=route(numbers.uniform(60e3, 900e3), max_slots=1),
+            owner=numbers.choice(("", "ana", "ben")), priority=numbers.randint(-2, 2),
+        )  # fmt: skip
         machine.now_ns += numbers.randint(0, 100) * MS
         machine.hear()
     compare(machine)

@@ -40,13 +40,9 @@ def tree(shares: Mapping[str, float] = SHARES, **more: Account) -> AccountTree:
 
 
 def submit(
-    machine: CheckedScheduler,
-    account: str,
-    user: str,
-    count: int = 1,
-    cost_us: float = LONG_US,
+    machine: CheckedScheduler, account: str, user: str, count: int = 1, cost_us: float = LONG_US,
     **terms: object,
-) -> list[int]:
+) -> list[int]:  # fmt: skip
     return machine.submit(count, cost_us, owner=user, account=account, **terms)  # type: ignore[arg-type]
 
 

@@ -15,12 +15,9 @@ ALONE_US = 2_500.0  # such a task travels alone
 
 
 def submit(
-    machine: CheckedScheduler,
-    owner: str,
-    count: int = 1,
-    cost_us: float = ALONE_US,
+    machine: CheckedScheduler, owner: str, count: int = 1, cost_us: float = ALONE_US,
     priority: int = 0,
-) -> list[int]:
+) -> list[int]:  # fmt: skip
     return machine.submit(count, cost_us, owner=owner, priority=priority)
 
 

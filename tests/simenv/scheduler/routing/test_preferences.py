@@ -20,11 +20,9 @@ from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit, feed_forward
 
 POOLS = (
-    PoolSpec("main"),
-    PoolSpec("amps", "statevector"),
-    PoolSpec("qpu", "hardware", provider="a:b"),
+    PoolSpec("main"), PoolSpec("amps", "statevector"), PoolSpec("qpu", "hardware", provider="a:b"),
     PoolSpec("qpu2", "hardware", provider="a:c"),
-)
+)  # fmt: skip
 MONTREAL = DeviceInfo(
     "qpu", DeviceKind.HARDWARE, "ibm", "fake_montreal", "1", "", 27, 1000, (), False
 )

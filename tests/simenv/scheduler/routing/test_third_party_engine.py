@@ -14,10 +14,8 @@ from simenv.service.queries.engines import engines_view
 from simulators import catalog, registry
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import bell, ghz
-from simulators.circuit.noise import NoiseProgram
-from simulators.engine import EngineContext, RunOptions
+from simulators.engine import EngineContext
 from simulators.errors import UnknownEngine, Unsupported
-from simulators.simulate import counts_of, simulate
 
 POOLS = (PoolSpec("main"),)
 LIMITS = ClusterLimits(4, 16 * 2**30, 10**6, 2**34, 1, 1)
@@ -47,20 +45,6 @@ def test_the_engine_is_listed_and_auto_chooses_it_where_its_card_ranks_first() -
         engine_choice.choose(profile(ghz(5)), TaskOptions(engine="dense"), POOLS, LIMITS).engine
         == "dense"
     )
-
-
-@pytest.mark.usefixtures("installed")
-def test_counts_of_a_seed_are_those_of_the_statevector_engine() -> None:
-    for circuit in (bell(), ghz(9)):
-        entries = [simulate(circuit, engine=name, seed=7) for name in ("dense", "statevector")]
-        assert counts_of(entries[0].row(0)) == counts_of(entries[1].row(0))
-
-
-@pytest.mark.usefixtures("installed")
-def test_noise_is_refused_by_engines_without_it() -> None:
-    noise = NoiseProgram(b"digest", frozenset({"pauli"}), None)  # type: ignore[arg-type]
-    for name in ("dense", "aer"):
-        fails(Unsupported, "no pauli", registry.create(name).plan, bell(), noise, RunOptions())
 
 
 @pytest.mark.usefixtures("installed")

@@ -185,12 +185,9 @@ class _ReadingModel(DeviceModel):
 @pytest.mark.parametrize("pairs", [(), ((7, 8),), ((0, 1), (2, 5), (7, 8))])  # of all qubits or few
 @pytest.mark.parametrize(("limit", "method"), [(attachment.MAX_CHANNELS, "alap"), (8, "asap")])
 def test_kept_attachment_gives_equal_programs(
-    monkeypatch: pytest.MonkeyPatch,
-    limit: int,
-    method: attachment.Method,
-    pairs: tuple[tuple[int, int], ...],
-    model_class: type[DeviceModel],
-) -> None:
+    monkeypatch: pytest.MonkeyPatch, limit: int, method: attachment.Method,
+    pairs: tuple[tuple[int, int], ...], model_class: type[DeviceModel],
+) -> None:  # fmt: skip
     monkeypatch.setattr(attachment, "MAX_CHANNELS", limit)
     model = model_class(9, preparation_error=0.01, readout=(0.1, 0.2), crosstalk_pairs=pairs)
     noise_attachment, rng = NoiseAttachment(model), np.random.default_rng(7)
@@ -231,12 +228,10 @@ def pieces(circuit: Arrays) -> list[tuple[int, tuple[int, int], float]]:
     outcome = circuit.circuit()
     durations = np.array([NS.get(outcome.table.names[row], 0.0) for row in outcome.ops.tolist()])
     result = timed_noise(
-        Operands.of(outcome),
-        np.zeros(outcome.ops.size, np.int64),
-        schedule(outcome, durations, "asap"),
-        CoupledPairs.of([PAIR], outcome.num_qubits),
+        Operands.of(outcome), np.zeros(outcome.ops.size, np.int64),
+        schedule(outcome, durations, "asap"), CoupledPairs.of([PAIR], outcome.num_qubits),
         TimedTables(*(np.full((2, 3), EMPTY),) * 3),
-    )
+    )  # fmt: skip
     own = result.owner == 0
     return [
         (k, PAIR, time)

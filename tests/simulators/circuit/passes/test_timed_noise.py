@@ -40,15 +40,11 @@ def device(
         t1_us=t1_us, t2_us=t2_us, excited=excited, preparation_error=0.0, readout_ns=READOUT_NS
     )
     return CalibrationSnapshot(
-        name="pair",
-        num_qubits=num_qubits,
-        dynamic=True,
+        name="pair", num_qubits=num_qubits, dynamic=True,
         native_gates=(NativeGate("sx", 1), NativeGate("x", 1), NativeGate("cx", 2)),
-        coupling=tuple(rates_khz),
-        qubits=(qubit,) * num_qubits,
-        gates=(GateCalibration("sx", ()),),
+        coupling=tuple(rates_khz), qubits=(qubit,) * num_qubits, gates=(GateCalibration("sx", ()),),
         zz=tuple(ZZCoupling(pair, rate) for pair, rate in rates_khz.items()),
-    )
+    )  # fmt: skip
 
 
 def lowering(qubit: int, num_qubits: int) -> Matrix:

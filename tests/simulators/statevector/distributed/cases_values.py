@@ -120,11 +120,9 @@ def case_results_of_bindings_equal_single_rank(comm: Any) -> None:
     circuit = measured(arrays)
     equal(comm, circuit, Request(200, 9, ("counts",), (), rows, 40))
     bare = msgspec.structs.replace(
-        circuit,
-        ops_data=circuit.ops_data[: -2 * n],
-        qubits_data=circuit.qubits_data[: -2 * n],
+        circuit, ops_data=circuit.ops_data[: -2 * n], qubits_data=circuit.qubits_data[: -2 * n],
         clbits_data=b"",
-    )
+    )  # fmt: skip
     equal(comm, bare, Request(0, 9, ("expectation",), (observable,), rows))
 
 

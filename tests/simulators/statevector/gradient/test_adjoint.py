@@ -32,14 +32,10 @@ def sums(num_qubits: int, seed: int, count: int = 2, terms: int = 6) -> tuple[Pa
 
 
 def run(
-    circuit: Circuit,
-    observables: tuple[PauliSum, ...],
-    values: np.ndarray,
-    outputs: tuple[str, ...] = BOTH,
-    shots: int = 0,
-    control: RunControl | None = None,
+    circuit: Circuit, observables: tuple[PauliSum, ...], values: np.ndarray,
+    outputs: tuple[str, ...] = BOTH, shots: int = 0, control: RunControl | None = None,
     **options: object,
-) -> BindingResult:
+) -> BindingResult:  # fmt: skip
     request = Request(shots, 3, outputs, observables, np.array(values, float).reshape(1, -1))
     engine = StatevectorEngine()
     return engine_runs.run(engine, circuit, request, control=control, **options).row(0)

@@ -33,15 +33,10 @@ SEED = 2**64 - 3
 
 
 def run(
-    circuit: Circuit,
-    bindings: np.ndarray | None = None,
-    outputs: tuple[str, ...] = ("counts",),
-    shots: int = 300,
-    observables: tuple[PauliSum, ...] = (),
-    binding: int = 5,
-    engine: StatevectorEngine = ENGINE,
-    control: RunControl | None = None,
-) -> list[BindingResult]:
+    circuit: Circuit, bindings: np.ndarray | None = None, outputs: tuple[str, ...] = ("counts",),
+    shots: int = 300, observables: tuple[PauliSum, ...] = (), binding: int = 5,
+    engine: StatevectorEngine = ENGINE, control: RunControl | None = None,
+) -> list[BindingResult]:  # fmt: skip
     request = Request(shots, SEED, outputs, observables, bindings, binding)
     result = engine_runs.run(engine, circuit, request, control=control)
     return [result.row(k) for k in range(result.count)]

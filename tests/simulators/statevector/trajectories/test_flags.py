@@ -37,13 +37,9 @@ def leaking(num_qubits: int, *, star: bool = False) -> tuple[Circuit, NoiseProgr
 
 
 def result(
-    circuit: Circuit,
-    noise: NoiseProgram,
-    *,
-    small: bool = True,
-    threads: int = 1,
+    circuit: Circuit, noise: NoiseProgram, *, small: bool = True, threads: int = 1,
     shots: int = SHOTS,
-) -> BindingResult:
+) -> BindingResult:  # fmt: skip
     engine, options = StatevectorEngine(small=small), RunOptions(threads=threads)
     plan = engine.plan(circuit, noise, options)
     request = Request(shots, 7, ("memory",))

@@ -234,8 +234,6 @@ def test_stop_is_honoured_by_trajectory_sampler(num_qubits: int) -> None:
     )
     with pytest.raises(Stopped):
         patterned.run(
-            instances,
-            ErrorPatterns(np.zeros(0, np.int64), np.zeros(4, np.int64)),
-            seed=1,
+            instances, ErrorPatterns(np.zeros(0, np.int64), np.zeros(4, np.int64)), seed=1,
             control=control,
-        )
+        )  # fmt: skip

@@ -47,13 +47,9 @@ def result_of(
     circuit: Circuit, bits: Bits, engine: str = "contraction", **settings: int
 ) -> EngineResult:
     return simulate(
-        circuit,
-        engine=engine,
-        shots=0,
-        outputs=("amplitudes",),
-        amplitudes=bits,
+        circuit, engine=engine, shots=0, outputs=("amplitudes",), amplitudes=bits,
         settings=tuple(settings.items()),
-    )
+    )  # fmt: skip
 
 
 def amplitudes(
@@ -158,9 +154,6 @@ def test_paths_beyond_the_limits_are_refused() -> None:
         amplitudes(circuit, random_bits(24, 3), width=4, slices=1)
     with pytest.raises(Unsupported, match="expectation values and amplitudes"):
         simulate(
-            circuit,
-            engine="contraction",
-            outputs=("amplitudes", "probabilities"),
-            amplitudes=random_bits(24, 3),
-            settings=(("shares", 2),),
-        )
+            circuit, engine="contraction", outputs=("amplitudes", "probabilities"),
+            amplitudes=random_bits(24, 3), settings=(("shares", 2),),
+        )  # fmt: skip

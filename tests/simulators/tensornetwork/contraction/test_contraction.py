@@ -252,12 +252,6 @@ def test_paths_are_found_once_for_a_structure(monkeypatch: pytest.MonkeyPatch) -
     assert len(searched) == first
 
 
-def test_stop_is_honoured_between_gates() -> None:
-    control = RunControl()
-    control.stop()
-    fails(Stopped, "", simulate, measured(regular(30, 3)), engine="contraction", control=control)
-
-
 def test_stop_is_honoured_in_the_search_for_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """The trials are done in batches; a stop in the fourth one ends the search before the fifth."""
     control, checks = RunControl(), []

@@ -49,12 +49,10 @@ def several(num_qubits: int, seed: int) -> Circuit:
 
 
 CASES: dict[str, Callable[[], Circuit]] = {
-    "strides 12": lambda: strides(12, 4, 7, 3),
-    "strides 14": lambda: strides(14, 3, 5, 2),
-    "strides 16": lambda: strides(16, 2, 7, 3),
-    "several 5": lambda: several(5, 1),
+    "strides 12": lambda: strides(12, 4, 7, 3), "strides 14": lambda: strides(14, 3, 5, 2),
+    "strides 16": lambda: strides(16, 2, 7, 3), "several 5": lambda: several(5, 1),
     "several 6": lambda: several(6, 2),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES)

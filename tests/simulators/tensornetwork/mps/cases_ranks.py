@@ -40,13 +40,9 @@ def brickwork(depth: int = 6, num_qubits: int = QUBITS, *, splits: bool = False)
 
 
 def run(
-    comm: Any,
-    circuit: Circuit,
-    request: Request,
-    noise: NoiseProgram | None = None,
-    control: RunControl | None = None,
-    **options: Any,
-) -> EngineResult | None:
+    comm: Any, circuit: Circuit, request: Request, noise: NoiseProgram | None = None,
+    control: RunControl | None = None, **options: Any,
+) -> EngineResult | None:  # fmt: skip
     terms = RunOptions(**options)
     engine = MpsEngine(comm)
     try:
@@ -101,10 +97,8 @@ def case_counts_of_a_truncated_state_are_those_of_one_process(comm: Any) -> None
         one, many = pair
         assert one.truncation > 0
         assert (one.outcomes, one.counts, one.truncation) == (
-            many.outcomes,
-            many.counts,
-            many.truncation,
-        )
+            many.outcomes, many.counts, many.truncation
+        )  # fmt: skip
 
 
 def case_values_are_those_of_one_process(comm: Any) -> None:
@@ -125,10 +119,8 @@ def case_dynamic_circuits_give_the_counts_of_one_process(comm: Any) -> None:
         if pair is not None:
             one, many = pair
             assert (one.outcomes, one.counts, one.remark) == (
-                many.outcomes,
-                many.counts,
-                many.remark,
-            )
+                many.outcomes, many.counts, many.remark
+            )  # fmt: skip
             assert abs(one.truncation - many.truncation) < 1e-12
 
 
@@ -140,10 +132,8 @@ def case_noisy_dynamic_circuits_give_the_shots_of_one_process(comm: Any) -> None
         if pair is not None:
             one, many = pair
             assert (one.memory, one.outcomes, one.counts) == (
-                many.memory,
-                many.outcomes,
-                many.counts,
-            )
+                many.memory, many.outcomes, many.counts
+            )  # fmt: skip
             assert one.remark == many.remark
 
 
@@ -179,11 +169,9 @@ def case_trajectories_are_those_of_one_process(comm: Any) -> None:
         one, many = pair
         assert (one.outcomes, one.counts, one.remark) == (many.outcomes, many.counts, many.remark)
     values = both(
-        comm,
-        circuit,
-        Request(200, 5, ("expectation",), (PauliSum(("IIIIIZ",), np.ones(1)),)),
+        comm, circuit, Request(200, 5, ("expectation",), (PauliSum(("IIIIIZ",), np.ones(1)),)),
         noise,
-    )
+    )  # fmt: skip
     if values is not None:
         one, many = values
         assert one.expectations == many.expectations

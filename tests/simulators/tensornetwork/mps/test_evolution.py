@@ -20,8 +20,8 @@ from simulators.circuit import ir
 from simulators.circuit.analysis.profiler import chain_order, cuthill_mckee, profile
 from simulators.circuit.gates import FOR, STORE, SWITCH, WHILE
 from simulators.circuit.ir import Circuit
-from simulators.engine import BindingResult, EngineResult, PauliSum, Request, RunControl
-from simulators.errors import Stopped, TooManyBranches, TooManySteps, TruncatedState, Unsupported
+from simulators.engine import BindingResult, EngineResult, PauliSum, Request
+from simulators.errors import TooManyBranches, TooManySteps, TruncatedState, Unsupported
 from simulators.simulate import counts_of, simulate
 
 
@@ -243,13 +243,6 @@ def test_counts_are_equal_however_many_shots_are_drawn(monkeypatch: pytest.Monke
     result = counts_of(simulate(circuit, shots=500, seed=3, engine="mps").row(0))
     monkeypatch.setattr("simulators.chain.product_state._SHOTS_AT_ONCE", 77)
     assert counts_of(simulate(circuit, shots=500, seed=3, engine="mps").row(0)) == result
-
-
-def test_stop_is_honoured() -> None:
-    control = RunControl()
-    control.stop()
-    with pytest.raises(Stopped):
-        simulate(measured(brickwork(40, 6)), engine="mps", control=control)
 
 
 @pytest.mark.parametrize("precision", ["double", "single"])

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 from arrays import Arrays
 from device_models import DeviceModel
-from engine_runs import probabilities
 from msgspec.structs import replace
-from noisy import after_gates, p_value, program
+from noisy import after_gates, program
 from noisy_runs import bit, dynamic_noise
 from reference import Operation
 
@@ -19,8 +18,6 @@ from simulators.engine import EngineResult, PauliSum, Request, RunControl, RunOp
 from simulators.errors import TooManySteps
 from simulators.simulate import counts_of, simulate
 from simulators.tensornetwork.mps.engine import MpsEngine
-
-LEAST_P = 1e-5
 
 
 def _run(
@@ -89,22 +86,6 @@ def test_shots_are_those_of_the_statevector_engine_for_a_seed(
     assert own.memory == other.memory
     assert len(counts_of(own)) > 8
     assert own.memory.startswith(_run(circuit, noise, 40, **asked).memory)  # fewer shots: a prefix
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_counts_of_dynamic_circuits_match_exact_distribution(seed: int) -> None:
-    circuit = _dynamic(4, seed)
-    noise = dynamic_noise(circuit, (0.5, 1.3, 2.0)[seed], _readout(4))
-    exact = _run(circuit, noise, 0, "densitymatrix", outputs=("probabilities",))
-    assert p_value(probabilities(exact), counts_of(_run(circuit, noise, 1_000))) > LEAST_P
-
-
-def test_teleportation_along_a_chain_matches_exact_distribution() -> None:
-    circuit = _teleported(3)
-    model = DeviceModel(7, gate_error=0.01, readout=(0.02, 0.05), feed_forward_ns=500.0)
-    noise = attach_noise(circuit, model)
-    exact = _run(circuit, noise, 0, "densitymatrix", outputs=("probabilities",))
-    assert p_value(probabilities(exact), counts_of(_run(circuit, noise, 3_000))) > LEAST_P
 
 
 def test_memory_of_a_repetition_code_has_the_syndromes_of_the_stabilizer_engine() -> None:

@@ -182,23 +182,3 @@ def test_a_bounded_bond_is_reported_as_truncation() -> None:
     assert full.truncation == 0.0
     assert 1e-3 < cut.truncation < 1.0
     assert cut.remark.startswith("bond 4,")
-
-
-@pytest.mark.parametrize("num_qubits", [40, 100])
-def test_wide_chain_has_the_probabilities_of_its_errors(num_qubits: int) -> None:
-    """Each qubit of a register of X is flipped by a known probability."""
-    arrays = Arrays(num_qubits, num_qubits)
-    for qubit in range(num_qubits):
-        arrays.add("x", [qubit])
-    circuit = arrays.measure(range(num_qubits)).circuit()
-    decay = relaxation(1_000, 10, 10)
-    located = after_gates(
-        circuit, lambda row: [(row.qubits, decay)] if row.name == "x" and row.qubits[0] > 1 else []
-    )
-    shots = 200
-    counts = counts_of(_run(circuit, program(located), shots))
-    ones = sum(outcome.bit_count() * count for outcome, count in counts.items())
-    p = float(np.exp(-0.1))
-    mean = shots * (2 + (num_qubits - 2) * p)
-    assert abs(ones - mean) < 5 * np.sqrt(shots * (num_qubits - 2) * p * (1 - p))
-    assert all(outcome & 3 == 3 for outcome in counts)

@@ -68,12 +68,8 @@ def heavy_hex(rows: int, columns: int) -> list[tuple[int, int]]:
 
 
 def counted(
-    circuit: Circuit,
-    shots: int,
-    seed: int,
-    noise: NoiseProgram | None = None,
-    **options: object,
-) -> BindingResult:
+    circuit: Circuit, shots: int, seed: int, noise: NoiseProgram | None = None, **options: object
+) -> BindingResult:  # fmt: skip
     return run(PepsEngine(), circuit, Request(shots, seed), noise, None, **options).row(0)
 
 

@@ -84,16 +84,6 @@ def test_random_dynamic_circuits_have_the_distribution_of_the_density_matrix(see
     assert chi_square(circuit, noise, seed, 20_000) > 0.0005
 
 
-@pytest.mark.parametrize("kind", ["teleportation", "resets"])
-@pytest.mark.parametrize("noisy", [False, True])
-def test_known_dynamic_circuits_have_the_distribution_of_the_density_matrix(
-    kind: str, noisy: bool
-) -> None:
-    circuit = DYNAMIC[kind]().circuit()
-    noise = dynamic_noise(circuit, 1.3, READOUT) if noisy else None
-    assert chi_square(circuit, noise, 3) > 0.001
-
-
 @pytest.mark.parametrize("name", ["ccx", "cswap"])
 def test_a_gate_on_three_qubits_under_a_condition(name: str) -> None:
     arrays = Arrays(4, 4)

@@ -13,7 +13,6 @@ from reference import Operation
 from scipy.stats import unitary_group
 from swept import (
     GRAPHS,
-    HEXAGON,
     LADDER,
     chi_square,
     counted,
@@ -45,24 +44,6 @@ def test_counts_have_the_distribution_of_the_density_matrix(graph: str, seed: in
     layers = 1 if graph == "all" else int(random.integers(1, 4))  # else the tensors are wide
     circuit = random_circuit(GRAPHS[graph], layers, random)
     assert chi_square(circuit, noise_of(circuit, random), seed) > 0.001
-
-
-def test_a_shot_is_a_function_of_the_seed_and_its_number() -> None:
-    """Whatever the threads, and the number of shots beside it."""
-    random = np.random.default_rng(5)
-    circuit = random_circuit(HEXAGON, 2, random)
-    noise = noise_of(circuit, random)
-
-    def memory(shots: int, **options: object) -> bytes:
-        return run(SweepEngine(), circuit, Request(shots, 3, ("memory",)), noise, **options).memory
-
-    alone = memory(300)
-    assert memory(300, threads=3) == alone
-    assert alone.startswith(memory(77))
-    assert (
-        memory(300)[:64]
-        != run(SweepEngine(), circuit, Request(300, 4, ("memory",)), noise).memory[:64]
-    )
 
 
 def test_single_precision_has_the_same_distribution() -> None:
