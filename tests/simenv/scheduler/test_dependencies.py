@@ -32,6 +32,21 @@ def is_empty(machine: CheckedScheduler) -> bool:
     return not any(left) and not table.count("")
 
 
+def test_child_is_sent_when_all_its_parents_are_done(pair: CheckedScheduler) -> None:
+    first, second = pair.submit(2)
+    (child,) = pair.submit(after=(first, second))
+    records = sent(pair)
+    assert [r.number for r in records] == [first, second]
+    assert phase(pair, child) == Phase.DEPENDENT
+    pair.finish([r for r in records if r.number == first])
+    assert not sent(pair), "one parent is not enough"
+    pair.finish([r for r in records if r.number == second])
+    (record,) = sent(pair)
+    assert record.number == child
+    pair.finish([record])
+    assert is_empty(pair)
+
+
 def test_tasks_without_dependencies_overtake_a_dependent_one(pair: CheckedScheduler) -> None:
     (parent,) = pair.submit()
     (child,) = pair.submit(after=(parent,))

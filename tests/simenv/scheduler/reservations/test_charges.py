@@ -129,6 +129,20 @@ def test_reservations_shorter_than_a_tick_are_charged(site: CheckedScheduler) ->
     assert charged_s(site) == pytest.approx(100.0, abs=1.0)
 
 
+@pytest.mark.parametrize("is_expired", [True, False])
+def test_actions_that_end_a_reservation_charge_its_rest(
+    site: CheckedScheduler, is_expired: bool
+) -> None:
+    number = reserve(site, workers=2)
+    pass_time(site, 4.0)
+    assert not charged_s(site)
+    if is_expired:
+        site.keep(site.scheduler.wall_clock_tick(WALL_NS + 601 * SECOND, site.now_ns))
+    else:
+        release(site, number)
+    assert charged_s(site) == pytest.approx(8.0, abs=0.1)
+
+
 @pytest.mark.parametrize("verb", ["pause", "drain", "outage"])
 def test_time_in_which_the_device_starts_nothing_is_not_charged(
     site: CheckedScheduler, verb: str
