@@ -23,8 +23,8 @@ from simenv.model import TaskState
 HEAD = 'OPENQASM 2.0; include "qelib1.inc"; '
 BELL = HEAD + "qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; measure q->c;"
 GHZ = HEAD + "qreg q[3]; creg c[3]; h q[0]; cx q[0],q[1]; cx q[1],q[2]; measure q->c;"
-FREE = """OPENQASM 3.0; include "stdgates.inc"; input float angle; qubit q; bit c;
-ry(angle) q; c = measure q;"""
+FREE = """OPENQASM 3.0; include "stdgates.inc"; input float tilt; qubit q; bit c;
+ry(tilt) q; c = measure q;"""
 PLAIN = HEAD + "qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1];"
 PAIRS = "".join(f"cx q[{k}],q[{k + 1}];" for k in range(59))
 WIDE = f"{HEAD}qreg q[60]; creg c[1]; h q[0]; {PAIRS} measure q[59]->c[0];"
@@ -48,7 +48,7 @@ def test_bad_circuits_and_options_are_refused_before_submission(env: simenv.Clie
     fails(errors.OptionError, "several circuits", env.submit_many, BELL)
     for text, options in (
         ("submit_many", {"parameter_values": [[0.1], [0.2]]}),
-        ("angle", {}),
+        ("tilt", {}),
         ("binding_index=-1", {"parameter_values": [0.1], "binding_index": -1}),
     ):
         fails(errors.OptionError, text, env.submit, FREE, **options)
