@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import psutil
 import pytest
 from failing import fails
+from interpreter import python
 from other_user import UID, skip_without_second_user
 
 from simenv import config, files
@@ -222,11 +223,8 @@ def test_resident_bytes_are_those_of_this_process() -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere psutil is needed")
 def test_the_first_status_imports_no_library() -> None:
-    code = (
-        "import sys; from simenv.process import resident_bytes;"
-        "resident_bytes(); sys.exit('psutil' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    code = "import sys; from simenv.process import resident_bytes; resident_bytes();"
+    python("-c", f"{code} sys.exit('psutil' in sys.modules)")
 
 
 def nested(folder: Path, levels: int) -> None:
@@ -288,7 +286,6 @@ def test_open_files_count_without_names_and_outside_the_folder(tmp_path: Path) -
     folder.mkdir()
     argv = [sys.executable, "-c", WRITER, str(folder / "x"), str(tmp_path / "log")]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as it:
-        assert it.stdout is not None
         assert it.stdout.readline() == "written\n"
         found = files.open_bytes(it.pid, folder)
         it.communicate()

@@ -45,8 +45,7 @@ class AccountHarness(MultiUserHarness):
     ) -> m.Accepted | m.Refusal:  # fmt: skip
         """Submit; the acceptance, or the refusal."""
         tasks = [spec(seed, shots=shots) for seed in range(count)]
-        answers = self.say(m.Submit(5, key, 0, TaskOptions(**terms), tasks), peer or self.ana)
-        answer = next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
+        answer = self.submit(*tasks, key=key, terms=TaskOptions(**terms), peer=peer or self.ana)
         return answer if isinstance(answer, m.Accepted) else answer.refusals[0]
 
     def batch(self, peer: MemoryConnection | None = None, **order: Any) -> SubmitBatch:

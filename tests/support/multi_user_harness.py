@@ -5,7 +5,6 @@ from pathlib import Path
 from memory_transport import MemoryConnection
 from service import ServiceHarness, spec
 
-from simenv.model import TaskOptions
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages import client as m
 from simenv.wire.messages.credentials import AddKey, Keys
@@ -39,6 +38,5 @@ class MultiUserHarness(ServiceHarness):
 
     def order(self, peer: MemoryConnection, key: str = "~k", count: int = 1, seed: int = 1) -> int:
         """Submit; the number of the first task, 0 if it was refused."""
-        answers = self.say(m.Submit(5, key, 0, TaskOptions(), [spec(seed)] * count), peer)
-        item = next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
-        return item.first if isinstance(item, m.Accepted) else 0
+        answer = self.submit(*[spec(seed)] * count, key=key, peer=peer)
+        return answer.first if isinstance(answer, m.Accepted) else 0

@@ -40,8 +40,7 @@ class ReservationHarness(MultiUserHarness):
         self, number: int, *shots: int, key: str = "~u", peer: MemoryConnection | None = None
     ) -> m.Accepted | m.Refused:
         tasks = [spec(seed, shots=count) for seed, count in enumerate(shots)]
-        answers = self.say(m.Submit(5, key, 0, model.TaskOptions(reservation=number), tasks), peer)
-        return next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
+        return self.submit(*tasks, key=key, terms=model.TaskOptions(reservation=number), peer=peer)
 
     def view(self, task: int) -> m.TaskInfo:
         return self.get(m.Queue, m.GetTasks(1, [task])).tasks[0]

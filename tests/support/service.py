@@ -13,7 +13,7 @@ from scheduler_invariants import check
 
 from launcher.base import Command, Exit, LauncherEvent, LaunchError
 from simenv.config import Config, EnvironmentPaths, convert
-from simenv.model import Origin, Program, TaskOptions, TaskSpec, TaskState
+from simenv.model import Event, Origin, Program, TaskOptions, TaskSpec, TaskState
 from simenv.scheduler.core import ClusterLimits
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service import fault_injection
@@ -277,12 +277,22 @@ class ServiceHarness:
         return answers
 
     def submit(
-        self, *specs: TaskSpec, key: str = "~k", offset: int = 0, terms: TaskOptions | None = None
-    ) -> m.ToClient:
+        self,
+        *specs: TaskSpec,
+        key: str = "~k",
+        offset: int = 0,
+        terms: TaskOptions | None = None,
+        peer: MemoryConnection | None = None,
+    ) -> m.Accepted | m.Refused:
         """The answer to a Submit (completions that come with it are left out)."""
         message = m.Submit(5, key, offset, terms or TaskOptions(), list(specs or (spec(),)))
-        answers = self.say(message)
+        answers = self.say(message, peer)
         return next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
+
+    def events(self, *kinds: str, peer: MemoryConnection | None = None) -> list[Event]:
+        """What a client is shown of the events; only of kinds that begin so."""
+        found = self.get(m.Events, m.GetEvents(1), peer).events
+        return [each for each in found if each.kind.startswith(kinds or "")]
 
     # --- as a worker ---------------------------------------------------------------------------
 
@@ -309,14 +319,30 @@ class ServiceHarness:
         file: str = "",
     ) -> list[m.ToClient]:  # fmt: skip
         """Answer them all; returns what the first client hears."""
-        assert self.work is not None
         index = m.STATES.index(state)
         crc = zlib.crc32(payload)
         results = [
             m.AttemptResult(t.task, t.attempt, index, payload, crc, file, len(file), 1, 10)
             for t in tasks
         ]
+        return self.send_results(*results)
+
+    def send_results(
+        self,
+        *results: m.AttemptResult,
+        engine: str = "statevector",
+        slots: int = 1,
+        passes: int = 2,
+    ) -> list[m.ToClient]:
+        """Send results as the worker does; returns what the first client hears."""
+        assert self.work is not None
         origin = Origin("main-0", NODE, 1, "test")
-        self.work.send(codec.encode(m.AttemptResults(origin, "statevector", "test", 1, results)))
-        self.step()
+        message = m.AttemptResults(origin, engine, "test", slots, list(results))
+        self.work.send(codec.encode(message))
+        self.step(passes)
         return self.heard()
+
+    def finish_in_turn(self) -> None:
+        """Let the worker end what it is sent until nothing waits."""
+        while tasks := self.assigned():
+            self.finish(tasks)

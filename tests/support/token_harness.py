@@ -58,5 +58,4 @@ class TokenHarness(MultiUserHarness):
         self.step()
 
     def audited(self) -> str:
-        events = self.get(m.Events, m.GetEvents(1, 0, 1000)).events
-        return "\n".join(f"{each.kind} {each.subject} {each.message}" for each in events)
+        return "\n".join(f"{each.kind} {each.subject} {each.message}" for each in self.events())

@@ -3,8 +3,8 @@
 import pytest
 from failing import fails
 
-from simenv.errors import ConfigError, NotAllowedError, NotFoundError
-from simenv.model.accounts import MAX_DEPTH, NO_ACCOUNTS, Account, AccountTree, association
+from simenv.errors import ConfigError
+from simenv.model.accounts import MAX_DEPTH, Account, AccountTree, association
 
 TREE = AccountTree(
     {
@@ -27,28 +27,7 @@ def test_members_of_groups_are_users_of_the_account() -> None:
     assert TREE.accounts_of("cem") == ("chem",)
 
 
-def test_first_account_of_the_table_is_the_default() -> None:
-    assert TREE.resolve("ana", "") == "chem"
-    assert TREE.resolve("ana", "bio") == "bio"
-
-
-def test_own_user_is_in_root_and_may_use_all_accounts() -> None:
-    assert (TREE.resolve("", ""), TREE.resolve("", "bio")) == ("root", "bio")
-    fails(NotFoundError, "there is no account 'geo'", TREE.resolve, "", "geo")
-
-
-def test_account_of_others_and_users_without_account_are_refused() -> None:
-    error = fails(
-        NotAllowedError, "'ben' is not in the account 'chem'", TREE.resolve, "ben", "chem"
-    )
-    assert error.hint == "yours: bio"
-    fails(NotAllowedError, "'dan' is in no account", TREE.resolve, "dan", "")
-
-
-def test_without_accounts_there_is_no_tree() -> None:
-    assert not NO_ACCOUNTS
-    assert NO_ACCOUNTS.resolve("ana", "") == ""
-    fails(NotFoundError, "this environment has no accounts", NO_ACCOUNTS.resolve, "ana", "chem")
+def test_association_names_account_and_user() -> None:
     assert (association("", "ana"), association("chem", "ana")) == ("ana", "chem/ana")
 
 

@@ -84,8 +84,9 @@ def test_truncated_file_is_reported_as_damaged(tmp_path: Path, size: int) -> Non
     assert "bytes, it was written with" in result_files.damage(path, stored)
     if size == -1:  # of what HDF5 writes behind the arrays
         return
-    with pytest.raises(StoreError, match="shorter"):
-        result_files.mapped(result_files.open_file(path), stored.arrays[-1])
+    fails(
+        StoreError, "shorter", result_files.mapped, result_files.open_file(path), stored.arrays[-1]
+    )
 
 
 def test_missing_file_is_reported_as_damaged(tmp_path: Path) -> None:
@@ -99,17 +100,13 @@ def test_file_name_outside_result_folder_is_refused(tmp_path: Path, name: str) -
     fails(StoreError, "", result_files.below, tmp_path, name)
 
 
-def test_full_disk_leaves_no_partial_file_and_gives_hint(tmp_path: Path) -> None:
-    with limited_files(40_000), pytest.raises(StoreError, match="File too large") as caught:
-        written(tmp_path)
-    assert "simenv prune" in caught.value.hint
+def test_full_disk_leaves_no_partial_file_and_the_first_one_intact(tmp_path: Path) -> None:
+    with limited_files(40_000):
+        assert "simenv prune" in fails(StoreError, "File too large", written, tmp_path).hint
     assert list(tmp_path.rglob("*.*")) == []
-
-
-def test_failed_rewrite_leaves_first_file_intact(tmp_path: Path) -> None:
     path, stored = written(tmp_path)
-    with limited_files(40_000), pytest.raises(StoreError):
-        written(tmp_path)
+    with limited_files(40_000):
+        fails(StoreError, "", written, tmp_path)
     assert result_files.damage(path, stored) == ""
 
 
@@ -128,9 +125,7 @@ def test_pipe_in_place_of_a_file_is_damage_and_nobody_waits_for_its_writer(tmp_p
     path, stored = written(tmp_path)
     path.unlink()
     os.mkfifo(path)
-    assert (
-        result_files.damage(path, stored)
-        == f"{path} has 0 bytes, it was written with {stored.size_bytes}"
-    )
-    with pytest.raises(StoreError, match="the file is shorter"):
-        result_files.mapped(result_files.open_file(path), stored.arrays[0])
+    text = f"{path} has 0 bytes, it was written with {stored.size_bytes}"
+    assert result_files.damage(path, stored) == text
+    fd = result_files.open_file(path)
+    fails(StoreError, "the file is shorter", result_files.mapped, fd, stored.arrays[0])

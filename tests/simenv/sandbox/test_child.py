@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
+from failing import fails
 from waiting import until
 
 from simenv.sandbox.child import READ_BYTES, READS, Child
@@ -70,11 +71,9 @@ def test_frames_are_read_without_a_wait(start: Start) -> None:
 def test_silent_child_times_out_and_ended_one_does_not_wait(start: Start) -> None:
     child = start("import signal; signal.pause()")
     child.send(bytes(2**20))  # more than a pipe holds, which nobody reads
-    with pytest.raises(TimeoutError):
-        child.receive(0.01)
+    fails(TimeoutError, "", child.receive, 0.01)
     os.kill(child.pid, signal.SIGKILL)
-    with pytest.raises(FrameError, match="has ended"):
-        child.receive(PATIENCE_S)
+    fails(FrameError, "has ended", child.receive, PATIENCE_S)
     assert child.has_ended
     assert child.received() == []
     child.send(bytes(2**20))
@@ -83,8 +82,7 @@ def test_silent_child_times_out_and_ended_one_does_not_wait(start: Start) -> Non
 
 def test_claimed_length_takes_no_memory(start: Start) -> None:
     child = start("import os; os.write(1, b'\\xff' * 8); os.read(0, 1)", most_bytes=2**20)
-    with pytest.raises(FrameError, match="the limit is 1048576"):
-        child.receive(PATIENCE_S)
+    fails(FrameError, "the limit is 1048576", child.receive, PATIENCE_S)
 
 
 def test_child_that_works_for_ever_ends_with_its_input(start: Start) -> None:
@@ -95,11 +93,8 @@ def test_child_that_works_for_ever_ends_with_its_input(start: Start) -> None:
 
 
 def test_child_ends_with_a_killed_parent() -> None:
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert parent.stdout is not None
-    with parent:
+    argv, pipe = [sys.executable, "-c", PARENT], subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as parent:
         pid = int(parent.stdout.readline())
         parent.kill()
     until(lambda: not psutil.pid_exists(pid), message="the child outlives its parent")
@@ -122,8 +117,7 @@ def test_frames_without_end_are_read_in_bounded_calls(start: Start, kind: str) -
 def test_frame_that_comes_slowly_times_out(start: Start) -> None:
     head = "import os; os.write(1, (2**23).to_bytes(8, 'big'))\n"
     child = start(head + "while True: os.write(1, b'x')")
-    with pytest.raises(TimeoutError, match=r"within 0\.3 s"):
-        child.receive(0.3)
+    fails(TimeoutError, r"within 0\.3 s", child.receive, 0.3)
 
 
 FORKED = """
@@ -140,8 +134,7 @@ def test_child_that_left_a_process_has_ended_and_takes_it_along(start: Start, at
     child, found = start(FORKED), []
     if at == "receive":
         found.append(child.receive(PATIENCE_S))
-        with pytest.raises(FrameError, match="has ended"):
-            child.receive(PATIENCE_S)
+        fails(FrameError, "has ended", child.receive, PATIENCE_S)
     else:
         until(lambda: found.extend(child.received()) or child.has_ended)
     assert (found, child.poll()) == ([b"last"], 7)

@@ -1,9 +1,7 @@
 """Limits of a process hold, in it and in what it starts, also below lower ones of the site."""
 
-import subprocess
-import sys
-
 import pytest
+from interpreter import python
 
 HEAD = "from simenv.sandbox.limits import limit_process\n"
 CASES = {
@@ -23,16 +21,12 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_limit_holds(case: str) -> None:
     program, said = CASES[case]
-    done = subprocess.run(
-        [sys.executable, "-c", HEAD + program], capture_output=True, text=True, check=False
-    )
-    assert said in done.stderr
+    assert said in python("-c", HEAD + program, check=False).stderr
 
 
 def test_no_core_is_left() -> None:
     program = "limit_process(); import resource; print(resource.getrlimit(resource.RLIMIT_CORE))"
-    done = subprocess.run([sys.executable, "-c", HEAD + program], capture_output=True, text=True)
-    assert done.stdout.strip() == "(1, 1)"
+    assert python("-c", HEAD + program).stdout.strip() == "(1, 1)"
 
 
 @pytest.mark.parametrize("kind", ["AS", "DATA", "FSIZE", "CORE"])
@@ -44,5 +38,5 @@ resource.setrlimit(resource.RLIMIT_{kind}, ({lower}, {lower}))
 limit_process(address_bytes=2**31, data_bytes=2**31, file_bytes=2**31)
 print(resource.getrlimit(resource.RLIMIT_{kind}))
 """
-    done = subprocess.run([sys.executable, "-c", HEAD + program], capture_output=True, text=True)
+    done = python("-c", HEAD + program)
     assert (done.stdout.strip(), done.stderr) == (f"({lower}, {lower})", "")

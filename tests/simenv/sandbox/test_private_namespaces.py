@@ -41,8 +41,6 @@ def test_program_sees_its_own_processes_and_knows_its_number_outside(tmp_path: P
     argv = command_line(tmp_path, [sys.executable, "-c", script])
     pipe = subprocess.PIPE
     with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
         assert process.stdout.readline() == "['1', '2']\n"
         inside = psutil.Process(int(process.stdout.readline()))
         assert inside.cmdline()[:2] == [sys.executable, "-c"]
@@ -56,7 +54,6 @@ def test_killed_launcher_child_takes_all_processes_along(tmp_path: Path) -> None
     script = "setsid sleep 600 & echo $!; sleep 600"
     argv = command_line(tmp_path, ["sh", "-c", script])
     with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
         process.stdout.readline()
         children = psutil.Process(process.pid).children(recursive=True)
         assert len(children) >= 3

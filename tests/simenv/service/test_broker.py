@@ -15,6 +15,7 @@ import psutil
 import pytest
 from brokers import ADDRESS, NAME, SERVER_KEY, PlayedService, played, short_folder
 from failing import fails
+from interpreter import python
 from other_user import UID, skip_without_second_user
 from waiting import until
 
@@ -105,9 +106,7 @@ def test_second_user_is_named_by_the_kernel(service: PlayedService, short: Path)
     code = f"import os,socket,sys; s=socket.socket(socket.AF_UNIX); os.setresuid(*[{UID}]*3); "
     code += "s.connect(sys.argv[1]); s.sendall(sys.argv[2].encode()); print(s.recv(9999))"
     arguments = [str(socket_path()), request().decode()]
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", code, *arguments], capture_output=True, text=True, check=True
-    )
+    done = python("-I", "-c", code, *arguments)
     assert f"the uid {UID} has no account" in done.stdout
     assert service.asked == []
 
@@ -121,34 +120,28 @@ def test_socket_is_open_to_all_and_its_folder_cannot_be_listed(service: PlayedSe
 @pytest.mark.parametrize(
     ("body", "text"),
     [
-        (b"\n", "no request"),
-        (b"\xff\xfe\n", "no request"),
-        (b"[1]\n", "no request"),
-        (b'{"format":' * 300 + b"\n", "no request"),
-        (request(public_key="short"), "no request"),
-        (request(nonce=""), "no request"),
-        (request(uid=0), "no request"),
+        (b"\n", "no request"), (b"\xff\xfe\n", "no request"), (b"[1]\n", "no request"),
+        (b'{"format":' * 300 + b"\n", "no request"), (request(public_key="short"), "no request"),
+        (request(nonce=""), "no request"), (request(uid=0), "no request"),
         (request(format=2), "format 2, this broker reads 1"),
         (request(environment="other"), "this broker is that of 'shared'"),
         (request() * 2, "no request"),
     ],
-)
+)  # fmt: skip
 def test_bad_request_is_refused_and_service_is_not_asked(
     service: PlayedService, body: bytes, text: str
 ) -> None:
     reply = identity.reply_of(answer(body)[:-1])
-    assert isinstance(reply, identity.Denial)
     assert text in reply.message
     assert service.asked == []
     assert address()._request(new_pair().public).user
 
 
-def test_too_long_request_is_cut_off(service: PlayedService) -> None:
+def test_too_long_request_is_cut_off_and_a_silent_connection_closed(
+    service: PlayedService,
+) -> None:
     assert answer(b"x" * (4 * MAX_REQUEST_BYTES)) == b""
     assert address()._request(new_pair().public).user
-
-
-def test_silent_connection_is_closed(service: PlayedService) -> None:
     with connect() as peer:
         begun = time.monotonic()
         assert peer.recv(1) == b""
@@ -186,37 +179,32 @@ def test_account_of_unmapped_users_is_none() -> None:
     assert accounts.of(OWNER).user == pwd.getpwuid(OWNER).pw_name
 
 
-def test_present_accounts_are_told_on_request(service: PlayedService) -> None:
-    service.broker.send(identity.CheckUsers([OWNER, 2**31]))
-    until(lambda: len(service.members) == 2, 30.0)
-    assert {each.uid: each.user for each in service.members} == {
-        OWNER: pwd.getpwuid(OWNER).pw_name,
-        2**31: "",
-    }
-
-
-def test_account_of_a_name_is_told_and_an_unknown_name_has_no_answer(
-    service: PlayedService,
-) -> None:
+def test_accounts_are_told_on_request_and_unknown_names_unanswered(service: PlayedService) -> None:
     name = pwd.getpwuid(OWNER).pw_name
-    service.broker.send(identity.CheckUsers(["no-such-user", name, 2**31]))
-    until(lambda: len(service.members) == 2, 30.0)
-    assert [(each.uid, each.user) for each in service.members] == [(OWNER, name), (2**31, "")]
+    service.broker.send(identity.CheckUsers([OWNER, "no-such-user", name, 2**31]))
+    until(lambda: len(service.members) == 3, 30.0)
+    found = [(each.uid, each.user) for each in service.members]
+    assert found == [(OWNER, name), (OWNER, name), (2**31, "")]
 
 
-def test_ended_broker_is_started_again(service: PlayedService) -> None:
-    process = service.broker.child.process
-    assert process is not None
-    process.kill()
-    process.wait()
-    service.broker.child._started_s = 0.0
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_ended_broker_or_removed_socket_is_replaced(
+    service: PlayedService, is_killed: bool
+) -> None:
+    child = service.broker.child
+    if is_killed:
+        child.process.kill()
+        child.process.wait()
+    else:
+        socket_path().unlink()
+        fails(NoServiceError, "no environment 'shared'", address()._request, new_pair().public)
+    child._started_s = 0.0
     service.broker.keep()
     assert address()._request(new_pair().public).user
 
 
 def test_broker_ends_with_its_service(service: PlayedService) -> None:
     process = service.broker.child.process
-    assert process is not None
     service._ending.set()
     service._thread.join()
     for end in (service.broker._channel, service.broker._inherited):
@@ -227,20 +215,11 @@ def test_broker_ends_with_its_service(service: PlayedService) -> None:
 def test_broker_holds_no_secret_and_no_more_descriptors(service: PlayedService) -> None:
     address()._request(new_pair().public)
     process = service.broker.child.process
-    assert process is not None
     running = psutil.Process(process.pid)
     assert {name for name in running.environ() if name.startswith("SIMENV_")} == set()
     assert running.open_files() == []
     modules = {Path(line.path).name for line in running.memory_maps()}
     assert not any("zmq" in name or "numpy" in name or "sqlite" in name for name in modules)
-
-
-def test_removed_socket_is_bound_again(service: PlayedService) -> None:
-    socket_path().unlink()
-    fails(NoServiceError, "no environment 'shared'", address()._request, new_pair().public)
-    service.broker.child._started_s = 0.0
-    service.broker.keep()
-    assert address()._request(new_pair().public).user
 
 
 def test_socket_of_ended_service_is_replaced(service: PlayedService, short: Path) -> None:
@@ -282,7 +261,6 @@ def test_answer_of_another_user_in_the_place_of_the_owner_is_not_believed(
     argv = [sys.executable, "-I", "-c", LISTEN.format(uid=UID), str(folder / f"{NAME}.sock")]
     pipe = subprocess.PIPE
     with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as process:
-        assert process.stdout is not None
         process.stdout.readline()
         text = f"user {UID} answers .* not believed"
         fails(NoServiceError, text, address()._request, new_pair().public)
@@ -290,23 +268,14 @@ def test_answer_of_another_user_in_the_place_of_the_owner_is_not_believed(
 
 
 def test_refusal_of_the_service_is_raised_with_its_type(service: PlayedService) -> None:
-    fails(KeyRefusedError, "that of 'shared'", address_of_other(service)._ask, new_pair().public)
-
-
-def address_of_other(service: PlayedService) -> BrokerAddress:
-    """An address whose socket leads to the broker of another environment."""
+    """As at an address whose socket leads to the broker of another environment."""
     (socket_path().parent / "other.sock").symlink_to(socket_path())
-    return address("other")
+    fails(KeyRefusedError, "that of 'shared'", address("other")._ask, new_pair().public)
 
 
-@pytest.mark.parametrize(
-    "text", ["local:", "local:ana/b/c", "munge:ana/x", "munge:ana@host/x", "munge:@host:1"]
-)
-def test_address_of_another_form_is_refused(text: str) -> None:
-    fails(OptionError, "is no address of a broker", BrokerAddress, text)
-
-
-def test_unknown_owner_is_refused() -> None:
+def test_address_of_another_form_is_refused() -> None:
+    for text in ("local:", "local:ana/b/c", "munge:ana/x", "munge:ana@host/x", "munge:@host:1"):
+        fails(OptionError, "is no address of a broker", BrokerAddress, text)
     fails(OptionError, "there is no user 'nobody-here'", BrokerAddress, "local:nobody-here/x")
 
 

@@ -19,7 +19,6 @@ from other_user import UID
 from waiting import until
 
 from simenv.client.connection.broker import BrokerAddress
-from simenv.config import listen_parts
 from simenv.errors import KeyRefusedError, NoServiceError
 from simenv.service import broker
 from simenv.service.broker import MAX_CONNECTIONS, MAX_OF_ONE, MUNGE_CALLS, MUNGE_S, PATIENCE_S
@@ -59,7 +58,6 @@ def service(daemon: Path, short: Path) -> Iterator[PlayedService]:
 
 
 def port_of(service: PlayedService) -> int:
-    assert service.broker._tcp is not None
     return int(service.broker._tcp.getsockname()[1])
 
 
@@ -109,7 +107,6 @@ def test_replayed_credential_is_refused(service: PlayedService) -> None:
     line = credential()
     assert isinstance(answer(service, line), UserCertificate)
     reply = answer(service, line)
-    assert isinstance(reply, Denial)
     assert reply.code == "key_refused"
     assert "replayed" in reply.message.lower()
     assert len(service.asked) == 1
@@ -131,7 +128,6 @@ def test_replay_is_refused_though_munged_has_forgotten_it(
             (short / "munge.socket").unlink()
             (short / "munge.socket").symlink_to(second)
             reply = answer(service, line)
-    assert isinstance(reply, Denial)
     assert "was used before" in reply.message
     assert len(service.asked) == 1
 
@@ -200,10 +196,6 @@ def test_answer_that_is_not_of_the_owner_is_not_believed(daemon: Path, is_sealed
         listener.close()
 
 
-def test_address_of_broker_must_name_one_interface() -> None:
-    assert listen_parts("tcp://10.0.0.1:7480", "identity.listen") == ("10.0.0.1", 7480)
-
-
 def test_silent_connections_from_a_host_do_not_shut_out_its_other_users(
     service: PlayedService,
 ) -> None:
@@ -247,7 +239,6 @@ def test_local_users_and_checks_do_not_wait_for_munged_that_hangs(
             replies = [read_reply(peer) for peer in peers]
             assert time.monotonic() - begin_s < PATIENCE_S  # of a client
         for reply in replies:
-            assert isinstance(reply, Denial)
             assert reply.code == NoServiceError.code
             assert reply.message.startswith("munged of the service's host does not answer within")
             assert "is munged of that host running?" in reply.hint
@@ -255,9 +246,7 @@ def test_local_users_and_checks_do_not_wait_for_munged_that_hangs(
         assert address(service)._request(new_pair().public).user  # it answers again
 
 
-def test_answer_that_munged_does_not_encode_is_a_refusal(
-    service: PlayedService, short: Path
-) -> None:
+def test_answer_not_encoded_by_munged_is_a_refusal(service: PlayedService, short: Path) -> None:
     service.answers = False
     with socket.create_connection(("127.0.0.1", port_of(service)), 30.0) as peer:
         peer.sendall(credential() + b"\n")
@@ -266,7 +255,6 @@ def test_answer_that_munged_does_not_encode_is_a_refusal(
             denial = Denial("key_refused", "no")
             service.broker.send(identity.UserAnswer(service.asked[0].number, denial))
             reply = read_reply(peer)
-    assert isinstance(reply, Denial)
     assert reply.code == NoServiceError.code
 
 
@@ -304,9 +292,7 @@ def test_newest_credential_of_each_host_has_its_turn_first(
     assert order[-1] < len(lines) // 2
 
 
-def test_waiting_credentials_of_closed_connections_are_forgotten(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_credentials_of_closed_connections_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     ending, (ours, _theirs) = threading.Event(), socket.socketpair()
     monkeypatch.setattr(munge, "decode", lambda _line: ending.wait(30.0))
     running = broker.Broker(NAME, ours)

@@ -25,9 +25,7 @@ def wide() -> TaskSpec:
 
 
 def submit(bench: ServiceHarness, key: str, **terms: object) -> m.Accepted | m.Refused:
-    (answer,) = bench.say(m.Submit(1, key, 0, TaskOptions(**terms), [wide()]))
-    assert isinstance(answer, m.Accepted | m.Refused)
-    return answer
+    return bench.submit(wide(), key=key, terms=TaskOptions(**terms))
 
 
 def lose(bench: ServiceHarness) -> None:
@@ -42,13 +40,15 @@ def explained(bench: ServiceHarness) -> Explanation:
     return bench.get(Explained, Explain(3, TaskOptions(), program(WIDE).packed(), 100)).explanation
 
 
-def test_program_that_fits_only_a_lost_node_is_refused_by_name(bench: ServiceHarness) -> None:
+def test_program_for_a_lost_node_is_refused_until_it_is_back(bench: ServiceHarness) -> None:
+    assert isinstance(submit(bench, "a"), m.Accepted)
     lose(bench)
-    answer = submit(bench, "a")
-    (refusal,) = answer.refusals
+    (refusal,) = submit(bench, "b").refusals
     assert refusal.code == "infeasible"
     assert "n2 is lost: no answer" in refusal.message
     assert "queue_timeout_s" in refusal.hint
+    bench.loop.executor.execute(bench.scheduler.node_back("n2"))
+    assert isinstance(submit(bench, "c"), m.Accepted)
 
 
 def test_program_with_a_queue_timeout_waits_for_the_lost_node(bench: ServiceHarness) -> None:
@@ -60,22 +60,13 @@ def test_program_with_a_queue_timeout_waits_for_the_lost_node(bench: ServiceHarn
     assert bench.state.tasks.ended[TaskState.EXPIRED] == 1
 
 
-def test_routing_uses_a_node_again_when_it_is_back(bench: ServiceHarness) -> None:
-    assert isinstance(submit(bench, "a"), m.Accepted)
-    lose(bench)
-    assert isinstance(submit(bench, "b"), m.Refused)
-    bench.loop.executor.execute(bench.scheduler.node_back("n2"))
-    assert isinstance(submit(bench, "c"), m.Accepted)
-
-
 def test_task_that_fits_no_node_any_more_is_in_queue_and_events(bench: ServiceHarness) -> None:
     accepted = submit(bench, "a")
     bench.submit(spec(1))
     lose(bench)
     (queue,) = bench.say(m.GetTasks(4, [accepted.first]))
     assert "more than the nodes in use have: n2 is lost: no answer" in queue.tasks[0].reason
-    (events,) = bench.say(m.GetEvents(5))
-    (value,) = [event for event in events.events if event.kind == "task.unplaceable"]
+    (value,) = bench.events("task.unplaceable")
     assert value.subject == "main"
     assert value.message.startswith("1 waiting tasks fit no node")
 

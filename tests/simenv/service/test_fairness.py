@@ -3,15 +3,13 @@
 from pathlib import Path
 
 import pytest
-from service import ServiceHarness, completions, program, spec
+from service import ServiceHarness, completions, spec
 
 from simenv.model import TaskOptions
 from simenv.service import fault_injection
 from simenv.service.admission import submissions
 from simenv.wire import codec
 from simenv.wire.messages import client as m
-
-NAN = float("nan")
 
 
 @pytest.mark.parametrize(("tasks", "place"), [(1, 1), (200, 0)])
@@ -27,12 +25,6 @@ def test_many_submissions_of_one_client_do_not_delay_another(
     through = [inquiry.message.request for inquiry, _ in queue.process(2**62)]
     assert through.index(99) == place
     assert [n for n in through if n != 99] == list(range(20))
-
-
-@pytest.mark.parametrize("angle", [NAN, float("inf"), -float("inf")])
-def test_odd_angle_in_known_structure_is_refused(bench: ServiceHarness, angle: float) -> None:
-    assert isinstance(bench.submit(spec(), key="~a"), m.Accepted)
-    assert bench.refused(spec(program=program(2, angle).packed()), key="~b").code == "program"
 
 
 def test_no_tasks_are_sent_while_journal_cannot_be_written(ready: ServiceHarness) -> None:

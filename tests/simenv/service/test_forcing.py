@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from failing import fails
 from service import ServiceHarness, spec
 
 from simenv.errors import JournalError
@@ -156,24 +157,20 @@ def test_submit_is_refused_and_removed_when_its_commit_cannot_be_fsynced(
     bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch, calls: int
 ) -> None:
     break_disk(monkeypatch, calls)
-    refused = bench.submit(spec(), key="~a")
-    assert isinstance(refused, m.Refused)
-    assert refused.refusals[0].code == "journal"
+    assert bench.refused(spec(), key="~a").code == "journal"
     bench.step(2 * calls)
     accepted = bench.submit(spec(2), key="~a")
-    assert isinstance(accepted, m.Accepted)
     bench.restart()
     assert list(bench.state.tasks) == [accepted.first]
 
 
-def test_repetition_does_not_find_a_submit_that_was_refused(
+def test_repetition_finds_no_refused_submit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = Journal(tmp_path / "j.db", "accepted")
     break_disk(monkeypatch, 1)
     journal.accept(AcceptedRow(1, 1, 1.5, "mine", 0, b"digest", b"routes", b"body"))
-    with pytest.raises(JournalError):
-        journal.commit()
+    fails(JournalError, "", journal.commit)
     assert journal.records.accepted.by_key("", "mine", 0) is None
     journal.commit()
     assert not journal.pending
@@ -185,12 +182,10 @@ def test_commit_that_was_not_fsynced_stays_pending_when_the_next_one_fails(
     journal = Journal(tmp_path / "j.db", "accepted")
     break_disk(monkeypatch, 1)
     failed(journal)
-    with pytest.raises(JournalError):
-        journal.commit()
+    fails(JournalError, "", journal.commit)
     accept(journal)
     monkeypatch.setattr(journal.database, "store", full_disk)
-    with pytest.raises(JournalError):
-        journal.commit()
+    fails(JournalError, "", journal.commit)
     assert journal.pending
 
 
@@ -198,9 +193,7 @@ def full_disk(statements: object, *, forced: bool) -> None:
     raise sqlite3.OperationalError(f"database or disk is full: {statements}, {forced}")
 
 
-def test_result_waits_until_its_commit_is_fsynced(
-    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_result_waits_for_its_fsync(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.submit(spec())
     tasks = bench.assigned()
     break_disk(monkeypatch, 3)
@@ -212,7 +205,7 @@ def test_result_waits_until_its_commit_is_fsynced(
     assert not bench.state.tasks
 
 
-def test_wal_that_could_not_be_fsynced_is_moved_to_the_file(
+def test_unsynced_wal_is_moved_to_the_file(
     bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = break_disk(monkeypatch, 1)

@@ -8,11 +8,8 @@ from pathlib import Path
 import pytest
 from memory_transport import MemoryConnection
 from reservation_harness import ReservationHarness
-from service import spec
 from small_disk import fill, small_disk
 
-from simenv.model import Origin, TaskOptions
-from simenv.wire import codec
 from simenv.wire.keyfiles import read_keys
 from simenv.wire.messages import client as m
 from simenv.wire.messages.credentials import Keys, RevokeKey
@@ -34,21 +31,19 @@ def office(tmp_path: Path) -> Iterator[ReservationHarness]:
 
 
 def order(office: ReservationHarness, peer: MemoryConnection, key: str) -> m.Accepted | m.Refused:
-    answers = office.say(m.Submit(5, key, 0, TaskOptions(), [spec()]), peer)
-    return next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
+    return office.submit(key=key, peer=peer)
 
 
-def end_with_file(office: ReservationHarness, size_bytes: int) -> Path:
-    """The task that was sent ends with a file of results."""
+def end(office: ReservationHarness, size_bytes: int = 0) -> Path:
+    """The task that was sent ends, with a file of results if it has a size."""
     (task,) = office.assigned()
     name = f"0/t-{task.task}.{task.attempt:x}.h5"
     path = office.loop.result_requests.root / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(bytes(size_bytes))
-    result = m.AttemptResult(task.task, task.attempt, 2, b"r", zlib.crc32(b"r"), name, size_bytes)
-    done = m.AttemptResults(Origin("main-0", "here", 1, "test"), "statevector", "test", 1, [result])
-    office.work.send(codec.encode(done))
-    office.step()
+    if size_bytes:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(size_bytes))
+    file = (name, size_bytes) if size_bytes else ()
+    office.send_results(m.AttemptResult(task.task, task.attempt, 2, b"r", zlib.crc32(b"r"), *file))
     return path
 
 
@@ -79,7 +74,7 @@ def test_key_is_revoked_in_memory_and_in_keys_file_on_full_disk(office: Reservat
 
 def test_tasks_are_accepted_after_removals_from_full_disk(office: ReservationHarness) -> None:
     assert isinstance(order(office, office.ana, "~a"), m.Accepted)
-    path = end_with_file(office, 16 * MIB)
+    path = end(office, 16 * MIB)
     until_trouble(office)
     fill(office.folder, "again")
     done = office.collected(0.0)
@@ -89,31 +84,21 @@ def test_tasks_are_accepted_after_removals_from_full_disk(office: ReservationHar
     assert isinstance(order(office, office.ben, "~b"), m.Accepted)
 
 
-def end_without_file(office: ReservationHarness) -> None:
-    (task,) = office.assigned()
-    result = m.AttemptResult(task.task, task.attempt, 2, b"r", zlib.crc32(b"r"))
-    done = m.AttemptResults(Origin("main-0", "here", 1, "test"), "statevector", "test", 1, [result])
-    office.work.send(codec.encode(done))
-    office.step()
-
-
 def test_prune_frees_what_its_hint_named_though_other_results_took_what_was_released(
     office: ReservationHarness,
 ) -> None:
     for number in range(60):  # more records without files than one transaction removes
         assert isinstance(order(office, office.ana, f"~small{number}"), m.Accepted)
-        end_without_file(office)
+        end(office)
     paths = []
     for number in range(3):
         assert isinstance(order(office, office.ana, f"~a{number}"), m.Accepted)
-        paths.append(end_with_file(office, 16 * MIB))
+        paths.append(end(office, 16 * MIB))
     until_trouble(office)
     fill(office.folder, "again")
     refused = order(office, office.ben, "~late")
-    assert isinstance(refused, m.Refused)
     assert "removes old results: simenv prune" in refused.refusals[0].hint
     own = office.loop.result_requests.disk_refusal("")
-    assert own is not None
     assert "`simenv prune --older-than 0s` frees 48.0 MiB: 3 files of results" in own.hint
     free = shutil.disk_usage(office.folder).free
     done = office.collected(0.0)
@@ -126,15 +111,14 @@ def test_prune_frees_what_its_hint_named_though_other_results_took_what_was_rele
 
 def test_full_disk_is_an_event_once_and_so_is_its_end(office: ReservationHarness) -> None:
     assert isinstance(order(office, office.ana, "~a"), m.Accepted)
-    end_with_file(office, 64 * MIB)
+    end(office, 64 * MIB)
     until_trouble(office)
     fill(office.folder, "again")
 
     def disk_events() -> list[str]:
         office.loop._next_tick_ns = 0
         office.step()
-        events = office.get(m.Events, m.GetEvents(1)).events
-        return [f"{each.kind} {each.message}" for each in events if each.is_of(["disk"])]
+        return [f"{each.kind} {each.message}" for each in office.events("disk.")]
 
     (full,) = disk_events()
     assert full.startswith("disk.full ")

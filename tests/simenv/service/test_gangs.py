@@ -21,8 +21,10 @@ EXACT = TaskOptions(engine="statevector")  # its bonds are small: `auto` takes m
 OPTIONS = {"limits": CLUSTER}
 
 
-def test_wide_program_runs_on_worker_of_its_ranks(bench: ServiceHarness) -> None:
+def test_wide_program_runs_on_worker_of_its_ranks_after_restart(bench: ServiceHarness) -> None:
     assert isinstance(bench.submit(WIDE, terms=EXACT), m.Accepted)
+    bench.restart()
+    assert bench.replayed.queued == 1
     command = bench.paper.commands["main.x4-0"]
     assert {share.node: share.ranks for share in command.shares} == {"here": 2, "there": 2}
     assert command.argv[command.argv.index("--ranks") + 1] == "4"
@@ -31,15 +33,6 @@ def test_wide_program_runs_on_worker_of_its_ranks(bench: ServiceHarness) -> None
     assert len(bench.finish([task])) == 1
     (info,) = (i for i in pool_infos(bench.state) if i.name == "main.x4")
     assert (info.on_demand, info.workers, info.max_qubits) == (True, 1, 23)
-
-
-def test_gang_task_survives_restart(bench: ServiceHarness) -> None:
-    bench.submit(WIDE, terms=EXACT)
-    bench.restart()
-    assert bench.replayed.queued == 1
-    assert "main.x4-0" in bench.paper.commands
-    bench.join("main.x4-0")
-    assert len(bench.assigned()) == 1
 
 
 def test_explain_reports_ranks_and_refuses_too_many(bench: ServiceHarness) -> None:
@@ -72,13 +65,3 @@ def test_dedicated_worker_serves_its_reservation_after_crash(office: Reservation
     office.get(Released, Release(2, number))
     assert [each.task for each in office.assigned()] == [1]
     assert office.info(number).workers_kept == 0
-
-
-def test_queue_and_pool_views_contain_wait_forecasts(office: ReservationHarness) -> None:
-    office.join()
-    # Each runs for a second: however long an answer takes, it ends before the first wait does.
-    office.say(m.Submit(5, "~o", 0, TaskOptions(), [spec(k, shots=10**8) for k in range(300)]))
-    waits = [office.view(task).wait_us for task in (100, 200, 300)]
-    assert 0 < waits[0] < waits[1] < waits[2]
-    (pool,) = office.get(Pools, GetPools(1)).pools
-    assert pool.wait_us > 0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from failing import fails
 from live import environment
 from waiting import until
 
@@ -75,9 +76,7 @@ def test_command_gets_event_as_json_and_variables(tmp_path: Path) -> None:
     assert variables == "node.lost n1\n"
 
 
-def test_secrets_of_the_service_do_not_reach_commands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_secrets_do_not_reach_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAB_TOKEN", "secret")
     ticking = Ticking(on={"node.lost": ["sh", "-c", f"env > {tmp_path}/out"]})
     ticking.hooks.notify(LOST)
@@ -142,17 +141,13 @@ def test_commands_end_with_the_service(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"on": {"node.lost": ""}},
-        {"on": {"Node Lost": "true"}},
-        {"on": {"node.lost": 'sh -c "'}},
+        {"on": {"node.lost": ""}}, {"on": {"Node Lost": "true"}}, {"on": {"node.lost": 'sh -c "'}},
         {"on": {"node.lost": "true"}, "timeout_s": 0.0},
-        {"on": {f"kind.{'x' * number}": "true" for number in range(1, 40)}},
-        {"when": {}},
+        {"on": {f"kind.{'x' * number}": "true" for number in range(1, 40)}}, {"when": {}},
     ],
-)
+)  # fmt: skip
 def test_wrong_table_is_refused(settings: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="hooks"):
-        config.convert({"hooks": settings})
+    fails(ConfigError, "hooks", config.convert, {"hooks": settings})
 
 
 def test_service_runs_the_command_of_an_event(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -15,7 +15,6 @@ from simenv.model import TaskState
 from simenv.service.control import reservations
 from simenv.service.handlers import administration, queries as query_handlers
 from simenv.service.handlers.tasks import Cancelling
-from simenv.wire import codec
 from simenv.wire.messages import client as m, metrics
 
 FAULTS = (ValueError, OverflowError, RecursionError, MemoryError)
@@ -38,6 +37,14 @@ class Failing:
     def __init__(self, error: type[Exception], then: Callable[..., Any]) -> None:
         self.error, self.then, self.raised = error, then, 0
 
+    @classmethod
+    def install(
+        cls, patch: pytest.MonkeyPatch, error: type[Exception], owner: Any, name: str
+    ) -> Failing:
+        failing = cls(error, getattr(owner, name))
+        patch.setattr(owner, name, failing)
+        return failing
+
     def __call__(self, *args: Any, **options: Any) -> Any:
         if not self.raised:
             self.raised += 1
@@ -58,19 +65,13 @@ def works(ready: ServiceHarness) -> None:
     assert m.STATES[done.state] is TaskState.DONE
 
 
-def messages() -> Iterator[tuple[str, type]]:
-    for name, table in TABLES.items():
-        for kind in table:
-            if kind not in NOT_ASKED:
-                yield name, kind
-
-
 @pytest.mark.parametrize("error", FAULTS)
 def test_handler_that_raises_is_refused_and_counted(
     ready: ServiceHarness, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     before = ready.loop.monitoring.internal_errors.count
-    asked = list(messages())
+    asked = [(name, each) for name, table in TABLES.items() for each in table]
+    asked = [(name, kind) for name, kind in asked if kind not in NOT_ASKED]
     for name, kind in asked:
         failing = Failing(error, TABLES[name][kind])
         monkeypatch.setitem(TABLES[name], kind, failing)
@@ -85,23 +86,14 @@ def test_handler_that_raises_is_refused_and_counted(
 
 
 PARTS = (  # of a pass of the loop: object, method
-    ("loop.scheduler", "tick"),
-    ("loop.scheduler", "wall_clock_tick"),
-    ("loop.scheduler", "dispatch"),
-    ("loop._events", "report"),
-    ("loop.accounting.accounts", "tick"),
-    ("loop.commands.calendar", "tick"),
-    ("loop.devices", "drifted"),
-    ("loop.commands.keys", "close_expired"),
-    ("loop.tokens", "tick"),
-    ("loop.lifecycle.lease", "holds"),
-    ("loop.result_requests.reserve", "restore"),
-    ("loop.commands.reservations", "store"),
-    ("loop._upkeep", "_watch_memory"),
-    ("loop.completions", "index_slice"),
-    ("loop.starts", "watch"),
+    ("loop.scheduler", "tick"), ("loop.scheduler", "wall_clock_tick"),
+    ("loop.scheduler", "dispatch"), ("loop._events", "report"), ("loop.accounting.accounts", "tick"),
+    ("loop.commands.calendar", "tick"), ("loop.devices", "drifted"), ("loop.commands.keys", "close_expired"),
+    ("loop.tokens", "tick"), ("loop.lifecycle.lease", "holds"), ("loop.result_requests.reserve", "restore"),
+    ("loop.commands.reservations", "store"), ("loop._upkeep", "_watch_memory"),
+    ("loop.completions", "index_slice"), ("loop.starts", "watch"),
     ("loop._accept_answers", "send_stored"),
-)
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("error", FAULTS)
@@ -116,12 +108,10 @@ def test_part_of_a_pass_that_raises_ends_nothing(
     target: Any = ready
     for name in owner.split("."):
         target = getattr(target, name)
-    failing = Failing(error, getattr(target, method))
-    monkeypatch.setattr(target, method, failing)
+    failing = Failing.install(monkeypatch, error, target, method)
     ready.loop._next_tick_ns = 0
-    ready.loop.state.reservations.changes = msgspec.structs.replace(
-        ready.loop.state.reservations.changes
-    )
+    reservations = ready.loop.state.reservations
+    reservations.changes = msgspec.structs.replace(reservations.changes)
     for _ in range(20):
         ready.loop._next_tick_ns = 0
         ready.loop.run_once(0.0)
@@ -132,16 +122,14 @@ def test_part_of_a_pass_that_raises_ends_nothing(
 
 
 @pytest.mark.parametrize("error", FAULTS)
-@pytest.mark.parametrize("method", ["admit_some", "_accept", "submit"])
+@pytest.mark.parametrize("method", ["admit_some", "_accept", "accept"])
 def test_submission_at_which_the_service_fails_is_refused_and_taken_back(
     ready: ServiceHarness, monkeypatch: pytest.MonkeyPatch, error: type[Exception], method: str
 ) -> None:
     queue = ready.loop.submit_queue
-    owner = {"admit_some": queue.admission, "_accept": queue, "submit": ready.loop.journal}[method]
-    name = "accept" if method == "submit" else method
-    monkeypatch.setattr(owner, name, Failing(error, getattr(owner, name)))
-    refused = ready.refused(spec(seed=1), key="again")
-    assert refused.code == "internal"
+    owner = {"admit_some": queue.admission, "_accept": queue, "accept": ready.loop.journal}[method]
+    Failing.install(monkeypatch, error, owner, method)
+    assert ready.refused(spec(seed=1), key="again").code == "internal"
     assert not ready.state.tasks
     accepted = ready.submit(spec(seed=1), key="again")
     assert (accepted.count, accepted.repeated) == (1, False)
@@ -152,9 +140,7 @@ def test_submission_at_which_the_service_fails_is_refused_and_taken_back(
 def test_commit_that_fails_refuses_what_it_would_have_accepted(
     ready: ServiceHarness, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
-    journal = ready.loop.journal
-    rows = journal._rows
-    monkeypatch.setattr(rows, "statements", Failing(error, rows.statements))
+    Failing.install(monkeypatch, error, ready.loop.journal._rows, "statements")
     assert ready.refused(spec(seed=1), key="again").code == "journal"
     assert not ready.state.tasks
     works(ready)
@@ -164,10 +150,9 @@ def test_commit_that_fails_refuses_what_it_would_have_accepted(
 def test_worker_whose_message_fails_does_its_tasks_again(
     ready: ServiceHarness, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
-    scheduler = ready.loop.scheduler
     ready.submit(spec(seed=1))
     tasks = ready.assigned()
-    monkeypatch.setattr(scheduler, "tasks_finished", Failing(error, scheduler.tasks_finished))
+    Failing.install(monkeypatch, error, ready.loop.scheduler, "tasks_finished")
     ready.finish(tasks)
     assert len(ready.state.tasks) == 1
     assert completions(ready.finish(tasks)), "the worker sends them again, or runs them again"
@@ -186,13 +171,3 @@ def test_log_has_one_traceback_for_each_place(
     traced = [record for record in caplog.records if record.exc_info]
     assert len(traced) == 1
     assert "internal_error E1" in traced[0].message
-
-
-def test_usage_without_a_last_bound_is_answered(ready: ServiceHarness) -> None:
-    from simenv.wire.messages import accounting
-
-    for until_s in (float("inf"), 1e300, float("nan"), -1.0):
-        answers = ready.say(accounting.GetUsage(3, until_s=until_s))
-        kinds = [type(each) for each in answers]
-        assert kinds == [accounting.Usage if until_s == float("inf") else m.Refused]
-    assert codec.encode(m.Ping(1))

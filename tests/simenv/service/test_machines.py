@@ -4,20 +4,19 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from service import NODE, ServiceHarness, program, spec
+from service import ServiceHarness, program, spec
 
-from simenv.model import Origin, TaskOptions
+from simenv.model import TaskOptions
 from simenv.model.devices import DeviceInfo, DeviceKind
 from simenv.wire import codec
 from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import Scale, SteerTarget
+from simenv.wire.messages.admin import SteerTarget
 from simenv.wire.messages.queries import DeviceDescribed
 from simenv.wire.transport.sockets import PeerKind
 
 QPU = {"name": "qpu", "engine": "hardware", "provider": "lab:one"}
-NARROW = DeviceInfo(
-    "x", DeviceKind.HARDWARE, "lab", "fridge", "1", "", 2, 1000, (), False, dt_ns=1.0
-)
+FIELDS = ("x", DeviceKind.HARDWARE, "lab", "fridge", "1", "", 2, 1000, (), False)
+NARROW = DeviceInfo(*FIELDS, dt_ns=1.0)
 MACHINE = TaskOptions(pool="qpu")
 OPTIONS = {"pools": [{"name": "main", "min": 1, "max": 1}, QPU], "import_from": ("/here", "/lib")}
 
@@ -72,11 +71,6 @@ def test_preferred_hardware_is_skipped_while_paused(bench: ServiceHarness) -> No
     assert reason("c") == "preferred hardware: pool qpu (fridge)"
 
 
-def test_scaling_hardware_pool_is_refused(bench: ServiceHarness) -> None:
-    for least, value in ((2, 2), (0, 1), (0, 0)):
-        assert "holds a machine" in bench.refusal(Scale(1, "qpu", least, value)).message
-
-
 @pytest.mark.parametrize("stubborn", [False, True])
 def test_has_grace(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch, stubborn: bool) -> None:
     bench.paper.stubborn = stubborn
@@ -100,13 +94,10 @@ def test_has_grace(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch, stubb
 )
 def test_unrepeatable_results_are_synced_at_once(tmp_path: Path, engine: str, forced: bool) -> None:
     bench = ServiceHarness(tmp_path, durability="accepted")
-    work = bench.join()
+    bench.join()
     bench.submit()
     (task,) = bench.assigned()
     bench.journal.sync()
     result = m.AttemptResult(task.task, task.attempt, m.STATES.index("DONE"), b"r", 0, "", 0, 1, 10)
-    work.send(
-        codec.encode(m.AttemptResults(Origin("main-0", NODE, 1, "t"), engine, "test", 1, [result]))
-    )
-    bench.loop.run_once(timeout_s=0.0)
+    bench.send_results(result, engine=engine, passes=1)
     assert bench.journal.unsynced is not forced

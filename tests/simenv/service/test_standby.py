@@ -32,18 +32,10 @@ END_S = 30.0
 def place() -> Iterator[PostgresPlace]:
     """A running environment."""
     name = f"s{os.urandom(6).hex()}"
-    options = {
-        "name": name,
-        "journal": server(),
-        "leader_lease_s": LEASE_S,
-        "launcher": "local",
-        "listen": "tcp://127.0.0.1:0",
-        "pools": [PoolSpec(min=1, max=1)],
-    }
+    options = {"name": name, "journal": server(), "leader_lease_s": LEASE_S, "launcher": "local"}
+    options |= {"listen": "tcp://127.0.0.1:0", "pools": [PoolSpec(min=1, max=1)]}
     environments.up(options)
-    place = place_of(config.read(_folder(name) / "config.json"), Path())
-    assert isinstance(place, PostgresPlace)
-    yield place
+    yield place_of(config.read(_folder(name) / "config.json"), Path())
     with suppress(NoServiceError):
         environments.down(name, now=True)
 
@@ -83,7 +75,7 @@ def test_standbys_that_could_not_lead_are_refused(place: PostgresPlace) -> None:
         session.execute("alter table other rename to leader")
 
 
-def test_a_key_file_names_standbys_and_reaches_the_one_that_answers(
+def test_key_file_names_standbys_and_reaches_who_answers(
     place: PostgresPlace, tmp_path: Path
 ) -> None:
     path = tmp_path / "user.simenv"

@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +10,7 @@ import pytest
 from failing import fails
 from interpreter import python
 from service import ServiceHarness, program, spec
+from waiting import until
 
 from simenv.config import convert, kernel_cache
 from simenv.model import TaskOptions
@@ -25,10 +25,7 @@ PATIENCE_S = 60.0
 
 
 def over(loading: Warmup) -> bool:
-    deadline = time.monotonic() + PATIENCE_S
-    while not loading.over() and time.monotonic() < deadline:
-        loading._thread.join(0.1)
-    return loading.over()
+    return until(lambda: loading._thread.join(0.1) or loading.over(), PATIENCE_S)
 
 
 def test_submission_waits_in_idle_loop_until_admission_is_loaded(bench: ServiceHarness) -> None:
@@ -55,10 +52,6 @@ def test_engine_queries_wait_for_admission_while_others_are_answered(bench: Serv
     bench.step()
     assert [type(answer) for answer in bench.heard()] == [Explained, Engines]
     assert isinstance(bench.say(explain)[0], Explained)
-
-
-def test_warmup_completes() -> None:
-    assert over(Warmup(kernel_cache()))
 
 
 LOADED = """

@@ -3,15 +3,15 @@
 import socket
 import struct
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 import zmq
 from tcp_peers import PATIENCE_S, ListenerThread, is_closed
+from waiting import until
 
 from simenv.wire.codec import to_client
 from simenv.wire.messages import client as m
@@ -20,32 +20,23 @@ from simenv.wire.transport.read_ahead import ReadAhead
 from simenv.wire.transport.sockets import PeerKind, RouterSender, SendBufferLimits
 
 MIB = 2**20
+Context = zmq.Context[zmq.Socket[bytes]]
 
 
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[ListenerThread]:
-    built = ListenerThread(tmp_path)
-    yield built
-    built.close()
+    with closing(ListenerThread(tmp_path)) as built:
+        yield built
 
 
 @pytest.fixture
-def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
-    outcome: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+def context() -> Iterator[Context]:
+    outcome: Context = zmq.Context()
     yield outcome
     outcome.destroy(linger=0)
 
 
-def until(what: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def deaf(
-    house: ListenerThread, context: zmq.Context[zmq.Socket[bytes]], name: str, route: bytes
-) -> bytes:
+def deaf(house: ListenerThread, context: Context, name: str, route: bytes) -> bytes:
     """A connection whose client reads nothing; the service's name for it."""
     result = context.socket(zmq.DEALER)
     result.set(zmq.CURVE_SERVERKEY, house.server.public.encode())
@@ -70,10 +61,7 @@ def waiting(house: ListenerThread, owner: str) -> int:
 
 @pytest.mark.parametrize("size", [100, 5_000, MIB])
 def test_bytes_that_wait_for_a_client_that_reads_nothing_are_bounded(
-    house: ListenerThread,
-    context: zmq.Context[zmq.Socket[bytes]],
-    monkeypatch: pytest.MonkeyPatch,
-    size: int,
+    house: ListenerThread, context: Context, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     limit = 8 * MIB
     out = house.far._outgoing
@@ -94,7 +82,7 @@ def test_bytes_that_wait_for_a_client_that_reads_nothing_are_bounded(
 
 
 def test_connections_of_one_owner_share_one_send_limit_and_others_have_theirs(
-    house: ListenerThread, context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
+    house: ListenerThread, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(house.far._outgoing, "_owner_bytes", 32 * MIB)
     peers = [deaf(house, context, "ana", b"deaf %d" % k) for k in range(4)]
@@ -112,7 +100,7 @@ def test_connections_of_one_owner_share_one_send_limit_and_others_have_theirs(
 
 
 def test_send_capacity_returns_when_client_reads(
-    house: ListenerThread, context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
+    house: ListenerThread, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(house.far._outgoing, "_peer_bytes", 4 * MIB)
     peer = deaf(house, context, "ana", b"slow")
@@ -127,7 +115,7 @@ def test_send_capacity_returns_when_client_reads(
 
 
 def test_client_whose_send_queue_stays_full_is_disconnected(
-    house: ListenerThread, context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
+    house: ListenerThread, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sockets, "STALL_S", 0.2)
     monkeypatch.setattr(house.far._outgoing, "_peer_bytes", 4 * MIB)
@@ -145,7 +133,7 @@ def test_client_whose_send_queue_stays_full_is_disconnected(
 
 
 @pytest.mark.parametrize("fails_at", [1, 2])
-def test_failed_send_is_false(context: zmq.Context[zmq.Socket[bytes]], fails_at: int) -> None:
+def test_failed_send_is_false(context: Context, fails_at: int) -> None:
     with context.socket(zmq.ROUTER) as router, context.socket(zmq.DEALER) as dealer:
         router.set(zmq.ROUTER_MANDATORY, 1)
         dealer.set(zmq.IDENTITY, b"ana")
@@ -170,31 +158,23 @@ def test_failed_send_is_false(context: zmq.Context[zmq.Socket[bytes]], fails_at:
         assert received[-2:] == [b"y" * 5_000, b"z"]
 
 
-def test_departed(context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_departed(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept of peers that have gone, that cannot be reached or that have read all."""
     monkeypatch.setattr(sockets, "MAX_UNMARKED", 10)
+    monkeypatch.setattr(sockets, "MIN_MAX_LINES", 10)
     with context.socket(zmq.ROUTER) as router:  # which drops what is for nobody
         out = RouterSender(router, SendBufferLimits(MIB, MIB, 1_000))
         for number in range(100):
             out.send(b"%d" % number, b"x")
         assert len(out._unmarked) <= 10
-
-
-def test_unreachable_peer_is_not_recorded(context: zmq.Context[zmq.Socket[bytes]]) -> None:
-    with context.socket(zmq.ROUTER) as router:
-        router.set(zmq.ROUTER_MANDATORY, 1)
-        out = RouterSender(router, SendBufferLimits(MIB, MIB, 1_000))
-        assert not out.send(b"gone", b"x")
-        assert not out._unmarked
-
-
-def test_all_read(context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sockets, "MIN_MAX_LINES", 10)
-    with context.socket(zmq.ROUTER) as router:
         out = RouterSender(router, SendBufferLimits(MIB, MIB, 1_000))
         for number in range(100):
             out.send(b"%d" % number, b"x" * 5_000)
             until(lambda: all(mark.done for line in out._lines.values() for mark, _ in line.marks))
         assert len(out._lines) <= 10
+        assert not out._unmarked
+        router.set(zmq.ROUTER_MANDATORY, 1)
+        assert not out.send(b"gone", b"x")
         assert not out._unmarked
 
 
@@ -212,18 +192,14 @@ def test_message_of_exactly_the_remote_size_limit_is_delivered(house: ListenerTh
         ("max_authenticated", "2 connections of all users together are the limit"),
     ],
 )
-def test_connection_beyond_a_limit_is_refused_with_that_limit(
-    tmp_path: Path, limit: str, expected: str
-) -> None:
+def test_connection_beyond_a_limit_is_refused(tmp_path: Path, limit: str, expected: str) -> None:
     house = ListenerThread(tmp_path, tcp_listener.ListenerOptions(**{limit: 2}))  # type: ignore[arg-type]
     for number in range(2):
         house.connect("ana", b"%d" % number).send(b"in %d" % number)
         house.of(b"in %d" % number)
     third = house.connect("ana", b"third")
     third.send(b"me too")
-    body = third.receive(PATIENCE_S)
-    assert body is not None
-    refused = to_client(body)
+    refused = to_client(third.receive(PATIENCE_S))
     assert (refused.request, refused.refusals[0].code) == (0, "limit")
     # The refusal may be read before the thread that sent it has gone on.
     assert not house.do(lambda: b"third" in house.far._outgoing._unmarked)

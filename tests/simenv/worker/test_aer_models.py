@@ -8,15 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from engine_runs import probabilities, run
+from failing import fails
 from qiskit import QuantumCircuit
-from qiskit.circuit.library import (
-    CXGate,
-    DiagonalGate,
-    PauliGate,
-    RZZGate,
-    UCGate,
-    XGate,
-)
+from qiskit.circuit.library import CXGate, DiagonalGate, PauliGate, RZZGate, UCGate, XGate
 from qiskit_aer import AerSimulator
 from qiskit_aer.noise import (
     NoiseModel,
@@ -25,7 +19,7 @@ from qiskit_aer.noise import (
     amplitude_damping_error,
     depolarizing_error,
     pauli_error,
-)
+)  # fmt: skip
 from scipy.stats import unitary_group
 
 from noise_models import document
@@ -44,7 +38,6 @@ from simulators.statevector.engine import StatevectorEngine
 
 SHOTS = 4_000
 CONFUSION = np.array([[0.95, 0.05], [0.1, 0.9]])  # row true, column read
-FLIP = np.array([[0, 1], [1, 0]])
 TURN = np.array([[0.6, 0.8], [-0.8, 0.6]])
 SINGLE = ("id", "x", "y", "h", "sx", "s", "t", "rx", "rz", "u", "p", "reset", "delay", "unitary")
 PAIRS = ("cx", "cz", "swap", "rzz", "ecr", "cy", "cp")
@@ -161,9 +154,8 @@ class Loaded:
     def distribution(self) -> np.ndarray:
         """Probabilities by the density matrix."""
         asked = Request(0, 0, ("probabilities",))
-        found = probabilities(
-            run(DensityMatrixEngine(), self.circuit, asked, self.attached()).row(0)
-        )
+        result = run(DensityMatrixEngine(), self.circuit, asked, self.attached())
+        found = probabilities(result.row(0))
         return np.array([found.get(k, 0.0) for k in range(1 << self.program.num_clbits)])
 
     def warnings(self) -> tuple[str, ...]:
@@ -233,34 +225,23 @@ def test_pauli_strings_on_three_qubits_act_as_in_aer(channel: QuantumError) -> N
 @pytest.mark.parametrize(
     "channel", [depolarizing_error(0.1, 3), pauli_error([("XXX", 0.1), ("III", 0.9)])]
 )
-def test_correlated_error_of_three_qubits_is_refused_with_the_way_out(
-    channel: QuantumError,
-) -> None:
+def test_correlated_error_of_three_qubits_is_refused_with_way_out(channel: QuantumError) -> None:
     model = NoiseModel()
     model.add_all_qubit_quantum_error(channel, ["ccx"])
-    with pytest.raises(SnapshotError) as caught:
-        document.load(aer_document(model))
-    assert "errors[0]: a correlated error of 3 qubits" in str(caught.value)
-    assert "transpiled to" in caught.value.hint
+    text = r"errors\[0\]: a correlated error of 3 qubits"
+    assert "transpiled to" in fails(SnapshotError, text, document.load, aer_document(model)).hint
 
 
 def test_pauli_strings_that_do_not_fit_their_qubits_are_refused() -> None:
     for name, qubits in (("XX", [0, 1, 2]), ("XXX", [0, 1, 1]), ("XQ", [0, 1]), ("", [0])):
         instruction = {"name": "pauli", "params": [name], "qubits": qubits}
-        values = {
-            "type": "qerror",
-            "operations": ["ccx"],
-            "probabilities": [1.0],
-            "instructions": [[instruction]],
-        }
-        with pytest.raises(SnapshotError, match=r"errors\[0\].instructions\[0\]\[0\]"):
-            document.load(json.dumps({"errors": [values]}).encode())
+        values = {"type": "qerror", "operations": ["ccx"], "probabilities": [1.0]}
+        body = json.dumps({"errors": [{**values, "instructions": [[instruction]]}]}).encode()
+        fails(SnapshotError, r"errors\[0\].instructions\[0\]\[0\]", document.load, body)
 
 
 @pytest.mark.parametrize("others", [(), ("h",)])
-def test_channels_of_labels_of_a_circuit_that_was_loaded_before_are_named(
-    others: tuple[str, ...],
-) -> None:
+def test_channels_of_labels_of_a_circuit_loaded_before_are_named(others: tuple[str, ...]) -> None:
     model, asked = NoiseModel(), QuantumCircuit(1, 1)
     model.add_all_qubit_quantum_error(depolarizing_error(0.1, 1), ["noisy_x", *others])
     asked.h(0)
@@ -278,15 +259,11 @@ def test_channels_of_labels_of_a_circuit_that_was_loaded_before_are_named(
 def test_kraus_operations_and_errors_of_measurements_are_refused() -> None:
     asked = QuantumCircuit(1, 1)
     asked.append(amplitude_damping_error(0.1).to_instruction(), [0])
-    with pytest.raises(ProgramError) as of_circuit:
-        load(asked)
-    assert "noise" in of_circuit.value.hint
+    assert "noise" in fails(ProgramError, "", load, asked).hint
     model = NoiseModel()
     model.add_all_qubit_quantum_error(depolarizing_error(0.1, 1), ["measure"])
-    with pytest.raises(SnapshotError) as of_model:
-        document.load(aer_document(model))
-    assert "a channel at a measurement" in str(of_model.value)
-    assert "readout" in of_model.value.hint
+    text = "a channel at a measurement"
+    assert "readout" in fails(SnapshotError, text, document.load, aer_document(model)).hint
 
 
 def test_channels_of_gates_that_a_compiler_expands_are_named() -> None:

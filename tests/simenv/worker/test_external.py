@@ -17,7 +17,6 @@ from simulators.errors import BadAnswer, MachineFailed, MachineRefused, Stopped
 from simulators.external.engine import ProgramCall
 
 CALL = ProgramCall("OPENQASM 2.0;\n", 7, 5, 3)
-PATIENCE_S = 30.0
 
 
 def _script(folder: Path, text: str) -> str:
@@ -64,18 +63,11 @@ def test_a_missing_program_is_refused_with_a_hint(tmp_path: Path) -> None:
 
 
 def test_endless_output_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a process left in another group, which writes until the folder is gone."""
     monkeypatch.setattr("simenv.worker.external.MAX_BYTES", 10_000)
     monkeypatch.setattr("simenv.worker.external._LOGGED_BYTES", 100)
-    fails(BadAnswer, "more than 10000 bytes", _run, tmp_path, "yes")
-    fails(BadAnswer, "more than 10000 bytes", _run, tmp_path, "head -c 20000 /dev/zero")
-    fails(BadAnswer, "more than 10000 bytes", _run, tmp_path, "exec yes >&2")
-
-
-def test_output_that_grows_after_the_end_of_the_program_is_bounded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A process that it has left in another group writes until the folder is gone."""
-    monkeypatch.setattr("simenv.worker.external.MAX_BYTES", 10_000)
+    for text in ("yes", "head -c 20000 /dev/zero", "exec yes >&2"):
+        fails(BadAnswer, "more than 10000 bytes", _run, tmp_path, text)
     program, output = ExternalProgram("run", tmp_path / "scratch"), tmp_path / "stdout"
     output.write_bytes(b"1" * 10_000)
     with output.open("rb") as out:
@@ -125,12 +117,10 @@ def test_a_process_does_not_outlive_its_worker(tmp_path: Path) -> None:
 
 
 def _wait_gone(pid: int) -> None:
-    until(
-        lambda: (
-            not (psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-        ),
-        message=lambda: f"process {pid} lives on",
-    )
+    def gone() -> bool:
+        return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+    until(gone, message=f"process {pid} lives on")
 
 
 def test_no_file_is_left_nor_those_of_a_killed_worker(tmp_path: Path) -> None:
@@ -142,12 +132,8 @@ def test_no_file_is_left_nor_those_of_a_killed_worker(tmp_path: Path) -> None:
 
 
 def test_progress_on_stderr_is_that_of_the_task(tmp_path: Path) -> None:
-    lines = [
-        "loading",
-        "progress: 0 of 400 shots",
-        "progress: 120 of 400 shots",
-        "progress: x of 4",
-    ]
+    progress = ("0 of 400 shots", "120 of 400 shots", "x of 4")
+    lines = ["loading", *(f"progress: {each}" for each in progress)]
     text = f"printf '%s\\n' {' '.join(map(repr, lines))} >&2; echo done"
     program, control = ExternalProgram(_script(tmp_path, text), tmp_path / "scratch"), RunControl()
     assert program.output(CALL, control) == "done\n"

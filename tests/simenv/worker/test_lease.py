@@ -59,19 +59,20 @@ def worker(doors: ZmqListener) -> Iterator[subprocess.Popen[bytes]]:
 
 def hear(doors: ZmqListener, kind: type) -> tuple[bytes, object]:
     """The next message of a kind; beats on the way are not answered."""
-    deadline = time.monotonic() + WAIT_S
-    while time.monotonic() < deadline:
+
+    def look() -> tuple[bytes, object] | None:
         doors.wait(0.2)
         while (received := doors.receive()) is not None:
             message = codec.from_worker(received[2])
             if isinstance(message, kind):
                 return received[1], message
-    raise AssertionError(f"no {kind.__name__} came")
+        return None
+
+    return until(look, WAIT_S, message=f"no {kind.__name__} came")
 
 
 def test_worker_exits_when_lease_ends(doors: ZmqListener, worker: subprocess.Popen[bytes]) -> None:
     _, join = hear(doors, Join)
-    assert isinstance(join, Join)
     assert (join.name, join.start, join.pid, join.epoch) == ("w-0", 7, worker.pid, EPOCH)
     assert worker.wait(WAIT_S) == EXIT_LEASE
 
@@ -80,7 +81,6 @@ def test_renewed_lease_keeps_worker(doors: ZmqListener, worker: subprocess.Popen
     hear(doors, Join)
     for _ in range(6):  # longer than the lease
         peer, beat = hear(doors, Heartbeat)
-        assert isinstance(beat, Heartbeat)
         assert (beat.task, beat.epoch, beat.start) == (0, EPOCH, 7)
         doors.send(PeerKind.WORKER, peer, codec.encode(LeaseRenewed(EPOCH)))
     assert worker.poll() is None
@@ -94,14 +94,15 @@ def test_worker_ends_when_the_connection_for_tasks_alone_is_lost(
     peer, _ = hear(doors, Join)
     control, _ = hear(doors, Heartbeat)
     doors._streams._close(doors._streams._by_name[PeerKind.WORKER][peer])
-    deadline = time.monotonic() + WAIT_S
-    while worker.poll() is None:
-        assert time.monotonic() < deadline, "it goes on without work"
+
+    def has_ended() -> bool:
         doors.wait(0.2)
         while doors.receive() is not None:  # its lease does not end
             doors.send(PeerKind.WORKER, control, codec.encode(LeaseRenewed(EPOCH)))
+        return worker.poll() is not None
+
+    until(has_ended, WAIT_S, message="it goes on without work")
     assert worker.wait() == EXIT_LEASE
-    assert worker.stderr is not None
     assert b"has closed the connection" in worker.stderr.read()
 
 
@@ -121,14 +122,18 @@ class Held:
         time.sleep(2 * LEASE_S)
 
 
+def beat(connection: object, current: RunningTask, lease_s: float = LEASE_S, *more: object) -> None:
+    """Run the thread of heartbeats until its connection ends it."""
+    ends = (connection, current, "w-0", 1, EPOCH, lease_s, os.getppid(), *more)
+    fails(InterruptedError, "", HeartbeatThread(*ends)._beat)  # type: ignore[arg-type]
+
+
 def test_suspended_worker_reads_before_giving_up_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     def left(code: int, why: str) -> None:
         raise AssertionError(why)
 
     monkeypatch.setattr(session, "exit_process", left)
-    current, parent = RunningTask(Runner()), os.getppid()
-    beats = HeartbeatThread(Held(), current, "w-0", 1, EPOCH, LEASE_S, parent)  # type: ignore[arg-type]
-    fails(InterruptedError, "", beats._beat)
+    beat(Held(), RunningTask(Runner()))
 
 
 class Recorded:
@@ -138,9 +143,7 @@ class Recorded:
         self.beats: list[Heartbeat] = []
 
     def send(self, body: bytes) -> None:
-        message = codec.from_worker(body)
-        assert isinstance(message, Heartbeat)
-        self.beats.append(message)
+        self.beats.append(codec.from_worker(body))
 
     def receive(self, _timeout_s: float) -> None:
         raise InterruptedError
@@ -150,8 +153,7 @@ class Recorded:
 def test_a_heartbeat_says_whether_the_worker_waits_for_a_chunk(waiting: bool) -> None:
     connection, current = Recorded(), RunningTask(Runner())
     current.waiting = waiting
-    beats = HeartbeatThread(connection, current, "w-0", 1, EPOCH, LEASE_S, os.getppid())  # type: ignore[arg-type]
-    fails(InterruptedError, "", beats._beat)
+    beat(connection, current)
     assert [(beat.task, beat.waiting) for beat in connection.beats] == [(0, waiting)]
 
 
@@ -167,12 +169,9 @@ def test_heartbeat_names_the_memory_without_a_task_and_with_loaded_engines(
     if loads:
         runner.engine("stabilizer")
     current.running = task, 1
-    beats = HeartbeatThread(
-        connection, current, "w-0", 1, EPOCH, LEASE_S, os.getppid(), lambda: 500
-    )  # type: ignore[arg-type]
-    fails(InterruptedError, "", beats._beat)
-    (beat,) = connection.beats
-    assert (beat.rss_bytes, beat.base_bytes) == (500, 300 if loads else 0 if task else 200)
+    beat(connection, current, LEASE_S, lambda: 500)
+    (found,) = connection.beats
+    assert (found.rss_bytes, found.base_bytes) == (500, 300 if loads else 0 if task else 200)
 
 
 class Answered:
@@ -186,9 +185,7 @@ class Answered:
         self.wait_s = 0.0
 
     def send(self, body: bytes) -> None:
-        beat = codec.from_worker(body)
-        assert isinstance(beat, Heartbeat)
-        self.grants.append(beat.grants)
+        self.grants.append(codec.from_worker(body).grants)
         self.beats += 1
 
     def receive(self, timeout_s: float) -> bytes | None:
@@ -204,17 +201,13 @@ class Answered:
 @pytest.mark.parametrize("running", [(0, 0), (3, 1)])
 @pytest.mark.parametrize(("interval_s", "expected_s"), [(0.0, 0.1), (9.0, 9.0), (99.0, 20.0)])
 def test_heartbeats_come_as_often_as_the_service_says(
-    monkeypatch: pytest.MonkeyPatch,
-    running: tuple[int, int],
-    interval_s: float,
-    expected_s: float,
+    monkeypatch: pytest.MonkeyPatch, running: tuple[int, int], interval_s: float, expected_s: float
 ) -> None:
     monkeypatch.setattr(session, "BEAT_S", 0.1)
     monkeypatch.setattr(session, "IDLE_BEATS", 600)  # in a lease of 60 s
     connection, current = Answered(interval_s), RunningTask(Runner())
     current.running = running
-    beats = HeartbeatThread(connection, current, "w-0", 1, EPOCH, 60.0, os.getppid())  # type: ignore[arg-type]
-    fails(InterruptedError, "", beats._beat)
+    beat(connection, current, 60.0)
     assert connection.grants == [0, 7]
     # Less the time that the thread needs from the heartbeat to the wait.
     assert expected_s - 5.0 < connection.wait_s <= expected_s
@@ -222,9 +215,7 @@ def test_heartbeats_come_as_often_as_the_service_says(
 
 def test_idle_worker_is_never_silent_longer_than_the_service_allows() -> None:
     connection = Answered(0.0, 1.2)  # with `silent_s` = 3, and a lease that alone allows 8 s
-    idle = RunningTask(Runner())
-    beats = HeartbeatThread(connection, idle, "w-0", 1, EPOCH, 60.0, os.getppid())  # type: ignore[arg-type]
-    fails(InterruptedError, "", beats._beat)
+    beat(connection, RunningTask(Runner()), 60.0)
     assert connection.wait_s <= 1.2, "also the pause that had begun before the answer"
 
 

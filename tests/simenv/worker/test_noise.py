@@ -20,7 +20,7 @@ from noise_models.calibration import (
     NativeGate,
     PauliGenerator,
     QubitCalibration,
-)
+)  # fmt: skip
 from simenv.client.circuits import load
 from simenv.client.submission.noise import ON
 from simenv.errors import StoreError
@@ -38,18 +38,27 @@ from simulators.engine import EngineResult
 DEVICE = "superconducting-lattice"
 
 
+def measured(num_qubits: int, *gates: tuple[Any, ...], read: tuple[int, ...]) -> QuantumCircuit:
+    """Gates as names and arguments, and measurements of the qubits `read`."""
+    made = QuantumCircuit(num_qubits, len(read))
+    for name, *arguments in gates:
+        getattr(made, name)(*arguments)
+    made.measure(read, range(len(read)))
+    return made
+
+
 def circuit() -> QuantumCircuit:
-    quantum_circuit = QuantumCircuit(2, 2, global_phase=0.5)
-    quantum_circuit.sx(0)
-    quantum_circuit.cz(0, 1)
-    quantum_circuit.barrier()
-    quantum_circuit.delay(100, 1, "ns")
-    quantum_circuit.reset(1)
-    quantum_circuit.sx(1)
-    with quantum_circuit.if_test((quantum_circuit.clbits[0], 0)):
-        quantum_circuit.x(1)
-    quantum_circuit.measure([0, 1], [0, 1])
-    return quantum_circuit
+    made = QuantumCircuit(2, 2, global_phase=0.5)
+    made.sx(0)
+    made.cz(0, 1)
+    made.barrier()
+    made.delay(100, 1, "ns")
+    made.reset(1)
+    made.sx(1)
+    with made.if_test((made.clbits[0], 0)):
+        made.x(1)
+    made.measure([0, 1], [0, 1])
+    return made
 
 
 def recorded(body: bytes, asked: QuantumCircuit | None = None, **terms: Any) -> DeviceRecord:
@@ -131,9 +140,7 @@ def test_layers_do_not_act_in_a_circuit_with_blocks_and_a_warning_says_so() -> N
     )
     snapshot = msgspec.structs.replace(library.load(DEVICE), dynamic=True, layers=(learned,))
     body = document.dump(snapshot)
-    plain = QuantumCircuit(2, 2)
-    plain.cz(0, 1)
-    plain.measure([0, 1], [0, 1])
+    plain = measured(2, ("cz", 0, 1), read=(0, 1))
     assert recorded(body, plain, device=DEVICE).warnings == ()
     branched = QuantumCircuit(2, 2)
     branched.measure(0, 0)
@@ -151,10 +158,7 @@ def test_a_circuit_that_differs_from_those_of_the_fit_is_warned_of() -> None:
     scope = FitScope("lattice", (0, 1), 12, 2, 1, ("ghz",), "2024-03-01", "2024-03-04")
     body = document.dump(msgspec.structs.replace(snapshot, fitted=scope))
     assert (recorded(body).warnings, recorded(body, name="GHZ 2").warnings) == ((), ())
-    wide = QuantumCircuit(4, 1)
-    wide.cz(0, 1)
-    wide.cz(1, 2)
-    wide.measure(2, 0)
+    wide = measured(4, ("cz", 0, 1), ("cz", 1, 2), read=(2,))
     (text,) = recorded(body, wide, name="qft-3").warnings
     assert text == (
         "the noise was fitted to 12 circuits of ghz, of 2024-03-01 to 2024-03-04, with at most 2"
@@ -167,9 +171,7 @@ def test_a_circuit_that_differs_from_those_of_the_fit_is_warned_of() -> None:
     assert recorded(body, wide).warnings == ()
 
 
-def test_scope_of_a_fit_is_compared_once_with_each_circuit(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_scope_of_a_fit_is_compared_once_with_each_circuit(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many tasks run it; a circuit outside has the calibration before the fit."""
     snapshot = library.load(DEVICE)
     scope = FitScope("lattice", (0, 1), 3, 2, 1)
@@ -180,20 +182,14 @@ def test_scope_of_a_fit_is_compared_once_with_each_circuit(
     )
     noise, digest = Noise(), hashlib.sha256(body).hexdigest()
     noise.receive(NoiseDocument(digest, body))
-    wide = QuantumCircuit(3, 1)
-    wide.cz(0, 1)
-    wide.cz(1, 2)
-    wide.measure(2, 0)
+    wide = measured(3, ("cz", 0, 1), ("cz", 1, 2), read=(2,))
     for asked, times, outside in ((circuit(), 1, False), (wide, 3, True)):
         program = load(asked).program
         for number in range(3):
             task = AssignedTask(1, number, 0, program.packed(), 100, 1, b"", 0)
             terms = TaskOptions(snapshot=digest, device=DEVICE)
-            warnings = noise.record(program, task, terms).warnings
-            assert (
-                any("calibration before the fit, of lattice" in each for each in warnings)
-                is outside
-            )
+            text = " ".join(noise.record(program, task, terms).warnings)
+            assert ("calibration before the fit, of lattice" in text) is outside
         assert len(compared) == times
 
 
@@ -201,9 +197,7 @@ def test_a_fit_that_was_stored_by_force_says_so() -> None:
     scope = FitScope("lattice", (0, 1), 12, 2, 1, refused="bits in reverse order")
     snapshot = msgspec.structs.replace(library.load(DEVICE), fitted=scope)
     (text,) = recorded(document.dump(snapshot), device="mine").warnings
-    assert text == (
-        "the fit of device mine was refused, and stored by force: bits in reverse order"
-    )
+    assert text == "the fit of device mine was refused, and stored by force: bits in reverse order"
     info = device_info("mine", snapshot, "")
     assert info.refused_fit == "bits in reverse order"
     assert device_info("mine", library.load(DEVICE), "").refused_fit == ""
@@ -221,9 +215,7 @@ def put(shelf: ResultFileWriter, found: EngineResult) -> object:
 
 
 def test_only_large_results_need_a_visible_results_folder(tmp_path: Path) -> None:
-    shelf = ResultFileWriter(
-        tmp_path, unavailable="the results folder /home/results cannot be seen from node7"
-    )
+    shelf = ResultFileWriter(tmp_path, unavailable="the folder cannot be seen from node7")
     error = fails(StoreError, "node7", put, shelf, LARGE)
     assert str(LARGE.statevector.nbytes) in error.message  # type: ignore[union-attr]
     assert "share" in error.hint
@@ -259,33 +251,18 @@ def test_models_are_bounded_by_their_bytes(monkeypatch: pytest.MonkeyPatch) -> N
     noise, body = Noise(), calibration()
     digest = hashlib.sha256(body).hexdigest()
     noise.receive(NoiseDocument(digest, body))
-    program = load(native()).program
+    program = load(measured(27, ("sx", range(27)), read=(0,))).program
     chosen = [TaskOptions(snapshot=digest, noise=(("all", 0.5 + 0.01 * k),)) for k in range(12)]
     built = [noise.program(program, Circuit.from_program(program), each) for each in chosen]
     total = sum(each.memory_bytes for each in noise._models.values())
     assert 1 < len(noise._models) < 12
     assert total < 3 * 2**20
     again = noise.program(program, Circuit.from_program(program), chosen[0])
-    assert again is not None
-    assert built[0] is not None
     assert again.digest == built[0].digest
 
 
-def native() -> QuantumCircuit:
-    quantum_circuit = QuantumCircuit(27, 1)
-    for qubit in range(27):
-        quantum_circuit.sx(qubit)
-    quantum_circuit.measure(0, 0)
-    return quantum_circuit
-
-
 def test_gate_that_a_calibration_given_as_noise_does_not_have_is_named() -> None:
-    asked = QuantumCircuit(3, 1)
-    asked.sx(0)
-    asked.h(1)
-    asked.cz(0, 1)
-    asked.cz(0, 2)
-    asked.measure(0, 0)
+    asked = measured(3, ("sx", 0), ("h", 1), ("cz", 0, 1), ("cz", 0, 2), read=(0,))
     pairs = {each.qubits for each in library.load(DEVICE).gates if each.name == "cz"}
     assert (0, 1) in pairs
     assert not {(0, 2), (2, 0)} & pairs
@@ -338,11 +315,7 @@ def altered(**changes: Any) -> bytes:
 
 
 def test_operations_whose_outcome_is_random_are_named() -> None:
-    asked = QuantumCircuit(2, 2)
-    asked.reset(0)
-    asked.cz(0, 1)
-    asked.sx(1)
-    asked.measure([0, 1], [0, 1])
+    asked = measured(2, ("reset", 0), ("cz", 0, 1), ("sx", 1), read=(0, 1))
     body = altered(p01=0.46, p10=0.5, reset_error=0.5)
     text = (
         "cz on 0, 1; measure on 0; reset on 0: by the calibration of device"

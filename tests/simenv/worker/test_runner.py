@@ -3,21 +3,23 @@
 import math
 import os
 import re
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
 from busy_circuits import ENDLESS
 from failing import fails
+from interpreter import python
+from qiskit import QuantumCircuit
 from service import program
 
 from simenv.client.circuits import load
-from simenv.model import Observable, Origin, TaskOptions, TaskState
+from simenv.model import Origin, TaskOptions, TaskState
 from simenv.wire import codec
 from simenv.wire.keyfiles import KEYS_FORMAT, WorkerBootstrap, new_pair
 from simenv.wire.messages import client as m
@@ -30,9 +32,11 @@ from simenv.worker.main import log_of
 from simenv.worker.runner import PlanCache, Runner
 from simenv.worker.session import MAX_STOPS, RunningTask
 from simulators.catalog import COUNTS_QUBITS
+from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram
 from simulators.compiler import kernel
 from simulators.compiler.kernel_time import busy_ns, spent_ns
-from simulators.engine import Engine
+from simulators.engine import CircuitParts, Engine, Request, RunControl, RunOptions
 from simulators.errors import BadAnswer, DeviceLost
 from simulators.execution.outputs import BoundRun, CountedState, FinalState
 from simulators.external.engine import ExternalEngine
@@ -72,20 +76,9 @@ def test_counts_depend_on_seed_and_not_on_attempt_or_slots(runner: Runner) -> No
 
 def test_engine_error_gives_failed_result_with_its_message(runner: Runner) -> None:
     result = run(runner, assigned(program(2).packed()), TaskOptions(outputs=("statevector",)))
-    assert STATES[result.state] is TaskState.FAILED
     failure = codec.failure(result.payload)
-    assert failure.reason == "engine"
+    assert (STATES[result.state], failure.reason) == (TaskState.FAILED, "engine")
     assert "measure" in failure.message
-
-
-def test_expectation_values_are_exact_without_shots(runner: Runner) -> None:
-    import numpy as np
-
-    sums = (Observable(("ZI", "IZ"), np.array([1.0, 1.0]).tobytes()),)
-    terms = TaskOptions(outputs=("expectation",), observables=sums)
-    result = run(runner, assigned(program(2, 0.5).packed(), shots=0), terms)
-    value, error = np.frombuffer(codec.result_data(result.payload).expectations).tolist()
-    assert (value, error) == (pytest.approx(2 * np.cos(0.5), abs=1e-12), 0.0)
 
 
 def test_a_running_task_stops_when_asked(runner: Runner) -> None:
@@ -106,11 +99,7 @@ def test_a_task_stopped_before_it_began_never_runs(runner: Runner) -> None:
     current.stop(8, 3, "run_timeout")
     assert (current.begin(8, 2), current.begin(8, 3)) == ("", "run_timeout")
     assert current.begin(8, 3) == ""
-
-
-def test_stops_that_came_too_late_displace_no_stop_of_a_waiting_task(runner: Runner) -> None:
-    current = RunningTask(runner)
-    for ended in range(1, MAX_STOPS):
+    for ended in range(1, MAX_STOPS):  # these come too late
         current.stop(ended, 1, "cancelled")
     current.stop(9_001, 1, "cancelled")
     current.stop(9_002, 1, "run_timeout")
@@ -118,10 +107,6 @@ def test_stops_that_came_too_late_displace_no_stop_of_a_waiting_task(runner: Run
 
 
 def test_plans_are_cached_by_structure_and_evicted_beyond_size_limit(runner: Runner) -> None:
-
-    from simulators.circuit.ir import Circuit
-    from simulators.engine import RunOptions
-
     engine = runner.engine("statevector")
     cache = PlanCache(bound_bytes=1)
 
@@ -137,9 +122,6 @@ def test_plans_are_cached_by_structure_and_evicted_beyond_size_limit(runner: Run
 
 
 def test_plans_count_what_their_runs_add() -> None:
-    from simulators.circuit.ir import Circuit
-    from simulators.engine import Request, RunControl, RunOptions
-
     engine, cache = StatevectorEngine(), PlanCache(bound_bytes=2**40)
 
     def run_of(num_qubits: int, angle: float) -> None:
@@ -162,12 +144,6 @@ def test_plans_count_what_their_runs_add() -> None:
 
 def test_plans_of_parts_are_bounded_by_what_they_grow_to(runner: Runner) -> None:
     """Their schedules are made when they are run."""
-    from qiskit import QuantumCircuit
-
-    from simenv.client.circuits import load
-    from simulators.circuit.ir import Circuit
-    from simulators.engine import CircuitParts, Request, RunControl, RunOptions
-
     engine = runner.engine("statevector")
     cache = PlanCache(bound_bytes=200_000)
     for layers in range(1, 61):
@@ -188,12 +164,6 @@ def test_plans_of_parts_are_bounded_by_what_they_grow_to(runner: Runner) -> None
 
 def test_plans_with_noise_are_cached_by_digest_and_engine_settings(runner: Runner) -> None:
     """Small circuits too, whose plans without noise cost less than a look-up."""
-    import numpy as np
-
-    from simulators.circuit.ir import Circuit
-    from simulators.circuit.noise import NoiseProgram
-    from simulators.engine import RunOptions
-
     cache = PlanCache(bound_bytes=1 << 20)
     result = program(2, 0.0)
     circuit = Circuit.from_program(result)
@@ -210,8 +180,6 @@ def test_plans_with_noise_are_cached_by_digest_and_engine_settings(runner: Runne
 
 
 def test_rows_of_one_task_equal_results_of_single_bindings(runner: Runner) -> None:
-    import msgspec
-    import numpy as np
 
     other = msgspec.structs.replace(program(2, 0.0), num_slots=1, slots=np.zeros(2, "i4").tobytes())
     angles = np.array([0.0, 1.1, 2.2])
@@ -229,8 +197,6 @@ def test_rows_of_one_task_equal_results_of_single_bindings(runner: Runner) -> No
 
 
 def test_a_failed_sweep_names_its_binding() -> None:
-    import msgspec
-    import numpy as np
 
     class Picky(ExternalEngine):
         def final_state(self, run: BoundRun) -> FinalState:
@@ -262,10 +228,8 @@ def test_an_error_that_no_engine_foresaw_names_its_line_and_is_in_the_log_once(
     chunk = AssignChunk(1, 2**30, False, "external", "t", [], [])
     results = [broken.run(assigned(program(2).packed()), TaskOptions(), chunk, 0) for _ in range(2)]
     for result in results:
-        message = codec.failure(result.payload).message
-        assert re.fullmatch(
-            r"ZeroDivisionError: \d+ of none \(test_runner.py:\d+, in final_state\)", message
-        )
+        text = r"ZeroDivisionError: \d+ of none \(test_runner.py:\d+, in final_state\)"
+        assert re.fullmatch(text, codec.failure(result.payload).message)
     logged = capsys.readouterr().err
     assert logged.count("Traceback (most recent call last):") == 1
     assert logged.rstrip().endswith("of none")
@@ -351,10 +315,7 @@ def test_results_too_large_for_one_message_are_sent_separately() -> None:
     results = [m.AttemptResult(task, 1, 2, bytes(half), 0) for task in (1, 2)]
     bodies = session.packed(ORIGIN, CHUNK, results)
     entries = [codec.from_worker(body) for body in bodies]
-    assert [done.results for done in entries if isinstance(done, m.AttemptResults)] == [
-        results[:1],
-        results[1:],
-    ]
+    assert [done.results for done in entries] == [results[:1], results[1:]]
 
 
 def test_result_too_large_for_any_message_is_reported_as_failure() -> None:
@@ -363,8 +324,6 @@ def test_result_too_large_for_any_message_is_reported_as_failure() -> None:
     bodies = session.packed(ORIGIN, CHUNK, [small, large])
     assert all(len(body) <= session.ANSWER_BYTES for body in bodies)
     first, second = (codec.from_worker(body) for body in bodies)
-    assert isinstance(first, m.AttemptResults)
-    assert isinstance(second, m.AttemptResults)
     assert first.results == [small]
     (failed,) = second.results
     assert (failed.task, failed.attempt, m.STATES[failed.state]) == (2, 7, "FAILED")
@@ -406,29 +365,17 @@ os.system("echo from below")
 """
 
 
-def written(path: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(path)], capture_output=True, text=True, check=False
-    )
-
-
-def test_output_of_worker_is_appended_to_its_log(tmp_path: Path) -> None:
+def test_output_of_worker_is_appended_to_its_private_log(tmp_path: Path) -> None:
     path = tmp_path / "main-0.log"
-    path.write_text("before\n")
-    done = written(path)
+    done = python("-c", SCRIPT, path, check=False)
     assert (done.stdout, done.stderr) == ("", "")
-    assert path.read_text() == "before\nsaid\ncomplained\nfrom below\n"
-
-
-def test_log_has_mode_0600(tmp_path: Path) -> None:
-    path = tmp_path / "main-0.log"
-    written(path)
     assert path.stat().st_mode & 0o777 == 0o600
-
-
-def test_log_does_not_follow_symbolic_link(tmp_path: Path) -> None:
-    (tmp_path / "main-0.log").symlink_to(tmp_path / "elsewhere")
-    assert written(tmp_path / "main-0.log").returncode != 0
+    path.write_text("before\n")
+    python("-c", SCRIPT, path)
+    assert path.read_text() == "before\nsaid\ncomplained\nfrom below\n"
+    path.rename(tmp_path / "other")
+    path.symlink_to(tmp_path / "elsewhere")
+    assert python("-c", SCRIPT, path, check=False).returncode != 0
     assert not (tmp_path / "elsewhere").exists()
 
 

@@ -11,7 +11,7 @@ import pytest
 from account_harness import ACCOUNTS, AccountHarness, budgeted, hours
 from service import completions, spec
 
-from simenv.model import TaskOptions, TaskState
+from simenv.model import TaskState
 from simenv.model.accounts import SLOT_HOUR, Account, Qos, WaitReason
 from simenv.scheduler.core import RUNNING, SENT, WAITING
 from simenv.scheduler.dispatch.held_back import used_up_budgets
@@ -32,25 +32,17 @@ def town(tmp_path: Path) -> AccountHarness:
 # --- resolution --------------------------------------------------------------------------------
 
 
-def test_task_gets_the_default_account_of_its_user_and_the_class_of_the_account(
-    town: AccountHarness,
-) -> None:
+def test_task_gets_the_account_and_class_named_or_the_defaults(town: AccountHarness) -> None:
     batch = town.batch()
     assert (batch.account, batch.qos, batch.association) == ("chem", "normal", "chem/ana")
     assert (batch.usage_factor, batch.class_priority) == (0.5, 0)
-
-
-def test_submission_names_account_and_class(town: AccountHarness) -> None:
-    batch = town.batch(account="chem", qos="urgent")
+    batch = town.batch(account="chem", qos="urgent", key="~a")
     assert (batch.qos, batch.class_priority, batch.run_limit_s) == ("urgent", 7, 60.0)
     assert town.batch(account="bio", key="~b").qos == ""  # it names no classes: none
     assert town.batch(account="bio", qos="idle", key="~c").qos == "idle"
-
-
-def test_own_user_is_in_root_and_may_use_all(town: AccountHarness) -> None:
     assert town.batch(town.peer).association == "root/"
     batch = town.batch(town.peer, account="chem", qos="idle", key="~b")
-    assert (batch.association, batch.qos) == ("chem/", "idle")
+    assert (batch.association, batch.qos) == ("chem/", "idle")  # the own user may use all
 
 
 def test_accounts_and_classes_of_others_are_refused_by_name(town: AccountHarness) -> None:
@@ -89,28 +81,22 @@ def test_refused_names_with_other_content_do_not_use_up_the_key(town: AccountHar
 # --- limits ------------------------------------------------------------------------------------
 
 
-def test_running_task_is_stopped_at_the_limit_of_its_class(town: AccountHarness) -> None:
+def test_running_task_is_stopped_at_limit_of_class_and_its_end_names_it(
+    town: AccountHarness,
+) -> None:
     town.join()
-    town.batch(qos="urgent")
-    (task,) = town.assigned()
-    town.scheduler.task_started("main-0", task.task, task.attempt, 10**15)
-    timeouts = town.state.tasks.deadlines.run_timeouts(10**15 + 60 * 10**9)
-    assert list(timeouts) == [(task.task, task.attempt)]
+    first = town.batch(qos="urgent").first
     refusal = town.refused_by("limit", qos="urgent", run_timeout_s=61.0, key="~b")
     assert "limit of 60 s for a user in class 'urgent'" in refusal.message
-
-
-def test_end_at_the_limit_of_a_class_names_it(town: AccountHarness) -> None:
-    town.join()
-    answer = town.sent(qos="urgent")
     (task,) = town.assigned()
     now_ns = time.monotonic_ns()
-    town.scheduler.task_started("main-0", task.task, task.attempt, now_ns - 61 * 10**9)
+    town.scheduler.task_started("main-0", task.task, task.attempt, now_ns - 60 * 10**9)
+    deadlines = town.state.tasks.deadlines
+    assert list(deadlines.run_timeouts(now_ns)) == [(task.task, task.attempt)]
     town.state.cluster.workers["main-0"].heard_ns = now_ns
     town.step()
     town.finish([task], TaskState.EXPIRED)
-    assert isinstance(answer, m.Accepted)
-    failure = failure_of(town, answer.first)
+    failure = failure_of(town, first)
     assert "limit of its account or class of service, 60 s (max_run_s)" in failure.message
 
 
@@ -126,16 +112,13 @@ def failure_of(town: AccountHarness, task: int) -> m.Failure:
 
 def forecast(town: AccountHarness) -> float:
     """Billing units of one task, by the estimator."""
-    answer = town.sent(town.peer, key="~forecast")
-    assert isinstance(answer, m.Accepted)
-    record = town.state.tasks[answer.first]
-    town.say(m.Cancel(1, [answer.first]))
+    first = town.sent(town.peer, key="~forecast").first
+    record = town.state.tasks[first]
+    town.say(m.Cancel(1, [first]))
     return record.cost_us / 1e6
 
 
-def test_submission_above_the_budget_of_an_account_above_is_refused_with_both_numbers(
-    tmp_path: Path,
-) -> None:
+def test_submission_above_budget_of_account_above_is_refused_with_numbers(tmp_path: Path) -> None:
     town = budgeted(tmp_path, 1_000.0)
     each = forecast(town)
     town.spent["physics"] = 1_000.0 - 1.5 * each
@@ -147,30 +130,26 @@ def test_submission_above_the_budget_of_an_account_above_is_refused_with_both_nu
     assert re.match(text, refusal.message)
     assert "its unfinished tasks need about" in refusal.hint
     assert "simenv accounts set physics --budget-slot-h" in refusal.hint
+    town.spent["physics"] = 2_000.0
+    refusal = town.refused_by("limit", shots=1, key="~c")
+    assert "physics: 0 slot-h left until" in refusal.message
 
 
-def test_usage_factor_counts_in_the_forecast(tmp_path: Path) -> None:
+def test_forecast_has_the_usage_factor_and_is_left_by_ended_tasks_alone(tmp_path: Path) -> None:
     town = budgeted(tmp_path, 1_000.0)
     each = forecast(town)
     town.spent["physics"] = 1_000.0 - 0.6 * each
     town.refused_by("limit")
     assert town.batch(qos="normal").units == pytest.approx(0.5 * each, rel=0.02)
-
-
-def test_forecast_of_ended_tasks_is_left_again(tmp_path: Path) -> None:
-    town = budgeted(tmp_path, 1_000.0)
+    town.spent["physics"] = 1_000.0 - 2.0 * each
+    town.batch(key="~b")
+    town.refused_by("limit", key="~c")
+    town.restart()
+    town.arrive()
+    town.refused_by("limit", key="~c")  # as before
     town.join()
-    town.spent["physics"] = 1_000.0 - 1.5 * forecast(town)
-    town.batch()
-    town.refused_by("limit", key="~b")
-    town.finish(town.assigned())
+    town.finish_in_turn()
     town.batch(key="~c")
-
-
-def test_spent_budget_refuses_the_smallest_task(tmp_path: Path) -> None:
-    town = budgeted(tmp_path, 1_000.0)
-    town.spent["physics"] = 2_000.0
-    assert "physics: 0 slot-h left until" in town.refused_by("limit", shots=1).message
 
 
 def test_tasks_of_an_account_that_cuts_end_when_its_budget_is_spent(tmp_path: Path) -> None:
@@ -180,8 +159,6 @@ def test_tasks_of_an_account_that_cuts_end_when_its_budget_is_spent(tmp_path: Pa
     (task,) = town.assigned()
     town.scheduler.task_started("main-0", task.task, task.attempt, time.monotonic_ns())
     waiting = town.sent(key="~b", after=(task.task,))
-    assert isinstance(answer, m.Accepted)
-    assert isinstance(waiting, m.Accepted)
     town.spent["physics"] = 1_000.0
     town.accounts.budgets._next_cut_ns = 0
     town.step()
@@ -245,9 +222,7 @@ def test_running_tasks_count_in_a_budget_with_their_forecast_or_their_time(tmp_p
     assert used_up_budgets(town.state, now_ns) == {"physics"}
 
 
-def test_account_of_many_users_leaves_room_in_the_queue_for_other_accounts(
-    town: AccountHarness,
-) -> None:
+def test_account_of_many_users_leaves_room_in_queue_for_others(town: AccountHarness) -> None:
     town.set_account("bio", Account(users=("ana", "ben")))
     town.batch(account="bio", count=300)
     town.batch(town.ben, account="bio", count=200)
@@ -265,8 +240,8 @@ def test_account_of_many_users_leaves_room_in_the_queue_for_other_accounts(
     town.set_account("bio", Account(users=("ana", "ben"), limits=limits))
     town.batch(town.ben, account="bio", count=10, key="~e")
     assert "the limit of 510" in town.refused_by("queue_full", town.ben, key="~f").message
-    own = town.say(m.Submit(5, "~g", 0, TaskOptions(), [spec(1)] * 200))
-    assert any(isinstance(each, m.Accepted) for each in own)  # the environment's own user
+    own = town.submit(*[spec(1)] * 200, key="~g")
+    assert isinstance(own, m.Accepted)  # the environment's own user
 
 
 def test_bytes_of_an_account_leave_room_for_other_accounts(town: AccountHarness) -> None:
@@ -295,31 +270,34 @@ def test_member_of_a_group_may_submit_until_the_group_is_left(town: AccountHarne
     assert len(town.state.tasks) == 1  # removed_users = "keep"
 
 
-def test_waiting_tasks_of_removed_users_are_cancelled_by_policy(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_admin", [False, True])
+def test_waiting_tasks_of_removed_users_are_cancelled(tmp_path: Path, by_admin: bool) -> None:
     town = AccountHarness(tmp_path, removed_users="cancel")
-    town.members["lab"] = {"ben"}
-    town.look_up_groups()
+    if by_admin:
+        town.set_account("geo", Account(users=("ben",)))
+    else:
+        town.members["lab"] = {"ben"}
+        town.look_up_groups()
     town.batch(town.ben, count=3)
     town.batch()
     town.heard(town.ben)
-    town.members["lab"].clear()
-    town.look_up_groups()
+    if by_admin:
+        town.set_account("geo", Account())
+    else:
+        town.members["lab"].clear()
+        town.look_up_groups()
     assert [record.batch.owner for record in town.state.tasks.values()] == ["ana"]
-    ends = completions(town.heard(town.ben))
-    assert len(ends) == 3
-    failure = codec.failure(ends[0].payload)
-    assert failure.reason == "cancelled"
-    assert failure.message == "'ben' is in no account of this environment any more"
+    failures = [codec.failure(each.payload) for each in completions(town.heard(town.ben))]
+    message = "'ben' is in no account of this environment any more"
+    assert {(each.reason, each.message) for each in failures} == {("cancelled", message)}
+    assert len(failures) == 3
 
 
-def test_tasks_of_removed_users_are_held_until_they_come_back_or_time_is_over(
-    tmp_path: Path,
-) -> None:
+def test_tasks_of_removed_users_are_held_until_they_return_or_time_ends(tmp_path: Path) -> None:
     town = AccountHarness(tmp_path, removed_users="hold", removed_hold_s=100.0)
     town.members["lab"] = {"ben"}
     town.look_up_groups()
     first = town.sent(town.ben, count=3)
-    assert isinstance(first, m.Accepted)
     town.members["lab"].clear()
     town.look_up_groups()
     town.join()
@@ -333,25 +311,17 @@ def test_tasks_of_removed_users_are_held_until_they_come_back_or_time_is_over(
     town.step()
     assert held.phase != WAITING
     assert WaitReason.REMOVED in dict(held.waits)
-
-
-def test_held_tasks_of_removed_users_are_cancelled_when_the_time_is_over(tmp_path: Path) -> None:
-    town = AccountHarness(tmp_path, removed_users="hold", removed_hold_s=100.0)
-    town.members["lab"] = {"ben"}
-    town.look_up_groups()
-    town.batch(town.ben, count=2)
-    town.batch()
     town.members["lab"].clear()
     town.look_up_groups()
-    assert len(town.state.tasks) == 3
+    town.batch()
     town.accounts.removed._since_ns["ben"] -= 101 * 10**9
-    town.accounts.removed._next_ns = 0
-    town.loop._next_tick_ns = 0
+    town.accounts.removed._next_ns = town.loop._next_tick_ns = 0
     town.step()
-    assert [record.batch.owner for record in town.state.tasks.values()] == ["ana"]
+    left = [r.batch.owner for r in town.state.tasks.values() if r.phase == WAITING]
+    assert left == ["ana"], "the time is over"
 
 
-def test_slow_name_service_delays_its_users_alone(
+def test_slow_name_service_delays_its_users(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = threading.Event()
@@ -388,15 +358,6 @@ def test_account_after_a_restart_is_that_of_the_acceptance(town: AccountHarness)
     assert town.batch(key="~b").account == "bio"
 
 
-def test_forecast_of_waiting_tasks_counts_again_after_a_restart(tmp_path: Path) -> None:
-    town = budgeted(tmp_path, 1_000.0)
-    town.spent["physics"] = 1_000.0 - 1.5 * forecast(town)
-    town.batch()
-    town.restart()
-    town.arrive()
-    town.refused_by("limit", key="~b")
-
-
 def test_tasks_from_before_accounts_belong_to_none(tmp_path: Path) -> None:
     town = AccountHarness(tmp_path, accounts={}, qos={})
     town.batch()
@@ -413,8 +374,7 @@ def test_change_by_an_admin_is_stored_audited_and_survives_a_restart(town: Accou
     account = Account(users=("ben",), qos=("night",))
     assert town.set_account("geo", account).accounts["geo"] == account
     assert town.batch(town.ben).qos == "night"
-    events = town.get(m.Events, m.GetEvents(1), town.ops).events
-    audited = {event.kind: event for event in events if event.kind.startswith("audit.")}
+    audited = {event.kind: event for event in town.events("audit.", peer=town.ops)}
     assert audited["audit.accounts.set"].subject == "geo"
     assert audited["audit.accounts.set"].message.startswith("users ben, qos night; by ops (admin)")
     assert audited["audit.qos.set"].subject == "night"
@@ -469,33 +429,18 @@ def test_clients_see_their_own_accounts_and_change_none(town: AccountHarness) ->
         assert town.refusal(message, town.ana).code == "not_allowed"
 
 
-def test_present_use_of_a_removed_account_is_released(town: AccountHarness) -> None:
-    town.join()
-    town.batch()
-    town.set_account("chem", None)
-    town.finish(town.assigned())
-    assert not list(town.state.tasks.by_association)
-    assert town.batch(key="~b").account == "bio"
-
-
-def test_submission_that_cannot_be_stored_leaves_no_trace_in_its_account(
-    town: AccountHarness,
-) -> None:
+def test_use_of_removed_account_is_released_and_unstored_leaves_none(town: AccountHarness) -> None:
     town.read_only(True)
     assert "cannot be written" in town.refused_by("journal").message
     assert not list(town.state.tasks.by_association)
     town.read_only(False)
+    town.join()
     town.batch(key="~b")
     assert [row[0] for row in town.rows(tables.STANDING.query)] == [2]
-
-
-def test_user_whom_an_admin_removes_loses_waiting_tasks_by_policy(tmp_path: Path) -> None:
-    town = AccountHarness(tmp_path, removed_users="cancel")
-    town.set_account("geo", Account(users=("ben",)))
-    town.batch(town.ben)
-    town.batch()
-    town.set_account("geo", Account())
-    assert [record.batch.owner for record in town.state.tasks.values()] == ["ana"]
+    town.set_account("chem", None)
+    town.finish(town.assigned())
+    assert not list(town.state.tasks.by_association)
+    assert town.batch(key="~c").account == "bio"
 
 
 def test_learned_errors_of_expected_starts_survive_a_restart(town: AccountHarness) -> None:
@@ -513,15 +458,3 @@ def test_learned_errors_of_expected_starts_survive_a_restart(town: AccountHarnes
     assert town.loop.starts.off_by("main") == pytest.approx(2.0)
     corrected_us = town.loop.starts._errors["main"].corrected_us(2e6)
     assert corrected_us > 2.05e6
-
-
-def test_standing_is_removed_with_its_tasks(town: AccountHarness) -> None:
-    town.join()
-    town.batch()
-    town.finish(town.assigned())
-    town.loop.result_requests.start()
-    try:
-        assert town.collected(0.0).freed.tasks == 1
-    finally:
-        town.loop.result_requests.stop()
-    assert not town.rows(tables.STANDING.query)

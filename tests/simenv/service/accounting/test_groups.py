@@ -48,7 +48,7 @@ def test_users_of_this_machine_are_in_their_primary_group() -> None:
 
 
 def test_groups_are_looked_up_again_after_30_s() -> None:
-    directory = Directory(lab={"ana", "ben"})
+    directory = Directory(lab={"ana", "ben"}, staff={"eve"})
     known = GroupMembers(directory.look_up)
     assert settled(known, 1)
     assert known.known == {"lab": {"ana", "ben"}}
@@ -57,6 +57,8 @@ def test_groups_are_looked_up_again_after_30_s() -> None:
     assert directory.asked == 1
     assert settled(known, 1 + groups.LOOKUP_NS)
     assert known.known == {"lab": {"ana"}}
+    assert settled(known, 2 + groups.LOOKUP_NS, frozenset({"lab", "staff"})), "a new one at once"
+    assert known.known["staff"] == {"eve"}
 
 
 def test_slow_name_service_never_blocks_the_caller() -> None:
@@ -64,6 +66,8 @@ def test_slow_name_service_never_blocks_the_caller() -> None:
     directory.answers.clear()
     known = GroupMembers(directory.look_up)
     known.wait(LAB, 0.01)
+    assert known.confirm("ben", ("lab",), 2)
+    assert known.known == {"lab": {"ben"}}, "who is confirmed is a member already"
     assert known.lacks(LAB)
     for turn in range(3):  # one thread, however often it is due
         assert not known.poll(LAB, turn * 2 * groups.LOOKUP_NS)
@@ -94,14 +98,6 @@ def test_failed_lookup_is_repeated(caplog: pytest.LogCaptureFixture) -> None:
     assert known.lacks(LAB)
 
 
-def test_new_group_is_looked_up_at_once() -> None:
-    directory = Directory(lab={"ana"}, staff={"eve"})
-    known = GroupMembers(directory.look_up)
-    settled(known, 1)
-    assert settled(known, 2, frozenset({"lab", "staff"}))
-    assert known.known["staff"] == {"eve"}
-
-
 def test_user_whom_the_directory_does_not_list_is_a_member_while_confirmed() -> None:
     known = GroupMembers(Directory(lab={"ana"}).look_up)
     settled(known, 1)
@@ -126,14 +122,3 @@ def test_confirmed_groups_are_forgotten_with_their_user_or_after_ten_minutes() -
     assert known.retain({"ana", "ben"}, 1 + groups.GONE_NS)
     assert known.known == {"lab": {"ana"}}
     assert not known.retain({"ana", "ben"}, 1 + groups.GONE_NS)
-
-
-def test_confirmed_user_is_a_member_before_the_directory_answers() -> None:
-    directory = Directory(lab=set())
-    directory.answers.clear()
-    known = GroupMembers(directory.look_up)
-    known.poll(LAB, 1)
-    assert known.confirm("ben", ("lab",), 2)
-    assert known.known == {"lab": {"ben"}}
-    assert known.lacks(LAB)
-    directory.answers.set()

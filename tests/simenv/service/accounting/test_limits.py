@@ -10,6 +10,7 @@ from reservation_harness import ReservationHarness
 from service import spec
 
 from simenv.model import CLIENT_LIMITS, UNLIMITED, TaskOptions, TaskSpec, TaskState, Timing
+from simenv.model.limits import OwnerReport
 from simenv.scheduler.core import Route, SubmitBatch, TaskEnded, TaskRecord
 from simenv.scheduler.state.limit_table import LimitTable
 from simenv.service.results.completions import _failure
@@ -29,18 +30,31 @@ def limit(office: ReservationHarness, owner: str = "ana", **values: int) -> acco
 
 def order(
     office: ReservationHarness, count: int = 1, key: str = "~k", **terms: object
-) -> m.ToClient:
-    tasks = [spec(seed) for seed in range(count)]
-    answers = office.say(m.Submit(5, key, 0, TaskOptions(**terms), tasks), office.ana)  # type: ignore[arg-type]
-    return next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
+) -> m.Accepted | m.Refused:
+    options = TaskOptions(**terms)  # type: ignore[arg-type]
+    return office.submit(*map(spec, range(count)), key=key, terms=options, peer=office.ana)
 
 
-def refused(answer: m.ToClient, code: str) -> m.Refusal:
-    assert isinstance(answer, m.Refused), answer
-    (value,) = answer.refusals
-    assert value.code == code
-    assert "simenv limits set ana" in value.hint
-    return value
+def owners(office: ReservationHarness, *peer: Any) -> dict[str, OwnerReport]:
+    return {
+        r.owner: r
+        for r in office.get(accounting.OwnerReports, accounting.GetLimits(1), *peer).owners
+    }
+
+
+def test_queue_use_of_owner_counts_until_tasks_end(office: ReservationHarness) -> None:
+    office.join()
+    limit(office, max_queued_tasks=3)
+    assert isinstance(order(office, 2, "~a"), m.Accepted)
+    (refusal,) = order(office, 2, "~b").refusals
+    assert (refusal.code, refusal.retry_after_s > 0) == ("queue_full", True)
+    assert "has 2 unfinished tasks" in refusal.message
+    assert isinstance(order(office, 1, "~c"), m.Accepted)
+    office.finish_in_turn()
+    use = owners(office, office.ana)["ana"].use
+    assert (use.queued_tasks, use.queued_bytes) == (0, 0)
+    assert use.kept_bytes > 0
+    assert isinstance(order(office, 2, "~b"), m.Accepted)
 
 
 SUBJECTS = {  # text, and the command that sets a limit
@@ -58,10 +72,7 @@ SUBJECTS = {  # text, and the command that sets a limit
             *("max_queued_tasks", 3, {"count": 4}, "queue_full"),
             "{} has 0 unfinished tasks; 4 more would pass the limit of 3 (max_queued_tasks)",
         ),
-        (
-            *("max_queued_bytes", 100, {}, "queue_full"),
-            "the unfinished tasks of {} hold 0 bytes; ",
-        ),
+        (*("max_queued_bytes", 100, {}, "queue_full"), "the unfinished tasks of {} hold 0 bytes; "),
         (
             *("max_priority", 5, {"priority": 6}, "limit"),
             "priority 6 is above the limit of 5, or below -5, for {} (max_priority)",
@@ -91,28 +102,6 @@ def test_each_limit_of_each_subject_is_refused_by_name(
     assert not town.state.tasks
 
 
-def test_queued_tasks_of_one_owner_are_limited(office: ReservationHarness) -> None:
-    limit(office, max_queued_tasks=3)
-    assert isinstance(order(office, 2, "~a"), m.Accepted)
-    result = refused(order(office, 2, "~b"), "queue_full")
-    assert "has 2 unfinished tasks" in result.message
-    assert "limit of 3" in result.message
-    assert result.retry_after_s > 0
-    assert isinstance(order(office, 1, "~c"), m.Accepted)
-
-
-def test_queue_use_of_owner_is_released_when_tasks_end(office: ReservationHarness) -> None:
-    office.join()
-    limit(office, max_queued_tasks=2)
-    assert isinstance(order(office, 2, "~a"), m.Accepted)
-    office.finish(office.assigned())
-    office.finish(office.assigned())
-    use = office.get(accounting.OwnerReports, accounting.GetLimits(1), office.ana).owners[0].use
-    assert (use.queued_tasks, use.queued_bytes) == (0, 0)
-    assert use.kept_bytes > 0
-    assert isinstance(order(office, 2, "~b"), m.Accepted)
-
-
 def test_limit_of_an_account_counts_all_users_and_the_accounts_below(tmp_path: Path) -> None:
     limits = {"max_queued_tasks": 3}
     accounts = {
@@ -136,7 +125,6 @@ def test_use_of_an_account_is_released_when_tasks_end(tmp_path: Path) -> None:
     town = AccountHarness(tmp_path, accounts=accounts)
     town.join()
     answer = town.sent(count=2)
-    assert isinstance(answer, m.Accepted)
     (use,) = town.state.tasks.by_association
     assert (use.account, use.owner, use.tasks) == ("chem", "ana", 2)
     assert use.size_bytes > 0
@@ -168,44 +156,27 @@ def test_a_task_without_run_timeout_gets_that_of_its_owner(
     assert LimitTable().run_limit_s(batch) == limit_s
 
 
-def test_a_running_task_is_stopped_at_the_limit_of_its_owner(office: ReservationHarness) -> None:
-    limit(office, max_run_s=1)
-    office.join()
-    order(office, key="~a")
-    (task,) = office.assigned()
-    state = office.state
-    office.scheduler.task_started("main-0", task.task, task.attempt, 10**15)
-    assert list(state.tasks.deadlines.run_timeouts(10**15 + 2 * 10**9)) == [
-        (task.task, task.attempt)
-    ]
-
-
 def test_service_user_has_no_limits(office: ReservationHarness) -> None:
     assert isinstance(office.submit(terms=TaskOptions(priority=999, run_timeout_s=1e7)), m.Accepted)
 
 
-def test_reservation_longer_than_limit_of_owner_is_refused(office: ReservationHarness) -> None:
+def test_reservation_or_renewal_above_limit_of_owner_is_refused(office: ReservationHarness) -> None:
     decision = office.reserve(1, office.ana, ttl_ns=3_650 * DAY_NS)
     assert decision.status == "rejected"
-    assert "3.1536e+08 s" in decision.message
-    assert "limit of 86400 s" in decision.message
-    assert "simenv limits set ana max_reservation_s=..." in decision.message
-    assert office.reserve(1, office.ana, ttl_ns=DAY_NS).status == "accepted"
-
-
-def test_a_renewal_above_the_limit_is_refused(office: ReservationHarness) -> None:
-    number = office.reserve(1, office.ana).reservation
-    result = office.refusal(admin.Renew(4, number, 3_650 * DAY_NS), office.ana)
-    assert result.code == "limit"
-    assert "limit of 86400 s" in result.message
-    assert office.get(admin.Reservations, admin.Renew(4, number, DAY_NS), office.ana)
+    for each in ("3.1536e+08 s", "limit of 86400 s", "simenv limits set ana max_reservation_s=..."):
+        assert each in decision.message
+    decision = office.reserve(1, office.ana, ttl_ns=DAY_NS)
+    assert decision.status == "accepted"
+    result = office.refusal(admin.Renew(4, decision.reservation, 3_650 * DAY_NS), office.ana)
+    assert (result.code, "limit of 86400 s" in result.message) == ("limit", True)
+    renewal = admin.Renew(4, decision.reservation, DAY_NS)
+    assert office.get(admin.Reservations, renewal, office.ana)
 
 
 def test_reservations_of_one_owner_are_limited(office: ReservationHarness) -> None:
     limit(office, max_reservations=2)
-    assert [office.reserve(1, office.ana).status for _ in range(3)] == [
-        *("accepted", "accepted", "rejected")
-    ]
+    made = [office.reserve(1, office.ana).status for _ in range(3)]
+    assert made == ["accepted", "accepted", "rejected"]
     assert office.reserve(1, office.ben).status == "accepted"
 
 
@@ -221,26 +192,27 @@ def test_client_reserves_at_most_its_percentage_of_pool_workers(tmp_path: Path) 
     assert office.reserve(1, office.ben, workers=1).status == "delayed"  # one is left for others
 
 
-def test_reservations_of_revoked_key_are_released(office: ReservationHarness) -> None:
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_reservations_of_removed_key_are_released(
+    office: ReservationHarness, by_hand: bool
+) -> None:
     number = office.reserve(1, office.ana).reservation
-    office.get(credentials.Keys, credentials.RevokeKey(1, "ana"), office.ops)
-    assert office.info(number).state == "released"
-
-
-def test_start_releases_reservations_of_a_removed_key(office: ReservationHarness) -> None:
-    number = office.reserve(1, office.ana).reservation
-    (office.folder / "keys.json").unlink()
-    office.restart()
+    if by_hand:  # while the service is down
+        (office.folder / "keys.json").unlink()
+        office.restart()
+    else:
+        office.get(credentials.Keys, credentials.RevokeKey(1, "ana"), office.ops)
     assert office.info(number).state == "released"
 
 
 def test_too_many_messages_a_second_are_refused(office: ReservationHarness) -> None:
     limit(office, max_messages_per_s=2)
     answers = [office.get(App | m.Refused, GetApp(n), office.ana) for n in range(1, 9)]  # type: ignore[arg-type]
-    refusals = [a for a in answers if isinstance(a, m.Refused)]
-    assert refusals
-    assert "more than 2 messages a second" in refused(refusals[0], "queue_full").message
-    assert refusals[0].request > 1  # the answer finds the question
+    first = next(a for a in answers if isinstance(a, m.Refused))
+    (refusal,) = first.refusals
+    assert (refusal.code, "simenv limits set ana" in refusal.hint) == ("queue_full", True)
+    assert "more than 2 messages a second" in refusal.message
+    assert first.request > 1  # the answer finds the question
     assert all(isinstance(office.say(GetApp(n))[0], App) for n in range(1, 9))
 
 
@@ -254,36 +226,33 @@ def test_refused_submissions_count_as_several_messages(office: ReservationHarnes
     assert isinstance(office.say(GetApp(1))[0], App)
 
 
-def test_limits_set_by_admin_survive_crash_until_reset(office: ReservationHarness) -> None:
+def test_limits_set_by_admin_survive_crash_until_reset_or_revoke(
+    office: ReservationHarness,
+) -> None:
     limit(office, max_queued_tasks=7)
     limit(office, max_priority=3)
     office.begin_again()
-    (value,) = office.get(accounting.OwnerReports, accounting.GetLimits(1), office.ana).owners
-    assert (value.limits.max_queued_tasks, value.limits.max_priority) == (7, 3)
+    reports = owners(office, office.ana)
+    assert list(reports) == ["ana"], "a client sees its own alone"
+    value = reports["ana"].limits
+    assert (value.max_queued_tasks, value.max_priority) == (7, 3)
     office.get(accounting.OwnerReports, accounting.SetLimits(1, "ana", {}, reset=True), office.ops)
     office.begin_again()
-    (value,) = office.get(accounting.OwnerReports, accounting.GetLimits(1), office.ana).owners
-    assert value.limits == CLIENT_LIMITS
+    assert owners(office, office.ana)["ana"].limits == CLIENT_LIMITS
+    limit(office, max_queued_tasks=7)
+    office.say(credentials.RevokeKey(1, "ana"), office.ops)
+    office.say(credentials.AddKey(1, "ana", "client", "x" * 40), office.ops)
+    assert owners(office, office.ops)["ana"].limits == CLIENT_LIMITS
 
 
 def test_configured_limits_apply_by_role_and_key(tmp_path: Path) -> None:
     table = {"client": {"max_queued_tasks": 5}, "keys": {"ben": {"max_priority": 9}}}
     office = ReservationHarness(tmp_path, owner_limits=table)
-    reports = {
-        r.owner: r
-        for r in office.get(accounting.OwnerReports, accounting.GetLimits(1), office.ops).owners
-    }
-    assert (list(reports), reports["ana"].limits.max_queued_tasks) == (["", "ana", "ben", "ops"], 5)
-    assert (reports["ben"].limits.max_queued_tasks, reports["ben"].limits.max_priority) == (5, 9)
-    assert reports["ops"].limits == reports[""].limits == UNLIMITED
-
-
-def test_a_client_sees_its_own_limits_and_sets_none(office: ReservationHarness) -> None:
-    reports = office.get(accounting.OwnerReports, accounting.GetLimits(1), office.ana).owners
-    assert [report.owner for report in reports] == ["ana"]
-    assert office.refusal(accounting.SetLimits(1, "ana", {"max_priority": 5}), office.ana).code == (
-        "not_allowed"
-    )
+    limits = {name: report.limits for name, report in owners(office, office.ops).items()}
+    assert list(limits) == ["", "ana", "ben", "ops"]
+    assert limits["ana"].max_queued_tasks == limits["ben"].max_queued_tasks == 5
+    assert limits["ben"].max_priority == 9
+    assert limits["ops"] == limits[""] == UNLIMITED
 
 
 @pytest.mark.parametrize(
@@ -305,17 +274,6 @@ def test_invalid_limit_change_is_refused(
     result = office.refusal(question, office.ops)
     assert result.code == code
     assert words in result.message
-
-
-def test_new_key_inherits_no_limits_of_revoked_key_of_same_name(office: ReservationHarness) -> None:
-    limit(office, max_queued_tasks=7)
-    office.say(credentials.RevokeKey(1, "ana"), office.ops)
-    office.say(credentials.AddKey(1, "ana", "client", "x" * 40), office.ops)
-    reports = {
-        r.owner: r
-        for r in office.get(accounting.OwnerReports, accounting.GetLimits(1), office.ops).owners
-    }
-    assert reports["ana"].limits == CLIENT_LIMITS
 
 
 @pytest.mark.parametrize(

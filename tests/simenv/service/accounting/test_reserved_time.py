@@ -7,13 +7,15 @@ from pathlib import Path
 import msgspec
 import pytest
 from account_harness import AccountHarness, budgeted, hours
+from waiting import until
 
 from simenv import model
+from simenv.model import Event
 from simenv.model.accounts import SLOT_HOUR, Account
 from simenv.model.reservations import JOB_SCOPE, CalendarEntry
 from simenv.service.accounting import budgets
 from simenv.wire import codec
-from simenv.wire.messages import accounting, admin, client as m
+from simenv.wire.messages import accounting, admin
 
 SECOND = 1_000_000_000
 
@@ -66,19 +68,13 @@ def test_reservation_and_its_tasks_are_of_one_account(town: AccountHarness) -> N
     assert town.batch(reservation=other.reservation, account="chem", key="~b").account == "chem"
     town.begin_again()
     assert info(town, other.reservation).account == "bio"
+    # The account that a batch system names counts where it is one's own.
+    for name, account in (("bio", "bio"), ("physics", "chem")):
+        number = reserve(town, metadata=(("account", name),), workers=0).reservation
+        assert info(town, number).account == account
 
 
-def test_account_that_a_batch_system_names_counts_where_it_is_ones_own(
-    town: AccountHarness,
-) -> None:
-    begin(town)
-    mine = reserve(town, metadata=(("account", "bio"),))
-    assert info(town, mine.reservation).account == "bio"
-    other = reserve(town, metadata=(("account", "physics"),), workers=0)
-    assert info(town, other.reservation).account == "chem"
-
-
-def test_account_of_a_job_that_is_not_used_is_in_the_log(
+def test_unused_account_of_a_job_is_logged(
     town: AccountHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     begin(town)
@@ -92,9 +88,8 @@ def test_account_of_a_job_that_is_not_used_is_in_the_log(
     lines = [each.getMessage() for each in caplog.records if "of job 7" in each.getMessage()]
     begin_of_line = "reservation {} of job 7 is charged to 'chem': 'ana' has no account {!r} here"
     assert lines == [begin_of_line.format(2, "physics"), begin_of_line.format(3, "phys42")]
-    message = msgspec.structs.replace(
-        message, ask=msgspec.structs.replace(message.ask, request_id="r")
-    )
+    ask = msgspec.structs.replace(message.ask, request_id="r")
+    message = msgspec.structs.replace(message, ask=ask)
     for _ in range(3):
         town.get(admin.DecisionReply, message, town.ops)
     lines = [each for each in caplog.records if "of job 7" in each.getMessage()]
@@ -142,31 +137,23 @@ def test_reserved_time_is_usage_of_the_account_also_after_a_crash(town: AccountH
     assert usage(town, "account") == {("bio",): pytest.approx(30.0, abs=0.5)}
 
 
-def test_rest_of_its_time_is_stored_with_the_end_of_the_reservation(
-    town: AccountHarness,
-) -> None:
-    begin(town)
-    number = reserve(town, account="bio").reservation
-    town.state.dedicated.all[number].held_us += 9e6
-    town.ana.send(codec.encode(admin.Release(6, number, "")))
-    town.loop._next_tick_ns = 2**62  # the service is killed after its answer, before a tick
-    while not town.heard(town.ana):
-        town.loop.run_once(timeout_s=0.0)
-    town.begin_again()
-    assert usage(town, "account") == {("bio",): pytest.approx(9.0, abs=0.5)}
-
-
-@pytest.mark.parametrize("is_drained", [True, False])
-def test_reserved_time_is_charged_when_the_service_stops(
-    town: AccountHarness, is_drained: bool
+@pytest.mark.parametrize("ends", ["released", "drained", "closed"])
+def test_rest_of_its_time_is_charged_when_the_reservation_or_the_service_ends(
+    town: AccountHarness, ends: str
 ) -> None:
     begin(town)
     number = reserve(town, account="bio").reservation
     town.state.dedicated.all[number].held_us += 9e6
     town.loop.maintenance.checkpointer = None  # its thread does not run
-    if is_drained:
+    if ends == "released":
+        town.ana.send(codec.encode(admin.Release(6, number, "")))
+        town.loop._next_tick_ns = 2**62  # the service is killed after its answer, before a tick
+        while not town.heard(town.ana):
+            town.loop.run_once(timeout_s=0.0)
+    if ends == "drained":
         town.loop.drain(now=False)
-    town.loop.close()
+    if ends != "released":
+        town.loop.close()
     town.begin_again()
     assert usage(town, "account") == {("bio",): pytest.approx(9.0, abs=0.5)}
 
@@ -242,16 +229,11 @@ def test_tasks_of_a_reservation_may_need_what_it_holds_and_what_is_left(tmp_path
     town.batch(reservation=number, shots=1, key="~d")
     forecast(town, number, 5.1)
     town.refused_by("limit", reservation=number, shots=1, key="~e")
-
-
-def test_tasks_that_ran_elsewhere_leave_nothing_for_more(tmp_path: Path) -> None:
-    town = budgeted(tmp_path, 10 * SLOT_HOUR)
-    begin(town)
-    number = reserve(town, hours=4.0).reservation
+    forecast(town, number, 0.0)
     town.spent["physics"] = 9.9 * SLOT_HOUR
-    town.batch(reservation=number, shots=1)  # in time that the reservation has in any case
-    town.spent["physics"] = 10.1 * SLOT_HOUR
-    town.refused_by("limit", reservation=number, shots=1, key="~b")
+    town.batch(reservation=number, shots=1, key="~e")  # in time that it has in any case
+    town.spent["physics"] = 10.1 * SLOT_HOUR  # tasks ran elsewhere
+    town.refused_by("limit", reservation=number, shots=1, key="~f")
 
 
 def test_budget_bounds_tasks_under_a_reservation_of_another_account(tmp_path: Path) -> None:
@@ -281,7 +263,7 @@ def test_renewal_needs_no_more_than_the_tasks_of_the_reservation(tmp_path: Path)
     assert hours(refusal.message)[0] == pytest.approx(7.1, rel=0.01)
 
 
-def test_reservation_needs_of_each_month_its_part(
+def test_reservation_needs_its_part_of_months(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     town = budgeted(tmp_path, 10 * SLOT_HOUR)
@@ -332,41 +314,29 @@ def test_account_that_cuts_ends_its_reservations_when_its_budget_is_spent(tmp_pa
     town.accounts.budgets._next_cut_ns = 0
     town.step()
     assert info(town, number).state is model.ReservationState.RELEASED
-    events = town.get(m.Events, m.GetEvents(8), town.ops).events
-    (text,) = (each.message for each in events if each.kind == "reservation.released")
+    (text,) = (each.message for each in town.events("reservation.released", peer=town.ops))
     assert "the budget of 10 slot-h" in text
 
 
-def plan(town: AccountHarness) -> None:
-    """Plan a reservation of ana's which is due soon."""
-    entry = CalendarEntry(time.time() + 0.5, 3_600.0, ask=asked(town).ask)
-    assert town.get(admin.CalendarEntries, admin.AddCalendarEntry(3, entry), town.ana).entries
-
-
-def missed(town: AccountHarness) -> str:
-    """Why the planned reservation is missed."""
-    for _ in range(100):
-        time.sleep(0.1)
-        town.step()
-        for event in town.get(m.Events, m.GetEvents(8), town.ops).events:
-            if "missed" in event.kind:
-                return event.message
-    return ""
-
-
-def test_planned_reservation_is_missed_for_a_spent_budget(tmp_path: Path) -> None:
+@pytest.mark.parametrize("why", ["physics: 0 slot-h left", "'ana' has left the site"])
+def test_planned_reservation_of_spent_budget_or_lost_user_is_missed(
+    tmp_path: Path, why: str
+) -> None:
     town = budgeted(tmp_path, 10 * SLOT_HOUR)
     begin(town)
-    town.spent["physics"] = 10 * SLOT_HOUR
-    plan(town)
-    assert "physics: 0 slot-h left" in missed(town)
+    entry = CalendarEntry(time.time() + 0.5, 3_600.0, ask=asked(town).ask)
+    assert town.get(admin.CalendarEntries, admin.AddCalendarEntry(3, entry), town.ana).entries
+    if why.startswith("physics"):
+        town.spent["physics"] = 10 * SLOT_HOUR
+    else:
+        town.accounts.removed.note_identity("ana", why)
 
+    def missed() -> list[Event]:
+        town.step()
+        return town.events("reservation.missed", peer=town.ops)
 
-def test_planned_reservation_of_a_user_who_left_the_site_is_missed(town: AccountHarness) -> None:
-    begin(town)
-    plan(town)
-    town.accounts.removed.note_identity("ana", "'ana' has left the site")
-    assert "has left the site" in missed(town)
+    (event,) = until(missed, 60.0, look_s=0.1)
+    assert why in event.message
     assert not town.state.reservations.live
 
 
@@ -387,20 +357,15 @@ def renewal(number: int, hours: float = 2.0) -> admin.Renew:
 def test_renewal_is_refused_when_its_account_is_no_longer_the_owners(town: AccountHarness) -> None:
     begin(town)
     mine, other = reserve(town, workers=0), reserve(town, account="bio", workers=0)
+    own = town.get(admin.DecisionReply, asked(town, account="bio", workers=0)).decision.reservation
     town.set_account("chem", Account(parent="physics", users=("ben",)))
     refusal = town.refusal(renewal(mine.reservation), town.ana)
     assert (refusal.code, refusal.hint) == ("not_allowed", "yours: bio")
     assert "'ana' is not in the account 'chem'" in refusal.message
     assert town.get(admin.Reservations, renewal(other.reservation), town.ana).reservations
     assert info(town, mine.reservation).state is model.ReservationState.ACTIVE, "to its end"
-
-
-def test_renewal_is_refused_when_its_account_is_removed(town: AccountHarness) -> None:
-    begin(town)
-    number = reserve(town, account="bio", workers=0).reservation
-    own = town.get(admin.DecisionReply, asked(town, account="bio", workers=0)).decision.reservation
     town.set_account("bio", None)
-    assert town.refusal(renewal(number), town.ana).code == "not_allowed"
+    assert town.refusal(renewal(other.reservation), town.ana).code == "not_allowed"
     assert town.refusal(renewal(own)).code == "not_found"
 
 
@@ -421,28 +386,7 @@ def test_reservations_of_a_user_in_no_account_end(tmp_path: Path, policy: str) -
     assert info(town, mine).state is model.ReservationState.ACTIVE
 
 
-def test_renewal_while_groups_are_looked_up_is_to_be_repeated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    town = AccountHarness(tmp_path, accounts={"bio": {"users": ["@lab"]}}, qos={})
-    town.members["lab"] = {"ana"}
-    town.look_up_groups()
-    begin(town)
-    number = reserve(town).reservation
-    answer: dict[str, frozenset[str]] = {}  # the name service is away at the start
-    monkeypatch.setattr(town, "look_up", lambda _: answer)
-    town.begin_again()
-    begin(town)
-    refusal = town.refusal(renewal(number), town.ana)
-    assert (refusal.code, refusal.retry_after_s) == ("insufficient", 2.0)
-    answer["lab"] = frozenset({"ana"})
-    town.look_up_groups()
-    assert town.get(admin.Reservations, renewal(number), town.ana).reservations
-
-
-def test_budget_holds_for_renewals_of_a_job_by_its_owner_not_by_administrators(
-    tmp_path: Path,
-) -> None:
+def test_budget_holds_for_renewals_of_a_job_by_its_owner_not_by_admins(tmp_path: Path) -> None:
     town = budgeted(tmp_path, 10 * SLOT_HOUR)
     begin(town)
     message = msgspec.structs.replace(asked(town, scope=f"{JOB_SCOPE}c", job="7"), owner="ana")
@@ -489,35 +433,40 @@ def test_reservation_without_account_has_one_as_soon_as_its_owner_has(tmp_path: 
     assert town.refusal(renewal(number), town.ana).code == "limit"
 
 
-def test_requests_are_delayed_while_groups_are_looked_up(
+def test_requests_wait_for_lookup_of_groups(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     town = AccountHarness(tmp_path, accounts={"bio": {"users": ["@lab"]}}, qos={})
     town.members["lab"] = {"ana"}
     town.look_up_groups()
     begin(town)
+    number = reserve(town, workers=0).reservation
     entry = CalendarEntry(time.time() + 0.05, 3_600.0, ask=asked(town).ask)
     assert town.get(admin.CalendarEntries, admin.AddCalendarEntry(3, entry), town.ana).entries
     answer: dict[str, frozenset[str]] = {}  # the name service is away at the start
     monkeypatch.setattr(town, "look_up", lambda _: answer)
     town.begin_again()
     begin(town)
+    refusal = town.refusal(renewal(number), town.ana)
+    assert (refusal.code, refusal.retry_after_s) == ("insufficient", 2.0)
     decision = reserve(town, workers=0)
     assert (decision.status, decision.retry_after_ns) == ("delayed", 2 * SECOND)
     assert "members are being looked up" in decision.message
-    time.sleep(0.1)
-    town.loop.commands.calendar._next_s = 0.0
-    town.step()
-    assert len(town.state.calendar.entries) == 1
+
+    def look() -> int:
+        town.loop.commands.calendar._next_s = 0.0
+        town.step()
+        return len(town.state.calendar.entries)
+
+    until(lambda: time.time() > entry.begin_s)
+    assert look() == 1
     answer["lab"] = frozenset({"ana"})
     town.look_up_groups()
-    town.loop.commands.calendar._next_s = 0.0
-    town.step()
-    (info_of_entry,) = town.get(admin.Reservations, admin.GetReservations(3), town.ana).reservations
-    assert (info_of_entry.account, info_of_entry.workers) == ("bio", 1)
-    assert not town.state.calendar.entries
-    events = town.get(m.Events, m.GetEvents(8), town.ops).events
-    assert not [each for each in events if "missed" in each.kind]
+    assert town.get(admin.Reservations, renewal(number), town.ana).reservations
+    assert look() == 0
+    planned = town.get(admin.Reservations, admin.GetReservations(3), town.ana).reservations[-1]
+    assert (planned.account, planned.workers) == ("bio", 1)
+    assert not town.events("reservation.missed", peer=town.ops)
 
 
 def test_user_who_came_back_reserves_at_once(town: AccountHarness) -> None:

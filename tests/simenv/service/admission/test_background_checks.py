@@ -19,7 +19,7 @@ from service import ServiceHarness, program, spec
 
 from simenv import model
 from simenv.errors import OptionError, ProtocolError, QueueFullError
-from simenv.model import PROGRAM_FORMAT, Program, TaskOptions, TaskSpec, qubits_of
+from simenv.model import TaskOptions, TaskSpec, qubits_of
 from simenv.service import event_loop, fairness
 from simenv.service.admission import background_checks, submissions
 from simenv.service.admission.background_checks import CheckPending, RunningChecks
@@ -36,17 +36,8 @@ def large(sound: bool = True) -> bytes:
     """40,000 rotations of two qubits and their measurement: above BESIDE_BYTES."""
     ops = np.concatenate([np.zeros(GATES), np.ones(2)]).astype(np.uint16)
     qubits = np.concatenate([np.arange(GATES) % 2, [0, 1 if sound else 7]]).astype(np.uint16)
-    made = Program(
-        PROGRAM_FORMAT,
-        2,
-        2,
-        (("c", 2),),
-        ("ry", "measure"),
-        np.array([[1, 0, 1], [1, 1, 0]], np.uint16).tobytes(),
-        ops.tobytes(),
-        qubits.tobytes(),
-        np.arange(2, dtype=np.uint16).tobytes(),
-        np.full(GATES, 0.1).tobytes(),
+    made = msgspec.structs.replace(
+        program(), ops=ops.tobytes(), qubits=qubits.tobytes(), params=np.full(GATES, 0.1).tobytes()
     ).packed()
     assert len(made) > background_checks.BESIDE_BYTES
     return made
@@ -67,6 +58,13 @@ class Held:
             assert self.go_on.wait(60)
         return self._look(packed, terms)
 
+    def ask(self, bench: ServiceHarness, *questions: m.FromClient) -> None:
+        """Send, and let the service work until it looks at a large program."""
+        for each in questions:
+            bench.peer.send(codec.encode(each))
+        while not self.begun.wait(0.001):
+            bench.loop.run_once(timeout_s=0.0)
+
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
@@ -76,19 +74,14 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     made.go_on.set()
 
 
-@pytest.mark.parametrize(
-    "question",
-    [
-        m.Submit(7, "~large", 0, TaskOptions(), [spec(program=large())]),
-        Explain(7, TaskOptions(), large(), 100),
-    ],
-    ids=["submit", "explain"],
-)
+SUBMIT = m.Submit(7, "~large", 0, TaskOptions(), [spec(program=large())])
+EXPLAIN = Explain(7, TaskOptions(), large(), 100)
+
+
+@pytest.mark.parametrize("question", [SUBMIT, EXPLAIN], ids=["submit", "explain"])
 def test_others_are_served(bench: ServiceHarness, held: Held, question: m.FromClient) -> None:
     other = bench.listener.connect(PeerKind.CLIENT, b"other")
-    bench.peer.send(codec.encode(question))
-    while not held.begun.wait(0.001):
-        bench.loop.run_once(timeout_s=0.0)
+    held.ask(bench, question)
     other.send(codec.encode(m.Submit(8, "~small", 0, TaskOptions(), [spec()])))
     other.send(codec.encode(m.Ping(9)))
     for _ in range(20):
@@ -103,9 +96,7 @@ def test_others_are_served(bench: ServiceHarness, held: Held, question: m.FromCl
 
 
 def test_examined_client_hears_from_service(bench: ServiceHarness, held: Held) -> None:
-    bench.peer.send(codec.encode(Explain(7, TaskOptions(), large(), 100)))
-    while not held.begun.wait(0.001):
-        bench.loop.run_once(timeout_s=0.0)
+    held.ask(bench, EXPLAIN)
     bench.peer.send(codec.encode(m.Ping(0)))
     for _ in range(20):
         bench.loop.run_once(timeout_s=0.0)
@@ -120,14 +111,11 @@ def test_large_invalid_program_is_refused_and_valid_one_accepted(bench: ServiceH
     assert [one.code for one in refused.refusals] == ["program", "program"]
     refused = bench.refusal(Explain(1, TaskOptions(), large(sound=False), 10))
     accepted = bench.submit(spec(program=large()), spec(program=large(), seed=2))
-    assert isinstance(accepted, m.Accepted)
     assert accepted.count == 2
 
 
 def test_polled_seldom(bench: ServiceHarness, held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench.peer.send(codec.encode(m.Submit(7, "~large", 0, TaskOptions(), [spec(program=large())])))
-    while not held.begun.wait(0.001):
-        bench.loop.run_once(timeout_s=0.0)
+    held.ask(bench, SUBMIT)
     admission = bench.loop.submit_queue.admission
     asked = []
     admit_some = admission.admit_some
@@ -139,10 +127,7 @@ def test_polled_seldom(bench: ServiceHarness, held: Held, monkeypatch: pytest.Mo
 
 
 def test_event_loop_is_idle_while_program_is_checked(bench: ServiceHarness, held: Held) -> None:
-    bench.peer.send(codec.encode(Explain(7, TaskOptions(), large(), 100)))
-    bench.peer.send(codec.encode(m.Ping(8)))
-    while not held.begun.wait(0.001):
-        bench.loop.run_once(timeout_s=0.0)
+    held.ask(bench, EXPLAIN, m.Ping(8))
     bench.loop.run_once(timeout_s=0.0)
     assert bench.loop.query_queue.parked
     assert not bench.loop.query_queue.busy
@@ -157,9 +142,7 @@ def test_submit_whose_pause_ends_between_two_looks_at_the_clock_does_not_wait_fo
     bench: ServiceHarness, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop = bench.loop
-    bench.peer.send(codec.encode(m.Submit(7, "~large", 0, TaskOptions(), [spec(program=large())])))
-    while not held.begun.wait(0.001):
-        loop.run_once(timeout_s=0.0)
+    held.ask(bench, SUBMIT)
     loop.run_once(timeout_s=0.0)
     monkeypatch.setattr(type(loop.result_requests), "is_urgent", False)  # polls as often
     monkeypatch.setattr(loop, "_next_tick_ns", time.monotonic_ns() + 10**12)
@@ -265,7 +248,6 @@ def test_wide_program_is_tried_in_background_where_auto_chooses_and_for_mps() ->
     assert examining.look(lambda: 2, wide, TaskOptions(engine="statevector"), "")[1].trial is None
     named = fails(CheckPending, "", examining.look, lambda: 3, wide, TaskOptions(engine="mps"), "")
     trial = named.future.result(120)[1].trial
-    assert trial is not None
     assert trial.blocks
 
 

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
+from failing import fails
 from live import PATIENCE_S, Live, environment
 from waiting import until
 
@@ -28,24 +29,17 @@ QASM = "OPENQASM 2.0;include 'qelib1.inc';qreg q[2];creg c[2];h q[0];cx q[0],q[1
 
 
 @pytest.mark.parametrize(
-    ("now_s", "expected"),
+    ("every_s", "now_s", "begin_s"),
     [
-        (0.0, (100.0, 110.0)),
-        (105.0, (100.0, 110.0)),
-        (110.0, (200.0, 210.0)),
-        (250.0, (300.0, 310.0)),
+        (100.0, 0.0, 100.0), (100.0, 105.0, 100.0), (100.0, 110.0, 200.0), (100.0, 250.0, 300.0),
+        (0.0, 109.9, 100.0), (0.0, 110.0, None),
     ],
-)
-def test_regular_entry_has_an_occurrence_each_interval(
-    now_s: float, expected: tuple[float, float]
+)  # fmt: skip
+def test_single_entry_ends_and_a_regular_one_has_an_occurrence_each_interval(
+    every_s: float, now_s: float, begin_s: float | None
 ) -> None:
-    assert CalendarEntry(100.0, 10.0, 100.0).occurrence(now_s) == expected
-
-
-def test_single_entry_is_over_after_its_end() -> None:
-    entry = CalendarEntry(100.0, 10.0)
-    assert entry.occurrence(109.9) == (100.0, 110.0)
-    assert entry.occurrence(110.0) is None
+    expected = None if begin_s is None else (begin_s, begin_s + 10.0)
+    assert CalendarEntry(100.0, 10.0, every_s).occurrence(now_s) == expected
 
 
 def local(zone: str, *moment: int) -> float:
@@ -60,10 +54,11 @@ def local(zone: str, *moment: int) -> float:
         (7, (2026, 10, 20, 9, 0), (2026, 10, 27, 8, 59), (2026, 10, 27, 9, 0)),
         (28, (2026, 1, 3, 3, 0), (2026, 12, 1, 0, 0), (2026, 12, 5, 3, 0)),
         (1, (2026, 3, 28, 2, 30), (2026, 3, 28, 4, 0), (2026, 3, 29, 3, 30)),  # clocks skip 2:30
+        (0.5, (2026, 3, 28, 12, 0), (2026, 3, 29, 13, 0), (2026, 3, 29, 13, 0)),
     ],
 )
-def test_days_are_counted_by_local_clocks(
-    days: int, first: tuple[int, ...], now: tuple[int, ...], expected: tuple[int, ...]
+def test_days_are_counted_by_local_clocks_and_intervals_of_hours_are_not(
+    days: float, first: tuple[int, ...], now: tuple[int, ...], expected: tuple[int, ...]
 ) -> None:
     zone = "Europe/Berlin"
     entry = CalendarEntry(local(zone, *first), 60.0, days * DAY_S, zone=zone)
@@ -80,18 +75,11 @@ def test_occurrences_of_a_year_follow_one_another(zone: str) -> None:
     now_s, begins = first_s, []
     for _ in range(365):
         found = entry.occurrence(now_s)
-        assert found is not None
         begins.append(found[0])
         now_s = found[1]
         assert entry.last_end_s(now_s) == now_s
     hours = Counter(round((b - a) / 3_600, 6) for a, b in itertools.pairwise(begins))
     assert hours == ({24.0: 362, 25.0: 1, 23.0: 1} if zone == "Europe/Berlin" else {24.0: 364})
-
-
-def test_intervals_of_hours_are_not_of_the_clocks() -> None:
-    first_s = local("Europe/Berlin", 2026, 3, 28, 12, 0)
-    entry = CalendarEntry(first_s, 60.0, DAY_S / 2, zone="Europe/Berlin")
-    assert entry.occurrence(first_s + DAY_S) == (first_s + DAY_S, first_s + DAY_S + 60.0)
 
 
 @pytest.mark.parametrize(
@@ -163,11 +151,9 @@ def test_nodes_are_drained_and_used_again_at_their_times(live: Live, is_named: b
     with live.client() as client:
         (node,) = client.nodes()
         client.submit(QASM, shots=10).result(timeout_s=PATIENCE_S)
+        named = {"node": node} if is_named else {}
         entry = client.calendar.plan_maintenance(
-            start_s=time.time() + 0.5,
-            for_s=3.0,
-            node=node if is_named else "",
-            reason="new kernel",
+            start_s=time.time() + 0.5, for_s=3.0, reason="new kernel", **named
         )
         assert [each.id for each in client.calendar] == [entry.id]
         until(lambda: client.nodes()[node].state == "drained", PATIENCE_S)
@@ -213,9 +199,7 @@ def test_node_that_is_used_again_in_its_maintenance_stays_so(live: Live, is_name
         assert waiting.expected_start == pytest.approx(entry.begin_s + 600.0, abs=60.0)
         client.undrain(node)
         waiting.result(timeout_s=PATIENCE_S)
-    pid = live.service().pid
-    live.kill_service()
-    live.wait_dead(pid)
+    live.crash()
     live.up()
     with live.client() as client:
         assert client.nodes()[node].state == "up"
@@ -236,20 +220,15 @@ def test_node_that_is_drained_in_its_maintenance_stays_so(live: Live) -> None:
 
 def test_calendar_survives_a_restart_and_numbers_are_not_used_twice(live: Live) -> None:
     with live.client() as client:
-        kept = client.calendar.plan_maintenance(
-            start_s=time.time() + DAY_S, for_s=60.0, every_s=7 * DAY_S
-        )
-        gone = client.calendar.plan_maintenance(start_s=time.time() + DAY_S, for_s=60.0)
+        plan, later_s = client.calendar.plan_maintenance, time.time() + DAY_S
+        kept = plan(start_s=later_s, for_s=60.0, every_s=7 * DAY_S)
+        gone = plan(start_s=later_s, for_s=60.0)
         client.calendar.remove(gone.id)
-    pid = live.service().pid
-    live.kill_service()
-    live.wait_dead(pid)
+    live.crash()
     live.up()
     with live.client() as client:
         assert list(client.calendar) == [kept]
-        assert (
-            client.calendar.plan_maintenance(start_s=time.time() + DAY_S, for_s=60.0).id > gone.id
-        )
+        assert client.calendar.plan_maintenance(start_s=later_s, for_s=60.0).id > gone.id
         for each in client.calendar:
             client.calendar.remove(each.id)
 
@@ -282,21 +261,14 @@ def test_released_occurrence_is_not_made_again_after_a_restart(live: Live) -> No
         entry = client.reserve(
             "main", count=2, qubits=2, for_s=600.0, start_s=time.time(), every_s=3_600.0
         )
-        assert isinstance(entry, CalendarEntry)
 
         def made() -> list[int]:
-            return [
-                each.id
-                for each in client.reservations()
-                if ("calendar", str(entry.id)) in each.metadata
-            ]
+            source = "calendar", str(entry.id)
+            return [each.id for each in client.reservations() if source in each.metadata]
 
-        until(lambda: bool(made()), PATIENCE_S)
-        first = made()
+        first = until(made, PATIENCE_S)
         client.reservation(first[0]).release()
-    pid = live.service().pid
-    live.kill_service()
-    live.wait_dead(pid)
+    live.crash()
     live.up()
     passed(live)
     with live.client() as client:
@@ -312,7 +284,6 @@ def test_occurrence_for_which_there_was_no_service_is_an_event(live: Live) -> No
         entry = client.reserve(
             "main", count=2, qubits=2, for_s=600.0, start_s=begun_s, every_s=3_605.0
         )
-        assert isinstance(entry, CalendarEntry)
         assert entry.decided_s == pytest.approx(time.time(), abs=60.0)
     pid = live.service().pid
     live.kill_service()
@@ -324,8 +295,7 @@ def test_occurrence_for_which_there_was_no_service_is_an_event(live: Live) -> No
     db.close()
     live.up()
     with live.client() as client:
-        until(lambda: list(client.history.events(kinds=["reservation.missed"])), PATIENCE_S)
-        (event,) = client.history.events(kinds=["reservation.missed"])
+        (event,) = until(lambda: list(client.history.events(kinds=["reservation.missed"])))
         assert f"entry {entry.id} " in event.message
         client.calendar.remove(entry.id)
 
@@ -335,8 +305,7 @@ def test_reservations_of_one_owner_are_bounded_and_end_with_the_owner() -> None:
     for number in range(1, MAX_OWNED + 1):
         calendar.add(CalendarEntry(1.0, 1.0, ask=ReservationRequest(), owner="ana", id=number))
     more = CalendarEntry(1.0, 1.0, ask=ReservationRequest(), owner="ana", id=99)
-    with pytest.raises(LimitExceededError, match="'ana' has planned 50 reservations"):
-        calendar.add(more)
+    fails(LimitExceededError, "'ana' has planned 50 reservations", calendar.add, more)
     calendar.add(msgspec.structs.replace(more, owner="ben"))
     calendar.remove_owned("ana")
     assert [entry.owner for entry in calendar.entries.values()] == ["ben"]
@@ -345,38 +314,32 @@ def test_reservations_of_one_owner_are_bounded_and_end_with_the_owner() -> None:
 @pytest.mark.parametrize(
     ("fields", "error"),
     [
-        ({"start_s": 1.0, "for_s": 60.0}, OptionError),
+        ({"start_s": 1.0}, OptionError),
         ({"start_s": time.time(), "for_s": 0.0}, OptionError),
-        ({"start_s": time.time(), "for_s": 60.0, "every_s": 1.0}, OptionError),
+        ({"start_s": time.time(), "every_s": 1.0}, OptionError),
         ({"start_s": time.time(), "for_s": 90.0, "every_s": 61.0}, OptionError),
-        ({"start_s": time.time() + 9e9, "for_s": 60.0}, OptionError),
-        ({"start_s": time.time() + DAY_S, "for_s": 60.0, "node": "nowhere"}, NotFoundError),
-        ({"start_s": time.time() + DAY_S, "for_s": 60.0, "zone": "Mars/Base"}, OptionError),
-        ({"start_s": time.time() + DAY_S, "for_s": 60.0, "zone": "../passwd"}, OptionError),
+        ({"start_s": time.time() + 9e9}, OptionError),
+        ({"node": "nowhere"}, NotFoundError),
+        ({"zone": "Mars/Base"}, OptionError),
+        ({"zone": "../passwd"}, OptionError),
     ],
 )
 def test_wrong_entries_are_refused(
     live: Live, fields: dict[str, Any], error: type[Exception]
 ) -> None:
+    given = {"start_s": time.time() + DAY_S, "for_s": 60.0, **fields}
     with live.client() as client:
-        with pytest.raises(error):
-            client.calendar.plan_maintenance(**fields)
-        with pytest.raises(NotFoundError):
-            client.calendar.remove(999)
+        fails(error, "", client.calendar.plan_maintenance, **given)
+        fails(NotFoundError, "", client.calendar.remove, 999)
         assert list(client.calendar) == []
 
 
-@pytest.mark.parametrize(
-    ("node", "ask"),
-    [
-        ("n1\0", ReservationRequest(device="main")),
-        ("", ReservationRequest(device="main", job="j" * 16_000)),
-        ("", ReservationRequest(device="nothing")),
-    ],
-)
-def test_wrong_planned_reservations_are_refused(
-    live: Live, node: str, ask: ReservationRequest
-) -> None:
-    entry = CalendarEntry(time.time() + DAY_S, 60.0, node=node, ask=ask)
-    with live.client() as client, pytest.raises(SimenvError):
-        client.session.request(admin.AddCalendarEntry(0, entry=entry))
+def test_wrong_planned_reservations_are_refused(live: Live) -> None:
+    with live.client() as client:
+        for node, ask in (
+            ("n1\0", ReservationRequest(device="main")),
+            ("", ReservationRequest(device="main", job="j" * 16_000)),
+            ("", ReservationRequest(device="nothing")),
+        ):
+            entry = CalendarEntry(time.time() + DAY_S, 60.0, node=node, ask=ask)
+            fails(SimenvError, "", client.session.request, admin.AddCalendarEntry(0, entry=entry))

@@ -26,14 +26,10 @@ def admission(bench: ServiceHarness, device: str = "main") -> AdmissionPolicy:
 
 
 def test_configured_policies_apply_after_start(tmp_path: Path) -> None:
-    table = {
-        "main": {
-            "queue": "ordered", "keys": ["shortest"], "admission": "rate", "rate": 7,
-            "span_s": 60.0,
-        },
-        "all": {"admission": "credit", "credits": 9},
-    }  # fmt: skip
-    bench = ServiceHarness(tmp_path, policies=table)
+    rate = {"admission": "rate", "rate": 7, "span_s": 60.0}
+    main = {"queue": "ordered", "keys": ["shortest"], **rate}
+    all_pools = {"admission": "credit", "credits": 9}
+    bench = ServiceHarness(tmp_path, policies={"main": main, "all": all_pools})
     assert target(bench).info.policy == "ordered"
     assert target(bench).info.options == (("keys", "shortest"),)
     assert (admission(bench).name, admission(bench).device_rate) == ("rate", 7)
@@ -41,19 +37,13 @@ def test_configured_policies_apply_after_start(tmp_path: Path) -> None:
     assert (admission(bench, "").name, admission(bench, "").total_credits) == ("credit", 9)
 
 
-def test_policy_set_by_admin_survives_restart_with_same_configuration(tmp_path: Path) -> None:
+def test_policy_of_admin_survives_restart_until_configuration_changes(tmp_path: Path) -> None:
     bench = ServiceHarness(tmp_path, policies={"main": {"queue": "fifo"}})
     bench.say(admin.SetOrder(1, "main", "round_robin"))
     bench.restart()
     assert target(bench).info.policy == "round_robin"
-
-
-def test_changed_policy_configuration_is_applied_at_restart(tmp_path: Path) -> None:
-    bench = ServiceHarness(tmp_path, policies={"main": {"queue": "fifo"}})
-    bench.say(admin.SetOrder(1, "main", "round_robin"))
-    bench.config = convert(
-        {"pools": [{"name": "main"}], "policies": {"main": {"queue": "ordered"}}}
-    )
+    policies = {"main": {"queue": "ordered"}}
+    bench.config = convert({"pools": [{"name": "main"}], "policies": policies})
     bench.restart()
     assert target(bench).info.policy == "ordered"
 
@@ -117,35 +107,21 @@ def test_device_settings_survive_crash(office: ReservationHarness) -> None:
 
 def test_draining_device_refuses_tasks_and_finishes_accepted(office: ReservationHarness) -> None:
     assert isinstance(office.submit(), m.Accepted)
-    got = office.get(admin.TargetReply, admin.SteerTarget(1, "main", "drain", "", "graceful", 60.0))
+    drain = admin.SteerTarget(1, "main", "drain", "", "graceful", 60.0)
+    got = office.get(admin.TargetReply, drain)
     assert (got.changed, got.info.state, got.info.drain_mode) == (True, "draining", "graceful")
-    assert got.info.drain_started_ns > 0
-    refused = office.submit(key="~b")
-    assert refused.refusals[0].code == "insufficient"
-    assert "pool main is draining" in refused.refusals[0].message
-    assert refused.refusals[0].hint
+    assert not office.get(admin.TargetReply, drain).changed
+    refused = office.refused(key="~b")
+    assert (refused.code, "pool main is draining" in refused.message) == ("insufficient", True)
+    assert refused.hint
     office.join()
     office.finish(office.assigned())
     office.loop.executor.execute(office.loop.scheduler.wall_clock_tick(0, 0))
-    kinds = [e.kind for e in office.get(m.Events, m.GetEvents(9)).events]
-    assert kinds.count("device.drained") == 1
-    assert _target(office).state == "draining"
+    assert len(office.events("device.drained")) == 1
     office.get(admin.TargetReply, admin.SteerTarget(1, "main", "resume"))
     assert isinstance(office.submit(key="~b"), m.Accepted)
-
-
-def test_only_admin_changes_devices_and_repeats_do_nothing(office: ReservationHarness) -> None:
-    for question in (
-        admin.SteerTarget(1, "main", "pause"),
-        admin.SetDispatch(1, "main", 1),
-        admin.SetOrder(1, "main", "fifo"),
-    ):
-        assert office.refusal(question, office.ana).code == "not_allowed"
-        assert office.get(admin.TargetReply, question, office.ops).changed
-        assert not office.get(admin.TargetReply, question, office.ops).changed
     assert office.refusal(admin.SteerTarget(1, "nowhere", "pause")).code == "not_found"
     assert office.refusal(admin.SteerTarget(1, "main", "halt")).code == "option"
-    assert _target(office).version == 4
 
 
 MOST = policy.MOST
@@ -161,9 +137,7 @@ def set_units(office: ReservationHarness, own: AdmissionPolicy, whole: Admission
         office.get(admin.PolicyReply, admin.SetPolicy(1, device, terms))
 
 
-def test_capacity_of_the_largest_policy_is_answered_within_64_bits(
-    office: ReservationHarness,
-) -> None:
+def test_capacity_of_largest_policy_is_answered_within_64_bits(office: ReservationHarness) -> None:
     whole = AdmissionPolicy("credit", SMALL, total_credits=MOST)
     set_units(office, AdmissionPolicy("unlimited", SMALL), whole)
     decision = office.reserve(workload=SMALL)

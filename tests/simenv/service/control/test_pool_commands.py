@@ -1,12 +1,11 @@
 """Pools scaled, nodes drained and resumed: by whom, how far, and over a restart."""
 
 import time
-from pathlib import Path
 
 import msgspec
 import pytest
 from failing import fails
-from service import LIMITS, ServiceHarness, spec
+from service import LIMITS, ServiceHarness
 
 from launcher.base import Node
 from simenv.config import convert
@@ -38,16 +37,7 @@ POOLS = [{"name": "main", "min": 1, "max": 1}, BIG]
 OPTIONS = {"limits": TWO, "pools": POOLS}
 
 
-def test_pools_and_nodes_are_listed(bench: ServiceHarness) -> None:
-    result = bench.get(Pools, GetPools(1))
-    assert [pool.name for pool in result.pools] == ["main", "big"]
-    assert [(node.name, node.state, node.slots) for node in result.nodes] == [
-        ("n1", "up", 2),
-        ("n2", "up", 2),
-    ]
-
-
-def test_scaled_pool_starts_workers_and_keeps_scale_after_restart(bench: ServiceHarness) -> None:
+def test_scaled_pool_keeps_its_scale_until_configuration_changes(bench: ServiceHarness) -> None:
     assert len(bench.paper.commands) == 1
     bench.get(Pools, Scale(1, "main", 3, 5))
     assert len(bench.paper.commands) == 3
@@ -55,10 +45,6 @@ def test_scaled_pool_starts_workers_and_keeps_scale_after_restart(bench: Service
     assert len(bench.paper.commands) == 3
     pool = bench.state.cluster.pools["main"].spec
     assert (pool.min, pool.max) == (3, 5)
-
-
-def test_changed_configuration_overrides_earlier_scale_at_restart(bench: ServiceHarness) -> None:
-    bench.get(Pools, Scale(1, "main", 3, 5))
     bench.config = convert({"pools": [{"name": "main", "min": 2, "max": 2}, POOLS[1]]})
     bench.restart()
     assert len(bench.paper.commands) == 2
@@ -70,21 +56,15 @@ def test_drained_node_has_no_workers_until_resumed_after_restart(bench: ServiceH
     bench.get(Pools, Scale(2, "main", 4, 4))
     assert {share.node for c in bench.paper.commands.values() for share in c.shares} == {"n2"}
     (value, _) = bench.get(Pools, GetPools(3)).nodes
+    assert (value.name, value.slots) == ("n1", 2)
     assert (value.state, value.reason) == ("drained", "a disk is failing")
     status = bench.get(m.Status, m.GetStatus(4))
     assert "node n1 is drained: a disk is failing" in status.info.warnings
     bench.get(Pools, ResumeNode(5, "n1"))
     bench.restart()
     assert [node.state for node in bench.get(Pools, GetPools(6)).nodes] == ["up", "up"]
-
-
-def test_scaling_draining_and_resuming_record_events(bench: ServiceHarness) -> None:
-    bench.get(Pools, Scale(1, "main", 2, 2))
-    bench.get(Pools, DrainNode(2, "n2", "for repair"))
-    bench.get(Pools, ResumeNode(3, "n2"))
-    events = bench.get(m.Events, m.GetEvents(4))
-    kinds = [e.kind for e in events.events if not e.kind.startswith(("worker", "audit"))]
-    assert kinds == ["pool.scaled", "node.drained", "node.resumed"]
+    kinds = [each.kind for each in bench.events("pool", "node")]
+    assert kinds == ["node.drained", "pool.scaled", "node.resumed"]
 
 
 @pytest.mark.parametrize(
@@ -117,21 +97,33 @@ def _pools(bench: ServiceHarness) -> tuple[list[PoolInfo], list[NodeInfo]]:
 
 
 def test_pools_are_bounded_by_slots_and_memory_of_workers() -> None:
-    for pool, value in (
-        (PoolSpec("p", ranks=8), "8 ranks"),
-        (PoolSpec("p", memory_bytes=3 * GIB), "never have a worker"),
-        (PoolSpec("p", nodes="gpu*"), "gpu"),
-        (PoolSpec("p", min=5, max=5, memory_bytes=GIB // 2), "5 workers"),
-    ):
-        fails(ConfigError, value, check_pools, (pool,), TWO)
-    check_pools((PoolSpec("p", min=4, max=4, memory_bytes=GIB // 2),), TWO)
+    two = (PoolSpec("a", min=9, max=9), PoolSpec("b", min=9, max=9))
     each = GIB // 8
-    check_pools((PoolSpec("p", min=8, max=8, ranks=2, memory_bytes=each),), TWO)
-    with pytest.raises(ConfigError, match=r"9 workers of 2 ranks .* 8 do"):
-        check_pools((PoolSpec("p", min=9, max=9, ranks=2, memory_bytes=each),), TWO)
-    assert workers_that_fit(PoolSpec("p", ranks=2), TWO, 100) == 8
+    for pools, value in (
+        ((PoolSpec("p", ranks=8),), "8 ranks"),
+        ((PoolSpec("p", memory_bytes=3 * GIB),), "never have a worker"),
+        ((PoolSpec("p", nodes="gpu*"),), "gpu"),
+        ((PoolSpec("p", min=5, max=5, memory_bytes=GIB // 2),), "5 workers"),
+        (
+            (PoolSpec("p", min=9, max=9, ranks=2, memory_bytes=each),),
+            r"9 workers of 2 ranks .* 8 do",
+        ),
+        ((PoolSpec("p", min=17, max=17),), r"17 workers do not fit, 16 do: 4 slots x 32"),
+        ((PoolSpec("p", min=0, max=17),), r"17 workers do not fit, 16 do: 4 slots x 32"),
+        (two, "9 workers do not fit, 7 do beside those"),
+    ):
+        fails(ConfigError, value, check_pools, pools, TWO)
     more = msgspec.structs.replace(TWO, max_ranks=8)
     fails(ConfigError, "never have a worker", check_pools, (PoolSpec("p", ranks=5),), more)
+    check_pools((PoolSpec("p", min=4, max=4, memory_bytes=GIB // 2),), TWO)
+    check_pools((PoolSpec("p", min=8, max=8, ranks=2, memory_bytes=each),), TWO)
+    check_pools(two, msgspec.structs.replace(TWO, overcommit=True))
+    assert workers_that_fit(PoolSpec("p", ranks=2), TWO, 100) == 8
+    # A pool that reserves memory fits beside one with a worker for each slot.
+    node = Node("n1", 16, 64 * GIB)
+    roomy = msgspec.structs.replace(TWO, slots=16, memory_bytes=node.memory_bytes, nodes=(node,))
+    big = PoolSpec("big", min=1, max=3, memory_bytes=16 * GIB)
+    check_pools((PoolSpec("main", min=16, max=16), big), roomy)
 
 
 def test_resident_workers_are_bounded_by_slots_and_by_memory() -> None:
@@ -186,35 +178,6 @@ def _all_join(bench: ServiceHarness) -> None:
         bench.loop.executor.execute(bench.scheduler.tick(now_ns))
 
 
-def test_start_with_more_workers_than_fit_is_refused() -> None:
-    for pool in (PoolSpec("p", min=17, max=17), PoolSpec("p", min=0, max=17)):
-        fails(ConfigError, r"17 workers do not fit, 16 do: 4 slots x 32", check_pools, (pool,), TWO)
-    two = (PoolSpec("a", min=9, max=9), PoolSpec("b", min=9, max=9))
-    fails(ConfigError, "9 workers do not fit, 7 do beside those", check_pools, two, TWO)
-    check_pools(two, msgspec.structs.replace(TWO, overcommit=True))
-
-
-def test_task_on_drained_node_runs_to_its_end(tmp_path: Path) -> None:
-    changed = msgspec.structs.replace(TWO, nodes=NODES[:1], slots=2)
-    bench = ServiceHarness(tmp_path, limits=changed, pools=POOLS[:1])
-    bench.join()
-    bench.submit(spec())
-    (task,) = bench.assigned()
-    bench.get(Pools, DrainNode(1, "n1", "why"))
-    assert bench.state.tasks
-    bench.finish([task])
-    assert not bench.state.tasks
-
-
-def test_pool_that_reserves_memory_fits_beside_a_pool_with_a_worker_per_slot() -> None:
-    node = Node("n1", 16, 64 * 2**30)
-    limits = msgspec.structs.replace(
-        TWO, slots=16, memory_bytes=node.memory_bytes, nodes=(node,), overcommit=False
-    )
-    big = PoolSpec("big", min=1, max=3, memory_bytes=16 * 2**30)
-    check_pools((PoolSpec("main", min=16, max=16), big), limits)
-
-
 def test_refusal_of_scale_names_memory_limit_that_applied(bench: ServiceHarness) -> None:
     assert bench.state.cluster.pools["big"].spec.memory_bytes == 2**29
     result = bench.refusal(Scale(1, "big", 0, 3))
@@ -227,9 +190,7 @@ def test_refusal_of_scale_names_memory_limit_that_applied(bench: ServiceHarness)
     fails(ConfigError, r"128.0 MiB a rank \(16\)", check_pools, (pool_spec,), TWO)
 
 
-def test_node_that_was_drained_before_its_maintenance_is_used_again_in_it(
-    bench: ServiceHarness,
-) -> None:
+def test_node_drained_before_its_maintenance_is_used_again_in_it(bench: ServiceHarness) -> None:
     """Also after a restart."""
     for number, node in enumerate(("n1", "n2")):
         bench.get(Pools, DrainNode(1 + number, node, "a disk is failing"))

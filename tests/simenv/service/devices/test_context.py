@@ -49,12 +49,10 @@ def test_a_forecast_has_the_noise_of_the_run(pair: tuple[int, int], is_fitted: b
     program = load(f"{text}measure q[{a}]->c[0];measure q[{b}]->c[1];").program
     circuit = Circuit.from_program(program)
     found = context.examined(circuit, profile(circuit, ("counts",), ()), terms).noise
-    assert found is not None
 
     worker = Noise()
     worker.receive(NoiseDocument(digest, body))
     attached = worker.program(program, circuit, terms)
-    assert attached is not None
     acting = noise_profile(attached, attached.located(circuit), ("counts",))
     assert found.error_weight == acting.error_weight
     task = AssignedTask(1, 1, 0, program.packed(), 100, 1, b"", 0)
@@ -67,7 +65,6 @@ def test_a_forecast_has_the_noise_of_the_run(pair: tuple[int, int], is_fitted: b
     calibrated = document.dump(library.load("lima"))
     plain.receive(NoiseDocument("plain", calibrated))
     before = plain.program(program, circuit, TaskOptions(device="lima", snapshot="plain"))
-    assert before is not None
     weight = noise_profile(before, before.located(circuit), ("counts",)).error_weight
     assert (weight != found.error_weight) is is_fitted
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import msgspec
-import pytest
+from failing import fails
 
 from noise_models import library
 from noise_models.snapshot import dump
@@ -26,10 +26,9 @@ def test_dated_files_are_found_by_the_exact_time_of_their_name(tmp_path: Path) -
         assert registry.dates("chip").result() == TIMES_S
         for number, time_s in enumerate(TIMES_S):
             info = registry.dated("chip", time_s).result().info
-            assert info is not None
             assert (info.name, info.version) == ("chip", str(number))
-        with pytest.raises(NotFoundError, match="no stored calibration"):
-            registry.dated("chip", TIMES_S[0] + 1.0).result()
+        lacking = registry.dated("chip", TIMES_S[0] + 1.0).result
+        fails(NotFoundError, "no stored calibration", lacking)
         assert registry.dates("../chip").result() == registry.dates("none").result() == []
     finally:
         registry.close()

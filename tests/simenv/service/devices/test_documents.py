@@ -27,15 +27,14 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     outcome.close()
 
 
-def test_document_is_read_again_after_restart(tmp_path: Path) -> None:
-    first = Journal(tmp_path / "journal.db", "process")
-    NoiseDocuments(first, set).add("aa", b"body", "ana")
-    first.close()
-    second = Journal(tmp_path / "journal.db", "process")
-    noise_documents = NoiseDocuments(second, set)
-    assert "aa" in noise_documents
-    assert (noise_documents.body("aa"), noise_documents.body("bb")) == (b"body", b"")
-    second.close()
+def test_document_is_read_again_after_restart(journal: Journal) -> None:
+    NoiseDocuments(journal, set).add("aa", b"body", "ana")
+    journal.close()
+    again = Journal(journal.place, "process")
+    documents = NoiseDocuments(again, set)
+    assert "aa" in documents
+    assert (documents.body("aa"), documents.body("bb")) == (b"body", b"")
+    again.close()
 
 
 def test_oldest_unused_document_goes(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,14 +63,11 @@ def test_document_is_sent_once_to_each_start_of_worker() -> None:
     assert sent.missing("w", 2, ["b"], len) == (["b"], False)
 
 
-def test_worker_with_too_many_documents_drops_them_and_gets_all_needed() -> None:
+def test_worker_with_too_many_documents_or_bytes_drops_them_and_gets_all_needed() -> None:
     sent = SentDocuments()
     sent.missing("w", 1, [str(number) for number in range(MAX_SENT)], len)
     assert sent.missing("w", 1, ["0", "new"], len) == (["0", "new"], True)
     assert sent.missing("w", 1, ["1"], len) == (["1"], False)
-
-
-def test_a_worker_with_too_many_bytes_of_documents_drops_them() -> None:
     sent = SentDocuments()
     half = {"a": SENT_BYTES // 2, "b": SENT_BYTES // 2, "c": 1, "d": 2 * SENT_BYTES}.__getitem__
     assert sent.missing("w", 1, ["a"], half) == (["a"], False)

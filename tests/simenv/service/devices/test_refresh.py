@@ -59,9 +59,7 @@ def devices(tmp_path: Path) -> Path:
     return folder
 
 
-def test_data_is_stored_as_the_device_and_as_a_dated_snapshot(
-    tmp_path: Path, devices: Path
-) -> None:
+def test_data_is_stored_as_device_and_as_dated_snapshot(tmp_path: Path, devices: Path) -> None:
     first = outcome(devices, printing(tmp_path, 50.0))
     assert not first.error, first.hint
     assert (first.changed, first.num_qubits) == (True, QUBITS)

@@ -4,11 +4,11 @@ import fcntl
 import os
 import sqlite3
 import threading
-import time
 from pathlib import Path
 
 import pytest
 from failing import fails
+from waiting import until
 
 from simenv.config import EnvironmentPaths
 from simenv.errors import ConfigError, JournalError, NotFoundError
@@ -38,11 +38,20 @@ def journal(paths: EnvironmentPaths, ends: int = 3) -> Journal:
     return outcome
 
 
-def copied(paths: EnvironmentPaths) -> None:
+def copied(paths: EnvironmentPaths, error: str | None = None) -> JournalBackup:
     backup = JournalBackup(paths.journal, paths.copy)
     backup.start()
     backup.stop()
-    assert (backup.error, backup.copies) == ("", 1)
+    assert error is not None or (backup.error, backup.copies) == ("", 1)
+    return backup
+
+
+def first_copy(paths: EnvironmentPaths) -> JournalBackup:
+    """A backup that goes on, and has made one copy."""
+    backup = JournalBackup(paths.journal, paths.copy, every_s=0.01)
+    backup.start()
+    until(paths.copy.exists)
+    return backup
 
 
 def ends(path: Path) -> int:
@@ -89,10 +98,7 @@ def test_failed_backup_leaves_a_complete_copy(paths: EnvironmentPaths, point: st
     fault_injection.install(f"{point}:1:error")
     live.finish(4, [TaskState.DONE], b"more")
     live.commit()
-    backup = JournalBackup(paths.journal, paths.copy)
-    backup.start()
-    backup.stop()
-    assert "could not be copied" in backup.error
+    assert "could not be copied" in copied(paths, "").error
     assert ends(paths.copy) == (3 if point == "copy.before" else 4)
     live.close()
 
@@ -121,9 +127,7 @@ def test_start_without_journal_and_backup_is_empty_and_no_resume(paths: Environm
     fails(NotFoundError, "neither", choose_journal, paths, resume=True)
 
 
-def test_start_with_only_a_copy_of_an_ended_service_continues_with_it(
-    paths: EnvironmentPaths,
-) -> None:
+def test_start_with_only_a_copy_of_ended_service_continues_it(paths: EnvironmentPaths) -> None:
     journal(paths).close()
     copied(paths)
     paths.journal.unlink()
@@ -134,18 +138,13 @@ def test_start_with_only_a_copy_of_an_ended_service_continues_with_it(
 
 
 @pytest.mark.parametrize("was_complete", [False, True])
-def test_start_with_only_an_older_copy_is_refused_without_resume(
-    paths: EnvironmentPaths, was_complete: bool
-) -> None:
+def test_start_with_older_copy_needs_resume(paths: EnvironmentPaths, was_complete: bool) -> None:
     live = journal(paths)
     if was_complete:
         copied(paths)
         assert choose_journal(paths, resume=False) == "", "the next start, whose machine is lost"
     else:
-        backup = JournalBackup(paths.journal, paths.copy, every_s=0.01)
-        backup.start()
-        while not paths.copy.exists():
-            time.sleep(0.01)
+        first_copy(paths)
     live.close()
     paths.journal.unlink()
     error = fails(ConfigError, "no live journal", choose_journal, paths, resume=False)
@@ -160,10 +159,7 @@ def test_copy_of_a_restored_journal_is_not_complete(paths: EnvironmentPaths) -> 
     journal(paths).close()
     copying.mark_complete(paths.journal, complete=True)
     live = journal(paths)  # the start that goes on with it
-    backup = JournalBackup(paths.journal, paths.copy, every_s=0.01)
-    backup.start()
-    while not paths.copy.exists():
-        time.sleep(0.01)
+    backup = first_copy(paths)
     assert not read_header(paths.copy).is_complete
     backup.stop()
     assert read_header(paths.copy).is_complete

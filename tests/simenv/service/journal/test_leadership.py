@@ -44,9 +44,13 @@ def database(journal: Journal) -> PostgresDatabase:
 
 def stop_renewal(journal: Journal) -> None:
     """As of a process that is stopped, or whose node is cut off."""
-    lease = database(journal)._lease
-    assert lease is not None
-    lease.stop()
+    database(journal)._lease.stop()
+
+
+def break_connection(place: PostgresPlace, broken: PostgresDatabase) -> None:
+    with leadership.connect(place) as session:
+        pid = broken._session.info.backend_pid
+        session.execute("select pg_terminate_backend($1::int)", [pid])
 
 
 def waited(place: PostgresPlace) -> bool:
@@ -54,13 +58,15 @@ def waited(place: PostgresPlace) -> bool:
 
 
 def test_a_second_service_is_refused_while_the_first_leads(place: PostgresPlace) -> None:
+    ready = threading.Event()
+    assert not leadership.end_environment(place), "it was never started"
+    assert leadership.wait_to_lead(place, "", lambda: False, lambda _: "", ready.set)
+    assert ready.is_set(), "it leads at once"
     Journal(place, "accepted")
     fails(JournalError, "leads the environment", Journal, place, "accepted")
 
 
-def test_standby_waits_for_the_end_of_the_lease_and_the_old_leader_is_fenced(
-    place: PostgresPlace,
-) -> None:
+def test_standby_waits_for_end_of_lease_and_old_leader_is_fenced(place: PostgresPlace) -> None:
     old = Journal(place, "accepted")
     accept(old, 1)
     old.commit()
@@ -93,7 +99,6 @@ def test_a_step_of_the_servers_clock_neither_ends_a_leader_nor_keeps_one() -> No
             for offset_s in (3600, 0, -3600):
                 step(f"{offset_s:+d}")
                 row = session.execute("select extract(epoch from clock_timestamp())").fetchone()
-                assert row is not None
                 assert abs(float(row[0]) - time.time() - offset_s) < 60.0, "it was not stepped"
                 assert not leads.wait(LEASE_S / 2)  # the leader lives
         accept(journal, 2)
@@ -152,9 +157,7 @@ def test_a_commit_whose_connection_breaks_is_stored_once(
         if when == "after" and is_first:
             store(self, *args)  # type: ignore[arg-type]
         if is_first:
-            with leadership.connect(place) as session:
-                pid = self._session.info.backend_pid
-                session.execute("select pg_terminate_backend($1::int)", [pid])
+            break_connection(place, self)
         if when == "before" or not is_first:
             store(self, *args)  # type: ignore[arg-type]
         else:
@@ -169,29 +172,16 @@ def test_a_commit_whose_connection_breaks_is_stored_once(
     assert len(broken) == (2 if when == "before" else 1)
     accept(journal, rows + 1)
     journal.commit()
-    assert firsts(journal)[-1] == rows + 1
+    break_connection(place, database(journal))
+    assert firsts(journal)[-1] == rows + 1, "queries survive it, too"
 
 
-def test_queries_survive_a_broken_connection(place: PostgresPlace) -> None:
-    journal = Journal(place, "accepted")
-    accept(journal, 1)
-    journal.commit()
-    with leadership.connect(place) as session:
-        pid = database(journal)._session.info.backend_pid
-        session.execute("select pg_terminate_backend($1::int)", [pid])
-    assert firsts(journal) == [1]
-
-
-def test_a_query_in_a_transaction_whose_connection_breaks_is_not_asked_again(
-    place: PostgresPlace,
-) -> None:
+def test_query_in_transaction_whose_connection_breaks_is_not_repeated(place: PostgresPlace) -> None:
     journal = Journal(place, "accepted")
 
     def broken() -> None:
         with journal.transaction("FULL") as db:
-            with leadership.connect(place) as session:
-                pid = database(journal)._session.info.backend_pid
-                session.execute("select pg_terminate_backend($1::int)", [pid])
+            break_connection(place, database(journal))
             journal.records.meta("first")
             db.execute("insert into meta values('second', 1)")
 
@@ -202,9 +192,7 @@ def test_a_query_in_a_transaction_whose_connection_breaks_is_not_asked_again(
     assert firsts(journal) == [1]
 
 
-def test_an_ended_leader_is_followed_at_once_and_a_stopped_environment_by_nobody(
-    place: PostgresPlace,
-) -> None:
+def test_ended_leader_is_followed_at_once_stopped_environment_never(place: PostgresPlace) -> None:
     with new_place(600.0) as place:
         first = Journal(place, "accepted")
         first.close()
@@ -225,19 +213,13 @@ def test_a_leader_that_cannot_renew_its_lease_stops_by_its_own_clock(
     journal = Journal(place, "accepted")
     with leadership.connect(place) as session, session.transaction():
         session.execute("select 1 from leader for update")  # a renewal waits for this
-        lease = database(journal)._lease
-        assert lease is not None
-        until(lambda: lease.is_doubtful)
+        until(lambda: database(journal)._lease.is_doubtful)
         fails(LeadershipLost, "the lease is over", journal.check_leadership)
 
 
-def test_the_end_is_stored_over_a_broken_connection_and_no_standby_follows(
-    place: PostgresPlace,
-) -> None:
+def test_end_is_stored_over_broken_connection_and_no_standby_follows(place: PostgresPlace) -> None:
     journal = Journal(place, "accepted")
-    with leadership.connect(place) as session:
-        pid = database(journal)._session.info.backend_pid
-        session.execute("select pg_terminate_backend($1::int)", [pid])
+    break_connection(place, database(journal))
     journal.database.end_standbys()
     database(journal).abandon()
     assert not waited(place)
@@ -263,13 +245,7 @@ def test_an_end_that_another_process_stores_ends_leader_and_standbys(place: Post
     assert firsts(Journal(place, "accepted")) == [1]
 
 
-def test_an_environment_that_was_never_started_is_not_ended(place: PostgresPlace) -> None:
-    assert not leadership.end_environment(place)
-
-
-def test_standbys_of_an_ended_environment_and_of_another_format_are_refused(
-    place: PostgresPlace,
-) -> None:
+def test_standbys_of_ended_environment_or_other_format_are_refused(place: PostgresPlace) -> None:
     def begin() -> None:
         leadership.wait_to_lead(place, "", lambda: False, lambda _: "", lambda: None)
 
@@ -320,10 +296,4 @@ def test_standby_is_ready_when_the_leader_lists_it(place: PostgresPlace) -> None
         until(lambda: ready.is_set() or waiting.done())
         ended.set()
         assert not waiting.result(60)
-    assert ready.is_set()
-
-
-def test_standby_that_leads_at_once_is_ready(place: PostgresPlace) -> None:
-    ready = threading.Event()
-    assert leadership.wait_to_lead(place, "", lambda: False, lambda _: "", ready.set)
     assert ready.is_set()

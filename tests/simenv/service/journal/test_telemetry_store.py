@@ -19,7 +19,7 @@ from simenv.service.journal.telemetry_store import (
     SAMPLE_S,
     YEAR_S,
     TelemetryStore,
-)
+)  # fmt: skip
 from simenv.wire.messages.metrics import MAX_POINTS
 
 BEGIN = 1_800_000_000 // DAY_S * DAY_S
@@ -180,10 +180,8 @@ def test_store_that_cannot_be_written_names_the_remedy(
         raise error
 
     monkeypatch.setattr(store, "_merge", fail)
-    assert (
-        fails(JournalError, "cannot be written", store.add, BEGIN, {"queue": (1.0, "")}).hint
-        == hint
-    )
+    error = fails(JournalError, "cannot be written", store.add, BEGIN, {"queue": (1.0, "")})
+    assert error.hint == hint
 
 
 def test_reopened_store_continues(tmp_path: Path) -> None:

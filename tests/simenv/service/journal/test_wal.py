@@ -8,12 +8,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from failing import fails
 
 from simenv.config import EnvironmentPaths
 from simenv.errors import JournalError, SimenvError
 from simenv.service.journal import wal, writer
 from simenv.service.journal.accepted import AcceptedRow
 from simenv.service.journal.choice import choose_journal, read_header
+from simenv.service.journal.copying import copy_into
 
 TASKS = 60
 PLACES = 50
@@ -39,14 +41,8 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> EnvironmentPaths:
     for first in range(1, TASKS + 1):
         accept(journal, first)
         if first == TASKS // 2:
-            from simenv.service.journal.copying import copy_into
-
             copy_into(journal.database.db, paths.copy)
-    kept = environment(tmp_path_factory.mktemp("kept"))
-    for source, target in ((paths.state, kept.state), (paths.home, kept.home)):
-        for path in source.iterdir():
-            if path.is_file():
-                shutil.copy2(path, target / path.name)
+    kept = copied(paths, tmp_path_factory.mktemp("kept"))
     journal.database.abandon()
     return kept
 
@@ -87,7 +83,7 @@ def test_intact_log_is_read_to_its_end(killed: EnvironmentPaths, tmp_path: Path)
     assert tasks_in(paths) == list(range(1, TASKS + 1))
 
 
-def test_transaction_that_a_kill_cut_off_is_no_damage(
+def test_transaction_cut_off_by_a_kill_is_no_damage(
     killed: EnvironmentPaths, tmp_path: Path
 ) -> None:
     paths = copied(killed, tmp_path)
@@ -108,10 +104,8 @@ def test_damaged_log_is_refused_or_all_its_intact_commits_are_read(
     damage(log_of(paths), at)
     lost = wal.lost_commits(paths.journal)
     if lost:
-        with pytest.raises(JournalError) as caught:
-            choose_journal(paths, resume=False)
-        assert "damaged" in caught.value.message
-        assert "--restore" in caught.value.hint
+        error = fails(JournalError, "damaged", choose_journal, paths, resume=False)
+        assert "--restore" in error.hint
         assert "damaged" in choose_journal(paths, resume=True)
         assert list(paths.state.glob(f"{paths.journal.name}*.damaged-*"))
         assert len(tasks_in(paths)) >= TASKS // 2
@@ -138,9 +132,7 @@ def test_damaged_database_or_copy_is_refused_or_complete(
     assert refused or found == list(range(1, TASKS + 1))
 
 
-def test_journal_with_fewer_tasks_than_its_copy_is_refused(
-    killed: EnvironmentPaths, tmp_path: Path
-) -> None:
+def test_journal_shorter_than_its_copy_is_refused(killed: EnvironmentPaths, tmp_path: Path) -> None:
     paths = copied(killed, tmp_path)
     for path in paths.state.glob(f"{paths.journal.name}*"):
         path.unlink()
@@ -151,7 +143,6 @@ def test_journal_with_fewer_tasks_than_its_copy_is_refused(
         choose_journal(paths, resume=False)
     assert "from the copy" in choose_journal(paths, resume=True)
     header = read_header(paths.journal)
-    assert header is not None
     assert header.next_task == TASKS // 2 + 1
 
 

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 from array import array
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import postgres_journal
@@ -35,11 +36,9 @@ def row(first: int, count: int = 1, key: str = "~auto") -> AcceptedRow:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    if request.param == "sqlite":
-        yield tmp_path / "j.db"
-        return
-    with postgres_journal.new_place() as place:
-        yield place
+    with ExitStack() as stack:
+        is_file = request.param == "sqlite"
+        yield tmp_path / "j.db" if is_file else stack.enter_context(postgres_journal.new_place())
 
 
 def reopened(journal: Journal, durability: str = "accepted") -> Journal:
@@ -60,16 +59,13 @@ def test_committed_records_survive_crash(place: Place, durability: str) -> None:
     journal.cursor("", "mine", 7)
     journal.commit()
     journal.accept(row(4))  # never committed
-    again = reopened(journal, durability).records
+    reopening = reopened(journal, durability)
+    assert reopening.epoch == journal.epoch + 1
+    again = reopening.records
     assert [r.first for r in again.accepted.all()] == [1]
     assert list(again.finished.all()) == [(1, b"completed")]
     assert (again.finished.counts()[TaskState.FAILED], again.sent()) == (1, array("q", [1, 2]))
     assert (again.cursor_at("", "mine"), again.next_task(), again.last_seq()) == (7, 4, 2)
-
-
-def test_each_start_has_its_own_epoch(place: Place) -> None:
-    first = Journal(place, "process")
-    assert reopened(first).epoch == first.epoch + 1
 
 
 @pytest.mark.parametrize("nth", range(1, 6))
@@ -125,46 +121,38 @@ def test_completions_are_read_from_any_sequence_number(place: Place) -> None:
     assert after(0, "bob") is None
     before = journal.records.finished.before
     assert (before(10), before(7, "ann"), before(1)) == ((7, b"7"), (5, b"5"), None)
-    records = journal.records
-    assert (
-        records.finished.newest_of("ann"),
-        records.finished.count_of("ann"),
-        records.finished.newest_of("bob"),
-    ) == (
-        *(11, 3),
-        0,
-    )
+    finished = journal.records.finished
+    assert (finished.newest_of("ann"), finished.newest_of("bob")) == (11, 0)
+    assert finished.count_of("ann") == 3
 
 
-def test_a_damaged_file_never_loses_rows_silently(tmp_path: Path) -> None:
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    """A journal with rows of 199 tasks."""
     journal = Journal(tmp_path / "good.db", "process")
     for number in range(1, 200):
         journal.accept(row(number))
         journal.finish(number, [DONE], b"completed %d" % number)
     journal.close()
-    good = (tmp_path / "good.db").read_bytes()
-    chance = random.Random(3)
-    damaged = tmp_path / "damaged.db"
+    return tmp_path / "good.db"
+
+
+def test_a_damaged_file_never_loses_rows_silently(good: Path) -> None:
+    content, chance = good.read_bytes(), random.Random(3)
     refused = 0
     for _ in range(300):
-        place = chance.randrange(len(good))
-        flipped = bytes([good[place] ^ (1 << chance.randrange(8))])
-        damaged.write_bytes(good[:place] + flipped + good[place + 1 :])
-        refused += not _whole_or_refused(damaged)
+        place = chance.randrange(len(content))
+        flipped = bytes([content[place] ^ (1 << chance.randrange(8))])
+        good.write_bytes(content[:place] + flipped + content[place + 1 :])
+        refused += not _whole_or_refused(good)
     assert refused > 30
 
 
 @pytest.mark.parametrize("share", [0.0, 0.0001, 0.3, 0.7, 0.999])
-def test_truncated_file_never_loses_rows_silently(tmp_path: Path, share: float) -> None:
-    journal = Journal(tmp_path / "good.db", "process")
-    for number in range(1, 200):
-        journal.accept(row(number))
-        journal.finish(number, [DONE], b"completed %d" % number)
-    journal.close()
-    size = (tmp_path / "good.db").stat().st_size
-    with (tmp_path / "good.db").open("r+b") as file:
-        file.truncate(int(size * share))
-    assert not _whole_or_refused(tmp_path / "good.db") or share > 0.99
+def test_truncated_file_never_loses_rows_silently(good: Path, share: float) -> None:
+    with good.open("r+b") as file:
+        file.truncate(int(good.stat().st_size * share))
+    assert not _whole_or_refused(good) or share > 0.99
 
 
 def _whole_or_refused(path: Path) -> bool:
@@ -224,7 +212,7 @@ def sqlite_error(code: int) -> sqlite3.Error:
         (sqlite_error(sqlite3.SQLITE_BUSY), IN_USE),
     ],
 )
-def test_remedy_fits_the_error_and_moves_no_intact_journal(
+def test_remedy_fits_error_and_keeps_journal(
     tmp_path: Path, error: Exception, expected: str
 ) -> None:
     journal = Journal(tmp_path / "journal.sqlite", "accepted")

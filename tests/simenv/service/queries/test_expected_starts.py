@@ -27,9 +27,7 @@ def flood(bench: ServiceHarness, count: int) -> None:
         bench.submit(*specs, key=f"~{begin}")
 
 
-def test_queue_tasks_pools_and_target_agree(
-    ready: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answers_with_waits_agree(ready: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(expected_starts, "LEAST_NS", 600 * 10**9)  # one forecast for all answers
     monkeypatch.setattr(expected_starts, "REFRESH_NS", 600 * 10**9)
     flood(ready, 500)
@@ -47,9 +45,8 @@ def test_queue_tasks_pools_and_target_agree(
     target = ready.get(admin.TargetReply, admin.GetTarget(1, "main")).info
     assert (target.wait_ns + target.wait_age_ns) / 1e3 == pytest.approx(new_us, rel=0.01)
     assert (pool.wait_off_by, target.wait_off_by, last.wait_off_by) == (0.0, 0.0, 0.0)
-    explained = ready.get(
-        queries.Explained, queries.Explain(1, TaskOptions(), spec().program, SHOTS)
-    )
+    question = queries.Explain(1, TaskOptions(), spec().program, SHOTS)
+    explained = ready.get(queries.Explained, question)
     (chosen,) = (each for each in explained.explanation.engines if each.chosen)
     assert 1e6 * (chosen.wait_s + chosen.wait_age_s) == pytest.approx(new_us, rel=0.01)
 
@@ -94,14 +91,10 @@ def test_passes_go_on_while_a_long_queue_is_simulated(tmp_path: Path) -> None:
 
 def test_evaluation_counts_the_queue(ready: ServiceHarness) -> None:
     flood(ready, 500)
-    decisions = [
-        ready.get(
-            admin.DecisionReply, admin.Reserve(1, ReservationRequest(device=device), dry=True)
-        )
-        for device in ("main", "")
-    ]
+    asks = [ReservationRequest(device=device) for device in ("main", "")]
+    replies = [ready.get(admin.DecisionReply, admin.Reserve(1, ask, dry=True)) for ask in asks]
     (pool,) = ready.get(admin.Pools, admin.GetPools(1)).pools
-    for reply in decisions:
+    for reply in replies:
         wait_us = reply.decision.estimated_start_ns / 1e3 - time.time() * 1e6
         assert wait_us == pytest.approx(pool.wait_us, abs=2e6)
 

@@ -2,6 +2,7 @@
 
 import zlib
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -38,22 +39,12 @@ def finished(bench: ServiceHarness, *tasks: m.AssignedTask) -> list[m.ToClient]:
         results.append(
             m.AttemptResult(task.task, task.attempt, 2, payload, zlib.crc32(payload), name, 400_000)
         )
-    origin = m.Origin("main-0", "here", 1, "test")
-    bench.work.send(codec.encode(m.AttemptResults(origin, "statevector", "test", 1, results)))
-    bench.step()
-    return bench.heard()
+    return bench.send_results(*results)
 
 
 def asked(bench: ServiceHarness, task: int) -> str:
     """What a Rerun is answered, when the file has been looked at."""
-    bench.peer.send(codec.encode(VerifyResult(9, task)))
-    for _ in range(2_000):
-        bench.loop.run_once(timeout_s=0.002)
-        for answer in bench.heard():
-            if isinstance(answer, VerifyReply):
-                return answer.word
-            assert not isinstance(answer, m.Refused), answer
-    raise AssertionError("no answer")
+    return fetched(bench, VerifyResult(9, task)).word
 
 
 @pytest.fixture
@@ -66,19 +57,15 @@ def bench(tmp_path: Path) -> object:
 
 def seqs(bench: ServiceHarness) -> list[tuple[int, int]]:
     """(number, task) of every completion that counts."""
-    page = next(a for a in bench.say(m.GetCompletions(3)) if isinstance(a, m.CompletionPage))
+    page = bench.get(m.CompletionPage, m.GetCompletions(3))
     return [(seq, c.task) for g in page.groups for seq, c in enumerate(g.results, g.first_seq)]
 
 
-def test_task_with_intact_result_file_is_not_rerun(ready: ServiceHarness) -> None:
-    ready.submit()
-    finished(ready, *ready.assigned())
-    assert asked(ready, 1) == "intact"
-    assert ready.assigned() == []
-
-
 @pytest.mark.parametrize("how", ["flip", "cut", "remove"])
-def test_task_with_damaged_result_file_is_rerun(ready: ServiceHarness, how: str) -> None:
+@pytest.mark.parametrize("is_watched", [True, False])
+def test_task_with_damaged_result_file_is_rerun(
+    ready: ServiceHarness, how: str, is_watched: bool
+) -> None:
     ready.submit(spec(1), spec(2), spec(3))
     first = ready.assigned()
     finished(ready, *first)
@@ -97,11 +84,14 @@ def test_task_with_damaged_result_file_is_rerun(ready: ServiceHarness, how: str)
     (again,) = ready.assigned()
     assert (again.task, again.seed, again.attempt & 0xFFFF) == (2, 2, 2)
     assert asked(ready, 2) == "waits"
-    (value,) = [a for a in finished(ready, again) if isinstance(a, m.Completed)] or [None]
-    assert value is None, "nobody watched, and whoever submitted has had an answer"
+    if is_watched:
+        ready.say(m.WatchResults(0, [2]))
+    # Whoever submitted has had an answer.
+    heard = [each.attempts for each in completions(finished(ready, again))]
+    assert heard == ([2] if is_watched else [])
     assert seqs(ready) == [(1, 1), (3, 3), (4, 2)]
     assert asked(ready, 2) == "intact"
-    status = next(a for a in ready.say(m.GetStatus(4)) if isinstance(a, m.Status)).info
+    status = ready.get(m.Status, m.GetStatus(4)).info
     assert (status.done, status.queued) == (3, 0)
 
 
@@ -136,22 +126,12 @@ def test_task_that_is_rerun_before_it_is_indexed_is_not_indexed(ready: ServiceHa
     assert sorted(ready.journal.records.finished.indexed_runs()) == [(1, 3), (7, 1), (9, 1)]
 
 
-def test_watcher_receives_completion_of_rerun(ready: ServiceHarness) -> None:
-    ready.submit()
-    finished(ready, *ready.assigned())
-    next(ready.loop.result_requests.root.glob("0/t-1.*")).unlink()
-    assert asked(ready, 1) == "again"
-    ready.say(m.WatchResults(0, [1]))
-    assert [each.attempts for each in completions(finished(ready, *ready.assigned()))] == [2]
-
-
 def test_task_with_wrong_payload_checksum_is_rerun(ready: ServiceHarness) -> None:
     ready.submit()
     (task,) = ready.assigned()
-    wrong = m.AttemptResult(task.task, task.attempt, 2, b"payload", zlib.crc32(b"another"))
-    origin = m.Origin("main-0", "here", 1, "test")
-    ready.work.send(codec.encode(m.AttemptResults(origin, "statevector", "test", 1, [wrong])))
-    ready.step()
+    ready.send_results(
+        m.AttemptResult(task.task, task.attempt, 2, b"payload", zlib.crc32(b"another"))
+    )
     assert asked(ready, 1) == "again"
 
 
@@ -214,22 +194,22 @@ def test_damaged_completion_is_rerun(ready: ServiceHarness, ask: object) -> None
     assert seqs(ready) == [(3, 3)]
     ready.finish(again)
     assert sorted(seqs(ready)) == [(3, 3), (4, 1), (5, 2)]
-    assert next(a for a in ready.say(m.GetStatus(4)) if isinstance(a, m.Status)).info.done == 3
+    assert ready.get(m.Status, m.GetStatus(4)).info.done == 3
 
 
-def test_tasks_of_record_damaged_before_indexing_are_rerun_after_start(tmp_path: Path) -> None:
-    bench = ServiceHarness(tmp_path)
-    bench.join()
-    bench.submit(spec(1), spec(2))
-    bench.finish(bench.assigned())
-    bench.change("delete from ended")
-    bench.change("delete from meta where key = 'indexed'")
-    flip_record(bench, 1)
-    bench.restart()
-    assert (bench.mended, bench.replayed.queued) == (1, 2)
-    bench.join()
-    bench.finish(bench.assigned())
-    assert seqs(bench) == [(3, 1), (4, 2)], "numbers are never given out twice"
+def test_record_damaged_before_indexing_is_rerun_after_start(ready: ServiceHarness) -> None:
+    ready.submit(spec(1), spec(2))
+    ready.finish(ready.assigned())
+    ready.change("delete from ended")
+    ready.change("delete from meta where key = 'indexed'")
+    flip_record(ready, 1)
+    ready.loop.result_requests.stop()
+    ready.restart()
+    ready.loop.result_requests.start()
+    assert (ready.mended, ready.replayed.queued) == (1, 2)
+    ready.join()
+    ready.finish(ready.assigned())
+    assert seqs(ready) == [(3, 1), (4, 2)], "numbers are never given out twice"
 
 
 def test_reopening_that_cannot_be_stored_changes_nothing(ready: ServiceHarness) -> None:
@@ -243,12 +223,13 @@ def test_reopening_that_cannot_be_stored_changes_nothing(ready: ServiceHarness) 
     assert 1 not in ready.state.tasks
 
 
-def fetched(bench: ServiceHarness, question: FetchResult) -> m.ToClient:
+def fetched(bench: ServiceHarness, question: m.FromClient) -> Any:
     bench.peer.send(codec.encode(question))
     for _ in range(2_000):
         bench.loop.run_once(timeout_s=0.002)
         for answer in bench.heard():
-            return answer
+            if isinstance(answer, VerifyReply | ResultChunk | m.Refused):
+                return answer
     raise AssertionError("no answer")
 
 
@@ -258,7 +239,6 @@ def test_result_file_is_fetched_in_chunks_and_for_its_task_only(ready: ServiceHa
     path = next(ready.loop.result_requests.root.glob("0/t-1.*"))
     name = str(path.relative_to(ready.loop.result_requests.root))
     answer = fetched(ready, FetchResult(3, 1, name, 100, 1000))
-    assert isinstance(answer, ResultChunk)
     assert answer.data == path.read_bytes()[100:1100]
     for task, file, size in ((2, name, 10), (1, "../journal.db", 10), (1, name, 2**21)):
         assert isinstance(fetched(ready, FetchResult(3, task, file, 0, size)), m.Refused)
@@ -268,16 +248,11 @@ def test_result_of_another_owner_can_be_neither_fetched_nor_verified(ready: Serv
     ready.submit()
     finished(ready, *ready.assigned())
     path = next(ready.loop.result_requests.root.glob("0/t-1.*"))
-    entries: list[m.ToClient] = []
-    result_requests = ready.loop.result_requests
-    result_requests.listen(
-        ready.loop.result_requests._record_event,
-        lambda _, body: entries.append(codec.to_client(body)),
-    )
-    result_requests.handle(
-        b"ana", Identity("ana", Role.CLIENT), FetchResult(3, 1, f"0/{path.name}", 0, 10)
-    )
-    result_requests.handle(b"ana", Identity("ana", Role.CLIENT), VerifyResult(4, 1))
+    entries, ana = list[m.ToClient](), Identity("ana", Role.CLIENT)
+    requests = ready.loop.result_requests
+    requests.listen(requests._record_event, lambda _, body: entries.append(codec.to_client(body)))
+    requests.handle(b"ana", ana, FetchResult(3, 1, f"0/{path.name}", 0, 10))
+    requests.handle(b"ana", ana, VerifyResult(4, 1))
     assert isinstance(entries[0], m.Refused)
     assert entries[1:] == [VerifyReply(4, "unknown")]
 

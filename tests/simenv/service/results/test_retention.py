@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from failing import Killed, fails, killed_at
 from service import ServiceHarness, spec
+from waiting import until
 
 from simenv.model import Origin
 from simenv.service.results import retention
@@ -28,6 +29,12 @@ def bench(tmp_path: Path) -> object:
     service_harness.loop.result_requests.stop()
 
 
+def restart(bench: ServiceHarness) -> None:
+    bench.loop.result_requests.stop()
+    bench.restart()
+    bench.loop.result_requests.start()
+
+
 def ended(bench: ServiceHarness, count: int = 10, key: str = "~k") -> None:
     """So many tasks, each with a message and a file of its own."""
     bench.submit(*[spec(seed) for seed in range(count)], key=key)
@@ -38,13 +45,9 @@ def ended(bench: ServiceHarness, count: int = 10, key: str = "~k") -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(bytes(1000))
             crc = zlib.crc32(PAYLOAD)
-            result = m.AttemptResult(task.task, task.attempt, 2, PAYLOAD, crc, name, 1000)
-            done = m.AttemptResults(
-                Origin("main-0", "here", 1, "test"), "statevector", "test", 1, [result]
+            bench.send_results(
+                m.AttemptResult(task.task, task.attempt, 2, PAYLOAD, crc, name, 1000)
             )
-            bench.work.send(codec.encode(done))
-            bench.step()
-    bench.heard()
 
 
 def aged_priority(bench: ServiceHarness, seqs: range, days: float) -> None:
@@ -52,12 +55,8 @@ def aged_priority(bench: ServiceHarness, seqs: range, days: float) -> None:
     bench.change("update finished set at = ? where seq between ? and ?", when, seqs[0], seqs[-1])
 
 
-def ask(bench: ServiceHarness, message: object, kind: type) -> object:
-    return next(answer for answer in bench.say(message) if isinstance(answer, kind))
-
-
 def numbers(bench: ServiceHarness) -> list[int]:
-    page = ask(bench, m.GetCompletions(3), m.CompletionPage)
+    page = bench.get(m.CompletionPage, m.GetCompletions(3))
     return [g.first_seq + k for g in page.groups for k, _ in enumerate(g.results)]
 
 
@@ -124,11 +123,9 @@ def test_non_finite_age_removes_nothing(bench: ServiceHarness, older_s: float) -
 def test_task_numbers_continue_after_all_tasks_were_removed(bench: ServiceHarness) -> None:
     ended(bench)
     bench.collected(older_s=0.0)
-    before = ask(bench, m.GetStatus(1), m.Status).info
-    bench.loop.result_requests.stop()
-    bench.restart()
-    bench.loop.result_requests.start()
-    after = ask(bench, m.GetStatus(1), m.Status).info
+    before = bench.get(m.Status, m.GetStatus(1)).info
+    restart(bench)
+    after = bench.get(m.Status, m.GetStatus(1)).info
     assert (before.done, after.done, after.queued) == (10, 10, 0)
     assert bench.submit() == m.Accepted(5, 11, 1)
     bench.join()
@@ -139,7 +136,7 @@ def test_task_numbers_continue_after_all_tasks_were_removed(bench: ServiceHarnes
 def test_removed_task_is_reported_as_gone_and_unknown_task_is_not(bench: ServiceHarness) -> None:
     ended(bench, 3)
     bench.collected(older_s=0.0)
-    unknown = ask(bench, m.WatchResults(3, [2, 99]), m.UnknownTasks)
+    unknown = bench.get(m.UnknownTasks, m.WatchResults(3, [2, 99]))
     assert (unknown.tasks, unknown.gone) == ([2, 99], [2])
 
 
@@ -156,8 +153,7 @@ def test_removal_of_unacknowledged_completions_is_reported(bench: ServiceHarness
     ended(bench)
     bench.say(m.Ack(2, "reader", 4))
     assert bench.collected(older_s=0.0).freed.unread == 6
-    events = ask(bench, m.GetEvents(3), m.Events).events
-    assert "6 completions among them had not been acknowledged" in events[-1].message
+    assert "6 completions among them had not been acknowledged" in bench.events()[-1].message
 
 
 def test_old_tasks_are_removed(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,16 +187,12 @@ def test_crash_during_removal_keeps_counts_of_tasks(
     ended(bench)
     killed_at(point, monkeypatch)
     fails(Killed, "", bench.collected, older_s=0.0)
-    bench.loop.result_requests.stop()
-    bench.restart()
-    bench.loop.result_requests.start()
-    assert ask(bench, m.GetStatus(1), m.Status).info.done == 10
+    restart(bench)
+    assert bench.get(m.Status, m.GetStatus(1)).info.done == 10
     assert numbers(bench) == (list(range(1, 11)) if point == "gc.before" else [])
     bench.collected(older_s=0.0)
-    assert ask(bench, m.GetStatus(1), m.Status).info.done == 10
-    bench.loop.result_requests.stop()
-    bench.restart()
-    bench.loop.result_requests.start()
+    assert bench.get(m.Status, m.GetStatus(1)).info.done == 10
+    restart(bench)
     assert files(bench) == 0
 
 
@@ -229,13 +221,12 @@ def test_removal_resumes_once_journal_can_be_written_again(bench: ServiceHarness
         bench.loop.run_once(timeout_s=0.0)
     assert "cannot be written" in bench.loop.lifecycle.store_error
     bench.read_only(False)
-    freed: list[int] = []
-    for _ in range(2_000):  # a thread beside the loop has its part in it
+
+    def freed() -> list[int]:  # a thread beside the loop has its part in it
         bench.loop.run_once(timeout_s=0.005)
-        freed += [a.freed.tasks for a in bench.heard() if isinstance(a, GarbageCollected)]
-        if freed:
-            break
-    assert (bench.loop.lifecycle.store_error, freed) == ("", [10])
+        return [a.freed.tasks for a in bench.heard() if isinstance(a, GarbageCollected)]
+
+    assert (until(freed), bench.loop.lifecycle.store_error) == ([10], "")
     assert bench.submit(spec(2), key="~later") == m.Accepted(5, 12, 1)
 
 

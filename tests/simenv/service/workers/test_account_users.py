@@ -13,19 +13,13 @@ from simenv.service.workers.account_users import LEAST, AccountUsers, numbers_of
 NUMBERS = range(310_000, 310_003)
 
 
-def test_account_keeps_its_number_over_restarts(tmp_path: Path) -> None:
-    first = AccountUsers(NUMBERS, tmp_path / "users.json")
-    numbers = [first.user_of(name, ()) for name in ("chem/", "ana", "chem/")]
-    assert numbers == [310_000, 310_001, 310_000]
-    again = AccountUsers(NUMBERS, tmp_path / "users.json")
-    assert [again.user_of(name, ()) for name in ("ana", "ben")] == [310_001, 310_002]
-
-
-def test_number_that_waited_longest_without_workers_is_given_again(tmp_path: Path) -> None:
+def test_account_keeps_its_number_until_it_is_given_to_another(tmp_path: Path) -> None:
     users = AccountUsers(NUMBERS, tmp_path / "users.json")
-    for name in ("a", "b", "c", "a"):
-        users.user_of(name, ())
-    assert users.user_of("d", {310_001}) == 310_002, "b has workers, c has none"
+    numbers = [users.user_of(name, ()) for name in ("a", "b", "a")]
+    assert numbers == [310_000, 310_001, 310_000]
+    users = AccountUsers(NUMBERS, tmp_path / "users.json")  # of the next start
+    assert [users.user_of(name, ()) for name in ("b", "c", "a")] == [310_001, 310_002, 310_000]
+    assert users.user_of("d", {310_001}) == 310_002, "b has workers, c waited longest"
     assert users.user_of("c", {310_002}) == 310_001
 
 
@@ -38,14 +32,12 @@ def test_damaged_or_later_file_is_not_believed(tmp_path: Path, text: str) -> Non
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("100000", "is not a range of user ids"),
-        ("x-y", "is not a range of user ids"),
+        ("100000", "is not a range of user ids"), ("x-y", "is not a range of user ids"),
         ("310000-99999999999", "is not a range of user ids"),
-        ("310000-310010", f"has 11 user ids; {LEAST} are the least"),
-        ("320000-310000", "user ids"),
+        ("310000-310010", f"has 11 user ids; {LEAST} are the least"), ("320000-310000", "user ids"),
         ("0-65000", "has the id"),
     ],
-)
+)  # fmt: skip
 def test_range_that_cannot_be_is_refused(setting: str, message: str) -> None:
     fails(ConfigError, message, numbers_of, setting)
 
@@ -57,9 +49,7 @@ def test_range_of_root_is_the_default(tmp_path: Path, monkeypatch: pytest.Monkey
     assert numbers_of("") == range(200_000, 265_536)
 
 
-def test_range_that_was_asked_for_and_cannot_hold_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_requested_range_that_cannot_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     config = convert({"isolation": "account", "isolation_uids": "310000-320000"})
     monkeypatch.setattr(account_users.os, "geteuid", lambda: 1000)
     fails(ConfigError, "cannot hold here: only root can", isolation.check_isolation, config)

@@ -36,13 +36,9 @@ def test_worker_that_cannot_be_sent_a_document_is_replaced_before_it_gets_the_ta
     monkeypatch.setattr(listener, "send", full)
     ready.submit(spec(seed=1))
     assert refused
-    assert first is not None
     sent = [codec.to_worker(body) for body in iter(lambda: first.receive(0.0), None)]
     assert not [each for each in sent if isinstance(each, m.AssignChunk)]
-    events = ready.journal.records.events(0, 100, "")
-    assert [each.message for each in events if each.kind == "worker.lost"] == [
-        "it cannot be reached"
-    ]
+    assert [each.message for each in ready.events("worker.lost")] == ["it cannot be reached"]
     while "main-0" not in ready.paper.commands and "main-1" not in ready.paper.commands:
         ready.step()
     second = ready.join(next(iter(ready.paper.commands)))
@@ -66,9 +62,7 @@ def test_worker_that_keeps_slots_or_memory_of_others_is_replaced(
     ready.loop.executor.execute([action])
     monkeypatch.undo()
     ready.step()
-    events = ready.journal.records.events(0, 100, "")
-    lost = [each.message for each in events if each.kind == "worker.lost"]
-    assert lost == ["it cannot be reached"]
+    assert [each.message for each in ready.events("worker.lost")] == ["it cannot be reached"]
 
 
 def test_stop_that_is_not_sent_is_left_to_the_grace_of_the_task(

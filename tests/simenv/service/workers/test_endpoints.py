@@ -4,6 +4,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -53,73 +54,48 @@ def test_environment_of_one_node_opens_no_port_and_creates_no_keys(paths: Enviro
     assert listening() == before
 
 
-def test_worker_listener_of_several_nodes_binds_one_address(paths: EnvironmentPaths) -> None:
-    meeting = meet(paths, HERE, OTHER, interface="127.0.0.1")
-    try:
-        entries = [
-            each.laddr.ip
-            for each in psutil.Process().net_connections("tcp")
-            if each.status == psutil.CONN_LISTEN and each.laddr.port == meeting.listener.port
-        ]
-        assert entries == ["127.0.0.1"]
-        assert (
-            keyfiles.read_bootstrap(paths.joining).address
-            == f"tcp://127.0.0.1:{meeting.listener.port}"
-        )
-    finally:
-        meeting.listener.close()
-
-
-def test_worker_listener_has_the_port_of_the_configuration(paths: EnvironmentPaths) -> None:
-    first = meet(paths, HERE, OTHER, interface="127.0.0.1")
-    assert first.listener is not None
-    port = first.listener.port
-    with pytest.raises(ConfigError, match=f"cannot listen on tcp://127.0.0.1:{port}: Address"):
-        meet(paths, HERE, OTHER, interface="127.0.0.1", port=port)
-    first.listener.close()
-    second = meet(paths, HERE, OTHER, interface="127.0.0.1", port=port)
-    assert second.listener is not None
-    second.listener.close()
-    assert second.address == f"tcp://127.0.0.1:{port}"
-
-
-def test_each_service_start_has_its_own_keys(paths: EnvironmentPaths) -> None:
+def test_worker_listener_of_nodes_binds_one_address_with_own_keys(paths: EnvironmentPaths) -> None:
     keys = []
     for _ in range(2):
         meeting = meet(paths, HERE, OTHER, interface="127.0.0.1")
         file = keyfiles.read_bootstrap(paths.joining)
+        port, connections = meeting.listener.port, psutil.Process().net_connections("tcp")
+        bound = {e.laddr.ip for e in connections if e.laddr.port == port and e.status == "LISTEN"}
         meeting.listener.close()
+        assert (bound, file.address) == ({"127.0.0.1"}, f"tcp://127.0.0.1:{port}")
         keys += [file.server_key, meeting.owner_endpoint.public]
         assert (file.public_key, file.secret_key) == ("", "")  # a worker's own is elsewhere
     assert len(set(keys)) == 4
 
 
-def test_bootstrap_file_is_private_and_removed_with_the_service(paths: EnvironmentPaths) -> None:
-    meeting = meet(paths, HERE)
+def test_worker_listener_has_the_port_of_the_configuration(paths: EnvironmentPaths) -> None:
+    first = meet(paths, HERE, OTHER, interface="127.0.0.1")
+    port, again = first.listener.port, partial(meet, paths, HERE, OTHER, interface="127.0.0.1")
+    fails(ConfigError, f"cannot listen on tcp://127.0.0.1:{port}: Address", again, port=port)
+    first.listener.close()
+    second = again(port=port)
+    second.listener.close()
+    assert second.address == f"tcp://127.0.0.1:{port}"
+
+
+def test_bootstrap_file_is_private_and_goes_with_its_service_alone(paths: EnvironmentPaths) -> None:
+    first = meet(paths, HERE)
     assert paths.joining.stat().st_mode & 0o777 == 0o600
-    meeting.leave()
+    second = meet(paths, HERE, epoch=4)
+    first.leave()
+    assert keyfiles.read_bootstrap(paths.joining).epoch == 4
+    second.leave()
     assert not paths.joining.exists()
 
 
-def test_bootstrap_file_of_next_service_is_not_removed(paths: EnvironmentPaths) -> None:
-    first = meet(paths, HERE)
-    meet(paths, HERE, epoch=4)
-    first.leave()
-    assert keyfiles.read_bootstrap(paths.joining).epoch == 4
-
-
-@pytest.mark.parametrize("everywhere", ["*", "0.0.0.0", "::"])
-def test_worker_listener_on_every_interface_is_refused(everywhere: str) -> None:
-    fails(ConfigError, "every interface", address_for, "127.0.0.2", everywhere)
-
-
-def test_interface_is_resolved_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interface_is_resolved_by_its_name_and_every_interface_refused() -> None:
+    for everywhere in ("*", "0.0.0.0", "::"):
+        fails(ConfigError, "every interface", address_for, "127.0.0.2", everywhere)
     assert address_for("127.0.0.2", "lo") == "127.0.0.1"
     fails(ConfigError, r"launcher\.interface: 'eth99'", address_for, "127.0.0.2", "eth99")
 
 
-@pytest.fixture
-def named_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_address_of_route_is_used_where_name_is_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     """This node's name means 127.0.0.1, as Debian has it."""
     getaddrinfo = socket.getaddrinfo
 
@@ -127,21 +103,10 @@ def named_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
         return getaddrinfo("127.0.0.1" if host == HERE.name else host, *rest, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket, "getaddrinfo", told)
-
-
-@pytest.mark.usefixtures("named_loopback")
-def test_address_of_route_is_used_when_host_name_means_loopback() -> None:
     assert address_for("127.0.0.2", "") == "127.0.0.1"  # from where 127.0.0.2 is reached
-
-
-@pytest.mark.usefixtures("named_loopback")
-def test_unknown_host_name_and_unreachable_node_have_different_errors() -> None:
-    with pytest.raises(ConfigError, match=r"'no-such-host\.invalid' is not") as caught:
-        address_for("no-such-host.invalid", "")
-    assert "--hosts" in caught.value.hint
-    with pytest.raises(ConfigError, match=r"route to node '255\.255\.255\.255'") as caught:
-        address_for("255.255.255.255", "")
-    assert "interface" in caught.value.hint
+    unknown, route = r"'no-such-host\.invalid' is not", r"route to node '255\.255\.255\.255'"
+    assert "--hosts" in fails(ConfigError, unknown, address_for, "no-such-host.invalid", "").hint
+    assert "interface" in fails(ConfigError, route, address_for, "255.255.255.255", "").hint
 
 
 def test_results_folder_of_other_service_is_seen(paths: EnvironmentPaths, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import ctypes
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from confined import control_group, skip_without_confinement
 from failing import fails
+from interpreter import python
 from service import ServiceHarness, program, spec
 from waiting import until
 
@@ -24,7 +24,6 @@ from simenv.sandbox import confinement
 from simenv.scheduler.events.workers import kernel_bound, memory_bound
 from simenv.service.workers import isolation
 from simenv.service.workers.isolation import WorkerIsolation, check_isolation
-from simenv.wire.messages import client as m
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -43,15 +42,9 @@ def workers(tmp_path: Path) -> WorkerIsolation:
     return WorkerIsolation(tmp_path / "results", "test")
 
 
-def until_step(bench: ServiceHarness, holds: Callable[[], bool]) -> bool:
+def until_step(bench: ServiceHarness, holds: Callable[[], bool]) -> None:
     """Let the service work until something holds."""
-
-    def tried() -> bool:
-        bench.step()
-        return holds()
-
-    until(tried)
-    return True
+    until(lambda: bench.step() or holds())
 
 
 def result(task: int, fence: int, file: str) -> Any:
@@ -101,9 +94,8 @@ def test_worker_cannot_name_the_file_of_another_attempt(
     (tmp_path / "results" / other).parent.mkdir()
     (tmp_path / "results" / other).write_text("of another account")
     for file in (other, "../journal.db", attempt_file(5000, 65_538)):
-        fails(
-            NotAllowedError, "as the file of", workers.adopt, "main-0", [result(5000, 65_537, file)]
-        )
+        named = [result(5000, 65_537, file)]
+        fails(NotAllowedError, "as the file of", workers.adopt, "main-0", named)
     name = attempt_file(5000, 65_537)
     link = tmp_path / "results" / isolation.FOLDER / "main-0.1" / name
     link.parent.mkdir()
@@ -148,9 +140,7 @@ def test_processes_that_a_worker_left_are_killed(workers: WorkerIsolation) -> No
         " if os.fork() == 0:\n  os.close(1)\n  os.close(2)\n  time.sleep(600)\n os._exit(0)\n"
         "os.wait()\nprint(open('/proc/self/status').read().count('Seccomp_filters'))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", source], capture_output=True, text=True, check=True
-    )
+    done = python("-c", source)
     if done.stdout.strip() != "1":
         pytest.skip("this kernel does not count filters of system calls")
     innocent = subprocess.Popen(["sleep", "600"])
@@ -176,7 +166,6 @@ def test_kernel_bounds_each_worker_by_the_grant_of_its_tasks(
     monkeypatch.setattr(cgroup, "control_groups", lambda _: [own])
     bench = ServiceHarness(tmp_path, isolation="account")
     workers = bench.loop.workers.isolation
-    assert workers is not None
     assert not any("memory" in gap for gap in workers.gaps)
     workers.started("main-0", 4711)
     (group,) = own.glob("*/main-0")
@@ -199,8 +188,7 @@ def test_kernel_bounds_each_worker_by_the_grant_of_its_tasks(
     bench.paper.kill("main-0")
     bench.step()
     assert (group / "cgroup.kill").read_text() == "1"
-    messages = [each.message for each in bench.get(m.Events, m.GetEvents(1, 0, 100)).events]
-    assert any("more memory than it was granted" in message for message in messages)
+    assert any("more memory than it was granted" in each.message for each in bench.events())
 
 
 def test_pools_that_run_code_of_users_need_confinement(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,12 +196,12 @@ def test_pools_that_run_code_of_users_need_confinement(monkeypatch: pytest.Monke
     monkeypatch.setattr(confinement, "unavailable_reason", lambda: "this kernel has no Landlock")
     check_isolation(convert({"pools": tools}))
     check_isolation(convert({"pools": [{"name": "main"}], "isolation": "account"}))
-    with pytest.raises(ConfigError, match=r"pool 'tools' runs code of users.*has no Landlock"):
-        check_isolation(convert({"pools": tools, "isolation": "account"}))
-    command = "/bin/true {circuit} {shots}"
-    pool = {"name": "sim", "engine": "external", "command": command}
-    with pytest.raises(ConfigError, match="pool 'sim' runs code of users"):
-        check_isolation(convert({"pools": [pool], "isolation": "account"}))
+    isolated = convert({"pools": tools, "isolation": "account"})
+    why = r"pool 'tools' runs code of users.*has no Landlock"
+    fails(ConfigError, why, check_isolation, isolated)
+    pool = {"name": "sim", "engine": "external", "command": "/bin/true {circuit} {shots}"}
+    isolated = convert({"pools": [pool], "isolation": "account"})
+    fails(ConfigError, "pool 'sim' runs code of users", check_isolation, isolated)
 
 
 def test_worker_cannot_join_or_beat_as_another_worker(tmp_path: Path) -> None:
@@ -251,7 +239,7 @@ def test_log_of_an_earlier_account_is_not_in_the_report_of_the_next(tmp_path: Pa
     log.write_text("a secret of the first account\n")
     bench.paper.kill("main-0")
     bench.step()
-    assert until_step(bench, lambda: "main-0" in bench.paper.commands)
+    until_step(bench, lambda: "main-0" in bench.paper.commands)
     assert bench.loop.workers.log_tail("main-0") == ""
 
 
@@ -269,11 +257,10 @@ def test_worker_whose_files_take_more_than_all_results_may_is_ended(tmp_path: Pa
         assert bench.paper.commands["main-0"].start == start, "below the limit"
         (folder / "large").write_bytes(bytes(2**21))
         bench.loop._events._next_sizes_ns = 0
-        assert until_step(bench, lambda: "main-0" not in bench.paper.commands)
+        until_step(bench, lambda: "main-0" not in bench.paper.commands)
     finally:
         bench.loop.result_requests.file_worker.stop()
-    events = bench.get(m.Events, m.GetEvents(1, since=0, limit=100)).events
-    assert any(event.message.startswith("its files took 2.0 MiB") for event in events)
+    assert any(each.message.startswith("its files took 2.0 MiB") for each in bench.events())
 
 
 def test_worker_with_folders_that_cannot_be_listed_is_ended(workers: WorkerIsolation) -> None:

@@ -59,7 +59,7 @@ def test_listen_host_is_resolved_from_interface_or_host_name() -> None:
     assert "lo" in error.hint
 
 
-def test_port_and_keys_are_the_same_after_restart(tmp_path: Path) -> None:
+def test_port_and_keys_stay_and_port_in_use_is_replaced_unless_configured(tmp_path: Path) -> None:
     path = tmp_path / "server-key.json"
     value, result = open_listener("tcp://lo:0", path, "node")
     value.close()
@@ -68,12 +68,6 @@ def test_port_and_keys_are_the_same_after_restart(tmp_path: Path) -> None:
     again.close()
     assert same == result
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-
-
-def test_port_that_is_in_use_is_replaced_unless_configured(tmp_path: Path) -> None:
-    path = tmp_path / "server-key.json"
-    value, result = open_listener("tcp://127.0.0.1:0", path, "node")
-    value.close()
     with socket.create_server(("127.0.0.1", value.port)):
         other, now = open_listener("tcp://127.0.0.1:0", path, "node")
         other.close()
@@ -115,14 +109,10 @@ def test_other_users_are_looked_up_late(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(environment, "other_users", other_users)
     bench.loop.facts = msgspec.structs.replace(bench.loop.facts, exposure="there is no namespace")
+    handler = bench.loop.query_handlers.environment
     for _ in range(3):
-        assert any(
-            "1 other user" in each
-            for each in bench.loop.query_handlers.environment.status().warnings
-        )
+        assert any("1 other user" in each for each in handler.status().warnings)
     assert len(walks) == 1
-    monkeypatch.setattr(
-        bench.loop.query_handlers.environment, "_next_others_ns", 0
-    )  # a minute later
-    bench.loop.query_handlers.environment.status()
+    handler._next_others_ns = 0  # a minute later
+    handler.status()
     assert len(walks) == 2

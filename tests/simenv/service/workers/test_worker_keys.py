@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from failing import fails
 from service import NODE, ServiceHarness
+from waiting import until
 
 from simenv.errors import NoServiceError
 from simenv.service.workers.endpoints import WorkerKeys
@@ -78,19 +80,15 @@ def test_worker_key_authenticates_its_worker_until_it_has_ended(site: Site) -> N
     assert site.listener.send(PeerKind.WORKER, received[0], b"work")
     assert worker.receive(WAIT_S) == b"work"
     site.keys.remove("main-0", 1)
-    farewell = worker.receive(WAIT_S)
-    assert farewell is not None
-    assert isinstance(codec.to_worker(farewell), m.StopWorker)
+    assert isinstance(codec.to_worker(worker.receive(WAIT_S)), m.StopWorker)
     assert not keyfiles.worker_key_path(site.service, "main-0", 1).exists()
     again = zmq_transport.connect_worker(result, b"main-0.1")
     again.send(b"hello")
     assert site.heard(within_s=1.0) is None
     for connection in (worker, again):
         connection.close()
-    with pytest.raises(NoServiceError, match="has no key"):
-        zmq_transport.connect_worker(
-            keyfiles.read_bootstrap(site.service, "main-0", 1), b"main-0.1"
-        )
+    keyless = keyfiles.read_bootstrap(site.service, "main-0", 1)
+    fails(NoServiceError, "has no key", zmq_transport.connect_worker, keyless, b"main-0.1")
 
 
 def test_keys_of_an_earlier_service_are_removed(site: Site) -> None:
@@ -99,15 +97,20 @@ def test_keys_of_an_earlier_service_are_removed(site: Site) -> None:
     assert not keyfiles.worker_key_path(site.service, "main-0", 1).exists()
 
 
+def until_started(bench: ServiceHarness) -> int:
+    """End the worker, which is started again after a pause; return its start."""
+    bench.paper.kill("main-0")
+    paper = bench.paper
+    until(lambda: bench.step() or ("main-0" in paper.commands and not paper.gone))
+    return paper.commands["main-0"].start
+
+
 def test_key_is_made_for_a_start_and_removed_at_its_end(site: Site, bench: ServiceHarness) -> None:
     bench.loop.workers._keys = site.keys
-    bench.paper.kill("main-0")  # started before there were keys
-    until_started(bench)
-    first = bench.paper.commands["main-0"].start
+    first = until_started(bench)  # the one before it was started before there were keys
     assert keyfiles.worker_key_path(site.service, "main-0", first).exists()
-    bench.paper.kill("main-0")
-    until_started(bench)
-    assert list(site.keys._public) == [("main-0", bench.paper.commands["main-0"].start)]
+    assert list(site.keys._public) == [("main-0", first)]
+    assert list(site.keys._public) == [("main-0", until_started(bench))]
     assert not keyfiles.worker_key_path(site.service, "main-0", first).exists()
     bench.paper.fails = "no such node"
     bench.paper.kill("main-0")
@@ -118,21 +121,11 @@ def test_key_is_made_for_a_start_and_removed_at_its_end(site: Site, bench: Servi
 
 def test_secret_key_of_a_worker_is_in_its_file_alone(site: Site, bench: ServiceHarness) -> None:
     bench.loop.workers._keys = site.keys
-    bench.paper.kill("main-0")  # started before there were keys
-    until_started(bench)
+    own = keyfiles.read_bootstrap(site.service, "main-0", until_started(bench))
     command = bench.paper.commands["main-0"]
-    own = keyfiles.read_bootstrap(site.service, "main-0", command.start)
     shown = [*command.argv, *(value for _, value in command.environ)]
     assert own.secret_key
     assert not [text for text in shown if own.secret_key in text]
-
-
-def until_started(bench: ServiceHarness) -> None:
-    """A worker that ended at once is started again after a pause."""
-    deadline = time.monotonic() + WAIT_S
-    while "main-0" not in bench.paper.commands or bench.paper.gone:
-        bench.step()
-        assert time.monotonic() < deadline
 
 
 def test_worker_cannot_join_or_send_heartbeats_as_another_worker(bench: ServiceHarness) -> None:

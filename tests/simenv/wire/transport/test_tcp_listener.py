@@ -22,7 +22,7 @@ from simenv.wire.transport.connection_limiter import (
     MAX_PER_KEY,
     MAX_UNAUTHENTICATED,
     ConnectionLimiter,
-)
+)  # fmt: skip
 from simenv.wire.transport.sockets import PeerKind
 from simenv.wire.transport.tcp_listener import TcpListener
 from simenv.wire.transport.zmq_transport import (
@@ -31,34 +31,31 @@ from simenv.wire.transport.zmq_transport import (
     HandshakeState,
     ZmqConnection,
     endpoint,
-)
+)  # fmt: skip
 
 ANA = Identity("ana", Role.CLIENT)
 
 
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[ListenerThread]:
-    built = ListenerThread(tmp_path)
-    yield built
-    built.close()
+    with closing(ListenerThread(tmp_path)) as built:
+        yield built
 
 
 @pytest.fixture
 def hasty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ListenerThread]:
     """A house whose door is narrow and soon loses its patience."""
     monkeypatch.setattr(tcp_listener, "HANDSHAKE_MS", 300)
-    built = ListenerThread(tmp_path, tcp_listener.ListenerOptions(message_bytes=1_000))
-    yield built
-    built.close()
+    options = tcp_listener.ListenerOptions(message_bytes=1_000)
+    with closing(ListenerThread(tmp_path, options)) as built:
+        yield built
 
 
 @pytest.fixture
-def patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ListenerThread]:
+def patient(house: ListenerThread, monkeypatch: pytest.MonkeyPatch) -> ListenerThread:
     """A house that waits for a handshake as long as it takes."""
     monkeypatch.setattr(tcp_listener, "HANDSHAKE_MS", 600_000)
-    built = ListenerThread(tmp_path)
-    yield built
-    built.close()
+    return house
 
 
 def still_serves(house: ListenerThread, word: bytes = b"still here") -> bool:
@@ -67,25 +64,21 @@ def still_serves(house: ListenerThread, word: bytes = b"still here") -> bool:
     return house.of(word)[3] == ANA
 
 
-@pytest.mark.parametrize("name", ["ana", "ops"])
-def test_message_has_identity_of_its_key_and_answer(house: ListenerThread, name: str) -> None:
-    connection = house.connect(name)
+@pytest.mark.parametrize("name", ["ana", "ops", ""])
+def test_message_has_identity_of_its_key_and_answer(
+    house: ListenerThread, tmp_path: Path, name: str
+) -> None:
+    """A client of this node is the own user, whatever its route."""
+    path = endpoint(tmp_path / CLIENT_SOCKET)
+    near = None if name else ZmqConnection(path, house.server.public, new_pair(), b"ana")
+    connection = near or house.connect(name)
     connection.send(b"question")
     received = house.of(b"question")
     assert received[0] is PeerKind.CLIENT
-    assert received[3] == house.key_commands[house.keys[name].public]
+    assert received[3] == (house.key_commands[house.keys[name].public] if name else LOCAL)
     assert house.do(lambda: house.listener.send(PeerKind.CLIENT, received[1], b"answer"))
     assert connection.receive(PATIENCE_S) == b"answer"
-
-
-def test_local_client_is_local_whatever_its_route(house: ListenerThread, tmp_path: Path) -> None:
-    path, own = tmp_path / CLIENT_SOCKET, new_pair()
-    near = ZmqConnection(endpoint(path), house.server.public, own, b"ana")
-    near.send(b"from here")
-    assert house.of(b"from here")[3] is LOCAL
-    house.connect("ana").send(b"from afar")
-    assert house.of(b"from afar")[3] == ANA
-    near.close()
+    connection.close()
 
 
 def test_worker_key_no_client(house: ListenerThread) -> None:
@@ -134,33 +127,23 @@ def test_connection_without_curve_key_is_refused(house: ListenerThread, mechanis
 
 
 def test_connection_of_revoked_key_is_closed_and_others_continue(house: ListenerThread) -> None:
-    ana, ben = house.connect("ana", b"a"), house.connect("ben", b"b")
+    """Also where another key of that name takes its place."""
+    ana, ben, new = house.connect("ana", b"a"), house.connect("ben", b"b"), new_pair()
     ana.send(b"one")
     ben.send(b"two")
     peer = house.of(b"one")[1]
     house.of(b"two")
     left = {key: who for key, who in house.key_commands.items() if who.owner != "ana"}
-    house.do(lambda: house.listener.admit(left, b"farewell"))
+    house.do(lambda: house.listener.admit({**left, new.public: ANA}, b"farewell"))
     assert not house.do(lambda: house.listener.send(PeerKind.CLIENT, peer, b"a result"))
     ana.send(b"three")
     assert ana.receive(PATIENCE_S) == b"farewell"
     assert way_becomes(ana, HandshakeState.REFUSED)
+    house.connect(new, b"c").send(b"new")
+    assert house.of(b"new")[3] == ANA
     ben.send(b"four")
     house.of(b"four")
     assert all(body != b"three" for _, _, body, _ in house.heard)
-
-
-def test_old_key_is_refused_after_replacement_by_key_of_same_name(house: ListenerThread) -> None:
-    ana = house.connect("ana", b"a")
-    ana.send(b"one")
-    house.of(b"one")
-    new = new_pair()
-    table = {key: who for key, who in house.key_commands.items() if who.owner != "ana"}
-    house.do(lambda: house.listener.admit({**table, new.public: ANA}, b"farewell"))
-    assert ana.receive(PATIENCE_S) == b"farewell"
-    house.connect(new, b"c").send(b"new")
-    assert house.of(b"new")[3] == ANA
-    assert way_becomes(ana, HandshakeState.REFUSED)
 
 
 def test_messages_of_closed_connection_reach_no_new_one(house: ListenerThread) -> None:
@@ -246,7 +229,7 @@ def test_oversized_frame_is_not_received(hasty: ListenerThread) -> None:
     assert all(len(body) < 1_000 for _, _, body, _ in hasty.heard)
 
 
-def test_message_of_several_frames_is_received_as_empty(house: ListenerThread) -> None:
+def test_several_frames_are_received_as_empty(house: ListenerThread) -> None:
     ana = house.connect("ana", b"many")
     ana._socket.send_multipart([b"a", b"b", b"c"])
     assert house.of(b"")[3] == ANA

@@ -29,6 +29,7 @@ from simenv.wire.transport.zmq_transport import CLIENT_STREAM, WORKER_STREAM, Zm
 
 PATIENCE_S = 60.0
 NAME = b"\x03\0\0\0ana"
+Connect = Callable[..., UnixConnection]
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def listener() -> Iterator[ZmqListener]:
 
 
 @pytest.fixture
-def connect(listener: ZmqListener) -> Iterator[Callable[..., UnixConnection]]:
+def connect(listener: ZmqListener) -> Iterator[Connect]:
     opened: list[UnixConnection] = []
 
     def make(
@@ -84,7 +85,7 @@ def received(listener: ZmqListener) -> tuple[object, ...]:
 
 
 def test_message_larger_than_buffers_arrives_whole_in_both_directions(
-    listener: ZmqListener, connect: Callable[..., UnixConnection]
+    listener: ZmqListener, connect: Connect
 ) -> None:
     client, body = connect(), random.Random(1).randbytes(3 * unix_streams.BUFFER_BYTES)
     client.send(b"")
@@ -121,8 +122,8 @@ def test_message_larger_than_buffers_arrives_whole_in_both_directions(
         b"GET / HTTP/1.1\r\n\r\n",
     ],
 )
-def test_peer_that_breaks_the_rules_is_cut_off(
-    sent: bytes, listener: ZmqListener, connect: Callable[..., UnixConnection]
+def test_peer_that_breaks_rules_is_cut(
+    sent: bytes, listener: ZmqListener, connect: Connect
 ) -> None:
     with closing(raw(listener, sent)) as peer:
         assert is_cut_off(listener, peer)
@@ -151,9 +152,7 @@ def test_bytes_one_by_one_make_messages(listener: ZmqListener) -> None:
         assert [received(listener)[2] for _ in range(2)] == [b"ab", b"c"]
 
 
-def test_name_in_use_is_not_given_away(
-    listener: ZmqListener, connect: Callable[..., UnixConnection]
-) -> None:
+def test_name_in_use_is_not_given_away(listener: ZmqListener, connect: Connect) -> None:
     first = connect()
     first.send(b"first")
     assert received(listener)[2] == b"first"
@@ -165,41 +164,29 @@ def test_name_in_use_is_not_given_away(
     assert received(listener) == (PeerKind.WORKER, b"ana", b"worker", LOCAL_WORKER)
 
 
+@pytest.mark.parametrize("is_unmapped", [False, True])
 def test_process_of_another_user_is_neither_believed_nor_heard(
-    listener: ZmqListener,
-    connect: Callable[..., UnixConnection],
-    monkeypatch: pytest.MonkeyPatch,
+    listener: ZmqListener, connect: Connect, monkeypatch: pytest.MonkeyPatch, is_unmapped: bool
 ) -> None:
+    """Nor anybody where this user has the number of all unmapped ones."""
     with closing(raw(listener, NAME + b"\x05\0\0\0whole")) as client:
         assert unix_streams.peer_of(client) == (os.getpid(), os.geteuid())
-        monkeypatch.setattr(unix_streams, "peer_of", lambda _: (os.getpid(), os.geteuid() + 1))
+        if is_unmapped:
+            monkeypatch.setattr(files, "_unmapped_uid", os.geteuid)
+        else:
+            monkeypatch.setattr(unix_streams, "peer_of", lambda _: (os.getpid(), os.geteuid() + 1))
         assert is_cut_off(listener, client)
     fails(NoServiceError, "not used", connect)
 
 
 def test_another_process_than_the_one_of_the_connection_file_is_not_used(
-    connect: Callable[..., UnixConnection],
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nor one outside of the namespace, whose number is 0."""
     connect(pid=os.getpid())
     fails(NoServiceError, "not used", connect, pid=os.getppid())
-
-
-def test_process_outside_of_the_namespace_is_not_the_one_of_the_connection_file(
-    connect: Callable[..., UnixConnection], monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.setattr(unix_streams, "peer_of", lambda _: (0, os.geteuid()))
     fails(NoServiceError, "not used", connect, pid=os.getpid())
-
-
-def test_nobody_is_believed_where_this_user_has_the_number_of_all_unmapped_ones(
-    listener: ZmqListener,
-    connect: Callable[..., UnixConnection],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with closing(raw(listener, NAME + b"\x05\0\0\0whole")) as client:
-        monkeypatch.setattr(files, "_unmapped_uid", os.geteuid)
-        assert is_cut_off(listener, client)
-    fails(NoServiceError, "not used", connect)
 
 
 class Hooked:
@@ -215,7 +202,7 @@ class Hooked:
 
 @pytest.mark.parametrize("method", ["recv", "send", "sendmsg"])
 def test_stream_whose_call_was_interrupted_is_not_used_further(
-    method: str, listener: ZmqListener, connect: Callable[..., UnixConnection]
+    method: str, listener: ZmqListener, connect: Connect
 ) -> None:
     client = connect()
     client.send(b"hello")
@@ -248,7 +235,7 @@ def test_stream_whose_call_was_interrupted_is_not_used_further(
     assert left == ([] if method == "sendmsg" else [bytes(4)])
 
 
-def answered(listener: ZmqListener, connect: Callable[..., UnixConnection]) -> UnixConnection:
+def answered(listener: ZmqListener, connect: Connect) -> UnixConnection:
     """A client that has not read its answer yet."""
     client = connect()
     client.send(b"hello")
@@ -257,9 +244,7 @@ def answered(listener: ZmqListener, connect: Callable[..., UnixConnection]) -> U
     return client
 
 
-def test_message_that_came_before_a_wake_is_not_forgotten(
-    listener: ZmqListener, connect: Callable[..., UnixConnection]
-) -> None:
+def test_message_before_a_wake_is_not_forgotten(listener: ZmqListener, connect: Connect) -> None:
     client = answered(listener, connect)
     assert select.select([client], [], [], PATIENCE_S)[0]
     client.wake()
@@ -270,9 +255,7 @@ def test_message_that_came_before_a_wake_is_not_forgotten(
     assert entries == [b"answer"]
 
 
-def test_answer_that_had_arrived_outlives_a_message_nobody_reads(
-    listener: ZmqListener, connect: Callable[..., UnixConnection]
-) -> None:
+def test_arrived_answer_outlives_an_unread_message(listener: ZmqListener, connect: Connect) -> None:
     client = answered(listener, connect)
     listener._streams.close()
     listener._streams = unix_streams.UnixListener()
@@ -282,9 +265,7 @@ def test_answer_that_had_arrived_outlives_a_message_nobody_reads(
     assert client.receive(0.01) is None
 
 
-def test_sending_to_a_closed_stream_raises_no_signal(
-    listener: ZmqListener, connect: Callable[..., UnixConnection]
-) -> None:
+def test_send_to_a_closed_stream_raises_no_signal(listener: ZmqListener, connect: Connect) -> None:
     clients = connect(), connect(b"ben")
     listener._streams.close()
     listener._streams = unix_streams.UnixListener()
@@ -297,9 +278,7 @@ def test_sending_to_a_closed_stream_raises_no_signal(
     assert os.waitpid(child, 0)[1] == 0
 
 
-def test_lack_of_descriptors_is_waited_out(
-    listener: ZmqListener, connect: Callable[..., UnixConnection]
-) -> None:
+def test_lack_of_descriptors_is_waited_out(listener: ZmqListener, connect: Connect) -> None:
     streams, calls = listener._streams, 0
     real = dict(streams._listening)
 
@@ -319,8 +298,8 @@ def test_lack_of_descriptors_is_waited_out(
     assert received(listener)[2] == b"hello"
 
 
-def test_socket_that_was_removed_is_bound_again_and_holds_no_descriptor(
-    listener: ZmqListener, connect: Callable[..., UnixConnection]
+def test_removed_socket_is_bound_again_without_leak(
+    listener: ZmqListener, connect: Connect
 ) -> None:
     early = connect()
     path_of(listener).unlink()
@@ -332,9 +311,7 @@ def test_socket_that_was_removed_is_bound_again_and_holds_no_descriptor(
     assert received(listener)[2] == b"late"
 
 
-def test_end_of_service_is_noticed_and_blocks_nobody(
-    listener: ZmqListener, connect: Callable[..., UnixConnection]
-) -> None:
+def test_end_of_service_is_seen_and_blocks_nobody(listener: ZmqListener, connect: Connect) -> None:
     client = connect()
     client.send(b"hello")
     assert received(listener)[2] == b"hello"
@@ -351,7 +328,7 @@ def test_end_of_service_is_noticed_and_blocks_nobody(
 
 
 def test_bytes_that_wait_for_a_client_are_bounded(
-    listener: ZmqListener, connect: Callable[..., UnixConnection], monkeypatch: pytest.MonkeyPatch
+    listener: ZmqListener, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, body = connect(), bytes(unix_streams.BUFFER_BYTES)
     client.send(b"hello")
@@ -374,8 +351,8 @@ def test_bytes_that_wait_for_a_client_are_bounded(
     assert listener.can_send(b"ana")  # it is gone
 
 
-def test_forked_child_leaves_the_stream_of_its_parent_alone(
-    listener: ZmqListener, connect: Callable[..., UnixConnection]
+def test_forked_child_leaves_stream_of_parent_alone(
+    listener: ZmqListener, connect: Connect
 ) -> None:
     client = connect()
     client.send(bytes(4 * unix_streams.BUFFER_BYTES))  # a part of it waits
@@ -395,7 +372,7 @@ def test_forked_child_leaves_the_stream_of_its_parent_alone(
 
 
 def test_connections_without_a_name_make_room_and_leave_descriptors(
-    listener: ZmqListener, connect: Callable[..., UnixConnection], monkeypatch: pytest.MonkeyPatch
+    listener: ZmqListener, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     named = connect()
     named.send(b"hello")
@@ -416,7 +393,7 @@ def test_connections_without_a_name_make_room_and_leave_descriptors(
 
 
 def test_connections_with_names_are_bounded_too(
-    listener: ZmqListener, connect: Callable[..., UnixConnection], monkeypatch: pytest.MonkeyPatch
+    listener: ZmqListener, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unix_streams.resource, "getrlimit", lambda _: (8, 8))
     for name in (b"a", b"b", b"c", b"d"):
@@ -430,7 +407,7 @@ def test_connections_with_names_are_bounded_too(
 
 
 def test_parts_of_messages_are_bounded_and_whole_ones_pass(
-    listener: ZmqListener, connect: Callable[..., UnixConnection], monkeypatch: pytest.MonkeyPatch
+    listener: ZmqListener, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unix_streams, "ALL_BYTES", 2**20)
     head = (2**19 + 2).to_bytes(4, "little")
@@ -472,7 +449,7 @@ def test_service_that_accepts_nothing_does_not_hold_a_client(
 
 
 def test_bytes_that_wait_for_all_are_bounded_and_one_that_reads_is_served(
-    listener: ZmqListener, connect: Callable[..., UnixConnection], monkeypatch: pytest.MonkeyPatch
+    listener: ZmqListener, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unix_streams, "ALL_UNSENT_BYTES", 4 * 2**20)
     clients, body = {name: connect(name) for name in (b"ana", b"ben", b"eve")}, bytes(2**20)
