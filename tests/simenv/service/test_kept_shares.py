@@ -171,7 +171,7 @@ def test_events_are_bounded(office: ReservationHarness, monkeypatch: pytest.Monk
     monkeypatch.setattr(event_retention, "MAX_OWNERS_EVENTS", 4)  # of all users together
     swept_events(office)
     owners = [row[0] for row in office.journal.records.rows("select owner from event")]
-    assert (owners.count("ana"), owners.count("ben")) == (3, 1)
+    assert (owners.count("ana"), owners.count("ben")) == (2, 1)
 
 
 def test_events_older_than_history_are_removed_but_the_newest(office: ReservationHarness) -> None:

@@ -219,7 +219,8 @@ def test_service_drains_in_last_minute_of_allocation_and_warns_before(
     assert bench.state.draining is drains
     if not drains:
         (warning,) = bench.get(m.Status, m.GetStatus(1)).info.warnings
-        assert warning.startswith(f"the allocation ends in {left_s // 60} min")
+        left = "10 min" if left_s == 600 else f"{left_s} s"
+        assert warning.startswith(f"the allocation ends in {left}")
         return
     ((_, words),) = events(bench, "allocation.ends")
     assert "takes the nodes back" in words

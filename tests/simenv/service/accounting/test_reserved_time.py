@@ -358,15 +358,16 @@ def test_renewal_is_refused_when_its_account_is_no_longer_the_owners(town: Accou
     begin(town)
     mine, other = reserve(town, workers=0), reserve(town, account="bio", workers=0)
     own = town.get(admin.DecisionReply, asked(town, account="bio", workers=0)).decision.reservation
+    town.set_account("bio", None)
+    assert town.refusal(renewal(other.reservation), town.ana).code == "not_allowed"
+    assert town.refusal(renewal(own)).code == "not_found"
+    town.set_account("bio", Account(users=("ana",)))
     town.set_account("chem", Account(parent="physics", users=("ben",)))
     refusal = town.refusal(renewal(mine.reservation), town.ana)
     assert (refusal.code, refusal.hint) == ("not_allowed", "yours: bio")
     assert "'ana' is not in the account 'chem'" in refusal.message
     assert town.get(admin.Reservations, renewal(other.reservation), town.ana).reservations
     assert info(town, mine.reservation).state is model.ReservationState.ACTIVE, "to its end"
-    town.set_account("bio", None)
-    assert town.refusal(renewal(other.reservation), town.ana).code == "not_allowed"
-    assert town.refusal(renewal(own)).code == "not_found"
 
 
 @pytest.mark.parametrize("policy", ["keep", "hold"])

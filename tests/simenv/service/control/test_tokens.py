@@ -242,6 +242,7 @@ def test_revoked_key_of_a_gateway_ends_its_certificates(
     assert "came through web, whose key was revoked" in town.audited()
     end_s = time.time() + 1_000.0
     _, town.web = town.admit("short", "gateway", end_s)
+    public_key = new_pair().public
     town.exchange(secret, public_key)
     monkeypatch.setattr(time, "time", lambda: end_s + 1.0)
     town.tick()

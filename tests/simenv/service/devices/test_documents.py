@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -27,14 +28,13 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     outcome.close()
 
 
-def test_document_is_read_again_after_restart(journal: Journal) -> None:
-    NoiseDocuments(journal, set).add("aa", b"body", "ana")
-    journal.close()
-    again = Journal(journal.place, "process")
-    documents = NoiseDocuments(again, set)
-    assert "aa" in documents
-    assert (documents.body("aa"), documents.body("bb")) == (b"body", b"")
-    again.close()
+def test_document_is_read_again_after_restart(tmp_path: Path) -> None:
+    with closing(Journal(tmp_path / "journal.db", "process")) as first:
+        NoiseDocuments(first, set).add("aa", b"body", "ana")
+    with closing(Journal(tmp_path / "journal.db", "process")) as second:
+        documents = NoiseDocuments(second, set)
+        assert "aa" in documents
+        assert (documents.body("aa"), documents.body("bb")) == (b"body", b"")
 
 
 def test_oldest_unused_document_goes(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
