@@ -87,9 +87,10 @@ def test_handler_that_raises_is_refused_and_counted(
 
 PARTS = (  # of a pass of the loop: object, method
     ("loop.scheduler", "tick"), ("loop.scheduler", "wall_clock_tick"),
-    ("loop.scheduler", "dispatch"), ("loop._events", "report"), ("loop.accounting.accounts", "tick"),
-    ("loop.commands.calendar", "tick"), ("loop.devices", "drifted"), ("loop.commands.keys", "close_expired"),
-    ("loop.tokens", "tick"), ("loop.lifecycle.lease", "holds"), ("loop.result_requests.reserve", "restore"),
+    ("loop.scheduler", "dispatch"), ("loop._events", "report"),
+    ("loop.accounting.accounts", "tick"), ("loop.commands.calendar", "tick"),
+    ("loop.devices", "drifted"), ("loop.commands.keys", "close_expired"), ("loop.tokens", "tick"),
+    ("loop.lifecycle.lease", "holds"), ("loop.result_requests.reserve", "restore"),
     ("loop.commands.reservations", "store"), ("loop._upkeep", "_watch_memory"),
     ("loop.completions", "index_slice"), ("loop.starts", "watch"),
     ("loop._accept_answers", "send_stored"),
