@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from qiskit import QuantumCircuit
 
-from bench.circuits import brickwork, four_qubit_circuit, layered, measured
+from bench.circuits import four_qubit_circuit, layered, measured
 from bench.harness import Report, benchmark, probed, timed_s
 from bench.harness.environments import cores, cpu_s, home, service_process, started, waited_s
 from simenv.client.circuits import load
@@ -127,7 +127,9 @@ def cluster(report: Report, options: Namespace) -> None:
 def _gang_circuit(seed: int) -> QuantumCircuit:
     """Return few gates, whose cost is memory. They entangle all qubits: parts that are not
     entangled would be evolved one by one."""
-    return measured(GANG_QUBITS, brickwork(GANG_QUBITS, 2, seed))
+    gates = [("ry", (qubit,), (0.1 + 0.01 * seed,)) for qubit in range(GANG_QUBITS)]
+    pairs = [("cx", (qubit, qubit + 1), ()) for qubit in range(GANG_QUBITS - 1)]
+    return measured(GANG_QUBITS, [*gates, *pairs])
 
 
 def _small_p95_s(client: Client) -> float:
