@@ -1,5 +1,5 @@
 """Runs of circuits whose qubits leak, with the flags of leaked qubits as qubits (see
-`passes.leakage`), in an engine that knows nothing of them."""
+`passes.leakage_flags`), in an engine that knows nothing of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 from simulators import engine as engines
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
-from simulators.circuit.passes.leakage import flagged
+from simulators.circuit.passes.leakage_flags import flagged
 from simulators.engine import EngineResult, PauliSum, Request, RunControl, RunOptions
 from simulators.errors import Unsupported
 

@@ -16,7 +16,7 @@ from simulators.circuit.analysis import measurements
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram, Readout
 from simulators.circuit.passes.components import Subcircuit, active_part
-from simulators.circuit.passes.leakage import has_flags, unflagged
+from simulators.circuit.passes.leakage_flags import has_flags, unflagged
 from simulators.circuit.passes.light_cone import OutputSupport
 from simulators.execution import outputs, part_caches, requests
 from simulators.execution.packing import gather

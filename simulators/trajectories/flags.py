@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from noise_models.channel import paulis
 from noise_models.normal_form import NormalForm
-from simulators.circuit.passes.leakage import LEAK, MIX, READ, RETURN, FlagChannel
+from simulators.circuit.passes.leakage_flags import LEAK, MIX, READ, RETURN, FlagChannel
 from simulators.compiler.kernel import (
     I64,
     INTS2,

@@ -20,7 +20,7 @@ from simulators.circuit.analysis.measurements import MeasurementLayout
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, MEASURE, RESET
 from simulators.circuit.ir import Circuit, table_of
 from simulators.circuit.noise import NoiseProgram
-from simulators.circuit.passes.leakage import MIX, READ, RETURN, FlagChannel
+from simulators.circuit.passes.leakage_flags import MIX, READ, RETURN, FlagChannel
 from simulators.trajectories import noise_table
 from simulators.trajectories.flags import FlagSteps, can_be_drawn, form_of, with_flags
 from simulators.trajectories.mid_circuit import MidCircuit
@@ -122,7 +122,7 @@ def locate(
     `local`: masks of Paulis refer to the qubits of their location, so the number of qubits is not
     limited. `draw_cost`: time to draw and apply one Kraus operator, in operations. `separate`:
     channels on one qubit are not composed with those on two, and forms are not those for the
-    walk. `flags`: of qubits that leak are bits of the shots (`passes.leakage.unflagged`)."""
+    walk. `flags`: of qubits that leak are bits of the shots (`passes.leakage_flags.unflagged`)."""
     terms = _terms(circuit, noise, separate=separate, flags=flags)
     if terms is None:
         return None

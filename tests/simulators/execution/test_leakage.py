@@ -40,7 +40,7 @@ from simulators.circuit.arrays import Operands
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import Q0, NoiseProgram
 from simulators.circuit.passes.components import extract_part, noise_of_part
-from simulators.circuit.passes.leakage import flagged
+from simulators.circuit.passes.leakage_flags import flagged
 from simulators.engine import PauliSum, Request, RunControl, RunOptions
 from simulators.errors import Stopped, Unsupported
 from simulators.statevector.noisy import NoisyPlan
