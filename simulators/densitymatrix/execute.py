@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from simulators.circuit.analysis.measurements import MeasurementLayout
 from simulators.circuit.ir import num_words
 from simulators.compiler.kernel import device_function, kernel
-from simulators.densitymatrix.fusion import SCRATCH, Blocks, apply_blocks, populations, tiles
+from simulators.densitymatrix.evolution import SCRATCH, apply_blocks, populations, tiles
+from simulators.densitymatrix.fusion import Blocks
 from simulators.densitymatrix.program import Measurement, Program, Segment, WideGate, apply_wide
 from simulators.dynamic.instructions import Branch
 from simulators.dynamic.interpreter import Interpreter

@@ -19,7 +19,7 @@ from simulators.circuit.passes.components import connect
 from simulators.circuit.passes.light_cone import cone_bytes, take_cone, walk_cone
 from simulators.compiler.kernel import COMPLEX, I64, U8, U32, WORDS2, kernel, record
 from simulators.compiler.simd import take_bytes, take_numbers, take_reals
-from simulators.densitymatrix import fusion
+from simulators.densitymatrix import evolution, fusion
 from simulators.densitymatrix.execute import cumulate, draw_records, num_cells, write_outcomes
 from simulators.densitymatrix.program import MIN_QUBITS, Program, Segment
 from simulators.engine import SAMPLED, BindingResult, Request
@@ -255,7 +255,7 @@ def plain_counts(part: PlainPart, run: BindingRun) -> BindingResult:
     flips = _EXACT if part.readout is None else part.readout.groups
     width, outcomes = max(MIN_QUBITS, part.num_qubits), 1 << part.num_qubits
     blocks = len(items) + width
-    num_reals = blocks * (fusion.BLOCK + 2) + 18 * width + 2 * fusion.BLOCK + fusion.SCRATCH
+    num_reals = blocks * (fusion.BLOCK + 2) + 18 * width + 2 * fusion.BLOCK + evolution.SCRATCH
     num_reals += (1 << 2 * width) + 2 * (1 << width)
     buffers = CountBuffers(
         np.empty(1 << source.size, np.int64), np.zeros(1 << source.size, np.uint32),
@@ -295,22 +295,22 @@ def _count(  # type: ignore[no-untyped-def]
     pending, scratch = take_reals(scratch, 16 * width)
     work, scratch = take_reals(scratch, fusion.BLOCK)
     out, scratch = take_reals(scratch, fusion.BLOCK)
-    lanes, scratch = take_reals(scratch, fusion.SCRATCH)
+    lanes, scratch = take_reals(scratch, evolution.SCRATCH)
     state, scratch = take_reals(scratch, np.int64(1) << 2 * width)
     probs, scratch = take_reals(scratch, np.int64(1) << width)
     edges, scratch = take_reals(scratch, np.int64(1) << num_qubits)
     mats, _ = take_reals(scratch, room * fusion.BLOCK)
     blocks = fusion.FusedBlocks(low, high, mats)
     own = fusion.FusionScratch(last, pending, work, out, buffers.matrix)
-    num_tiles = max(np.int64(1), state.size // (16 * fusion.LANES))
+    num_tiles = max(np.int64(1), state.size // (16 * evolution.LANES))
 
     state[:] = 0.0
-    fusion.basis_populations(state, width, 1, state[:0])
+    evolution.basis_populations(state, width, 1, state[:0])
     number = fusion.fuse_items(items, params, gates, channels, width, blocks, own)
-    fusion.multiply_blocks(state, width, blocks, 0, number, 0, num_tiles, lanes, control)
+    evolution.multiply_blocks(state, width, blocks, 0, number, 0, num_tiles, lanes, control)
     if control[0]:
         return 0
-    fusion.basis_populations(state, width, 0, probs)
+    evolution.basis_populations(state, width, 0, probs)
     for k in range(probs.size):
         probs[k] = max(probs[k], 0.0)
     cumulate(probs[: edges.size], edges, cells)
