@@ -35,7 +35,7 @@ from simulators.engine import (
     RunOptions,
     ThreadPool,
 )
-from simulators.execution import outputs, part_caches, requests
+from simulators.execution import circuit_checks, outputs, part_caches, requests
 from simulators.execution.detuned import DetunedPlan
 from simulators.execution.flagged import FlaggedPlan
 from simulators.execution.outputs import FinalState, collect
@@ -164,7 +164,7 @@ class DensityMatrixEngine:
     def plan(
         self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions
     ) -> engine.Plan:
-        requests.check_request(CARD, circuit, noise, options, reduced=True)
+        circuit_checks.check_request(CARD, circuit, noise, options, reduced=True)
         if noise is not None and noise.leakage is not None:
             return FlaggedPlan(self, circuit, noise, options)
         if noise is not None and noise.detunings is not None:
@@ -188,7 +188,7 @@ class DensityMatrixEngine:
         requests.check_outputs(CARD, request, circuit.clbits_data != b"")
         outputs.terms(request.observables, circuit.num_qubits)
         part = plan.part(circuit, request)
-        requests.check_width(CARD, part.width)
+        circuit_checks.check_width(CARD, part.width)
         if isinstance(part, PlainPart) and fits(part, request.outputs):
             return EngineResult.joined([plain_counts(part, row) for row in rows])
         own = part.request(request, circuit.num_qubits)

@@ -17,8 +17,9 @@ from simulators.circuit.ir import Circuit, bell, feed_forward
 from simulators.circuit.noise import NoiseProgram
 from simulators.errors import Unsupported
 from simulators.execution import packing, philox, sampling
+from simulators.execution.circuit_checks import plan_layouts
 from simulators.execution.readout import ReadoutStage
-from simulators.execution.requests import BindingRun, bind, open_run, plan_layouts
+from simulators.execution.requests import BindingRun, bind, open_run
 
 # Pauli sums: validation, and values from the expectation values of the strings.
 #

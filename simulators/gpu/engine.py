@@ -17,7 +17,7 @@ from simulators.circuit.ir import Circuit, bell, ghz
 from simulators.circuit.noise import NoiseProgram
 from simulators.engine import EngineResult, Plan, Request, RunControl, RunOptions
 from simulators.errors import Unsupported
-from simulators.execution import requests
+from simulators.execution import circuit_checks, requests
 from simulators.gpu import backend
 from simulators.gpu.devices.device import Device, MemoryLedger, PeerGroup
 from simulators.gpu.sweeps import ProgramStore
@@ -79,7 +79,7 @@ class GpuEngine:
 
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
         """Prepare the structure. Raises Unsupported for wide matrices."""
-        requests.check_request(CARD, circuit, noise, options, reduced=True)
+        circuit_checks.check_request(CARD, circuit, noise, options, reduced=True)
         rows, most = circuit.table.rows, backend.MAX_MATRIX_QUBITS
         wide = np.flatnonzero((rows[:, 0] == UNITARY) & (rows[:, 1] > most))
         for row in wide[np.isin(wide, circuit.ops)].tolist() if wide.size else ():
@@ -104,13 +104,13 @@ class GpuEngine:
         run = requests.EngineRun(circuit, request, options, control)
         if isinstance(plan, NoisyPlan):
             part = plan.part(circuit, request)
-            requests.check_width(CARD, part.part.circuit.num_qubits)
+            circuit_checks.check_width(CARD, part.part.circuit.num_qubits)
             return self._noisy(part, run)
         if not isinstance(plan, ExecutionPlan):
             raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
         requests.check_outputs(CARD, request, circuit.clbits_data != b"")
         job = RequestExecution.of(plan, run, number)
-        requests.check_width(CARD, job.widest)
+        circuit_checks.check_width(CARD, job.widest)
         if self._group is None:
             return self._alone(job)
         result = self._group.run(

@@ -29,7 +29,7 @@ from simulators.circuit.ir import Circuit, bell
 from simulators.circuit.noise import NoiseProgram
 from simulators.engine import EngineResult, Plan, Request, RunControl, RunOptions
 from simulators.errors import Unsupported
-from simulators.execution import requests
+from simulators.execution import circuit_checks, requests
 from simulators.execution.outputs import CountedState, FinalState, RecordedState, collect
 from simulators.execution.packing import records_of
 from simulators.execution.qiskit_export import Dialect, convert
@@ -370,7 +370,7 @@ class HardwareEngine:
 
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
         """Transpile the structure for the machine; refuses by name operations that it lacks."""
-        requests.check_request(CARD, circuit, noise, options)
+        circuit_checks.check_request(CARD, circuit, noise, options)
         requests.check_run(circuit, options)
         result, target = measurements.measurement_layout(circuit), self.target
         refuse_what_is_missing(circuit, result, target, self.machine.name)

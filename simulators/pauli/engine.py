@@ -19,7 +19,7 @@ from simulators.circuit.passes.components import Subcircuit, active_part
 from simulators.circuit.passes.light_cone import OutputSupport
 from simulators.engine import STRINGS, EngineResult, Request, RunControl, RunOptions, ThreadPool
 from simulators.errors import OutOfMemory, TruncatedState
-from simulators.execution import outputs, part_caches, requests
+from simulators.execution import circuit_checks, outputs, part_caches, requests
 from simulators.execution.ranks import Ranks, RanksEngine
 from simulators.strings.certification import (
     BOUND,
@@ -92,7 +92,7 @@ class PauliEngine(RanksEngine):
     def plan(
         self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions
     ) -> engine.Plan:
-        requests.check_request(CARD, circuit, noise, options)
+        circuit_checks.check_request(CARD, circuit, noise, options)
         return PauliPlan(_NO_NOISE if noise is None else noise)
 
     def run(

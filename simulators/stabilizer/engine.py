@@ -18,8 +18,8 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.engine import SAMPLED, Plan, Request, RunControl, RunOptions
 from simulators.errors import Unsupported
 from simulators.execution import outputs, packing, philox, sampling
+from simulators.execution.circuit_checks import plan_layouts
 from simulators.execution.readout import ReadoutStage
-from simulators.execution.requests import plan_layouts
 from simulators.stabilizer.convert import NoiseLines, StimCircuit, convert
 
 # Exact results of a stabilizer state: expectation values, and distributions of outcomes.

@@ -20,7 +20,7 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.compiler import kernel
 from simulators.engine import SAMPLED, EngineResult, Request, RunControl, RunOptions, ThreadPool
 from simulators.errors import Stopped, Unsupported
-from simulators.execution import requests
+from simulators.execution import circuit_checks, requests
 from simulators.statevector.parts import KeptStates
 from simulators.statevector.plan import ExecutionPlan, RequestExecution, compiled_qubits, run_rows
 from simulators.statevector.small import counts
@@ -85,7 +85,7 @@ class StatevectorEngine:
     def plan(
         self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions
     ) -> simulators_engine.Plan:
-        requests.check_request(CARD, circuit, noise, options, reduced=True)
+        circuit_checks.check_request(CARD, circuit, noise, options, reduced=True)
         if noise is not None and noise.leakage is not None:
             from simulators.execution.flagged import FlaggedPlan
 
@@ -140,7 +140,7 @@ class StatevectorEngine:
         if not isinstance(plan, ExecutionPlan):
             raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
         job = RequestExecution.of(plan, run, number)
-        requests.check_width(CARD, job.widest)
+        circuit_checks.check_width(CARD, job.widest)
         if self._group is None:
             return _in_states(job) if is_small else self._alone(job)
         result = self._group.run(
@@ -181,7 +181,7 @@ class StatevectorEngine:
     def _noisy(self, plan: Any, run: requests.EngineRun) -> EngineResult:
         part = plan.part(run.circuit, run.request)
         width = part.part.circuit.num_qubits
-        requests.check_width(CARD, width)
+        circuit_checks.check_width(CARD, width)
         if self._group is None:
             result = part.local(run)
         else:

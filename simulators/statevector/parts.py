@@ -23,7 +23,7 @@ from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.passes.components import content, parameter_range, parts_problem, sliced
 from simulators.engine import PURE, CircuitParts, EngineResult, Request
 from simulators.errors import BadCircuit, OtherOutcome
-from simulators.execution import part_caches, requests
+from simulators.execution import circuit_checks, part_caches, requests
 from simulators.statevector.backend.protocol import Ensemble, StateBackend
 from simulators.statevector.checkpoint import Evolution
 from simulators.statevector.dynamic.branches import Branches
@@ -114,7 +114,7 @@ class PartsPlan:
 
     def __init__(self, circuit: Circuit, parts: CircuitParts, precision: str) -> None:
         """Set up. Raises BadCircuit for parts that the circuit cannot be divided into."""
-        requests.check_width(CARD, circuit.num_qubits)
+        circuit_checks.check_width(CARD, circuit.num_qubits)
         if problem := parts_problem(circuit, parts.ends):
             raise BadCircuit(problem)
         self.ends = (0, *parts.ends)

@@ -24,7 +24,7 @@ from simulators.circuit.analysis.profiler import ChainPart, chain_order, chain_p
 from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.noise import NoiseProgram
 from simulators.engine import EngineResult, Plan, Request, RunControl, RunOptions
-from simulators.execution import outputs, part_caches, requests, sampling
+from simulators.execution import circuit_checks, outputs, part_caches, requests, sampling
 from simulators.execution.detuned import DetunedPlan
 from simulators.execution.flagged import FlaggedPlan
 from simulators.execution.ranks import Ranks, RanksEngine, are_alike
@@ -102,13 +102,13 @@ class MpsEngine(RanksEngine):
         """Prepare the structure. With noise, `run` chooses the method, because only the support of
         its outputs counts."""
         if noise is not None:
-            requests.check_request(CARD, circuit, noise, options)
+            circuit_checks.check_request(CARD, circuit, noise, options)
             if noise.leakage is not None:
                 return FlaggedPlan(self, circuit, noise, options)
             if noise.detunings is not None:
                 return DetunedPlan(self, circuit, noise, options)
             return NoisyChainPlan(noise)
-        layouts = requests.plan_layouts(CARD, circuit, noise, options)
+        layouts = circuit_checks.plan_layouts(CARD, circuit, noise, options)
         return MpsPlan(layouts.clbits, layouts.state)
 
     def run(

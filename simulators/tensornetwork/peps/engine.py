@@ -33,7 +33,7 @@ from simulators.engine import (
     RunOptions,
 )
 from simulators.errors import TruncatedState
-from simulators.execution import outputs, packing, philox, requests
+from simulators.execution import circuit_checks, outputs, packing, philox, requests
 from simulators.tensornetwork.peps.amplitudes import Amplitudes
 from simulators.tensornetwork.peps.evolution import GraphCircuit, GraphLimits
 from simulators.tensornetwork.peps.loops import around_loops, loops_of
@@ -59,7 +59,7 @@ class PepsEngine(outputs.EngineBase):
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
         """Keep the noise; `run` refuses mid-circuit operations, because only the support of its
         outputs counts."""
-        requests.check_request(CARD, circuit, noise, options)
+        circuit_checks.check_request(CARD, circuit, noise, options)
         return NoisePlan.of(noise)
 
     def run(

@@ -14,7 +14,7 @@ from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.components import Subcircuit
 from simulators.engine import SHOTS, EngineResult, Plan, Request, RunControl, RunOptions
-from simulators.execution import outputs, packing, requests
+from simulators.execution import circuit_checks, outputs, packing, requests
 from simulators.execution.ranks import Ranks, RanksEngine
 from simulators.lines.lowering import lines_of
 from simulators.tensornetwork.sweep.sampling import Sampler, Sweeps, ThreadSampler
@@ -36,7 +36,7 @@ class SweepEngine(RanksEngine):
 
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
         """Keep the noise."""
-        requests.check_request(self.card, circuit, noise, options)
+        circuit_checks.check_request(self.card, circuit, noise, options)
         return NoisePlan.of(noise)
 
     def run(

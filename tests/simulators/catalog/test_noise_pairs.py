@@ -15,7 +15,7 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.engine import PauliSum, RunOptions
 from simulators.errors import Unsupported
-from simulators.execution.requests import check_request
+from simulators.execution.circuit_checks import check_request
 from simulators.simulate import counts_of, simulate
 
 SHOTS = 20_000
