@@ -15,6 +15,7 @@ lint:
 	@scripts/setup.sh all,test
 	$(PYTHON_BIN)/ruff check .
 	$(PYTHON_BIN)/ruff format --check .
+	$(PYTHON_BIN)/python scripts/unconnected_groups.py
 	$(PYTHON_BIN)/mypy
 	$(PYTHON_BIN)/lint-imports
 
