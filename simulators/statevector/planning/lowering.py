@@ -320,8 +320,8 @@ def _end_run(wire, at, into, elements, pieces, products, runs, rules, parts, don
     if diagonal and _is_zero(products, wire, 0, 6):
         return at
     bit, piece, number, rule, part = 1 << wire, done[1], done[2], done[3], done[4]
-    rules[rule, t.HOW] = t.TURN_RULE
-    rules[rule, t.FROM] = part
+    rules[rule, t.RULE_KIND] = t.TURN_RULE
+    rules[rule, t.FIRST_PART] = part
     while head >= 0:
         for p in range(elements[head, f.FIRST], elements[head, f.LAST]):
             parts[part, t.NUMBERS] = pieces[p, P_NUMBERS]
@@ -330,8 +330,8 @@ def _end_run(wire, at, into, elements, pieces, products, runs, rules, parts, don
             parts[part, t.ONE] = int(pieces[p, P_ONE] != 0)
             part += 1
         head = runs[_FOLLOWS, head]
-    rules[rule, t.TO] = part
-    rules[rule, t.WHERE] = number
+    rules[rule, t.END_PART] = part
+    rules[rule, t.NUMBERS_AT] = number
     rules[rule, t.ANTI] = int(anti)
     for k in range(3):
         is_phase = k != 0

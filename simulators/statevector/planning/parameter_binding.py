@@ -13,7 +13,7 @@ from simulators.statevector.small.gate_kernels import matrices
 
 _SIDE = 8  # side of the largest matrix of a block
 
-# Scratch: accumulators and a column of factors for GATHER; two matrices for BLOCK.
+# Scratch: accumulators and a column of factors for a DIAGONAL_RULE; two matrices for a BLOCK.
 _COLUMN = 2 * (t.FIRST_TARGET + t.MOST_TERMS)
 SCRATCH = _COLUMN + (2 << (t.MOST_WIDTH - t.LANE_WIRES))
 _SECOND = 2 * _SIDE * _SIDE
@@ -101,13 +101,13 @@ def _multiply_matrix(parts, row, size, constants, work):  # type: ignore[no-unty
 
 
 @device_function
-def _product(recipes, r, size, parts, entries, constants, work):  # type: ignore[no-untyped-def]
+def _product(rules, r, size, parts, entries, constants, work):  # type: ignore[no-untyped-def]
     """Write the product of all parts to `work`."""
     for k in range(2 * size * size):
         work[k] = 0.0
     for k in range(size):
         work[2 * (size * k + k)] = 1.0
-    for row in range(recipes[r, t.FROM], recipes[r, t.TO]):
+    for row in range(rules[r, t.FIRST_PART], rules[r, t.END_PART]):
         if parts[row, t.NUMBERS] < 0:
             _multiply_matrix(parts, row, size, constants, work)
         else:
@@ -115,11 +115,11 @@ def _product(recipes, r, size, parts, entries, constants, work):  # type: ignore
 
 
 @device_function
-def _block(recipes, r, parts, entries, constants, work, floats):  # type: ignore[no-untyped-def]
-    moved, free = recipes[r, t.MOVED], recipes[r, t.FREE]
+def _block(rules, r, parts, entries, constants, work, floats):  # type: ignore[no-untyped-def]
+    moved, free = rules[r, t.MOVED], rules[r, t.FREE]
     size = 1 << (moved + free)
-    _product(recipes, r, size, parts, entries, constants, work)
-    at = recipes[r, t.WHERE]
+    _product(rules, r, size, parts, entries, constants, work)
+    at = rules[r, t.NUMBERS_AT]
     side = 1 << moved
     for pattern in range(1 << free):
         for i in range(side):
@@ -127,16 +127,16 @@ def _block(recipes, r, parts, entries, constants, work, floats):  # type: ignore
                 k = 2 * (size * (pattern << moved | i) + (pattern << moved | j))
                 floats[at] = work[k]
                 at += 1
-                if not recipes[r, t.REAL_NUMBERS]:
+                if not rules[r, t.REAL_NUMBERS]:
                     floats[at] = work[k + 1]
                     at += 1
 
 
 @device_function
-def _turn(recipes, r, parts, entries, constants, work, floats):  # type: ignore[no-untyped-def]
+def _real_rotation(rules, r, parts, entries, constants, work, floats):  # type: ignore[no-untyped-def]
     """Factor U = diag(a, b) [[c, -s], [s, c]] diag(1, d); rows of numbers: d, a, b."""
-    _product(recipes, r, np.int64(2), parts, entries, constants, work)
-    at, row = recipes[r, t.WHERE], recipes[r, t.DERIVED]
+    _product(rules, r, np.int64(2), parts, entries, constants, work)
+    at, row = rules[r, t.NUMBERS_AT], rules[r, t.DERIVED]
     c, s = math.hypot(work[0], work[1]), math.hypot(work[4], work[5])
     floats[at] = floats[at + 3] = c
     floats[at + 1], floats[at + 2] = -s, s
@@ -211,11 +211,11 @@ def _table(first, bits, work, into, at):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _gather(recipes, r, parts, entries, work, floats):  # type: ignore[no-untyped-def]
-    terms, height, crossed = recipes[r, t.NUM_TERMS], recipes[r, t.HEIGHT], recipes[r, t.CROSSED]
+def _diagonal_tables(rules, r, parts, entries, work, floats):  # type: ignore[no-untyped-def]
+    terms, height, crossed = rules[r, t.NUM_TERMS], rules[r, t.HEIGHT], rules[r, t.CROSSED]
     num_targets = t.FIRST_TARGET + terms
-    _collect(parts, recipes[r, t.FROM], recipes[r, t.TO], num_targets, entries, work)
-    at = recipes[r, t.WHERE]
+    _collect(parts, rules[r, t.FIRST_PART], rules[r, t.END_PART], num_targets, entries, work)
+    at = rules[r, t.NUMBERS_AT]
     floats[at], floats[at + 1] = work[0], work[1]
     _table(t.LANE_WIRES, height, work, floats, at)
     at += 2 << height
@@ -252,22 +252,22 @@ def _gather(recipes, r, parts, entries, work, floats):  # type: ignore[no-untype
 
 
 @device_function
-def _bind_phase(recipes, r, parts, entries, floats):  # type: ignore[no-untyped-def]
-    at = recipes[r, t.WHERE]
-    for _ in range(1 << recipes[r, t.HEIGHT]):
+def _uniform_phase(rules, r, parts, entries, floats):  # type: ignore[no-untyped-def]
+    at = rules[r, t.NUMBERS_AT]
+    for _ in range(1 << rules[r, t.HEIGHT]):
         floats[at] = 1.0
         floats[at + 1] = 0.0
         at += 2
-    n = parts[recipes[r, t.FROM], t.NUMBERS]
+    n = parts[rules[r, t.FIRST_PART], t.NUMBERS]
     for lane in range(t.LANES):
-        is_set = lane & recipes[r, t.LANES_MASK] == recipes[r, t.LANES_VALUE]
+        is_set = lane & rules[r, t.LANES_MASK] == rules[r, t.LANES_VALUE]
         floats[at + lane] = entries[n, 0] if is_set else 1.0
         floats[at + t.LANES + lane] = entries[n, 1] if is_set else 0.0
 
 
 @device_function
-def _both(recipes, r, floats):  # type: ignore[no-untyped-def]
-    low, high, at = recipes[r, t.FROM], recipes[r, t.TO], recipes[r, t.WHERE]
+def _kronecker_pair(rules, r, floats):  # type: ignore[no-untyped-def]
+    low, high, at = rules[r, t.FIRST_PART], rules[r, t.END_PART], rules[r, t.NUMBERS_AT]
     for i in range(4):
         for j in range(4):
             left, right = (
@@ -278,22 +278,22 @@ def _both(recipes, r, floats):  # type: ignore[no-untyped-def]
 
 
 @kernel("INTS2 INTS2 REALS2 F64 REALS REALS", group="wide")
-def fill(recipes, parts, entries, constants, work, floats):  # type: ignore[no-untyped-def]
+def fill(rules, parts, entries, constants, work, floats):  # type: ignore[no-untyped-def]
     """Compute all numbers of a table. `entries`: of the pieces; `work`: float64 [SCRATCH]."""
-    for r in range(recipes.shape[0]):
-        if recipes[r, t.HOW] == t.TURN_RULE:
-            _product(recipes, r, np.int64(2), parts, entries, constants, work)
-            row, at = recipes[r, t.WHERE], 2 * recipes[r, t.ANTI]
+    for r in range(rules.shape[0]):
+        if rules[r, t.RULE_KIND] == t.TURN_RULE:
+            _product(rules, r, np.int64(2), parts, entries, constants, work)
+            row, at = rules[r, t.NUMBERS_AT], 2 * rules[r, t.ANTI]
             entries[row, 0], entries[row, 1] = work[at], work[at + 1]
             entries[row + 1, 0], entries[row + 1, 1] = work[6 - at], work[7 - at]
-        elif recipes[r, t.HOW] == t.REAL_ROTATION_RULE:
-            _turn(recipes, r, parts, entries, constants, work, floats)
-    for r in range(recipes.shape[0]):
-        if recipes[r, t.HOW] == t.BLOCK:
-            _block(recipes, r, parts, entries, constants, work, floats)
-        elif recipes[r, t.HOW] == t.DIAGONAL_RULE:
-            _gather(recipes, r, parts, entries, work, floats)
-        elif recipes[r, t.HOW] == t.UNIFORM_PHASE:
-            _bind_phase(recipes, r, parts, entries, floats)
-        elif recipes[r, t.HOW] == t.KRONECKER_PAIR:
-            _both(recipes, r, floats)
+        elif rules[r, t.RULE_KIND] == t.REAL_ROTATION_RULE:
+            _real_rotation(rules, r, parts, entries, constants, work, floats)
+    for r in range(rules.shape[0]):
+        if rules[r, t.RULE_KIND] == t.BLOCK:
+            _block(rules, r, parts, entries, constants, work, floats)
+        elif rules[r, t.RULE_KIND] == t.DIAGONAL_RULE:
+            _diagonal_tables(rules, r, parts, entries, work, floats)
+        elif rules[r, t.RULE_KIND] == t.UNIFORM_PHASE:
+            _uniform_phase(rules, r, parts, entries, floats)
+        elif rules[r, t.RULE_KIND] == t.KRONECKER_PAIR:
+            _kronecker_pair(rules, r, floats)

@@ -87,8 +87,8 @@ class SegmentPlan(msgspec.Struct, frozen=True, eq=False):
 
     where: OperationRange
     sweeps: t.SweepTable
-    recipes: NDArray[np.int64]
-    recipe_parts: NDArray[np.int64]  # parts of recipes
+    rules: NDArray[np.int64]  # [rules, RULE_COLUMNS]
+    parts: NDArray[np.int64]  # [parts, PART_COLUMNS]: of the rules
     constants: NDArray[np.float64]  # matrices that are given
     num_pieces: int
     costs: tuple[float, ...]  # of each pass, see `tile_selection.plan_cost`
@@ -108,7 +108,7 @@ class SegmentPlan(msgspec.Struct, frozen=True, eq=False):
     def memory_bytes(self) -> int:
         table = self.sweeps
         arrays = (table.starts, table.places, table.live, table.ops, table.terms)
-        own = self.recipes.nbytes + self.recipe_parts.nbytes + self.constants.nbytes
+        own = self.rules.nbytes + self.parts.nbytes + self.constants.nbytes
         return own + sum(array.nbytes for array in arrays)
 
     def floats(self, circuit: Circuit, params: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -118,9 +118,7 @@ class SegmentPlan(msgspec.Struct, frozen=True, eq=False):
         parameter_binding.pieces_of(circuit.table.rows, circuit.ops, params, where, entries)
         result = np.empty(self.sweeps.num_floats)
         work = np.empty(parameter_binding.SCRATCH)
-        parameter_binding.fill(
-            self.recipes, self.recipe_parts, entries, self.constants, work, result
-        )
+        parameter_binding.fill(self.rules, self.parts, entries, self.constants, work, result)
         return result
 
 
@@ -177,13 +175,13 @@ def tile_program(segment: FusedSegment, width: int) -> SegmentPlan:
         out[t.OPS, : done[t.OPS]].astype(np.uint64),
         out[t.TERM_ROWS, : done[t.TERM_ROWS], :2].astype(np.uint64), int(done[t.FLOATS]),
     )  # fmt: skip
-    recipes = out[t.RECIPES, : done[t.RECIPES], : t.RULE_COLUMNS]
+    written = out[t.RULES, : done[t.RULES], : t.RULE_COLUMNS]
     parts = np.concatenate((out[t.PARTS, : done[t.PARTS], : t.PART_COLUMNS], draft.parts))
     rules = draft.rules.copy()
-    rules[:, t.FROM : t.TO + 1] += done[t.PARTS]
-    recipes = np.concatenate((rules, recipes))
+    rules[:, t.FIRST_PART : t.END_PART + 1] += done[t.PARTS]
+    rules = np.concatenate((rules, written))
     costs = _pass_costs(result, width, num_qubits)
-    return SegmentPlan(segment.where, table, recipes, parts, segment.constants, draft.rows, costs)
+    return SegmentPlan(segment.where, table, rules, parts, segment.constants, draft.rows, costs)
 
 
 def _lowered(

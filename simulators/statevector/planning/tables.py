@@ -30,9 +30,9 @@ terms, rows FIRST_TERM .. FIRST_TERM + TERMS - 1 of `terms`: a term counts in ti
 all bits of its mask, for the place it names (SCALAR: no place); its (re, im) follow the tables.
 
 Planner arrays. Few arrays are passed to kernels, because each argument adds compile time.
-`given` [3, rows, columns]: fused gates and lowered gates (see `fusion`), and placed factors. `out`
-[4, rows, columns]: operations and terms of the sweep table, coefficient rules and their parts;
-`done` counts the rows. `notes` [9, size]: lists that functions share.
+`inputs` [3, rows, columns]: fused gates (blocks), lowered gates (elements) and their pieces, see
+`fusion`. `out` [4, rows, columns]: operations and terms of the sweep table, coefficient rules and
+their parts; `done` counts the rows. `notes` [9, size]: lists that functions share.
 
 Coefficient rules: how the coefficients of a sweep table follow from a binding's parameters. A rule
 makes the coefficients of one fused gate, or of one PHASE. Its parts are factors of operations, or
@@ -44,15 +44,15 @@ given matrices:
     DIAGONAL_RULE       tables of a PHASE. A part multiplies accumulators, that of its TARGETS by
                         the factor's number to the power of EXPONENTS: 0 is a factor of all
                         amplitudes, 1 + place of those where the place is 1, PAIRS + 16 * higher +
-                        lower where both are, and from TERMS on one is a term
+                        lower where both are, and from FIRST_TARGET on one is a term
     REAL_ROTATION_RULE  a BLOCK of one wire, made real: its phases are rows of numbers from DERIVED
     UNIFORM_PHASE       a PHASE that is one number, where the lanes under LANES_MASK have
                         LANES_VALUE
     TURN_RULE           the product of the parts on one wire is diagonal, or (ANTI) diagonal after a
-                        NOT: its two numbers, as rows of numbers from WHERE on. These rules come
-                        first
-    KRONECKER_PAIR      the product of two real matrices of one wire each, which begin at FROM and
-                        at TO among the numbers; the first is of the lower bit
+                        NOT: its two numbers, as rows of numbers from NUMBERS_AT on. These rules
+                        come first
+    KRONECKER_PAIR      the product of two real matrices of one wire each, which begin at FIRST_PART
+                        and at END_PART among the numbers; the first is of the lower bit
 
 While a sweep is written down, each wire is at a place of its tile, or outside. At the begin and at
 the end of a sweep all wires of a tile are at their own places; lanes and row bits are exchanged in
@@ -117,7 +117,7 @@ class SweepTable(msgspec.Struct, frozen=True, eq=False):
     starts: NDArray[np.int64]  # [passes + 1]
     places: NDArray[np.uint64]  # [passes, MOST_WIDTH]
     live: NDArray[np.uint64]  # [passes]
-    ops: NDArray[np.uint64]  # [operations, COLUMNS]
+    ops: NDArray[np.uint64]  # [operations, OP_COLUMNS]
     terms: NDArray[np.uint64]  # [terms, 2]
     num_floats: int
 
@@ -145,17 +145,18 @@ class SweepArrays(NamedTuple):
 
 
 # Tables of `out`, and counters of `done`, which also counts the numbers.
-OPS, TERM_ROWS, RECIPES, PARTS, FLOATS = range(5)
+OPS, TERM_ROWS, RULES, PARTS, FLOATS = range(5)
 COUNTERS = 5
 TABLES = 4
 
-BLOCKS, ELEMENTS, PIECES = range(3)  # of `given`
+BLOCKS, ELEMENTS, PIECES = range(3)  # of `inputs`
 
 # Lists of `notes`. MEMBERS[STARTS[b]] .. are the elements of block b; AFTER[k + 1] follows k in the
 # list of blocks that no pass has yet; TAKEN, ORDER: the blocks of this pass, and the same kind of
-# list of them. HERE[place] is the wire at a place, HOME[place] the one at the beginning of the
-# pass; STANDS[wire] is its place, or -1 - its number outside the tile.
-STARTS, MEMBERS, AFTER, TAKEN, ORDER, HERE, HOME, STANDS, SPARE = range(9)
+# list of them. WIRE_AT[place] is the wire at a place, HOME[place] the one at the beginning of the
+# pass; PLACE_OF[wire] is its place, or -1 - its number outside the tile. TEMPORARY: of one
+# function at a time.
+STARTS, MEMBERS, AFTER, TAKEN, ORDER, WIRE_AT, HOME, PLACE_OF, TEMPORARY = range(9)
 NOTES = 9
 
 
@@ -171,13 +172,14 @@ def new_op(out, done, kind):  # type: ignore[no-untyped-def]
     return at
 
 
-HOW, FROM, TO, WHERE = range(4)  # columns of a rule: kind, its parts, start of its numbers
+# Columns of a rule: its kind, its parts FIRST_PART .. END_PART - 1, the start of its numbers.
+RULE_KIND, FIRST_PART, END_PART, NUMBERS_AT = range(4)
 BLOCK, DIAGONAL_RULE, UNIFORM_PHASE, REAL_ROTATION_RULE, KRONECKER_PAIR, TURN_RULE = range(6)
 ANTI = 4  # column of a TURN_RULE
 MOVED, FREE, REAL_NUMBERS = range(4, 7)  # columns of a BLOCK
 DERIVED = FREE  # column of a REAL_ROTATION_RULE
-CROSSED, HEIGHT, NUM_TERMS = range(4, 7)  # of a GATHER; HEIGHT: bits of a row's number
-LANES_MASK, LANES_VALUE = 4, 6  # of a LONE; HEIGHT as above
+CROSSED, HEIGHT, NUM_TERMS = range(4, 7)  # of a DIAGONAL_RULE; HEIGHT: bits of a row's number
+LANES_MASK, LANES_VALUE = 4, 6  # of a UNIFORM_PHASE; HEIGHT as above
 RULE_COLUMNS = 7
 
 # Columns of a part. NUMBERS: the row of its numbers, or -1 - where a matrix begins.
@@ -193,7 +195,7 @@ MOST_TERMS = 512  # terms of one PHASE
 @device_function
 def enter(tile, num_wires, places, at, notes):  # type: ignore[no-untyped-def]
     """Begin a pass: write its wires to places[at], the lowest first, and the place of each wire."""
-    wire_at, home, place = notes[HERE], notes[HOME], notes[STANDS]
+    wire_at, home, place = notes[WIRE_AT], notes[HOME], notes[PLACE_OF]
     inside = 0
     for wire in range(num_wires):
         if tile >> wire & 1:
@@ -209,7 +211,7 @@ def enter(tile, num_wires, places, at, notes):  # type: ignore[no-untyped-def]
 @device_function
 def parts(mask, notes):  # type: ignore[no-untyped-def]
     """Divide a set of wires into (row bits, lane bits, wires outside)."""
-    place = notes[STANDS]
+    place = notes[PLACE_OF]
     rows = lanes = outside = 0
     while mask:
         at = place[lowest(mask)]
@@ -226,7 +228,7 @@ def parts(mask, notes):  # type: ignore[no-untyped-def]
 @device_function
 def exchange(lane, row, notes):  # type: ignore[no-untyped-def]
     """Update the notes for a SWAP_LANE_ROW."""
-    wire_at, place = notes[HERE], notes[STANDS]
+    wire_at, place = notes[WIRE_AT], notes[PLACE_OF]
     lane_wire, row_wire = wire_at[lane], wire_at[LANE_WIRES + row]
     wire_at[lane], wire_at[LANE_WIRES + row] = row_wire, lane_wire
     place[lane_wire], place[row_wire] = LANE_WIRES + row, lane

@@ -5,7 +5,7 @@ import numpy as np
 from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import count
 from simulators.statevector.planning import fusion as f, tables as t
-from simulators.statevector.planning.codegen import restore, write
+from simulators.statevector.planning.codegen import restore, write_sweep
 
 # Pairing of real one-qubit matrices: their Kronecker product costs less than both separately.
 #
@@ -61,7 +61,7 @@ def _partner(ops, o, last):  # type: ignore[no-untyped-def]
 @device_function
 def pair(first, out, done):  # type: ignore[no-untyped-def]
     """Make pairs among the operations from `first` on."""
-    ops, recipes = out[t.OPS], out[t.RECIPES]
+    ops, rules = out[t.OPS], out[t.RULES]
     last = done[t.OPS]
     o = first
     while o < last:
@@ -70,12 +70,12 @@ def pair(first, out, done):  # type: ignore[no-untyped-def]
             o += 1
             continue
         low, high = (o, other) if ops[o, t.A] < ops[other, t.A] else (other, o)
-        recipe = done[t.RECIPES]
-        done[t.RECIPES] += 1
-        recipes[recipe, t.HOW] = t.KRONECKER_PAIR
-        recipes[recipe, t.FROM] = ops[low, t.AT]
-        recipes[recipe, t.TO] = ops[high, t.AT]
-        recipes[recipe, t.WHERE] = done[t.FLOATS]
+        rule = done[t.RULES]
+        done[t.RULES] += 1
+        rules[rule, t.RULE_KIND] = t.KRONECKER_PAIR
+        rules[rule, t.FIRST_PART] = ops[low, t.AT]
+        rules[rule, t.END_PART] = ops[high, t.AT]
+        rules[rule, t.NUMBERS_AT] = done[t.FLOATS]
         low_bit, high_bit = ops[low, t.A], ops[high, t.A]
         at, gone = (other, o) if goes else (o, other)
         ops[at, t.KIND] = _R2
@@ -237,7 +237,7 @@ def partition_into_sweeps(  # type: ignore[no-untyped-def]
     has too few rows. `inputs`, `notes`, `out`, `done`: see `tables`. `live`: wires along which the
     state is not 0 at the beginning. `starts`, `places`, `lives`: see `SweepTable`."""
     blocks, after = inputs[t.BLOCKS], notes[t.AFTER]
-    candidates, spare = notes[t.SPARE][:_CANDIDATES], notes[t.SPARE][:0]
+    candidates, none = notes[t.TEMPORARY][:_CANDIDATES], notes[t.TEMPORARY][:0]
     everything, lanes = (1 << num_wires) - 1, (1 << t.LANE_WIRES) - 1
     for k in range(t.COUNTERS):
         done[k] = 0
@@ -246,16 +246,16 @@ def partition_into_sweeps(  # type: ignore[no-untyped-def]
     passes = 0
     starts[0] = 0
     while after[0] < size:
-        tile = choose(blocks, work, after, size, lanes, width, live, num_wires, candidates, spare)
+        tile = choose(blocks, work, after, size, lanes, width, live, num_wires, candidates, none)
         result = take(blocks, size, tile, everything, notes)
-        full = max(done[t.OPS], max(done[t.RECIPES], done[t.PARTS]))
+        full = max(done[t.OPS], max(done[t.RULES], done[t.PARTS]))
         if full + _MOST_OPS * (result + 2) > out.shape[1]:
             return -1
         tile = filled(tile, live, width, num_wires)
         for k in range(result):
             live |= blocks[notes[t.TAKEN, k], f.TARGET_MASK]
         t.enter(tile, num_wires, places, passes, notes)
-        write(result, width, inputs, notes, out, done)
+        write_sweep(result, width, inputs, notes, out, done)
         restore(width, notes, out, done)
         pair(starts[passes], out, done)
         lives[passes] = live
