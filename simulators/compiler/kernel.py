@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from simulators.compiler import numba_pipeline
 from simulators.compiler.kernel_time import booked
-from simulators.compiler.numba_pipeline import COMPILER, undisturbed
+from simulators.compiler.numba_pipeline import COMPILER, patched_numba
 
 _DONE = b"+"
 # Longest wait for another process that compiles a kernel, which takes up to 4 s of processor time:
@@ -361,7 +361,7 @@ class Kernel:
                 nullcontext() if path else run_once(self._mark(), wait=wait, patience_s=PATIENCE_S)
             )
             try:
-                with booked(), once, _compiling, undisturbed():
+                with booked(), once, _compiling, patched_numba():
                     dispatcher = self._loaded(path)
                     (overload,) = dispatcher.overloads.values()
                     self._code, self._dispatcher = overload.entry_point, dispatcher

@@ -1,4 +1,17 @@
-"""Compilation of kernels by numba, and their machine code on disk."""
+"""Compilation of kernels by numba without what kernels do not need, and their machine code on disk.
+
+Most of the compile time is numba's front end, not LLVM. Three changes nearly halve it. A device
+function (`kernel.device_function`) is only linked into its callers: it is neither optimised nor
+compiled to machine code on its own (`_DeviceLowering`), nor again for each literal argument
+(`_call_type_without_literals`). Passes for features that kernels do not use (closures, array
+expressions, `with` blocks) are left out (`_PASSES`). The result type of an operator for given
+argument types is cached (`_cached_call_type`).
+
+A kernel on disk is machine code alone, and the descriptions that numba needs to call it, for the
+processor that it was compiled for. numba's own cache sets its compiler up before it loads a kernel,
+0.15 s in each process, and then takes four times the time of this module for each kernel, mostly
+for bitcode for callers that would inline it.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +35,7 @@ from numba.core.compiler_machinery import PassManager, register_pass
 from numba.core.registry import cpu_target
 from numba.core.runtime import _nrt_python
 
-# Numba compiler pipeline for kernels: numba's passes, without those that have no effect here.
-#
-# Most of the compile time is numba's front end, not LLVM. Three changes nearly halve it. A device
-# function (`kernel.device_function`) is only linked into its callers: it is neither optimised nor
-# compiled to machine code on its own, nor again for each literal argument. Passes for features that
-# kernels do not use (closures, array expressions, `with` blocks) are left out. The result type of
-# an operator for given argument types is cached.
-#
-# A kernel in the cache is machine code alone: numba's additional bitcode, for callers that would
-# inline it, is most of the cost of loading.
-
-_STEPS = (
+_PASSES = (
     untyped_passes.TranslateByteCode, untyped_passes.FixupArgs, untyped_passes.IRProcessing,
     untyped_passes.RewriteSemanticConstants, untyped_passes.DeadBranchPrune,
     untyped_passes.GenericRewrites, untyped_passes.ReconstructSSA,
@@ -81,10 +83,10 @@ class _KernelLowering(typed_passes.NativeLowering):  # type: ignore[misc]
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
-class _PartLowering(typed_passes.NativeLowering):  # type: ignore[misc]
+class _DeviceLowering(typed_passes.NativeLowering):  # type: ignore[misc]
     """Lowering of a function that only compiled functions call."""
 
-    _name = "lowering_of_a_part"
+    _name = "lowering_of_a_device_function"
 
     def run_pass(self, state: Any) -> bool:
         library = _LinkedLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
@@ -94,7 +96,8 @@ class _PartLowering(typed_passes.NativeLowering):  # type: ignore[misc]
         super().run_pass(state)
         lowered = state["cr"]
         name = lowered.fndesc.qualname
-        result = _dynfunc.make_function(  # only a name: it has no code to call
+        # numba knows a compiled function by such an object. This one is never called: no code.
+        result = _dynfunc.make_function(
             lowered.fndesc.lookup_module(), name, name, 0, lowered.env, (library,)
         )
         library.finalize()
@@ -104,69 +107,66 @@ class _PartLowering(typed_passes.NativeLowering):  # type: ignore[misc]
 
 
 class _Compiler(CompilerBase):  # type: ignore[misc]
+    """numba's compiler with the passes of this module."""
+
     def define_pipelines(self) -> list[Any]:
-        steps = PassManager("kernels")
-        lowering = _PartLowering if self.state.flags.no_cpython_wrapper else _KernelLowering
-        for step in (*_STEPS, lowering, typed_passes.NoPythonBackend):
-            steps.add_pass(step, step.__name__)
-        steps.finalize()
-        return [steps]
+        passes = PassManager("kernels")
+        # numba needs a wrapper for calls from Python of kernels alone.
+        lowering = _DeviceLowering if self.state.flags.no_cpython_wrapper else _KernelLowering
+        for step in (*_PASSES, lowering, typed_passes.NoPythonBackend):
+            passes.add_pass(step, step.__name__)
+        passes.finalize()
+        return [passes]
 
 
 COMPILER = _Compiler
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """Disable the garbage collector during the compilation of kernels, which would scan all objects
-    of numba again and again, and cache types of operators."""
+def patched_numba() -> Iterator[None]:
+    """Cache types of operators during the compilation of kernels, and disable the garbage
+    collector, which would scan all objects of numba again and again."""
     collects = gc.isenabled()
     gc.disable()
-    types.Function.get_call_type = _remembered
-    types.Dispatcher.get_call_type = _without_literals
+    types.Function.get_call_type = _cached_call_type
+    types.Dispatcher.get_call_type = _call_type_without_literals
     try:
         yield
     finally:
-        types.Function.get_call_type = _asked
-        types.Dispatcher.get_call_type = _called
+        types.Function.get_call_type = _operator_call_type
+        types.Dispatcher.get_call_type = _function_call_type
         if collects:
             gc.enable()
 
 
-_asked = types.Function.get_call_type
-_called = types.Dispatcher.get_call_type
-_known: dict[tuple[int, int, tuple[Any, ...]], tuple[Any, Any, Any, Any]] = {}
+_operator_call_type = types.Function.get_call_type
+_function_call_type = types.Dispatcher.get_call_type
+_call_types: dict[tuple[int, int, tuple[Any, ...]], tuple[Any, Any, Any, Any]] = {}
 
 
-def _remembered(self: Any, context: Any, args: tuple[Any, ...], kws: Any) -> Any:
+def _cached_call_type(self: Any, context: Any, args: tuple[Any, ...], kws: Any) -> Any:
     """Cached result of numba, which else tries all signatures of an operator at each call. The
     cache holds the operator, so that its identity stays unique."""
     if kws:
-        return _asked(self, context, args, kws)
+        return _operator_call_type(self, context, args, kws)
     key = (id(self), id(context), args)
-    result = _known.get(key)
+    result = _call_types.get(key)
     if result is None:
-        signature = _asked(self, context, args, kws)
-        _known[key] = self, context, signature, self.get_impl_key(signature)
+        signature = _operator_call_type(self, context, args, kws)
+        _call_types[key] = self, context, signature, self.get_impl_key(signature)
         return signature
     _, _, signature, implementation = result
     self._impl_keys[signature.args] = implementation
     return signature
 
 
-def _without_literals(self: Any, context: Any, args: tuple[Any, ...], kws: Any) -> Any:
+def _call_type_without_literals(self: Any, context: Any, args: tuple[Any, ...], kws: Any) -> Any:
     """Result of numba for a call of a device function, with literal arguments replaced by their
     types."""
     if self.dispatcher._compiler.pipeline_class is COMPILER:
         args = tuple([types.unliteral(each) for each in args])
-    return _called(self, context, args, kws)
+    return _function_call_type(self, context, args, kws)
 
-
-# Machine code of kernels on disk, loaded without numba's compiler.
-#
-# numba's own cache sets its compiler up before it loads a kernel: 0.15 s in each process, and then
-# four times the time of this module for each kernel. A file holds the machine code and the
-# descriptions that numba needs to call it, for the processor that it was compiled for.
 
 _DIGEST_BYTES = 16
 

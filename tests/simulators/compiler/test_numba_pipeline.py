@@ -44,7 +44,7 @@ def _compiled(function: Any, *signature: Any) -> Any:
 
 
 def test_device_functions_are_inlined_and_have_no_symbol_of_their_own() -> None:
-    with numba_pipeline.undisturbed():
+    with numba_pipeline.patched_numba():
         result = _compiled(_mean, I64)
     assert result(np.array([1, 2, 6])) == 4.0
     engine = numba.core.registry.cpu_target.target_context.codegen()._engine
@@ -65,9 +65,9 @@ def test_each_device_function_is_lowered_once_per_signature() -> None:
         def on_end(self, happened: event.Event) -> None:
             pass
 
-    with event.install_listener("numba:run_pass", Listener()), numba_pipeline.undisturbed():
+    with event.install_listener("numba:run_pass", Listener()), numba_pipeline.patched_numba():
         _compiled(_mean, REALS)
-    assert lowered.count("lowering_of_a_part") == 2
+    assert lowered.count("lowering_of_a_device_function") == 2
     assert lowered.count("lowering_of_a_kernel") == 1
 
 
@@ -76,13 +76,13 @@ def test_the_installed_numba_is_one_that_the_pipeline_was_tested_with() -> None:
 
 
 def test_numba_and_gc_settings_are_restored_after_compilation() -> None:
-    with numba_pipeline.undisturbed():
+    with numba_pipeline.patched_numba():
         assert not gc.isenabled()
-    with pytest.raises(TypingError), numba_pipeline.undisturbed():
+    with pytest.raises(TypingError), numba_pipeline.patched_numba():
         _compiled(_mean, INT)
     assert gc.isenabled()
-    assert types.Function.get_call_type is numba_pipeline._asked
-    assert types.Dispatcher.get_call_type is numba_pipeline._called
+    assert types.Function.get_call_type is numba_pipeline._operator_call_type
+    assert types.Dispatcher.get_call_type is numba_pipeline._function_call_type
 
 
 def test_numba_writes_no_escape_codes_to_terminal_at_exit() -> None:
