@@ -59,6 +59,28 @@ static char *mutated(const char *data, size_t *size)
     return exact;
 }
 
+/* Make the checksums of a mutated zip file those of its entries, so that what they hold is read. */
+static void mend_checksums(char *file, size_t size)
+{
+    for (size_t at = 0; at + 46 <= size; at++) {
+        uint32_t length, offset, checksum;
+        uint16_t name, extra;
+        if (memcmp(file + at, "PK\1\2", 4))
+            continue;
+        memcpy(&length, file + at + 24, 4);
+        memcpy(&offset, file + at + 42, 4);
+        if (offset > size || size - offset < 30)
+            continue;
+        memcpy(&name, file + offset + 26, 2);
+        memcpy(&extra, file + offset + 28, 2);
+        size_t begin = (size_t)offset + 30 + name + extra;
+        if (begin > size || size - begin < length)
+            continue;
+        checksum = qpi_crc32(file + begin, length);
+        memcpy(file + at + 16, &checksum, 4);
+    }
+}
+
 static void read_rows(qpi_job *job)
 {
     for (size_t row = 0; row < job->rows + 1; row++) {
@@ -160,6 +182,8 @@ int main(int argc, char **argv)
         for (size_t index = 0; index < count; index++) {
             size_t length = sizes[index];
             char *copy = mutated(documents[index] + 5, &length);
+            if (documents[index][0] == 'z' && draw(2))
+                mend_checksums(copy, length);
             read_document(documents[index][0], copy, length);
             free(copy);
         }

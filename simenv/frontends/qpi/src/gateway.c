@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -146,14 +147,34 @@ static int copy_text(const char *what, const char *from, char *to, size_t capaci
     return QPI_OK;
 }
 
-static int set_url(const char *url, Gateway *gateway)
+/* Scheme, host and port, as simenv.config.model.check_web_url has them. */
+static int is_web_url(const char *url)
 {
     if (strncmp(url, "http://", 7) && strncmp(url, "https://", 8))
+        return 0;
+    const char *host = strstr(url, "://") + 3, *end = host + strcspn(host, "/?#@\\");
+    return end > host && *host != ':' && (!*end || !strcmp(end, "/"));
+}
+
+static int is_loopback(const char *url)
+{
+    const char *host = strstr(url, "://") + 3;
+    size_t size = *host == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":/");
+    return (size == 9 && !strncasecmp(host, "localhost", size))
+           || (size == 5 && !strncmp(host, "[::1]", size))
+           || (!strncmp(host, "127.", 4) && strspn(host, "0123456789.") == size);
+}
+
+static int set_url(const char *url, Gateway *gateway)
+{
+    if (!is_web_url(url))
         return qpi_fail(QPI_CONFIG, "http://HOST:PORT or https://HOST:PORT", "the URL is '%.200s'",
                         url);
     TRY(copy_text("the URL", url, gateway->url, sizeof gateway->url));
-    for (size_t end = strlen(gateway->url); gateway->url[end - 1] == '/'; end--)
+    size_t end = strlen(gateway->url);
+    if (gateway->url[end - 1] == '/')
         gateway->url[end - 1] = 0;
+    gateway->is_loopback = is_loopback(gateway->url);
     const char *authority = qpi_variable("CURL_CA_BUNDLE");
     if (!authority)
         authority = qpi_variable("SSL_CERT_FILE");
@@ -182,8 +203,9 @@ int qpi_gateway_find(const qpi_config *config, Gateway *gateway)
     if (!config->url) {
         int is_path = named && !config->environment
                       && (!is_name(named) || strchr(named, '.') || !access(named, F_OK));
-        TRY(find_file(named ? named : "default", is_path, gateway));
-        int status = qpi_gateway_refresh(gateway);
+        int status = find_file(named ? named : "default", is_path, gateway);
+        if (status == QPI_OK)
+            status = qpi_gateway_refresh(gateway);
         if (url && !*gateway->socket)
             gateway->file[0] = 0; /* it is another environment's */
         else

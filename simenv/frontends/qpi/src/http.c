@@ -113,6 +113,10 @@ static struct curl_slist *put_header(struct curl_slist *headers, const char *nam
     return more ? more : headers;
 }
 
+/* Nothing is sent unless every option was taken: without its socket the token would go by TCP. */
+#define SET(option, value)                                                                         \
+    code = code == CURLE_OK ? curl_easy_setopt(curl, option, value) : code
+
 /* One attempt. */
 static CURLcode perform(CURL *curl, const Request *request, Attempt *attempt, double hold_s)
 {
@@ -124,7 +128,7 @@ static CURLcode perform(CURL *curl, const Request *request, Attempt *attempt, do
     if (hold_ms > 0)
         snprintf(wait, sizeof wait, "%swait=%ld.%03ld", strchr(request->path, '?') ? "&" : "?",
                  hold_ms / 1000, hold_ms % 1000);
-    snprintf(url, sizeof url, "%s%s%s", is_local ? "http://localhost" : gateway->url,
+    snprintf(url, sizeof url, "%s%s%s", is_local ? "http://simenv.invalid" : gateway->url,
              request->path, wait);
     snprintf(bearer, sizeof bearer, "Bearer %s", gateway->token);
     struct curl_slist *headers = put_header(NULL, "Authorization", bearer, &failed);
@@ -137,28 +141,31 @@ static CURLcode perform(CURL *curl, const Request *request, Attempt *attempt, do
     if (request->body)
         headers = put_header(headers, "Content-Type", "application/json", &failed);
     curl_easy_reset(curl); /* connections stay */
-    curl_easy_setopt(curl, CURLOPT_URL, url);
-    curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
-    curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(curl, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, receive);
-    curl_easy_setopt(curl, CURLOPT_WRITEDATA, attempt);
-    curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS, limit_ms);
+    CURLcode code = failed ? CURLE_OUT_OF_MEMORY : CURLE_OK;
+    SET(CURLOPT_URL, url);
+    SET(CURLOPT_HTTPHEADER, headers);
+    SET(CURLOPT_NOSIGNAL, 1L);
+    SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    SET(CURLOPT_WRITEFUNCTION, receive);
+    SET(CURLOPT_WRITEDATA, attempt);
+    SET(CURLOPT_CONNECTTIMEOUT_MS, limit_ms);
     if (request->is_binary) { /* as long as bytes come */
-        curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
-        curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, (long)ceil(attempt->timeout_s));
+        SET(CURLOPT_LOW_SPEED_LIMIT, 1L);
+        SET(CURLOPT_LOW_SPEED_TIME, (long)ceil(attempt->timeout_s));
     } else
-        curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, limit_ms);
+        SET(CURLOPT_TIMEOUT_MS, limit_ms);
     if (is_local) {
-        curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, attempt->socket);
-        curl_easy_setopt(curl, CURLOPT_PROXY, "");
+        SET(CURLOPT_UNIX_SOCKET_PATH, attempt->socket);
     } else if (*gateway->authority)
-        curl_easy_setopt(curl, CURLOPT_CAINFO, gateway->authority);
+        SET(CURLOPT_CAINFO, gateway->authority);
+    if (is_local || gateway->is_loopback)
+        SET(CURLOPT_PROXY, "");
     if (request->body) {
-        curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)strlen(request->body));
-        curl_easy_setopt(curl, CURLOPT_POSTFIELDS, request->body);
+        SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)strlen(request->body));
+        SET(CURLOPT_POSTFIELDS, request->body);
     }
-    CURLcode code = failed ? CURLE_OUT_OF_MEMORY : perform_quietly(curl);
+    if (code == CURLE_OK)
+        code = perform_quietly(curl);
     long sent = 0;
     curl_easy_getinfo(curl, CURLINFO_REQUEST_SIZE, &sent);
     attempt->was_sent = sent > 0;
@@ -224,6 +231,10 @@ static int fail_for_good(CURLcode code, const Attempt *attempt)
         return qpi_fail(QPI_CONFIG, "eval \"$(simenv gateway env)\" sets CURL_CA_BUNDLE",
                         "the certificate of %s cannot be checked: %s", attempt->gateway->url,
                         curl_easy_strerror(code));
+    if (code == CURLE_UNKNOWN_OPTION || code == CURLE_NOT_BUILT_IN
+        || code == CURLE_BAD_FUNCTION_ARGUMENT)
+        return qpi_fail(QPI_CONFIG, "install another libcurl", "libcurl has no support for it: %s",
+                        curl_easy_strerror(code));
     if (code == CURLE_URL_MALFORMAT || code == CURLE_UNSUPPORTED_PROTOCOL)
         return qpi_fail(QPI_CONFIG, NULL, "%s: %s", attempt->gateway->url,
                         curl_easy_strerror(code));
@@ -269,6 +280,8 @@ static int try_once(qpi_session *session, const Gateway *gateway, const Request 
     if (code != CURLE_OK) {
         answer->was_sent |= attempt.was_sent;
         TRY(fail_for_good(code, &attempt));
+        answer->code = 0;
+        answer->body.used = 0; /* the rest of it never came */
         *why = curl_easy_strerror(code);
         return -1;
     }
@@ -318,7 +331,8 @@ int qpi_request(qpi_session *session, const Request *request, Answer *answer)
         double hold_s = fmin(fmin(request->hold_s, MAX_HOLD_S),
                              fmin(left_s - 0.01, patience_s / 2.0));
         status = try_once(session, &gateway, request, timeout_s, hold_s, answer, &why);
-        double after_s = retry_after_s(answer), now_s = qpi_now_s(), took_s = now_s - begun_s;
+        double after_s = status == QPI_QUEUE_FULL ? retry_after_s(answer) : 0.0;
+        double now_s = qpi_now_s(), took_s = now_s - begun_s;
         int is_busy = status == QPI_QUEUE_FULL
                       && (!request->body || (after_s > 0.0 && after_s < SHORT_RETRY_S));
         if (status >= 0 && !is_busy)

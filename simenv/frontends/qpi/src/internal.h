@@ -107,6 +107,7 @@ typedef struct Gateway {
     char url[PATH_BYTES];                 /* without a slash at its end */
     char authority[PATH_BYTES];           /* certificates that are trusted; "": the system's */
     char token[TOKEN_BYTES];
+    int is_loopback; /* the URL is of this machine, to which no proxy leads */
 } Gateway;
 
 /* Find the gateway that a configuration names. */

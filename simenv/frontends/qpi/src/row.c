@@ -167,7 +167,9 @@ static int read_metadata(const Buffer *file, Buffer *json)
 {
     Array array;
     TRY(qpi_npz_find((const uint8_t *)file->data, file->used, "metadata", &array));
-    for (size_t at = 0; array.kind == 'U' && at < array.item_bytes; at += 4) {
+    if (array.kind != 'U' || array.items != 1)
+        return fail_read("its metadata are no text");
+    for (size_t at = 0; at < array.item_bytes; at += 4) {
         uint32_t point;
         memcpy(&point, array.data + at, 4);
         if (!point)

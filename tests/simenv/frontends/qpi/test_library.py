@@ -1,5 +1,6 @@
 """The C library: its binary interface, its build, and its readers of answers."""
 
+import io
 import re
 import shutil
 from pathlib import Path
@@ -232,6 +233,12 @@ def page(*results: Result) -> bytes:
     return msgspec.json.encode(msgspec.to_builtins(content) | {"results": records})
 
 
+def saved(**arrays: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
 PROBLEM = problem_of(ProgramError("no gate", hint="a gate", line=3, column=5))
 DOCUMENTS = [
     ("t", msgspec.json.encode(AcceptedTask("t-8k2f"))),
@@ -239,6 +246,7 @@ DOCUMENTS = [
     ("s", msgspec.json.encode(AcceptedSweep(2, [SweepPart("t-1", 0, 1), SweepPart("t-2", 1, 1)]))),
     *(("r", msgspec.json.encode(to_json(each))) for each in RESULTS),
     *(("z", b"".join(each.parts(".npz")[1])) for each in RESULTS),
+    ("z", saved(metadata=np.zeros(0, "<U2000000"))),  # a long text, and none of it
     ("p", page(COUNTED, EXACT)),
     ("e", msgspec.json.encode(PROBLEM)),
     ("e", msgspec.json.encode(problem_of(BatchRefusedError("two", (ProgramError("one"),))))),

@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import socket
 import socketserver
 import threading
 import time
@@ -31,7 +32,14 @@ class Asked(NamedTuple):
     body: dict[str, Any]
 
 
-Answer = tuple[int, object] | None  # status and content; None: the connection ends
+class CutOff(NamedTuple):
+    """An answer of which these bytes come, and no more."""
+
+    status: int
+    sent: bytes
+
+
+Answer = tuple[int, object] | CutOff | None  # status and content; None: the connection ends
 
 
 class StandIn(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -82,10 +90,11 @@ class Handler(BaseHTTPRequestHandler):
         status, content = found
         sent = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
-        self.send_header("Content-Length", str(len(sent)))
+        is_cut = isinstance(found, CutOff)
+        self.send_header("Content-Length", str(len(sent) + is_cut))
         self.end_headers()
         self.wfile.write(sent)
-        self.close_connection = False
+        self.close_connection = is_cut
 
     do_GET = do_POST = _handle  # noqa: N815 - names of http.server
 
@@ -166,6 +175,17 @@ def test_submit_without_an_answer_goes_on_in_later_calls(
     assert qpi.counts(job) == {"00": 7, "11": 3}
     qpi.qpi_job_free(job)
     ended.set()
+
+
+def test_answer_that_is_cut_off_is_asked_for_again(
+    qpi: Library, gateway: StandIn, session: ctypes.c_void_p
+) -> None:
+    for sent in (b'{"id', b'{"id": "t-1", "retry_after_s', b"", b'{"a": "' + b"x" * 100_000):
+        gateway.answers = [CutOff(201, sent), CutOff(429, sent), (201, {"id": "t-1"})]
+        gateway.answers += [CutOff(200, sent)]
+        job = qpi.run(session, BELL, qpi.options(shots=10))
+        assert qpi.counts(job) == {"00": 7, "11": 3}
+        qpi.qpi_job_free(job)
 
 
 def test_silence_ends_with_the_patience_and_no_later_than_the_deadline(
@@ -273,6 +293,52 @@ def test_start_without_a_gateway_names_the_command_that_starts_one(
         with pytest.raises(CallError, match=r"^14: no gateway runs for"):
             qpi.made("qpi_init", None)
         assert b"simenv up --gateway" in qpi.qpi_error_hint()
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        made.settimeout(10.0)
+        yield made
+
+
+def test_url_of_this_machine_is_asked_without_a_proxy(
+    qpi: Library, folder: Path, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{listener.getsockname()[1]}")
+    listener.settimeout(0.2)
+    for host in (b"127.0.0.1:1", b"localhost:1", b"[::1]:1"):
+        config = Config(ctypes.sizeof(Config), None, b"http://" + host, None, 0.1, 0.1)
+        with pytest.raises(CallError):
+            qpi.made("qpi_init", ctypes.byref(config))
+        with pytest.raises(TimeoutError):
+            listener.accept()
+    config.url = b"http://simenv.invalid:1"  # to which the proxy leads
+    with pytest.raises(CallError):
+        qpi.made("qpi_init", ctypes.byref(config))
+    listener.accept()[0].close()
+
+
+@pytest.mark.parametrize(
+    "url", [b"http://u:p@h", b"http://h/path", b"http://h?q", b"http://", b"http://:80", b"ftp://h"]
+)
+def test_url_of_more_than_host_and_port_is_refused(url: bytes, qpi: Library, folder: Path) -> None:
+    config = Config(ctypes.sizeof(Config), None, url, None, 0.1, 0.1)
+    with pytest.raises(CallError, match="the URL is") as failed:
+        qpi.made("qpi_init", ctypes.byref(config))
+    assert failed.value.status == CONFIG
+
+
+def test_url_and_token_need_no_home(
+    qpi: Library, folder: Path, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HOME", "SIMENV_HOME", "SIMENV_SERVICE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SIMENV_URL", f"http://127.0.0.1:{listener.getsockname()[1]}")
+    config = Config(ctypes.sizeof(Config), None, None, None, 0.3, 0.3)
+    with pytest.raises(CallError):
+        qpi.made("qpi_init", ctypes.byref(config))
+    listener.accept()[0].close()
 
 
 def test_token_cannot_add_headers(
