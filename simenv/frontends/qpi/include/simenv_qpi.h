@@ -101,7 +101,7 @@ QPI_API int qpi_error_line(void);
 QPI_API int qpi_error_column(void);
 /* Seconds after which a refused submit may be tried again; 0: not known. */
 QPI_API double qpi_error_retry_after_s(void);
-/* 1: a submit was sent and ended without an answer, so that its tasks may run. Repeat it with the
+/* 1: a submit was sent and is without an answer, so that its tasks may run. Repeat it with the
  * same `idempotency_key`: it gives the same tasks. */
 QPI_API int qpi_error_maybe_accepted(void);
 
@@ -126,7 +126,8 @@ QPI_API void qpi_config_init(qpi_config *config);
 /* Find the gateway, and wait for its first answer. `config` may be NULL: all defaults. */
 QPI_API int qpi_init(const qpi_config *config, qpi_session **session);
 /* Close the connections and free the session. Tasks go on. Jobs of the session stay readable, must
- * still be freed, and end with QPI_NO_SERVICE where they had not ended. */
+ * still be freed, and end with QPI_NO_SERVICE where they had not ended. A child of the process
+ * needs a session of its own. */
 QPI_API void qpi_finalize(qpi_session *session);
 
 /* --- devices -------------------------------------------------------------------------------- */
@@ -221,13 +222,15 @@ QPI_API void qpi_options_init(qpi_options *options);
  * row by row, 2**20 rows at most. For a circuit without parameters `bindings` is NULL and `rows` is
  * 1. Returns when all tasks are stored by the service. `options` may be NULL: all defaults.
  *
- * On QPI_TIMEOUT and QPI_SERVICE_LOST `*job` is set as well where the submit is under way: it stays
- * so, and qpi_wait continues it. Where `*job` is NULL after an error, no task exists. */
+ * On QPI_TIMEOUT and QPI_SERVICE_LOST, and on another error behind a submit without an answer,
+ * `*job` is set as well, since the submit is under way: it stays so, and qpi_wait continues it.
+ * Where `*job` is NULL after an error, no task exists. */
 QPI_API int qpi_submit(qpi_session *session, const qpi_circuit *circuit,
                        const qpi_options *options, const double *bindings, size_t rows,
                        double timeout_s, qpi_job **job);
 QPI_API size_t qpi_job_rows(const qpi_job *job);
-/* Number of rows that have ended, with a result or without. Asks once, at most each 10 ms. */
+/* Number of rows that have ended, with a result or without. Asks once, at most each 10 ms. An error
+ * of asking that does not pass by itself, such as QPI_KEY_REFUSED, is told by qpi_row_status. */
 QPI_API size_t qpi_poll(qpi_job *job);
 /* Wait until every row has ended. QPI_OK: all have results; else the error of the first row that
  * has none, or QPI_TIMEOUT. */

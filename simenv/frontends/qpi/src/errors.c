@@ -154,6 +154,7 @@ int qpi_fail_as(const Failure *failure)
     last.line = failure->line;
     last.column = failure->column;
     last.retry_after_s = failure->retry_after_s;
+    last.maybe_accepted = failure->maybe_accepted;
     return failure->status;
 }
 
@@ -168,7 +169,7 @@ void qpi_failure_take(Failure *failure, int status)
 {
     qpi_failure_clear(failure);
     *failure = (Failure){status, last.line, last.column, strdup(last.message), strdup(last.hint),
-                         last.retry_after_s};
+                         last.retry_after_s, last.maybe_accepted};
 }
 
 double qpi_now_s(void)

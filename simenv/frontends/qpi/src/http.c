@@ -9,7 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "internal.h"
 
@@ -73,7 +75,7 @@ typedef struct Attempt {
     size_t most;      /* bytes of the answer */
     double timeout_s;
     char socket[PATH_BYTES]; /* "": by the URL */
-    int was_sent;
+    int sendings; /* of the request: libcurl repeats it where a kept connection has ended */
 } Attempt;
 
 static size_t receive(char *data, size_t one, size_t bytes, void *argument)
@@ -84,6 +86,22 @@ static size_t receive(char *data, size_t one, size_t bytes, void *argument)
         return 0;
     qpi_buffer_add(body, data, one * bytes);
     return body->failed ? 0 : bytes;
+}
+
+static int count_sendings(CURL *curl, curl_infotype type, char *data, size_t bytes, void *argument)
+{
+    (void)curl;
+    if (type == CURLINFO_HEADER_OUT && bytes > 4 && !memcmp(data, "POST", 4))
+        ((Attempt *)argument)->sendings++;
+    return 0;
+}
+
+/* A program that is started meanwhile, and a child that starts one, do not keep the connection. */
+static curl_socket_t open_socket(void *unused, curlsocktype purpose, struct curl_sockaddr *address)
+{
+    (void)unused;
+    (void)purpose;
+    return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 
 /* OpenSSL writes to connections that the other end has closed. */
@@ -148,6 +166,10 @@ static CURLcode perform(CURL *curl, const Request *request, Attempt *attempt, do
     SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     SET(CURLOPT_WRITEFUNCTION, receive);
     SET(CURLOPT_WRITEDATA, attempt);
+    SET(CURLOPT_OPENSOCKETFUNCTION, open_socket);
+    SET(CURLOPT_DEBUGFUNCTION, count_sendings);
+    SET(CURLOPT_DEBUGDATA, attempt);
+    SET(CURLOPT_VERBOSE, 1L);
     SET(CURLOPT_CONNECTTIMEOUT_MS, limit_ms);
     if (request->is_binary) { /* as long as bytes come */
         SET(CURLOPT_LOW_SPEED_LIMIT, 1L);
@@ -166,9 +188,6 @@ static CURLcode perform(CURL *curl, const Request *request, Attempt *attempt, do
     }
     if (code == CURLE_OK)
         code = perform_quietly(curl);
-    long sent = 0;
-    curl_easy_getinfo(curl, CURLINFO_REQUEST_SIZE, &sent);
-    attempt->was_sent = sent > 0;
     curl_easy_setopt(curl, CURLOPT_HTTPHEADER, NULL);
     curl_slist_free_all(headers);
     return code;
@@ -193,6 +212,12 @@ static double retry_after_s(const Answer *answer)
     return after_s > 0.0 ? after_s : 0.0;
 }
 
+static int is_true(const Answer *answer, const char *key)
+{
+    const char *value = qpi_json_member(answer->body.data, key);
+    return value && *value == 't';
+}
+
 static int whole(const char *problem, const char *key)
 {
     double value = qpi_json_number(qpi_json_member(problem, key));
@@ -213,7 +238,7 @@ int qpi_fail_problem(const Answer *answer)
     qpi_json_text(qpi_json_member(problem, "detail"), message, sizeof message);
     qpi_json_text(qpi_json_member(problem, "hint"), hint, sizeof hint);
     Failure failure = {qpi_status_of(code), whole(problem, "line"), whole(problem, "column"),
-                       message, hint, retry_after_s(answer)};
+                       message, hint, retry_after_s(answer), is_true(answer, "maybe_accepted")};
     return qpi_fail_as(&failure);
 }
 
@@ -277,8 +302,8 @@ static int try_once(qpi_session *session, const Gateway *gateway, const Request 
     CURLcode code = perform(curl, request, &attempt, hold_s);
     curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &answer->code);
     give_connection(session, curl);
+    answer->was_sent |= attempt.sendings > (code == CURLE_OK);
     if (code != CURLE_OK) {
-        answer->was_sent |= attempt.was_sent;
         TRY(fail_for_good(code, &attempt));
         answer->code = 0;
         answer->body.used = 0; /* the rest of it never came */
@@ -321,10 +346,13 @@ int qpi_request(qpi_session *session, const Request *request, Answer *answer)
     const char *why = "";
     Gateway gateway;
     int status = -1;
+    *answer = (Answer){0};
+    if (session->pid != getpid())
+        return qpi_fail(QPI_ERROR, "qpi_init in the child process",
+                        "the session is of process %ld, which has forked", (long)session->pid);
     qpi_lock(session->shared);
     gateway = session->gateway;
     qpi_unlock(session->shared);
-    *answer = (Answer){0};
     while (status < 0) {
         double begun_s = qpi_now_s(), left_s = request->end_s - begun_s;
         double timeout_s = fmax(LEAST_S, fmin(left_s, patience_s));

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "simenv_qpi.h"
 
@@ -22,6 +23,7 @@ typedef struct Failure {
     int status, line, column;
     char *message, *hint;
     double retry_after_s;
+    int maybe_accepted;
 } Failure;
 
 /* Set the calling thread's last error and return `status`. `hint` may be NULL. */
@@ -161,6 +163,7 @@ typedef struct SharedLock { /* of a session; its jobs keep it after the session'
 
 struct qpi_session {
     SharedLock *shared;
+    pid_t pid; /* a child of it has the connections as well, and must not use them */
     Gateway gateway;
     double timeout_s, patience_s;
     char client[20]; /* of automatic keys */
@@ -240,14 +243,16 @@ struct qpi_job {
     Part *parts; /* NULL: it is not accepted yet */
     Row **loaded; /* [rows]; NULL: not here */
     int is_sweep, by_row, is_open;
+    int was_sent; /* a submit has gone out without an answer: the tasks may exist */
     char key[300];
     Buffer body; /* of the submit */
     Failure refused; /* the submit as a whole */
+    Failure look;    /* of the last question of qpi_poll or qpi_row_status, unless it may pass */
     double polled_s;
 };
 
 /* Send the submit, if it has no answer yet. `hold_s`: that the gateway may wait for the result. */
-int qpi_job_settle(qpi_job *job, double hold_s, double end_s, double timeout_s, int *was_sent);
+int qpi_job_settle(qpi_job *job, double hold_s, double end_s, double timeout_s);
 /* Take in the acceptance, with the result where it is there already. */
 int qpi_job_accept(qpi_job *job, const Answer *answer);
 /* Take in results of a part, from row `*here` of it on, which is moved behind them. */

@@ -10,6 +10,7 @@
 
 static const double HOLD_S = 60.0;  /* of one request; the gateway holds no longer */
 static const double LOOK_S = 0.01;  /* between two questions of qpi_poll */
+static const double LOOKS_S = 0.25; /* for as many parts as have ended meanwhile */
 enum { LOOKS = 4 };                 /* parts that it asks for at once */
 
 size_t qpi_job_rows(const qpi_job *job)
@@ -55,7 +56,7 @@ static void end_part(qpi_job *job, Part *part, int status)
 
 static void refuse(qpi_job *job, int status)
 {
-    if (job->parts || job->refused.status)
+    if (job->refused.status)
         return;
     qpi_failure_take(&job->refused, status);
     job->ended_rows = job->rows;
@@ -138,17 +139,24 @@ int qpi_job_accept(qpi_job *job, const Answer *answer)
         return status;
     }
     qpi_lock(job->shared);
-    if (is_settled(job))
+    if (job->parts || (job->refused.status && !job->session))
         free(parts);
     else {
+        if (job->refused.status) { /* to another thread: the tasks are there all the same */
+            qpi_failure_clear(&job->refused);
+            job->ended_rows = 0;
+            job->is_open = 1;
+            job->session->open++;
+        }
         job->parts = parts;
         job->num_parts = count;
         qpi_buffer_free(&job->body);
     }
-    if (row) {
+    if (row && job->parts) {
         keep_row(job, 0, row);
         end_part(job, &job->parts[0], QPI_OK);
-    }
+    } else
+        qpi_row_free(row);
     qpi_unlock(job->shared);
     return QPI_OK;
 }
@@ -158,7 +166,17 @@ static int is_end_of_task(int status)
     return status == QPI_TASK_FAILED || status == QPI_TASK_CANCELLED || status == QPI_TASK_EXPIRED;
 }
 
-int qpi_job_settle(qpi_job *job, double hold_s, double end_s, double timeout_s, int *was_sent)
+/* Does this error of a submit tell that it has no tasks? Behind one without an answer only what
+ * depends on its content alone does: the service finds an accepted key before anything else. */
+static int refuses(const qpi_job *job, int status)
+{
+    if (status == QPI_TIMEOUT || status == QPI_SERVICE_LOST || status == QPI_MEMORY)
+        return 0;
+    return !job->was_sent || status == QPI_PROGRAM || status == QPI_OPTION
+           || status == QPI_KEY_CONFLICT || status == QPI_INFEASIBLE;
+}
+
+int qpi_job_settle(qpi_job *job, double hold_s, double end_s, double timeout_s)
 {
     Answer answer;
     Buffer body = {0};
@@ -177,22 +195,26 @@ int qpi_job_settle(qpi_job *job, double hold_s, double end_s, double timeout_s, 
                        .key = job->key, .hold_s = hold_s, .end_s = end_s,
                        .what = "no acceptance", .timeout_s = timeout_s};
     status = qpi_request(session, &request, &answer);
-    *was_sent |= answer.was_sent;
+    int was_sent = answer.was_sent || (status != QPI_OK && qpi_error_maybe_accepted());
     if (hold_s > 0.0 && status != QPI_OK && status != QPI_TIMEOUT && status != QPI_SERVICE_LOST) {
         request.hold_s = 0.0; /* it may have been accepted, and only its result be refused */
+        was_sent |= is_end_of_task(status) || status == QPI_RESULT_STORE;
         status = qpi_request(session, &request, &answer);
-        *was_sent |= answer.was_sent;
+        was_sent |= answer.was_sent || (status != QPI_OK && qpi_error_maybe_accepted());
     }
     if (status == QPI_OK)
         status = qpi_job_accept(job, &answer);
     qpi_buffer_free(&answer.body);
     qpi_buffer_free(&body);
-    if (status != QPI_OK && status != QPI_TIMEOUT && status != QPI_SERVICE_LOST
-        && status != QPI_MEMORY) {
-        qpi_lock(job->shared);
+    qpi_lock(job->shared);
+    job->was_sent |= was_sent;
+    if (job->parts)
+        status = QPI_OK; /* whatever this thread was told */
+    else if (status != QPI_OK && refuses(job, status))
         refuse(job, status);
-        qpi_unlock(job->shared);
-    }
+    else if (status != QPI_OK && job->was_sent)
+        qpi_fail_unanswered();
+    qpi_unlock(job->shared);
     return status;
 }
 
@@ -280,10 +302,23 @@ static int ask(qpi_job *job, qpi_session *session, Part *part, Request request, 
     return status;
 }
 
-/* Is this how a task ends that has no result here, and not how a request fails? */
-static int ends_part(int status)
+/* Is this how a task ends that has no result here, and not how a request fails? A stored result
+ * that cannot be read now may be read later; and a task is gone only if its own page is as well. */
+static int ends_part(qpi_session *session, const Part *part, Request request, int status)
 {
-    return is_end_of_task(status) || status == QPI_NOT_FOUND || status == QPI_RESULT_STORE;
+    char path[ID_BYTES + 32];
+    Answer answer;
+    if (status != QPI_NOT_FOUND)
+        return is_end_of_task(status);
+    snprintf(path, sizeof path, API "/tasks/%s", part->id);
+    request.path = path;
+    request.hold_s = 0.0;
+    request.what = "no answer";
+    int confirmed = qpi_request(session, &request, &answer);
+    qpi_buffer_free(&answer.body);
+    if (confirmed == QPI_OK)
+        qpi_fail(QPI_NOT_FOUND, "qpi_wait asks again", "task %s has no result yet", part->id);
+    return confirmed == QPI_NOT_FOUND;
 }
 
 /* Wait for the end of a part and its results. QPI_PENDING: it has not ended in the gateway's time.
@@ -294,13 +329,17 @@ static int fetch(qpi_job *job, Part *part, double hold_s, double end_s, double t
     qpi_lock(job->shared);
     qpi_session *session = job->session;
     int status = QPI_OK, has_ended = part->has_ended;
+    while (!part->by_row && here < part->rows && job->loaded[part->first_row + here])
+        here++; /* pages of an earlier call */
     qpi_unlock(job->shared);
     if (has_ended)
         return QPI_OK;
-    Request request = {.hold_s = hold_s, .end_s = end_s, .timeout_s = timeout_s};
-    while (status == QPI_OK && here < part->rows)
-        status = ask(job, session, part, request, &here);
-    if (status != QPI_OK && !ends_part(status))
+    Request request = {.hold_s = hold_s, .end_s = end_s, .timeout_s = timeout_s, .path = ""};
+    for (int turn = 0; status == QPI_OK && here < part->rows; turn++)
+        status = turn && qpi_now_s() >= end_s
+                     ? qpi_fail(QPI_TIMEOUT, NULL, "not all rows ended within %g s", timeout_s)
+                     : ask(job, session, part, request, &here);
+    if (status != QPI_OK && !ends_part(session, part, request, status))
         return status;
     qpi_lock(job->shared);
     end_part(job, part, status);
@@ -344,33 +383,64 @@ static int first_failure(qpi_job *job)
 int qpi_wait(qpi_job *job, double timeout_s)
 {
     double end_s = qpi_end_s(timeout_s);
-    int was_sent = 0;
-    TRY(qpi_job_settle(job, 0.0, end_s, timeout_s, &was_sent));
+    int unread = QPI_OK; /* a part whose result the store does not give, which ends no other */
+    Failure failure = {0};
+    TRY(qpi_job_settle(job, 0.0, end_s, timeout_s));
     for (size_t index = 0; index < job->num_parts; index++) {
         int status = QPI_PENDING;
         for (int turn = 0; status == QPI_PENDING; turn++) {
-            if (turn && qpi_now_s() >= end_s - 0.02)
-                return qpi_fail(QPI_TIMEOUT, NULL, "not all rows ended within %g s", timeout_s);
-            status = fetch(job, &job->parts[index], HOLD_S, end_s, timeout_s);
+            status = turn && qpi_now_s() >= end_s - 0.02
+                         ? qpi_fail(QPI_TIMEOUT, NULL, "not all rows ended within %g s", timeout_s)
+                         : fetch(job, &job->parts[index], HOLD_S, end_s, timeout_s);
         }
-        TRY(status);
+        if (status == QPI_RESULT_STORE) {
+            qpi_failure_take(&failure, status);
+            unread = status;
+        } else if (status != QPI_OK) {
+            qpi_failure_clear(&failure);
+            return status;
+        }
     }
-    return first_failure(job);
+    if (unread == QPI_OK)
+        return first_failure(job);
+    qpi_fail_as(&failure);
+    qpi_failure_clear(&failure);
+    return unread;
+}
+
+/* Is this an error of a question that the caller must hear of? */
+static int may_not_pass(int status)
+{
+    return status != QPI_OK && status != QPI_PENDING && status != QPI_TIMEOUT
+           && status != QPI_QUEUE_FULL;
 }
 
 void qpi_job_look(qpi_job *job)
 {
     double now_s = qpi_now_s();
-    int was_sent = 0, pending = 0;
+    int pending = 0, failed = QPI_OK;
     qpi_lock(job->shared);
     int is_due = job->session && job->ended_rows < job->rows && now_s - job->polled_s >= LOOK_S;
     if (is_due)
         job->polled_s = now_s;
     qpi_unlock(job->shared);
-    if (!is_due || qpi_job_settle(job, 0.0, now_s, 0.0, &was_sent) != QPI_OK || !job->parts)
+    if (!is_due)
         return;
-    for (size_t index = 0; index < job->num_parts && pending < LOOKS; index++)
-        pending += fetch(job, &job->parts[index], 0.0, now_s, 0.0) != QPI_OK;
+    Failure failure = {0};
+    int status = qpi_job_settle(job, 0.0, now_s, 0.0);
+    if (may_not_pass(status))
+        qpi_failure_take(&failure, failed = status);
+    for (size_t index = 0; status == QPI_OK && index < job->num_parts && pending < LOOKS
+                           && qpi_now_s() < now_s + LOOKS_S; index++) {
+        int found = fetch(job, &job->parts[index], 0.0, now_s, 0.0);
+        pending += found != QPI_OK;
+        if (failed == QPI_OK && may_not_pass(found))
+            qpi_failure_take(&failure, failed = found);
+    }
+    qpi_lock(job->shared);
+    qpi_failure_clear(&job->look);
+    job->look = failure;
+    qpi_unlock(job->shared);
 }
 
 size_t qpi_poll(qpi_job *job)
@@ -385,9 +455,10 @@ size_t qpi_poll(qpi_job *job)
 int qpi_cancel(qpi_job *job, double timeout_s)
 {
     double end_s = qpi_end_s(timeout_s);
-    int was_sent = 0;
-    TRY(qpi_job_settle(job, 0.0, end_s, timeout_s, &was_sent));
-    for (size_t index = 0; index < job->num_parts; index++) {
+    Failure failure = {0};
+    int failed = QPI_OK, is_silent = 0;
+    TRY(qpi_job_settle(job, 0.0, end_s, timeout_s));
+    for (size_t index = 0; index < job->num_parts && !is_silent; index++) {
         char path[ID_BYTES + 32];
         Answer answer;
         qpi_lock(job->shared);
@@ -399,10 +470,16 @@ int qpi_cancel(qpi_job *job, double timeout_s)
         snprintf(path, sizeof path, API "/tasks/%s/cancel", job->parts[index].id);
         Request request = {.path = path, .body = "", .end_s = end_s, .what = "no answer",
                            .timeout_s = timeout_s};
-        TRY(qpi_request(session, &request, &answer));
+        int status = qpi_request(session, &request, &answer);
         qpi_buffer_free(&answer.body);
+        is_silent = status == QPI_TIMEOUT || status == QPI_SERVICE_LOST;
+        if (failed == QPI_OK && status != QPI_OK)
+            qpi_failure_take(&failure, failed = status);
     }
-    return QPI_OK;
+    if (failed != QPI_OK)
+        qpi_fail_as(&failure);
+    qpi_failure_clear(&failure);
+    return failed;
 }
 
 void qpi_job_detach(qpi_job *job)
@@ -447,6 +524,7 @@ void qpi_job_free(qpi_job *job)
     for (size_t row = 0; row < job->rows; row++)
         qpi_row_free(job->loaded[row]);
     qpi_failure_clear(&job->refused);
+    qpi_failure_clear(&job->look);
     qpi_buffer_free(&job->body);
     free(job->parts);
     free(job->loaded);

@@ -3,19 +3,33 @@
 
 #include "internal.h"
 
+/* What is known of a row without a question. */
+static int status_of(qpi_job *job, size_t row)
+{
+    qpi_lock(job->shared);
+    const Part *part = job->parts ? qpi_part_of(job, row) : NULL;
+    int has_ended = part && part->has_ended;
+    int status = job->loaded[row] ? QPI_OK
+                 : job->refused.status ? qpi_fail_as(&job->refused)
+                 : has_ended ? (part->failure.status ? qpi_fail_as(&part->failure) : QPI_OK)
+                             : qpi_fail(QPI_PENDING, "qpi_wait", "row %zu has not ended", row);
+    qpi_unlock(job->shared);
+    return status;
+}
+
 int qpi_row_status(qpi_job *job, size_t row)
 {
     if (row >= job->rows)
         return qpi_fail(QPI_OPTION, NULL, "row %zu of %zu", row, job->rows);
-    qpi_job_look(job);
-    qpi_lock(job->shared);
-    const Part *part = job->parts ? qpi_part_of(job, row) : NULL;
-    int status = job->refused.status ? qpi_fail_as(&job->refused)
-                 : !part || !part->has_ended
-                     ? qpi_fail(QPI_PENDING, "qpi_wait", "row %zu has not ended", row)
-                 : part->failure.status ? qpi_fail_as(&part->failure)
-                                        : QPI_OK;
-    qpi_unlock(job->shared);
+    int status = status_of(job, row);
+    if (status == QPI_PENDING) {
+        qpi_job_look(job);
+        status = status_of(job, row);
+        qpi_lock(job->shared);
+        if (status == QPI_PENDING && job->look.status)
+            status = qpi_fail_as(&job->look);
+        qpi_unlock(job->shared);
+    }
     return status;
 }
 

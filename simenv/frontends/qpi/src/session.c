@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "internal.h"
 
@@ -85,6 +86,7 @@ int qpi_init(const qpi_config *config, qpi_session **session)
     }
     pthread_mutex_init(&made->shared->lock, NULL);
     made->shared->users = 1;
+    made->pid = getpid();
     int status = open_session(made, config);
     if (status == QPI_OK)
         *session = made;
@@ -97,7 +99,8 @@ void qpi_finalize(qpi_session *session)
 {
     if (!session)
         return;
-    qpi_http_close(session);
+    if (session->pid == getpid())
+        qpi_http_close(session);
     qpi_lock(session->shared);
     while (session->jobs)
         qpi_job_lose(session->jobs);

@@ -115,12 +115,11 @@ static int enter(qpi_session *session, qpi_job *job, const char *key)
 static int send(qpi_session *session, const qpi_options *options, double end_s, double timeout_s,
                 qpi_job *made, qpi_job **job)
 {
-    int was_sent = 0, is_alone = enter(session, made, options->idempotency_key);
+    int is_alone = enter(session, made, options->idempotency_key);
     double hold_s = is_alone && !made->is_sweep && !made->by_row ? FIRST_HOLD_S : 0.0;
-    int status = qpi_job_settle(made, hold_s, end_s, timeout_s, &was_sent);
-    if (status != QPI_OK && was_sent && !made->refused.status)
-        qpi_fail_unanswered();
-    if (status == QPI_OK || status == QPI_TIMEOUT || status == QPI_SERVICE_LOST)
+    int status = qpi_job_settle(made, hold_s, end_s, timeout_s);
+    int is_under_way = made->was_sent && !made->refused.status;
+    if (status == QPI_OK || status == QPI_TIMEOUT || status == QPI_SERVICE_LOST || is_under_way)
         *job = made;
     else
         qpi_job_free(made);

@@ -1,8 +1,9 @@
 """The C library: its binary interface, its build, and its readers of answers."""
 
-import io
 import re
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import msgspec
@@ -233,10 +234,16 @@ def page(*results: Result) -> bytes:
     return msgspec.json.encode(msgspec.to_builtins(content) | {"results": records})
 
 
-def saved(**arrays: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.savez(file, **arrays)
-    return file.getvalue()
+def beyond_the_end() -> bytes:
+    """A file of numpy whose metadata are no text of 2000000 characters, at the end of the file."""
+    name = b"metadata.npy"
+    header = b"{'descr': '<U2000000', 'fortran_order': False, 'shape': (0,), }"
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 1, 1, 46 + len(name), 0, 0)
+    array = b"\x93NUMPY\1\0" + struct.pack("<H", len(header) + len(end)) + header + end
+    local = struct.pack("<4s22x2H", b"PK\3\4", len(name), 0) + name
+    sizes = zlib.crc32(array), len(array), len(array), len(name)
+    entry = struct.pack("<4s12x3IH12xI", b"PK\1\2", *sizes, 46 + len(name)) + name
+    return entry + local + array
 
 
 PROBLEM = problem_of(ProgramError("no gate", hint="a gate", line=3, column=5))
@@ -246,7 +253,7 @@ DOCUMENTS = [
     ("s", msgspec.json.encode(AcceptedSweep(2, [SweepPart("t-1", 0, 1), SweepPart("t-2", 1, 1)]))),
     *(("r", msgspec.json.encode(to_json(each))) for each in RESULTS),
     *(("z", b"".join(each.parts(".npz")[1])) for each in RESULTS),
-    ("z", saved(metadata=np.zeros(0, "<U2000000"))),  # a long text, and none of it
+    ("z", beyond_the_end()),
     ("p", page(COUNTED, EXACT)),
     ("e", msgspec.json.encode(PROBLEM)),
     ("e", msgspec.json.encode(problem_of(BatchRefusedError("two", (ProgramError("one"),))))),

@@ -8,6 +8,7 @@ import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,8 @@ TOKEN = "t" * 43
 BELL = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; measure q -> c;'
 SWEEP = "OPENQASM 3.0; input float b; input float a; qubit q; bit c; c = measure q;"
 NO_SERVICE = {"code": "no_service", "detail": "the service is away", "status": 503}
-CONFIG, QUEUE_FULL, SERVICE_LOST, PROTOCOL, TIMEOUT = 3, 8, 15, 17, 22
+CONFIG, QUEUE_FULL, KEY_REFUSED, KEY_CONFLICT, NOT_FOUND = 3, 8, 10, 12, 13
+SERVICE_LOST, PROTOCOL, RESULT_STORE, TIMEOUT, PENDING = 15, 17, 18, 22, 24
 
 
 class Asked(NamedTuple):
@@ -175,6 +177,187 @@ def test_submit_without_an_answer_goes_on_in_later_calls(
     assert qpi.counts(job) == {"00": 7, "11": 3}
     qpi.qpi_job_free(job)
     ended.set()
+
+
+def refusal(status: int, code: str, **more: object) -> Answer:
+    return status, {"code": code, "detail": code, "status": status, **more}
+
+
+REFUSED = refusal(401, "key_refused")
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (refusal(429, "queue_full", retry_after_s=2.5), QUEUE_FULL), (REFUSED, KEY_REFUSED),
+        (refusal(500, "error"), 1), ((404, b"<html>"), PROTOCOL),
+    ],
+)  # fmt: skip
+def test_refusal_behind_a_lost_answer_keeps_the_submit_under_way(
+    answer: Answer, status: int, qpi: Library, gateway: StandIn, session: ctypes.c_void_p
+) -> None:
+    gateway.answers = [None, answer, answer]
+    with pytest.raises(CallError) as failed:
+        qpi.submit(session, BELL, qpi.options(shots=10))
+    assert (failed.value.status, qpi.qpi_error_maybe_accepted()) == (status, 1)
+    job = ctypes.c_void_p(failed.value.job)
+    assert job.value is not None
+    qpi.call("qpi_wait", job, 60.0)
+    assert len({each.key for each in gateway.asked if each.method == "POST"}) == 1
+    assert qpi.counts(job) == {"00": 7, "11": 3}
+    qpi.qpi_job_free(job)
+
+
+def test_refusal_that_may_have_been_accepted_keeps_the_submit_under_way(
+    qpi: Library, gateway: StandIn, session: ctypes.c_void_p
+) -> None:
+    gateway.answers = [refusal(500, "error", maybe_accepted=True)] * 2
+    with pytest.raises(CallError) as failed:
+        qpi.submit(session, BELL, qpi.options(shots=10))
+    assert (failed.value.job is not None, qpi.qpi_error_maybe_accepted()) == (True, 1)
+    qpi.qpi_job_free(ctypes.c_void_p(failed.value.job))
+
+
+def test_refusal_of_the_content_ends_a_submit_behind_a_lost_answer(
+    qpi: Library, gateway: StandIn, session: ctypes.c_void_p
+) -> None:
+    gateway.answers = [None, *[refusal(409, "key_conflict")] * 2]
+    with pytest.raises(CallError) as failed:
+        qpi.submit(session, BELL, qpi.options(shots=10))
+    assert (failed.value.status, failed.value.job) == (KEY_CONFLICT, None)
+    assert qpi.qpi_error_maybe_accepted() == 0
+
+
+def test_acceptance_in_one_thread_overrides_the_refusal_in_another(
+    qpi: Library, gateway: StandIn, session: ctypes.c_void_p
+) -> None:
+    gateway.answers = [None, None]  # libcurl repeats the first, at a connection that was kept
+    with pytest.raises(CallError) as failed:
+        qpi.submit(session, BELL, qpi.options(shots=10), timeout_s=0.0)
+    job = ctypes.c_void_p(failed.value.job)
+    asked, refused = threading.Event(), threading.Event()
+
+    def accept(_: Asked) -> Answer:
+        asked.set()
+        assert refused.wait(60.0)
+        return 201, {"id": "t-1"}
+
+    gateway.answers = [accept, refusal(409, "key_conflict")]
+    statuses: list[int] = []
+    waiting = threading.Thread(target=lambda: statuses.append(qpi.qpi_wait(job, 60.0)))
+    waiting.start()
+    assert asked.wait(60.0)
+    assert qpi.qpi_wait(job, 60.0) == KEY_CONFLICT
+    refused.set()
+    waiting.join()
+    assert statuses == [0]
+    assert qpi.counts(job) == {"00": 7, "11": 3}
+    qpi.qpi_job_free(job)
+
+
+def test_result_that_cannot_be_read_now_is_read_later(
+    qpi: Library, gateway: StandIn, session: ctypes.c_void_p
+) -> None:
+    job = qpi.submit(session, BELL, qpi.options(shots=10))
+    gateway.answers = [refusal(503, "result_store", retryable=True)]
+    with pytest.raises(CallError) as failed:
+        qpi.call("qpi_wait", job, 60.0)
+    assert failed.value.status == RESULT_STORE
+    gateway.answers = [refusal(404, "not_found")]  # of the result, not of the task
+    with pytest.raises(CallError) as failed:
+        qpi.call("qpi_wait", job, 60.0)
+    assert failed.value.status == NOT_FOUND
+    qpi.call("qpi_wait", job, 60.0)
+    assert qpi.counts(job) == {"00": 7, "11": 3}
+    qpi.qpi_job_free(job)
+    job = qpi.submit(session, BELL, qpi.options(shots=10))
+    gateway.answers = [refusal(404, "not_found")] * 2
+    for _ in range(2):  # it has ended
+        assert qpi.qpi_wait(job, 60.0) == NOT_FOUND
+    assert not gateway.answers
+    qpi.qpi_job_free(job)
+
+
+def test_status_of_a_row_tells_that_the_token_is_refused(
+    qpi: Library, gateway: StandIn, session: ctypes.c_void_p
+) -> None:
+    job = qpi.submit(session, BELL, qpi.options(shots=10))
+    gateway.answers = [REFUSED]
+    assert qpi.qpi_poll(job) == 0
+    assert qpi.qpi_row_status(job, ctypes.c_size_t(0)) == KEY_REFUSED
+    time.sleep(0.02)
+    gateway.answers = [(202, {})]
+    assert qpi.qpi_row_status(job, ctypes.c_size_t(0)) == PENDING
+    qpi.call("qpi_wait", job, 60.0)
+    asked = len(gateway.asked)
+    assert qpi.counts(job) == {"00": 7, "11": 3}
+    assert len(gateway.asked) == asked
+    qpi.qpi_job_free(job)
+
+
+def test_cancel_asks_for_all_parts_and_tells_the_first_error(
+    qpi: Library, gateway: StandIn, session: ctypes.c_void_p
+) -> None:
+    parts = [{"id": f"t-{part}", "first": part, "bindings": 1} for part in range(3)]
+    gateway.answers = [(201, {"bindings": 3, "tasks": parts})]
+    job = qpi.submit(session, SWEEP, qpi.options(shots=4), np.zeros((3, 2)))
+    gateway.answers = [refusal(404, "not_found")]
+    with pytest.raises(CallError) as failed:
+        qpi.call("qpi_cancel", job, ctypes.c_double(60.0))
+    assert failed.value.status == NOT_FOUND
+    assert [each.path for each in gateway.asked[1:]] == [
+        f"/api/v1/tasks/t-{part}/cancel" for part in range(3)
+    ]
+    qpi.qpi_job_free(job)
+
+
+def test_pages_end_with_the_deadline_and_are_kept(
+    qpi: Library, gateway: StandIn, session: ctypes.c_void_p
+) -> None:
+    rows = [{"task": "t-1", "counts": {"0": k}, "warnings": []} for k in range(4)]
+
+    def page(asked: Asked) -> Answer:
+        first = int(asked.path.partition("first=")[2].partition("&")[0])
+        time.sleep(0.1)
+        return 200, {"first": first, "results": rows[first : first + 1]}
+
+    tasks = [{"id": "t-1", "first": 0, "bindings": 4}]
+    gateway.answers = [(201, {"bindings": 4, "tasks": tasks}), *[page] * 4]
+    job = qpi.submit(session, SWEEP, qpi.options(shots=4), np.zeros((4, 2)))
+    statuses = [qpi.qpi_wait(job, 0.05) for _ in range(4)]
+    assert statuses == [TIMEOUT] * 3 + [0]
+    assert [qpi.counts(job, k) for k in range(4)] == [row["counts"] for row in rows]
+    qpi.qpi_job_free(job)
+
+
+def test_child_of_the_process_is_told_to_begin_its_own_session(
+    qpi: Library, gateway: StandIn, session: ctypes.c_void_p
+) -> None:
+    job = qpi.submit(session, BELL, qpi.options(shots=10))
+    asked = len(gateway.asked)
+    child = os.fork()
+    if child == 0:
+        status = qpi.qpi_wait(job, 1.0)
+        is_told = b"qpi_init in the child" in qpi.qpi_error_hint()
+        qpi.qpi_finalize(session)
+        os._exit(status if is_told else 99)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    assert len(gateway.asked) == asked
+    qpi.call("qpi_wait", job, 60.0)
+    qpi.qpi_job_free(job)
+
+
+def test_connections_are_closed_in_programs_that_the_process_starts(
+    qpi: Library, gateway: StandIn, folder: Path
+) -> None:
+    made = qpi.made("qpi_init", None)
+    connections = []
+    for number in map(int, os.listdir("/proc/self/fd")):
+        with suppress(OSError), socket.fromfd(number, socket.AF_UNIX, socket.SOCK_STREAM) as found:
+            if found.getpeername() == str(folder / "s"):
+                connections.append(number)
+    assert [os.get_inheritable(number) for number in connections] == [False]
+    qpi.qpi_finalize(made)
 
 
 def test_answer_that_is_cut_off_is_asked_for_again(
