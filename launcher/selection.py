@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from launcher import mpi
+from launcher import mpirun
 from launcher.allocation.this_node import this_node
 from launcher.base import Allocation, Launcher, LaunchError
-from launcher.mpi import Mpirun, SplitLauncher
+from launcher.mpirun import Mpirun, SplitLauncher
 from launcher.probe import ProbeCache, ProbeResult, cache_key, mpi4py_version, probe_launcher
 from launcher.process import network_namespace
 from launcher.process.children import LocalLauncher
@@ -118,7 +118,7 @@ class _Machine:
         if "prte" in names:
             yield self._prte()
         if "mpirun" in names:
-            mpiruns = mpi.find(self.environ, self.prefix)
+            mpiruns = mpirun.find(self.environ, self.prefix)
             if not mpiruns:
                 yield ProbeResult("mpirun", "", "", False, "no supported mpirun on PATH")
             for program in mpiruns:
@@ -126,7 +126,7 @@ class _Machine:
                 yield LauncherCandidate("mpirun", str(program), program.path, create)
 
     def _mpirun(self, program: Mpirun, _allocation: Allocation, description: str) -> Launcher:
-        return mpi.MpirunLauncher(program, self.folder, self.agent, description)
+        return mpirun.MpirunLauncher(program, self.folder, self.agent, description)
 
     def _prte(self) -> LauncherCandidate | ProbeResult:
         prte = installation.find(self.environ, self.prefix)
@@ -157,7 +157,7 @@ class _Machine:
             return launcher
         name = f"local+{candidate.launcher}"
         return SplitLauncher(
-            LocalLauncher(self.agent), create, name, description, mpi.MAX_RANKS, exposure
+            LocalLauncher(self.agent), create, name, description, mpirun.MAX_RANKS, exposure
         )
 
     def probe_cached(self, candidate: LauncherCandidate, cache: ProbeCache) -> ProbeResult:

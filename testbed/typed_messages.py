@@ -32,7 +32,7 @@ from simenv.errors import InternalError, ProtocolError
 from simenv.model import Program
 from simenv.model.calls import TranspileCall
 from simenv.wire import codec
-from simenv.wire.messages import accounting, admin, client as m, credentials, queries
+from simenv.wire.messages import accounting, admin, base, client as m, credentials, queries
 from simenv.wire.transport.unix_streams import UnixConnection
 from simenv.wire.transport.zmq_transport import (
     CLIENT_STREAM,
@@ -54,7 +54,7 @@ ANSWER_S = 60.0  # a message without an answer for so long has none
 CANCEL_EVERY = 250  # messages between two times at which all tasks are cancelled
 BELL_EVERY = 5_000  # messages between two circuits of the honest client
 WORKERS_SHARE = 0.1  # of all messages
-CLIENT_KINDS = [each for each in queries.kinds(queries.ClientMessage) if each is not m.Shutdown]
+CLIENT_KINDS = [each for each in base.kinds(base.ClientMessage) if each is not m.Shutdown]
 _MANY = [m.Submit, queries.Explain, queries.StoreNoise, admin.Reserve]  # more of them than others
 WORKER_KINDS: Sequence[type] = get_args(m.FromWorker)
 
@@ -139,7 +139,7 @@ class MessageGenerator:
         self._damage = rng.choice((0.0, 0.02, 0.1, 0.3, 0.8))
         self._default = rng.choice((0.3, 0.8, 0.95))
         fields = self._struct(self._type(kind))
-        numbered = issubclass(kind, queries.ClientRequest) and len(fields) > 1
+        numbered = issubclass(kind, base.ClientRequest) and len(fields) > 1
         if numbered and rng.random() > 0.02:
             fields[1] = request
         return bytes(_pack(fields))

@@ -35,7 +35,8 @@ from simenv.errors import ProtocolError, StoreError, VersionMismatchError
 from simenv.model import RESULT_FORMAT, Origin, ResultData, ResultFile, StoredArray
 from simenv.model.task import AmplitudeResultData
 from simenv.wire import codec
-from simenv.wire.messages.queries import CHUNK_BYTES, A, ClientRequest, FetchResult
+from simenv.wire.messages.base import A, ClientRequest
+from simenv.wire.messages.queries import CHUNK_BYTES, FetchResult
 
 if TYPE_CHECKING:
     import numpy as np

@@ -34,9 +34,9 @@ from simenv.gateway.context import AccessToken, Caller
 from simenv.gateway.json_bodies import encode_body
 from simenv.gateway.limits import UNKNOWN_BYTES, CallerRates, HeldAnswers, exchange_of
 from simenv.gateway.problems import EXCEPTION_HANDLERS
-from simenv.sandbox.functions import SandboxProcess
+from simenv.sandbox.function_process import SandboxProcess
+from simenv.wire.messages.base import A, ClientRequest, Role
 from simenv.wire.messages.credentials import TokenCertificate, TokenCreated
-from simenv.wire.messages.queries import A, ClientRequest, Role
 
 P = ParamSpec("P")
 T = TypeVar("T")

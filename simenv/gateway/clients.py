@@ -24,13 +24,13 @@ from simenv.client.connection import address
 from simenv.client.connection.broker import TRIES, CertificateAddress, ConnectionCertificate
 from simenv.client.submission.compiler import compiler_sandbox
 from simenv.errors import KeyRefusedError, QueueFullError, SimenvError
-from simenv.gateway.confined import request_sandbox
 from simenv.gateway.context import Caller
 from simenv.gateway.limits import locked_s
-from simenv.sandbox.functions import SandboxProcess
+from simenv.gateway.request_process import request_sandbox
+from simenv.sandbox.function_process import SandboxProcess
 from simenv.wire.keyfiles import new_pair
+from simenv.wire.messages.base import A, ClientRequest
 from simenv.wire.messages.credentials import ExchangeToken, TokenCertificate, TokenInfo
-from simenv.wire.messages.queries import A, ClientRequest
 
 COMPILERS = 8  # processes that compile, of as many users
 MAX_CLIENTS = 256  # of presented tokens

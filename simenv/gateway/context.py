@@ -18,9 +18,9 @@ from simenv.client.client import Client
 from simenv.client.submission.options import is_traceparent
 from simenv.config import GatewaySettings
 from simenv.errors import NotAllowedError
-from simenv.sandbox.functions import SandboxProcess
+from simenv.sandbox.function_process import SandboxProcess
+from simenv.wire.messages.base import A, ClientRequest
 from simenv.wire.messages.credentials import TokenCertificate
-from simenv.wire.messages.queries import A, ClientRequest
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -93,7 +93,7 @@ class Gateway(Protocol):
         takes no thread while the service answers. Raises the error of a refusal, and as `call`."""
 
     def sandbox(self, caller: Caller) -> SandboxProcess:
-        """Return the process of the caller for `simenv.gateway.confined.call`."""
+        """Return the process of the caller for `simenv.gateway.request_process.call`."""
 
     def holding(self, caller: Caller) -> AbstractContextManager[None]:
         """Return the context in which an answer waits for a task or job. Raises QueueFullError on

@@ -3,8 +3,10 @@
 `Scheduler` has one method for each event; `SchedulerState` holds the data, which the service reads.
 Packages, from top to bottom (each imports only those below it):
 
+- `forecast`: expected starts, by the dispatcher over a copy of the state
 - `events`: state changes and actions that follow from each kind of event
 - `views`: read-only answers
+- `admission`: why a submission or a reservation is refused
 - `scaling`: number and nodes of workers
 - `dispatch`: assignment of tasks to workers
 - `state`: the data and its bookkeeping

@@ -1,7 +1,7 @@
 """The event loop of the service, and its maintenance.
 
 Path of a submission from its frame to the disk: `wire.codec` decodes it; `submissions` queues it,
-in the turns of `fairness`, and decides; `admission.controller` checks its circuits;
+in the turns of `fair_queue`, and decides; `admission.controller` checks its circuits;
 `events.submission` of the scheduler makes the records of its tasks, with the expected times of
 `scheduler.core`, and appends them to the `PoolQueue` of their pool; `journal.writer` makes one
 group of all rows of the pass, which `journal.database` stores. Other modules are asked only for
@@ -24,7 +24,7 @@ from simenv.service import fault_injection
 from simenv.service.admission.submissions import AcceptAnswers
 from simenv.service.control.accepted_keys import KeyCommands
 from simenv.service.control.reservations import CHANGES as RESERVATION_CHANGES
-from simenv.service.fairness import CHECKS, Decoding
+from simenv.service.fair_queue import CHECKS, Decoding
 from simenv.service.handlers.administration import CHANGES, WITHOUT_JOURNAL, Administration
 from simenv.service.handlers.queries import QueryHandlers
 from simenv.service.handlers.tasks import Cancelling, newest_completion
@@ -39,7 +39,7 @@ from simenv.service.service import ServiceComponents, WorkerEvents
 from simenv.service.tokens import TokenCommands
 from simenv.service.workers.endpoints import RateLimitedLog, check_worker, reported_state
 from simenv.wire import codec
-from simenv.wire.messages import client as m, nodes, queries
+from simenv.wire.messages import base, client as m, nodes, queries
 from simenv.wire.rights import USER_ROLES, Identity, check_bound, with_rights
 from simenv.wire.transport.sockets import PeerKind
 
@@ -350,7 +350,7 @@ class EventLoop(ServiceComponents):
             after = self._answers if at_once else self.executor.outbox
             after.append((peer, codec.encode(answer)))
         elif type(message) in RESERVATION_CHANGES:
-            assert isinstance(message, queries.ClientRequest)
+            assert isinstance(message, base.ClientRequest)
             self.commands.reservations.apply(peer, identity, message, self.lifecycle.store_error)
         else:
             if isinstance(message, m.Ack):

@@ -4,7 +4,7 @@ Conversion of QPY, Qiskit's file format of circuits, to a QuantumCircuit. Invari
 gets only a file whose header announces one circuit within the limits, and no block beyond them;
 headers of definitions inside it are checked by Qiskit. Only versions of QPY that hold plain data
 are read: before 13 a file may hold formulas as serialized objects or as code of another library.
-Files of other users are first read by a separate process (`simenv.sandbox.functions`).
+Files of other users are first read by a separate process (`simenv.sandbox.function_process`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from simenv.errors import LimitExceededError, ProgramError
 from simenv.model import MAX_CLBITS, MAX_QUBITS
-from simenv.sandbox.functions import SandboxProcess
+from simenv.sandbox.function_process import SandboxProcess
 from simenv.transpiler import qiskit_runtime
 from simenv.transpiler.qiskit_runtime import label
 
@@ -43,7 +43,7 @@ def parse(data: bytes, name: str = "", *, trusted: bool = True) -> Any:
     claims."""
     check_header(data, name)
     if not trusted:
-        CONFINED.convert(data, name)
+        QPY_PROCESS.convert(data, name)
     from qiskit import qpy
 
     try:
@@ -120,7 +120,7 @@ def _check_sizes(header: tuple[Any, ...], name: str) -> None:
         raise qiskit_runtime.too_many_operations(label(name))
 
 
-CONFINED = SandboxProcess(__name__, "checked")
+QPY_PROCESS = SandboxProcess(__name__, "checked")
 
 
 def checked(data: bytes) -> bytes:

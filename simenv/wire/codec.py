@@ -13,7 +13,7 @@ import msgspec
 
 from simenv import errors as simenv_errors
 from simenv.model.task import AmplitudeResultData
-from simenv.wire.messages import client as m, queries
+from simenv.wire.messages import base, client as m
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class Decoder(Generic[T]):
 
 class _Head(msgspec.Struct, array_like=True):
     kind: int
-    request: queries.Number
+    request: base.Number
 
 
 _HEAD = msgspec.msgpack.Decoder(_Head)

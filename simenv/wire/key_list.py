@@ -12,7 +12,7 @@ import msgspec
 
 from simenv.errors import KeyConflictError, NotFoundError, OptionError
 from simenv.wire.messages import credentials
-from simenv.wire.messages.queries import Role
+from simenv.wire.messages.base import Role
 from simenv.wire.rights import KEY_ROLES, Identity
 
 MAX_KEYS = 1_000

@@ -12,7 +12,7 @@ import msgspec
 
 from simenv.errors import NotAllowedError
 from simenv.wire.messages import admin, client as m, credentials, metrics, queries
-from simenv.wire.messages.queries import ClientMessage, Role as Role, kinds
+from simenv.wire.messages.base import ClientMessage, Role as Role, kinds
 
 USER_ROLES = (Role.CLIENT, Role.ADMIN)  # of users, who may submit
 TOKEN_ROLES = (*USER_ROLES, Role.MONITOR)  # of bearer tokens

@@ -189,7 +189,7 @@ class TranspilerEngine:
     """Engine that compiles circuits. It caches the transpilers of the last MAX_TRANSPILERS devices,
     because the creation of one takes as long as one circuit. A compiled circuit depends on the call
     and on Qiskit's version alone, never on the worker. QPY from the owner of a key is first parsed
-    in a separate process: see `simenv.sandbox.functions`."""
+    in a separate process: see `simenv.sandbox.function_process`."""
 
     name = calls.TRANSPILER
 

@@ -29,7 +29,7 @@ from simenv.sandbox.die_with_parent import bind_to_parent
 from simenv.sandbox.limits import forbid_core_dumps, set_limit
 from simenv.wire import keyfiles
 from simenv.wire.messages.client import EXIT_MPI
-from simenv.worker import mpirun, ranks
+from simenv.worker import mpi_process, ranks
 from simenv.worker.hardware import HardwareSession
 from simenv.worker.result_files import ResultFileWriter, RunCheckpoints, unavailable_reason
 from simenv.worker.runner import Runner
@@ -46,7 +46,7 @@ SILENCE_LIMITS_PER_LEASE = 3
 def main() -> int:
     arguments = _arguments()
     if arguments.log is not None:
-        rank = mpirun.rank_from_environ(os.environ) if arguments.ranks > 1 else 0
+        rank = mpi_process.rank_from_environ(os.environ) if arguments.ranks > 1 else 0
         write_to(log_of(arguments.log, rank))
     # A worker that holds a machine first abandons its job; see `process.on_exit`.
     parent = bind_to_parent(
@@ -78,7 +78,7 @@ def main() -> int:
             session.before_tasks(partial(_confine, arguments, last))
         _load(arguments, runner)
         return _serve(arguments, session, parent)
-    except mpirun.NoMpi as error:
+    except mpi_process.NoMpi as error:
         process.log_line(str(error))
         return EXIT_MPI
     except SimenvError as error:
@@ -89,8 +89,8 @@ def main() -> int:
 def _run_rank(arguments: argparse.Namespace, service: keyfiles.WorkerBootstrap, parent: int) -> int:
     begin = time.monotonic()
     if arguments.gpus:  # before MPI, which may begin CUDA
-        _take_gpu(arguments.gpus.split(","), mpirun.rank_from_environ(os.environ))
-    comm = mpirun.begin(arguments.ranks)
+        _take_gpu(arguments.gpus.split(","), mpi_process.rank_from_environ(os.environ))
+    comm = mpi_process.begin(arguments.ranks)
     process.log_line(f"MPI ready in {time.monotonic() - begin:.2f} s")
     result_writer = None if comm.rank else _result_writer(arguments, service)
     runner = Runner(result_writer, comm, _checkpoints(arguments))

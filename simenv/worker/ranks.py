@@ -20,7 +20,7 @@ from simenv.process import exit_process, log_line, resident_bytes
 from simenv.wire import codec
 from simenv.wire.keyfiles import KeyPair, WorkerBootstrap
 from simenv.wire.messages.client import EXIT_ORPHAN, EXIT_RANK, AssignChunk, NoiseDocument
-from simenv.worker import mpirun
+from simenv.worker import mpi_process
 from simenv.worker.runner import Runner
 
 if TYPE_CHECKING:
@@ -313,7 +313,7 @@ class Leader:
     def end(self) -> None:
         """End all ranks, which must be idle."""
         self._send_to_followers(_END, b"")
-        mpirun.end()
+        mpi_process.end()
 
     def _send_to_followers(self, kind: bytes, body: bytes) -> None:
         for socket in self._followers:
@@ -345,7 +345,7 @@ class Follower:
             elif kind == _TASK:
                 self._run(int.from_bytes(body, "little"))
             else:
-                mpirun.end()
+                mpi_process.end()
                 return
 
     def _run(self, index: int) -> None:

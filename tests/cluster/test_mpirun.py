@@ -20,7 +20,7 @@ DAEMONS = ("prted", "orted", "hydra_pmi_proxy")
 SERVICE = """
 import json, select, sys
 from pathlib import Path
-from launcher import mpi as mpirun
+from launcher import mpirun
 from launcher.base import Command, Share
 path, environ, folder, agent, rank, shares = json.loads(sys.stdin.readline())
 folder = Path(folder)

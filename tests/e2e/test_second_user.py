@@ -23,7 +23,7 @@ from live import Live
 from other_user import attempt, impostor, skip_without_second_user
 from waiting import until
 
-from launcher import mpi
+from launcher import mpirun
 from simenv import config, files
 from simenv.client import environments
 from simenv.client.client import Client
@@ -320,7 +320,7 @@ def test_first_start_opens_no_port_and_no_name_others_can_take(launcher: str, ba
 
 def test_observer_sees_port_and_folder_of_a_process_that_loads_mpi(base: Path) -> None:
     """A control of the test above: what a process that compiles would open with Open MPI."""
-    mpiruns = mpi.find(os.environ)
+    mpiruns = mpirun.find(os.environ)
     if not mpiruns or not mpiruns[0].family.is_open_mpi:
         pytest.skip("no Open MPI is here")
     argv = [sys.executable, "-c", "from mpi4py import MPI; input()"]

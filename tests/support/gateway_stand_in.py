@@ -23,13 +23,13 @@ from simenv.client.client import Client
 from simenv.config import GatewaySettings
 from simenv.errors import QueueFullError
 from simenv.gateway.clients import UserSandboxes
-from simenv.gateway.confined import request_sandbox
 from simenv.gateway.context import Caller
 from simenv.gateway.json_bodies import encode_body
 from simenv.gateway.limits import BoundedApplication
 from simenv.gateway.problems import EXCEPTION_HANDLERS
-from simenv.sandbox.functions import SandboxProcess
-from simenv.wire.messages.queries import A, ClientRequest
+from simenv.gateway.request_process import request_sandbox
+from simenv.sandbox.function_process import SandboxProcess
+from simenv.wire.messages.base import A, ClientRequest
 
 P = ParamSpec("P")
 T = TypeVar("T")

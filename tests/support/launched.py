@@ -6,7 +6,7 @@ from contextlib import suppress
 import psutil
 from live import Live
 
-from launcher import mpi
+from launcher import mpirun
 from launcher.prte import installation
 
 LAUNCHERS = ("prte", "mpirun")
@@ -17,7 +17,7 @@ def missing(launcher: str) -> str:
     if launcher == "prte":
         result = installation.find(os.environ)
         return result if isinstance(result, str) else ""
-    return "" if mpi.find(os.environ) else "no mpirun is here"
+    return "" if mpirun.find(os.environ) else "no mpirun is here"
 
 
 def below(pid: int) -> list[psutil.Process]:

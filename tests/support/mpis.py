@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from packages import bring
 
-from launcher import mpi
-from launcher.mpi import MpiFamily, Mpirun
+from launcher import mpirun
+from launcher.mpirun import MpiFamily, Mpirun
 
 FOLDER = Path(sys.prefix) / "var" / "simenv-mpis"
 NAMES = ("openmpi5", "openmpi4", "mpich")
@@ -34,7 +34,7 @@ def real(name: str) -> RealMpi:
     """One of NAMES; skips the test where it cannot be had."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith("OMPI_")}
     if name == "openmpi5":
-        entries = [each for each in mpi.find(environ) if each.family is MpiFamily.OPEN_MPI_5]
+        entries = [each for each in mpirun.find(environ) if each.family is MpiFamily.OPEN_MPI_5]
         if not entries:
             _lacking("neither pip's Open MPI nor one on PATH is version 5")
         return RealMpi(entries[0], environ, "Open MPI v5")
@@ -76,7 +76,7 @@ def _brought(name: str) -> Path:
 
 
 def _looked_at(path: Path, environ: dict[str, str]) -> Mpirun:
-    result = mpi.identify(path, environ)
+    result = mpirun.identify(path, environ)
     assert result is not None, f"{path} is none we know"
     return result
 

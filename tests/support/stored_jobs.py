@@ -15,7 +15,7 @@ from simenv.service.jobs.store import JobStore
 from simenv.service.journal.database import PostgresPlace
 from simenv.service.journal.writer import Journal
 from simenv.wire import codec
-from simenv.wire.messages.queries import ClientRequest, Reply, ServiceMessage, answer_of
+from simenv.wire.messages.base import ClientRequest, Reply, ServiceMessage, answer_of
 from simenv.wire.rights import Identity, Role
 
 T = TypeVar("T")

@@ -22,7 +22,7 @@ from simulators import catalog
 from simulators.catalog.costs import BASE_BYTES
 
 if TYPE_CHECKING:
-    from simenv.worker.mpirun import RankInfo
+    from simenv.worker.mpi_process import RankInfo
     from simulators.catalog import EngineCard
     from simulators.circuit.analysis.profile import Profile
 

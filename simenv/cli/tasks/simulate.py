@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from simenv.client.result import Result
     from simenv.client.submission.prepare import PreparedSubmit
     from simenv.wire.messages.client import AssignChunk
-    from simenv.worker.mpirun import MpiRun, RankInfo
+    from simenv.worker.mpi_process import MpiRun, RankInfo
 
 TASK = "simulate"  # in place of a task's id
 _FAILED = 1
@@ -83,12 +83,12 @@ def simulate(
 def _begin_mpi() -> MpiRun:
     """Return the MPI run; with an incompatible MPI, rank 0 raises InfeasibleError and the others
     exit."""
-    from simenv.worker import mpirun
+    from simenv.worker import mpi_process
 
     try:
-        return mpirun.MpiRun.begin(os.environ)
-    except mpirun.NoMpi as error:
-        if mpirun.rank_from_environ(os.environ):
+        return mpi_process.MpiRun.begin(os.environ)
+    except mpi_process.NoMpi as error:
+        if mpi_process.rank_from_environ(os.environ):
             raise typer.Exit(InfeasibleError.exit_code) from error
         from launcher.selection import INSTALL_COMMAND
 
@@ -107,7 +107,7 @@ def _run_leading_rank(
     from simenv.client.result_data import DecodedResult, Provenance, Stages
     from simenv.wire import codec
     from simenv.wire.messages.client import STATES
-    from simenv.worker import mpirun
+    from simenv.worker import mpi_process
 
     ranks = world.gather_ranks(_own_rank())
     try:
@@ -116,8 +116,8 @@ def _run_leading_rank(
         world.broadcast(None)
         raise
     document = local.document(chunk.terms[0])
-    world.broadcast(mpirun.packed(chunk, document))
-    finished = mpirun.lead(world, chunk, kernel_folder(), document)
+    world.broadcast(mpi_process.packed(chunk, document))
+    finished = mpi_process.lead(world, chunk, kernel_folder(), document)
     if STATES[finished.state] is not TaskState.DONE:
         failure = codec.failure(finished.payload)
         if failure.reason == "run_timeout":
@@ -139,14 +139,14 @@ def _run_leading_rank(
 
 def _run_following_rank(world: MpiRun) -> None:
     """Run any other rank. It prints nothing and exits with 0: the first rank reports all errors."""
-    from simenv.worker import mpirun
+    from simenv.worker import mpi_process
 
     failure = ""
     try:
         world.gather_ranks(_own_rank())
         data = world.broadcast(None)
         if data is not None:
-            mpirun.follow(world, data, kernel_folder())
+            mpi_process.follow(world, data, kernel_folder())
     except Exception as error:  # noqa: BLE001 the first rank has the same error, or all are ended
         failure = str(error) or type(error).__name__
     world.end(failure)
@@ -154,7 +154,7 @@ def _run_following_rank(world: MpiRun) -> None:
 
 def _own_rank() -> RankInfo:
     from launcher.allocation.this_node import this_node
-    from simenv.worker.mpirun import own_rank_info
+    from simenv.worker.mpi_process import own_rank_info
 
     node = this_node()
     return own_rank_info(node.name, node.memory_bytes, node.slots)

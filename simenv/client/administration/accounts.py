@@ -13,7 +13,7 @@ from simenv.config.limits import limit_values
 from simenv.errors import ConfigError, OptionError
 from simenv.model.accounts import Account, Qos
 from simenv.wire.messages import accounting
-from simenv.wire.messages.queries import ClientRequest
+from simenv.wire.messages.base import ClientRequest
 
 Entity = TypeVar("Entity", Account, Qos)
 _Set = Callable[[int, str, Any], ClientRequest[accounting.Accounts]]

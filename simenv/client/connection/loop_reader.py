@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from simenv.client.connection.channel import QUIET_S
 from simenv.client.connection.requests import OpenRequests
 from simenv.errors import SimenvError
-from simenv.wire.messages.queries import A, ClientRequest, answer_of
+from simenv.wire.messages.base import A, ClientRequest, answer_of
 
 if TYPE_CHECKING:
     import asyncio

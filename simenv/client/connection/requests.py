@@ -17,8 +17,8 @@ from simenv.client.connection.task_handle import PendingRequest
 from simenv.errors import NoServiceError, ProtocolError, ShuttingDownError, TimedOutError
 from simenv.model.task_rules import checked_timeout
 from simenv.wire import codec
-from simenv.wire.messages import client as m, queries
-from simenv.wire.messages.queries import A, ClientRequest, answer_of
+from simenv.wire.messages import base, client as m
+from simenv.wire.messages.base import A, ClientRequest, answer_of
 
 
 class OpenRequests:
@@ -116,7 +116,7 @@ class OpenRequests:
         if not is_answered:
             raise TimedOutError(f"no answer from the service within {timeout_s:g} s")
 
-    def answered(self, message: queries.Reply) -> None:
+    def answered(self, message: base.Reply) -> None:
         """Record an answer."""
         request = self._open.get(message.request)
         if request is not None and request.answer is None:

@@ -21,8 +21,8 @@ from simenv.client.connection.subscriptions import TaskSubscriptions
 from simenv.client.connection.task_handle import ClientTimings
 from simenv.errors import OptionError, SimenvError
 from simenv.model import TaskInfo
-from simenv.wire.messages import client as m, queries
-from simenv.wire.messages.queries import A, ClientRequest
+from simenv.wire.messages import base, client as m
+from simenv.wire.messages.base import A, ClientRequest
 
 PEEK_S = 0.5
 
@@ -47,7 +47,7 @@ class ServiceSession:
 
     def handlers(self) -> Mapping[type, Handler]:
         handlers: dict[type, Handler] = dict.fromkeys(
-            queries.kinds(queries.Reply), self.requests.answered
+            base.kinds(base.Reply), self.requests.answered
         )
         return handlers | {
             m.Completed: self.tasks.completed,

@@ -33,7 +33,7 @@ from simenv.client.result_data import DecodedResult, LargeArrays, Provenance, Re
 from simenv.model import Origin, ResultFile, TaskInfo, TaskState, task_name
 from simenv.model.calls import CALL_ENGINES
 from simenv.wire import codec
-from simenv.wire.messages import client as messages, queries
+from simenv.wire.messages import base, client as messages, queries
 from simenv.wire.messages.accounting import GetReceipts
 
 if TYPE_CHECKING:
@@ -346,7 +346,7 @@ class PendingRequest(msgspec.Struct, eq=False):
     number: int
     body: bytes = b""
     requested_s: float = 0.0
-    answer: queries.Reply | None = None
+    answer: base.Reply | None = None
     put_off: errors.ShuttingDownError | None = None
     submission: Submission | None = None
     key: str | None = None

@@ -36,7 +36,7 @@ from simenv.model.devices import DeviceInfo, DeviceKind
 from simenv.model.views import base_of
 from simenv.qpm import contract, envelopes
 from simenv.wire.messages import admin, client as m, queries
-from simenv.wire.messages.queries import A, ClientRequest
+from simenv.wire.messages.base import A, ClientRequest
 
 
 class TokenGuard:

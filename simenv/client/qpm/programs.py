@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from simenv.client.circuits import PackedCircuit, load, untrusted_qpy
+from simenv.client.circuits import PackedCircuit, load, untrusted_programs
 from simenv.client.qpm.requests import Request
 from simenv.client.result_data import keys
 from simenv.errors import ProgramError
@@ -96,7 +96,7 @@ def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> PreparedP
     and ExecutionError if the circuit contradicts the request."""
     source = request.source
     is_file = isinstance(source, bytes)
-    loaded = untrusted_qpy.load_untrusted(source, "circuit.data") if is_file else load(source)
+    loaded = untrusted_programs.load_untrusted(source, "circuit.data") if is_file else load(source)
     program = loaded.program
     width = program.num_qubits
     measures = program.measures

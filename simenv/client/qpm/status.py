@@ -25,7 +25,7 @@ from simenv.errors import SimenvError
 from simenv.model import FINAL_STATES, TaskInfo
 from simenv.qpm import contract, envelopes
 from simenv.qpm.envelopes import Lifecycle, Reason, StatusEnvelope
-from simenv.wire.messages.queries import A, ClientRequest
+from simenv.wire.messages.base import A, ClientRequest
 
 if TYPE_CHECKING:
     from simenv.client.qpm.notifications import CompletionNotifier, DeviceEventNotifier

@@ -27,7 +27,7 @@ from simenv.errors import OptionError, ProgramError
 from simenv.model import Observable, Program, decode_program
 from simenv.model.devices import DeviceInfo
 from simenv.model.task_rules import measured_last, refuse_collapsed
-from simenv.sandbox.functions import SandboxProcess
+from simenv.sandbox.function_process import SandboxProcess
 from simenv.transpiler import qpy
 from simenv.transpiler.native_form import TOLERANCE, BindingFolder, NativeForm
 from simenv.transpiler.qiskit_runtime import LEVEL

@@ -1,4 +1,4 @@
-"""Job process: runs the jobs of one user of IBM's clients.
+"""Job process: runs the jobs of one user of IBM's and IQM's clients.
 
 python -P -m simenv.gateway.ibm.job_process  # started by the gateway alone
 

@@ -11,9 +11,9 @@ from typing import Annotated
 import msgspec
 
 from simenv.errors import DECODE_ERRORS, NotFoundError, OptionError
-from simenv.gateway import confined
+from simenv.gateway import request_process
 from simenv.gateway.ibm import options
-from simenv.sandbox.functions import SandboxProcess
+from simenv.sandbox.function_process import SandboxProcess
 
 MAX_TAGS, MAX_TAG_CHARS = 8, 86  # of one job, as in qiskit-ibm-runtime
 Name = Annotated[str, msgspec.Meta(max_length=4_096)]
@@ -66,7 +66,7 @@ def checked(body: bytes) -> CheckedJob:
     if asked.program_id != "executor":
         options.read(asked.program_id, asked.params)
     size = len(memoryview(asked.params))
-    start = confined.address_of(asked.params) - confined.address_of(body)
+    start = request_process.address_of(asked.params) - request_process.address_of(body)
     if not 0 <= start <= len(body) - size:  # the default
         start = -1
     left = msgspec.structs.replace(asked, params=msgspec.Raw(b"{}"))
@@ -80,7 +80,7 @@ def decoded(body: bytes) -> bytes:
 
 def read(sandbox: SandboxProcess, body: bytes) -> CheckedJob:
     """Decode a job and check its options. Blocks. Raises SimenvError."""
-    if len(body) <= confined.SMALL_BYTES:
+    if len(body) <= request_process.SMALL_BYTES:
         return checked(body)
-    answer = confined.call(sandbox, "ibm", body)
+    answer = request_process.call(sandbox, "ibm", body)
     return msgspec.json.decode(answer, type=CheckedJob)

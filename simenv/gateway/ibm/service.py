@@ -26,7 +26,7 @@ from simenv.errors import (
     OptionError,
     StoreError,
 )
-from simenv.gateway import confined
+from simenv.gateway import request_process
 from simenv.gateway.context import Caller, Gateway
 from simenv.gateway.ibm import answers, backends, job_request, jobs
 from simenv.gateway.ibm.backends import Backend, Plain
@@ -339,7 +339,7 @@ class ComputeService:
                 if size > MAX_CIRCUITS_BYTES:
                     text = f"the circuits of job {job.id} have more than {MAX_CIRCUITS_BYTES} bytes"
                     raise LimitExceededError(text, hint="GET /api/v1/tasks/ID/circuit, one by one")
-            return confined.call(sandbox, "circuits", msgspec.msgpack.encode(specs))
+            return request_process.call(sandbox, "circuits", msgspec.msgpack.encode(specs))
 
         return await self.gateway.call(caller, read)
 

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import msgspec
 
 from simenv.errors import DECODE_ERRORS, OptionError
-from simenv.gateway import confined
+from simenv.gateway import request_process
 from simenv.gateway.ibm.backends import Backend
 from simenv.gateway.iqm import architecture
 from simenv.model.devices import DeviceInfo
-from simenv.sandbox.functions import SandboxProcess
+from simenv.sandbox.function_process import SandboxProcess
 from simenv.text import short_repr
 
 MAX_RESET_CYCLES = 10
@@ -99,11 +99,11 @@ def read(params: bytes, name: str, info: DeviceInfo) -> Definition:
 def check(sandbox: SandboxProcess, body: bytes, device: Backend) -> None:
     """Check the options of a job, in the process of the user if it is large. Blocks. Raises
     OptionError, LimitExceededError."""
-    if len(body) <= confined.SMALL_BYTES:
+    if len(body) <= request_process.SMALL_BYTES:
         read(body, device.name, device.info)
         return
     info = msgspec.structs.replace(device.info, operations=(), qubits=(), coupling=())
-    confined.call(sandbox, "iqm", body, (device.name, msgspec.msgpack.encode(info)))
+    request_process.call(sandbox, "iqm", body, (device.name, msgspec.msgpack.encode(info)))
 
 
 def checked(body: bytes, device: list[Any]) -> bytes:

@@ -29,7 +29,7 @@ from simenv.gateway.context import Caller, Gateway
 from simenv.gateway.limits import packed_response
 from simenv.gateway.metrics.collector import CACHE_S, ClassicCollector, SimenvCollector
 from simenv.gateway.problems import EXCEPTION_HANDLERS
-from simenv.wire.messages.queries import Role
+from simenv.wire.messages.base import Role
 
 READY_S = 1.0  # for which an answer about the service is used again
 ANSWER_S = 5.0  # in which the service has to answer

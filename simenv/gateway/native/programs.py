@@ -15,13 +15,13 @@ import msgspec
 from litestar import Request
 from litestar.datastructures import UploadFile
 
-from simenv.client.circuits import load, qasm2, text_checks, untrusted_qpy
-from simenv.client.circuits.untrusted_qpy import BoundCircuit, load_bound
+from simenv.client.circuits import load, qasm2, text_checks, untrusted_programs
+from simenv.client.circuits.untrusted_programs import BoundCircuit, load_bound
 from simenv.client.client import Client
 from simenv.client.submission.options import under_reservation
 from simenv.client.tasks.task import Task
 from simenv.errors import DECODE_ERRORS, LimitExceededError, OptionError
-from simenv.gateway import confined
+from simenv.gateway import request_process
 from simenv.gateway.context import Caller
 from simenv.gateway.native.schemas import (
     ExplanationRecord,
@@ -30,7 +30,7 @@ from simenv.gateway.native.schemas import (
     TaskRequest,
     record,
 )
-from simenv.sandbox.functions import SandboxProcess
+from simenv.sandbox.function_process import SandboxProcess
 from simenv.transpiler import qpy
 
 PLAIN_CHARACTERS = 2**16  # longer text is parsed in the caller's own process
@@ -91,7 +91,7 @@ def decoded(body: bytes, kind: str) -> bytes:
     source = _source(request)
     text, data = (source, b"") if isinstance(source, str) else ("", source)
     values = request.parameter_values
-    bound = untrusted_qpy.bound_of(text, data, values)
+    bound = untrusted_programs.bound_of(text, data, values)
     empty: Any = [] if isinstance(request, SweepRequest) else None
     left = msgspec.structs.replace(request, program="", qpy=b"", packed=b"", parameter_values=empty)
     return msgspec.msgpack.encode(_Decoded(msgspec.json.encode(left), bound, values is not None))
@@ -100,10 +100,10 @@ def decoded(body: bytes, kind: str) -> bytes:
 def read_large(sandbox: SandboxProcess, body: bytes, kind: type[R]) -> tuple[R, BoundCircuit]:
     """Decode a large body in the process of its user; return the request without its program and
     parameter values, and these. Blocks. Raises OptionError, ProgramError, LimitExceededError."""
-    answer = confined.call(sandbox, "native", body, kind.__name__)
+    answer = request_process.call(sandbox, "native", body, kind.__name__)
     found = msgspec.msgpack.decode(answer, type=_Decoded)
     request = msgspec.json.decode(found.options, type=kind)
-    return request, untrusted_qpy.bound_circuit(found.bound, found.has_values)
+    return request, untrusted_programs.bound_circuit(found.bound, found.has_values)
 
 
 def _plain(text: str) -> BoundCircuit | None:
@@ -189,7 +189,7 @@ async def read_request(
     there. Returns a function that decodes it, with the process of the user; it blocks and raises
     OptionError, ProgramError, LimitExceededError. Raises OptionError."""
     media_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
-    if media_type == JSON and len(body := await request.body()) > confined.SMALL_BYTES:
+    if media_type == JSON and len(body := await request.body()) > request_process.SMALL_BYTES:
         _check_names(request, media_type, waits=waits)
         return lambda sandbox: read_large(sandbox, body, kind)
     asked = await _read_small(request, kind, waits=waits)
@@ -230,8 +230,8 @@ async def _read_small(request: Request[Any, Any, Any], kind: type[R], *, waits: 
 async def read_json(request: Request[Any, Any, Any], kind: type[S]) -> S:
     """Read a small body of JSON. Raises OptionError, LimitExceededError."""
     body = await request.body()
-    if len(body) > confined.SMALL_BYTES:
-        text = f"{len(body)} bytes; the limit of this request is {confined.SMALL_BYTES}"
+    if len(body) > request_process.SMALL_BYTES:
+        text = f"{len(body)} bytes; the limit of this request is {request_process.SMALL_BYTES}"
         raise LimitExceededError(text, hint="/api/v1/openapi.json describes all requests")
     try:
         return msgspec.json.decode(body, type=kind)
@@ -258,8 +258,8 @@ async def _of_form(request: Request[Any, Any, Any], kind: type[R]) -> R:
     part, text = form.get("program"), form.get("options", "{}")
     if isinstance(text, UploadFile):
         text = (await text.read()).decode()
-    if len(text) > confined.SMALL_BYTES:
-        limit = f"the limit is {confined.SMALL_BYTES}"
+    if len(text) > request_process.SMALL_BYTES:
+        limit = f"the limit is {request_process.SMALL_BYTES}"
         raise LimitExceededError(f"options have {len(text)} bytes; {limit}", hint=f"send {JSON}")
     options = msgspec.json.decode(str(text).encode(), type=dict[str, Any])
     body = await part.read() if isinstance(part, UploadFile) else str(part or "").encode()

@@ -23,14 +23,14 @@ from simenv.client.client import Client
 from simenv.client.history import row_in, row_question
 from simenv.client.tasks.task import Task
 from simenv.errors import DECODE_ERRORS, NotFoundError, OptionError, QueueFullError
-from simenv.gateway import confined
+from simenv.gateway import request_process
 from simenv.gateway.context import Caller, Gateway, trace_of
 from simenv.gateway.limits import exchange_of
 from simenv.gateway.native import programs, results, schemas
 from simenv.gateway.native.schemas import MAX_LIST, MAX_WAIT_S, record
 from simenv.model import FINAL_STATES, Event, TaskState, decode_program
 from simenv.model.task_rules import checked_key
-from simenv.sandbox.functions import SandboxProcess
+from simenv.sandbox.function_process import SandboxProcess
 from simenv.wire.messages.queries import NEWEST, GetHistory, LogRow
 
 TheGateway = NamedDependency[SkipValidation[Gateway]]
@@ -310,7 +310,7 @@ def _circuit(client: Client, task_id: str, sandbox: SandboxProcess) -> schemas.T
     drawing = openqasm3 = ""
     is_small = program.num_qubits <= result_display.MAX_DRAWN_QUBITS
     if is_small and operations <= result_display.MAX_DRAWN_OPERATIONS:
-        answer = confined.call(sandbox, "drawing", msgspec.msgpack.encode(spec))
+        answer = request_process.call(sandbox, "drawing", msgspec.msgpack.encode(spec))
         drawing, openqasm3 = msgspec.msgpack.decode(answer, type=tuple[str, str])
     return schemas.TaskCircuit(
         program.num_qubits, program.num_clbits, operations, drawing, openqasm3

@@ -12,6 +12,8 @@ from simenv import model
 from simenv.errors import NotAllowedError
 from simenv.model.accounts import WaitReason
 from simenv.model.reservations import JOB_SCOPE
+from simenv.scheduler.admission import reservation_limits
+from simenv.scheduler.admission.availability import availability_veto
 from simenv.scheduler.core import Action, Phase, RecordEvent
 from simenv.scheduler.dispatch import dedicated_workers
 from simenv.scheduler.events.stops import cancel, end_unrun, unqueued_waits, waits_so_far
@@ -19,8 +21,6 @@ from simenv.scheduler.reservations.ledger import StoredReservations, decide, val
 from simenv.scheduler.reservations.policies import DELAYED, PolicyVerdict
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.state import scheduler_state
-from simenv.scheduler.views import reservation_limits
-from simenv.scheduler.views.admission import availability_veto
 
 MAX_ENDED = 250  # tasks ended by one call
 NOBODY = "@"  # the audience of events for admins alone: no key has that name

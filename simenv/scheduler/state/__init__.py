@@ -1,1 +1,1 @@
-"""Data of the scheduler, and helpers that keep its invariants."""
+"""Data of the scheduler, and what keeps its invariants: also who is charged with a crash."""

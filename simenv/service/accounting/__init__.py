@@ -1,1 +1,1 @@
-"""Accounts of users, usage of ended tasks, and the receipts of single tasks."""
+"""Accounts of users, and usage of ended tasks."""

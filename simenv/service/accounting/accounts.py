@@ -17,10 +17,10 @@ from simenv.model import AdmissionReason, ReservationRequest, TaskOptions, TaskS
 from simenv.model.accounts import GROUP, Account, AccountTree, Qos, association
 from simenv.model.reservations import BATCH_ACCOUNT, JOB_SCOPE
 from simenv.scheduler import core
+from simenv.scheduler.admission import task_limits
 from simenv.scheduler.reservations.policies import REJECTED, PolicyVerdict
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.scheduler import Scheduler
-from simenv.scheduler.views import task_limits
 from simenv.service.accounting.budgets import Budgets
 from simenv.service.accounting.configured import ConfiguredTable
 from simenv.service.accounting.groups import AccountGroups, GroupMembers

@@ -19,12 +19,12 @@ from simenv.model import ReservationRequest, ReservationState, TaskSpec
 from simenv.model.accounts import SLOT_HOUR, Used
 from simenv.model.views import base_of
 from simenv.scheduler import core
+from simenv.scheduler.admission.task_limits import below
 from simenv.scheduler.dispatch import dedicated_workers
 from simenv.scheduler.reservations.policies import MAX_TTL_NS
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.pools import Pool
-from simenv.scheduler.views.task_limits import below
 from simenv.service.accounting.usage import month_of
 
 CUT_NS = 1_000_000_000  # between two looks at the budgets that end tasks

@@ -19,7 +19,7 @@ from simenv.errors import DECODE_ERRORS, ProgramError, VersionMismatchError
 from simenv.model.calls import is_call
 from simenv.scheduler.routing import engine_choice, engine_support
 from simenv.service import program_rules
-from simenv.service.fairness import CHECKS
+from simenv.service.fair_queue import CHECKS
 from simulators.catalog import DENSE_QUBITS, SMALL_QUBITS
 from simulators.chain.trial import choice_profile
 from simulators.circuit.analysis import profiler

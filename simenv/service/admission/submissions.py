@@ -19,15 +19,19 @@ from simenv import errors
 from simenv.model import MAX_PARENTS, TaskOptions, TaskState, digest, task_name
 from simenv.model.program import check_printable
 from simenv.model.task_rules import MAX_KEY_CHARS
+from simenv.scheduler.admission import task_limits
+from simenv.scheduler.admission.availability import (
+    draining_refusal,
+    memory_refusal,
+    reservation_units,
+)
 from simenv.scheduler.core import SENT, Route, SubmitBatch, pack_routes
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state import scheduler_state
-from simenv.scheduler.views import task_limits
-from simenv.scheduler.views.admission import draining_refusal, memory_refusal, reservation_units
 from simenv.service import fault_injection
 from simenv.service.accounting.accounts import AccountRegistry
-from simenv.service.fairness import FairQueue
+from simenv.service.fair_queue import FairQueue
 from simenv.service.internal_errors import InternalErrors
 from simenv.service.journal import tables, writer
 from simenv.service.journal.accepted import AcceptedRow

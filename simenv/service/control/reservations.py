@@ -40,7 +40,7 @@ from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.journal import tables, writer
 from simenv.service.workers.action_executor import OWN_USER, ActionExecutor, AuditLog
 from simenv.wire import codec
-from simenv.wire.messages import admin, client as m, queries
+from simenv.wire.messages import admin, base, client as m
 from simenv.wire.rights import Identity
 
 log = logging.getLogger("simenv.service")
@@ -88,7 +88,7 @@ class ReservationCommands:
         self,
         peer: bytes,
         identity: Identity,
-        message: queries.ClientRequest[Any],
+        message: base.ClientRequest[Any],
         store_error: str,
         asked_ns: int = 0,
     ) -> None:

@@ -23,7 +23,7 @@ from noise_models.calibration import CalibrationSnapshot, LayerCalibration, Qubi
 from simenv.config import NAME_RULE
 from simenv.errors import LimitExceededError, NotFoundError, OptionError
 from simenv.model import MAX_SHOTS, GateInfo, OperationInfo, devices
-from simenv.service.fairness import CHECKS
+from simenv.service.fair_queue import CHECKS
 from simenv.text import size
 
 if TYPE_CHECKING:

@@ -18,7 +18,16 @@ from simenv.service.queries.query_queue import ReplySteps
 from simenv.service.service import ServiceComponents
 from simenv.service.tokens import TokenCommands
 from simenv.wire import codec
-from simenv.wire.messages import accounting, admin, client as m, credentials, jobs, metrics, queries
+from simenv.wire.messages import (
+    accounting,
+    admin,
+    base,
+    client as m,
+    credentials,
+    jobs,
+    metrics,
+    queries,
+)
 from simenv.wire.rights import Identity
 
 
@@ -50,13 +59,13 @@ class QueryHandlers:
             yield codec.encode(m.Refused(0, [refused]))
             return
         answer = handler(self, message, identity, peer)
-        if isinstance(answer, queries.ServiceMessage):
+        if isinstance(answer, base.ServiceMessage):
             yield codec.encode(answer)
         elif answer is not None:
             yield from answer
 
 
-Answer: TypeAlias = queries.ServiceMessage | ReplySteps | None  # None: it is sent later
+Answer: TypeAlias = base.ServiceMessage | ReplySteps | None  # None: it is sent later
 Handler = Callable[[QueryHandlers, Any, Identity, bytes], Answer]
 Part = TypeVar("Part")
 

@@ -13,7 +13,7 @@ from simenv.service.queries.history import Log
 from simenv.service.queries.query_queue import ReplySteps
 from simenv.service.service import ServiceComponents
 from simenv.wire import codec
-from simenv.wire.messages import client as m, queries
+from simenv.wire.messages import base, client as m, queries
 from simenv.wire.rights import Identity
 
 COMPLETION_GROUPS = 64  # packed messages in one page
@@ -185,7 +185,7 @@ class TaskQueries:
     def history(self, message: queries.GetHistory, scope: str) -> queries.History:
         return self._log.page(message, scope, time.monotonic_ns() + PAGE_NS)
 
-    def spec(self, message: queries.GetSpec, scope: str) -> queries.ServiceMessage:
+    def spec(self, message: queries.GetSpec, scope: str) -> base.ServiceMessage:
         return self._log.submitted(message, scope) or _unknown(message)
 
     def app(self, message: queries.GetApp, scope: str) -> queries.App:

@@ -1,1 +1,1 @@
-"""The SQLite journal: the only package with SQL."""
+"""The journal, in SQLite or PostgreSQL: the only package with SQL."""

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from simenv.errors import QueueFullError, SimenvError
-from simenv.service.fairness import FairQueue
+from simenv.service.fair_queue import FairQueue
 from simenv.service.internal_errors import InternalErrors
 from simenv.service.journal.finished import DamagedRecord
 from simenv.wire import codec

@@ -1,1 +1,1 @@
-"""Message types of the wire protocol."""
+"""Message types of the wire protocol: a class here, and its handler in the service."""

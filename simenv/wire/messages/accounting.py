@@ -9,7 +9,7 @@ import msgspec
 from simenv.model import OwnerReport
 from simenv.model.accounts import Account, Billing, Qos, Receipt, ShareRow, UsageRow
 from simenv.model.program import FEW, Text
-from simenv.wire.messages.queries import AdminRequest, ClientRequest, Number, Reply
+from simenv.wire.messages.base import AdminRequest, ClientRequest, Number, Reply
 
 Name = Annotated[str, msgspec.Meta(max_length=64)]
 MAX_RECEIPTS = 2_000  # of one request

@@ -12,7 +12,7 @@ import msgspec
 from simenv.model import NodeInfo, PoolInfo, reservations as model_reservations
 from simenv.model.program import FEW
 from simenv.model.task_rules import MAX_REASON_CHARS, MAX_WORKERS
-from simenv.wire.messages.queries import AdminRequest, ClientRequest, Number, Reply
+from simenv.wire.messages.base import AdminRequest, ClientRequest, Number, Reply
 
 Name = Annotated[str, msgspec.Meta(max_length=255)]
 Reason = Annotated[str, msgspec.Meta(max_length=MAX_REASON_CHARS)]

@@ -18,13 +18,14 @@ from simenv.model.program import Text
 from simenv.wire.messages import (
     accounting,  # noqa: F401 - kinds of messages
     admin,  # noqa: F401
+    base,
     credentials,  # noqa: F401
     jobs,  # noqa: F401
     metrics,  # noqa: F401
     nodes,
     queries,
 )
-from simenv.wire.messages.queries import ClientMessage, ServiceMessage, kinds
+from simenv.wire.messages.base import ClientMessage, ServiceMessage, kinds
 
 # Exit codes of a worker that ends through no fault of a task: its lease expired; its starter has
 # ended; MPI did not start with the requested ranks; one of its ranks is silent, has ended or failed
@@ -39,38 +40,38 @@ class Join(msgspec.Struct, frozen=True, array_like=True, tag=0):
 
     version: str
     name: str
-    pid: queries.Number
+    pid: base.Number
     node: str
-    epoch: queries.Number  # of the service that started it: workers of an earlier one are refused
+    epoch: base.Number  # of the service that started it: workers of an earlier one are refused
     engines: tuple[str, ...]
-    start: queries.Number = 0  # number of this start; name and start identify the process
-    ranks: queries.Number = 1
+    start: base.Number = 0  # number of this start; name and start identify the process
+    ranks: base.Number = 1
 
 
 class Started(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    task: queries.Number
-    attempt: queries.Number
+    task: base.Number
+    attempt: base.Number
 
 
 class AttemptResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Result of one attempt. `start_us` is measured from the arrival of the chunk at the worker;
     the parts of `run_us` are those of `Timing`."""
 
-    task: queries.Number
-    attempt: queries.Number
+    task: base.Number
+    attempt: base.Number
     state: FinalState
     payload: bytes
-    checksum: queries.Number  # CRC-32 of the payload
+    checksum: base.Number  # CRC-32 of the payload
     file: str = ""  # of its large arrays, below the results folder
-    file_bytes: queries.Number = 0
-    start_us: queries.Number = 0
-    run_us: queries.Number = 0
-    decode_us: queries.Number = 0
-    plan_us: queries.Number = 0
-    engine_us: queries.Number = 0
-    encode_us: queries.Number = 0
-    compile_us: queries.Number = 0  # not a part of `run_us`
-    device_ns: queries.Number = 0  # on the emulated device; 0: on none, or not known
+    file_bytes: base.Number = 0
+    start_us: base.Number = 0
+    run_us: base.Number = 0
+    decode_us: base.Number = 0
+    plan_us: base.Number = 0
+    engine_us: base.Number = 0
+    encode_us: base.Number = 0
+    compile_us: base.Number = 0  # not a part of `run_us`
+    device_ns: base.Number = 0  # on the emulated device; 0: on none, or not known
 
 
 class AttemptResults(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -79,7 +80,7 @@ class AttemptResults(msgspec.Struct, frozen=True, array_like=True, tag=2):
     origin: Origin
     engine: str
     route: str
-    slots: queries.Number
+    slots: base.Number
     results: list[AttemptResult]
 
 
@@ -88,20 +89,20 @@ class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=3):
     `LeaseRenewed` says."""
 
     name: str
-    epoch: queries.Number
-    task: queries.Number  # running task; 0: none
-    attempt: queries.Number
-    rss_bytes: queries.Number  # of all its ranks together
-    start: queries.Number = 0
+    epoch: base.Number
+    task: base.Number  # running task; 0: none
+    attempt: base.Number
+    rss_bytes: base.Number  # of all its ranks together
+    start: base.Number = 0
     progress: model.ProgressInfo | None = None  # of the task, if its engine reports it
     waiting: bool = True  # for a chunk; False while it runs one, loads kernels or sends results
     compiling: bool = False  # kernels that the task needs
-    cpu_ms: queries.Number = 0  # of the process of its rank 0
-    node_cpu_ms: queries.Number = 0  # busy time of all processors of that rank's node; 0: not known
-    node_used_bytes: queries.Number = 0  # memory in use on that node; 0: not known
+    cpu_ms: base.Number = 0  # of the process of its rank 0
+    node_cpu_ms: base.Number = 0  # busy time of all processors of that rank's node; 0: not known
+    node_used_bytes: base.Number = 0  # memory in use on that node; 0: not known
     # Resident memory of rank 0 when no task ran, or when it had loaded an engine; 0: not known.
-    base_bytes: queries.Number = 0
-    grants: queries.Number = 0  # of the newest LeaseRenewed
+    base_bytes: base.Number = 0
+    grants: base.Number = 0  # of the newest LeaseRenewed
 
 
 class AssignedTask(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -189,7 +190,7 @@ CLIENT_MESSAGE_TASKS = 500  # tasks that a client puts into one message
 CLIENT_MESSAGE_BYTES = 2**20
 
 Tasks = Annotated[list[model.TaskSpec], msgspec.Meta(max_length=4 * MAX_MESSAGE_TASKS)]
-Numbers = Annotated[list[queries.Number], msgspec.Meta(max_length=MAX_QUESTION_TASKS)]
+Numbers = Annotated[list[base.Number], msgspec.Meta(max_length=MAX_QUESTION_TASKS)]
 
 
 # --- client to service -----------------------------------------------------------------------
@@ -203,13 +204,13 @@ class Hello(ClientMessage, frozen=True, tag=0):
     client: Text  # a random name, the prefix of automatic keys
 
 
-class Submit(queries.ClientRequest["Accepted"], frozen=True, tag=1):
+class Submit(base.ClientRequest["Accepted"], frozen=True, tag=1):
     """Submit tasks, which are accepted or refused as a whole. Item k has the idempotency key (key,
     offset + k). A repeat with the same content gets the same ids; with other content it is refused
     with `key_conflict`."""
 
     key: Text
-    offset: queries.Number
+    offset: base.Number
     terms: model.TaskOptions
     tasks: Tasks
     spent: queries.Spent = queries.Spent()
@@ -218,70 +219,70 @@ class Submit(queries.ClientRequest["Accepted"], frozen=True, tag=1):
     reads_completed: bool = False  # the sender reads `completed` of Accepted
 
 
-class WatchResults(queries.ClientRequest["UnknownTasks"], frozen=True, tag=2):
+class WatchResults(base.ClientRequest["UnknownTasks"], frozen=True, tag=2):
     """Request the results of tasks: each is sent now if the task has ended, else when it ends.
     Idempotent."""
 
     tasks: Numbers
 
 
-class Cancel(queries.ClientRequest["Cancelled"], frozen=True, tag=3):
+class Cancel(base.ClientRequest["Cancelled"], frozen=True, tag=3):
     """Cancel tasks; a task that has ended stays as it is."""
 
     tasks: Numbers
 
 
-class GetStatus(queries.ClientRequest["Status"], frozen=True, tag=4):
+class GetStatus(base.ClientRequest["Status"], frozen=True, tag=4):
     """Request the state of the service."""
 
 
-class GetQueue(queries.ClientRequest["Queue"], frozen=True, tag=5):
+class GetQueue(base.ClientRequest["Queue"], frozen=True, tag=5):
     """Request the list of tasks. `done`: ended tasks, newest first; else waiting and running tasks
     in order."""
 
     done: bool = False
-    limit: queries.Number = 100
+    limit: base.Number = 100
 
 
-class GetTasks(queries.ClientRequest["Queue"], frozen=True, tag=6):
+class GetTasks(base.ClientRequest["Queue"], frozen=True, tag=6):
     """Request the TaskInfo of tasks; the answer leaves out unknown ones."""
 
     tasks: Numbers
 
 
-class GetWorkers(queries.ClientRequest["Workers"], frozen=True, tag=7):
+class GetWorkers(base.ClientRequest["Workers"], frozen=True, tag=7):
     """Request all workers and pools."""
 
 
-class GetEvents(queries.ClientRequest["Events"], frozen=True, tag=8):
-    since: queries.Number = 0
-    limit: queries.Number = 1000
+class GetEvents(base.ClientRequest["Events"], frozen=True, tag=8):
+    since: base.Number = 0
+    limit: base.Number = 1000
 
 
-class GetCompletions(queries.ClientRequest["CompletionPage"], frozen=True, tag=9):
+class GetCompletions(base.ClientRequest["CompletionPage"], frozen=True, tag=9):
     """Request the completions numbered above `since`, of the whole environment, in order."""
 
-    since: queries.Number = 0
-    limit: queries.Number = 1000
+    since: base.Number = 0
+    limit: base.Number = 1000
 
 
-class Ack(queries.ClientRequest["Acked"], frozen=True, tag=10):
+class Ack(base.ClientRequest["Acked"], frozen=True, tag=10):
     """Acknowledge that the reader of a cursor has stored all completions up to `seq`; answered by
     Acked when stored."""
 
     cursor: Text
-    seq: queries.Number
+    seq: base.Number
 
 
-class GetCursor(queries.ClientRequest["Acked"], frozen=True, tag=11):
+class GetCursor(base.ClientRequest["Acked"], frozen=True, tag=11):
     cursor: Text
 
 
-class Ping(queries.ClientRequest["Pong"], frozen=True, tag=12):
+class Ping(base.ClientRequest["Pong"], frozen=True, tag=12):
     """Test that the service is alive."""
 
 
-class Shutdown(queries.AdminRequest["Stopping"], frozen=True, tag=13):
+class Shutdown(base.AdminRequest["Stopping"], frozen=True, tag=13):
     """Stop the service: running tasks end first, waiting tasks stay queued. `now`: stop at once;
     running tasks are queued again too."""
 
@@ -302,7 +303,7 @@ class Welcome(ServiceMessage, frozen=True, tag=0):
     standbys: tuple[str, ...] = ()  # addresses of those that wait now, for other machines
 
 
-class Accepted(queries.Reply, frozen=True, tag=1):
+class Accepted(base.Reply, frozen=True, tag=1):
     """Acceptance of a Submit, sent when it is stored; the ids are first .. first + count - 1."""
 
     first: int
@@ -321,7 +322,7 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True):
     retry_after_s: float = 0.0
 
 
-class Refused(queries.Reply, frozen=True, tag=2):
+class Refused(base.Reply, frozen=True, tag=2):
     refusals: list[Refusal]
 
 
@@ -362,49 +363,49 @@ class Completed(ServiceMessage, frozen=True, tag=3):
     first_seq: int = 0  # completion k has number first_seq + k in the completion queue
 
 
-class Status(queries.Reply, frozen=True, tag=4):
+class Status(base.Reply, frozen=True, tag=4):
     info: model.ServiceInfo
 
 
-class Queue(queries.Reply, frozen=True, tag=5):
+class Queue(base.Reply, frozen=True, tag=5):
     total: int  # number of all such tasks, also beyond `limit`
     tasks: list[TaskInfo]
 
 
-class Workers(queries.Reply, frozen=True, tag=6):
+class Workers(base.Reply, frozen=True, tag=6):
     workers: list[model.WorkerInfo]
     pools: list[model.PoolInfo]
 
 
-class Events(queries.Reply, frozen=True, tag=7):
+class Events(base.Reply, frozen=True, tag=7):
     events: list[model.Event]
     newest: int
 
 
-class Cancelled(queries.Reply, frozen=True, tag=8):
+class Cancelled(base.Reply, frozen=True, tag=8):
     """One word for each task: "cancelled", "cancelling" (it runs, and was asked to stop), "final"
     or "unknown"."""
 
     words: list[str]
 
 
-class CompletionPage(queries.Reply, frozen=True, tag=9):
+class CompletionPage(base.Reply, frozen=True, tag=9):
     """Completed messages in order; `newest` is the number of the last stored completion."""
 
     groups: list[Completed]
     newest: int
 
 
-class Acked(queries.Reply, frozen=True, tag=10):
+class Acked(base.Reply, frozen=True, tag=10):
     seq: int  # position of the cursor
 
 
-class Pong(queries.Reply, frozen=True, tag=11):
+class Pong(base.Reply, frozen=True, tag=11):
     epoch: int
     standbys: tuple[str, ...] = ()  # as in Welcome
 
 
-class UnknownTasks(queries.Reply, frozen=True, tag=12):
+class UnknownTasks(base.Reply, frozen=True, tag=12):
     """Answer to WatchResults. `tasks`: ids that were never used. `gone`: ids of tasks whose ends
     are no longer kept."""
 
@@ -412,7 +413,7 @@ class UnknownTasks(queries.Reply, frozen=True, tag=12):
     gone: list[int] = msgspec.field(default_factory=list)
 
 
-class Stopping(queries.Reply, frozen=True, tag=13):
+class Stopping(base.Reply, frozen=True, tag=13):
     running: int
     queued: int
 

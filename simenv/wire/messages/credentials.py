@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
+from simenv.wire.messages.base import AdminRequest, ClientRequest, Number, Reply, Role
 from simenv.wire.messages.identity import PublicKey
-from simenv.wire.messages.queries import AdminRequest, ClientRequest, Number, Reply, Role
 
 Time = Annotated[float, msgspec.Meta(ge=0.0, le=1e11)]  # seconds
 KeyName = Annotated[str, msgspec.Meta(max_length=64)]

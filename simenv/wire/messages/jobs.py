@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 from simenv.model.jobs import BLOB_PART_BYTES, JobRecord, JobSelector, Sought
-from simenv.wire.messages.queries import ClientRequest, Number, Reply
+from simenv.wire.messages.base import ClientRequest, Number, Reply
 
 BlobName = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
 BlobPart = Annotated[bytes, msgspec.Meta(max_length=BLOB_PART_BYTES)]

@@ -9,8 +9,8 @@ from __future__ import annotations
 import msgspec
 
 from simenv.model.program import Text
+from simenv.wire.messages.base import AdminRequest, ClientRequest, Reply
 from simenv.wire.messages.credentials import Time
-from simenv.wire.messages.queries import AdminRequest, ClientRequest, Reply
 
 # Bucket i of a histogram has the durations above 2^(i - 1 + LEAST) s, up to 2^(i + LEAST) s; the
 # first one also has shorter, the last one also longer ones. About 1 us to 194 days.

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import msgspec
 
-from simenv.wire.messages.queries import Number
+from simenv.wire.messages.base import Number
 
 MAX_GPUS = 64  # of a node
 MAX_BEATS = 16_384  # of workers in one message

@@ -15,9 +15,9 @@ import psutil
 import pytest
 import waiting
 
-from launcher import mpi as mpirun, probe
+from launcher import mpirun, probe
 from launcher.base import Command, Exit, Share
-from launcher.mpi import MpirunLauncher
+from launcher.mpirun import MpirunLauncher
 
 HERE = os.uname().nodename
 WAIT_S = 60.0
@@ -133,7 +133,7 @@ def test_close_ends_all_ranks(mpi: mpis.RealMpi, launcher: MpirunLauncher, tmp_p
 SERVICE = """
 import json, sys
 from pathlib import Path
-from launcher import mpi as mpirun
+from launcher import mpirun
 from launcher.base import Command, Share
 path, argv, environ, folder, node = json.load(sys.stdin)
 found = mpirun.identify(Path(path), environ)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher import mpi
+from launcher import mpirun
 from launcher.base import Command, Share
-from launcher.mpi import MpiFamily, Mpirun
+from launcher.mpirun import MpiFamily, Mpirun
 
 FOLDER = Path("/run/simenv/launcher")
 HERE = (Share("here", 2),)
@@ -22,7 +22,7 @@ def told(
         "w", ("python", "-m", "w"), (("PATH", "/bin"), *more), FOLDER / "log", FOLDER, 1, shares
     )
     program = Mpirun("/opt/bin/mpirun", kind, "1.2.3")
-    first, *value = mpi.command_line(
+    first, *value = mpirun.command_line(
         program, command, "here", FOLDER, "/run/agent", isolated=isolated
     )
     assert first == "/opt/bin/mpirun"
@@ -31,7 +31,7 @@ def told(
 
 def test_open_mpi_5_command_line() -> None:
     head = (
-        f"--prtemca ras {mpi.SITES} --prtemca prte_local_tmpdir_base {FOLDER} "
+        f"--prtemca ras {mpirun.SITES} --prtemca prte_local_tmpdir_base {FOLDER} "
         "--map-by slot:OVERSUBSCRIBE --bind-to none -n 2"
     )
     assert told(MpiFamily.OPEN_MPI_5, HERE) == [*head.split(), "python", "-m", "w"]
@@ -39,16 +39,16 @@ def test_open_mpi_5_command_line() -> None:
 
 def test_open_mpi_4_command_line() -> None:
     head = told(MpiFamily.OPEN_MPI_4, HERE)[2:6]
-    assert head == [mpi.SITES, "--mca", "orte_tmpdir_base", str(FOLDER)]
+    assert head == [mpirun.SITES, "--mca", "orte_tmpdir_base", str(FOLDER)]
 
 
 @pytest.mark.parametrize(
     ("family", "mca", "rsh", "head", "oversubscribe"),
     [
         (MpiFamily.OPEN_MPI_5, "--prtemca", "ssh",
-         f"--prtemca ras {mpi.SITES} --prtemca prte_local_tmpdir_base {FOLDER}",
+         f"--prtemca ras {mpirun.SITES} --prtemca prte_local_tmpdir_base {FOLDER}",
          "--map-by slot:OVERSUBSCRIBE"),
-        (MpiFamily.OPEN_MPI_4, "--mca", "rsh", f"--mca ras {mpi.SITES}", "--oversubscribe"),
+        (MpiFamily.OPEN_MPI_4, "--mca", "rsh", f"--mca ras {mpirun.SITES}", "--oversubscribe"),
     ],
 )  # fmt: skip
 def test_open_mpi_command_line_places_ranks_by_shares(
@@ -101,13 +101,13 @@ def test_worker_without_shares_runs_on_this_machine() -> None:
     ],
 )  # fmt: skip
 def test_mpirun_is_known_by_version(text: str, expected: tuple[MpiFamily, str] | None) -> None:
-    assert mpi.parse_version(text) == expected
+    assert mpirun.parse_version(text) == expected
 
 
 def environment(kind: MpiFamily, **more: str) -> dict[str, str]:
     program = Mpirun("/opt/bin/mpirun", kind, "1", more.pop("prefix", ""))
     root, fabric = bool(more.pop("root", "")), bool(more.pop("fabric", ""))
-    return mpi.environment(program, more, root, fabric, remote=bool(more.pop("remote", "")))
+    return mpirun.environment(program, more, root, fabric, remote=bool(more.pop("remote", "")))
 
 
 def test_open_mpi_ranks_yield_when_idle_unless_user_overrides_it() -> None:

@@ -8,7 +8,7 @@ from failing import fails
 from waiting import until
 
 from launcher.base import Command, Exit, Launcher, LaunchError, Share
-from launcher.mpi import SplitLauncher
+from launcher.mpirun import SplitLauncher
 from launcher.process.children import LocalLauncher
 
 HERE = os.uname().nodename

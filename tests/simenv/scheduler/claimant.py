@@ -10,12 +10,12 @@ from checked_scheduler import LIMITS, SECOND, CheckedScheduler, route
 from scheduler_invariants import check
 
 from simenv import model
+from simenv.scheduler.admission.availability import reservation_units
 from simenv.scheduler.core import Action, Route, SubmitBatch, TaskEnded
 from simenv.scheduler.events import reservations
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.scheduler import Scheduler
-from simenv.scheduler.views.admission import reservation_units
 from simenv.service.journal import tables
 from simenv.service.journal.reader import Records
 

@@ -9,9 +9,9 @@ import pytest
 from failing import fails
 from service import ServiceHarness
 
-from simenv.service import fairness
+from simenv.service import fair_queue
 from simenv.service.__main__ import LogFormatter
-from simenv.service.fairness import FairQueue
+from simenv.service.fair_queue import FairQueue
 from simenv.service.service import PassTimes
 from simenv.service.workers import endpoints
 from simenv.service.workers.endpoints import LINES, WINDOW_S, RateLimitedLog
@@ -106,7 +106,7 @@ def test_status_shows_the_longest_pass(bench: ServiceHarness) -> None:
 
 @pytest.mark.parametrize("ends", ["with a result", "with an error"])
 def test_checks_give_the_interpreter_back_soon_and_others_as_before(ends: str) -> None:
-    checks, before = fairness.FairThread(), sys.getswitchinterval()
+    checks, before = fair_queue.FairThread(), sys.getswitchinterval()
 
     def check() -> float:
         if ends == "with an error":
@@ -116,6 +116,6 @@ def test_checks_give_the_interpreter_back_soon_and_others_as_before(ends: str) -
     future = checks.submit("ana", check)
     wait([future], 10.0)
     during = future.exception() or future.result()
-    assert float(str(during)) == pytest.approx(fairness.SWITCH_S, abs=1e-6)
+    assert float(str(during)) == pytest.approx(fair_queue.SWITCH_S, abs=1e-6)
     checks.submit("ana", int).result(10.0)  # the check before is over
     assert sys.getswitchinterval() == pytest.approx(before, abs=1e-6)

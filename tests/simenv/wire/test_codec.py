@@ -20,8 +20,8 @@ from simenv.errors import ConfigError, KeyConflictError, NotFoundError, OptionEr
 from simenv.model import Program, ResultData, TaskOptions, TaskSpec
 from simenv.wire import codec, key_list, keyfiles
 from simenv.wire.messages import client as m
+from simenv.wire.messages.base import ClientRequest, answer_of
 from simenv.wire.messages.credentials import KeyInfo
-from simenv.wire.messages.queries import ClientRequest, answer_of
 
 DECODERS = [
     codec.from_client, codec.to_client, codec.from_worker, codec.to_worker, codec.result_data,

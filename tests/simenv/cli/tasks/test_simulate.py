@@ -16,7 +16,7 @@ from shell import Answer, Shell
 from simenv.cli.tasks.resource_fit import fitting
 from simenv.errors import InfeasibleError, OptionError
 from simenv.model import TaskOptions
-from simenv.worker.mpirun import RankInfo, size_from_environ
+from simenv.worker.mpi_process import RankInfo, size_from_environ
 from simulators.circuit.analysis.profile import ChainTrial, Profile
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import bell
@@ -141,8 +141,8 @@ class TestRanks:
 # The rank that waits in vain for another computes nothing, and uses a core.
 IMPATIENT = """
 from simenv.cli.entry import main
-from simenv.worker import mpirun
-mpirun.PATIENCE_S = 1.0
+from simenv.worker import mpi_process
+mpi_process.PATIENCE_S = 1.0
 main()
 """
 WITHOUT = """

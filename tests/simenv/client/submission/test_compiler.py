@@ -18,7 +18,7 @@ from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.prepare import prepare_one
 from simenv.errors import LimitExceededError
 from simenv.model.devices import DeviceInfo
-from simenv.sandbox.functions import SandboxProcess
+from simenv.sandbox.function_process import SandboxProcess
 from simenv.service.devices.registry import device_info
 
 

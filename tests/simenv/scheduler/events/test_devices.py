@@ -9,10 +9,10 @@ from simenv.errors import InsufficientError, NotFoundError, OptionError
 from simenv.model import AdmissionReason, PoolSpec, ReservationRequest, TaskState, Workload
 from simenv.model.calls import CALL_ENGINES
 from simenv.scheduler import core
+from simenv.scheduler.admission.availability import draining_refusal, memory_refusal
 from simenv.scheduler.events import devices, reservations, workers
 from simenv.scheduler.events.workers import OVER_BEATS, memory_bound
 from simenv.scheduler.views import cluster_info
-from simenv.scheduler.views.admission import draining_refusal, memory_refusal
 from simenv.scheduler.views.cluster_info import closed_pools
 from simenv.scheduler.views.pending_reasons import pending_reason
 from simenv.text import size

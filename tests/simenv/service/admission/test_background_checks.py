@@ -20,10 +20,10 @@ from service import ServiceHarness, program, spec
 from simenv import model
 from simenv.errors import OptionError, ProtocolError, QueueFullError
 from simenv.model import TaskOptions, TaskSpec, qubits_of
-from simenv.service import event_loop, fairness
+from simenv.service import event_loop, fair_queue
 from simenv.service.admission import background_checks, submissions
 from simenv.service.admission.background_checks import CheckPending, RunningChecks
-from simenv.service.fairness import LARGE_BYTES, Decoding, FairThread
+from simenv.service.fair_queue import LARGE_BYTES, Decoding, FairThread
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import Explain, Explained
@@ -189,7 +189,7 @@ import threading
 from service import program
 from simenv.model import TaskOptions
 from simenv.service.admission import background_checks
-from simenv.service.fairness import FairThread
+from simenv.service.fair_queue import FairThread
 from simenv.service.admission.background_checks import RunningChecks, CheckPending
 from simulators.compiler import warmup
 from simenv.config import kernel_cache
@@ -261,8 +261,8 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_ns = self.busy_ns = 0
         self.cost_ns = 0
-        monkeypatch.setattr(fairness.time, "monotonic_ns", lambda: self.now_ns)
-        monkeypatch.setattr(fairness.time, "thread_time_ns", self._busy)
+        monkeypatch.setattr(fair_queue.time, "monotonic_ns", lambda: self.now_ns)
+        monkeypatch.setattr(fair_queue.time, "thread_time_ns", self._busy)
 
     def _busy(self) -> int:
         self.busy_ns += self.cost_ns  # once before and once after a message

@@ -10,8 +10,8 @@ from service import ServiceHarness
 from simenv.wire.keyfiles import new_pair, read_keys
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import Scale
+from simenv.wire.messages.base import AdminRequest
 from simenv.wire.messages.credentials import AddKey, GetKeys
-from simenv.wire.messages.queries import AdminRequest
 from simenv.wire.rights import CLIENT_ROUTE
 from simenv.wire.transport.sockets import PeerKind
 

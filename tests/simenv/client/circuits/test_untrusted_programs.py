@@ -11,7 +11,7 @@ from qiskit.circuit.library import MCXGate, PauliEvolutionGate, QFTGate, Unitary
 from qiskit.quantum_info import SparsePauliOp, random_unitary
 from qiskit.synthesis import SuzukiTrotter
 
-from simenv.client.circuits import load, untrusted_qpy
+from simenv.client.circuits import load, untrusted_programs
 from simenv.errors import LimitExceededError, ProgramError
 from simenv.sandbox import functions
 from simenv.transpiler.qpy import write_qpy
@@ -20,7 +20,7 @@ from simenv.transpiler.qpy import write_qpy
 @pytest.fixture(scope="module", autouse=True)
 def _sandbox() -> Iterator[None]:
     yield
-    untrusted_qpy.PROGRAMS.close()
+    untrusted_programs.PROGRAMS.close()
 
 
 def circuit_of(operation: Any) -> QuantumCircuit:
@@ -60,7 +60,7 @@ def test_huge_definition_takes_no_memory_here(name: str, monkeypatch: pytest.Mon
     data = write_qpy(HOSTILE[name]())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises((LimitExceededError, ProgramError), match=r"circuit\.data: "):
-        untrusted_qpy.load_untrusted(data, "circuit.data")
+        untrusted_programs.load_untrusted(data, "circuit.data")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
 
 
@@ -68,6 +68,6 @@ def test_sound_file_gives_the_same_program_as_its_circuit() -> None:
     circuit = circuit_of(MCXGate(20))
     circuit.rx(Parameter("angle"), 0)
     expected = load(circuit)
-    result = untrusted_qpy.load_untrusted(write_qpy(circuit), "circuit.data")
+    result = untrusted_programs.load_untrusted(write_qpy(circuit), "circuit.data")
     assert result.packed == expected.packed
     assert (result.num_qubits, result.measures, result.parameters) == (21, True, ("angle",))

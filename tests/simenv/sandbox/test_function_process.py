@@ -16,12 +16,12 @@ from failing import fails
 from qiskit import QuantumCircuit, qpy
 from waiting import until
 
-from simenv.client.circuits import untrusted_qpy
+from simenv.client.circuits import untrusted_programs
 from simenv.client.qpm import programs
 from simenv.client.qpm.requests import Request
 from simenv.errors import ConfigError, LimitExceededError, ProgramError
 from simenv.sandbox import functions
-from simenv.sandbox.functions import SandboxProcess
+from simenv.sandbox.function_process import SandboxProcess
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_qpm_checks_qpy_in_confined_process_first(monkeypatch: pytest.MonkeyPatc
             seen.append(data)
             raise LimitExceededError("too much")
 
-    monkeypatch.setattr(untrusted_qpy, "PROGRAMS", Noted("", ""))
+    monkeypatch.setattr(untrusted_programs, "PROGRAMS", Noted("", ""))
     data = greedy()
     fails(LimitExceededError, "", programs.prepare, Request(data, 10, None, None, False, 0))
     assert seen == [data]

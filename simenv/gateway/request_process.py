@@ -16,14 +16,14 @@ import numpy as np
 
 from simenv.errors import LimitExceededError, OptionError, SimenvError
 from simenv.gateway.limits import PART_BYTES
-from simenv.sandbox.functions import SandboxProcess
+from simenv.sandbox.function_process import SandboxProcess
 
 SMALL_BYTES = PART_BYTES  # of a body that the event loop decodes
 SECONDS = 20.0  # for one piece of work
 MAX_TEXT_BYTES = 32 * 2**20  # of all circuits that are written at once
 # Functions of the process, by name: bytes in, bytes out.
 _FUNCTIONS = {
-    "program": "simenv.client.circuits.untrusted_qpy:bound",
+    "program": "simenv.client.circuits.untrusted_programs:bound",
     "native": "simenv.gateway.native.programs:decoded",
     "ibm": "simenv.gateway.ibm.job_request:decoded",
     "iqm": "simenv.gateway.iqm.job_request:checked",

@@ -1,4 +1,4 @@
-"""Admission by the present state of the environment, and of owners and their reservations."""
+"""Admission by the present state of pools and of the memory, and the units of a reservation."""
 
 from __future__ import annotations
 

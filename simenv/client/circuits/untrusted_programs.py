@@ -15,7 +15,7 @@ from simenv.client.circuits.load import load
 from simenv.client.circuits.parameters import PackedCircuit, ParameterSlots
 from simenv.errors import DECODE_ERRORS, LimitExceededError, ProgramError
 from simenv.model import decode_program
-from simenv.sandbox.functions import SandboxProcess
+from simenv.sandbox.function_process import SandboxProcess
 from simenv.transpiler import qpy
 
 if TYPE_CHECKING:

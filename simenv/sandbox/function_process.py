@@ -9,7 +9,7 @@ whose headers `simenv.transpiler.qpy` has passed, as older versions hold code.
 A call that outlives its limit of time, as this process has ended meanwhile, is killed by the kernel
 (setitimer(2)): its code may hold the interpreter's lock, so that no thread ends it.
 
-    python -P -m simenv.sandbox.functions MODULE FUNCTION SECONDS
+    python -P -m simenv.sandbox.function_process MODULE FUNCTION SECONDS
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Why a submission, a reservation or its renewal is refused: limits, and the state of pools."""
