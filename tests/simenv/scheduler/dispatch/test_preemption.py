@@ -90,9 +90,9 @@ def test_preempted_gang_leaves_all_its_slots_and_waits_again(
     assert pair.state.tasks[long].phase == core.WAITING
     pair.finish(send.records)
     (ending,) = pair.endings
-    used_before = pair.state.tasks[long].used
-    assert used_before is not None
-    assert used_before.slot_us == 4 * 600_000_000
+    earlier = pair.state.tasks[long].earlier
+    assert earlier is not None
+    assert earlier.used.slot_us == 4 * 600_000_000
     assert ending.record.number == short
     (send,) = pair.assign()
     assert send.records[0].number == long
