@@ -157,12 +157,18 @@ def test_libraries_are_pools_of_environment(qpm: QPM, env: simenv.Client) -> Non
 
 
 def test_reservations_of_one_job_are_one_scheduler_allocation(qpm: QPM) -> None:
-    request = {"owner": {"user": "ada"}, "scheduler": "slurm", "job_id": "42", "workload_kind": "w"}
+    kind = "hybrid"
+    request = {
+        "owner": {"user": "ada"},
+        "scheduler": "slurm",
+        "job_id": "42",
+        "workload_kind": kind,
+    }
     numbers = [qpm.reserve(request=request)["reservation_id"] for _ in range(2)]
     qpm.reserve(request={"user_id": "ada"})  # names neither an allocation nor a job
     for number in numbers:
         (entry,) = qpm.list_scheduler_allocations()["allocations"]
-        assert (entry["job_id"], entry["state"], entry["workload_kind"]) == ("42", "ACTIVE", "w")
+        assert (entry["job_id"], entry["state"], entry["workload_kind"]) == ("42", "ACTIVE", kind)
         assert entry["created_at_ns"] > 0
         for filters, count in (({"user": "ada"}, 1), ({"user": "eve"}, 0), ({"unknown": 1}, 0)):
             rows = qpm.list_scheduler_allocations(filters=filters)["allocations"]
