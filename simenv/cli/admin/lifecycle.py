@@ -212,7 +212,7 @@ def upgrade(
     removed = backups.remove_old(into, name, keep) if keep else []
     values = {"name": name, "from": running.version, "to": version, "pause_s": pause_s}
     change = f"{running.version} to {version}"
-    if running.version == version:
+    if running.version == version.partition("+")[0]:  # a service records no commit
         change = f"{version} of {other} in place of the same version"
     text = f"{name}: simenv {change}, away for {pause_s:.1f} s"
     lines = [text, f"backup {archive}", *(f"removed {path}" for path in removed)]
