@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from simenv.scheduler.core import END_MARGIN_NS, START_NS, Action
-from simenv.scheduler.dispatch import dedicated_workers, planned_reservations
+from simenv.scheduler.dispatch import planned_reservations
 from simenv.scheduler.events import workers
 from simenv.scheduler.state import scheduler_state
+from simenv.scheduler.views import reservation_limits
 
 
 def advance_calendar(
@@ -35,7 +34,7 @@ def advance_calendar(
         elif found[0] <= now_s and number not in calendar.under_way:
             actions += _begin_maintenance(state, number, found[1], wall_ns, now_ns)
     _set_closing(state, wall_ns, now_ns)
-    calendar.set_planned(partial(dedicated_workers.pool_name, state), wall_ns, now_ns)
+    calendar.set_planned(reservation_limits.planned_rooms(state), wall_ns, now_ns)
     planned_reservations.readmit(state, now_ns)
     return actions
 

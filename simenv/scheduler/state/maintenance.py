@@ -15,12 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from simenv.errors import LimitExceededError, NotFoundError
-from simenv.model.reservations import (
-    MAX_ENTRIES,
-    MAX_OWNED,
-    CalendarEntry,
-    ReservationRequest,
-)
+from simenv.model.reservations import MAX_ENTRIES, MAX_OWNED, CalendarEntry
 
 HORIZON = 8  # occurrences of one entry that forecasts know
 MAX_PLANNED = 64  # reservations for which slots are kept: those that begin first
@@ -38,6 +33,17 @@ class PlannedReservation(NamedTuple):
     pool: str
     workers: int
     needed: int = 0  # workers of all reservations that are planned for its begin
+    owner: str = ""
+
+
+class PlannedRoom(NamedTuple):
+    """Room for a planned reservation at its begin, beyond the reservations in force by then."""
+
+    pool: str
+    capacity: int  # workers of the pool that can be dedicated
+    pool_workers: int  # of all planned reservations of the pool
+    workers: int  # of the owner's planned ones there
+    reservations: int  # of the owner
 
 
 class Calendar:
@@ -135,20 +141,35 @@ class Calendar:
         self.windows = tuple(windows or ())
 
     def set_planned(
-        self, pool_of: Callable[[ReservationRequest], str], wall_ns: int, now_ns: int
+        self,
+        room_of: Callable[[CalendarEntry, int], PlannedRoom | None],
+        wall_ns: int,
+        now_ns: int,
     ) -> None:
-        """Compute the reservations to come whose workers are kept for them. `pool_of`: the pool of
-        a request's workers, "" if there is none."""
-        self.offset_ns, planned = wall_ns - now_ns, list[PlannedReservation]()
+        """Compute the reservations to come whose workers are kept for them: not those that a limit
+        of their owner will refuse. `room_of`: the room of an entry at its begin, in ns since 1970;
+        None: its workers have no pool."""
+        self.offset_ns, candidates = wall_ns - now_ns, list[tuple[int, int, int]]()
         for entry in self.entries.values():
-            pool = pool_of(entry.ask) if entry.ask is not None and entry.ask.workers else ""
-            found = entry.occurrence(wall_ns / 1e9) if pool else None
-            if found is None or entry.ask is None or entry.decided_s >= found[1]:
+            has_workers = entry.ask is not None and entry.ask.workers
+            found = entry.occurrence(wall_ns / 1e9) if has_workers else None
+            if found is None or entry.decided_s >= found[1]:
                 continue
             begin_ns, end_ns = (round(each * 1e9) - self.offset_ns for each in found)
             if now_ns < begin_ns + DUE_NS:
-                planned.append(PlannedReservation(begin_ns, end_ns, pool, entry.ask.workers))
-        first = sorted(planned)[:MAX_PLANNED]
+                candidates.append((begin_ns, end_ns, entry.id))
+        first = list[PlannedReservation]()
+        for begin_ns, end_ns, number in sorted(candidates):
+            if len(first) == MAX_PLANNED:
+                break
+            entry = self.entries[number]
+            room = room_of(entry, begin_ns + self.offset_ns)
+            if room is None or entry.ask is None:
+                continue
+            workers = min(entry.ask.workers, room.capacity)
+            planned = PlannedReservation(begin_ns, end_ns, room.pool, workers, owner=entry.owner)
+            if _fits(planned, room, [each for each in first if begin_ns < each.end_ns]):
+                first.append(planned)
         self.planned = tuple(
             each._replace(
                 needed=sum(
@@ -168,6 +189,22 @@ class Calendar:
             if end_us > 0 and wait_us + run_us > begin_us:
                 wait_us = end_us + max(0.0, wait_us - max(0.0, begin_us))
         return wait_us
+
+
+def _fits(
+    planned: PlannedReservation, room: PlannedRoom, together: list[PlannedReservation]
+) -> bool:
+    """Return whether a reservation is within its room. `together`: those planned for its begin."""
+    own = [each for each in together if each.owner == planned.owner]
+    used, own_used = (
+        sum(each.workers for each in group if each.pool == planned.pool)
+        for group in (together, own)
+    )
+    return (
+        len(own) < room.reservations
+        and own_used + planned.workers <= room.workers
+        and used + planned.workers <= room.pool_workers
+    )
 
 
 def _occurrences(entry: CalendarEntry, node: str, at_s: float) -> Iterator[tuple[float, float]]:

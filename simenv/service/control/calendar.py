@@ -33,6 +33,7 @@ from simenv.model.reservations import (
 from simenv.scheduler.core import Action, RecordEvent
 from simenv.scheduler.reservations.policies import check_request
 from simenv.scheduler.scheduler import Scheduler
+from simenv.scheduler.views import reservation_limits
 from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.control.reservations import check_scope
 from simenv.service.journal import tables, writer
@@ -156,7 +157,7 @@ class CalendarCommands:
 
     def _checked(self, identity: Identity, entry: CalendarEntry) -> CalendarEntry:
         """Return an entry with its id and owner. Raises OptionError, NotFoundError,
-        NotAllowedError."""
+        NotAllowedError, LimitExceededError."""
         check_printable("reason", entry.reason)
         now_s = time.time()
         if not 0.0 < entry.length_s <= MAX_LENGTH_S:
@@ -193,7 +194,9 @@ class CalendarCommands:
             self._accounts.reservation_terms(identity.owner, entry.ask)
         owner = "" if entry.ask is None else identity.owner
         number = self._calendar.next_id
-        return msgspec.structs.replace(entry, id=number, owner=owner, decided_s=now_s)
+        entry = msgspec.structs.replace(entry, id=number, owner=owner, decided_s=now_s)
+        reservation_limits.check_planned(self._scheduler.state, entry, now_s)
+        return entry
 
     def _store(self) -> None:
         """Put changed entries into the next commit."""

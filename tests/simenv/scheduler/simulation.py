@@ -142,7 +142,7 @@ class Planned(Simulation):
     def tasks(self, count: int, seconds: float, **changes: object) -> list[int]:
         return self.submit(count, along=route(seconds * 1e6, max_slots=1, **changes))
 
-    def reserve(self, workers: int = 2, ttl_s: float = 30.0) -> str:
+    def reserve(self, workers: int = 2, ttl_s: float = 30.0, owner: str = "") -> str:
         ask = ReservationRequest(device="main", workers=workers, ttl_ns=round(ttl_s * SECOND))
-        decision, _ = reservations.reserve(self.state, ask, "", WALL_NS + self.now_ns, dry=False)
+        decision, _ = reservations.reserve(self.state, ask, owner, WALL_NS + self.now_ns, dry=False)
         return decision.status

@@ -6,8 +6,8 @@ import pytest
 from checked_scheduler import route, wide
 from simulation import BEGIN_S, MAIN, WALL_NS, Planned
 
-from simenv.model import PoolSpec
-from simenv.model.reservations import CalendarEntry, ReservationRequest
+from simenv.model import CLIENT_LIMITS, Limits, PoolSpec
+from simenv.model.reservations import MAX_OWNED, CalendarEntry, ReservationRequest
 from simenv.scheduler.dispatch import planned_reservations
 from simenv.scheduler.views.pending_reasons import pending_reason
 
@@ -110,3 +110,51 @@ def test_planned_workers_of_one_time_add_up() -> None:
     machine.state.calendar.add(CalendarEntry(begin_s + 40.0, 15.0, ask=ask, id=3))
     machine.advance()
     assert [each.needed for each in machine.state.calendar.planned] == [1, 3, 1]
+
+
+def planned_by_ana(limits: Limits, *workers: int) -> Planned:
+    """Four slots, all of one pool, and entries of one owner for the same time."""
+    machine = Planned()
+    machine.state.calendar.remove(1)
+    machine.state.shares.limits.set_owners({"ana": limits}, CLIENT_LIMITS)
+    begin_s = (WALL_NS + machine.begin_ns) / 1e9
+    for number, each in enumerate(workers, 2):
+        ask = ReservationRequest(device="main", workers=each)
+        entry = CalendarEntry(begin_s, 30.0, ask=ask, owner="ana", id=number)
+        machine.state.calendar.add(entry)
+    machine.advance()
+    return machine
+
+
+@pytest.mark.parametrize(
+    ("limits", "workers", "kept"),
+    [
+        (Limits(max_reserved_percent=1, max_reservations=1), (60_000,) * MAX_OWNED, []),
+        (Limits(max_reserved_percent=25), (1,) * MAX_OWNED, [1]),
+        (Limits(max_reserved_percent=50), (60_000, 1, 2, 1), [1, 1]),
+        (Limits(max_reservations=1), (1, 1, 1), [1]),
+        (Limits(max_reservation_s=29), (1,), []),
+        (Limits(max_reserved_percent=99), (2, 2, 1), [2, 1]),  # one is left for all others
+        (Limits(), (60_000,), [4]),  # by the size of the pool
+    ],
+)
+def test_workers_are_kept_for_no_planned_reservation_that_a_limit_will_refuse(
+    limits: Limits, workers: tuple[int, ...], kept: list[int]
+) -> None:
+    machine = planned_by_ana(limits, *workers)
+    assert [each.workers for each in machine.state.calendar.planned] == kept
+    machine.tasks(4, 100.0)
+    machine.run(5.0, until_idle=False)
+    assert len(machine.began) == 4 - sum(kept)
+
+
+def test_reservations_in_force_at_the_begin_of_a_planned_one_count_for_their_owner() -> None:
+    machine = planned_by_ana(Limits(max_reserved_percent=50), 1)
+    for workers, ttl_s, kept in ((1, BEGIN_S - 10.0, [1]), (1, BEGIN_S + 10.0, [1])):
+        assert machine.reserve(workers, ttl_s, owner="ana") == "accepted"
+        machine.advance()
+        assert [each.workers for each in machine.state.calendar.planned] == kept
+    limits = {"ana": Limits(max_reserved_percent=25)}  # the second one has it all
+    machine.state.shares.limits.set_owners(limits, CLIENT_LIMITS)
+    machine.advance()
+    assert machine.state.calendar.planned == ()

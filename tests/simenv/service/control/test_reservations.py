@@ -1,6 +1,7 @@
 """Reservations through the service: durable, their owner's alone, and refused without a trace."""
 
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -9,6 +10,7 @@ from service import completions, spec
 
 from simenv import model
 from simenv.model.reservations import CalendarEntry
+from simenv.scheduler.core import ClusterLimits
 from simenv.service import fault_injection
 from simenv.wire.messages import accounting, admin, client as m
 
@@ -237,3 +239,37 @@ def test_administrators_alone_reserve_for_batch_jobs_and_for_others(
     assert made.status == "accepted"
     assert office.info(made.reservation, office.ana).owner == "ana"
     assert not isinstance(office.under(made.reservation, 100, peer=office.ana), m.Refused)
+
+
+def test_planned_reservations_are_refused_beyond_the_limits_of_their_owner(
+    tmp_path: Path,
+) -> None:
+    size, pool = ClusterLimits(4, 2**30, 1000, 2**24, 10**10, 10**11), {"name": "main", "max": 4}
+    office = ReservationHarness(tmp_path, limits=size, pools=[pool])
+    limits = {"max_reserved_percent": 50, "max_reservations": 1, "max_reservation_s": 600}
+    office.say(accounting.SetLimits(1, "ana", limits))
+    begin_s = time.time() + 3_600.0
+
+    def plan(workers: int, later_s: float = 0.0, for_s: float = 60.0) -> admin.AddCalendarEntry:
+        ask = model.ReservationRequest(device="main", workers=workers)
+        return admin.AddCalendarEntry(1, CalendarEntry(begin_s + later_s, for_s, ask=ask))
+
+    def refusal(message: admin.AddCalendarEntry) -> str:
+        refused = office.refusal(message, office.ana)
+        assert refused.code == "limit"
+        return refused.message
+
+    assert "main has at most 4 that can be reserved" in refusal(plan(60_000))
+    assert "may reserve 50 % of the 4 workers" in refusal(plan(4))
+    assert "(max_reservation_s)" in refusal(plan(1, for_s=601.0))
+    office.get(admin.CalendarEntries, plan(1, 30.0), office.ana)
+    assert "has planned 1 reservations for that time; the limit is 1" in refusal(plan(1))
+    office.get(admin.CalendarEntries, plan(1, 90.0), office.ana)
+    office.say(accounting.SetLimits(1, "ana", {"max_reservations": 9}))
+    assert "in addition to 1 that 'ana' has planned: 'ana' may reserve 50 %" in refusal(plan(2))
+    office.get(admin.CalendarEntries, plan(2), office.ben)
+    assert [entry.owner for entry in office.state.calendar.entries.values()] == ["ana"] * 2 + [
+        "ben"
+    ]
+    assert "at most 4 that" in office.refusal(plan(5), office.ops).message
+    office.get(admin.CalendarEntries, plan(4), office.ops)
