@@ -28,6 +28,7 @@ from simenv.cli import app, execute
 from simenv.client.tasks.progress import LOG, PATIENCE_S, ProgressLine, progress_line
 from simenv.errors import OptionError, ProgramError, SimenvError, rename_options
 from simenv.model.options import OPTIONS, CallOptions
+from simenv.model.task_rules import OUTPUTS, PRECISIONS
 from simenv.text import elapsed
 
 if TYPE_CHECKING:
@@ -123,8 +124,9 @@ def noise_of(text: str) -> Any:
     return entries
 
 
-Output = StrEnum("Output", "counts probabilities statevector expectation gradient memory")
-Precision = StrEnum("Precision", "double single")  # of the amplitudes: complex128 or complex64
+Output = StrEnum("Output", OUTPUTS)  # type: ignore[misc]
+# Of the amplitudes: complex128 or complex64.
+Precision = StrEnum("Precision", PRECISIONS)  # type: ignore[misc]
 # Conditions under which a circuit is compiled for its device.
 Compile = StrEnum("Compile", "auto never always fresh")
 

@@ -10,6 +10,7 @@ from shell import Shell
 
 from simenv.cli.tasks import circuit_input
 from simenv.errors import NotReservedError, OptionError
+from simenv.model.task_rules import OUTPUTS
 
 BELL = str(Path(__file__).parents[4] / "examples" / "bell.qasm")
 
@@ -119,6 +120,13 @@ def test_amplitudes_are_printed_in_their_order(shell: Shell, bell: str, command:
     assert printed["counts"] is None
 
 
+def test_every_output_has_its_word(shell: Shell, bell: str) -> None:
+    assert tuple(map(str, circuit_input.Output)) == OUTPUTS
+    words = ["--output", "amplitudes", "--amplitude", "101"]
+    printed = shell("simulate", bell, *words, "--json", code=0).object
+    assert list(printed["amplitudes"]) == ["101"]
+
+
 def test_explain_considers_engines_with_amplitudes(shell: Shell, bell: str) -> None:
     rows = shell("explain", bell, "--amplitude", "101", "--json").object
     assert rows["engine"] == "statevector"
@@ -132,7 +140,7 @@ def test_explain_considers_engines_with_amplitudes(shell: Shell, bell: str) -> N
         (("--amplitude", "10"), "'10' has 2 bits, the circuit 3"),
         (("--amplitude", "1 0"), "'1 0' is not made of 0 and 1"),
         (("--amplitude", "101", "--amplitude", "101"), "'101' is there twice"),
-        (("--output", "amplitudes"), "--output"),
+        (("--output", "amplitudes"), "bit strings go together; only one was given"),
     ],
 )
 def test_bad_strings_are_named(shell: Shell, bell: str, words: tuple[str, ...], text: str) -> None:
