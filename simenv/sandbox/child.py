@@ -24,6 +24,22 @@ READS = 16  # of one call of `received`
 LOOK_S = 0.25  # between two looks whether a process has ended whose pipe is held open
 KILLED_S = 1.0  # for a killed process to be gone; one that hangs in the kernel stays
 
+# Variables of its parent that a process gets which decodes what other users send: paths and
+# languages, but no credentials and no settings of the parent. Those of Python come with them.
+_PATHS = ("PATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR", "SIMENV_HOME", "SIMENV_KERNELS")
+_OF_DECODERS = frozenset((*_PATHS, "LANG", "LANGUAGE", "TZ"))
+
+
+def decoder_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a process that decodes what other users send: few variables of
+    `environ`, and one thread for each call of a library."""
+    passed = {
+        name: value
+        for name, value in environ.items()
+        if name in _OF_DECODERS or name.startswith(("PYTHON", "LC_"))
+    }
+    return {**passed, "OPENBLAS_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
+
 
 def start(
     argv: Sequence[str], environ: Mapping[str, str], log: int, cwd: str | None = None

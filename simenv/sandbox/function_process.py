@@ -27,7 +27,7 @@ import msgspec
 
 from simenv.config import interpreter
 from simenv.errors import ConfigError, LimitExceededError, ProgramError, SimenvError
-from simenv.sandbox.child import KILLED_S, Child
+from simenv.sandbox.child import KILLED_S, Child, decoder_environ
 from simenv.sandbox.frames import FrameError
 from simenv.sandbox.limits import limit_process
 from simenv.sandbox.parent import ParentChannel
@@ -127,7 +127,7 @@ class SandboxProcess:
         if self._child is None:
             python, path = _interpreter()
             argv = [python, "-P", "-m", __name__, *self._function, repr(self._seconds)]
-            environ = {**os.environ, **path, "OPENBLAS_NUM_THREADS": "1"}
+            environ = {**decoder_environ(os.environ), **path}
             try:
                 self._log = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
                 log, most_bytes = self._log.fileno(), 1 + MAX_MESSAGE_BYTES

@@ -1,5 +1,6 @@
 """A QPY file of a stranger ends no process but the one that is there for it."""
 
+import ast
 import io
 import os
 import re
@@ -114,6 +115,29 @@ def test_prints_of_a_function_are_no_answer(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with closing(SandboxProcess("printing_library", "printing")) as printer:
         assert printer.convert(b"abc", head=b"0") == b"0abc"
+
+
+ENVIRON = """
+import os
+
+def variables(data):
+    return repr(dict(os.environ)).encode()
+"""
+
+
+def test_decoder_gets_no_credentials_and_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "environ_library.py").write_text(ENVIRON)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("RAYON_NUM_THREADS", "7")
+    for name in ("SIMENV_TOKEN", "AWS_SECRET_ACCESS_KEY", "LD_PRELOAD"):
+        monkeypatch.setenv(name, "")
+    with closing(SandboxProcess("environ_library", "variables")) as process:
+        environ = ast.literal_eval(process.convert(b"").decode())
+    assert environ["PATH"] == os.environ["PATH"]
+    assert not {"SIMENV_TOKEN", "AWS_SECRET_ACCESS_KEY", "LD_PRELOAD"} & environ.keys()
+    assert environ["RAYON_NUM_THREADS"] == environ["OPENBLAS_NUM_THREADS"] == "1"
 
 
 def test_refused_by_busy_reader(reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
