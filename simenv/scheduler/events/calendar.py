@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from simenv.scheduler.admission import reservation_limits
 from simenv.scheduler.core import END_MARGIN_NS, START_NS, Action
 from simenv.scheduler.dispatch import planned_reservations
 from simenv.scheduler.events import workers
 from simenv.scheduler.state import scheduler_state
-from simenv.scheduler.views import reservation_limits
 
 
 def advance_calendar(

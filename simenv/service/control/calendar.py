@@ -30,10 +30,10 @@ from simenv.model.reservations import (
     ReservationRequest,
     time_zone,
 )
+from simenv.scheduler.admission import reservation_limits
 from simenv.scheduler.core import Action, RecordEvent
 from simenv.scheduler.reservations.policies import check_request
 from simenv.scheduler.scheduler import Scheduler
-from simenv.scheduler.views import reservation_limits
 from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.control.reservations import check_scope
 from simenv.service.journal import tables, writer
