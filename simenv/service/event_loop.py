@@ -454,6 +454,8 @@ class EventLoop(ServiceComponents):
         with guarded("the check of the allocation's end"):
             self._check_allocation_end(now_ns)
         self._check_drain(now_ns)
+        with guarded("the end of old jobs"):
+            self.jobs.prune()
         with guarded("the reserve of the disk"):
             self.result_requests.watch_disks()
         if self.monitoring.telemetry is not None:

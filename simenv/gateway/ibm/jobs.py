@@ -19,6 +19,7 @@ from simenv.client.client import Client
 from simenv.errors import (
     DECODE_ERRORS,
     KeyConflictError,
+    NotAllowedError,
     NotFoundError,
     QueueFullError,
     SimenvError,
@@ -132,6 +133,8 @@ def _job(record: JobRecord) -> Job:
     except DECODE_ERRORS as error:
         raise StoreError(f"job {record.id} cannot be read: {error}") from error
     reservation = record.reservation or job.reservation
+    if record.ended_s and job.is_pending:
+        job = msgspec.structs.replace(job, status=CANCELLED, ended_s=record.ended_s)
     return msgspec.structs.replace(
         job, id=record.id, tags=tags, tasks=record.tasks, created_s=record.created_s,
         reservation=reservation,
@@ -180,7 +183,12 @@ def change(
         job = _job(record)
         if not job.is_pending and fields.keys() != {"tags"}:
             return None
-        return _record(msgspec.structs.replace(job, **fields), record)
+        made = _record(msgspec.structs.replace(job, **fields), record)
+        if fields.keys() == {"tags"}:
+            return msgspec.structs.replace(record, labels=made.labels)
+        if fields.get("status") == CANCELLED:  # all tokens of the user may do that, and no more
+            return msgspec.structs.replace(record, ended_s=made.ended_s)
+        return made
 
     try:
         record = client.jobs.change(number, changed, removed, blobs)
@@ -245,9 +253,17 @@ def tags(client: Client, /, search: str) -> list[str]:
     return sorted(tag for tag in found if search in tag)
 
 
+def cancel_tasks(client: Client, /, number: str) -> None:
+    """Cancel the tasks of a job that is cancelled: what cancelled it may have ended before."""
+    with suppress(NotFoundError):  # it was deleted
+        job = find(client, number)
+        if job.status == CANCELLED and job.tasks:
+            client.cancel([name for name, _ in job.tasks])
+
+
 def remove_result(client: Client, /, number: str) -> None:
     """Remove the result of a job that has ended."""
-    with suppress(NotFoundError):  # it was deleted
+    with suppress(NotFoundError, NotAllowedError):  # it was deleted, or is of another token
         client.jobs.change(number, lambda record: record, ("result",))
 
 

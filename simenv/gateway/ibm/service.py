@@ -244,7 +244,8 @@ class ComputeService:
         if session and not record.activated_s:
             now_s = time()
             fields = {"activated_s": now_s, "job_started_s": now_s}
-            await self.gateway.call(caller, jobs.change_session, session, **fields)
+            with suppress(NotAllowedError):  # the session is of another token of the user
+                await self.gateway.call(caller, jobs.change_session, session, **fields)
         return job
 
     async def job(self, caller: Caller, number: str) -> Job:
@@ -303,6 +304,7 @@ class ComputeService:
             job = jobs.find(client, number)
             ended = jobs.end(client, job, status=jobs.CANCELLED, ended_s=time())
             if ended is None:
+                jobs.cancel_tasks(client, number)
                 raise KeyConflictError(f"job {number} is {job.status}: it cannot be cancelled")
             if ended.tasks:
                 client.cancel([name for name, _ in ended.tasks])
@@ -314,6 +316,8 @@ class ComputeService:
         job = await self.gateway.call(caller, jobs.find, number)
         if job.is_pending:
             await self.cancel(caller, number)
+        else:  # its tasks may run on, after the end of the gateway that cancelled it
+            await self.gateway.call(caller, jobs.cancel_tasks, number)
         await self.gateway.call(caller, lambda client: client.jobs.remove(number))
 
     async def forget_result(self, caller: Caller, number: str) -> None:

@@ -194,10 +194,8 @@ JOB = Columns(
         "ended, created, kind, bytes",
     ),
 )
-JOB_BLOB = Columns(
-    "job_blob",
-    "job int, name text, start int, data blob, primary key(job, name, start)",
-    " without rowid",
+JOB_BLOB = Columns(  # with row ids: a tree of keys that holds the data would be read through
+    "job_blob", "job int, name text, start int, data blob, primary key(job, name, start)"
 )
 CALIBRATION = Columns(
     "calibration",
@@ -210,7 +208,14 @@ TABLES: tuple[Columns, ...] = (
     *(JOB, JOB_BLOB, CALIBRATION),
 )
 NEXT_ENTRY = "next_calendar_entry"
-NEXT_ID = "next_reservation"  # a key of `meta`: ids are never used twice
+NEXT_ID, NEXT_JOB = "next_reservation", "next_job"  # keys of `meta`: ids are never used twice
+_ORPHANS = "from job_blob where job not in (select number from job)"
+COUNT_ORPHANS, DROP_ORPHANS = f"select count(*) {_ORPHANS}", f"delete {_ORPHANS}"  # without a job
+
+
+def next_job_statement(number: int) -> Statement:
+    """Return the statement that stores the number of the next job."""
+    return "insert or replace into meta values(?,?)", (NEXT_JOB, number)
 
 
 def reservation_statements(

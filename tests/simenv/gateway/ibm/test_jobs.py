@@ -15,12 +15,13 @@ from failing import fails
 from stored_jobs import StoredJobs
 
 from simenv.config import GatewaySettings
-from simenv.errors import NotFoundError, StoreError
+from simenv.errors import KeyConflictError, NotAllowedError, NotFoundError, StoreError
 from simenv.gateway.context import Caller
 from simenv.gateway.ibm import jobs
 from simenv.gateway.ibm.job_messages import RunJob
 from simenv.gateway.ibm.jobs import Job, SessionRecord
 from simenv.gateway.ibm.processes import JobProcesses, UserJobs
+from simenv.gateway.ibm.service import ComputeService
 from simenv.model import ReservationState
 from simenv.model.jobs import BLOB_PART_BYTES, JobRecord, JobSelector
 from simenv.service.jobs import store as stores
@@ -75,6 +76,61 @@ def test_an_ended_job_changes_no_more_but_for_its_tags(client: Any) -> None:
     assert client.jobs.data("a", "result") == b"result"
     assert jobs.listed(client, JobSelector(jobs.KINDS, ("tag=kept",)))[0] == 1
     assert jobs.find(client, "a").status == jobs.COMPLETED
+
+
+def test_a_job_that_cannot_keep_its_result_ends(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = jobs.add(client, job("a"), b"p" * 900)
+    used = 900 + len(client.jobs.get("a").metadata)
+    for room in (60, 1):  # more, and less, than the reason has
+        monkeypatch.setattr(stores, "OWNER_BYTES", used + room)
+        if room == 1:
+            client.jobs.remove("a")
+            made = jobs.add(client, job("a"), b"p" * 900)
+        ended = completed(client, made, b"r" * 200)
+        assert ended is not None
+        assert ended.status == jobs.FAILED
+        assert "there is no room for its result" in jobs.find(client, "a").reason
+        assert client.jobs.data("a", "result") == b""
+
+
+def test_any_token_of_the_user_cancels_a_job(client: Any, stored: StoredJobs) -> None:
+    made = jobs.add(client, job("a", tags=("x",), private=True), b"{}")
+    bound: Any = SimpleNamespace(jobs=stored.of("ana", reservation=7))
+    fails(NotAllowedError, "", completed, bound, made)
+    at_s = time()
+    ended = jobs.end(bound, made, status=jobs.CANCELLED, ended_s=at_s)
+    assert ended is not None
+    found = jobs.find(client, "a")
+    assert (ended, found.status, found.ended_s) == (found, jobs.CANCELLED, at_s)
+    assert jobs.pending(client) == []
+    assert client.jobs.data("a", "params") == b""
+    assert jobs.change(bound, "a", tags=("y",)) is not None
+    assert (jobs.find(client, "a").tags, jobs.find(client, "a").status) == (("y",), jobs.CANCELLED)
+
+
+def test_the_tasks_of_a_cancelled_job_are_cancelled_again(client: Any) -> None:
+    """What stored its end may have ended before."""
+    cancelled: list[str] = []
+    client.cancel = cancelled.extend
+    made = jobs.add(client, job("a"), b"{}")
+    made = jobs.change(client, "a", tasks=(("t-1", 0), ("t-2", 3))) or made
+
+    async def call(_: Any, function: Any, *arguments: Any, **fields: Any) -> Any:
+        return function(client, *arguments, **fields)
+
+    settings = GatewaySettings()
+    gateway: Any = SimpleNamespace(on_close=[], call=call, folder=None, settings=settings)
+    service, caller = ComputeService(gateway), cast("Any", None)
+    jobs.cancel_tasks(client, "a")
+    assert cancelled == []  # it runs
+    jobs.end(client, made, status=jobs.CANCELLED, ended_s=time())
+    with pytest.raises(KeyConflictError):
+        asyncio.run(service.cancel(caller, "a"))
+    assert cancelled == ["t-1", "t-2"]
+    asyncio.run(service.delete(caller, "a"))
+    assert cancelled == ["t-1", "t-2"] * 2
 
 
 def test_the_end_of_a_deleted_job_is_no_error(client: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from time import time
 from typing import Any, cast
@@ -27,6 +28,10 @@ from simenv.errors import (
 from simenv.model.jobs import BLOB_PART_BYTES, MAX_METADATA_BYTES, JobRecord, JobSelector
 from simenv.service.jobs import store as stores
 from simenv.service.journal.pruning import JournalPruner
+from simenv.service.journal.tables import JOB_BLOB
+from simenv.wire import codec
+from simenv.wire.messages.jobs import Jobs, ListJobs
+from simenv.wire.rights import Identity, Role
 
 DAY_S = 86_400.0
 
@@ -65,7 +70,12 @@ def total(stored: StoredJobs) -> int:
     """Bytes of all jobs, as counted and as summed, which are equal."""
     rows = stored.journal.records.rows
     query = "select count(*), coalesce(sum(bytes), 0) from job"
-    ((count, size),) = stored.call(lambda: list(rows(query)))
+    heads = "select coalesce(sum(length(tasks) + length(metadata)), 0), 0 from job"
+    blobs = "select coalesce(sum(length(data)), 0), count(distinct job) from job_blob"
+    asked = stored.call(lambda: [next(rows(each)) for each in (query, heads, blobs)])
+    (count, size), (head_bytes, _), (blob_bytes, with_data) = asked
+    assert size == head_bytes + blob_bytes
+    assert with_data <= count
     counted = stored.journal.job_bytes, sum(size for _, size in stored.jobs._use.values())
     assert counted == (size, size)
     assert sum(count for count, _ in stored.jobs._use.values()) == count
@@ -150,9 +160,133 @@ def test_rights_bound_to_a_reservation_change_no_job_under_others(stored: Stored
     for sender, number in ((bound, "free"), (stored.of("ana", reservation=8), "bound")):
         fails(NotAllowedError, "is not under reservation", sender.change, number, other)
         fails(NotAllowedError, "", sender.append, number, "params", b"x")
+        fails(NotAllowedError, "", sender.remove, number)
         sender.change(number, lambda old: msgspec.structs.replace(old, labels=("tag=x",)))
+        for fields in ({"metadata": b"done"}, {"tasks": (("t-9", 0),)}, {"kind": "iqm"}):
+            other_end = partial(msgspec.structs.replace, ended_s=NOW_S, **fields)
+            fails(NotAllowedError, "", sender.change, number, other_end)
+        result = {"result": b"x"}
+        ended = partial(msgspec.structs.replace, ended_s=NOW_S)
+        fails(NotAllowedError, "", sender.change, number, ended, (), result)
         end(sender, number)  # as tasks of the user may be cancelled
+        fails(NotAllowedError, "", sender.change, number, other)
+        fails(NotAllowedError, "", end, sender, number, NOW_S, ("params",))
+        fails(NotAllowedError, "", sender.remove, number)
     assert bound.get("bound").reservation == 7
+    bound.remove("bound")
+
+
+def test_an_ended_job_neither_begins_again_nor_gets_data(jobs: JobRecords) -> None:
+    jobs.add(job("a"), {})
+    jobs.change("a", lambda old: msgspec.structs.replace(old, ended_s=NOW_S), (), {"result": b"1"})
+    for later in (0.0, NOW_S + DAY_S):
+        fails(KeyConflictError, "does not begin again", end, jobs, "a", later)
+    fails(KeyConflictError, "data do not change", jobs.change, "a", lambda a: a, (), {"x": b"1"})
+    assert (jobs.get("a").ended_s, jobs.data("a", "result")) == (NOW_S, b"1")
+
+
+def test_a_repeated_change_has_no_effect(jobs: JobRecords) -> None:
+    """As after the loss of an answer; another change of the same job is refused."""
+    made = jobs.add(job("a", metadata=b"m"), {"params": b"1", "noise": b"2"})
+    ended = msgspec.structs.replace(made, ended_s=NOW_S, labels=("tag=x",))
+    stored = jobs._put(ended, {"result": b"r"}, ("params",))
+    assert jobs._put(ended, {"result": b"r"}, ("params",)) == stored
+    assert jobs.data("a", "result") == b"r"
+    fails(KeyConflictError, "", jobs._put, ended, {"result": b"s"}, ("params",))
+    fails(KeyConflictError, "", jobs._put, ended, {"result": b"r"}, ("noise",))
+    other = msgspec.structs.replace(ended, ended_s=NOW_S - 1.0)
+    fails(KeyConflictError, "", jobs._put, other, {"result": b"r"}, ("params",))
+
+
+def test_a_job_that_ends_is_not_the_one_that_makes_room(
+    stored: StoredJobs, jobs: JobRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its data lay under a number that the next job of another owner had."""
+    monkeypatch.setattr(stores, "OWNER_BYTES", 1_000)
+    jobs.add(job("a"), {"params": b"p" * 900})
+    ended = partial(msgspec.structs.replace, ended_s=NOW_S)
+    result = {"result": b"secret" * 20}
+    fails(QueueFullError, "", jobs.change, "a", ended, (), result)
+    assert (jobs.get("a").ended_s, jobs.data("a", "result")) == (0.0, b"")
+    ben = stored.of("ben")
+    ben.add(job("b"), {})
+    assert ben.data("b", "result") == b""
+    assert total(stored) == 902
+    more = partial(msgspec.structs.replace, ended_s=NOW_S, metadata=b"m" * 200)
+    assert jobs.change("a", more) is not None  # an end without data needs no room
+
+
+def test_the_number_of_a_removed_job_is_not_used_again(
+    stored: StoredJobs, jobs: JobRecords
+) -> None:
+    def numbers() -> list[int]:
+        return stored.call(lambda: [row[0] for row in stored.jobs._rows("select number from job")])
+
+    jobs.add(job("a"), {})
+    before = numbers()
+    jobs.remove("a")
+    stored.restart()
+    stored.of("ben").add(job("b"), {})
+    assert numbers() == [before[0] + 1]
+
+
+def test_data_without_a_job_go_at_the_start(stored: StoredJobs, jobs: JobRecords) -> None:
+    jobs.add(job("a"), {"params": b"x"})
+
+    def leave() -> None:
+        with stored.journal.transaction("NORMAL") as db:
+            db.execute(*JOB_BLOB.put(99, "result", 0, b"of nobody"))
+
+    stored.call(leave)
+    stored.restart()
+    assert total(stored) == 2
+    assert jobs.data("a", "params") == b"x"
+
+
+def test_a_listing_has_no_job_of_another_owner_that_came_meanwhile(
+    stored: StoredJobs, jobs: JobRecords
+) -> None:
+    jobs.add(job("a"), {})
+    message = ListJobs(0, JobSelector(("ibm",)))
+    steps = stored.jobs.listed(Identity("ana", Role.CLIENT), message)
+    assert stored.call(next, steps) is None
+
+    def give() -> None:
+        with stored.journal.transaction("NORMAL") as db:
+            db.execute("update job set owner = 'ben'")
+
+    stored.call(give)
+    *_, packed = stored.call(list, steps)
+    assert packed is not None
+    answer = codec.to_client(packed)
+    assert isinstance(answer, Jobs)
+    assert answer.jobs == []
+
+
+def test_an_end_in_the_far_future_is_refused(
+    stored: StoredJobs, jobs: JobRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails(OptionError, "ended_s", jobs.add, job("a", ended_s=9e10), {})
+    jobs.add(job("a"), {})
+    fails(OptionError, "ended_s", end, jobs, "a", 9e10)
+    end(jobs, "a", NOW_S + 300 * DAY_S)
+    monkeypatch.setattr(stores, "time", lambda: NOW_S + 299 * DAY_S)
+    end(jobs, "a", NOW_S + 600 * DAY_S)  # and so on
+    monkeypatch.setattr(stores, "time", lambda: NOW_S + 430 * DAY_S)
+    stored.call(stored.jobs.prune)
+    assert total(stored) == 0
+
+
+def test_old_jobs_go_without_new_ones(
+    stored: StoredJobs, jobs: JobRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs.add(job("a"), {"params": b"x"})
+    end(jobs, "a")
+    stored.call(stored.jobs.prune)
+    assert ids(jobs) == ["a"]
+    monkeypatch.setattr(stores, "time", lambda: NOW_S + 31 * DAY_S)
+    stored.call(stored.jobs.prune)
+    assert (ids(jobs), total(stored)) == ([], 0)
 
 
 def test_data_of_an_ended_job_do_not_grow(jobs: JobRecords, stored: StoredJobs) -> None:
@@ -176,7 +310,7 @@ def test_listings_have_filters_and_pages(jobs: JobRecords, monkeypatch: pytest.M
         jobs.add(job(str(number), labels=labels), {})
     jobs.add(job("q", kind="iqm"), {})
     end(jobs, "5", 103.0)
-    end(jobs, "3", 10**9)
+    end(jobs, "3", 100.0 + DAY_S)
     page, count = jobs.listed(JobSelector(("ibm",), limit=2, offset=1))
     assert (count, [each.id for each in page]) == (6, ["4", "3"])
     up = {"ascending": True}
@@ -226,9 +360,9 @@ def test_numbers_of_jobs_and_sessions_are_bounded(
     monkeypatch.setattr(stores, "OWNER_JOBS", 5)
     for number in "ab":
         jobs.add(job(number), {})
-        jobs.add(job(f"s{number}", kind="session", ended_s=10**10), {})
+        jobs.add(job(f"s{number}", kind="session", ended_s=NOW_S + DAY_S), {})
     fails(QueueFullError, "2 jobs of this user have not ended", jobs.add, job("c"), {})
-    session = job("sc", kind="session", ended_s=10**10)
+    session = job("sc", kind="session", ended_s=NOW_S + DAY_S)
     fails(QueueFullError, "2 sessions of this user are open", jobs.add, session, {})
     stored.of("ben").add(job("d"), {})
     end(jobs, "a")
