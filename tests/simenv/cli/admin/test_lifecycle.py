@@ -23,7 +23,8 @@ from msgspec.structs import replace
 from shell import Answer, Shell
 from waiting import until
 
-from simenv import __version__, config, files
+from simenv import config, files
+from simenv._version import build
 from simenv.client import environments
 from simenv.client.client import connect
 from simenv.errors import ConfigError, JournalError
@@ -327,7 +328,7 @@ def test_clients_that_submit_all_the_time_see_no_error_in_an_upgrade(
         assert answer.code == 0, answer.err
         assert [each.result() > 1 for each in counts] == [True] * 4
         assert client.status().pid != before
-    assert f"simenv {__version__} of {sys.executable} in place of the same version" in answer.out
+    assert f"simenv {build()} of {sys.executable} in place of the same version" in answer.out
 
 
 def test_upgrade_that_cannot_be_backed_up_leaves_the_environment_up(
