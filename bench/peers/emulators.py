@@ -150,7 +150,7 @@ def _backend(machine: Mapping[str, Any]) -> Any:
     from `simenv.transpiler.target_of`, which this process may lack."""
     from qiskit.circuit import Delay, Measure, Parameter
     from qiskit.circuit.library import get_standard_gate_name_mapping
-    from qiskit.providers.fake_provider import GenericBackendV2
+    from qiskit.providers import BackendV2, Options
     from qiskit.transpiler import InstructionProperties, QubitProperties, Target
 
     standard = get_standard_gate_name_mapping()
@@ -175,9 +175,22 @@ def _backend(machine: Mapping[str, Any]) -> Any:
     target.add_instruction(Measure(), readout)
     target.add_instruction(Delay(Parameter("t")), dict.fromkeys(readout))
 
-    backend = GenericBackendV2(1)
-    backend._target = target
-    return backend
+    class Backend(BackendV2):  # type: ignore[misc]
+        target = None
+        max_circuits = None
+
+        def __init__(self) -> None:
+            super().__init__(name=machine["name"])
+            self.target = target
+
+        @classmethod
+        def _default_options(cls) -> Options:
+            return Options()
+
+        def run(self, *_: Any, **__: Any) -> Any:
+            raise RuntimeError("only its Target is used")
+
+    return Backend()
 
 
 def _qiskit(operations: Operations) -> Any:

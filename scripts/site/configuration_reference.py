@@ -120,6 +120,8 @@ VARIABLES = {
     "SIMENV_SLURM_JOB": "Number of the job of Slurm that the variables of `--qpu` belong to.",
     "SIMENV_SLURM_SET": "Variables that the Slurm plugin set, with a hash of each value.",
     "SIMENV_SYSTEM_PACKAGES": "`0`: scripts install no Debian packages.",
+    "SIMENV_TOKEN": "Token of the gateway that the C library uses.",
+    "SIMENV_URL": "Address of the gateway that the C library uses; else its socket.",
 }
 
 
