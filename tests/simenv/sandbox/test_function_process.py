@@ -21,7 +21,7 @@ from simenv.client.circuits import untrusted_programs
 from simenv.client.qpm import programs
 from simenv.client.qpm.requests import Request
 from simenv.errors import ConfigError, LimitExceededError, ProgramError
-from simenv.sandbox import functions
+from simenv.sandbox import function_process
 from simenv.sandbox.function_process import SandboxProcess
 
 
@@ -69,7 +69,7 @@ def test_killed_reader_is_a_limit(reader: SandboxProcess, monkeypatch: pytest.Mo
         with monkeypatch.context() as patch:
             reader.convert(sound())
             os.kill(pid_of(reader), signal.SIGSTOP)
-            patch.setattr(functions, "SECONDS", 0.1)
+            patch.setattr(function_process, "SECONDS", 0.1)
             fails(LimitExceededError, r"0\.1 s", reader.convert, data)
 
 
@@ -141,7 +141,7 @@ def test_decoder_gets_no_credentials_and_one_thread(
 
 
 def test_refused_by_busy_reader(reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(functions, "QUEUE_SECONDS", 0.01)
+    monkeypatch.setattr(function_process, "QUEUE_SECONDS", 0.01)
     with reader._lock:
         fails(LimitExceededError, "another QPY file is being read", reader.convert, sound())
 
@@ -228,8 +228,8 @@ def test_process_that_does_not_start_says_why() -> None:
 
 
 CALLER = """
-from simenv.sandbox import functions
-process = functions.SandboxProcess("greedy_library", "holding", seconds=0.5)
+from simenv.sandbox import function_process
+process = function_process.SandboxProcess("greedy_library", "holding", seconds=0.5)
 print(process._started().pid, flush=True)
 process.convert(b"")
 """

@@ -13,7 +13,7 @@ from qiskit.synthesis import SuzukiTrotter
 
 from simenv.client.circuits import load, untrusted_programs
 from simenv.errors import LimitExceededError, ProgramError
-from simenv.sandbox import functions
+from simenv.sandbox import function_process
 from simenv.transpiler.qpy import write_qpy
 
 
@@ -56,7 +56,7 @@ HOSTILE: dict[str, Callable[[], QuantumCircuit]] = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_huge_definition_takes_no_memory_here(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(functions, "SECONDS", 3.0)
+    monkeypatch.setattr(function_process, "SECONDS", 3.0)
     data = write_qpy(HOSTILE[name]())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises((LimitExceededError, ProgramError), match=r"circuit\.data: "):
