@@ -39,6 +39,7 @@ from simenv.gateway.ibm.job_messages import (
 from simenv.gateway.ibm.jobs import Job
 from simenv.model import ReservationState
 from simenv.sandbox.async_child import AsyncChild
+from simenv.sandbox.child import decoder_environ
 
 JOB_PROCESS = "simenv.gateway.ibm.job_process"  # which loads what the gateway does not
 MAX_ACTIVE = 32  # jobs of one process
@@ -141,7 +142,7 @@ class UserJobs:
 
     async def _start(self) -> None:
         await self._owner.acquire(self)
-        environ = {**os.environ, "MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}
+        environ = {**decoder_environ(os.environ), "MALLOC_ARENA_MAX": "2"}
         log = self._owner.folder / "jobs.log"
         if log.exists() and log.stat().st_size > LOG_BYTES:
             log.unlink()

@@ -121,6 +121,20 @@ def test_a_job_runs_and_its_samples_keep_their_order(api: Api, env: Client) -> N
     assert [int(sample, 16) for sample in samples] == [int(s, 2) for s in own.memory_strings()]
 
 
+def test_process_of_jobs_has_no_variable_of_the_gateway(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SITE_PASSWORD", "of the gateway")
+    assert api.ended(api.accepted([[bell(), None, 10]]))["status"] == "Completed"
+    (process,) = [
+        each
+        for each in psutil.Process().children(recursive=True)
+        if "job_process" in " ".join(each.cmdline())
+    ]
+    assert "SITE_PASSWORD" not in process.environ()
+    assert process.environ()["PATH"]
+
+
 @pytest.mark.parametrize("program", ["sampler", "estimator"])
 def test_tasks_of_job_continue_span_of_its_request(api: Api, env: Client, program: str) -> None:
     api.client.headers["traceparent"] = f"00-{TRACE}-b7ad6b7169203331-00"
