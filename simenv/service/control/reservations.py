@@ -23,6 +23,7 @@ from simenv.errors import (
     JournalError,
     NotAllowedError,
     OptionError,
+    QueueFullError,
     ShuttingDownError,
     SimenvError,
 )  # fmt: skip
@@ -46,6 +47,7 @@ from simenv.wire.rights import Identity
 log = logging.getLogger("simenv.service")
 
 LOOKUP_NS = 50_000_000  # until an account that is being looked up should be known
+MOST_DEFERRED = 64  # changes of one owner that wait
 RESERVATIONS_PER_STEP = 64  # of an answer, between two checks of the clock
 
 
@@ -104,6 +106,9 @@ class ReservationCommands:
             awaited = self._reading(_device(message))
             awaited = awaited or self._simulation(identity, message, asked_ns)
             if awaited is not None:
+                if sum(each[1].owner == identity.owner for each in self.deferred) >= MOST_DEFERRED:
+                    text = f"{MOST_DEFERRED} of your changes wait for expected starts"
+                    raise QueueFullError(text, hint="ask again when they are answered")
                 self.deferred.append((peer, identity, message, awaited, asked_ns))
                 return
         answer = codec.encode(CHANGES[type(message)](self, identity, message))

@@ -1,6 +1,7 @@
 """Reservations through the service: durable, their owner's alone, and refused without a trace."""
 
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import msgspec
@@ -9,12 +10,29 @@ from reservation_harness import BASE, ReservationHarness
 from service import completions, spec
 
 from simenv import model
+from simenv.errors import QueueFullError
 from simenv.model.reservations import CalendarEntry
 from simenv.scheduler.core import ClusterLimits
 from simenv.service import fault_injection
+from simenv.service.control.reservations import MOST_DEFERRED
 from simenv.wire.messages import accounting, admin, client as m
+from simenv.wire.rights import Identity
 
 SECOND = 10**9
+
+
+def test_reservations_of_one_owner_that_wait_are_bounded(office: ReservationHarness) -> None:
+    commands = office.loop.commands.reservations
+    commands._reading = lambda _device: Future()  # a calibration that is being read
+    request = model.ReservationRequest(device="main", workload=BASE)
+    ana, ben = Identity("ana", "client"), Identity("ben", "client")
+    for number in range(MOST_DEFERRED):
+        commands.apply(b"ana", ana, admin.Reserve(number, request), "")
+    with pytest.raises(QueueFullError, match="of your changes wait"):
+        commands.apply(b"ana", ana, admin.Reserve(MOST_DEFERRED, request), "")
+    commands.apply(b"ben", ben, admin.Reserve(1, request), "")
+    assert len(commands.deferred) == MOST_DEFERRED + 1
+    commands.deferred.clear()
 
 
 def test_a_reservation_and_its_tasks_survive_a_crash(office: ReservationHarness) -> None:
