@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-FORMAT = 1
+FORMATS = (1, 2)  # that are read; a snapshot has the first one that holds all of its fields
 _FAMILY = re.compile(r"[A-Za-z][A-Za-z-]*")
 _NAMED_MEASUREMENT = re.compile(r"measure_[A-Za-z0-9_]{1,56}", re.ASCII)
 # Two-qubit gates that do not change when their qubits are exchanged.
@@ -199,6 +199,20 @@ class PauliRotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     angle_rad: float
 
 
+class PauliError(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Pauli error of a gate or a Bell pair; the first letter of `pauli` acts on the first qubit."""
+
+    pauli: str  # a letter I, X, Y or Z for each qubit, not all I
+    probability: float
+
+
+def pauli_infidelity(paulis: Iterable[PauliError], num_qubits: int) -> float:
+    """Return the average gate infidelity of a Pauli channel: d / (d + 1) of the probability that
+    there is an error, with d = 2^n (Nielsen, arXiv quant-ph/0205035)."""
+    side = 1 << num_qubits
+    return math.fsum(each.probability for each in paulis) * side / (side + 1)
+
+
 class GateCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Measured properties of one gate on one ordered set of qubits. `qubits=()`: the entry holds
     for every set of qubits that has no entry of its own."""
@@ -214,6 +228,16 @@ class GateCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_un
     # gate, L2 of a gate on one qubit. (Wood and Gambetta, arXiv 1704.03081, section II.)
     leakage: float | None = None
     seepage: float | None = None
+    # Pauli channel after the gate, in place of the depolarizing rest of `error`, which is then its
+    # average infidelity, or None. The rest of the probability is that of no error.
+    paulis: tuple[PauliError, ...] = ()
+
+    @property
+    def infidelity(self) -> float | None:
+        """`error`, or the average infidelity of `paulis` where that is None."""
+        if self.error is not None or not self.paulis:
+            return self.error
+        return pauli_infidelity(self.paulis, len(self.paulis[0].pauli))
 
     def leaks_from_one(self, num_qubits: int) -> float:
         """Probability that a qubit of the gate leaks from |1>, alike for each: a computational
@@ -376,6 +400,82 @@ class CorrelatedReadout(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         return max(0.5 - 0.5 * math.sqrt(first * second / parity), 0.0)
 
 
+class Module(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A QPU of a device that is several ones, joined by links."""
+
+    name: str
+    qubits: tuple[int, ...]
+    communication: tuple[int, ...] = ()  # those of `qubits` that links end at
+    snapshot: str = ""  # digest of the module's own snapshot, hexadecimal; "": it has none
+
+
+_KEEP_PAIR = frozenset(("ZZ", "XY", "YX"))  # Paulis that do not change the state of `Link.paulis`
+
+
+class Link(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Source of Bell pairs on two communication qubits of different modules, and the classical
+    channel beside it.
+
+    A pair is attempted until a herald tells that there is one: its wait is `herald_ns` times a
+    geometric number of attempts, or, where that is 0.0, exponential (Humphreys et al., arXiv
+    1712.07567; Main et al., arXiv 2407.00835)."""
+
+    pair: tuple[int, int]
+    fidelity: float | None = None  # of the pair, with errors X, Y and Z alike: a Werner state
+    # Errors of the pair, where `fidelity` is None. They act on the state (|00> - i |11>) / sqrt(2)
+    # that `rxx(pi/2)` makes; one on the second qubit alone gives any mixture of Bell states.
+    paulis: tuple[PauliError, ...] = ()
+    rate_hz: float | None = None  # 1 / mean time of the attempts that fail; None: none does
+    herald_ns: float = 0.0  # time of one attempt, with its herald
+    latency_ns: float = 0.0  # from the end of a measurement to a gate in the other module
+    attempts_max: int = 0  # after which a shot is given up, and is not counted; 0: no limit
+
+    @property
+    def success(self) -> float:
+        """Probability that one attempt succeeds, for `herald_ns` above 0.0."""
+        if self.rate_hz is None:
+            return 1.0
+        return self.herald_ns / (self.herald_ns + 1e9 / self.rate_hz)
+
+    @property
+    def mean_wait_ns(self) -> float:
+        """Mean time until the pair is heralded, of the shots that are not given up."""
+        if self.rate_hz is None:
+            return self.herald_ns
+        mean = self.herald_ns + 1e9 / self.rate_hz
+        if not self.attempts_max:
+            return mean
+        # Of a geometric number that is at most n: 1 / p - n q^n / (1 - q^n), with q = 1 - p.
+        most, failed = self.attempts_max, math.log1p(-self.success)
+        return mean - self.herald_ns * most / math.expm1(-most * failed)
+
+    @property
+    def infidelity(self) -> float:
+        """1 - fidelity of the pair."""
+        if self.fidelity is not None:
+            return 1.0 - self.fidelity
+        return math.fsum(each.probability for each in self.paulis if each.pauli not in _KEEP_PAIR)
+
+
+class LogicalOrigin(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Code and chip of a device whose qubits are logical: its errors are what decoding leaves."""
+
+    code: str
+    distance: int
+    decoder: str
+    chip: str  # name of the device whose qubits encode the logical ones
+    chip_digest: str  # of its snapshot, hexadecimal
+    options: str  # with which the errors were sampled, as text
+    shots: int  # of each sampled circuit
+    physical_qubits: int  # of one logical qubit
+    round_ns: float  # time of one round of syndrome measurements
+    deadline_ns: float = 0.0  # time that the decoder has for a round; 0.0: no limit
+    # Errors of a round at this distance / those at the next odd one, of logical X and Z. None: not
+    # known.
+    suppression: tuple[float, float] | None = None
+    extrapolated: bool = False  # by `suppression`, from a smaller distance
+
+
 class CalibrationSnapshot(
     msgspec.Struct,
     frozen=True,
@@ -394,7 +494,7 @@ class CalibrationSnapshot(
 
     name: str
     num_qubits: int
-    format: int = FORMAT
+    format: int = FORMATS[0]  # set by the fields in use
     provider: str = ""
     technology: Technology = ""
     version: str = ""
@@ -426,11 +526,26 @@ class CalibrationSnapshot(
     measurement_crosstalk: tuple[MeasurementCrosstalk, ...] = ()
     unread: tuple[str, ...] = ()  # fields of the source that look like noise and were left out
     layers: tuple[LayerCalibration, ...] = ()  # errors of gates that act at the same time
+    modules: tuple[Module, ...] = ()  # of which each qubit is in one; (): the device is one QPU
+    links: tuple[Link, ...] = ()
+    logical: LogicalOrigin | None = None  # None: the qubits are physical
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "format", FORMATS[1 if self._second_format else 0])
+
+    @property
+    def _second_format(self) -> bool:
+        """True if a field is in use that readers of format 1 do not know."""
+        if self.modules or self.links or self.logical is not None:
+            return True
+        if self.outside is not None and self.outside.format == FORMATS[1]:
+            return True
+        return any(gate.paulis for gate in self.gates)
 
     @property
     def uncalibrated_gates(self) -> tuple[str, ...]:
         """Native gates of which no error was measured anywhere."""
-        measured = {gate.name for gate in self.gates if gate.error is not None}
+        measured = {gate.name for gate in self.gates if gate.infidelity is not None}
         return tuple(gate.name for gate in self.native_gates if gate.name not in measured)
 
     @property

@@ -402,7 +402,8 @@ def _gate(
         if values.get(pauli)
     )
     own = {key: value for key, value in values.items() if key not in _ANGLES}
-    return calibration.GateCalibration(name, place, rotations=rotations, **own)
+    result = calibration.GateCalibration(name, place, rotations=rotations)
+    return msgspec.structs.replace(result, **own)
 
 
 _ANGLES = ("ZZ", "IZ")

@@ -13,6 +13,7 @@ import msgspec
 
 from noise_models import calibration, strict_json as checks
 from noise_models.layers import check_layers
+from noise_models.linked_modules import check_logical, check_modules, check_paulis
 from noise_models.strict_json import (
     MAX_QUBITS,
     NS,
@@ -31,6 +32,7 @@ MAX_FAMILIES = 1_000
 MAX_OFF_MEAN = (
     0.01  # of a readout error; published ones, measured apart from p01 and p10, have less
 )
+MAX_OFF_PAULIS = 1e-3  # relative, of a gate's error and the infidelity of its Pauli channel
 _COLUMN_TOLERANCE = 1e-6
 _FIELD = re.compile(r"([a-z0-9_]{1,40})(\[\d{1,7}\])?(\.[a-z0-9_]{1,40})?", re.ASCII)
 
@@ -118,6 +120,9 @@ def check(snapshot: calibration.CalibrationSnapshot) -> None:
         at, size = f"correlated_readout[{index}]", len(group.qubits)
         checks.check_confusion(at, group.confusion, size, _COLUMN_TOLERANCE)
     check_layers(snapshot)
+    check_modules(snapshot)
+    if snapshot.logical is not None:
+        check_logical(snapshot.logical)
     _dates(snapshot)
 
 
@@ -227,6 +232,21 @@ def _gates(snapshot: calibration.CalibrationSnapshot) -> None:
         checks.check_ranges(f"{field}.", gate, _GATE)
         for number, rotation in enumerate(gate.rotations):
             _rotation(f"{field}.rotations[{number}]", rotation, gate, arity)
+        if gate.paulis:
+            _paulis(field, gate, len(gate.qubits) or arity.get(gate.name, 0))
+
+
+def _paulis(field: str, gate: calibration.GateCalibration, size: int) -> None:
+    """Check the Pauli errors of a gate, beside its average infidelity."""
+    if size not in (1, 2):
+        hint = "give `error` of gates on more than two qubits"
+        raise SnapshotError(f"{field}.paulis", f"{gate.name} acts on {size} qubits", hint=hint)
+    check_paulis(f"{field}.paulis", gate.paulis, size)
+    own = calibration.pauli_infidelity(gate.paulis, size)
+    if gate.error is not None and abs(gate.error - own) > MAX_OFF_PAULIS * own + 1e-9:
+        hint = "leave `error` out, or give the average infidelity of `paulis`"
+        text = f"{gate.error:g} beside Pauli errors of {own:.4g}"
+        raise SnapshotError(f"{field}.error", text, hint=hint)
 
 
 def _measurements(snapshot: calibration.CalibrationSnapshot) -> None:
@@ -324,9 +344,14 @@ def from_values(values: Any) -> calibration.CalibrationSnapshot:
     if not isinstance(values, dict) or values.get("kind") != "snapshot":
         hint = 'a snapshot has "kind": "snapshot"; other formats have importers'
         raise SnapshotError("kind", "the document is not a calibration snapshot", hint=hint)
-    if values.get("format", calibration.FORMAT) != calibration.FORMAT:
-        hint = f"this version reads format {calibration.FORMAT}"
-        raise SnapshotError("format", f"{short_repr(values['format'])} is not supported", hint=hint)
+    stated = values.get("format", calibration.FORMATS[0])
+    if type(stated) is not int or stated not in calibration.FORMATS:
+        hint = f"this version reads formats {calibration.FORMATS[0]} to {calibration.FORMATS[-1]}"
+        raise SnapshotError("format", f"{short_repr(stated)} is not supported", hint=hint)
     result = checks.converted(values, calibration.CalibrationSnapshot)
+    if result.format > stated:
+        text = f"{stated}, with fields of format {result.format}"
+        hint = f'modules, links, logical and paulis need "format": {result.format}'
+        raise SnapshotError("format", text, hint=hint)
     check(result)
     return result

@@ -119,7 +119,8 @@ def test_layout_of_json_does_not_change_the_digest() -> None:
         (("zz", 0, "rate_khz"), 1e9, "zz[0].rate_khz"),
         (("correlated_readout", 0, "confusion"), [[1.0]], "correlated_readout[0].confusion"),
         (("correlated_readout", 0, "confusion", 0, 0), 0.5, "correlated_readout[0].confusion"),
-        (("format",), 2, "format"),
+        (("format",), 3, "format"),
+        (("format",), True, "format"),
         (("kind",), "channels", "kind"),
         (("all_to_all",), True, "coupling"),
         *(
