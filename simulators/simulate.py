@@ -13,6 +13,7 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.validation.admission import validation_error
 from simulators.errors import BadCircuit
+from simulators.execution.hidden_bits import without_hidden
 
 
 class RunTerms(TypedDict, total=False):
@@ -67,7 +68,9 @@ def simulate(
     try:
         plan = runner.plan(circuit, noise, options)
         control = control or simulators_engine.RunControl()
-        return runner.run(plan, circuit, request, options, control)
+        result = runner.run(plan, circuit, request, options, control)
+        # Ranks but the first have no result.
+        return result and without_hidden(circuit, result, request.shots)
     finally:
         if isinstance(runner, simulators_engine.DistributedEngine):
             runner.close()

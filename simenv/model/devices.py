@@ -149,6 +149,29 @@ class AngleLimits(msgspec.Struct, frozen=True, array_like=True):
     bounds_rad: tuple[tuple[float, float], ...]
 
 
+class ModuleInfo(msgspec.Struct, frozen=True, array_like=True):
+    """A QPU of a device that consists of several."""
+
+    name: str
+    qubits: tuple[int, ...]
+    communication: tuple[int, ...]  # of its qubits: those of links
+
+
+class LinkInfo(msgspec.Struct, frozen=True, array_like=True):
+    """A link, which makes Bell pairs of one communication qubit of each of two modules."""
+
+    pair: tuple[int, int]
+    fidelity: float  # of a pair
+    rate_hz: float = 0.0  # mean rate of pairs; 0: a pair is there when it is needed
+    herald_ns: float = 0.0  # from the success of an attempt to its use
+    latency_ns: float = 0.0  # of a classical message
+
+    @property
+    def wait_ns(self) -> float:
+        """Mean time until a pair is there."""
+        return self.herald_ns + (1e9 / self.rate_hz if self.rate_hz else 0.0)
+
+
 class DeviceInfo(msgspec.Struct, frozen=True):
     """One pool as a device. `all_to_all`: all pairs are coupled, and `coupling` is empty. The
     operations that it has, and where, are those of `availability`."""
@@ -180,6 +203,8 @@ class DeviceInfo(msgspec.Struct, frozen=True):
     layers: tuple[LayerInfo, ...] = ()  # with learned errors
     terms: tuple[TermInfo, ...] = ()  # all quantities but T1, T2, errors, durations, frequencies
     refused_fit: str = ""  # reason for which its fit to counts was refused; it was stored by force
+    modules: tuple[ModuleInfo, ...] = ()  # QPUs that it consists of; (): it is one QPU
+    links: tuple[LinkInfo, ...] = ()  # between modules
 
     def width(self, operation: OperationInfo) -> int:
         """Return the number of qubits of a gate; 0: no gate, or one of any number of qubits."""

@@ -37,6 +37,9 @@ MAX_VARIABLES = 4096
 MAX_ROWS = 65_536  # of any table of a program: operations name their row in 16 bits
 MAX_UNITARY_QUBITS = 10  # of one matrix: 16 MiB
 MAX_MATRIX_BYTES = 32 * 2**20  # of all matrices of a program
+# Name of a classical register that outputs leave out, such as the bits of corrections between QPUs:
+# see `simulators.execution.hidden_bits`.
+HIDDEN_REGISTER = "simenv_hidden"
 _TABLE = msgspec.Meta(max_length=MAX_ROWS)
 _CONSTANTS = msgspec.Meta(max_length=2**20)
 # Block markers: no qubits, clbits or parameters.
@@ -111,6 +114,11 @@ class Program(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     def noise_names(self) -> tuple[str, ...]:
         """The name of each row in a noise model of channels."""
         return self.labels or self.names
+
+    @property
+    def shown_registers(self) -> tuple[tuple[str, int], ...]:
+        """The classical registers of outputs: all but the hidden one."""
+        return tuple(each for each in self.registers if each[0] != HIDDEN_REGISTER)
 
     @property
     def measures(self) -> bool:

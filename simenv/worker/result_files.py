@@ -155,7 +155,7 @@ def _attributes(
     """Return the attributes of a result of a circuit, for readers without simenv."""
     return {
         **_common(assigned, terms, chunk),
-        "registers": msgspec.json.encode(program.registers).decode(),
+        "registers": msgspec.json.encode(program.shown_registers).decode(),
         "num_qubits": program.num_qubits,
         "shots": assigned.shots,
         "seed": assigned.seed,

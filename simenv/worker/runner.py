@@ -36,6 +36,7 @@ from simulators.catalog import settings_of
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.compiler.kernel_time import booked, spent_ns, working_ns
+from simulators.execution.hidden_bits import without_hidden
 from simulators.execution.requests import bits_of
 
 if TYPE_CHECKING:
@@ -324,9 +325,12 @@ class Runner:
                 )
                 if entry is not None:
                     mark(working_ns())
-                    return program, circuit, entry
+                    return program, circuit, without_hidden(circuit, entry, assigned.shots)
                 self._marks.pop()
-            return program, circuit, self._planned(program, circuit, assigned, context)
+            result = self._planned(program, circuit, assigned, context)
+            if result is not None:
+                result = without_hidden(circuit, result, assigned.shots)
+            return program, circuit, result
         except Exception as error:
             if self.on_engine_error is not None:
                 self.on_engine_error(error)
@@ -404,7 +408,7 @@ def pack(
         state = result.statevector.tobytes()
     fields = (
         model.RESULT_FORMAT,
-        program.registers if program.measures else (),
+        program.shown_registers if program.measures else (),
         program.num_qubits,
         assigned.shots,
         assigned.seed,

@@ -235,6 +235,10 @@ class CircuitData(msgspec.Struct, frozen=True, gc=False):
         )  # fmt: skip
 
 
+# Name of a classical register that outputs leave out; see `execution.hidden_bits`.
+HIDDEN_REGISTER = "simenv_hidden"
+
+
 def register_starts(circuit: Circuit) -> NDArray[np.int64]:
     """First clbit of each register, and the end of the last: int64 [registers + 1]. Empty for a
     circuit without expressions, which does not need it."""

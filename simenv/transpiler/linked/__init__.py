@@ -1,0 +1,1 @@
+"""Circuits for devices that consist of several QPUs: partition, remote gates, placement."""
