@@ -69,8 +69,9 @@ def simulate(
         plan = runner.plan(circuit, noise, options)
         control = control or simulators_engine.RunControl()
         result = runner.run(plan, circuit, request, options, control)
-        # Ranks but the first have no result.
-        return result and without_hidden(circuit, result, request.shots)
+        if comm is not None and result is None:  # of all ranks but the first
+            return result
+        return without_hidden(circuit, result, request.shots)
     finally:
         if isinstance(runner, simulators_engine.DistributedEngine):
             runner.close()
