@@ -239,6 +239,15 @@ class CircuitData(msgspec.Struct, frozen=True, gc=False):
 HIDDEN_REGISTER = "simenv_hidden"
 
 
+def shown_clbits(circuit: Circuit) -> NDArray[np.int64] | None:
+    """Clbits of outputs, int64, ascending; None: all are."""
+    if not any(name == HIDDEN_REGISTER for name, _ in circuit.registers):
+        return None
+    sizes = [size for _, size in circuit.registers]
+    shown = np.repeat([name != HIDDEN_REGISTER for name, _ in circuit.registers], sizes)
+    return np.flatnonzero(shown[: circuit.num_clbits])
+
+
 def register_starts(circuit: Circuit) -> NDArray[np.int64]:
     """First clbit of each register, and the end of the last: int64 [registers + 1]. Empty for a
     circuit without expressions, which does not need it."""

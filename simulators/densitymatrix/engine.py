@@ -26,6 +26,7 @@ from simulators.compiler import kernel
 from simulators.densitymatrix.execute import Branches, CombinedState, ExactEvolution, MixedState
 from simulators.densitymatrix.plain_part import PlainPart, fits, plain_counts, plain_part
 from simulators.densitymatrix.program import Program, build_program
+from simulators.dynamic.liveness import output_mask
 from simulators.engine import (
     OPERATIONS,
     SAMPLED,
@@ -107,8 +108,8 @@ class _Part:
 
     def _build(self, circuit: Circuit, keep: bool) -> Program:
         layout = self.layouts.state if keep else self.layouts.clbits
-        shown = np.flatnonzero(layout.source < 0).tolist()  # others are read at the end
-        live = 0 if keep else sum(1 << clbit for clbit in shown)
+        earlier = np.flatnonzero(layout.source < 0).tolist()  # others are read at the end
+        live = 0 if keep else output_mask(circuit) & sum(1 << clbit for clbit in earlier)
         return build_program(circuit, self.noise, layout, live)
 
     @property

@@ -19,7 +19,8 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0 as FIRST, Q1 as SECOND, transfer_matrices
 from simulators.compiler.kernel import kernel
 from simulators.densitymatrix.fusion import CODE, FIXED, PARAM, Q0, Q1, TABLE, fixed_gates
-from simulators.dynamic.instructions import Assembler, Branch, ControlFlow, Jump
+from simulators.dynamic.instructions import Assembler, ControlFlow, Measure
+from simulators.dynamic.liveness import live_bits
 
 # Gates on three and more qubits: their transfer matrices, and their action on a state.
 
@@ -81,35 +82,14 @@ class WideGate(msgspec.Struct, frozen=True, eq=False):
         return wide_ptm(unitary(self.name, values, len(self.qubits)))
 
 
-class Measurement(msgspec.Struct, frozen=True, eq=False):
-    """Measurement before the end: splits branches by the recorded outcome."""
+class Measurement(Measure, frozen=True, eq=False):
+    """Measurement before the end: splits branches by the recorded outcome. Clbit -1: nothing reads
+    the outcome, and no branch splits."""
 
-    qubit: int
-    clbit: int  # -1: nothing reads the outcome, and no branch splits
     confusion: NDArray[np.float64]  # [2, 2]: row read, column true
 
 
 Step = Segment | WideGate | Measurement | ControlFlow
-
-
-def live_bits(steps: list[Step], live: int) -> tuple[int, ...]:
-    """Mask of the classical bits that are read at or after each step, and `live`, that of those
-    that are used after all steps (liveness analysis; Aho et al., Compilers, section 9.2.5). Makes
-    measurements of other bits those without a bit."""
-    masks = [live] * (len(steps) + 1)
-    for at in reversed(range(len(steps))):
-        step = steps[at]
-        mask = masks[at + 1]
-        if isinstance(step, Measurement):
-            if not mask >> step.clbit & 1:
-                steps[at] = msgspec.structs.replace(step, clbit=-1)
-            mask &= ~(1 << step.clbit)
-        elif isinstance(step, Branch):
-            mask = step.expression.reads | masks[step.otherwise] | masks[step.targets[0]]
-        elif isinstance(step, Jump):
-            mask = masks[step.target]
-        masks[at] = mask
-    return tuple(masks)
 
 
 class Program(msgspec.Struct, frozen=True, eq=False, dict=True):
@@ -117,7 +97,7 @@ class Program(msgspec.Struct, frozen=True, eq=False, dict=True):
 
     num_qubits: int  # at least MIN_QUBITS
     steps: tuple[Step, ...]
-    live: tuple[int, ...]  # bits that are read at or after each step, see `live_bits`
+    live: tuple[int, ...]  # masks of the bits that are live at each step, see `live_bits`
     gates: NDArray[np.float64]  # transfer matrices [matrices, BLOCK] of gates
     channels: NDArray[np.float64]  # transfer matrices of channels
     longest: int  # largest number of items of a segment
@@ -212,6 +192,9 @@ class _Builder:
             after = k
         width = max(MIN_QUBITS, self._circuit.num_qubits)
         masks = live_bits(steps, live)
+        for at, step in enumerate(steps):
+            if isinstance(step, Measurement) and not masks[at + 1] >> step.clbit & 1:
+                steps[at] = msgspec.structs.replace(step, clbit=-1)
         channels = self._noise.facts.all_matrices
         return Program(width, tuple(steps), masks, self._gates, channels, self._longest)
 
@@ -264,9 +247,8 @@ class _Builder:
         if self._noise.readout is not None:
             p01, p10 = self._noise.readout.flips(qubit, k)
         confusion = np.array([[1.0 - p01, p10], [p01, 1.0 - p10]])
-        return Measurement(
-            qubit, int(self._circuit.clbits[self._assembler.begins[k, 1]]), confusion
-        )
+        clbit = int(self._circuit.clbits[self._assembler.begins[k, 1]])
+        return Measurement(k, qubit, clbit, False, confusion)
 
     def _wide(self, k: int) -> WideGate:
         circuit, row = self._circuit, int(self._circuit.ops[k])

@@ -7,28 +7,13 @@ bits after its last read.
 
 from __future__ import annotations
 
-import itertools
-
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.circuit.ir import HIDDEN_REGISTER, Circuit, outcome_width
+from simulators.circuit.ir import Circuit, outcome_width, shown_clbits
 from simulators.engine import EngineResult
 from simulators.execution import packing
-
-
-def shown_clbits(circuit: Circuit) -> NDArray[np.int64] | None:
-    """Clbits of outputs, int64, ascending; None: all are."""
-    if not any(name == HIDDEN_REGISTER for name, _ in circuit.registers):
-        return None
-    sizes = [size for _, size in circuit.registers]
-    shown = np.ones(max(circuit.num_clbits, sum(sizes)), np.bool_)
-    starts = itertools.accumulate(sizes, initial=0)
-    for (name, size), start in zip(circuit.registers, starts, strict=False):
-        if name == HIDDEN_REGISTER:
-            shown[start : start + size] = False
-    return np.flatnonzero(shown[: circuit.num_clbits])
 
 
 def without_hidden(circuit: Circuit, result: EngineResult, shots: int) -> EngineResult:
@@ -46,7 +31,7 @@ def without_hidden(circuit: Circuit, result: EngineResult, shots: int) -> Engine
             "outcome_width": outcome_width(shown.size), "outcomes": outcomes,
             "counts": sums.astype(np.uint32).tobytes(), "rows": rows,
         }  # fmt: skip
-    if result.probabilities:
+    if result.probabilities and circuit.clbits_data:  # else they are of the qubits
         outcomes, sums, rows = _reduced(
             result.probability_outcomes, result.probability_width,
             np.frombuffer(result.probabilities, np.float64), result.probability_rows, shown,

@@ -27,7 +27,7 @@ from simulators.circuit.analysis.measurements import has_mid_circuit_ops
 from simulators.circuit.analysis.profile import LightConeSize, Profile
 from simulators.circuit.arrays import CircuitArrays
 from simulators.circuit.gates import GATES, UNITARY
-from simulators.circuit.ir import Circuit, register_starts
+from simulators.circuit.ir import Circuit, register_starts, shown_clbits
 from simulators.circuit.passes import light_cone
 from simulators.circuit.passes.components import extract_part, partition
 from simulators.circuit.validation import operations
@@ -417,13 +417,19 @@ def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[st
     if circuit.num_qubits > SMALL_QUBITS or found[operations.MANY_QUBIT] or circuit.conditions_data:
         return _profile(circuit, outputs, labels)
     # A profile of such a circuit depends on nothing else.
-    key = circuit.num_qubits, circuit.num_clbits, len(circuit.variables), found.tobytes()
+    key = circuit.num_qubits, _output_bits(circuit), len(circuit.variables), found.tobytes()
     result = _narrow.get(key)
     if result is None:
         if len(_narrow) >= _MOST_NARROW:
             _narrow.clear()
         result = _narrow[key] = _profile(circuit, outputs, labels)
     return result
+
+
+def _output_bits(circuit: Circuit) -> int:
+    """Number of clbits that results show."""
+    shown = shown_clbits(circuit)
+    return circuit.num_clbits if shown is None else shown.size
 
 
 def _profile(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) -> Profile:
@@ -439,7 +445,7 @@ def _profile(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) 
     networks = UNKNOWN if is_easy else contraction_size(circuit)
     return Profile(
         num_qubits=circuit.num_qubits,
-        num_clbits=circuit.num_clbits,
+        num_clbits=_output_bits(circuit),
         operations=circuit.ops.size,
         gates_1q=result[operations.ONE_QUBIT],
         gates_2q=result[operations.TWO_QUBIT],

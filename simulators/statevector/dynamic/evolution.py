@@ -16,6 +16,7 @@ from simulators.circuit.ir import num_words, record_words
 from simulators.circuit.noise import Readout
 from simulators.dynamic.instructions import Branch, LoopPass, Measure, Reset, Store
 from simulators.dynamic.interpreter import Interpreter
+from simulators.dynamic.liveness import live_bits, output_mask
 from simulators.engine import PASSES
 from simulators.execution.philox import draw_number
 from simulators.execution.requests import BindingRun
@@ -70,6 +71,9 @@ class EnsembleEvolution:
         self._words = num_words(circuit.num_clbits)
         self._all_words = record_words(circuit)
         self._flag_words = num_words(circuit.num_qubits) if flags else 0
+        hidden = sum(1 << int(clbit) for clbit in np.flatnonzero(schedule.layout.source >= 0))
+        self._read = output_mask(circuit) & ~hidden  # bits that are read after the last item
+        self._live: tuple[int, ...] = ()  # of an exact run, see `live_bits`
         self._furthest = 0  # position that all branches have reached
         self._progress: Callable[[float], None] = lambda _: None
 
@@ -127,6 +131,8 @@ class EnsembleEvolution:
         that is done, of 1. Raises TooManyBranches, TooManySteps, Stopped."""
         self._budget.begin()
         self._furthest, self._progress = 0, progress
+        if branches.exact and not self._live:
+            self._live = live_bits(self._schedule.items, self._read)
         all_words = self._all_words + self._flag_words
         if all_words > self._words:
             branches.widen(all_words)
@@ -160,6 +166,7 @@ class EnsembleEvolution:
             part = self._collapse.split(item, part, draw_number(item.op, passes))
             if self._readout is not None and isinstance(item, Measure):
                 self._readout.flip(item, part, passes)
+            self._forget(part, at + 1)
             part = self._merger.merge(part)
         elif isinstance(item, program.Noise):
             part = self._errors.split(item, part, passes)
@@ -180,10 +187,25 @@ class EnsembleEvolution:
         values, inverse = item.expression.values(part.records)
         targets = [item.target(value) for value in values]
         positions = sorted(set(targets))
-        if len(positions) == 1:
-            return [(positions[0], part)]
-        chosen = np.array([positions.index(target) for target in targets])[inverse]
-        return list(zip(positions, parted(part, chosen, len(positions), self._budget), strict=True))
+        parts = [part]
+        if len(positions) > 1:
+            chosen = np.array([positions.index(target) for target in targets])[inverse]
+            parts = parted(part, chosen, len(positions), self._budget)
+        for target, each in zip(positions, parts, strict=True):
+            self._forget(each, target)
+        return list(zip(positions, parts, strict=True))
+
+    def _forget(self, branches: Branches, at: int) -> None:
+        """Join the records of an exact run that differ in bits which nothing reads from a position
+        on. Records of shots stay: their number is that of the shots."""
+        if not branches.exact:
+            return
+        size = 8 * branches.records.shape[1]
+        live = (self._live[at] & ((1 << 8 * size) - 1)).to_bytes(size, "little")
+        mask = np.frombuffer(live, np.uint64)
+        if (branches.records & ~mask).any():
+            branches.records = branches.records & mask
+            branches.tally()
 
     def _joined(self, parts: Sequence[Branches]) -> Branches:
         """Join branches that meet, and merge equal ones."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from arrays import Arrays
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit import Clbit
 
@@ -64,4 +65,23 @@ def test_probabilities_are_summed_over_the_hidden_bits() -> None:
         teleported(), engine="densitymatrix", shots=0, seed=0, outputs=("probabilities",)
     )
     assert np.frombuffer(result.probability_outcomes, np.uint8).tolist() == [0b101]
+    assert np.frombuffer(result.probabilities) == pytest.approx([1.0])
+
+
+def test_probabilities_of_a_circuit_that_measures_nothing_are_those_of_its_qubits() -> None:
+    circuit = Arrays(3, 2, ((ir.HIDDEN_REGISTER, 2),)).add("x", [2]).circuit()
+    result = simulate(circuit, shots=0, outputs=("probabilities",))
+    assert result.probability_outcomes == b"\4"
+
+
+def test_exact_run_of_a_statevector_joins_records_that_differ_in_dead_bits() -> None:
+    """With a hidden bit for each of 40 corrections: 2^40 records if none died."""
+    count = 40
+    arrays = Arrays(1, 1 + count, (("c", 1), (ir.HIDDEN_REGISTER, count)))
+    for bit in range(1, 1 + count):
+        arrays.add("h", [0]).add("measure", [0], [bit])
+        arrays.begin((ir.CLBIT, bit, 0)).add("x", [0]).add("end")
+    circuit = arrays.add("measure", [0], [0]).circuit()
+    result = simulate(circuit, shots=0, outputs=("probabilities",))
+    assert (result.probability_outcomes, result.remark) == (b"\0", "2 branches")
     assert np.frombuffer(result.probabilities) == pytest.approx([1.0])

@@ -1,0 +1,68 @@
+"""Liveness of the classical bits of a dynamic circuit (Aho et al., Compilers, section 9.2.5).
+
+A bit is live at a position if something reads its value from there on: an expression, or a result
+that shows it. Engines drop dead bits from their records, so records that differ in them alone are
+one: the outcome of a correction costs nothing once the correction is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from simulators.circuit.ir import Circuit, shown_clbits
+from simulators.dynamic.instructions import Branch, Jump, LoopBack, LoopPass, Measure, Store
+
+_MOST_BITS = 1 << 28  # of all masks together; of larger programs, every bit counts as live
+
+
+def output_mask(circuit: Circuit) -> int:
+    """Mask of the clbits that results show."""
+    shown = shown_clbits(circuit)
+    if shown is None:
+        return (1 << circuit.num_clbits) - 1
+    return sum(1 << clbit for clbit in shown.tolist())
+
+
+def live_bits(items: Sequence[Any], live: int) -> tuple[int, ...]:
+    """Mask of the bits of a record that are live at each position, and `live`, that of those that
+    are read after the last instruction: [items + 1]. Bits are numbered as by `Expression.reads`:
+    clbits, then variables. Items of other types than those of `instructions` have no bits."""
+    reads = [_bits_of(item) for item in items]
+    width = max((mask.bit_length() for mask in (live, *reads)), default=0)
+    if width * len(items) > _MOST_BITS:
+        return (-1,) * (len(items) + 1)
+    masks = [0] * len(items) + [live]
+    has_loops = any(isinstance(item, LoopBack) for item in items)
+    while True:
+        last = list(masks)
+        for at in reversed(range(len(items))):
+            masks[at] = _before(items[at], at, masks)
+        if not has_loops or masks == last:
+            return tuple(masks)
+
+
+def _bits_of(item: Any) -> int:
+    return item.expression.reads if isinstance(item, Branch | Store) else 0
+
+
+def _before(item: Any, at: int, masks: list[int]) -> int:
+    """Bits that are live before an instruction, from those of the positions that follow it."""
+    after = masks[at + 1]
+    if isinstance(item, Measure):
+        return after & ~(1 << item.clbit)
+    if isinstance(item, Store):
+        first, width = item.expression.target or (0, 0)
+        return after & ~(((1 << width) - 1) << first) | item.expression.reads
+    if isinstance(item, Branch):
+        result = item.expression.reads | masks[item.otherwise]
+        for target in item.targets.values():
+            result |= masks[target]
+        return result
+    if isinstance(item, Jump):
+        return masks[item.target]
+    if isinstance(item, LoopPass):
+        return after | masks[item.end]
+    if isinstance(item, LoopBack):
+        return masks[item.begin]
+    return after
