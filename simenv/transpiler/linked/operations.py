@@ -57,8 +57,13 @@ class DistributedCircuit:
         self._bits = ClassicalRegister(2 * len(info.links), HIDDEN_REGISTER)
         self.circuit.add_register(self._bits)
 
-    def link(self, first: int, second: int) -> int:
-        """Return the link of two modules that has made the fewest pairs. Raises ProgramError."""
+    def communication_qubit(self, wire: int) -> int:
+        """Return the device's qubit of a wire of communication."""
+        return self.communication[wire - len(self.modules)]
+
+    def links(self, first: int, second: int) -> list[int]:
+        """Return the links of two modules, those that have made the fewest pairs first. Raises
+        ProgramError if there is none."""
         found = self._between.get((first, second))
         if not found:
             names = [self.info.modules[module].name for module in (first, second)]
@@ -66,7 +71,7 @@ class DistributedCircuit:
                 f"device {self.info.name}: modules {names[0]} and {names[1]} have no link",
                 hint="partition= puts qubits that share gates in modules with a link",
             )
-        return min(found, key=lambda k: (self.pairs[k], k))
+        return sorted(found, key=lambda k: (self.pairs[k], k))
 
     def bell_pair(self, link: int) -> tuple[int, int]:
         """Make |00> + |11> of a link's communication qubits; return their wires in the order of its
@@ -77,10 +82,11 @@ class DistributedCircuit:
         self.pairs[link] += 1
         return first, second
 
-    def copy(self, wire: int, module: int) -> tuple[int, int]:
+    def copy(self, wire: int, module: int, link: int | None = None) -> tuple[int, int]:
         """Copy a qubit, in the basis of Z, to another module (cat-entangler): gates that are
-        diagonal on the qubit may act on the copy. Return the copy's wire and the link."""
-        here, copy, link = self._pair(wire, module)
+        diagonal on the qubit may act on the copy. `link`: None: any. Return the copy's wire and
+        the link."""
+        here, copy, link = self._pair(wire, module, link)
         first = self._bits[2 * link]
         self.circuit.cx(wire, here)
         self.circuit.measure(here, first)
@@ -115,7 +121,13 @@ class DistributedCircuit:
     def teledata(self, source: int, target: int) -> None:
         """Move the state of a qubit to one of another module, whose own state is lost. The source
         is |0> afterwards."""
-        here, there, link = self._pair(source, self.modules[target])
+        there, _ = self.teleport(source, self.modules[target])
+        self.take(there, target)
+
+    def teleport(self, source: int, module: int, link: int | None = None) -> tuple[int, int]:
+        """Move the state of a qubit to a communication qubit of another module; the source is |0>
+        afterwards. `link`: None: any. Return the communication qubit's wire and the link."""
+        here, there, link = self._pair(source, module, link)
         first, second = self._bits[2 * link], self._bits[2 * link + 1]
         circuit = self.circuit
         circuit.cx(source, here)
@@ -127,14 +139,20 @@ class DistributedCircuit:
         with circuit.if_test((second, 1)):
             circuit.z(there)
         circuit.reset(source)
-        circuit.reset(target)
-        circuit.cx(there, target)  # a swap with |0>, which frees the communication qubit
-        circuit.cx(target, there)
+        return there, link
 
-    def _pair(self, wire: int, module: int) -> tuple[int, int, int]:
+    def take(self, there: int, target: int) -> None:
+        """Move the state of a communication qubit to a qubit of its module, whose own state is
+        lost."""
+        self.circuit.reset(target)
+        self.circuit.cx(there, target)  # a swap with |0>, which frees the communication qubit
+        self.circuit.cx(target, there)
+
+    def _pair(self, wire: int, module: int, link: int | None = None) -> tuple[int, int, int]:
         """Make a pair between the module of a wire and another one; return the wire of its half
         here, that of its half there, and the link."""
-        link = self.link(self.modules[wire], module)
+        if link is None:
+            link = self.links(self.modules[wire], module)[0]
         first, second = self.bell_pair(link)
         if self._first_module[link] == self.modules[wire]:
             return first, second, link

@@ -1,0 +1,1 @@
+"""Programs of several QPUs that exchange bits and qubits."""
