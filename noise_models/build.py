@@ -75,7 +75,11 @@ def _replaced(snapshot: CalibrationSnapshot, values: dict[str, float]) -> Calibr
     of_gates = {name: value for name, value in values.items() if name in _OF_GATES}
     if of_gates:
         sizes = {gate.name: gate.num_qubits for gate in snapshot.native_gates}
-        gates = tuple(_replaced_gate(gate, sizes, of_gates) for gate in snapshot.gates)
+        linked = snapshot.linked  # the gate that makes a link's pair is none of a device's gates
+        gates = tuple(
+            gate if frozenset(gate.qubits) in linked else _replaced_gate(gate, sizes, of_gates)
+            for gate in snapshot.gates
+        )
         if all(new is old for new, old in zip(gates, snapshot.gates, strict=True)):
             raise NoiseError(
                 f"noise option {min(of_gates)}: device {snapshot.name} has no such gate with noise",
@@ -121,6 +125,8 @@ def _replaced_gate(
         )
         if name in values
     }
+    if "error" in changes:
+        changes["paulis"] = ()  # a depolarizing error in their place
     angles = {name: values[key] for key, name in _OF_PAIRS.items() if key in values}
     if size == 2 and angles:
         turns = [calibration.PauliRotation(*each) for each in angles.items() if each[1]]

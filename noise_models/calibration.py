@@ -228,16 +228,23 @@ class GateCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_un
     # gate, L2 of a gate on one qubit. (Wood and Gambetta, arXiv 1704.03081, section II.)
     leakage: float | None = None
     seepage: float | None = None
-    # Pauli channel after the gate, in place of the depolarizing rest of `error`, which is then its
-    # average infidelity, or None. The rest of the probability is that of no error.
+    # Pauli channel after the gate, in place of the depolarizing rest of `error`. The rest of the
+    # probability is that of no error. `error` is then its average infidelity, also if not given.
     paulis: tuple[PauliError, ...] = ()
 
-    @property
-    def infidelity(self) -> float | None:
-        """`error`, or the average infidelity of `paulis` where that is None."""
-        if self.error is not None or not self.paulis:
-            return self.error
-        return pauli_infidelity(self.paulis, len(self.paulis[0].pauli))
+    def __post_init__(self) -> None:
+        if self.paulis and self.error is None:
+            error = pauli_infidelity(self.paulis, len(self.paulis[0].pauli))
+            msgspec.structs.force_setattr(self, "error", error)
+
+    def with_error(self, error: float) -> GateCalibration:
+        """Copy with another error, and all Pauli errors times the same factor."""
+        scale = error / self.error if self.error else 1.0
+        paulis = tuple(
+            msgspec.structs.replace(each, probability=each.probability * scale)
+            for each in self.paulis
+        )
+        return msgspec.structs.replace(self, error=error, paulis=paulis)
 
     def leaks_from_one(self, num_qubits: int) -> float:
         """Probability that a qubit of the gate leaks from |1>, alike for each: a computational
@@ -409,6 +416,7 @@ class Module(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     snapshot: str = ""  # digest of the module's own snapshot, hexadecimal; "": it has none
 
 
+LINK_GATE = "rxx"  # with an angle of pi / 2: the native gate that makes the pair of a link
 _KEEP_PAIR = frozenset(("ZZ", "XY", "YX"))  # Paulis that do not change the state of `Link.paulis`
 
 
@@ -455,6 +463,15 @@ class Link(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
         if self.fidelity is not None:
             return 1.0 - self.fidelity
         return math.fsum(each.probability for each in self.paulis if each.pauli not in _KEEP_PAIR)
+
+
+def _remade(link: Link, gate: GateCalibration | None) -> Link:
+    """A link with the pairs that a gate makes."""
+    if gate is None or gate.error is None or gate.error >= 1.0:
+        return link
+    if link.paulis:
+        return msgspec.structs.replace(link, paulis=gate.paulis)
+    return msgspec.structs.replace(link, fidelity=max(1.0 - gate.error, 0.25))
 
 
 class LogicalOrigin(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -545,7 +562,7 @@ class CalibrationSnapshot(
     @property
     def uncalibrated_gates(self) -> tuple[str, ...]:
         """Native gates of which no error was measured anywhere."""
-        measured = {gate.name for gate in self.gates if gate.infidelity is not None}
+        measured = {gate.name for gate in self.gates if gate.error is not None}
         return tuple(gate.name for gate in self.native_gates if gate.name not in measured)
 
     @property
@@ -563,6 +580,20 @@ class CalibrationSnapshot(
             for gate in self.native_gates
             if gate.name not in timed and gate.num_qubits <= self.num_qubits
         )
+
+    @property
+    def linked(self) -> frozenset[frozenset[int]]:
+        """Pairs of qubits that links join."""
+        return frozenset(frozenset(each.pair) for each in self.links)
+
+    def with_gates(self, gates: Iterable[GateCalibration]) -> CalibrationSnapshot:
+        """Copy with other figures of the same gates, and with the links' pairs that these make."""
+        gates = tuple(gates)
+        if not self.links:
+            return msgspec.structs.replace(self, gates=gates)
+        made = {gate.qubits: gate for gate in gates if gate.name == LINK_GATE}
+        links = tuple(_remade(link, made.get(link.pair)) for link in self.links)
+        return msgspec.structs.replace(self, gates=gates, links=links)
 
     @property
     def leaks(self) -> bool:

@@ -233,6 +233,11 @@ def relaxation(duration_ns: float, t1_us: float, t2_us: float, excited: float = 
         raise NoiseError(f"T2 = {t2_us} us > 2 T1 = {2 * t1_us} us", hint="T2 is at most 2 T1")
     decay = math.exp(-duration_ns / (1e3 * t1_us))
     dephasing = math.exp(-duration_ns / (1e3 * min(t2_us, 2.0 * t1_us)))
+    return relaxed(decay, dephasing, excited)
+
+
+def relaxed(decay: float, dephasing: float, excited: float) -> Channel:
+    """Return the relaxation that keeps the part `decay` of Z and `dephasing` of X and Y."""
     result = np.diag([1.0, dephasing, dephasing, decay])
     result[3, 0] = (1.0 - decay) * (1.0 - 2.0 * excited)
     return Channel(result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -18,8 +19,10 @@ from noise_models.calibration import (
 from noise_models.document_model import MOST_CHANNELS, DocumentModel
 from noise_models.gate_noise import GateNoise
 from noise_models.layer_noise import noise_of_layer
+from noise_models.link_waits import WaitPart
 from noise_models.measurement_noise import MeasurementNoise
 from noise_models.model import Disturbance, LayerNoise, LocatedChannel, located
+from noise_models.network import network
 from noise_models.options import NoiseOptions
 from noise_models.qubit_noise import DeviceFigures, QubitNoise, populations, relaxes
 
@@ -37,6 +40,7 @@ class DeviceModel(DocumentModel):
         self.gates = GateNoise(self.figures, self.qubits, options)
         self.measurements = MeasurementNoise(snapshot, self.figures, self.qubits, options)
         self.has_jumps = any(each.t1_jumps for each in snapshot.qubits)
+        self.network = network(snapshot, self._awaiting)
         self.leaks = snapshot.leaks and options.factor("gate.leakage") > 0.0
         self._detuning_factor = options.factor("qubit.quasistatic")
         self._memory_factor = options.factor("qubit.memory") if options.idle else 0.0
@@ -140,6 +144,11 @@ class DeviceModel(DocumentModel):
         """Return the standard deviation of a qubit's detuning, times the factor of
         `qubit.quasistatic`."""
         return 1e-3 * self.figures.qubits[qubit].detuning_rad_us * self._detuning_factor
+
+    def _awaiting(self, qubit: int, parts: Sequence[WaitPart]) -> channels.Channel | None:
+        """Return the mean relaxation over random waits, times the factor of `link.wait` in place of
+        that of `qubit.idle`."""
+        return self.qubits.await_links(qubit, parts, self.options.factor("link.wait"))
 
     def memory(self, qubit: int, layers: int) -> channels.Channel | None:
         """Return the dephasing of a qubit by its memory error e in each layer: Z with probability

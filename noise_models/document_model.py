@@ -13,6 +13,7 @@ import msgspec
 
 from noise_models import channel as channels
 from noise_models.model import UNDISTURBED, Disturbance, LayerNoise, LocatedChannel
+from noise_models.network import Network
 from noise_models.options import NoiseOptions
 
 MOST_CHANNELS = 4096  # cached channels, one for each qubit or pair and duration: 2 KiB each
@@ -43,7 +44,8 @@ class DocumentModel(ABC):
             if rate * factor != 0.0
         }
         self.crosstalk_pairs = tuple(sorted(self._zz_khz))
-        waits = any(relaxes) and options.factor("qubit.idle") > 0.0
+        components = ("qubit.idle", "link.wait")[: 1 if self.network is None else 2]
+        waits = any(relaxes) and any(options.factor(each) > 0.0 for each in components)
         waits |= any(map(self.detuning, range(self.num_qubits)))
         waits |= any(self._jump(qubit, 1.0) for qubit in range(self.num_qubits))
         # True if a qubit relaxes, is detuned or interacts with a neighbour, during idle time.
@@ -77,6 +79,8 @@ class DocumentModel(ABC):
             jump = self._jump(qubit, duration_ns)
             self._idle[key] = channels.product(self._relax(qubit, scaled_ns), jump)
         return self._idle[key]
+
+    network: Network | None = None
 
     def during_readout(
         self,

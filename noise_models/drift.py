@@ -200,10 +200,10 @@ def _places(base: CalibrationSnapshot) -> tuple[tuple[object, ...], ...]:
 
 
 def _at(base: CalibrationSnapshot, factors: _Factors) -> CalibrationSnapshot:
+    gates = (_operation(each, factors[each.name, each.qubits]) for each in base.gates)
     return msgspec.structs.replace(
-        base,
+        base.with_gates(gates),
         qubits=tuple(_drifted(qubit, k, factors) for k, qubit in enumerate(base.qubits)),
-        gates=tuple(_operation(each, factors[each.name, each.qubits]) for each in base.gates),
         measurements=tuple(
             _operation(each, factors[each.name, each.qubit]) for each in base.measurements
         ),
@@ -269,7 +269,9 @@ def _times(
 def _operation(operation: _Operation, factor: float) -> _Operation:
     if operation.error is None or operation.error >= 1.0:
         return operation
-    changes = {"error": _limited(operation.error, operation.error * factor)}
+    changes: dict[str, Any] = {"error": _limited(operation.error, operation.error * factor)}
+    if isinstance(operation, GateCalibration):
+        changes["paulis"] = operation.with_error(changes["error"]).paulis
     leakage = getattr(operation, "leakage", None)
     if leakage is not None:  # a part of the error
         changes["leakage"] = _limited(leakage, leakage * factor)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noise_models import channel as channels
-from noise_models.calibration import GateCalibration
+from noise_models.calibration import GateCalibration, PauliError
 
 _X, _Y, _Z = 1, 2, 3
 # Generators of one-qubit gates: Pauli numbers; X for all others.
@@ -98,6 +98,22 @@ def depolarize(parameter: float, num_qubits: int) -> channels.Channel | None:
     if parameter <= 0.0:
         return None
     return channels.depolarizing(min(parameter, largest_parameter(num_qubits)), num_qubits)
+
+
+def pauli_mixture(
+    paulis: Sequence[PauliError], num_qubits: int, factor: float = 1.0
+) -> channels.Channel | None:
+    """Return the channel of Pauli errors, their probabilities times a factor, at which they are
+    limited to a sum of 1; None for 0."""
+    probabilities = np.zeros(1 << 2 * num_qubits)
+    for each in paulis:
+        probabilities[channels.pauli_number(each.pauli)] = each.probability * factor
+    total = float(probabilities.sum())
+    if total <= 0.0:
+        return None
+    probabilities /= max(total, 1.0)
+    probabilities[0] = max(1.0 - total, 0.0)
+    return channels.from_paulis(probabilities)
 
 
 # Pauli errors of gates on more than two qubits.

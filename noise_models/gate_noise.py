@@ -15,6 +15,7 @@ from noise_models.gate_errors import (
     depolarizing_rest,
     errors_on_both,
     pair_errors,
+    pauli_mixture,
 )
 from noise_models.model import LocatedChannel, located
 from noise_models.options import NoiseOptions
@@ -22,10 +23,16 @@ from noise_models.qubit_noise import DeviceFigures, QubitNoise
 
 
 class GateNoise:
-    """Errors of the gates of a device: coherent, depolarizing, relaxation, leakage."""
+    """Errors of the gates of a device: coherent, depolarizing or Pauli, relaxation, leakage."""
 
     def __init__(self, figures: DeviceFigures, qubits: QubitNoise, options: NoiseOptions) -> None:
         self._figures, self._qubits, self._factor = figures, qubits, options.factor
+
+    def error_factor(self, qubits: tuple[int, ...]) -> float:
+        """Return the factor of the depolarizing or Pauli error of a gate: that of `link.pair` for
+        the gate that makes the pair of a link."""
+        is_link = frozenset(qubits) in self._figures.linked
+        return self._factor("link.pair" if is_link else "gate.depolarizing")
 
     def after(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
         """Return the composition of over-rotation, depolarizing rest and relaxation of a gate."""
@@ -89,15 +96,20 @@ class GateNoise:
     def _unrelaxed(
         self, gate: GateCalibration, qubits: tuple[int, ...]
     ) -> tuple[channels.Channel | None, channels.Channel | None]:
-        """Return the coherent error and the depolarizing rest of a gate, times their factors."""
-        size, factor = len(qubits), self._factor
-        coherent = coherent_error(gate, size, factor("gate.coherent"))
-        return coherent, depolarize(self.rest(gate, qubits) * factor("gate.depolarizing"), size)
+        """Return the coherent error of a gate and the depolarizing rest, or its Pauli errors, times
+        their factors."""
+        size, factor = len(qubits), self.error_factor(qubits)
+        coherent = coherent_error(gate, size, self._factor("gate.coherent"))
+        if gate.paulis:
+            return coherent, pauli_mixture(gate.paulis, size, factor)
+        return coherent, depolarize(self.rest(gate, qubits) * factor, size)
 
     def rest(self, gate: GateCalibration, qubits: tuple[int, ...]) -> float:
         """Return the depolarizing parameter of the rest of a gate's measured error. The rest is the
         error that coherent error, relaxation, detuning and leakage do not explain, before the
-        factor of `gate.depolarizing`."""
+        factor of `gate.depolarizing`; 0 of a gate with Pauli errors."""
+        if gate.paulis:
+            return 0.0
         error = max(0.0, (gate.error or 0.0) - leaked_infidelity(gate, len(qubits)))
         other = self._explained(gate, qubits)
         return depolarizing_rest(error, 0.0 if other is None else other.infidelity, len(qubits))

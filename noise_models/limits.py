@@ -2,6 +2,7 @@
 are too large for a physical channel, or of components that a device lacks, and replaced values
 beyond what others allow."""
 
+import math
 from collections.abc import Iterable
 
 from noise_models.calibration import MOST_MEMORY_ERROR, GateCalibration, leaked_infidelity
@@ -52,6 +53,7 @@ _GIVEN_BY = {
     "gate.coherent": "gate.over_rotation_rad, gate.zz_angle_rad and gate.iz_angle_rad",
     "gate.crosstalk": "gate.zz_khz, or gate.zz_strength where ZZ rates were measured,",
     "gate.leakage": "gate.leakage_1q and gate.leakage_2q",
+    **dict.fromkeys(("link.pair", "link.wait"), "links of the device's modules"),
     "qubit.t1_jumps": "t1_jumps of a qubit or of a pool's drift",
     "qubit.quasistatic": "qubit.t2_star_us",
     "qubit.memory": "qubit.memory_error",
@@ -76,7 +78,11 @@ def _absent(model: DeviceModel) -> Iterable[str]:
     relaxes = any(qubit.t1_us or qubit.t2_us for qubit in snapshot.qubits)
     present = {
         **{name: any(value for _, value in values) for name, values in _components(model)},
-        "gate.depolarizing": any(gate.error for gate in snapshot.gates),
+        "gate.depolarizing": any(
+            gate.error for gate in snapshot.gates if frozenset(gate.qubits) not in snapshot.linked
+        ),
+        "link.pair": any(link.infidelity for link in snapshot.links),
+        "link.wait": relaxes and any(link.rate_hz for link in snapshot.links),
         "gate.coherent": any(gate.over_rotation_rad or gate.rotations for gate in snapshot.gates),
         "gate.layer": any(each.generators for each in snapshot.layers),
         "gate.crosstalk": bool(snapshot.acting_zz_khz),
@@ -106,7 +112,7 @@ def _absent(model: DeviceModel) -> Iterable[str]:
 
 _OF_IDLE = (
     *("gate.crosstalk", "gate.zz_khz", "gate.zz_strength"),
-    *("qubit.idle", "qubit.memory", "qubit.memory_error"),
+    *("link.wait", "qubit.idle", "qubit.memory", "qubit.memory_error"),
 )
 
 
@@ -275,7 +281,8 @@ def _error_limit(model: DeviceModel, name: str, size: int) -> str:
 def _components(model: DeviceModel) -> Iterable[tuple[str, _Values]]:
     """Iterate over the components with their values relative to the largest physical value."""
     qubits = list(enumerate(model.snapshot.qubits))
-    yield "gate.depolarizing", _parameters(model)
+    yield "gate.depolarizing", _parameters(model, of_links=False)
+    yield "link.pair", _parameters(model, of_links=True)
     yield (
         "gate.leakage",
         (
@@ -308,11 +315,19 @@ def _components(model: DeviceModel) -> Iterable[tuple[str, _Values]]:
     )
 
 
-def _parameters(model: DeviceModel) -> _Values:
-    """Iterate over the depolarizing parameters of the gates, relative to the largest one."""
-    factor = model.options.factor("gate.depolarizing")
+def _parameters(model: DeviceModel, *, of_links: bool) -> _Values:
+    """Iterate over the depolarizing parameters of the gates, relative to the largest one, and the
+    sums of their Pauli errors; `of_links`: of the gates that make the pairs of links, or of all
+    others."""
+    linked = model.snapshot.linked
     for gate, qubits in _gates(model):
-        size = len(qubits)
+        if (frozenset(qubits) in linked) is not of_links:
+            continue
+        size, factor = len(qubits), model.gates.error_factor(qubits)
+        if gate.paulis:
+            total = math.fsum(each.probability for each in gate.paulis)
+            yield _place(gate.name, gate.qubits), total
+            continue
         side, error = 1 << size, gate.error or 0.0
         if size not in (1, 2) or not 0.0 < error < side / (side + 1):
             continue  # no error, or a gate that does not work

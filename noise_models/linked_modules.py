@@ -7,7 +7,14 @@ import re
 from collections.abc import Iterable
 
 from noise_models import strict_json as checks
-from noise_models.calibration import CalibrationSnapshot, Link, LogicalOrigin, PauliError
+from noise_models.calibration import (
+    LINK_GATE,
+    CalibrationSnapshot,
+    GateCalibration,
+    Link,
+    LogicalOrigin,
+    PauliError,
+)
 from noise_models.strict_json import NS, Range, SnapshotError, short_repr
 
 MAX_MODULES = 1_000
@@ -77,8 +84,12 @@ def check_modules(snapshot: CalibrationSnapshot) -> None:
         lost = next(qubit for qubit in range(snapshot.num_qubits) if qubit not in home)
         hint = "list each qubit in one module, or give no modules"
         raise SnapshotError("modules", f"qubit {lost} is in no module", hint=hint)
+    made = {gate.qubits: gate for gate in snapshot.gates if gate.name == LINK_GATE}
     for index, link in enumerate(snapshot.links):
         _check_link(f"links[{index}]", link, snapshot, home)
+        _check_link_gate(f"links[{index}]", link, made.get(link.pair))
+    if snapshot.links:
+        _check_gates(snapshot)
     _check_couplings(snapshot, home)
 
 
@@ -109,6 +120,45 @@ def _check_link(
     if not snapshot.all_to_all and not {link.pair, link.pair[::-1]} & set(snapshot.coupling):
         text = f"{list(link.pair)} are not coupled"
         raise SnapshotError(f"{field}.pair", text, hint="list the pair in `coupling` too")
+
+
+def _check_link_gate(field: str, link: Link, gate: GateCalibration | None) -> None:
+    """Check that the gate that makes a link's pair has the pair's error."""
+    own, place = link.infidelity, f"{LINK_GATE} on {list(link.pair)}"
+    if gate is None or gate.error is None:
+        text = f"{'no entry' if gate is None else 'no error'} of {place}, which makes the pair"
+        hint = (
+            f"give `gates` an entry of {LINK_GATE} with these qubits in this order, and its error"
+        )
+        raise SnapshotError(f"{field}.pair", text, hint=hint)
+    if gate.error >= 1.0:
+        return  # the link does not work
+    if link.paulis != gate.paulis if link.paulis else abs(gate.error - own) > 1e-9:
+        stated = "paulis" if link.paulis else "fidelity"
+        text = f"not that of {place}, whose error is {gate.error:.6g}"
+        hint = "give both the same paulis, or the gate the error 1 - fidelity"
+        raise SnapshotError(f"{field}.{stated}", text, hint=hint)
+
+
+def _check_gates(snapshot: CalibrationSnapshot) -> None:
+    """Check that native gates on two qubits have entries for pairs alone. One that acts on every
+    coupled pair would act across a link without using its pair."""
+    wide = {gate.name for gate in snapshot.native_gates if gate.num_qubits == 2}
+    listed: dict[str, bool] = dict.fromkeys(wide, False)
+    linked = snapshot.linked
+    for index, gate in enumerate(snapshot.gates):
+        if gate.name not in wide:
+            continue
+        listed[gate.name] = bool(gate.qubits)
+        if not gate.qubits or (gate.name != LINK_GATE and frozenset(gate.qubits) in linked):
+            text = f"{gate.name} acts on a link"
+            hint = f"list the pairs of {gate.name} inside modules, each with an entry of its own"
+            raise SnapshotError(f"gates[{index}].qubits", text, hint=hint)
+    lacking = sorted(name for name, each in listed.items() if not each)
+    if lacking:
+        text = f"no entries of {lacking[0]}, which acts on every coupled pair, links too"
+        hint = f"list the pairs of {lacking[0]} inside modules, with error 0 if it has none"
+        raise SnapshotError("gates", text, hint=hint)
 
 
 def _check_couplings(snapshot: CalibrationSnapshot, home: dict[int, int]) -> None:

@@ -7,6 +7,7 @@ from typing import Protocol
 import msgspec
 
 from noise_models.channel import Channel, Readout
+from noise_models.network import Network
 
 
 class LocatedChannel(msgspec.Struct, frozen=True, eq=False):
@@ -85,6 +86,10 @@ class NoiseModel(Protocol):
 
     def idle(self, qubit: int, duration_ns: float) -> Channel | None:
         """Return the channel of an idle time; None: no noise."""
+
+    @property
+    def network(self) -> Network | None:
+        """Modules and links of the device; None: it is one QPU."""
 
     def during_readout(self, qubit: int, duration_ns: float) -> Channel | None:
         """Return the relaxation of a measured qubit during a part of its readout, which

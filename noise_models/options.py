@@ -16,6 +16,8 @@ COMPONENTS = (
     "gate.layer",  # Pauli-Lindblad error of gates that act at the same time
     "gate.crosstalk",  # static ZZ interaction with neighbours
     "gate.leakage",  # leakage to a third level, and seepage from it
+    "link.pair",  # error of the pair of a link
+    "link.wait",  # T1 and T2 while others await the pair of a link
     "qubit.relaxation",  # T1 and T2 during gates and readout
     "qubit.t1_jumps",  # more relaxation while a jump by a two-level system makes T1 low
     "qubit.idle",  # T1 and T2 while a qubit waits
@@ -29,7 +31,7 @@ COMPONENTS = (
     "qubit.readout",  # confusion of outcomes
     "qubit.correlated_readout",  # confusion of qubits that are read together
 )
-GROUPS = ("all", "gate", "qubit")
+GROUPS = ("all", "gate", "link", "qubit")
 # Values that replace the measured ones of every qubit, gate or pair: name -> largest value.
 VALUES = {
     "gate.error_1q": 1.0, "gate.error_2q": 1.0, "gate.over_rotation_rad": math.pi,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from noise_models import channel as channels
 from noise_models.calibration import (
@@ -11,6 +12,7 @@ from noise_models.calibration import (
     QubitCalibration,
     is_named_measurement,
 )
+from noise_models.link_waits import WaitPart, mean_kept
 from noise_models.options import NoiseOptions
 
 
@@ -22,6 +24,7 @@ class DeviceFigures:
         missing = snapshot.num_qubits - len(snapshot.qubits)
         self.qubits = snapshot.qubits + (QubitCalibration(),) * missing
         self.measurements = {(each.name, each.qubit): each for each in snapshot.measurements}
+        self.linked = snapshot.linked
         self._gates = {(gate.name, gate.qubits): gate for gate in snapshot.gates}
         self._reversible = reversible
 
@@ -74,6 +77,23 @@ class QubitNoise:
             return None
         t1_us = 1.0 / rate_per_us
         return channels.relaxation(duration_ns, t1_us, 2.0 * t1_us, self.excited(qubit))
+
+    def await_links(
+        self, qubit: int, parts: Sequence[WaitPart], factor: float
+    ) -> channels.Channel | None:
+        """Return the mean relaxation of a qubit over random waits, the rates of T1 and T2 times a
+        factor and that of a jump as it is; None: none."""
+        calibration, jump = self._qubits[qubit], 1e-3 * self._jumps[qubit]
+        decay = dephasing = 0.0
+        if factor and relaxes(calibration):
+            t1_us = calibration.t1_us or math.inf
+            decay = 1e-3 * factor / t1_us
+            dephasing = 1e-3 * factor / min(calibration.t2_us or math.inf, 2.0 * t1_us)
+        decay, dephasing = decay + jump, dephasing + 0.5 * jump
+        if not (decay or dephasing):
+            return None
+        kept = mean_kept(parts, decay), mean_kept(parts, dephasing)
+        return channels.relaxed(*kept, self.excited(qubit))
 
     def detuned(self, qubit: int, duration_ns: float) -> channels.Channel | None:
         """Return the mean channel of a qubit's detuning over a time (no factor); None: none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import numpy as np
@@ -15,6 +15,7 @@ from noise_models.channel import Channel, Readout, ReadoutGroup, dephasing, iden
 from noise_models.confusion import independent_confusion
 from noise_models.custom import channel_size
 from noise_models.document import Document, model
+from noise_models.link_waits import WaitPart
 from noise_models.model import Disturbance, LayerNoise, LocatedChannel, NoiseModel
 from noise_models.options import NoiseOptions
 from noise_models.strict_json import NoiseError
@@ -300,6 +301,14 @@ class _Composition:
             hint = "take them out with the noise option gate.layer: 0"
             raise NoiseError("errors of layers in a composition of noise models", hint=hint)
         self.layers: tuple[LayerNoise, ...] = ()
+        for each, other in ((first, second), (second, first)):
+            if each.network and each.network.is_random and other.has_idle_noise:
+                hint = "leave the idle noise of one out, with its option idle"
+                raise NoiseError("idle noise beside waits for links, in a composition", hint=hint)
+        linked = first if first.network else second
+        self.network = linked.network
+        if linked.network and not linked.has_idle_noise:
+            self.network = msgspec.structs.replace(linked.network, awaiting=_no_noise)
         self._after: dict[tuple[str, tuple[int, ...]], tuple[LocatedChannel, ...]] = {}
         self._idle: dict[tuple[int, float], Channel | None] = {}
         self._memory: dict[tuple[int, int], Channel | None] = {}
@@ -455,6 +464,10 @@ class _Composition:
     def duration_ns(self, name: str, qubits: tuple[int, ...]) -> float:
         """Return the duration of the first model, or else of the second."""
         return self._first.duration_ns(name, qubits) or self._second.duration_ns(name, qubits)
+
+
+def _no_noise(qubit: int, parts: Sequence[WaitPart]) -> None:
+    """Return None: a qubit that awaits a pair has no noise."""
 
 
 def _both(first: Channel | None, second: Channel | None) -> Channel | None:

@@ -58,7 +58,10 @@ __all__ = ["MAX_QUBITS", "EdgeLoss", "ErrorLedger", "GateLoss", "error_ledger"]
 _THERMAL, _COHERENT = "qubit.thermal", "gate.coherent"
 _CORRELATED = "qubit.correlated_readout"
 _PARTS = tuple(name for name in COMPONENTS if name not in (_THERMAL, _CORRELATED))
-_OF_GATES = ("gate.depolarizing", "gate.coherent", "gate.leakage", "qubit.relaxation", "custom")
+_OF_GATES = (
+    *("gate.depolarizing", "gate.coherent", "gate.leakage", "link.pair", "qubit.relaxation"),
+    "custom",
+)
 _LAYER = "gate.layer"
 _SILENT = 1e-300  # factor of layers that replace the errors of their gates and have none
 _ROUNDING = 1e-15  # loss that counts as none

@@ -30,6 +30,8 @@ QUANTITIES = {
     "gate.layer": (layers.QUANTITY,),
     "gate.crosstalk": ("zz_khz",),
     "gate.leakage": ("leakage", "seepage", "leakage_2q", "seepage_2q"),
+    "link.pair": ("pair_error",),
+    "link.wait": ("link_wait_ns",),
     "qubit.relaxation": ("t1_us", "t2_us"),
     "qubit.t1_jumps": ("t1_us", "t1_jumps"),
     "qubit.idle": ("t1_us", "t2_us"),
@@ -178,12 +180,21 @@ def _unmeasured_angles(gate: GateCalibration, gates: NativeSet, size: int) -> It
 def _together(
     snapshot: CalibrationSnapshot, qubits: Collection[int], pairs: Collection[Place]
 ) -> Iterator[UntestedTerm]:
-    """Terms of several qubits: crosstalk and correlated readout."""
+    """Terms of several qubits: crosstalk, links and correlated readout."""
     for pair, rate in snapshot.acting_zz_khz.items():
         if set(pair) <= set(qubits) and pair not in pairs:
             yield UntestedTerm(
                 "gate.crosstalk", "zz_khz", pair, rate, "no gate of the experiments is on the pair"
             )
+    for link in snapshot.links:
+        if set(link.pair) <= set(qubits):
+            place = tuple(sorted(link.pair))
+            text = "the pair was not measured"
+            if link.infidelity:
+                yield UntestedTerm("link.pair", "pair_error", place, link.infidelity, text)
+            if link.rate_hz:
+                text = "no experiment sees when a pair is heralded"
+                yield UntestedTerm("link.wait", "link_wait_ns", place, link.mean_wait_ns, text)
     for group in snapshot.correlated_readout:
         if set(group.qubits) <= set(qubits) and len(group.qubits) > 1:
             text = f"groups of more than {WIDEST_GROUP} qubits have too many basis states"

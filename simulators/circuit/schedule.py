@@ -5,8 +5,11 @@ bits (Murali et al., arXiv 2004.02500, section 2). Barriers and delays count as 
 under a condition is scheduled as one operation on all qubits that it uses: its branches are
 scheduled alone, from the block's start; other qubits wait for the longest branch, for all passes of
 a `for`, and for one pass of a `while`. A block starts no earlier than the feed-forward latency
-after the last measurement whose bit its condition reads. A qubit is not idle before its first
-operation other than a barrier, since it is still being prepared, nor after a final measurement.
+after the last measurement whose bit its condition reads; between modules of a device that is the
+latency of the links from the bit's module to those of the block's qubits. A bit that one block has
+waited for is there for each later one after what is left of its own latency. A qubit is not idle
+before its first operation other than a barrier, since it is still being prepared, nor after a final
+measurement.
 """
 
 from __future__ import annotations
@@ -17,11 +20,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from noise_models.network import Network
+from noise_models.strict_json import NoiseError
 from simulators.circuit import gates, ir
 from simulators.circuit.analysis.measurements import TERMINAL
 from simulators.circuit.arrays import Operands
 from simulators.circuit.ir import Circuit, register_starts
 from simulators.compiler.kernel import I64, REAL, REALS, device_function, kernel, record
+from simulators.errors import Unsupported
 
 Method = Literal["alap", "asap"]
 METHODS: tuple[Method, ...] = ("alap", "asap")
@@ -157,11 +163,13 @@ def schedule(
     method: Method = "alap",
     *,
     feed_forward_ns: float = 0.0,
+    network: Network | None = None,
     roles: NDArray[np.int64] | None = None,
     operands: Operands | None = None,
 ) -> Schedule:
-    """Schedule an admissible circuit. `durations_ns` [operations]; `roles` [operations]: see
-    `classify`, None: no measurement is final; `operands`: if known."""
+    """Schedule an admissible circuit. `durations_ns` [operations]; `network`: modules of the
+    device; `roles` [operations]: see `classify`, None: no measurement is final; `operands`: if
+    known."""
     wiring = Operands.of(circuit) if operands is None else operands
     size, num_qubits = circuit.ops.size, circuit.num_qubits
     if roles is None:
@@ -169,7 +177,8 @@ def schedule(
     if circuit.conditions_data:
         kinds = np.where(wiring.codes == gates.BARRIER, _WAITS, _ACTS)
         kinds[roles == TERMINAL] = _ENDS
-        return _Blocks(circuit, durations_ns, method, feed_forward_ns, kinds, wiring).schedule()
+        latency = feed_forward_ns, network
+        return _Blocks(circuit, durations_ns, method, latency, kinds, wiring).schedule()
     room = size + wiring.wires.size + num_qubits
     found = ScheduledTimes(
         np.empty(size), np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room),
@@ -200,14 +209,14 @@ class _Blocks:
         circuit: Circuit,
         durations_ns: NDArray[np.float64],
         method: Method,
-        feed_forward_ns: float,
+        latency: tuple[float, Network | None],
         kinds: NDArray[np.int64],
         operands: Operands,
     ) -> None:
         self._circuit = circuit
         self._durations = durations_ns.tolist()
         self._late = int(method == "alap")
-        self._latency = feed_forward_ns
+        self._latency, self._network = latency
         self._kinds = kinds.tolist()
         rows = circuit.table.rows[circuit.ops]
         self._codes = rows[:, 0].tolist()
@@ -220,7 +229,10 @@ class _Blocks:
         self._expressions = _expressions(circuit)
         self._owner = -1  # expressions come in the order of their operations
         self._num_wires = circuit.num_qubits + circuit.num_clbits + len(circuit.variables)
-        self._fresh: set[int] = set()  # classical wires written since the last counted latency
+        # Classical wires that were written since a block read them, or are not known everywhere,
+        # with the latency that blocks have waited.
+        self._fresh: dict[int, float] = {}
+        self._origins: dict[int, frozenset[int]] = {}  # modules that a wire's bits come from
         self._start = np.zeros(circuit.ops.size)
         self._idle: list[tuple[int, int, float]] = []
         self._at = 0
@@ -250,7 +262,7 @@ class _Blocks:
             if code == gates.STORE:
                 wires, _ = self._expression()
             if code in (gates.MEASURE, gates.STORE):
-                self._fresh.update(wire for wire in wires if wire >= self._circuit.num_qubits)
+                self._written(wires)
             items.append(_Item(k, wires, self._durations[k], self._kinds[k]))
             self._at += 1
         return self._place(items, active), {wire for item in items for wire in item.wires}
@@ -259,8 +271,7 @@ class _Blocks:
         """Schedule a block as one item, after the latency of the bits that it reads."""
         head, code = self._at, self._codes[self._at]
         reads, values = self._expression()
-        waits = [wire for wire in reads if wire in self._fresh]
-        self._fresh.difference_update(waits)
+        waits = {wire: self._fresh.pop(wire) for wire in reads if wire in self._fresh}
         wires, longest = set(reads), 0.0
         self._at += 1
         while self._codes[self._at] != gates.END_BLOCK:
@@ -276,8 +287,36 @@ class _Blocks:
         if code == gates.FOR:
             longest *= values[0]
         self._durations[head] = longest
-        items = [_Item(-1, [wire], self._latency, _ACTS) for wire in waits if self._latency]
+        items = []
+        for wire, waited in waits.items():
+            latency = self._latency_ns(wire, wires)
+            if latency > waited:
+                items.append(_Item(-1, [wire], latency - waited, _ACTS))
+            if self._network is not None:  # the bit may be on its way to another module
+                self._fresh.setdefault(wire, max(latency, waited))
         return [*items, _Item(head, sorted(wires), longest, _ACTS)]
+
+    def _written(self, wires: list[int]) -> None:
+        """Note that a measurement or a `store` writes classical wires."""
+        n = self._circuit.num_qubits
+        bits = [wire for wire in wires if wire >= n]
+        self._fresh.update(dict.fromkeys(bits, 0.0))
+        if self._network is not None:
+            origins = frozenset(self._network.module[wire] for wire in wires if wire < n)
+            known = (self._origins.get(bit, frozenset()) for bit in bits)
+            self._origins.update(dict.fromkeys(bits, origins or frozenset().union(*known)))
+
+    def _latency_ns(self, wire: int, wires: set[int]) -> float:
+        """Time from the end of the measurement of a bit to a block on these wires."""
+        if self._network is None:
+            return self._latency
+        module = self._network.module
+        places = {module[each] for each in wires if each < self._circuit.num_qubits}
+        origins = self._origins.get(wire, frozenset())
+        try:
+            return max(self._network.latency_ns(origins, places), self._latency)
+        except NoiseError as error:
+            raise Unsupported(error.message, hint=error.hint) from None
 
     def _expression(self) -> tuple[list[int], tuple[int, ...]]:
         """Wires and constants of the next expression."""

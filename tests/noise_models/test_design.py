@@ -193,3 +193,9 @@ def test_page_has_every_field_of_the_json() -> None:
     ):  # fmt: skip
         for field in kind.__struct_fields__:
             assert f"`{field}`" in page, field
+    data = (Path(__file__).parents[2] / "docs/guides/device_data.md").read_text()
+    for linked in (
+        calibration.Module, calibration.Link, calibration.PauliError, calibration.LogicalOrigin,
+    ):  # fmt: skip
+        for field in linked.__struct_fields__:
+            assert f"`{field}`" in data or f'"{field}"' in data, field

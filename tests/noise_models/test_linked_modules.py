@@ -83,6 +83,11 @@ def test_fields_of_format_2_are_refused_in_a_file_of_format_1() -> None:
         (("modules", 1, "snapshot"), "abc", "modules[1].snapshot", "abc"),
         (("coupling",), [[0, 1], [1, 2]], "links[0].pair", "not coupled"),
         (("coupling",), [[0, 1], [1, 3], [0, 4]], "coupling[2]", "'a' and 'b'"),
+        (("gates", 2, "qubits"), [], "gates[2].qubits", "cz acts on a link"),
+        (("gates", 2, "qubits"), [1, 3], "gates[2].qubits", "cz acts on a link"),
+        (("gates", 6, "qubits"), [3, 1], "links[0].pair", "no entry of rxx"),
+        (("gates", 6, "error"), 0.04, "links[0].fidelity", "0.04"),
+        (("native_gates", 0), {"name": "ecr", "num_qubits": 2}, "gates", "no entries of ecr"),
         (("gates", 2, "paulis", 0, "probability"), 1.5, "gates[2].paulis[0].probability", "1.5"),
         (("gates", 2, "paulis", 0, "pauli"), "III", "gates[2].paulis[0].pauli", "III"),
         (("gates", 2, "paulis", 0, "pauli"), "II", "gates[2].paulis[0].pauli", "II"),
@@ -124,7 +129,7 @@ def test_mean_wait_is_that_of_the_attempts() -> None:
 
 def test_infidelity_follows_from_pauli_errors() -> None:
     gate = cal.GateCalibration("cz", (0, 1), paulis=(cal.PauliError("ZI", 0.05),))
-    assert gate.infidelity == pytest.approx(0.04)
+    assert gate.error == pytest.approx(0.04)
     errors = (cal.PauliError("IX", 0.02), cal.PauliError("ZZ", 0.1))  # the pair is one of ZZ = 1
     assert cal.Link((0, 1), paulis=errors).infidelity == pytest.approx(0.02)
     decoded = msgspec.json.decode(msgspec.json.encode(gate), type=cal.GateCalibration)

@@ -8,6 +8,7 @@ import numpy as np
 from noise_models import channel as channels
 from noise_models.channel import Channel, Readout, ReadoutGroup
 from noise_models.model import UNDISTURBED, Disturbance, LayerNoise, LocatedChannel
+from noise_models.network import Network
 
 DURATIONS_NS = {
     "sx": 35.0, "x": 35.0, "h": 35.0, "ry": 35.0, "cx": 300.0, "measure": 1000.0, "reset": 800.0,
@@ -76,6 +77,8 @@ class DeviceModel:
     def idle(self, qubit: int, duration_ns: float) -> Channel | None:
         """Relaxation."""
         return self._relaxation(qubit, duration_ns) if self.has_idle_noise else None
+
+    network: Network | None = None
 
     leaks = False
 

@@ -22,13 +22,15 @@ from numpy.typing import NDArray
 from noise_models.calibration import is_named_measurement
 from noise_models.channel import Readout
 from noise_models.model import LocatedChannel, NoiseModel
+from noise_models.network import Network
+from noise_models.strict_json import NoiseError
 from simulators.catalog import NoiseKind
 from simulators.circuit.analysis.measurements import TERMINAL
 from simulators.circuit.arrays import Operands
 from simulators.circuit.gates import DELAY, DELAY_DT, MEASURE, UNITARY
 from simulators.circuit.ir import Circuit, Table
 from simulators.circuit.noise import AFTER_OP, CHANNEL, Q1, NoiseProgram
-from simulators.circuit.passes import detuning, layers, leakage
+from simulators.circuit.passes import detuning, layers, leakage, link_waits
 from simulators.circuit.passes.disturbance import disturbed
 from simulators.circuit.passes.noise_locations import (
     ABSENT,
@@ -50,6 +52,7 @@ from simulators.errors import Unsupported
 
 MAX_CHANNELS = 16_384  # cached channels, of 2 KiB at most; cleared when full
 _PROBE_NS = 1000.0  # idle time whose channel shows whether a qubit relaxes
+_OF_ZZ = "a ZZ interaction", "gate.crosstalk"
 _DELAYS = frozenset({"delay", "delay_dt"})
 _NO_READOUT = CircuitReadout(None, np.zeros(0, np.uint8))
 _Locations = NDArray[np.int64]  # [n, 4], see `NoiseProgram`; channel -1: none
@@ -89,7 +92,8 @@ class NoiseAttachment:
     def attach(self, circuit: Circuit, method: Method = "alap") -> NoiseProgram:
         """Make the noise program of an admissible circuit on the device of the model. `method`: of
         the schedule, `alap` or `asap`. Raises Unsupported for a circuit that does not fit the
-        device, or has a delay of unknown duration."""
+        device, has a delay of unknown duration, or waits for links beside noise whose average
+        over the waits is no channel."""
         if method not in METHODS:
             raise Unsupported(f"schedule {method[:32]!r}", hint=f"there are {', '.join(METHODS)}")
         if 0 < self.model.num_qubits < circuit.num_qubits:
@@ -98,7 +102,10 @@ class NoiseAttachment:
             raise Unsupported(text, hint="compile the circuit for the device")
         if len(self._registry.numbers.channels) > MAX_CHANNELS:
             self._registry = NoiseRegistry(self.model)
-        return _CircuitNoise(circuit, self._registry, method).program()
+        try:
+            return _CircuitNoise(circuit, self._registry, method).program()
+        except NoiseError as error:
+            raise Unsupported(error.message, hint=error.hint) from None
 
 
 class _CircuitNoise:
@@ -158,6 +165,7 @@ class _CircuitNoise:
             self._durations[self._delay_ops] = delays
         uses, order = self._layers() if model.layers else ([], None)
         timing, timed, timed_ns = None, self._located[:0], np.zeros(0)
+        awaiting = timed
         if model.has_idle_noise or uses:
             timing = self._schedule(self._durations)
             if not self._ordered:
@@ -171,7 +179,12 @@ class _CircuitNoise:
                 timing, delays = self._outside_layers(uses, timing, delays)
                 self._during = self._during_layers(uses, whole, (timing, delays))
         if timing is not None and model.has_idle_noise:
-            noise = self._timed(timing, delays)
+            idle = timing
+            if delays.size:
+                idle = timing.with_delays(self._delay_ops, self._delayed, delays)
+            if model.network is not None:
+                idle, awaiting = self._awaiting(idle, model.network, layered=bool(uses))
+            noise = self._timed(idle)
             timed, timed_ns = noise.locations, noise.time_ns
             if uses:
                 alone = timed[:, Q1] < 0
@@ -182,7 +195,7 @@ class _CircuitNoise:
         elif delays.size:
             channels = registry.idle.channel_ids(self._delayed, delays)
             timed, timed_ns = rows_of(self._delay_ops, channels, self._delayed), delays
-        parts = [self._located, irregular, timed, *self._others(), *self._of_layers(uses)]
+        parts = [self._located, irregular, timed, awaiting, *self._others(), *self._of_layers(uses)]
         rows = np.concatenate([each for each in parts if len(each)] or parts)
         locations, used = in_order(rows, circuit.ops.size, registry.numbers.marks)
         duration_ns = timing.duration_ns if timing is not None and model.has_idle_noise else -1.0
@@ -390,6 +403,7 @@ class _CircuitNoise:
             durations,
             self._method,
             feed_forward_ns=self._model.feed_forward_ns,
+            network=self._model.network,
             roles=self._roles,
             operands=self._operands,
         )
@@ -403,12 +417,36 @@ class _CircuitNoise:
             return None
         return time_order(after_writers(self._circuit, timing.start_ns))
 
-    def _timed(self, timing: Schedule, delays: NDArray[np.float64]) -> TimedNoise:
-        """Relaxation of waiting qubits, and ZZ interaction of coupled ones."""
+    def _awaiting(
+        self, timing: Schedule, network: Network, *, layered: bool
+    ) -> tuple[Schedule, _Locations]:
+        """The schedule without idle times during waits for links, and the relaxation meanwhile.
+        `layered`: layers of gates act."""
+        operands, model, registry = self._operands, self._model, self._registry
+        waits = link_waits.awaited(operands, timing.start_ns, self._durations, network.links)
+        if not waits:
+            return timing, self._located[:0]
+        for acts, noise, option in (
+            (registry.is_detuned, "a detuning that is constant during a shot", "qubit.quasistatic"),
+            (bool(registry.coupled(self._circuit.num_qubits).ends.size), *_OF_ZZ),
+            (model.leaks, "leakage", "gate.leakage"),
+            (layered, "errors of layers", "gate.layer"),
+        ):
+            if acts:
+                pair = list(waits[0].pair)
+                text = f"{noise}, while the link of qubits {pair} is awaited for a random time"
+                hint = f"the noise option {option}: 0 leaves it out"
+                raise Unsupported(text, hint=hint)
+        found = link_waits.idle_waits(timing, operands.codes, waits)
+        rows = [(k, registry.awaiting(qubit, key), qubit, -1) for k, qubit, key in found.rows]
+        located = np.array(rows, np.int64).reshape(-1, 4)
+        return timing._replace(idle_ns=found.idle_ns), located
+
+    def _timed(self, timing: Schedule) -> TimedNoise:
+        """Relaxation of waiting qubits, and ZZ interaction of coupled ones. `timing`: with delays
+        as idle times."""
         registry = self._registry
         pairs = registry.coupled(self._circuit.num_qubits)
-        if delays.size:
-            timing = timing.with_delays(self._delay_ops, self._delayed, delays)
         while True:
             found = timed_noise(
                 self._operands, self._roles, timing, pairs, registry.times,

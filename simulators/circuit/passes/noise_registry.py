@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from noise_models.calibration import is_named_measurement
 from noise_models.channel import Channel, Readout
+from noise_models.link_waits import WaitPart
 from noise_models.model import LocatedChannel, NoiseModel
 from simulators.circuit.noise import ChannelFacts, channel_facts
 from simulators.circuit.passes import noise_locations
+from simulators.circuit.passes.link_waits import WaitKey
 from simulators.circuit.passes.noise_locations import EMPTY, UNSEEN, GateTable
 from simulators.circuit.passes.timed_noise import READING, CoupledPairs, TimedNoise, TimedTables
 from simulators.errors import BadCircuit
@@ -227,6 +229,7 @@ class NoiseRegistry:
         self.reading = TimedChannels(lambda q, time: number(model.during_readout(q, time)))
         self.memory = TimedChannels(lambda q, layers: number(model.memory(q, round(layers))))
         self.crosstalk = self._of_pairs()
+        self._awaiting: dict[tuple[int, WaitKey], int] = {}
         self._pairs: tuple[tuple[int, int], ...] = ()
         self._coupled: CoupledPairs | None = None
         self._readouts: dict[int, CircuitReadout] = {}  # by number of qubits
@@ -254,6 +257,17 @@ class NoiseRegistry:
     def learn_preparations(self, qubits: Iterable[int]) -> None:
         for qubit in qubits:
             self.gates.prepare(qubit, self.numbers.number(self.model.preparation(qubit)))
+
+    def awaiting(self, qubit: int, key: WaitKey) -> int:
+        """Number of the mean channel of a qubit over random waits; -1: none. Raises NoiseError."""
+        found = self._awaiting.get((qubit, key))
+        if found is None:
+            assert self.model.network is not None
+            links = self.model.network.links
+            parts = [WaitPart(links[link], *part) for link, *part in key]
+            found = self.numbers.number(self.model.network.awaiting(qubit, parts))
+            self._awaiting[qubit, key] = found
+        return found
 
     def learn_times(self, noise: TimedNoise) -> None:
         """Make the channels of missing rows."""

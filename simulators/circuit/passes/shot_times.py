@@ -123,5 +123,6 @@ class ShotTimes:
             circuit,
             durations_ns(circuit, operands, self._model, delays),
             feed_forward_ns=self._model.feed_forward_ns,
+            network=self._model.network,
             operands=operands,
         ).duration_ns

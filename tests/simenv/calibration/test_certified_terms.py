@@ -14,6 +14,7 @@ from noise_models.calibration import (
     GateCalibration,
     LayerCalibration,
     LayerGate,
+    Link,
     MeasurementCrosstalk,
     NativeGate,
     PauliGenerator,
@@ -333,6 +334,7 @@ def claimed_device(*, dynamic: bool) -> CalibrationSnapshot:
                 (LayerGate("cz", (0, 1)),), (0, 1), (PauliGenerator("X", (0,), 1e-3),)
             ),
         ),
+        links=(Link((1, 2), fidelity=0.9, rate_hz=1e4),),
     )  # fmt: skip
 
 
@@ -368,7 +370,8 @@ def test_measured_terms_are_not_named() -> None:
     left = {(each.quantity, each.by_parts) for each in untested_terms(snapshot, estimates)}
     assert left == {
         ("readout_decided", False), ("t1_jumps", True), ("over_rotation_rad", False),
-        ("error_other", True), ("zz_khz", False), ("layer_decay", False),
+        ("error_other", True), ("zz_khz", False), ("layer_decay", False), ("pair_error", False),
+        ("link_wait_ns", False),
     }  # fmt: skip
 
 
