@@ -162,14 +162,8 @@ class LinkInfo(msgspec.Struct, frozen=True, array_like=True):
 
     pair: tuple[int, int]
     fidelity: float  # of a pair
-    rate_hz: float = 0.0  # mean rate of pairs; 0: a pair is there when it is needed
-    herald_ns: float = 0.0  # from the success of an attempt to its use
+    wait_ns: float = 0.0  # mean time until a pair is there
     latency_ns: float = 0.0  # of a classical message
-
-    @property
-    def wait_ns(self) -> float:
-        """Mean time until a pair is there."""
-        return self.herald_ns + (1e9 / self.rate_hz if self.rate_hz else 0.0)
 
 
 class DeviceInfo(msgspec.Struct, frozen=True):

@@ -99,6 +99,14 @@ def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> device
             devices.AngleLimits(each.gate, each.bounds_rad) for each in snapshot.angle_bounds
         ),
         refused_fit="" if snapshot.fitted is None else snapshot.fitted.refused,
+        modules=tuple(
+            devices.ModuleInfo(each.name, each.qubits, each.communication)
+            for each in snapshot.modules
+        ),
+        links=tuple(
+            devices.LinkInfo(each.pair, 1.0 - each.infidelity, each.mean_wait_ns, each.latency_ns)
+            for each in snapshot.links
+        ),
     )
 
 
