@@ -10,7 +10,7 @@ gets those of another one. What the data of a module says of all its qubits is w
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import permutations
 from typing import Annotated, Any
 
@@ -359,14 +359,16 @@ class _Shifted:
                 listed.setdefault(gate.name, set()).add(gate.qubits)
                 yield msgspec.structs.replace(gate, qubits=self._moved(gate.qubits))
         usable = [q for q in range(module.num_qubits) if q not in module.unusable]
-        singles = [(qubit,) for qubit in usable]
-        pairs = [pair for pair in self._pairs() if not set(pair).intersection(module.unusable)]
+        singles: list[Place] = [(qubit,) for qubit in usable]
+        pairs: list[Place] = [
+            pair for pair in self._pairs() if not set(pair).intersection(module.unusable)
+        ]
         for native in module.native_gates:
             default = defaults.get(native.name)
             if default is None and listed[native.name]:
                 continue  # acts on the listed qubits alone
             entry = default or GateCalibration(native.name)
-            places: list[Any] = {1: singles, 2: pairs}.get(native.num_qubits, [])
+            places: Sequence[Place] = {1: singles, 2: pairs}.get(native.num_qubits, ())
             checks.check_entries(f"gates of {native.name}", places, MAX_EXPANDED)
             for place in places:
                 if place not in listed[native.name]:

@@ -86,10 +86,11 @@ class Client(Environment):
         the device, if any), "on", "off", a recipe ("aer"), factors of components
         ({"gate.depolarizing": 0.5}), or an exported noise model; `compile`: "auto" compiles
         circuits that do not fit the device, "fresh" again after a change of calibration, "always"
-        all, "never" none; `qubit_mapping`: the device's qubits. `after`: tasks, or their ids, at
-        most 64; the task runs when all are DONE, and fails with the reason `dependency` when one
-        ends otherwise. `idempotency_key`: a
-        repeat of the same content returns the same task. A stim.Circuit gives a `DetectionResult`;
+        all, "never" none; `qubit_mapping`: the device's qubits; `partition`: the module of each
+        qubit on a device of several QPUs, "auto": with few Bell pairs. `after`: tasks, or their
+        ids, at most 64; the task runs when all are DONE, and fails with the reason `dependency`
+        when one ends otherwise. `idempotency_key`: a repeat of the same content returns the same
+        task. A stim.Circuit gives a `DetectionResult`;
         `decoder`: "pymatching", or None.
 
         Raises ProgramError, OptionError, InfeasibleError, LimitExceededError, NotFoundError,

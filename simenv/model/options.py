@@ -118,6 +118,12 @@ OPTIONS: dict[str, Option] = {
         Qubits | None,
         "The device's qubit of each qubit of the circuit, with commas: 5,4,3.",
     ),
+    "partition": Option(
+        "auto",
+        Names,
+        "On a device of several QPUs, the module of each qubit, with commas: a,a,b; auto: with few"
+        " Bell pairs.",
+    ),
     "priority": Option(
         0,
         int,
@@ -217,6 +223,7 @@ class PlacementOptions(TypedDict, total=False):
     noise: Any
     compile: str
     qubit_mapping: Sequence[SupportsIndex] | None
+    partition: Sequence[str] | str
 
 
 class SharedOptions(ProgramOptions, PlacementOptions, total=False):

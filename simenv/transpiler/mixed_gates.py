@@ -15,8 +15,10 @@ from qiskit.transpiler import PassManager, Target, TransformationPass
 from qiskit.transpiler.passes import BasisTranslator, UnrollCustomDefinitions
 from qiskit.transpiler.passes.utils.control_flow import trivial_recurse
 
+from simenv.transpiler.qiskit_runtime import BELL
+
 NAME = "simenv_mixed"  # of the plugin
-_OTHERS = ("measure", "reset", "delay", "barrier")
+_OTHERS = ("measure", "reset", "delay", "barrier", BELL)
 _CONTROL_FLOW = ("if_else", "while_loop", "for_loop", "switch_case")
 
 

@@ -25,7 +25,7 @@ from simenv.model.availability import Availability
 from simenv.model.devices import DeviceInfo
 from simenv.transpiler import qiskit_runtime
 from simenv.transpiler.plugins import load_plugins_lazily
-from simenv.transpiler.qiskit_runtime import LEVEL, SEED
+from simenv.transpiler.qiskit_runtime import BELL, LEVEL, SEED
 
 _CONTROL_FLOW = ("if_else", "while_loop", "for_loop", "switch_case")
 
@@ -210,6 +210,7 @@ class Transpiler:
         self._level = level
         self._seed = seed
         self._passes: Any = None
+        self._translation: Any = None  # passes for circuits that are placed
         self._reading: Transpiler | None = None  # for the qubits that are read well
         if misread := self._available.misread:
             unusable = tuple(sorted((*info.unusable, *misread)))
@@ -292,6 +293,21 @@ class Transpiler:
                 " qubits, or write the circuit on its qubits in native gates",
             ) from error
 
+    def translated(self, circuit: Any) -> Any:
+        """Return a QuantumCircuit that is placed on the device's qubits in native gates, where its
+        gates are. Raises ProgramError."""
+        from qiskit.exceptions import QiskitError
+
+        if self._translation is None:
+            self._translation = self._pass_manager(tuple(range(self._info.num_qubits)))
+        try:
+            return self._translation.run(circuit)
+        except QiskitError as error:
+            reason = error.message.partition(". ")[0][:_REASON_CHARS]
+            text = f"the circuit cannot be translated for device {self._info.name}: {reason}"
+            hint = "compile='never' runs it as it is written, in native gates"
+            raise ProgramError(text, hint=hint) from error
+
     def _is_placed(self, circuit: Any) -> bool:
         """Return whether the device has each operation of a compiled circuit on its qubits."""
         places: dict[str, set[tuple[int, ...]]] = {}
@@ -317,7 +333,13 @@ class Transpiler:
 
     @cached_property
     def _target(self) -> Any:
-        return target_of(self._info)
+        result = target_of(self._info)
+        if self._info.links:
+            from qiskit.circuit import Instruction
+
+            pairs = [pair for link in self._info.links for pair in (link.pair, link.pair[::-1])]
+            result.add_instruction(Instruction(BELL, 2, 0, []), dict.fromkeys(pairs))
+        return result
 
     @cached_property
     def _complete_target(self) -> Any:

@@ -231,6 +231,7 @@ FORMS = {
     "noise": Form(kind=str, convert=noise_of),
     "compile": Form(kind=Compile, convert=str),
     "qubit_mapping": Form(kind=str | None, convert=mapping_of),
+    "partition": Form(kind=str, convert=str),
     "account": Form(flags=("--account", "-A")),
     "after": Form(kind=Texts, convert=lambda tasks: tasks or None),
     "name": Form("task_name"),

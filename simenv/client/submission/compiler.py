@@ -1,8 +1,9 @@
 """Compilation of circuits for an emulated device, once for each structure.
 
 Level and seed are fixed. Programs that differ only in their angles have one structure; see
-`transpiler.opened`. Invariant: clbits are never changed, so counts need no mapping back. Parameter
-slots of a program are preserved. Compilation for others runs in a process with bounds of memory
+`transpiler.opened`. Invariant: clbits are never changed, so counts need no mapping back; for a
+device of several QPUs, those of a hidden register are added. Parameter slots of a program are
+preserved. Compilation for others runs in a process with bounds of memory
 and time (`compiler_sandbox`); what it returns is the same.
 """
 
@@ -11,10 +12,10 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -32,6 +33,9 @@ from simenv.transpiler import qpy
 from simenv.transpiler.native_form import TOLERANCE, BindingFolder, NativeForm
 from simenv.transpiler.qiskit_runtime import LEVEL
 from simenv.transpiler.transpiler import Transpiler, closed, gate_names, opened
+
+if TYPE_CHECKING:
+    from simenv.transpiler.linked.distribution import LinkedTranspiler
 
 MAX_TARGETS = 16
 SANDBOX_S = 60.0  # for a structure that a sandbox compiles
@@ -128,7 +132,7 @@ class Compiler:
         self._sandbox = sandbox
         self._native = NativeForm(info)
         self._transpiler = Transpiler(info, level)
-        self._structures: OrderedDict[bytes, _CompiledStructure] = OrderedDict()
+        self._structures: OrderedDict[tuple[object, ...], _CompiledStructure] = OrderedDict()
         self._lock = threading.Lock()  # of the cache
         self._compiling = threading.Lock()
 
@@ -138,18 +142,30 @@ class Compiler:
         return self._transpiler.name
 
     def compiled(
-        self, loaded: PackedCircuit, mode: str, mapping: tuple[int, ...] = ()
+        self,
+        loaded: PackedCircuit,
+        mode: str,
+        mapping: tuple[int, ...] = (),
+        modules: tuple[str, ...] = (),
     ) -> CompiledCircuit:
         """Compile a circuit. `mode`: "auto" and "fresh" compile a circuit that does not fit the
         device, "always" any, "never" none. `mapping`: the device's qubit of each qubit of the
-        circuit at its beginning; (): any. Raises ProgramError, OptionError."""
+        circuit at its beginning; (): any. `modules`: the QPU of each qubit, where the device has
+        several; (): the compiler's choice. Raises ProgramError, OptionError."""
+        if modules and not self._info.modules:
+            raise OptionError(
+                f"partition for device {self._info.name}, which is one QPU",
+                hint="a device that `simenv devices link` made, or no partition",
+                option="partition",
+            )
         wide = self._info.num_qubits
         written, packed_mapping = loaded, b""
         if mapping:
             written = self._mapped(loaded, mapping)
             packed_mapping = np.array(mapping, np.uint16).tobytes()
         compiled = CompiledCircuit(written, (packed_mapping, packed_mapping), "", wide)
-        if mode == "never" or (mode != "always" and self._native.fits(written.program)):
+        may_stay = mode != "always" and not modules
+        if mode == "never" or (may_stay and self._native.fits(written.program)):
             return compiled
         # The service refuses a circuit that no compilation can make fit, and names the operation.
         if self._native.is_refused(written.program):
@@ -158,7 +174,7 @@ class Compiler:
         if not self._info.angle_limits:  # limits are checked on numbers
             structure, values = opened(structure)
         try:
-            result = self._structure(structure, packed_mapping, mapping)
+            result = self._structure(structure, mapping, modules)
         except ProgramError:
             if self._info.dynamic or "reset" not in loaded.program.names:
                 raise
@@ -196,28 +212,28 @@ class Compiler:
         return msgspec.structs.replace(loaded, packed=program.packed()), values
 
     def _structure(
-        self, structure: Program, packed_mapping: bytes, mapping: tuple[int, ...]
+        self, structure: Program, mapping: tuple[int, ...], modules: tuple[str, ...]
     ) -> _CompiledStructure:
         """Return the compiled structure from the cache, or compile it. Raises ProgramError."""
-        key = structure.packed() + packed_mapping
+        key = structure.packed(), mapping, modules
         result = self._cached(key)
         if result is None:
             with self._compiling:
                 result = self._cached(key)  # another thread may have compiled it meanwhile
                 if result is None:
                     compile_ = self.transpiled if self._sandbox is None else self._confined
-                    result = compile_(structure, mapping)
+                    result = compile_(structure, mapping, modules)
                     self._keep(key, result)
         return result
 
-    def _cached(self, key: bytes) -> _CompiledStructure | None:
+    def _cached(self, key: tuple[object, ...]) -> _CompiledStructure | None:
         with self._lock:
             result = self._structures.get(key)
             if result is not None:
                 self._structures.move_to_end(key)
             return result
 
-    def _keep(self, key: bytes, result: _CompiledStructure) -> None:
+    def _keep(self, key: tuple[object, ...], result: _CompiledStructure) -> None:
         with self._lock:
             self._structures[key] = result
             if len(self._structures) > MAX_STRUCTURES:
@@ -240,20 +256,37 @@ class Compiler:
             moved.packed(), moved.num_qubits, loaded.measures, loaded.parameters, loaded.slots
         )
 
-    def _confined(self, program: Program, mapping: tuple[int, ...]) -> _CompiledStructure:
+    def _confined(
+        self, program: Program, mapping: tuple[int, ...], modules: tuple[str, ...]
+    ) -> _CompiledStructure:
         """Compile a structure in the sandbox. Raises ProgramError, LimitExceededError."""
         assert self._sandbox is not None
-        asked = msgspec.msgpack.encode(_Structure(self._info, program.packed(), mapping))
+        asked = msgspec.msgpack.encode(_Structure(self._info, program.packed(), mapping, modules))
         answer = msgspec.msgpack.decode(self._sandbox().convert(asked), type=_Transpiled)
         return _CompiledStructure(qpy.parse(answer.circuit), answer.layouts, _channels(program))
 
-    def transpiled(self, program: Program, mapping: tuple[int, ...]) -> _CompiledStructure:
-        """Compile a structure in this process. Raises ProgramError."""
+    def transpiled(
+        self, program: Program, mapping: tuple[int, ...], modules: tuple[str, ...]
+    ) -> _CompiledStructure:
+        """Compile a structure in this process. Raises ProgramError, OptionError."""
+        if self._info.links:
+            linked = self._linked.run(to_qiskit(program), mapping, modules)
+            layouts = _packed(linked.last), _packed(linked.first)
+            return _CompiledStructure(linked.circuit, layouts, _channels(program))
         result = self._transpiler.run(to_qiskit(program), mapping)
         last = result.layout.final_index_layout(filter_ancillas=True)
         first = result.layout.initial_index_layout(filter_ancillas=True)
-        layouts = np.array(last, np.uint16).tobytes(), np.array(first, np.uint16).tobytes()
-        return _CompiledStructure(result, layouts, _channels(program))
+        return _CompiledStructure(result, (_packed(last), _packed(first)), _channels(program))
+
+    @cached_property
+    def _linked(self) -> LinkedTranspiler:
+        from simenv.transpiler.linked.distribution import LinkedTranspiler
+
+        return LinkedTranspiler(self._info, self._transpiler)
+
+
+def _packed(layout: Sequence[int]) -> bytes:
+    return np.array(layout, np.uint16).tobytes()
 
 
 def _channels(program: Program) -> ChannelNames | None:
@@ -287,6 +320,7 @@ class _Structure(msgspec.Struct, frozen=True, array_like=True):
     info: DeviceInfo
     program: bytes
     mapping: tuple[int, ...]
+    modules: tuple[str, ...]
 
 
 class _Transpiled(msgspec.Struct, frozen=True, array_like=True):
@@ -309,5 +343,5 @@ def transpiled(data: bytes) -> bytes:
     """Compile a structure; called in the sandbox process."""
     asked = msgspec.msgpack.decode(data, type=_Structure)
     compiler = _of_sandbox.of(asked.info)
-    result = compiler.transpiled(decode_program(asked.program), asked.mapping)
+    result = compiler.transpiled(decode_program(asked.program), asked.mapping, asked.modules)
     return msgspec.msgpack.encode(_Transpiled(qpy.write_qpy(result.circuit), result.layouts))

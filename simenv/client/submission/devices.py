@@ -99,7 +99,9 @@ class SubmitDevices:
         if task.device and task.device != info.name:  # FakeFez is fez
             task = msgspec.structs.replace(task, device=info.name)
             checked = msgspec.structs.replace(checked, task=task)
-        compiled = self._compiler(info).compiled(loaded, checked.compile, checked.mapping)
+        compiled = self._compiler(info).compiled(
+            loaded, checked.compile, checked.mapping, checked.partition
+        )
         replaced = compiled.replaced if checked.document else ()
         if (compiled.compiler, replaced) != (task.compiled, task.replaced_gates):
             calibration = "" if checked.document or not compiled.compiler else info.calibration_id
@@ -205,6 +207,7 @@ def _without_device(checked: CheckedOptions) -> CheckedOptions:
         ("noise", bool(task.noise) and not task.snapshot),
         ("compile", checked.compile != "auto"),
         ("qubit_mapping", bool(checked.mapping)),
+        ("partition", bool(checked.partition)),
     )
     for name, value in asked:
         if value:

@@ -23,6 +23,7 @@ from simenv.errors import OptionError
 from simenv.model import MAX_PARENTS, MAX_QUBITS, MAX_SHOTS, Observable, TaskOptions, task_rules
 from simenv.model.options import CHECKS, OPTIONS, REFUSE, Parents, Seed, Seeds, SubmitOptions
 from simenv.model.task_rules import MAX_SEED, checked_integer, checked_list
+from simenv.text import short_repr
 
 
 def checked_parents(after: Parents) -> tuple[int, ...]:
@@ -101,7 +102,8 @@ class CheckedOptions(msgspec.Struct, frozen=True):
     """Options within their limits. `shots` 0: exact; `task`: with the requested outputs.
 
     `document`: a noise document that is not stored yet; `compile`: one of MODES; `mapping`: the
-    device's qubit of each qubit of the circuit, (): any; `named`: True if the options may name a
+    device's qubit of each qubit of the circuit, (): any; `partition`: the module of each, (): any;
+    `named`: True if the options may name a
     device, directly or by a pool, or need one.
     """
 
@@ -110,6 +112,7 @@ class CheckedOptions(msgspec.Struct, frozen=True):
     document: bytes = b""
     compile: str = "auto"
     mapping: tuple[int, ...] = ()
+    partition: tuple[str, ...] = ()
     named: bool = False
 
     def outputs(self, measures: bool, observed: bool) -> tuple[str, ...]:
@@ -220,6 +223,9 @@ def checked_options(options: Mapping[str, Any]) -> CheckedOptions:
         if not values["qubit_mapping"]:
             hint = f"{expected}; without it: any"
             raise OptionError("qubit_mapping is empty", hint=hint, option="qubit_mapping")
+    if not isinstance(values["partition"], str):
+        expected = "auto, or a list with the module of each qubit of the circuit"
+        values["partition"] = checked_list("partition", values["partition"], expected)
     if values["options"] is not None:
         values["options"] = task_rules.checked_engine_options(values["options"])
     key = values.values()  # in the order of _SHARED
@@ -274,11 +280,24 @@ def _checked(*values: Any) -> CheckedOptions:
     if len(set(mapping)) < len(mapping):
         hint = "each qubit of the device once"
         raise OptionError(option="qubit_mapping", value=mapping, expected=hint)
+    partition = _partition(inputs["partition"])
     is_placed = bool(task.device or task.pool or task.prefer)
     if not is_placed and task.noise == OFF:
         task = msgspec.structs.replace(task, noise=())
-    named = is_placed or bool(document or task.noise or mapping) or mode != "auto"
-    return CheckedOptions(shots, task, document, mode, mapping, named)
+    named = is_placed or bool(document or task.noise or mapping or partition) or mode != "auto"
+    return CheckedOptions(shots, task, document, mode, mapping, partition, named)
+
+
+def _partition(given: Sequence[Any]) -> tuple[str, ...]:
+    """Return the module of each qubit; (): the compiler's choice. Raises OptionError."""
+    if given == "auto":
+        return ()
+    if isinstance(given, str):
+        given = given.split(",")
+    if not given or not all(isinstance(name, str) and 0 < len(name) <= 64 for name in given):
+        hint = "auto, or the module of each qubit of the circuit"
+        raise OptionError(option="partition", value=short_repr(given), expected=hint)
+    return tuple(given)
 
 
 def checked_seed(seed: Seed | None, idempotency_key: str | None) -> int:

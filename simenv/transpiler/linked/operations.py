@@ -21,8 +21,8 @@ from qiskit.circuit import Instruction
 from simenv.errors import ProgramError
 from simenv.model.devices import DeviceInfo
 from simenv.model.program import HIDDEN_REGISTER
+from simenv.transpiler.qiskit_runtime import BELL
 
-BELL = "simenv_bell"  # makes the Bell pair of a link, up to s on its first qubit
 # Gates on two qubits that are a Pauli on the second one, controlled by the first one.
 CONTROLLED_PAULIS = {"cx": "x", "cy": "y", "cz": "z"}
 

@@ -37,6 +37,7 @@ def chosen(**changes: Any) -> options.CheckedOptions:
         ("prefer", "Hardware"), ("prefer", ["a b"]), ("prefer", [f"q{k}" for k in range(17)]),
         ("outputs", 5), ("outputs", [["counts"]]), ("prefer", 5), ("qubit_mapping", 5),
         ("qubit_mapping", {0: 1}), ("qubit_mapping", "01"), ("qubit_mapping", [0.0]),
+        ("partition", 5), ("partition", [1]),
         ("options", 5), ("options", ["bond"]),
         ("ranks", 0), ("ranks", 3), ("ranks", 8192), ("ranks", 2.0), ("ranks", True),
     ],
@@ -186,7 +187,15 @@ LACKING = {
     # Methods of the backend and its jobs, or other words of Qiskit, say the rest.
     "Qiskit": {
         *("after", "amplitudes", "binding_index", "decoder", "idempotency_key", "name"),
-        *("observables", "outputs", "parameter_values", "prefer", "qubit_mapping", "ranks"),
+        *(
+            "observables",
+            "outputs",
+            "parameter_values",
+            "partition",
+            "prefer",
+            "qubit_mapping",
+            "ranks",
+        ),
     },
     # Tapes say what is measured, and wires which qubits.
     "PennyLane": {
@@ -196,7 +205,7 @@ LACKING = {
     # docs/guides/qpi.md lists what the library does not do.
     "C": {
         *("after", "amplitudes", "binding_index", "compile", "decoder", "options", "prefer"),
-        *("qubit_mapping", "ranks", "trace"),
+        *("partition", "qubit_mapping", "ranks", "trace"),
     },
 }
 

@@ -1,0 +1,195 @@
+"""Compilation of a circuit for a device of several modules.
+
+Imports qiskit.
+
+The qubits are divided among the modules, gates between modules become remote operations, each
+module's part is placed on its qubits, and gates are translated where they are. The compiled circuit
+is a function of circuit, device and options alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from qiskit import QuantumCircuit
+from qiskit.circuit import CircuitInstruction, ControlFlowOp, Delay, IfElseOp, Reset
+from qiskit.circuit.library import RXXGate
+
+from simenv.errors import OptionError, ProgramError
+from simenv.model.availability import Availability
+from simenv.model.devices import DeviceInfo
+from simenv.model.program import HIDDEN_REGISTER
+from simenv.transpiler.linked.operations import CONTROLLED_PAULIS, DistributedCircuit
+from simenv.transpiler.linked.partition import partition
+from simenv.transpiler.linked.placement import ModuleQubits, placed
+from simenv.transpiler.linked.steps import Packet, Step, between_modules, packets, steps_of
+from simenv.transpiler.qiskit_runtime import BELL
+from simenv.transpiler.transpiler import Transpiler
+
+_HALF_TURN = 1.5707963267948966
+_HINT = "partition= puts the qubits that share such operations in one module"
+
+
+@dataclass(frozen=True, eq=False)
+class LinkedCircuit:
+    """A circuit in native gates on the qubits of a machine."""
+
+    circuit: QuantumCircuit
+    first: tuple[int, ...]  # the machine's qubit of each qubit, at the beginning
+    last: tuple[int, ...]  # at the end
+
+
+class LinkedTranspiler:
+    """Transpiler for one device of several modules. Not thread-safe."""
+
+    def __init__(self, info: DeviceInfo, transpiler: Transpiler) -> None:
+        """`transpiler`: of the same device."""
+        self._info, self._transpiler = info, transpiler
+
+    @cached_property
+    def _modules(self) -> list[ModuleQubits]:
+        available = Availability(self._info)
+        return [ModuleQubits(self._info, available, k) for k in range(len(self._info.modules))]
+
+    def run(
+        self, circuit: QuantumCircuit, mapping: Sequence[int] = (), modules: Sequence[str] = ()
+    ) -> LinkedCircuit:
+        """Compile a circuit. `mapping`: the machine's qubit of each qubit at the beginning; ():
+        any. `modules`: name of the module of each qubit; (): those with the fewest Bell pairs.
+        Raises ProgramError, OptionError."""
+        steps = steps_of(circuit)
+        where = self._where(steps, circuit.num_qubits, mapping, modules)
+        logical = distributed(circuit, steps, self._info, where)
+        return self.placed(logical, mapping)
+
+    def placed(self, logical: DistributedCircuit, mapping: Sequence[int] = ()) -> LinkedCircuit:
+        """Place a distributed circuit and translate it to native gates. Raises ProgramError,
+        OptionError."""
+        for number, module in enumerate(self._modules):
+            count = logical.modules.count(number)
+            if count > len(module.data):
+                raise ProgramError(
+                    f"{count} qubits in module {module.name}, which has {len(module.data)}"
+                    " connected ones beside its communication qubits",
+                    hint="fewer qubits there: partition=",
+                )
+        physical, first, last = placed(logical, self._modules, mapping or None)
+        result = self._transpiler.translated(physical)
+        return LinkedCircuit(self._with_pairs(result), tuple(first), tuple(last))
+
+    def _where(
+        self, steps: Sequence[Step], num_qubits: int, mapping: Sequence[int], modules: Sequence[str]
+    ) -> list[int]:
+        """Return the module of each qubit."""
+        numbers = {module.name: k for k, module in enumerate(self._info.modules)}
+        if modules:
+            if len(modules) != num_qubits or not numbers.keys() >= set(modules):
+                raise OptionError(
+                    f"partition={list(modules)!r:.80} for {num_qubits} qubits",
+                    hint=f"one of {', '.join(list(numbers)[:12])} for each qubit",
+                    option="partition",
+                )
+            if not mapping:
+                return [numbers[name] for name in modules]
+        if mapping:
+            owner = {q: k for k, module in enumerate(self._info.modules) for q in module.qubits}
+            where = [owner[qubit] for qubit in mapping]
+            if modules and where != [numbers[name] for name in modules]:
+                hint = "leave partition out: the mapping says the modules"
+                raise OptionError(
+                    "partition and qubit_mapping contradict", hint=hint, option="partition"
+                )
+            return where
+        owner = {q: k for k, module in enumerate(self._info.modules) for q in module.qubits}
+        linked = {tuple(owner[qubit] for qubit in link.pair) for link in self._info.links}
+        both = frozenset((a, b) for pair in linked for a, b in (pair, pair[::-1]))
+        return partition(steps, num_qubits, [len(each.data) for each in self._modules], both)
+
+    def _with_pairs(self, circuit: QuantumCircuit) -> QuantumCircuit:
+        """Replace each Bell pair by its operations. The wait for the pair is before the reset of
+        its qubits: data waits, and the pair is fresh."""
+        waits = {link.pair: link.wait_ns for link in self._info.links}
+        result = circuit.copy_empty_like()
+        numbers = {qubit: index for index, qubit in enumerate(circuit.qubits)}
+        for each in circuit.data:
+            if each.operation.name != BELL:
+                result._append(each)
+                continue
+            wait_ns = waits[numbers[each.qubits[0]], numbers[each.qubits[1]]]
+            for qubit in each.qubits:
+                if wait_ns:
+                    result._append(CircuitInstruction(Delay(wait_ns, "ns"), [qubit]))
+                result._append(CircuitInstruction(Reset(), [qubit]))
+            result._append(CircuitInstruction(RXXGate(_HALF_TURN), each.qubits))
+        return result
+
+
+def distributed(
+    circuit: QuantumCircuit, steps: Sequence[Step], info: DeviceInfo, where: Sequence[int]
+) -> DistributedCircuit:
+    """Return a circuit with remote operations in place of the gates between modules. `steps`: its
+    operations; `where`: module of each qubit. Raises ProgramError."""
+    if any(register.name == HIDDEN_REGISTER for register in circuit.cregs):
+        raise ProgramError(
+            f"the circuit has a classical register {HIDDEN_REGISTER}, which the bits of links need",
+            hint="another name, or compile='never' for a circuit that was compiled before",
+        )
+    result = DistributedCircuit(info, where, circuit)
+    for each in packets(between_modules(steps, where), where):
+        if isinstance(each, Packet):
+            _remote(result, each)
+            continue
+        for step in _by_module(each, where):
+            qubits = [result.circuit.qubits[wire] for wire in step.qubits]
+            result.circuit._append(CircuitInstruction(step.operation, qubits, step.clbits))
+    return result
+
+
+def _remote(result: DistributedCircuit, packet: Packet) -> None:
+    """Append a packet: a single Pauli with a control as a teleported gate, all others by a copy."""
+    (first, *others) = packet.body
+    if not others and first.name in CONTROLLED_PAULIS:
+        target = sum(first.qubits) - packet.root
+        result.telegate(first.name, packet.root, target)
+        return
+    copy, link = result.copy(packet.root, packet.module)
+    for step in packet.body:
+        wires = [copy if wire == packet.root else wire for wire in step.qubits]
+        result.circuit.append(step.operation, wires)
+    result.end_copy(packet.root, copy, link)
+
+
+def _by_module(step: Step, where: Sequence[int]) -> tuple[Step, ...]:
+    """Return a step as one for each module that it acts on: conditions of gates on single qubits.
+    Raises ProgramError for other control flow over several modules."""
+    owners = sorted({where[qubit] for qubit in step.qubits})
+    if len(owners) < 2 or not isinstance(step.operation, ControlFlowOp):
+        return (step,)
+    name = step.operation.name
+    if any(where[a] != where[b] for a, b in step.joined):
+        text = f"a gate between modules inside {name}"
+        raise ProgramError(text, hint=f"{_HINT}; or write the gate outside")
+    inner = [each for block in step.operation.blocks for each in block.data]
+    if not isinstance(step.operation, IfElseOp) or any(each.clbits for each in inner):
+        text = f"{name} over several modules, with more than gates"
+        raise ProgramError(text, hint=_HINT)
+    return tuple(_part_of(step, {q for q in step.qubits if where[q] == m}) for m in owners)
+
+
+def _part_of(step: Step, qubits: set[int]) -> Step:
+    """Return a condition with the gates on some of its qubits."""
+    kept = [k for k, qubit in enumerate(step.qubits) if qubit in qubits]
+    blocks = []
+    for block in step.operation.blocks:
+        part = QuantumCircuit([block.qubits[k] for k in kept], block.clbits, *block.cregs)
+        for variable in block.iter_captured_vars():
+            part.add_capture(variable)
+        own = set(part.qubits)
+        for each in block.data:
+            if own.issuperset(each.qubits):
+                part._append(each)
+        blocks.append(part)
+    operation = step.operation.replace_blocks(blocks)
+    return Step(operation, tuple(step.qubits[k] for k in kept), step.clbits)

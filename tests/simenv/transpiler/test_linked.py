@@ -1,0 +1,180 @@
+"""Circuits on devices of several QPUs: the outcomes of one, in native gates of each module."""
+
+import math
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import pytest
+from qiskit import QuantumCircuit
+from qiskit.circuit.library import QFTGate
+
+from noise_models import library, linked
+from simenv.client.circuits import load
+from simenv.errors import OptionError, ProgramError
+from simenv.model.devices import DeviceInfo
+from simenv.service.devices.registry import device_info
+from simenv.transpiler.linked.distribution import LinkedCircuit, LinkedTranspiler
+from simenv.transpiler.linked.steps import number_of_pairs, steps_of
+from simenv.transpiler.native_form import NativeForm
+from simenv.transpiler.transpiler import Transpiler
+from simulators.circuit.ir import Circuit
+from simulators.simulate import simulate
+
+MIXED = (("a", "superconducting-lattice"), ("b", "trapped-ions"))
+DIRECTED = (("a", "superconducting-lattice"), ("b", "brisbane"))
+CHAIN = (("a", "trapped-ions"), ("b", "ideal"), ("c", "trapped-ions"))
+
+
+@cache
+def machine(modules: tuple[tuple[str, str], ...], *ends: tuple[str, str]) -> DeviceInfo:
+    links = [linked.LinkDesign(each, fidelity=0.97, rate_hz=1e5) for each in ends]
+    loaded = {name: library.load(device) for name, device in modules}
+    return device_info("duo", linked.linked("duo", loaded, links), "0" * 64)
+
+
+def mixed() -> DeviceInfo:
+    return machine(MIXED, ("a.1", "b.0"))
+
+
+def compiled(
+    circuit: QuantumCircuit,
+    info: DeviceInfo,
+    modules: Sequence[str] = (),
+    mapping: Sequence[int] = (),
+) -> LinkedCircuit:
+    result = LinkedTranspiler(info, Transpiler(info)).run(circuit, mapping, modules)
+    assert NativeForm(info).fits(load(result.circuit).program)
+    return result
+
+
+def distribution(circuit: QuantumCircuit) -> dict[int, float]:
+    """Exact probabilities of the outcomes, without the bits of corrections."""
+    program = Circuit.from_program(load(circuit).program)
+    result = simulate(program, engine="statevector", shots=0, outputs=("probabilities",))
+    width = result.probability_width
+    keys = [
+        int.from_bytes(result.probability_outcomes[at : at + width], "little")
+        for at in range(0, len(result.probability_outcomes), width)
+    ]
+    return dict(zip(keys, np.frombuffer(result.probabilities).tolist(), strict=True))
+
+
+def assert_equal(circuit: QuantumCircuit, other: QuantumCircuit) -> None:
+    first, second = distribution(circuit), distribution(other)
+    for key in first.keys() | second.keys():
+        assert first.get(key, 0.0) == pytest.approx(second.get(key, 0.0), abs=1e-9)
+
+
+def pairs(circuit: QuantumCircuit) -> int:
+    return circuit.count_ops().get("rxx", 0)
+
+
+def inverse_qft(num_qubits: int, value: float) -> QuantumCircuit:
+    result = QuantumCircuit(num_qubits)
+    for qubit in range(num_qubits):
+        result.h(qubit)
+        result.p(2.0 * math.pi * value * 2**qubit / 2**num_qubits, qubit)
+    result.compose(QFTGate(num_qubits).inverse().definition, inplace=True)
+    result.measure_all()
+    return result
+
+
+def every_gate() -> QuantumCircuit:
+    """Each kind of gate between qubits 0 and 1, those in modules apart, with turns between."""
+    result = QuantumCircuit(3)
+    for qubit in range(3):
+        result.ry(0.4 + 0.3 * qubit, qubit)
+    gates = [
+        *(("cx", ()), ("cy", ()), ("cz", ()), ("ch", ()), ("csx", ()), ("cs", ()), ("swap", ())),
+        *(("iswap", ()), ("ecr", ()), ("cp", (0.3,)), ("crx", (0.4,)), ("cry", (0.5,))),
+        *(("crz", (0.6,)), ("rxx", (0.7,)), ("ryy", (0.8,)), ("rzz", (0.9,)), ("rzx", (1.1,))),
+    ]
+    for number, (name, angles) in enumerate(gates):
+        getattr(result, name)(*angles, *((0, 1) if number % 2 else (1, 0)))
+        result.rx(0.2 + number, number % 2)
+        result.cx(1, 2)
+    result.ccx(0, 1, 2)
+    result.measure_all()
+    return result
+
+
+@pytest.mark.parametrize("modules", [MIXED, DIRECTED])
+def test_every_gate_between_modules_acts_as_inside_one(
+    modules: tuple[tuple[str, str], ...],
+) -> None:
+    info = machine(modules, ("a.1", "b.0"))
+    circuit = every_gate()
+    assert_equal(compiled(circuit, info, ["a", "b", "b"]).circuit, circuit)
+
+
+def test_a_fourier_transform_needs_one_pair_for_each_qubit_and_other_module() -> None:
+    circuit = inverse_qft(6, 11.3)
+    result = compiled(circuit, mixed(), ["a", "a", "a", "b", "b", "b"])
+    assert_equal(result.circuit, circuit)
+    steps = steps_of(QFTGate(6).definition)
+    assert number_of_pairs(steps, [0, 0, 0, 1, 1, 1]) <= 3 + 9  # swaps at its end take 3 each
+    assert pairs(result.circuit) <= 12
+
+
+def test_a_circuit_that_fits_in_one_module_uses_no_pair() -> None:
+    circuit = inverse_qft(4, 3.0)
+    result = compiled(circuit, mixed())
+    assert pairs(result.circuit) == 0
+    assert_equal(result.circuit, circuit)
+
+
+def test_measurements_and_conditions_of_the_program_act_across_modules() -> None:
+    circuit = QuantumCircuit(4, 4)
+    circuit.ry(1.1, 0)
+    circuit.measure(0, 0)
+    with circuit.if_test((circuit.clbits[0], 1)) as otherwise:
+        circuit.x(1)
+        circuit.ry(0.4, 2)
+    with otherwise:
+        circuit.ry(0.9, 3)
+    circuit.cx(2, 1)
+    circuit.measure(1, 1)
+    circuit.cx(1, 3)
+    with circuit.if_test((circuit.clbits[1], 1)):
+        circuit.x(0)
+    circuit.measure([0, 2, 3], [0, 2, 3])
+    result = compiled(circuit, mixed(), ["a", "a", "b", "b"])
+    assert_equal(result.circuit, circuit)
+
+
+def test_modules_in_a_row_pass_gates_between_neighbours() -> None:
+    info = machine(CHAIN, ("a.0", "b.0"), ("b.1", "c.0"))
+    circuit = QuantumCircuit(3)
+    circuit.h(0)
+    circuit.cx(0, 1)
+    circuit.cx(1, 2)
+    circuit.measure_all()
+    result = compiled(circuit, info, ["a", "b", "c"])
+    assert_equal(result.circuit, circuit)
+    with pytest.raises(ProgramError, match="modules a and c have no link"):
+        compiled(circuit, info, ["a", "c", "b"])
+
+
+def test_a_mapping_puts_each_qubit_where_it_says() -> None:
+    circuit = inverse_qft(3, 5.0)
+    result = compiled(circuit, mixed(), mapping=[4, 30, 2])
+    assert result.first == (4, 30, 2)
+    assert_equal(result.circuit, circuit)
+    with pytest.raises(OptionError, match="qubit 1 of module a is a communication qubit"):
+        compiled(circuit, mixed(), mapping=[1, 30, 2])
+
+
+def test_what_cannot_be_distributed_is_refused_by_name() -> None:
+    circuit = QuantumCircuit(2, 1)
+    with circuit.if_test((circuit.clbits[0], 1)):
+        circuit.cx(0, 1)
+    with pytest.raises(ProgramError, match="a gate between modules inside if_else"):
+        compiled(circuit, mixed(), ["a", "b"])
+    assert pairs(compiled(circuit, mixed(), ["b", "b"]).circuit) == 0
+    with pytest.raises(OptionError, match="for 2 qubits"):
+        compiled(circuit, mixed(), ["a"])
+    with pytest.raises(OptionError, match="one of a, b"):
+        compiled(circuit, mixed(), ["a", "c"])
+    with pytest.raises(ProgramError, match="has 70 qubits"):
+        compiled(QuantumCircuit(70), mixed())
