@@ -68,7 +68,7 @@ CARDS: tuple[EngineCard, ...] = (
         auto=catalog_cards.AutoChoice(preference.stabilizer_rank),
         options=(EngineOption(
             "twirl", 0, 0, 1, "1: other noise becomes its Pauli twirl, not refused",
-            noise=frozenset({"kraus"}),
+            noise=frozenset({"kraus"}), conditional=True,
         ),),
         method="clifford", gate_qubits=4,
     ),

@@ -43,6 +43,7 @@ class EngineOption(msgspec.Struct, frozen=True):
     high: int | float
     text: str
     noise: frozenset[NoiseKind] = frozenset()  # more kinds that are accepted where it is not 0
+    conditional: bool = False  # where it is not 0, noise under a condition is accepted too
 
     def problem(self, value: object) -> str:
         """Fault of a value; "" if it has none."""
@@ -192,6 +193,11 @@ class EngineCard(msgspec.Struct, frozen=True):
         """Kinds of noise that it accepts with these options."""
         switched = (o for o in self.options if o.noise and self.value(options, o.name))
         return self.noise.kinds.union(*(option.noise for option in switched))
+
+    def has_conditional_noise(self, options: Options) -> bool:
+        """Return whether it accepts noise of operations under a condition with these options."""
+        switched = (o for o in self.options if o.conditional and self.value(options, o.name))
+        return self.noise.conditional or any(switched)
 
     def option_problem(self, options: Options) -> str:
         """Fault of options for this engine; "" if they have none."""

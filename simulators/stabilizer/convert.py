@@ -142,6 +142,14 @@ class StimCircuit(msgspec.Struct, frozen=True, eq=False):
     circuit: stim.Circuit
     source: NDArray[np.int64]  # [num_clbits]: index of a record, or of a qubit (deferred), or -1
     identical: bool  # recorded: record c is clbit c, all through
+    conditions: dict[int, Condition]  # of the operations in blocks
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """Condition of a block: the parity of the values of its controls."""
+
+    controls: tuple[int, ...]  # records, or qubits in the deferred form
+    inverted: bool
 
 
 class NoiseLines(msgspec.Struct, frozen=True):
@@ -166,15 +174,9 @@ def convert(
     writer.append(noise.after.get(-1, ()))
     for operation in operations(circuit, params, None if noise.after else writer.known_gates):
         writer.take(operation)
+        writer.note(operation)
         writer.append(noise.after.get(operation.place, ()))
     return writer.done()
-
-
-class _Block(msgspec.Struct):
-    """Open `if`: the sources of its Paulis' controls, and whether it is inverted."""
-
-    controls: tuple[int, ...]  # records or qubits whose parity is the condition
-    inverted: bool
 
 
 class _Writer:
@@ -191,7 +193,8 @@ class _Writer:
         self._records = 0
         self._value: dict[int, int] = {}  # by clbit: its record, or the qubit that holds it
         self._conditions = iter(expressions_of(circuit))
-        self._block: _Block | None = None
+        self._block: Condition | None = None
+        self._conditions_of: dict[int, Condition] = {}
         # Functions that write a gate without angles, by its row of the table; none if there are
         # blocks.
         self.known_gates: dict[int, Callable[[list[int]], None]] = {}
@@ -200,6 +203,11 @@ class _Writer:
 
     def append(self, lines: Iterable[str]) -> None:
         self._lines += lines
+
+    def note(self, operation: Operation) -> None:
+        """Keep the condition of an operation in a block."""
+        if self._block is not None:
+            self._conditions_of[operation.place] = self._block
 
     def take(self, operation: Operation) -> None:
         code = operation.code
@@ -218,7 +226,7 @@ class _Writer:
         elif code == gates.IF:
             self._open(operation)
         elif code in (gates.ELSE, gates.END_BLOCK) and self._block is not None:
-            self._block = _Block(self._block.controls, not self._block.inverted)
+            self._block = Condition(self._block.controls, not self._block.inverted)
             if code == gates.END_BLOCK:
                 self._block = None
         elif code in (gates.MEASURE, gates.RESET) and self._block is None:
@@ -246,12 +254,16 @@ class _Writer:
         if self._deferred:
             source[last] = self._final[last]
             self._lines.append(f"I {self._qubits - 1}" if self._qubits else "")
-            return StimCircuit(stim.Circuit("\n".join(self._lines)), source, False)
+            return self._stim(source, identical=False)
         if last.size:
             self._lines.append(f"M {' '.join(map(str, self._final[last].tolist()))}")
         source[last] = self._records + np.arange(last.size)
         identical = not self._records and last.size == source.size
-        return StimCircuit(stim.Circuit("\n".join(self._lines)), source, identical)
+        return self._stim(source, identical=identical)
+
+    def _stim(self, source: NDArray[np.int64], *, identical: bool) -> StimCircuit:
+        circuit = stim.Circuit("\n".join(self._lines))
+        return StimCircuit(circuit, source, identical, self._conditions_of)
 
     def _instructions(self, operation: Operation) -> tuple[Instruction, ...]:
         turns: tuple[int, ...] = ()
@@ -289,7 +301,7 @@ class _Writer:
         parity = _parity(next(self._conditions), self._value)
         if parity is None:
             raise _refusal(operation, "its condition is no parity of clbits")
-        self._block = _Block(*parity)
+        self._block = Condition(*parity)
 
     def _under_condition(self, operation: Operation, instructions: tuple[Instruction, ...]) -> None:
         """Write Paulis controlled by the parity of measured bits."""

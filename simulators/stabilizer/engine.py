@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 import stim
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from noise_models.channel import Channel
@@ -102,25 +103,66 @@ def _forced(
 _LEAST = 1e-15  # smaller probabilities of errors are dropped
 
 
-def noise_lines(circuit: Circuit, noise: NoiseProgram) -> dict[int, list[str]]:
-    """Lines that follow each operation; those of -1 come first. Raises Unsupported."""
+class PauliNoise(msgspec.Struct, frozen=True, eq=False):
+    """Pauli noise of a circuit. Under a condition, stim has none: there a channel acts always, with
+    its probabilities times that of the condition."""
+
+    lines: NoiseLines  # without the noise under conditions
+    under: dict[int, list[tuple[Channel, str]]]  # by operation: channels and their targets
+
+    def of(
+        self, circuit: Circuit, params: NDArray[np.float64], layout: measurements.MeasurementLayout
+    ) -> NoiseLines:
+        """All noise of a binding."""
+        if not self.under:
+            return self.lines
+        ideal = convert(circuit, params, layout)
+        sampler = ideal.circuit.compile_sampler(seed=0)
+        records = sampler.sample(_PARITY_SHOTS)
+        after = dict(self.lines.after)
+        for place, channels in self.under.items():
+            condition = ideal.conditions[place]
+            parity = np.logical_xor.reduce(records[:, condition.controls], axis=1)
+            holds = parity ^ condition.inverted
+            # A parity of outcomes of a stabilizer state is certain, or both values are as likely.
+            share = float(holds[0]) if (holds == holds[0]).all() else 0.5
+            texts = [(_text(channel, share), where) for channel, where in channels]
+            after[place] = [f"{text} {where}" for text, where in texts if text]
+        return replace(self.lines, after=after)
+
+
+_PARITY_SHOTS = 64  # a random parity has one value in all of them with probability 2^-63
+
+
+def pauli_noise(
+    circuit: Circuit, noise: NoiseProgram, flips: dict[int, float], *, twirl: bool
+) -> PauliNoise:
+    """Noise that follows each operation; that of -1 comes first. `flips`: of measurements before
+    the end. Raises Unsupported for noise under a condition, but with `twirl`."""
     depth = measurements.branch_depth(circuit)
     texts = [_text(channel) for channel in noise.channels]
     entries: dict[int, list[str]] = {}
+    under: dict[int, list[tuple[Channel, str]]] = {}
     for after, channel, first, second in noise.locations.tolist():
+        if not texts[channel]:
+            continue
+        # In stim the first letter belongs to the first target; here the low digit does.
+        where = f"{first}" if second < 0 else f"{second} {first}"
         if after >= 0 and depth[after]:
-            hint = "engine='statevector' runs it, where its qubits fit into memory"
-            raise Unsupported("noise under a condition: stim has none", hint=hint)
-        if texts[channel]:
-            # In stim the first letter belongs to the first target; here the low digit does.
-            where = f"{first}" if second < 0 else f"{second} {first}"
+            if not twirl:
+                hint = "option twirl=1 takes the mean over the condition; engine='statevector' runs"
+                hint += " it exactly, where its qubits fit into memory"
+                raise Unsupported("noise under a condition: stim has none", hint=hint)
+            under.setdefault(after, []).append((noise.channels[channel], where))
+        else:
             entries.setdefault(after, []).append(f"{texts[channel]} {where}")
-    return entries
+    return PauliNoise(NoiseLines(entries, flips), under)
 
 
-def _text(channel: Channel) -> str:
-    """Name and arguments of the instruction; "" for a channel without errors."""
-    probs = np.maximum(channel.pauli_probabilities, 0.0)
+def _text(channel: Channel, share: float = 1.0) -> str:
+    """Name and arguments of the instruction, with the probabilities times `share`; "" for a channel
+    without errors."""
+    probs = share * np.maximum(channel.pauli_probabilities, 0.0)
     probs = np.where(probs < _LEAST, 0.0, probs)[1:]
     if not probs.any():
         return ""
@@ -163,7 +205,7 @@ class StabilizerEngine(outputs.EngineBase):
         if noise is not None and twirl:
             channels = tuple(channel.twirled() for channel in noise.channels)
             kinds = noise.kinds - {"kraus"}
-            noise = msgspec.structs.replace(noise, channels=channels, kinds=kinds, known_facts=None)
+            noise = replace(noise, channels=channels, kinds=kinds, known_facts=None)
         layouts = plan_layouts(CARD, circuit, noise, options)
         if noise is None:
             return layouts
@@ -173,9 +215,9 @@ class StabilizerEngine(outputs.EngineBase):
         recorded = (rows[:, 0] == MEASURE) & (clbits.roles != measurements.TERMINAL)
         qubits = {k: int(circuit.qubits[begins[k]]) for k in np.flatnonzero(recorded).tolist()}
         flips = {k: recorded_flip(noise, qubit, k, twirl=twirl) for k, qubit in qubits.items()}
-        lines = NoiseLines(noise_lines(circuit, noise), flips)
+        paulis = pauli_noise(circuit, noise, flips, twirl=twirl)
         readout = ReadoutStage.of(clbits, noise.readout)
-        return _NoisyPlan(clbits, layouts.state, lines, readout, twirl)
+        return _NoisyPlan(clbits, layouts.state, paulis, readout, twirl)
 
     def check(
         self, layouts: measurements.MeasurementLayouts, request: Request, options: RunOptions
@@ -201,13 +243,13 @@ class StabilizerEngine(outputs.EngineBase):
 class _NoisyPlan(measurements.MeasurementLayouts, frozen=True, eq=False):
     """Layouts of a circuit with noise, and the noise as stim's instructions."""
 
-    lines: NoiseLines
+    paulis: PauliNoise
     readout: ReadoutStage | None
     twirled: bool
 
     @property
     def memory_bytes(self) -> int:
-        texts = sum(len(line) for lines in self.lines.after.values() for line in lines)
+        texts = sum(len(line) for lines in self.paulis.lines.after.values() for line in lines)
         return super().memory_bytes + texts
 
 
@@ -216,9 +258,9 @@ class _StabilizerState(outputs.FinalState):
 
     def __init__(self, run: outputs.BoundRun) -> None:
         self.num_qubits = run.circuit.num_qubits
-        self._noise: NoiseLines | None = None
+        self._noise: PauliNoise | None = None
         if isinstance(run.layouts, _NoisyPlan):
-            self._noise, self.readout = run.layouts.lines, run.layouts.readout
+            self._noise, self.readout = run.layouts.paulis, run.layouts.readout
             self.remark = "noise twirled to Paulis" if run.layouts.twirled else ""
         self._layouts = run.layouts
         self._circuit = run.circuit
@@ -230,7 +272,10 @@ class _StabilizerState(outputs.FinalState):
 
     def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:
         layout = self._layouts.clbits
-        converted = convert(self._circuit, self._params, layout, noise=self._noise)
+        noise = None
+        if self._noise is not None:
+            noise = self._noise.of(self._circuit, self._params, layout)
+        converted = convert(self._circuit, self._params, layout, noise=noise)
         reference = converted.circuit.reference_sample()
         for seed, wanted in philox.blocks(shots, *key, self._control):
             # Always a full block: stim's random numbers depend on how many shots it makes.

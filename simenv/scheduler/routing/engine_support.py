@@ -166,8 +166,10 @@ def _lacks_noise(card: EngineCard, noise: NoiseProfile, terms: TaskOptions) -> s
         switches = [o.name for o in card.options if o.noise.issuperset(missing)]
         without = f" without its option {switches[0]}=1" if switches else ""
         return f"has no {' and no '.join(missing)} noise{without}"
-    if noise.conditional and not card.noise.conditional:
-        return "has no noise of operations under a condition"
+    if noise.conditional and not card.has_conditional_noise(terms.options):
+        switches = [o.name for o in card.options if o.conditional]
+        without = f" without its option {switches[0]}=1" if switches else ""
+        return f"has no noise of operations under a condition{without}"
     if noise.kinds and not card.noise.expectation and "expectation" in terms.outputs:
         return "has no expectation values of a circuit with noise"
     if noise.kinds and not card.noise.exact and not (noise.shots and _is_sampled(terms)):

@@ -19,6 +19,7 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.engine import EngineResult, Request, RunControl
 from simulators.errors import Stopped, Unsupported
+from simulators.execution.hidden_bits import without_hidden
 from simulators.execution.philox import block_seed
 from simulators.simulate import counts_of
 from simulators.stabilizer.detectors import MatchingDecoder, _ones, block_shots, sampled
@@ -195,3 +196,36 @@ def test_what_stim_does_not_have_is_refused() -> None:
     place = next(k for k in range(circuit.ops.size) if circuit.table.names[circuit.ops[k]] == "x")
     with pytest.raises(Unsupported, match="noise under a condition"):
         _run(circuit, msgspec.structs.replace(program([(place, (0,), ONE)]), kinds=frozenset()))
+
+
+def _corrected(circuit: Arrays, qubit: int) -> Arrays:
+    """Measure a qubit into clbit 2, and flip qubit 2, whose x is noisy, if the outcome is 1."""
+    circuit.add("measure", [qubit], [2]).begin((ir.CLBIT, 2, 0)).add("x", [2]).add("end")
+    return circuit.add("reset", [qubit])
+
+
+@pytest.mark.parametrize("outcome", ["random", "one", "zero"])
+def test_noise_under_a_condition_acts_as_often_as_the_condition_holds(outcome: str) -> None:
+    """On request; the errors are independent of the outcome, which results hide."""
+    start = Arrays(3, 3, (("c", 2), (ir.HIDDEN_REGISTER, 1))).add("h", [0])
+    if outcome == "random":
+        start.add("cx", [0, 2]).add("cx", [0, 1])
+    elif outcome == "one":
+        start.add("x", [2]).add("h", [0]).add("y", [0])
+    else:
+        start.add("h", [0])
+    circuit = _corrected(start, 0).add("measure", [1], [0]).add("measure", [2], [1]).circuit()
+    names = [circuit.table.names[row] for row in circuit.ops.tolist()]
+    place = names.index("if") + 1
+    noise = program([(place, (2,), from_paulis(np.array([0.7, 0.3, 0.0, 0.0])))])
+    result = without_hidden(circuit, _run(circuit, noise, TWIRL), SHOTS)
+    share = {"random": 0.5, "one": 1.0, "zero": 0.0}[outcome]
+    flipped = share * 0.3
+    expected = {"random": {0: 0.5, 1: 0.5}, "one": {0: 1.0}, "zero": {0: 1.0}}[outcome]
+    probs = {
+        key | bit << 1: p * q
+        for key, p in expected.items()
+        for bit, q in ((0, 1.0 - flipped), (1, flipped))
+        if q
+    }
+    assert p_value(probs, counts_of(result)) > LEAST_P
