@@ -91,7 +91,8 @@ class Client(Environment):
         ids, at most 64; the task runs when all are DONE, and fails with the reason `dependency`
         when one ends otherwise. `idempotency_key`: a repeat of the same content returns the same
         task. A stim.Circuit gives a `DetectionResult`;
-        `decoder`: "pymatching", or None.
+        `decoder`: "pymatching", "pymatching-correlated" or another one of the workers, or None;
+        with `device`, `qubit_mapping` has the device's qubits, or is "draw" for drawn values.
 
         Raises ProgramError, OptionError, InfeasibleError, LimitExceededError, NotFoundError,
         NotReservedError, NotAllowedError, QueueFullError, KeyConflictError, ServiceLostError.
@@ -100,7 +101,7 @@ class Client(Environment):
         if is_stim(circuit):
             from simenv.client.submission.calls import submit_detection
 
-            return submit_detection(self._session, circuit, options)
+            return submit_detection(self._session, circuit, options, self._devices)
         prepared = prepare_one(circuit, options, self._devices)
         self._session.timings.packed_s += perf_counter() - begun
         task = send(self._session, prepared, options.get("idempotency_key"))[0]

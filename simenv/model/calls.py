@@ -32,15 +32,18 @@ from simenv.errors import (
 from simenv.model.devices import DeviceInfo
 from simenv.model.options import VALUE, TaskOptions
 from simenv.model.program import Text, check_printable, digest
+from simenv.model.task import DeviceRecord
 from simenv.text import short_repr, size
 
 DETECTORS = "detectors"  # the engine
-PYMATCHING = "pymatching"
-DECODERS = ("", PYMATCHING)  # "": none
+MAX_DECODER_CHARS = 64
 MAX_TEXT_BYTES = 8 * 2**20
 MAX_EVENT_BYTES = 48 * 2**20  # of the packed bits of all shots
 MAX_REPEATS = 1_000  # REPEAT blocks in the text
 MAX_DEPTH = 64  # of REPEAT blocks within one another
+MAX_DRAW = 2**32
+MAX_LATE_NS = 1e9  # idle time of a layer for a decoder: 1 s
+Places = Annotated[tuple[int, ...], msgspec.Meta(max_length=65_535)]
 _LIMITS = {
     "qubits": 65_535,
     "measurements": 2**24,
@@ -60,14 +63,40 @@ class DetectionSizes(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
     operations: int
 
 
+class DevicePlacement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Place of a circuit with detectors on its task's device. `qubits`: those that the circuit
+    uses, ascending; `places`: the device's qubit of each. Without places, values of the device's
+    qubits and pairs are drawn: `draw` is the number of the draw, 0 or more."""
+
+    qubits: Places
+    places: Places
+    draw: int = -1
+    late_ns: float = 0.0  # idle time of all qubits in each layer with measurements
+    # Time of the decoder for a layer, from its measurements to the correction; what is above the
+    # time of a layer is idle time, as `late_ns` is.
+    latency_ns: float = 0.0
+
+
 class DetectionCall(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A circuit with detectors or observables; shots and seed are those of the task."""
 
     format: int
     circuit: str  # as stim writes it
-    decoder: str  # of DECODERS
+    decoder: Text  # of those that workers have; "": none
     events: bool  # whether the answer holds the bits of each shot
     sizes: DetectionSizes
+    placement: DevicePlacement | None = None  # None: the circuit has its noise in it
+
+
+class DetectionDevice(msgspec.Struct, frozen=True, array_like=True):
+    """The device that a circuit with detectors ran on, and the times of one shot there."""
+
+    record: DeviceRecord
+    placement: DevicePlacement
+    shot_ns: float  # with the reset of the qubits
+    layers: int  # with measurements, in one shot
+    layer_ns: float  # mean time of a layer without `late_ns`
+    late_ns: float  # idle time of each layer for its decoder
 
 
 class DetectionAnswer(msgspec.Struct, frozen=True, array_like=True):
@@ -88,6 +117,7 @@ class DetectionAnswer(msgspec.Struct, frozen=True, array_like=True):
     detection_events: bytes
     observable_flips: bytes
     predictions: bytes
+    device: DetectionDevice | None = None
 
 
 def sizes_of(circuit: Any) -> DetectionSizes:
@@ -109,6 +139,27 @@ def _operations(circuit: Any) -> int:
     return min(total, _LIMITS["operations"] + 1)
 
 
+_UNPLACED = frozenset({"QUBIT_COORDS", "DETECTOR", "SHIFT_COORDS", "MPAD", "OBSERVABLE_INCLUDE"})
+
+
+def qubits_of(circuit: Any) -> tuple[int, ...]:
+    """Return the qubits that operations of a stim.Circuit act on, ascending."""
+    found: set[int] = set()
+    blocks = [circuit]
+    while blocks:
+        for item in blocks.pop():
+            if item.name == "REPEAT":
+                blocks.append(item.body_copy())
+            elif item.name not in _UNPLACED:
+                found.update(each.value for each in item.targets_copy() if is_qubit(each))
+    return tuple(sorted(found))
+
+
+def is_qubit(target: Any) -> bool:
+    """Return whether a target of an instruction of stim is a qubit or a Pauli of one."""
+    return target.qubit_value is not None
+
+
 def _depth(text: str) -> int:
     """Return how deep blocks are nested; braces in comments count too."""
     braces = (1 if brace == "{" else -1 for brace in re.findall(r"[{}]", text))
@@ -118,9 +169,11 @@ def _depth(text: str) -> int:
 def check_detection(call: DetectionCall) -> None:
     """Check a call as far as is possible without stim. Raises OptionError, LimitExceededError,
     ProgramError."""
-    if call.decoder not in DECODERS:
-        hint = f"{PYMATCHING!r}, or None for samples alone"
-        raise OptionError(f"decoder={call.decoder[:64]!r}", hint=hint)
+    if len(call.decoder) > MAX_DECODER_CHARS:
+        raise OptionError(f"decoder={call.decoder[:64]!r}...", hint="the name of a decoder")
+    check_printable("a decoder", call.decoder)
+    if call.placement is not None:
+        _check_placement(call.placement, call.sizes.qubits)
     for name, limit in _LIMITS.items():
         value = getattr(call.sizes, name)
         if not 0 <= value <= limit:
@@ -144,6 +197,26 @@ def check_detection(call: DetectionCall) -> None:
         text = f"REPEAT blocks nested {depth} deep; the limit is {MAX_DEPTH}"
         hint = "write inner blocks out, or as one block of more rounds"
         raise LimitExceededError(text, hint=hint)
+
+
+def _check_placement(placement: DevicePlacement, num_qubits: int) -> None:
+    """Check a placement. Raises OptionError."""
+    qubits, places = placement.qubits, placement.places
+    ascending = all(first < second for first, second in itertools.pairwise(qubits))
+    if not ascending or (qubits and not 0 <= qubits[0] <= qubits[-1] < num_qubits):
+        raise OptionError("the qubits of a placement are not those of the circuit, ascending")
+    if bool(places) == (placement.draw >= 0) or len(places) not in (0, len(qubits)):
+        text = f"{len(places)} places for {len(qubits)} qubits, draw {placement.draw}"
+        raise OptionError(text, hint="a place for each qubit, or the number of a draw")
+    if len(set(places)) < len(places) or min(places, default=0) < 0:
+        hint = "each qubit of the device once"
+        raise OptionError(f"qubit_mapping={short_repr(places)}", hint=hint)
+    if not 0 <= placement.draw + 1 <= MAX_DRAW + 1:
+        raise OptionError(f"draw {placement.draw}", hint=f"0 to {MAX_DRAW}")
+    for name in ("late_ns", "latency_ns"):
+        value = getattr(placement, name)
+        if not 0.0 <= value <= MAX_LATE_NS:  # NaN too
+            raise OptionError(f"{name}={value!r}", hint=f"0 to {MAX_LATE_NS:g} ns")
 
 
 def check_events(call: DetectionCall, shots: int) -> None:
@@ -269,7 +342,8 @@ def check_call_terms(terms: TaskOptions) -> None:
         raise OptionError(f"output {VALUE!r} was asked of engine {terms.engine[:64]!r}", hint=hint)
     if (terms.outputs, terms.precision) != ((VALUE,), "double"):
         raise OptionError(f"a call has the output {VALUE!r} and no other, and no precision")
-    for name in ("observables", "options", "chain", "device", "noise", "prefer", "parts"):
+    on_device = ("device", "noise", "snapshot") if terms.engine != DETECTORS else ()
+    for name in ("observables", "options", "chain", "prefer", "parts", *on_device):
         if getattr(terms, name):
             raise OptionError(f"a call has no {name}", hint="that is of circuits")
 

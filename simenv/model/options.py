@@ -222,7 +222,8 @@ class PlacementOptions(TypedDict, total=False):
     device: str | None
     noise: Any
     compile: str
-    qubit_mapping: Sequence[SupportsIndex] | None
+    # For circuits of stim also a dict, or "draw", "draw:2".
+    qubit_mapping: Sequence[SupportsIndex] | Mapping[int, SupportsIndex] | None
     partition: Sequence[str] | str
 
 

@@ -27,12 +27,14 @@ from simenv.scheduler.core import Route
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.text import size
 from simulators import catalog
+from simulators.catalog.decoders import decoder_card
 from simulators.circuit.analysis.measurements import rest_layout
 from simulators.circuit.analysis.profile import Profile
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit, outcome_width
 from simulators.circuit.passes.components import parts_problem, sliced
 from simulators.engine import PURE, SAMPLED, PauliSum
+from simulators.errors import Unsupported
 from simulators.execution.packing import shot_bytes
 
 MAX_PARAMETERS = 2**20
@@ -353,6 +355,14 @@ def examined_call(packed: bytes, terms: model.TaskOptions) -> tuple[model.Progra
     call = decode_call(terms.engine, packed)
     if isinstance(call, DetectionCall):
         sizes = call.sizes
+        if (call.placement is None) != (not terms.snapshot):
+            text = "a circuit of stim with a device and no place on it, or without a device"
+            raise OptionError(text, hint="device= with qubit_mapping=; a pool without a device")
+        if call.decoder:
+            try:
+                decoder_card(call.decoder)
+            except Unsupported as error:
+                raise OptionError(error.message, hint=error.hint) from error
         return _NO_CIRCUIT, msgspec.structs.replace(
             _NO_SIZES,
             num_qubits=sizes.qubits,

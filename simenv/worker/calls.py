@@ -20,10 +20,10 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from simenv.errors import ProgramError
-from simenv.model import RESULT_FORMAT, ResultData, ResultFile, TaskOptions, calls
+from simenv.model import RESULT_FORMAT, DeviceRecord, ResultData, ResultFile, TaskOptions, calls
 from simenv.transpiler import qiskit_runtime, qpy
 from simenv.transpiler.transpiler import Transpiler
 from simenv.wire import codec
@@ -31,6 +31,9 @@ from simenv.wire.messages.client import AssignChunk, AssignedTask
 from simenv.worker.result_files import ResultFileWriter
 from simulators.engine import RunControl
 from simulators.errors import EngineError, Stopped, Unsupported
+
+if TYPE_CHECKING:
+    from simenv.worker.noise import Noise
 
 
 class CallFailed(EngineError):
@@ -45,14 +48,19 @@ class ValueTooLarge(EngineError):
     code = "limit"
 
 
+# The packed answer to a call; if it is of a device, that, and the nanoseconds there.
+CallValue = tuple[bytes, DeviceRecord | None, int]
+
+
 class CallEngine(Protocol):
     """Engine that executes calls of one kind."""
 
     name: str
 
-    def call(self, call: calls.Call, assigned: AssignedTask, control: RunControl) -> bytes:
-        """Return the packed answer to the call of this task. Raises Stopped, EngineError,
-        SimenvError."""
+    def call(
+        self, call: calls.Call, assigned: AssignedTask, terms: TaskOptions, control: RunControl
+    ) -> CallValue:
+        """Return the answer to the call of this task. Raises Stopped, EngineError, SimenvError."""
 
     def warm_up(self) -> None:
         """Load the modules that a first call needs."""
@@ -80,9 +88,12 @@ class FunctionEngine:
         self._interruption = _Interruption()
         self._confined = confined
 
-    def call(self, call: calls.Call, assigned: AssignedTask, control: RunControl) -> bytes:
+    def call(
+        self, call: calls.Call, assigned: AssignedTask, terms: TaskOptions, control: RunControl
+    ) -> CallValue:
         """See `CallEngine`. Raises CallFailed with the traceback of the function's error,
         Unsupported for functions of other owners or another version of Python."""
+        del terms
         assert isinstance(call, calls.FunctionCall)
         if not (assigned.trusted or self._confined):
             hint = "connect without a key, as that user, where the environment runs"
@@ -97,7 +108,7 @@ class FunctionEngine:
                 answer = _call_function(call)
         except Interrupted as error:
             raise Stopped("the function was stopped") from error
-        return codec.encode(calls.FunctionAnswer(calls.CALL_FORMAT, answer))
+        return codec.encode(calls.FunctionAnswer(calls.CALL_FORMAT, answer)), None, 0
 
     def warm_up(self) -> None:
         """Do nothing: all modules are loaded already."""
@@ -198,9 +209,12 @@ class TranspilerEngine:
         os.environ.setdefault("RAYON_NUM_THREADS", "1")
         self._cache: OrderedDict[tuple[bytes, int, int], Transpiler] = OrderedDict()
 
-    def call(self, call: calls.Call, assigned: AssignedTask, control: RunControl) -> bytes:
+    def call(
+        self, call: calls.Call, assigned: AssignedTask, terms: TaskOptions, control: RunControl
+    ) -> CallValue:
         """See `CallEngine`. Raises ProgramError, which names a circuit that cannot be read or
         compiled."""
+        del terms
         assert isinstance(call, calls.TranspileCall)
         transpiler = self._transpiler(call)
         control.expect(len(call.circuits), "circuits")
@@ -217,9 +231,8 @@ class TranspilerEngine:
             except ProgramError as error:
                 raise ProgramError(f"{name}: {error.message}", hint=error.hint) from error
             control.advance("circuits")
-        return codec.encode(
-            calls.TranspileAnswer(calls.CALL_FORMAT, transpiler.name, tuple(compiled))
-        )
+        answer = calls.TranspileAnswer(calls.CALL_FORMAT, transpiler.name, tuple(compiled))
+        return codec.encode(answer), None, 0
 
     def warm_up(self) -> None:
         """Load Qiskit's transpiler."""
@@ -242,9 +255,11 @@ class TranspilerEngine:
         return result
 
 
-def call_engine(name: str, *, confined: bool = False) -> CallEngine | None:
+def call_engine(
+    name: str, *, confined: bool = False, noise: Noise | None = None
+) -> CallEngine | None:
     """Create the engine of calls with that name; None if the name is that of a circuit engine.
-    `confined`: as for `Runner`."""
+    `confined`: as for `Runner`; `noise`: of the tasks' devices."""
     if name == calls.TRANSPILER:
         return TranspilerEngine()
     if name == calls.FUNCTIONS:
@@ -252,21 +267,30 @@ def call_engine(name: str, *, confined: bool = False) -> CallEngine | None:
     if name == calls.DETECTORS:
         from simenv.worker.detecting import DetectorEngine  # and those few, stim
 
-        return DetectorEngine()
+        return DetectorEngine(noise)
     return None
 
 
 class CallRunner:
     """Runner of calls, one at a time. It creates each engine at its first use."""
 
-    def __init__(self, result_writer: ResultFileWriter | None, *, confined: bool = False) -> None:
+    def __init__(
+        self,
+        result_writer: ResultFileWriter | None,
+        *,
+        confined: bool = False,
+        noise: Noise | None = None,
+    ) -> None:
         self._result_writer = result_writer
         self._confined = confined
+        self._noise = noise
         self._engines: dict[str, CallEngine] = {}
 
     def engine(self, name: str) -> CallEngine | None:
         """Return the engine of calls with that name, warmed up; None for a circuit engine."""
-        result = self._engines.get(name) or call_engine(name, confined=self._confined)
+        result = self._engines.get(name)
+        if result is None:
+            result = call_engine(name, confined=self._confined, noise=self._noise)
         if result is not None and name not in self._engines:
             result.warm_up()
             self._engines[name] = result
@@ -274,12 +298,14 @@ class CallRunner:
 
     def run(
         self, assigned: AssignedTask, terms: TaskOptions, chunk: AssignChunk, control: RunControl
-    ) -> tuple[bytes, ResultFile | None]:
-        """Return the packed result, and the file of a large one. Raises the errors of the call."""
+    ) -> tuple[bytes, ResultFile | None, int]:
+        """Return the packed result, the file of a large one, and the nanoseconds on an emulated
+        device. Raises the errors of the call."""
         engine = self.engine(chunk.engine)
         if engine is None:
             raise CallFailed(f"engine {chunk.engine!r} calls no functions")
-        value = engine.call(calls.decode_call(chunk.engine, assigned.program), assigned, control)
+        call = calls.decode_call(chunk.engine, assigned.program)
+        value, device, device_ns = engine.call(call, assigned, terms, control)
         if len(value) > calls.MAX_VALUE_BYTES:
             text = f"it returned {len(value)} bytes; the limit is {calls.MAX_VALUE_BYTES}"
             raise ValueTooLarge(text, hint="write large data to a file, and return its name")
@@ -288,5 +314,5 @@ class CallRunner:
             file = self._result_writer.put_value(value, assigned, terms, chunk)
         shots, seed = assigned.shots, assigned.seed
         sent = b"" if file is not None else value
-        data = ResultData(RESULT_FORMAT, (), 0, shots, seed, file=file, value=sent)
-        return codec.encode(data), file
+        data = ResultData(RESULT_FORMAT, (), 0, shots, seed, file=file, value=sent, device=device)
+        return codec.encode(data), file, device_ns

@@ -425,6 +425,23 @@ class Noise:
             self._programs.move_to_end(key)
         return result if result.kinds else None
 
+    def calibration(self, terms: TaskOptions) -> CalibrationSnapshot:
+        """Return the calibration of a task's device. Raises Unsupported for a noise model of the
+        caller's own."""
+        from noise_models.custom import CustomModel
+
+        document = self._document(terms.snapshot)
+        if isinstance(document, CustomModel):
+            hint = "noise= with factors of components; or write the channels in the circuit"
+            raise Unsupported("a noise model of your own for a circuit of stim", hint=hint)
+        return document
+
+    def attachment(self, terms: TaskOptions, program: Program) -> NoiseAttachment:
+        """Return the noise of a task's device that acts on a program of it. Raises NoiseError."""
+        result = self._attachment(terms, program)
+        self._bound_models()
+        return result
+
     def record(self, program: Program, assigned: AssignedTask, terms: TaskOptions) -> DeviceRecord:
         """Return the description of a task's device for its result."""
         document = self._document(terms.snapshot)

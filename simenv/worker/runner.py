@@ -166,12 +166,12 @@ class Runner:
         self._last_logged = ""  # the last error whose traceback is in the log
         self.has_log = True  # False: standard error is that of the user
         self.loaded_bytes = 0  # resident memory of this process when it had loaded an engine
-        self.calls = CallRunner(result_writer, confined=confined)
+        self._noise = Noise()
+        self.calls = CallRunner(result_writer, confined=confined, noise=self._noise)
         self._engines: dict[str, engines.Engine] = {}
         self._with_fast_counts: set[str] = set()  # engines, by name
         self._kept_states: list[engines.StateCache] = []  # those of the engines that keep any
         self._plans = PlanCache()
-        self._noise = Noise()
         self._context: _ChunkContext | None = None
         self._marks: list[int] = []  # when the stages of the running task ended, see Timing
 
@@ -254,7 +254,7 @@ class Runner:
         """Return the packed result, its file, and the nanoseconds on an emulated device."""
         if calls.is_call(terms):
             self._marks += self._marks * 2
-            return *self.calls.run(assigned, terms, chunk, self.control), 0
+            return self.calls.run(assigned, terms, chunk, self.control)
         if terms.stale == REFUSED:
             raise errors.StaleCalibration(
                 f"compiled for calibration {terms.compiled_for[:16]}, which is no longer in force",

@@ -90,6 +90,11 @@ class Package(msgspec.Struct, frozen=True):
     modules: tuple[str, ...] = ("numba",)
     install: str = "pip install simenv"
 
+    @property
+    def missing(self) -> str:
+        """Command that installs missing modules; "" if there are none."""
+        return "" if _installed(self.modules) else self.install
+
 
 class AutoChoice(msgspec.Struct, frozen=True):
     """Choice of an engine by `auto`.
@@ -151,7 +156,7 @@ class EngineCard(msgspec.Struct, frozen=True):
     @property
     def install_hint(self) -> str:
         """ "" if the engine can be used here, else the install command."""
-        return "" if _installed(self.package.modules) else self.package.install
+        return self.package.missing
 
     def ranks_used(self, num_qubits: int, ranks: int) -> int:
         """Return the number of the given ranks that run a circuit."""

@@ -39,7 +39,8 @@ from simenv.transpiler import qpy
 from simenv.transpiler.transpiler import Transpiler, target_of
 from simenv.wire import codec
 from simulators.engine import RunControl
-from simulators.stabilizer.detectors import MatchingDecoder, sampled
+from simulators.stabilizer.decoders import Decoder
+from simulators.stabilizer.detectors import sampled
 
 PATIENCE_S = 120.0
 OPTIONS = {"listen": "tcp://127.0.0.1:0"}
@@ -191,7 +192,7 @@ def test_samples_are_decoded_where_they_are(env: Client) -> None:
     circuit = code()
     task = env.submit(circuit, shots=20_000, seed=5, decoder="pymatching", name="memory")
     result: Any = task.result(PATIENCE_S)
-    outcome = sampled(circuit, MatchingDecoder(circuit), 20_000, 5, RunControl())
+    outcome = sampled(circuit, Decoder("pymatching", circuit), 20_000, 5, RunControl())
     assert result.logical_errors == outcome.errors > 0
     assert result.logical_error_rate == outcome.errors / 20_000
     assert result.observable_errors.tolist() == outcome.observable_errors.tolist()
@@ -246,7 +247,7 @@ def _peak_bytes(pid: int) -> int:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"decoder": "bposd"}, "decoder='bposd'"),
+        ({"decoder": "bposd"}, "no decoder .bposd."),
         ({"shots": None}, "need shots"),
         ({"noise": "off"}, "noise= of a circuit of stim"),
         ({"observables": "ZZ"}, "observables= of a circuit of stim"),
@@ -282,7 +283,7 @@ def test_circuits_beyond_a_limit_are_refused(env: Client, monkeypatch: pytest.Mo
     monkeypatch.setattr(calls, "MAX_TEXT_BYTES", 100)
     fails(LimitExceededError, "text of the circuit", env.submit, code())
     monkeypatch.undo()
-    with pytest.raises(TaskFailedError, match="cannot be decoded by matching"):
+    with pytest.raises(TaskFailedError, match="cannot be decoded by pymatching"):
         env.run(stim.Circuit("H 0\nM 0\nDETECTOR rec[-1]"), decoder="pymatching")
 
 
@@ -315,7 +316,7 @@ def test_killed_worker_leaves_the_same_answer() -> None:
         os.kill(client.workers()[0].pid, signal.SIGKILL)
         result: Any = task.result(PATIENCE_S)
         assert task.details.attempts == 2  # type: ignore[attr-defined]
-    outcome = sampled(circuit, MatchingDecoder(circuit), shots, 11, RunControl())
+    outcome = sampled(circuit, Decoder("pymatching", circuit), shots, 11, RunControl())
     assert result.logical_errors == outcome.errors
     assert np.array_equal(result.detection_counts, outcome.detections)
 

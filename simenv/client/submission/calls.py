@@ -14,7 +14,7 @@ isolates accounts.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex, TypeVar
 
 import msgspec
@@ -25,16 +25,17 @@ from simenv.client.connection.session import ServiceSession
 from simenv.client.connection.task_handle import Submission, TaskHandle
 from simenv.client.result import Result
 from simenv.client.submission import options as submission_options
+from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
 from simenv.client.tasks.task import Task, TaskExecutor, deadline_of, number_of
 from simenv.config import application
 from simenv.errors import OptionError
-from simenv.model import TaskSpec, calls as model_calls, task_name
-from simenv.model.calls import DECODERS, DETECTORS
+from simenv.model import MAX_QUBITS, TaskSpec, calls as model_calls, task_name
+from simenv.model.calls import DETECTORS
 from simenv.model.devices import DeviceInfo
 from simenv.model.options import VALUE, CallOptions, SubmitOptions
-from simenv.model.task_rules import checked_integer, checked_key
+from simenv.model.task_rules import checked_integer, checked_key, checked_list
 from simenv.text import size
 from simenv.transpiler import qiskit_runtime, qpy
 from simenv.wire import codec
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+NO_DEVICE: Mapping[str, Any] = {}
 Read = Callable[[bytes], Any]  # decodes the returned value from a packed answer
 _UNREAD = object()
 
@@ -99,9 +101,11 @@ def send_calls(
     options: CallOptions,
     seed: int = 0,
     shots: int = 0,
+    *,
+    of_device: Mapping[str, Any] = NO_DEVICE,
 ) -> list[CallTask]:
-    """Submit packed calls, all or none; return their tasks in order. Raises like
-    `Client.submit_many`."""
+    """Submit packed calls, all or none; return their tasks in order. `of_device`: options `device`
+    and `noise` of calls that have a device. Raises like `Client.submit_many`."""
     submission_options.check_names(options, CallOptions)
     for index, packed in enumerate(calls):
         if len(packed) > model_calls.MAX_CALL_BYTES:
@@ -113,7 +117,7 @@ def send_calls(
     key = options.get("idempotency_key")
     if key is not None:
         checked_key(key)
-    values: SubmitOptions = {**options, "engine": engine}  # type: ignore[typeddict-item]
+    values: SubmitOptions = {**options, **of_device, "engine": engine}  # type: ignore[typeddict-item]
     terms = msgspec.structs.replace(
         submission_options.checked_options(values).task,
         outputs=(VALUE,),
@@ -218,7 +222,11 @@ def _read(packed: bytes) -> list[Any]:
     return [qpy.parse(each) for each in decode_answer(packed, model_calls.TranspileAnswer).circuits]
 
 
-_OWN = {"shots", "seed", "outputs", "engine", "decoder"}
+_OWN = {
+    *("shots", "seed", "outputs", "engine", "decoder"),
+    *("device", "noise", "qubit_mapping"),
+}
+DRAW = "draw"  # in place of a mapping of qubits
 
 
 class DetectionResult:
@@ -286,6 +294,70 @@ class DetectionResult:
         self._require_decoder()
         return self._rows(self._answer.predictions, self.num_observables)
 
+    @property
+    def device(self) -> str | None:
+        """The device whose noise the circuit has; None: it had its noise in it."""
+        placed = self._answer.device
+        return None if placed is None else placed.record.name
+
+    @property
+    def snapshot(self) -> str | None:
+        """Digest of the device's calibration, in hexadecimal; None without a device."""
+        placed = self._answer.device
+        return None if placed is None else placed.record.snapshot
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Noise of the device that does not act as its numbers say, or was not measured."""
+        placed = self._answer.device
+        return () if placed is None else placed.record.warnings
+
+    @property
+    def native_gates(self) -> dict[str, int]:
+        """Native gates of the device in one shot, by name."""
+        return dict(self._placed.record.gates)
+
+    @property
+    def mapping(self) -> dict[int, int] | None:
+        """The device's qubit of each qubit of the circuit; None: their values were drawn from those
+        of the device, see `draw`."""
+        placement = self._placed.placement
+        places = zip(placement.qubits, placement.places, strict=False)
+        return dict(places) if placement.places else None
+
+    @property
+    def draw(self) -> int | None:
+        """Number of the draw of the values of qubits and pairs; None: a mapping was given."""
+        number = self._placed.placement.draw
+        return number if number >= 0 else None
+
+    @property
+    def shot_ns(self) -> float:
+        """Time of one shot on the device, with the reset of its qubits before it."""
+        return self._placed.shot_ns
+
+    @property
+    def layers(self) -> int:
+        """Layers of one shot, from TICK to TICK, that have measurements."""
+        return self._placed.layers
+
+    @property
+    def layer_ns(self) -> float:
+        """Time of the circuit on the device for each of its `layers`, without `late_ns`."""
+        return self._placed.layer_ns
+
+    @property
+    def late_ns(self) -> float:
+        """Idle time of all qubits in each of the `layers` that a TICK ends, for a late decoder."""
+        return self._placed.late_ns
+
+    @property
+    def _placed(self) -> model_calls.DetectionDevice:
+        if self._answer.device is None:
+            hint = "device='NAME', with qubit_mapping="
+            raise OptionError("the circuit ran with its own noise, on no device", hint=hint)
+        return self._answer.device
+
     def __repr__(self) -> str:
         errors = f", {self.logical_errors} logical errors" if self.decoder else ""
         return (
@@ -305,24 +377,125 @@ class DetectionResult:
         return np.frombuffer(packed, np.uint8).reshape(self.shots, -(-width // 8))
 
 
-def submit_detection(session: ServiceSession, circuit: Any, options: SubmitOptions) -> CallTask:
+def submit_detection(
+    session: ServiceSession, circuit: Any, options: SubmitOptions, devices: SubmitDevices
+) -> CallTask:
     """Submit a task that samples a stim.Circuit; its result is a DetectionResult. See
     `Client.submit`."""
     submission_options.check_names(options)
     outputs, calls = _checked(options)
     decoder = options.get("decoder")
-    if decoder is not None and decoder not in DECODERS[1:]:
-        raise OptionError(f"decoder={decoder!r:.80}", hint=f"one of: {', '.join(DECODERS[1:])}")
+    if decoder is not None and not isinstance(decoder, str):
+        raise OptionError(f"decoder={decoder!r:.80}", hint="the name of a decoder, or None")
     seed = submission_options.checked_seed(options.get("seed"), options.get("idempotency_key"))
-    settings = decoder or "", "memory" in outputs, model_calls.sizes_of(circuit)
-    call = model_calls.DetectionCall(model_calls.CALL_FORMAT, str(circuit), *settings)
     shots = submission_options.checked_options(
         {"shots": options.get("shots", submission_options.DEFAULTS["shots"])}
     ).shots
+    placement, of_device = _placement(circuit, options, devices)
+    call = model_calls.DetectionCall(
+        model_calls.CALL_FORMAT,
+        str(circuit),
+        decoder or "",
+        "memory" in outputs,
+        model_calls.sizes_of(circuit),
+        placement,
+    )
     model_calls.check_detection(call)
     model_calls.check_events(call, shots)
-    packed = codec.encode(call)
-    return send_calls(session, DETECTORS, [packed], DetectionResult, calls, seed, shots)[0]
+    return send_calls(
+        session,
+        DETECTORS,
+        [codec.encode(call)],
+        DetectionResult,
+        calls,
+        seed,
+        shots,
+        of_device=of_device,
+    )[0]
+
+
+def _placement(
+    circuit: Any, options: SubmitOptions, devices: SubmitDevices
+) -> tuple[model_calls.DevicePlacement | None, Mapping[str, Any]]:
+    """Return the place of a circuit on the device of its options, and the options that are sent
+    with it; None without a device. Raises OptionError, NotFoundError."""
+    mapping, number = options.get("qubit_mapping"), -1
+    if isinstance(mapping, str):
+        number = _draw_number(mapping)
+    device, noise = options.get("device"), options.get("noise", "auto")
+    checked = submission_options.checked_options(
+        {"device": device, "noise": noise, "pool": options.get("pool")}
+    )
+    info = devices.of_options(checked.task)
+    given = [name for name in ("noise", "qubit_mapping") if not _is_default_option(options, name)]
+    if info is None:
+        if given:
+            raise OptionError(
+                f"{given[0]}= of a circuit of stim without a device: {options.get(given[0])!r:.60}",
+                hint="its noise is in it; device= with qubit_mapping= gives it that of a device",
+            )
+        return None, NO_DEVICE
+    if checked.document:
+        hint = "factors of components, or device=None and channels in the circuit"
+        raise OptionError("a noise model of your own for a circuit of stim", hint=hint)
+    qubits = model_calls.qubits_of(circuit)
+    places: tuple[int, ...] = ()
+    if number < 0:
+        places = _places(mapping, qubits, info)
+    placement = model_calls.DevicePlacement(qubits, places, number)
+    return placement, {"device": info.name if device else None, "noise": noise}
+
+
+def _draw_number(mapping: str) -> int:
+    """Return the number of `draw` or `draw:NUMBER`. Raises OptionError."""
+    kind, _, number = mapping.partition(":")
+    digits = number.isascii() and number.isdigit() and len(number) <= 10
+    if kind != DRAW or not (digits or mapping == DRAW):
+        hint = f"the device's qubit of each qubit, {DRAW!r}, or '{DRAW}:3' for draw number 3"
+        raise OptionError(f"qubit_mapping={mapping!r:.60}", hint=hint, option="qubit_mapping")
+    return int(number or 0)
+
+
+def _places(mapping: Any, qubits: tuple[int, ...], info: DeviceInfo) -> tuple[int, ...]:
+    """Return the device's qubit of each qubit that the circuit uses. Raises OptionError."""
+    if mapping is None:
+        raise OptionError(
+            f"a circuit of stim on device {info.name} without a place",
+            hint=f"qubit_mapping=[...], or {DRAW!r} for values drawn from the device's qubits",
+            option="qubit_mapping",
+        )
+    if isinstance(mapping, Mapping):
+        missing = [qubit for qubit in qubits if qubit not in mapping]
+        if missing:
+            hint = "the device's qubit of each qubit that the circuit uses"
+            text = f"qubit_mapping has no place for qubit {missing[0]}"
+            raise OptionError(text, hint=hint, option="qubit_mapping")
+        mapping = [mapping[qubit] for qubit in qubits]
+    expected = "a list with the device's qubit of each qubit of the circuit, such as [5, 4, 3]"
+    values = checked_list("qubit_mapping", mapping, expected)
+    if len(values) != len(qubits):
+        if not qubits or len(values) != qubits[-1] + 1:
+            raise OptionError(
+                f"qubit_mapping has {len(values)} entries; the circuit uses {len(qubits)} qubits",
+                hint="one for each of them, in ascending order; or one for each number from 0",
+                option="qubit_mapping",
+            )
+        values = tuple(values[qubit] for qubit in qubits)
+    results = tuple(checked_integer("qubit_mapping", each, 0, MAX_QUBITS) for each in values)
+    if len(set(results)) < len(results):
+        hint = "each qubit of the device once"
+        raise OptionError(option="qubit_mapping", value=results, expected=hint)
+    beyond = [each for each in results if each >= info.num_qubits]
+    if beyond:
+        text = f"qubit_mapping names qubit {beyond[0]}; device {info.name} has {info.num_qubits}"
+        hint = f"0 to {info.num_qubits - 1}"
+        raise OptionError(text, hint=hint, option="qubit_mapping")
+    return results
+
+
+def _is_default_option(options: SubmitOptions, name: str) -> bool:
+    value: Any = options.get(name, submission_options.DEFAULTS[name])
+    return _is_default(value, submission_options.DEFAULTS[name])
 
 
 def _checked(options: SubmitOptions) -> tuple[tuple[str, ...], CallOptions]:
@@ -335,8 +508,8 @@ def _checked(options: SubmitOptions) -> tuple[tuple[str, ...], CallOptions]:
         elif name not in _OWN and not _is_default(value, submission_options.DEFAULTS[name]):
             raise OptionError(
                 f"{name}= of a circuit of stim: {value!r:.60}",
-                hint="its noise and observables are instructions in it; options are shots, seed,"
-                " decoder, outputs and those of tasks",
+                hint="its observables are instructions in it; options are shots, seed, decoder,"
+                " outputs, device, noise, qubit_mapping and those of tasks",
             )
     engine = options.get("engine", "auto")
     if engine not in ("auto", DETECTORS):

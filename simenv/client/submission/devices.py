@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from simenv.client.circuits import ChannelNames, PackedCircuit
     from simenv.client.submission.compiler import CompiledCircuit, Compiler, Compilers, Sandbox
     from simenv.client.submission.options import CheckedOptions
+    from simenv.model import TaskOptions
 
 DEVICE_S = 10.0
 POOLS_S = 60.0
@@ -133,6 +134,11 @@ class SubmitDevices:
         with self._lock:
             self._infos.pop(name, None)
         return self._info(name)
+
+    def of_options(self, task: TaskOptions) -> DeviceInfo | None:
+        """Return the emulated device that options name, directly or by a pool; None: they name
+        none. Raises NotFoundError."""
+        return self._info_for(task.device, task.pool, task.prefer)
 
     def _compiler(self, info: DeviceInfo) -> Compiler:
         from simenv.client.submission.compiler import Compilers

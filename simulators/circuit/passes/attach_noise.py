@@ -89,11 +89,14 @@ class NoiseAttachment:
         """Bytes of the cached channels."""
         return self._registry.memory_bytes
 
-    def attach(self, circuit: Circuit, method: Method = "alap") -> NoiseProgram:
+    def attach(
+        self, circuit: Circuit, method: Method = "alap", *, as_listed: bool = False
+    ) -> NoiseProgram:
         """Make the noise program of an admissible circuit on the device of the model. `method`: of
-        the schedule, `alap` or `asap`. Raises Unsupported for a circuit that does not fit the
-        device, has a delay of unknown duration, or waits for links beside noise whose average
-        over the waits is no channel."""
+        the schedule, `alap` or `asap`; `as_listed`: operations keep their order, even where coupled
+        qubits interact. Raises Unsupported for a circuit that does not fit the device, has a delay
+        of unknown duration, or waits for links beside noise whose average over the waits is no
+        channel."""
         if method not in METHODS:
             raise Unsupported(f"schedule {method[:32]!r}", hint=f"there are {', '.join(METHODS)}")
         if 0 < self.model.num_qubits < circuit.num_qubits:
@@ -103,7 +106,7 @@ class NoiseAttachment:
         if len(self._registry.numbers.channels) > MAX_CHANNELS:
             self._registry = NoiseRegistry(self.model)
         try:
-            return _CircuitNoise(circuit, self._registry, method).program()
+            return _CircuitNoise(circuit, self._registry, method, ordered=as_listed).program()
         except NoiseError as error:
             raise Unsupported(error.message, hint=error.hint) from None
 

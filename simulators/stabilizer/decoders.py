@@ -1,0 +1,149 @@
+"""Decoders of detection events: their interface, and those of this distribution.
+
+The interface is that of sinter's decoders (`sinter.Decoder`, `sinter.CompiledDecoder`), so that a
+decoder which is written for sinter needs no more than a card in `simulators.catalog.decoders`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import PackageNotFoundError, version
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
+import stim
+from numpy.typing import NDArray
+
+from simulators.catalog.decoders import DecoderCard, decoder_card
+from simulators.engine import SHOTS, RunControl
+from simulators.errors import EngineError, Unsupported
+
+Bits = NDArray[np.uint8]  # [shots, bytes], bit k in byte k // 8, lowest first
+CALL_S = 0.1  # intended time of a call of a decoder: between two reads of the control flag
+MAX_CALL_SHOTS = 1024
+_TEXT = 400  # characters of a library's own message
+
+
+class CompiledDecoder(Protocol):
+    """Decoder of one error model. The prediction for a shot depends on its events alone."""
+
+    def decode_shots_bit_packed(self, *, bit_packed_detection_event_data: Bits) -> Bits:
+        """Return the predicted flips of the observables, uint8 [shots, ceil(observables / 8)], of
+        detection events, uint8 [shots, ceil(detectors / 8)]."""
+
+
+class DecoderFactory(Protocol):
+    """Maker of decoders; a card names its class, which is called without arguments."""
+
+    def compile_decoder_for_dem(self, *, dem: stim.DetectorErrorModel) -> CompiledDecoder:
+        """Return the decoder of an error model. Raises ValueError for one that it cannot decode."""
+
+
+class Decoder:
+    """A decoder of one circuit."""
+
+    def __init__(self, name: str, circuit: stim.Circuit) -> None:
+        """Make the decoder with that name. Raises Unsupported for a name that this worker does not
+        have, and for a circuit whose errors the decoder does not take."""
+        card = decoder_card(name)
+        self.name = f"{name} {_version(card)}".rstrip()
+        self._distinct = card.distinct
+        self._width = -(-circuit.num_observables // 8)
+        module, _, attribute = card.module.partition(":")
+        factory: DecoderFactory = getattr(importlib.import_module(module), attribute)()
+        try:
+            model = _error_model(circuit, decomposed=card.decomposed)
+            self._compiled = factory.compile_decoder_for_dem(dem=model)
+        except ValueError as error:
+            why = " ".join(str(error).partition("\n\n")[0].split())[:_TEXT]
+            raise Unsupported(
+                f"the circuit cannot be decoded by {name}: {why}",
+                hint="detectors must be deterministic without noise; for matching, errors must be"
+                " split into parts that flip at most two of them; decoder=None with"
+                " outputs='memory' gives the events for a decoder of your own",
+            ) from error
+
+    def predictions(self, events: Bits, control: RunControl) -> Bits:
+        """Return predicted flips of the observables of each shot, which count as finished work of
+        the run. Raises Stopped, EngineError."""
+        rows, inverse = events, None
+        if self._distinct:
+            rows, inverse = np.unique(events, axis=0, return_inverse=True)
+        results: list[Bits] = []
+        first, size = 0, 1 if self._distinct else MAX_CALL_SHOTS
+        while first < len(rows):
+            control.check()
+            begun = perf_counter()
+            part = np.ascontiguousarray(rows[first : first + size])
+            results.append(self._decoded(part))
+            first += len(part)
+            control.advance(SHOTS, len(part) * len(events) / len(rows))
+            spent_s = perf_counter() - begun
+            if spent_s > CALL_S:
+                size = max(1, size // 2)
+            elif spent_s < CALL_S / 4:
+                size = min(2 * size, MAX_CALL_SHOTS)
+        found = np.concatenate(results) if results else np.zeros((0, self._width), np.uint8)
+        return found if inverse is None else found[inverse.ravel()]
+
+    def _decoded(self, part: Bits) -> Bits:
+        try:
+            found = self._compiled.decode_shots_bit_packed(bit_packed_detection_event_data=part)
+        except ValueError as error:
+            raise Unsupported(f"decoder {self.name}: {str(error)[:_TEXT]}") from error
+        if found.shape != (len(part), self._width) or found.dtype != np.uint8:
+            raise EngineError(
+                f"decoder {self.name} returned {found.dtype} {list(found.shape)} for"
+                f" {len(part)} shots; uint8 [{len(part)}, {self._width}] is needed"
+            )
+        return found
+
+
+def _error_model(circuit: stim.Circuit, *, decomposed: bool) -> stim.DetectorErrorModel:
+    return circuit.detector_error_model(
+        decompose_errors=decomposed, approximate_disjoint_errors=True
+    )
+
+
+def _version(card: DecoderCard) -> str:
+    try:
+        return version(card.package.modules[0])
+    except PackageNotFoundError:
+        return ""
+
+
+class Matching:
+    """Minimum-weight perfect matching. Correlated errors are split into parts that flip one or two
+    detectors each; channels of disjoint errors count as independent ones, for the weights."""
+
+    correlated = False
+
+    def compile_decoder_for_dem(self, *, dem: stim.DetectorErrorModel) -> CompiledDecoder:
+        import pymatching
+
+        options = {"enable_correlations": True} if self.correlated else {}
+        matching = pymatching.Matching.from_detector_error_model(dem, **options)
+        matching.ensure_num_fault_ids(dem.num_observables)
+        return _CompiledMatching(matching, options)
+
+
+class CorrelatedMatching(Matching):
+    """Matching in two passes: the parts of an error which the first one finds make its other parts
+    more likely for the second (Fowler, arXiv 1310.0863)."""
+
+    correlated = True
+
+
+class _CompiledMatching:
+    def __init__(self, matching: Any, options: dict[str, bool]) -> None:
+        self._matching, self._options = matching, options
+
+    def decode_shots_bit_packed(self, *, bit_packed_detection_event_data: Bits) -> Bits:
+        found: Bits = self._matching.decode_batch(
+            bit_packed_detection_event_data,
+            bit_packed_shots=True,
+            bit_packed_predictions=True,
+            **self._options,
+        )
+        return found
