@@ -28,7 +28,7 @@ from simenv.worker.noise import Noise
 from simulators.circuit.passes.attach_noise import NoiseAttachment
 from simulators.engine import RunControl
 from simulators.errors import Unsupported
-from simulators.stabilizer.decoders import Decoder
+from simulators.stabilizer.decoders import SyndromeDecoder
 from simulators.stabilizer.detectors import SAMPLER, sampled
 from simulators.stabilizer.device_circuit import DeviceProgram, pairs_of
 from simulators.stabilizer.device_gates import DeviceGates
@@ -51,7 +51,7 @@ class _Prepared(msgspec.Struct, frozen=True, eq=False):
     """A circuit with its noise, its decoder, and its device."""
 
     circuit: stim.Circuit
-    decoder: Decoder | None
+    decoder: SyndromeDecoder | None
     on_device: _OnDevice | None
 
 
@@ -95,7 +95,7 @@ class DetectorEngine:
     def warm_up(self) -> None:
         """Load the decoder, if there is one."""
         try:
-            decoder = Decoder(PYMATCHING, stim.Circuit(_WARM_UP_CIRCUIT))
+            decoder = SyndromeDecoder(PYMATCHING, stim.Circuit(_WARM_UP_CIRCUIT))
         except Unsupported:
             return
         decoder.predictions(np.zeros((1, 1), np.uint8), RunControl())
@@ -112,7 +112,7 @@ class DetectorEngine:
         circuit, on_device = _read(call), None
         if call.placement is not None:
             circuit, on_device = self._placed(circuit, call.placement, assigned, terms)
-        decoder = Decoder(call.decoder, circuit) if call.decoder else None
+        decoder = SyndromeDecoder(call.decoder, circuit) if call.decoder else None
         prepared = _Prepared(circuit, decoder, on_device)
         if len(call.circuit) <= MAX_CACHED_TEXT:
             self._cache[key] = prepared

@@ -40,7 +40,7 @@ class DecoderFactory(Protocol):
         """Return the decoder of an error model. Raises ValueError for one that it cannot decode."""
 
 
-class Decoder:
+class SyndromeDecoder:
     """A decoder of one circuit."""
 
     def __init__(self, name: str, circuit: stim.Circuit) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from simulators.engine import SHOTS, RunControl
 from simulators.execution.philox import block_seed
-from simulators.stabilizer.decoders import Bits, Decoder
+from simulators.stabilizer.decoders import Bits, SyndromeDecoder
 
 SAMPLER = f"stim {stim.__version__}"
 # (limit of the largest of qubits, measurements and detectors, shots of a block).
@@ -43,7 +43,7 @@ def block_shots(circuit: stim.Circuit) -> int:
 
 def sampled(
     circuit: stim.Circuit,
-    decoder: Decoder | None,
+    decoder: SyndromeDecoder | None,
     shots: int,
     seed: int,
     control: RunControl,

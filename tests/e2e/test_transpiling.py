@@ -39,7 +39,7 @@ from simenv.transpiler import qpy
 from simenv.transpiler.transpiler import Transpiler, target_of
 from simenv.wire import codec
 from simulators.engine import RunControl
-from simulators.stabilizer.decoders import Decoder
+from simulators.stabilizer.decoders import SyndromeDecoder
 from simulators.stabilizer.detectors import sampled
 
 PATIENCE_S = 120.0
@@ -192,7 +192,7 @@ def test_samples_are_decoded_where_they_are(env: Client) -> None:
     circuit = code()
     task = env.submit(circuit, shots=20_000, seed=5, decoder="pymatching", name="memory")
     result: Any = task.result(PATIENCE_S)
-    outcome = sampled(circuit, Decoder("pymatching", circuit), 20_000, 5, RunControl())
+    outcome = sampled(circuit, SyndromeDecoder("pymatching", circuit), 20_000, 5, RunControl())
     assert result.logical_errors == outcome.errors > 0
     assert result.logical_error_rate == outcome.errors / 20_000
     assert result.observable_errors.tolist() == outcome.observable_errors.tolist()
@@ -316,7 +316,7 @@ def test_killed_worker_leaves_the_same_answer() -> None:
         os.kill(client.workers()[0].pid, signal.SIGKILL)
         result: Any = task.result(PATIENCE_S)
         assert task.details.attempts == 2  # type: ignore[attr-defined]
-    outcome = sampled(circuit, Decoder("pymatching", circuit), shots, 11, RunControl())
+    outcome = sampled(circuit, SyndromeDecoder("pymatching", circuit), shots, 11, RunControl())
     assert result.logical_errors == outcome.errors
     assert np.array_equal(result.detection_counts, outcome.detections)
 

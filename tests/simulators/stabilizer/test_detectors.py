@@ -22,7 +22,7 @@ from simulators.errors import Stopped, Unsupported
 from simulators.execution.hidden_bits import without_hidden
 from simulators.execution.philox import block_seed
 from simulators.simulate import counts_of
-from simulators.stabilizer.decoders import Decoder
+from simulators.stabilizer.decoders import SyndromeDecoder
 from simulators.stabilizer.detectors import _ones, block_shots, sampled
 from simulators.stabilizer.engine import StabilizerEngine
 
@@ -40,7 +40,7 @@ def code(distance: int = 3, task: str = "surface_code:rotated_memory_z") -> stim
 @pytest.mark.parametrize("task", ["surface_code:rotated_memory_z", "repetition_code:memory"])
 def test_logical_error_rate_is_that_of_stim_and_pymatching(task: str) -> None:
     circuit, shots = code(3, task), 20_000
-    result = sampled(circuit, Decoder("pymatching", circuit), shots, 7, RunControl())
+    result = sampled(circuit, SyndromeDecoder("pymatching", circuit), shots, 7, RunControl())
     events, flips = circuit.compile_detector_sampler(seed=1).sample(
         shots, separate_observables=True
     )
@@ -59,7 +59,7 @@ def test_logical_error_rate_is_that_of_stim_and_pymatching(task: str) -> None:
 def test_bits_of_blocks_are_those_of_stim_with_their_seeds_decoded() -> None:
     circuit = code()
     size = block_shots(circuit)
-    decoder = Decoder("pymatching", circuit)
+    decoder = SyndromeDecoder("pymatching", circuit)
     result = sampled(circuit, decoder, size + 100, 3, RunControl(), keep=True)
     expected = [
         circuit.compile_detector_sampler(seed=block_seed(3, 0, number)).sample(
@@ -108,12 +108,12 @@ def test_several_observables_are_counted_each_and_together() -> None:
 
 def test_what_cannot_be_matched_is_refused() -> None:
     with pytest.raises(Unsupported, match=r"cannot be decoded by pymatching: .*non-deterministic"):
-        Decoder("pymatching", stim.Circuit("H 0\nM 0\nDETECTOR rec[-1]"))
+        SyndromeDecoder("pymatching", stim.Circuit("H 0\nM 0\nDETECTOR rec[-1]"))
     flips_three = "X_ERROR(0.1) 0\nM 0\n" + "DETECTOR rec[-1]\n" * 3
     fails(
         Unsupported,
         "cannot be decoded by pymatching",
-        Decoder,
+        SyndromeDecoder,
         "pymatching",
         stim.Circuit(flips_three),
     )
@@ -126,7 +126,7 @@ def test_run_stops_between_blocks_and_counts_shots() -> None:
     control.stop()
     fails(Stopped, "", sampled, code(), None, 10, 1, control)
     with pytest.raises(Stopped):
-        Decoder("pymatching", code()).predictions(np.zeros((1, 3), np.uint8), control)
+        SyndromeDecoder("pymatching", code()).predictions(np.zeros((1, 3), np.uint8), control)
 
 
 SHOTS = 40_000
