@@ -32,7 +32,7 @@ from simulators.engine import RunOptions
 from simulators.errors import Unsupported
 from simulators.execution.circuit_checks import check_request
 from simulators.stabilizer.device_gates import DeviceGates
-from simulators.stabilizer.engine import noise_lines, recorded_flip
+from simulators.stabilizer.engine import pauli_noise, recorded_flip
 
 MAX_OPERATIONS = 1_000_000  # native operations, blocks written as in the module's docstring
 MAX_TEXT_BYTES = 128 * 2**20  # of the circuit with its noise, written so
@@ -274,7 +274,7 @@ class DeviceProgram:
         device without operations inside circuits."""
         noise = attachment.attach(self.circuit, as_listed=True)
         check_request(builtin_card("stabilizer"), self.circuit, noise, _TWIRLED)
-        lines = noise_lines(self.circuit, noise)
+        lines = pauli_noise(self.circuit, noise, {}, twirl=True).lines.after
         texts = ["\n".join(each) for each in self._with_noise(noise, lines)]
         begun = "\n".join(lines.get(-1, ()))
         written = self._written(self._nodes, texts)
