@@ -14,6 +14,9 @@ cuts the circuit and combines the expectation values: a cut gate or wire is repl
 quasi-probability sum of local operations (Mitarai and Fujii, New J. Phys. 23, 023021; Peng et al.,
 Phys. Rev. Lett. 125, 150504). The cost is the sampling overhead, a factor in the number of shots
 that grows exponentially with the number of cuts.
+
+Distribution runs one circuit on several devices too, where links join them to one: gates between
+its parts use Bell pairs, and the shots stay the same.
 """
 
 from __future__ import annotations
@@ -346,6 +349,35 @@ class Cutting:
                 hint = f"{where}s={{'A': ..., ...}}"
                 raise OptionError(f"no {where} for part {label!r}", hint=hint)
         return {label: {where: places[str(label)]} for label in labels}
+
+
+class Distribution:
+    """A stage that runs one circuit on the linked modules of a device, where `Cutting` would cut
+    it: gates between modules use the Bell pairs of links.
+
+    `device`: of linked modules. `labels`: the letter of each qubit's module, as of `Cutting`; None:
+    the partition with the fewest Bell pairs. `modules`: the module of each letter; None: the
+    letters are their names. Raises OptionError.
+    """
+
+    def __init__(
+        self, device: str, *, labels: str | None = None, modules: Mapping[str, str] | None = None
+    ) -> None:
+        self._device = device
+        if modules is not None and labels is None:
+            raise OptionError("modules of Distribution without labels", hint='labels="AABB"')
+        missing = sorted(set(labels or "").difference(modules or labels or ""))
+        if missing:
+            hint = "modules={'A': ..., ...}"
+            raise OptionError(f"no module for part {missing[0]!r}", hint=hint)
+        named = modules or {}
+        self._partition = None if labels is None else [named.get(each, each) for each in labels]
+
+    def split(self, circuit: Any) -> SplitCircuit:
+        """Make one task of the circuit."""
+        partition = "auto" if self._partition is None else self._partition
+        part = CircuitPart(circuit, {"partition": partition}, device=self._device)
+        return SplitCircuit((part,), _only)
 
 
 def _addon() -> Any:

@@ -14,6 +14,7 @@ from busy_circuits import ENDLESS
 from circuits import bell
 from failing import fails
 from hypothesis import given, strategies as st
+from linked_devices import PERFECT, install_linked
 from live import environment
 from qiskit import QuantumCircuit
 from qiskit.circuit.library import HGate
@@ -27,7 +28,13 @@ from simenv.client import stream as streams, stream_queues
 from simenv.client.result import Result
 from simenv.client.stream import DeliverySequence, Order, Stream
 from simenv.client.stream_queues import StreamCompletions, StreamEvents, StreamTask
-from simenv.client.stream_stages import CircuitPart, Cutting, SplitCircuit, reduce_gates
+from simenv.client.stream_stages import (
+    CircuitPart,
+    Cutting,
+    Distribution,
+    SplitCircuit,
+    reduce_gates,
+)
 from simenv.errors import OptionError, ProgramError, TimedOutError
 from simenv.model import Event
 
@@ -292,6 +299,30 @@ def test_circuit_cut_over_mesh_has_values_of_the_whole(env: simenv.Client, where
     if where == "labels":
         assert {part.device for part in result.parts} == {"ideal"}
         assert max(part.num_qubits for part in result.parts) >= 2
+
+
+def test_circuit_distributed_over_linked_devices_has_values_of_the_whole(
+    env: simenv.Client,
+) -> None:
+    circuit = QuantumCircuit(4)
+    for qubit in range(4):
+        circuit.ry(0.3 + 0.2 * qubit, qubit)
+    for qubit in range(3):
+        circuit.cx(qubit, qubit + 1)
+    observables = ["ZZII", "IZZI", "XXXX"]
+    device = install_linked("streams-linked", {"east": PERFECT, "west": PERFECT}, links=1)
+    modules = {"A": "east", "B": "west"}
+    stages = [Distribution(device), Distribution(device, labels="AABB", modules=modules)]
+    exact = [Statevector(circuit).expectation_value(SparsePauliOp(p)).real for p in observables]
+    for stage in stages:
+        with Stream(env, pipeline=[stage], observables=observables, shots=None) as stream:
+            result = stream.submit(circuit).result(WAIT_S)
+        assert result.expectations == pytest.approx(exact, abs=1e-9)
+        assert result.device == device
+    fails(
+        OptionError, "no module for part 'B'", Distribution, device, labels="AB", modules={"A": "a"}
+    )
+    fails(OptionError, "without labels", Distribution, device, modules=modules)
 
 
 def test_parts_of_a_cut_circuit_go_to_the_pools_named_for_them() -> None:
