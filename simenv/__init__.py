@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from simenv.client.submission.calls import DetectionResult
     from simenv.client.tasks.task import Task, as_completed
     from simenv.model.calls import report_progress
+    from simenv.transpiler.qpu_programs.program import QPUProgram
 
 __all__ = [
     "Client",
     "DetectionResult",
+    "QPUProgram",
     "Reservation",
     "Result",
     "Task",
@@ -40,6 +42,7 @@ __all__ = [
 _HOMES = {
     "Client": "simenv.client.client",
     "DetectionResult": "simenv.client.submission.calls",
+    "QPUProgram": "simenv.transpiler.qpu_programs.program",
     "Reservation": "simenv.client.reservations",
     "Result": "simenv.client.result",
     "Task": "simenv.client.tasks.task",

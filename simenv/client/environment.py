@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from simenv.client.administration.keys import KeyStore
     from simenv.client.reservations import ReserveOptions
     from simenv.client.submission.calls import CallTask, FunctionExecutor
+    from simenv.transpiler.qpu_programs.join import JoinedPrograms
+    from simenv.transpiler.qpu_programs.program import QPUProgram
 
 
 class ServiceDevices:
@@ -206,6 +208,19 @@ class Environment:
         batch = list(circuits) if is_sequence else [circuits]
         result = transpile(self._session, info, batch, level, seed, options)
         return result if is_sequence else result[0]
+
+    def join(
+        self, programs: Sequence[QPUProgram] | Mapping[str, QPUProgram], device: str
+    ) -> JoinedPrograms:
+        """Return one circuit of the programs of several QPUs, in native gates on the qubits of a
+        device of linked modules: `run(joined.circuit, device=device)` runs it, and
+        `joined.counts(result)` has the counts of each program.
+
+        `programs`: by the names of modules; a sequence takes the modules in order. Raises
+        ProgramError for programs that wait for one another, messages that are never received, and
+        unknown names; NotFoundError, OptionError, LimitExceededError.
+        """
+        return self._devices.join(programs, device)
 
     def submit_part(
         self, circuit: Any, *, keep_s: float = KEEP_S, **options: Unpack[PartOptions]

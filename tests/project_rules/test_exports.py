@@ -10,6 +10,7 @@ def test_public_names_are_these() -> None:
     assert sorted(simenv.__all__) == [
         "Client",
         "DetectionResult",
+        "QPUProgram",
         "Reservation",
         "Result",
         "Task",

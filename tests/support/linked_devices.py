@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+import msgspec
+
+from noise_models import library, snapshot
+from noise_models.calibration import CalibrationSnapshot
+from noise_models.linked import LinkDesign, linked
+from simenv import config
 from simenv.model.devices import DeviceInfo, DeviceKind, LinkInfo, ModuleInfo
 
 
@@ -34,3 +40,42 @@ def linked_device(
         all_to_all=False, dynamic=True, modules=tuple(parts),
         links=tuple(LinkInfo(pair, 1.0) for pair in pairs),
     )  # fmt: skip
+
+
+PERFECT = "perfect"
+_GATES = ("x", "y", "z", "h", "s", "sdg", "t", "tdg", "sx", "rz", "cx", "cz", "cp", "crz", "swap")
+
+
+def perfect(qubits: int) -> CalibrationSnapshot:
+    """A device without errors, all of whose qubits are coupled."""
+    ideal = library.load("ideal")
+    gates = tuple(gate for gate in ideal.native_gates if gate.name in _GATES)
+    return msgspec.structs.replace(ideal, num_qubits=qubits, native_gates=gates)
+
+
+def install_linked(
+    name: str, modules: Mapping[str, str], links: int, fidelity: float = 1.0, qubits: int = 6
+) -> str:
+    """Store a device of modules, by the names of their devices; each pair has some links, which end
+    at the first qubits of a module that are coupled with others. Return its name. `qubits`: of
+    modules that are PERFECT."""
+    parts = {
+        module: perfect(qubits) if each == PERFECT else library.load(each)
+        for module, each in modules.items()
+    }
+    count = links * (len(parts) - 1)
+    ends = {module: iter(_ends(part, count)) for module, part in parts.items()}
+    designs = [
+        LinkDesign((f"{a}.{next(ends[a])}", f"{b}.{next(ends[b])}"), fidelity=fidelity)
+        for a, b in itertools.combinations(parts, 2)
+        for _ in range(links)
+    ]
+    folder = config.devices_folder()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_bytes(snapshot.dump(linked(name, parts, designs)))
+    return name
+
+
+def _ends(part: CalibrationSnapshot, count: int) -> list[int]:
+    """Qubits that are coupled with one that is no end, as every second one of a row is."""
+    return list(range(0, 2 * count, 2)) if part.coupling else list(range(count))

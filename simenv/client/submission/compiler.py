@@ -36,6 +36,7 @@ from simenv.transpiler.transpiler import Transpiler, closed, gate_names, opened
 
 if TYPE_CHECKING:
     from simenv.transpiler.linked.distribution import LinkedTranspiler
+    from simenv.transpiler.linked.operations import DistributedCircuit
 
 MAX_TARGETS = 16
 SANDBOX_S = 60.0  # for a structure that a sandbox compiles
@@ -277,6 +278,12 @@ class Compiler:
         last = result.layout.final_index_layout(filter_ancillas=True)
         first = result.layout.initial_index_layout(filter_ancillas=True)
         return _CompiledStructure(result, (_packed(last), _packed(first)), _channels(program))
+
+    def placed(self, wired: DistributedCircuit) -> Any:
+        """Return a distributed circuit as a QuantumCircuit in native gates on the device's qubits.
+        Raises ProgramError."""
+        with self._compiling:
+            return self._linked.placed(wired).circuit
 
     @cached_property
     def _linked(self) -> LinkedTranspiler:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from simenv.client.submission.compiler import CompiledCircuit, Compiler, Compilers, Sandbox
     from simenv.client.submission.options import CheckedOptions
     from simenv.model import TaskOptions
+    from simenv.transpiler.qpu_programs.join import JoinedPrograms
+    from simenv.transpiler.qpu_programs.program import QPUProgram
 
 DEVICE_S = 10.0
 POOLS_S = 60.0
@@ -122,6 +124,17 @@ class SubmitDevices:
         if info is None or not info.angle_limits or checked.compile == "never":
             return loaded, rows
         return self._compiler(info).within_limits(loaded, rows)
+
+    def join(
+        self, programs: Sequence[QPUProgram] | Mapping[str, QPUProgram], device: str
+    ) -> JoinedPrograms:
+        """Return one circuit of the programs of several QPUs on a device of linked modules. Raises
+        ProgramError, NotFoundError, OptionError, LimitExceededError."""
+        from simenv.transpiler.qpu_programs.join import JoinedPrograms, distributed
+
+        info = self._info(device)
+        wired, bits = distributed(programs, info)
+        return JoinedPrograms(self._compiler(info).placed(wired), bits)
 
     def forget(self) -> None:
         """Clear the cached descriptions of devices and pools."""

@@ -66,7 +66,7 @@ class _Circuit(msgspec.Struct, frozen=True):
 
 
 def from_cunqa(*circuits: Any) -> list[QPUProgram]:
-    """Return the programs of circuits of CUNQA, in the same order, for `join`.
+    """Return the programs of circuits of CUNQA, in the same order, for `Client.join`.
 
     `circuits`: objects of CunqaCircuit, their `info`, or JSON of it, all that exchange messages in
     one call. Raises ProgramError, LimitExceededError.

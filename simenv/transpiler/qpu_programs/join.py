@@ -1,10 +1,10 @@
 """One circuit of the programs of several QPUs, which exchange bits and qubits.
 
-`join` runs all programs until each of them waits for a message or has ended. The directives become
-operations on links of a device of several modules; the circuit is simulated as any other one of
-that device. Messages of one kind from one program to another one arrive in the order in which they
-were sent (as in MPI). `send` never waits; `qsend` and `expose` wait for a link whose communication
-qubits are free.
+`distributed` runs all programs until each of them waits for a message or has ended. The directives
+become operations on links of a device of several modules; the circuit is simulated as any other one
+of that device. Messages of one kind from one program to another one arrive in the order in which
+they were sent (as in MPI). `send` never waits; `qsend` and `expose` wait for a link whose
+communication qubits are free.
 
 A received bit is the same bit of the circuit as the sent one. A program that writes a bit which a
 message or another program refers to writes a new one (copy on write), so that engines which store
@@ -46,6 +46,8 @@ _SENDERS = {
     directives.UNEXPOSE: directives.DETACH,
 }
 
+Bits = Mapping[str, tuple[tuple[tuple[str, int], ...], ...]]
+
 
 @dataclass(frozen=True, slots=True)
 class JoinedPrograms:
@@ -53,7 +55,7 @@ class JoinedPrograms:
     program by name, the place of each bit of each register, as (register of the circuit, bit)."""
 
     circuit: Any
-    bits: Mapping[str, tuple[tuple[tuple[str, int], ...], ...]]
+    bits: Bits
 
     def counts(self, result: Any) -> dict[str, dict[str, int]]:
         """Return the counts of each program: keys have its own registers, the last one leftmost.
@@ -116,10 +118,11 @@ class _Run:
         return data[self.position] if self.position < len(data) else None
 
 
-def join(
+def distributed(
     programs: Sequence[QPUProgram] | Mapping[str, QPUProgram], device: DeviceInfo
-) -> JoinedPrograms:
-    """Return one circuit of all programs.
+) -> tuple[DistributedCircuit, Bits]:
+    """Return one circuit of all programs, which is not placed on qubits yet, and the bits of each
+    program in it.
 
     `programs`: by the names of modules of the device; a sequence takes the modules in order. Raises
     ProgramError for messages that are never received, programs that wait for one another, unknown
@@ -129,7 +132,7 @@ def join(
 
 
 class _Joiner:
-    """State of one call of `join`."""
+    """State of one call of `distributed`."""
 
     def __init__(
         self, programs: Sequence[QPUProgram] | Mapping[str, QPUProgram], device: DeviceInfo
@@ -158,7 +161,7 @@ class _Joiner:
         self._messages: dict[tuple[str, str, str], deque[Any]] = defaultdict(deque)
         self._used: dict[int, int] = {}  # link of each communication wire that holds a state
 
-    def joined(self) -> JoinedPrograms:
+    def joined(self) -> tuple[DistributedCircuit, Bits]:
         """Join the programs. Raises ProgramError, LimitExceededError."""
         moved = True
         while moved:
@@ -172,8 +175,8 @@ class _Joiner:
         self._check_ended()
         return self._named()
 
-    def _named(self) -> JoinedPrograms:
-        """Return the circuit with registers: of each program its own, with the bits that have their
+    def _named(self) -> tuple[DistributedCircuit, Bits]:
+        """Give the circuit registers: of each program its own, with the bits that have their
         last values; all others are hidden."""
         registers: list[ClassicalRegister] = []
         place: dict[Clbit, tuple[str, int]] = {}
@@ -203,14 +206,14 @@ class _Joiner:
         result = QuantumCircuit(*self._circuit.qregs, *registers)
         result.global_phase = self._circuit.global_phase
         for each in self._circuit.data:
-            result.append(each)
-        places = {
+            result._append(each)
+        self._distributed.circuit = result
+        return self._distributed, {
             name: tuple(
                 tuple(place[run.clbits[bit]] for bit in bits) for _, bits in _registers(run.program)
             )
             for name, run in self._runs.items()
         }
-        return JoinedPrograms(result, places)
 
     def _check_peer(self, name: str, instruction: CircuitInstruction) -> None:
         operation = instruction.operation

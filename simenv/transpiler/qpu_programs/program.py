@@ -2,8 +2,8 @@
 
 The directives have the names of CUNQA (https://github.com/CESGA-Quantum-Spain/cunqa), whose
 `send` and `recv` are those of MPI. A directive is an instruction of the circuit: it is drawn with
-the others, and its label is the other program's name. `join` gives the directives a meaning;
-nothing else runs them. This module imports Qiskit.
+the others, and its label is the other program's name. `Client.join` gives the directives a
+meaning; nothing else runs them. This module imports Qiskit.
 """
 
 from __future__ import annotations
@@ -40,6 +40,15 @@ class QPUProgram(QuantumCircuit):  # type: ignore[misc]  # qiskit is untyped
         super().__init__(*regs, name=_checked_name(name))
         self._copies: tuple[Qubit, ...] = ()  # of qubits of others
         self._free_copies: tuple[Qubit, ...] = ()
+
+    @classmethod
+    def from_cunqa(cls, *circuits: Any) -> list[QPUProgram]:
+        """Return the programs of circuits of CUNQA, in the same order: all that exchange messages
+        in one call. `circuits`: objects of CunqaCircuit, their `info`, or JSON of it. Raises
+        ProgramError, LimitExceededError."""
+        from simenv.transpiler.qpu_programs.cunqa import from_cunqa
+
+        return from_cunqa(*circuits)
 
     @property
     def copies(self) -> frozenset[Qubit]:

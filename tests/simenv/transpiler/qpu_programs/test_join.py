@@ -9,7 +9,8 @@ from linked_devices import linked_device
 from qiskit import ClassicalRegister, QuantumRegister
 
 from simenv.errors import ProgramError
-from simenv.transpiler.qpu_programs.join import JoinedPrograms, join
+from simenv.transpiler.linked.operations import DistributedCircuit
+from simenv.transpiler.qpu_programs.join import distributed
 from simenv.transpiler.qpu_programs.program import QPUProgram
 
 
@@ -17,7 +18,7 @@ def pair(qubits: int = 2, clbits: int = 2) -> tuple[QPUProgram, QPUProgram]:
     return QPUProgram("A", qubits, clbits), QPUProgram("B", qubits, clbits)
 
 
-def names(joined: JoinedPrograms) -> list[str]:
+def names(joined: DistributedCircuit) -> list[str]:
     return [each.operation.name for each in joined.circuit.data]
 
 
@@ -28,7 +29,7 @@ def test_a_deadlock_is_named_with_the_message_that_each_program_waits_for() -> N
     b.qrecv(0, a)
     b.qsend(1, a)
     with pytest.raises(ProgramError, match="do not come: A: qrecv from B; B: qrecv from A"):
-        join([a, b], linked_device())
+        distributed([a, b], linked_device())
 
 
 def _unread(a: QPUProgram, b: QPUProgram) -> None:
@@ -123,7 +124,7 @@ def test_faults_are_refused_by_name(
     a, b = pair()
     write(a, b)
     with pytest.raises(ProgramError, match=message):
-        join([a, b], linked_device())
+        distributed([a, b], linked_device())
 
 
 def test_faults_of_the_programs_themselves_are_refused_by_name() -> None:
@@ -140,7 +141,7 @@ def test_faults_of_the_programs_themselves_are_refused_by_name() -> None:
         ({"z": b}, "has no module 'z'"),
     ):
         with pytest.raises(ProgramError, match=message):
-            join(programs, device)
+            distributed(programs, device)
     with pytest.raises(ProgramError, match="A: send to itself"):
         a.send(0, "A")
     with pytest.raises(ProgramError, match="name of a program: ''"):
@@ -155,7 +156,7 @@ def test_programs_run_in_turn_until_each_waits() -> None:
     a.qrecv(1, b)
     b.qrecv(0, a)
     b.qsend(0, a)
-    joined = join([a, b], linked_device())
+    joined, _ = distributed([a, b], linked_device())
     assert names(joined).count("simenv_bell") == 2
     assert joined.circuit.num_qubits == 6  # two qubits each, and the link's
 
@@ -167,12 +168,12 @@ def test_a_bit_that_is_written_after_it_was_sent_keeps_the_value_that_was_sent()
     a.measure(1, 0)  # before the bit is received
     b.recv(0, a)
     b.measure(0, 1)
-    joined = join([a, b], linked_device())
+    joined, bits = distributed([a, b], linked_device())
     first, second = (each.clbits[0] for each in joined.circuit.data[:2])
     assert first != second
     places = {(each.name, k): bit for each in joined.circuit.cregs for k, bit in enumerate(each)}
-    assert places[joined.bits["A"][0][0]] == second
-    assert places[joined.bits["B"][0][0]] == first
+    assert places[bits["A"][0][0]] == second
+    assert places[bits["B"][0][0]] == first
     assert "store" not in names(joined)
 
 
@@ -183,7 +184,7 @@ def test_a_condition_on_a_register_reads_received_bits() -> None:
     b.recv([1, 0], a)
     with b.if_test((b.cregs[0], 2)):
         b.x(0)
-    joined = join([a, b], linked_device())
+    joined, _ = distributed([a, b], linked_device())
     (block,) = (each for each in joined.circuit.data if each.operation.name == "if_else")
     sent = {each.clbits[0] for each in joined.circuit.data if each.operation.name == "measure"}
     assert set(block.clbits) == sent
@@ -193,6 +194,6 @@ def test_registers_of_a_program_keep_their_names_and_bits_outside_them_are_last(
     program = QPUProgram("A", QuantumRegister(2), ClassicalRegister(1, "x"))
     program.add_bits(QPUProgram("B", 0, 1).clbits[:0])
     program.measure_all()
-    joined = join([program], linked_device())
+    joined, bits = distributed([program], linked_device())
     assert [each.name for each in joined.circuit.cregs] == ["A_x", "A_meas", "simenv_hidden"]
-    assert joined.bits["A"] == ((("A_x", 0),), (("A_meas", 0), ("A_meas", 1)))
+    assert bits["A"] == ((("A_x", 0),), (("A_meas", 0), ("A_meas", 1)))
