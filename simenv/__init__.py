@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from simenv.client.reservations import Reservation
     from simenv.client.result import Result
     from simenv.client.submission.calls import DetectionResult
+    from simenv.client.submission.machine import Link, Machine
     from simenv.client.tasks.task import Task, as_completed
     from simenv.model.calls import report_progress
     from simenv.transpiler.qpu_programs.program import QPUProgram
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Client",
     "DetectionResult",
+    "Link",
+    "Machine",
     "QPUProgram",
     "Reservation",
     "Result",
@@ -43,6 +46,8 @@ _HOMES = {
     "Client": "simenv.client.client",
     "DetectionResult": "simenv.client.submission.calls",
     "QPUProgram": "simenv.transpiler.qpu_programs.program",
+    "Link": "simenv.client.submission.machine",
+    "Machine": "simenv.client.submission.machine",
     "Reservation": "simenv.client.reservations",
     "Result": "simenv.client.result",
     "Task": "simenv.client.tasks.task",

@@ -316,6 +316,10 @@ class LocalDocuments:
         """Body of a document; b"" if it is unknown."""
         return self._bodies.get(digest, b"")
 
+    def matching(self, start: str) -> str:
+        """Digest of a document by its first digits; "": there is none."""
+        return next((digest for digest in self._bodies if digest.startswith(start)), "")
+
     def add(self, digest: str, body: bytes, owner: str = "") -> None:  # noqa: ARG002 - one user
         """Store a document."""
         self._bodies[digest] = body

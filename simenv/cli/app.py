@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 FLAGS = ("--json", "--debug")
 VALUED = ("--name", "--service")
-_NAMED_THERE = ["devices", "import"]  # `--name` after these words names a device
+# `--name` after these words names a device.
+_NAMED_THERE = (["devices", "import"], ["devices", "link"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ def hoist(arguments: Sequence[str]) -> list[str]:
     for token in tokens:
         if token == "--":
             remaining += [token, *tokens]
-        elif remaining[:2] == _NAMED_THERE and token.startswith("--name"):
+        elif remaining[:2] in _NAMED_THERE and token.startswith("--name"):
             remaining.append(token)  # the device's name
         elif token in FLAGS or token.startswith(tuple(f"{option}=" for option in VALUED)):
             leading.append(token)

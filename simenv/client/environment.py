@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from simenv.client.administration.keys import KeyStore
     from simenv.client.reservations import ReserveOptions
     from simenv.client.submission.calls import CallTask, FunctionExecutor
+    from simenv.client.submission.machine import Machine
     from simenv.transpiler.qpu_programs.join import JoinedPrograms
     from simenv.transpiler.qpu_programs.program import QPUProgram
 
@@ -156,6 +157,13 @@ class Environment:
         if at_s is None:
             return self._devices.info(name)
         return self._session.request(queries.GetDevices(0, name, at_s=at_s)).devices[0]
+
+    def device_name(self, machine: Machine) -> str:
+        """Store a machine, and return its name for `device=` of every interface. Raises OptionError
+        for devices, qubits or values that cannot be."""
+        name = self._devices.named(machine)
+        assert name is not None
+        return name
 
     def calibrations(self, name: str) -> list[float]:
         """Return since when each stored calibration of an emulated device was in force, in seconds

@@ -149,6 +149,11 @@ class AngleLimits(msgspec.Struct, frozen=True, array_like=True):
     bounds_rad: tuple[tuple[float, float], ...]
 
 
+# Name of a device that is a stored calibration: the first digits of its digest, in hexadecimal.
+MACHINE_PREFIX = "machine-"
+MACHINE_DIGITS = 32
+
+
 class ModuleInfo(msgspec.Struct, frozen=True, array_like=True):
     """A QPU of a device that consists of several."""
 

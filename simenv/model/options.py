@@ -170,6 +170,12 @@ class TaskLike(Protocol):
     def id(self) -> str: ...
 
 
+class DeviceLike(Protocol):
+    """A `simenv.Machine`."""
+
+    def document(self) -> bytes: ...
+
+
 class ReservationLike(Protocol):
     """A `simenv.Reservation`, or another object with the id and the pool of a reservation."""
 
@@ -219,7 +225,7 @@ class PlacementOptions(TypedDict, total=False):
 
     ranks: SupportsIndex | None
     prefer: Sequence[str] | str | None
-    device: str | None
+    device: DeviceLike | str | None
     noise: Any
     compile: str
     # For circuits of stim also a dict, or "draw", "draw:2".

@@ -11,6 +11,8 @@ def test_public_names_are_these() -> None:
         "Client",
         "DetectionResult",
         "QPUProgram",
+        "Link",
+        "Machine",
         "Reservation",
         "Result",
         "Task",

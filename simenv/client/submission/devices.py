@@ -11,13 +11,14 @@ import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from simenv.client.submission.machine import Machine
 from simenv.client.submission.noise import OFF, channel_names
 from simenv.errors import NoDeviceError, OptionError
-from simenv.model.devices import DeviceInfo, DeviceKind
+from simenv.model.devices import MACHINE_DIGITS, MACHINE_PREFIX, DeviceInfo, DeviceKind
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,6 +136,14 @@ class SubmitDevices:
         info = self._info(device)
         wired, bits = distributed(programs, info)
         return JoinedPrograms(self._compiler(info).placed(wired), bits)
+
+    def named(self, device: Any) -> str | None:
+        """Return the name of a device that a submission names, that of a Machine after it was
+        stored; other values as they are. Raises OptionError."""
+        if isinstance(device, Machine):
+            return MACHINE_PREFIX + self._store(device.document())[:MACHINE_DIGITS]
+        result: str | None = device
+        return result
 
     def forget(self) -> None:
         """Clear the cached descriptions of devices and pools."""

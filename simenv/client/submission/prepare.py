@@ -192,7 +192,7 @@ def prepare_one(
     circuit: Any, options: SubmitOptions, devices: SubmitDevices | None = None
 ) -> PreparedSubmit:
     """Check and pack one task; see `Client.submit`. `devices` None: no emulated devices."""
-    checked = _checked_options(options)
+    checked = _checked_options(options, devices)
     values = options.get("parameter_values")
     checked, loaded, layouts, terms = _loaded(circuit, options, checked, devices)
     rows = _single_row(loaded, values)
@@ -239,7 +239,7 @@ def prepare_many(
     if isinstance(shots, Sequence):
         hint = "one number; several go with a list of sweeps, one each"
         raise OptionError(f"shots={shots!r:.80}", hint=hint)
-    checked = _checked_options(options)
+    checked = _checked_options(options, devices)
     if _is_sweep(work):
         circuit, values = work
         return _sweep(circuit, values, options, checked, devices)
@@ -255,22 +255,28 @@ def prepare_question(
 ) -> tuple[PackedCircuit, TaskOptions, int, int]:
     """Return the content of an Explain request: the circuit, its parameters bound or not, the
     options, shots and the number of bindings."""
-    checked = _checked_options(options)
+    checked = _checked_options(options, devices)
     checked, loaded, _, terms = _loaded(circuit, options, checked, devices)
     values = options.get("parameter_values")
     count = 1 if values is None else len(loaded.bind(values))
     return loaded, terms, checked.shots, count
 
 
-def _checked_options(options: SubmitOptions | BatchOptions) -> CheckedOptions:
+def _checked_options(
+    options: SubmitOptions | BatchOptions, devices: SubmitDevices | None
+) -> CheckedOptions:
     """Check the options that all tasks of a call share."""
+    given: Mapping[str, Any] = options
+    device = options.get("device")
+    if devices is not None and device is not None and not isinstance(device, str):
+        given = {**options, "device": devices.named(device)}
     key = options.get("idempotency_key")
     if key is not None:
         task_rules.checked_key(key)
     if options.get("decoder") is not None:
         hint = "circuits of stim with detectors are decoded, by `submit` and `run`"
         raise OptionError(f"decoder={options.get('decoder')!r:.80}", hint=hint)
-    return submission_options.checked_options(submission_options.with_job_reservation(options))
+    return submission_options.checked_options(submission_options.with_job_reservation(given))
 
 
 def _sweep(
@@ -329,7 +335,13 @@ def _prepare_sweeps(
         sweep_options: BatchOptions = {**options, "seed": seeds[index], "shots": each[index]}
         try:
             parts.append(
-                _sweep(circuit, values, sweep_options, _checked_options(sweep_options), devices)
+                _sweep(
+                    circuit,
+                    values,
+                    sweep_options,
+                    _checked_options(sweep_options, devices),
+                    devices,
+                )
             )
             if parts[-1].terms != parts[0].terms:
                 raise OptionError(

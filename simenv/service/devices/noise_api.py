@@ -5,12 +5,15 @@ Imports numpy. This module converts errors of `noise_models` to errors of simenv
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from noise_models import document, library
+import msgspec
+
+from noise_models import document, library, linked
 from noise_models.calibration import CalibrationSnapshot
 from noise_models.document import Document
+from noise_models.linked import MachineDesign
 from noise_models.model import NoiseModel
 from noise_models.options import NoiseOptions
 from noise_models.strict_json import NoiseError
@@ -34,6 +37,31 @@ def read(body: bytes, subject: str) -> tuple[Document, bytes, str]:
         result = document.load(body)
         canonical = document.dump(result)
         return result, canonical, document.digest(canonical).hex()
+
+
+class _Kind(msgspec.Struct):
+    kind: str = ""
+
+
+def machine(body: bytes) -> MachineDesign | None:
+    """Decode a description of linked QPUs; None for another document. Raises OptionError."""
+    try:
+        if msgspec.json.decode(body, type=_Kind).kind != "machine":
+            return None
+        return msgspec.json.decode(body, type=MachineDesign)
+    except msgspec.ValidationError as error:
+        raise OptionError(f"machine: {error}", hint="modules by name, and links") from error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None  # reported as a noise document
+
+
+def joined(design: MachineDesign, modules: Mapping[str, Document]) -> CalibrationSnapshot:
+    """Return the snapshot of linked QPUs. `modules`: their snapshots. Raises OptionError."""
+    with reported(f"machine {design.name[:64]!r}"):
+        snapshots = {
+            key: each for key, each in modules.items() if isinstance(each, CalibrationSnapshot)
+        }
+        return linked.linked(design.name, snapshots, design.links)
 
 
 def library_names() -> dict[str, CalibrationSource]:

@@ -272,7 +272,7 @@ class DeviceRegistry:
                 f" {size(MAX_CLIENT_BYTES)}",
                 hint="import it as a device where the environment runs: simenv devices import",
             )
-        return CHECKS.submit(owner, partial(_parsed, body, ""))
+        return CHECKS.submit(owner, partial(_checked, self._folder, body))
 
     def names(self) -> Future[dict[str, devices.CalibrationSource]]:
         """Return all devices by name, sorted, with the source of each."""
@@ -410,6 +410,22 @@ def _parsed(body: bytes, name: str) -> EmulatedDevice:
         hint = "give it as noise=; a device needs native gates and a coupling"
         raise OptionError(text, hint=hint)
     return EmulatedDevice(digest, canonical, result, info)
+
+
+def _checked(folder: Path, body: bytes) -> EmulatedDevice:
+    """Parse a document of a client; join the devices of one that describes a machine. Raises
+    OptionError, NotFoundError."""
+    from simenv.service.devices import noise_api
+
+    design = noise_api.machine(body)
+    if design is None:
+        return _parsed(body, "")
+    modules = {}
+    for key, name in design.modules.items():
+        path = folder / f"{name}.json"
+        is_file = NAME_RULE.match(name) is not None and path.is_file()
+        modules[key] = _load(folder, name, from_file=is_file).document
+    return emulated(design.name, noise_api.joined(design, modules))
 
 
 def _names(folder: Path) -> dict[str, devices.CalibrationSource]:

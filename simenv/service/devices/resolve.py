@@ -18,6 +18,7 @@ import msgspec
 
 from simenv.errors import LimitExceededError, OptionError
 from simenv.model import DeviceInfo, NoiseFactors, PoolSpec, TaskOptions
+from simenv.model.devices import MACHINE_DIGITS, MACHINE_PREFIX
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service.devices.registry import DeviceRegistry, EmulatedDevice
 from simenv.service.journal import tables, writer
@@ -33,6 +34,7 @@ class Documents(Protocol):
 
     def __contains__(self, digest: str) -> bool: ...
     def body(self, digest: str) -> bytes: ...
+    def matching(self, start: str) -> str: ...
     def add(self, digest: str, body: bytes, owner: str = "") -> None: ...
 
 
@@ -84,7 +86,7 @@ class EmulatedDevices:
                 )
         drifting = None if self.drifting is None else self.drifting.of(terms.pool)
         if drifting is None:
-            result = _done(self.registry.get(device)) if device else None
+            result = self._emulated(device) if device else None
         elif terms.snapshot:
             text = f"a noise model of your own in pool {terms.pool!r}, whose device drifts"
             raise OptionError(text, hint="a pool whose device does not drift, or none")
@@ -138,7 +140,7 @@ class EmulatedDevices:
             return None
         if source.info is not None:
             return msgspec.structs.replace(source.info, name=terms.device)
-        return _done(self.registry.get(terms.device)).info
+        return self._emulated(terms.device).info
 
     def _device_of(self, terms: TaskOptions) -> str:
         """Return the device of the options, or that of their pool. Raises OptionError if they
@@ -214,7 +216,20 @@ class EmulatedDevices:
         drifting = None if self.drifting is None else self.drifting.of(name)
         if drifting is not None:
             return _published(drifting)
-        return _done(self.registry.get(self._by_pool.get(name, name)))
+        return self._emulated(self._by_pool.get(name, name))
+
+    def _emulated(self, name: str) -> EmulatedDevice:
+        """Return a device of the registry, or the stored document that a name gives the digest of.
+        Raises NotFoundError, OptionError, DocumentPending."""
+        start = name.removeprefix(MACHINE_PREFIX)
+        if start != name and len(start) == MACHINE_DIGITS:
+            digest = self.documents.matching(start)
+            if digest:
+                result = _done(self.registry.document(digest, self.documents.body(digest)))
+                if result.info is not None:
+                    info = msgspec.structs.replace(result.info, name=name)
+                    return msgspec.structs.replace(result, info=info)
+        return _done(self.registry.get(name))
 
 
 def _accepted(device: DriftingDevice) -> EmulatedDevice:
@@ -265,6 +280,10 @@ class NoiseDocuments:
         """Return a document; b"" if it is not stored."""
         row = self._rows.get(digest)
         return b"" if row is None else row.body
+
+    def matching(self, start: str) -> str:
+        """Return the digest of a stored document by its first digits; "": there is none."""
+        return next((digest for digest in self._rows if digest.startswith(start)), "")
 
     def add(self, digest: str, body: bytes, owner: str = "") -> None:
         """Store a document with the next commit. Raises LimitExceededError if the document is too
