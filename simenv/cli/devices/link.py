@@ -57,10 +57,10 @@ def link(
         "name": device, "file": str(path), "replaced": replaced, "digest": result.digest.hex(),
         "num_qubits": result.num_qubits, "modules": devices, "links": count,
     }  # fmt: skip
+    verb, parts = "replaced" if replaced else "made", terminal.counted(len(devices), "module")
     text = (
-        f"{'replaced' if replaced else 'made'} {device}: {terminal.counted(len(devices), 'module')},"
-        f" {terminal.counted(result.num_qubits, 'qubit')}, {terminal.counted(count, 'link')} of"
-        f" {terminal.counted(ends, 'communication qubit')}"
+        f"{verb} {device}: {parts}, {terminal.counted(result.num_qubits, 'qubit')},"
+        f" {terminal.counted(count, 'link')} of {terminal.counted(ends, 'communication qubit')}"
     )
     app.settings_of(context).answer(answer, [text])
 
