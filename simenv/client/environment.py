@@ -218,7 +218,7 @@ class Environment:
         return result if is_sequence else result[0]
 
     def join(
-        self, programs: Sequence[QPUProgram] | Mapping[str, QPUProgram], device: str
+        self, programs: Sequence[QPUProgram] | Mapping[str, QPUProgram], device: Machine | str
     ) -> JoinedPrograms:
         """Return one circuit of the programs of several QPUs, in native gates on the qubits of a
         device of linked modules: `run(joined.circuit, device=device)` runs it, and

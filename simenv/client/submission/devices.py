@@ -127,13 +127,13 @@ class SubmitDevices:
         return self._compiler(info).within_limits(loaded, rows)
 
     def join(
-        self, programs: Sequence[QPUProgram] | Mapping[str, QPUProgram], device: str
+        self, programs: Sequence[QPUProgram] | Mapping[str, QPUProgram], device: Machine | str
     ) -> JoinedPrograms:
         """Return one circuit of the programs of several QPUs on a device of linked modules. Raises
         ProgramError, NotFoundError, OptionError, LimitExceededError."""
         from simenv.transpiler.qpu_programs.join import JoinedPrograms, distributed
 
-        info = self._info(device)
+        info = self._info(self.named(device) or "")
         wired, bits = distributed(programs, info)
         return JoinedPrograms(self._compiler(info).placed(wired), bits)
 
