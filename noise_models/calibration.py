@@ -454,8 +454,8 @@ class Link(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
         if not self.attempts_max:
             return mean
         # Of a geometric number that is at most n: 1 / p - n q^n / (1 - q^n), with q = 1 - p.
-        most, failed = self.attempts_max, math.log1p(-self.success)
-        return mean - self.herald_ns * most / math.expm1(-most * failed)
+        failed = self.attempts_max * math.log1p(-self.success)
+        return mean + self.herald_ns * self.attempts_max * math.exp(failed) / math.expm1(failed)
 
     @property
     def infidelity(self) -> float:

@@ -127,6 +127,28 @@ class Availability:
         return result.intersection(*({place[0] for place in each} for each in places))
 
     @cached_property
+    def inside_modules(self) -> DeviceInfo:
+        """The device without the gates that make pairs of links: these are no gates that a
+        compilation may use."""
+        linked = {frozenset(each.pair) for each in self.info.links}
+        if not linked:
+            return self.info
+        return msgspec.structs.replace(
+            self.info,
+            coupling=tuple(pair for pair in self.info.coupling if frozenset(pair) not in linked),
+            operations=tuple(
+                each for each in self.info.operations if frozenset(each.qubits) not in linked
+            ),
+            gates=tuple(each for each in self.info.gates if not self._links_alone(each.name)),
+        )
+
+    def _links_alone(self, name: str) -> bool:
+        """Return whether all places of a gate are links."""
+        linked = {frozenset(each.pair) for each in self.info.links}
+        places = self._listed.get(name, {})
+        return bool(places) and all(frozenset(each) in linked for each in places)
+
+    @cached_property
     def complete(self) -> DeviceInfo:
         """The device without gates on two qubits one of which is not complete: no compilation leads
         a circuit over these."""

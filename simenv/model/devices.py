@@ -171,6 +171,24 @@ class LinkInfo(msgspec.Struct, frozen=True, array_like=True):
     latency_ns: float = 0.0  # of a classical message
 
 
+class LogicalInfo(msgspec.Struct, frozen=True, array_like=True):
+    """Origin of a device's qubits, which are logical: a code on the qubits of a chip. The errors
+    of the device are those that decoding leaves."""
+
+    code: str
+    distance: int
+    decoder: str
+    chip: str
+    chip_digest: str  # of the chip's calibration
+    options: str  # with which the errors were sampled
+    shots: int
+    physical_qubits: int  # of one logical qubit
+    round_ns: float  # of one round of syndrome measurements
+    deadline_ns: float = 0.0  # of the decoder for a round; 0: none
+    suppression: tuple[float, float] | None = None  # errors / those at the next distance, X and Z
+    extrapolated: bool = False  # from a smaller distance
+
+
 class DeviceInfo(msgspec.Struct, frozen=True):
     """One pool as a device. `all_to_all`: all pairs are coupled, and `coupling` is empty. The
     operations that it has, and where, are those of `availability`."""
@@ -204,6 +222,7 @@ class DeviceInfo(msgspec.Struct, frozen=True):
     refused_fit: str = ""  # reason for which its fit to counts was refused; it was stored by force
     modules: tuple[ModuleInfo, ...] = ()  # QPUs that it consists of; (): it is one QPU
     links: tuple[LinkInfo, ...] = ()  # between modules
+    logical: LogicalInfo | None = None  # None: its qubits are physical
 
     def width(self, operation: OperationInfo) -> int:
         """Return the number of qubits of a gate; 0: no gate, or one of any number of qubits."""

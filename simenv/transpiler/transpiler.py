@@ -33,7 +33,8 @@ _CONTROL_FLOW = ("if_else", "while_loop", "for_loop", "switch_case")
 def target_of(info: DeviceInfo) -> Any:
     """Return the qiskit.transpiler.Target of a device: what its data lists, with durations, times
     T1 and T2 in seconds, frequencies in Hz, errors, limits of angles. A gate that Qiskit does not
-    have is left out: no compilation uses it. Raises OptionError if all gates are such."""
+    have is left out, and so are the pairs of links: no compilation uses them. Raises OptionError if
+    all gates are such."""
     qiskit_runtime.qiskit()
     from qiskit.circuit import Delay, Instruction, Measure, Parameter, Reset
     from qiskit.circuit.controlflow import ForLoopOp, IfElseOp, SwitchCaseOp, WhileLoopOp
@@ -51,6 +52,7 @@ def target_of(info: DeviceInfo) -> Any:
     ]
     target = Target(num_qubits=info.num_qubits, dt=dt_s, qubit_properties=qubit_properties or None)
     standard_gates = get_standard_gate_name_mapping()
+    info = Availability(info).inside_modules
     available = Availability(info)
 
     def places(name: str) -> dict[tuple[int, ...], Any]:
@@ -205,7 +207,7 @@ class Transpiler:
     def __init__(self, info: DeviceInfo, level: int = LEVEL, seed: int = SEED) -> None:
         """Create a transpiler. `level`: of Qiskit's transpiler, 0 to 3; `seed`: of its random
         choices."""
-        self._info = info
+        self._info = info = Availability(info).inside_modules
         self._available = Availability(info)
         self._level = level
         self._seed = seed

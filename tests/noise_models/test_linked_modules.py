@@ -125,6 +125,7 @@ def test_mean_wait_is_that_of_the_attempts() -> None:
     mean = 30e3 * float(weights @ np.arange(1, 5)) / float(weights.sum())
     assert limited.mean_wait_ns == pytest.approx(mean)
     assert replace(link, rate_hz=None).mean_wait_ns == 30e3
+    assert replace(link, attempts_max=10**9).mean_wait_ns == pytest.approx(130e3)
 
 
 def test_infidelity_follows_from_pauli_errors() -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         CalibrationSnapshot,
         GateCalibration,
         LayerCalibration,
+        Link,
+        LogicalOrigin,
     )
     from noise_models.terms import Measured
     from simenv.calibration.certify import Certificate, ClaimComparison
@@ -130,6 +132,7 @@ def layer_lines(layers: Sequence[LayerCalibration]) -> list[str]:
 
 _MAX_BROKEN = 8
 _MAX_LAYERS = 8
+_MAX_LINKS = 16
 _HEADERS = ("FIGURE", "UNIT", "MEDIAN", "MIN", "MAX", "VALUES")
 
 
@@ -150,6 +153,7 @@ def as_object(
                 for each, place, value in _others(snapshot, qubit)
             ],
             "layers": _layers(snapshot, qubit),
+            "links": [link for link in snapshot.links if qubit in link.pair],
         }  # fmt: skip
     return {
         "name": name, "source": source, "digest": snapshot.digest.hex(),
@@ -175,6 +179,8 @@ def show(name: str, snapshot: CalibrationSnapshot, source: str) -> None:
         ("fitted from", _fitted(snapshot)),
         ("refused fit", _refused(snapshot)),
         ("low T1", _low(snapshot)),
+        ("modules", _modules(snapshot)),
+        ("logical", _logical(snapshot.logical)),
         ("snapshot", snapshot.digest.hex()[:12]),
         ("clock", f"dt = {snapshot.dt_ns:g} ns" if snapshot.dt_ns else ""),
         ("shots", f"<= {snapshot.max_shots}" if snapshot.max_shots else ""),
@@ -193,9 +199,52 @@ def show(name: str, snapshot: CalibrationSnapshot, source: str) -> None:
     if rows:
         terminal.line()
         terminal.table([_HEADERS, *rows], left=1)
+    if snapshot.links:
+        terminal.line()
+        _show_links(snapshot.links)
     if snapshot.layers:
         terminal.line()
         _show_layers(snapshot.layers)
+
+
+def _modules(snapshot: CalibrationSnapshot) -> str:
+    return ", ".join(
+        f"{each.name}: {terminal.counted(len(each.qubits), 'qubit')}"
+        f" ({len(each.communication)} for links)"
+        for each in snapshot.modules
+    )
+
+
+def _logical(origin: LogicalOrigin | None) -> str:
+    """Return the code and chip of logical qubits; "" for physical ones."""
+    if origin is None:
+        return ""
+    parts = [
+        f"{origin.code} of distance {origin.distance} on {origin.chip}",
+        f"{terminal.counted(origin.physical_qubits, 'qubit')} for each",
+        f"a round of {origin.round_ns:g} ns",
+        f"decoder {origin.decoder}",
+        f"{origin.deadline_ns:g} ns for a round" if origin.deadline_ns else "",
+        "errors extrapolated from a smaller distance" if origin.extrapolated else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _show_links(links: Sequence[Link]) -> None:
+    rows: list[tuple[str, ...]] = [("LINK", "INFIDELITY", "RATE HZ", "WAIT US", "LATENCY US")]
+    rows += [
+        (
+            "-".join(map(str, each.pair)),
+            _short(each.infidelity),
+            f"{each.rate_hz:g}" if each.rate_hz else "-",
+            _short(1e-3 * each.mean_wait_ns),
+            _short(1e-3 * each.latency_ns),
+        )
+        for each in links[:_MAX_LINKS]
+    ]
+    terminal.table(rows, left=1)
+    if len(links) > _MAX_LINKS:
+        terminal.line(f"  and {len(links) - _MAX_LINKS} more; --json prints all")
 
 
 def _show_layers(layers: Sequence[LayerCalibration]) -> None:
@@ -276,6 +325,9 @@ def show_qubit(snapshot: CalibrationSnapshot, qubit: int) -> None:
             for each, place, value in others
         ]
         terminal.table(listed, left=1)
+    if links := [link for link in snapshot.links if qubit in link.pair]:
+        terminal.line()
+        _show_links(links)
     if layers := _layers(snapshot, qubit):
         terminal.line()
         _show_layers(layers)

@@ -39,7 +39,9 @@ def lattice(snapshot: CalibrationSnapshot, *, ring: bool = False) -> Lattice:
     edges = {(min(pair), max(pair)) for pair in snapshot.coupling}
     is_ring = ring and snapshot.all_to_all
     count = snapshot.num_qubits
-    places = circle(count) if is_ring else positions(count, edges, snapshot.coordinates)
+    linked = {(min(each.pair), max(each.pair)) for each in snapshot.links}
+    inside = edges - linked  # modules side by side
+    places = circle(count) if is_ring else positions(count, inside, snapshot.coordinates)
     errors = details.pair_errors(snapshot), details.readout_errors(snapshot)
     return Lattice(places, sorted(edges), *errors)
 

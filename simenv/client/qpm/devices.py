@@ -62,6 +62,7 @@ def device(
                 "model": info.model,
                 "gates": [_gate(gate.name, gate.qubits, gate.params) for gate in info.gates],
                 "engines": [_engine(engine) for engine in engines],
+                **_logical(info),
                 **_without_nan({"dt": info.dt_ns * 1e-9}),
             }
         },
@@ -79,7 +80,8 @@ def coupling(name: str, info: DeviceInfo) -> telemetry_answers.QhwCoupling:
     return telemetry_answers.QhwCoupling(
         schema="qhw-coupling-v1", provider=info.provider, device=_head(name, info),
         metadata=_metadata(info),
-        extensions={EXTENSION: {"topology": topology, "edges_listed": listed}}, raw=_RAW,
+        extensions={EXTENSION: {"topology": topology, "edges_listed": listed, **_modules(info)}},
+        raw=_RAW,
         coupling={
             "nodes": qubits(info),
             "edges": [[str(a), str(b)] for a, b in pairs],
@@ -113,6 +115,38 @@ def calibration(name: str, info: DeviceInfo) -> telemetry_answers.QhwCalibration
             "summaries": _summaries(qubits_told, gates_told),
         },
     )  # fmt: skip
+
+
+def _modules(info: DeviceInfo) -> Plain:
+    """Modules and links of a device; {} for one QPU. The pairs of links are edges too."""
+    if not info.modules:
+        return {}
+    modules = [
+        {
+            "name": each.name,
+            "nodes": [str(qubit) for qubit in each.qubits],
+            "communication": [str(qubit) for qubit in each.communication],
+        }
+        for each in info.modules
+    ]
+    links = [
+        {
+            "edge": [str(qubit) for qubit in each.pair],
+            "fidelity": each.fidelity,
+            "wait": each.wait_ns * 1e-9,
+            "latency": each.latency_ns * 1e-9,
+        }
+        for each in info.links
+    ]
+    return {"modules": modules, "links": links, "link_units": {"wait": "s", "latency": "s"}}
+
+
+def _logical(info: DeviceInfo) -> Plain:
+    """Code and chip of logical qubits; {} for physical ones."""
+    if info.logical is None:
+        return {}
+    record = msgspec.to_builtins(msgspec.structs.asdict(info.logical))
+    return {"logical": {name: value for name, value in record.items() if value is not None}}
 
 
 def edges(info: DeviceInfo) -> list[tuple[int, int]]:

@@ -138,12 +138,13 @@ def configuration(name: str, info: DeviceInfo) -> Plain:
 def _pairs(info: DeviceInfo) -> list[tuple[int, int]]:
     if info.all_to_all:
         return list(permutations(range(info.num_qubits), 2))
-    return list(info.coupling)
+    return list(Availability(info).inside_modules.coupling)
 
 
 def _natives(info: DeviceInfo) -> dict[str, Places]:
     """Gates that Qiskit knows, each with the qubits that have it and its figures there; broken ones
     are left out. A figure of a gate without qubits is that of all places."""
+    info = Availability(info).inside_modules
     available = Availability(info)
     names = [gate.name for gate in info.gates if gate.name in STANDARD_GATES]
     result = {name: available.places(name) for name in names}

@@ -20,6 +20,9 @@ from simenv.model.devices import (
     EngineInfo,
     GateInfo,
     LayerInfo,
+    LinkInfo,
+    LogicalInfo,
+    ModuleInfo,
     OperationInfo,
     QubitInfo,
     TermInfo,
@@ -263,6 +266,18 @@ class TermRecord(TermInfo, frozen=True, array_like=False):
     """A further calibrated quantity, wherever it was measured; a place (): all others."""
 
 
+class ModuleRecord(ModuleInfo, frozen=True, array_like=False):
+    """A QPU of a device that consists of several."""
+
+
+class LinkRecord(LinkInfo, frozen=True, array_like=False):
+    """A link, which makes Bell pairs of communication qubits of two modules."""
+
+
+class LogicalRecord(LogicalInfo, frozen=True, array_like=False):
+    """Code and chip of a device of logical qubits."""
+
+
 class DeviceDetails(DeviceInfo, frozen=True):
     """A pool, or an emulated device, with its present calibration."""
 
@@ -271,6 +286,9 @@ class DeviceDetails(DeviceInfo, frozen=True):
     qubits: tuple[QubitRecord, ...] = ()
     layers: tuple[LayerRecord, ...] = ()
     terms: tuple[TermRecord, ...] = ()
+    modules: tuple[ModuleRecord, ...] = ()
+    links: tuple[LinkRecord, ...] = ()
+    logical: LogicalRecord | None = None
     dt_ns: Measured = UNKNOWN
 
 

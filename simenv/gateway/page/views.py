@@ -394,12 +394,14 @@ _LAYOUTS = _Layouts()
 
 
 def positions_of(client: Client, name: str) -> DevicePositions:
-    """Return the coordinates of a device, else a layout of its couplings, which is computed once;
-    row by row for a large device. Raises NotFoundError."""
+    """Return the coordinates of a device, else a layout of its couplings, which is computed once,
+    of modules side by side; row by row for a large device. Raises NotFoundError."""
     device = client.device(name)
     if device.coordinates:
         return DevicePositions(list(device.coordinates))
-    return _LAYOUTS.of(device.num_qubits, device.coupling)
+    linked = {frozenset(each.pair) for each in device.links}
+    inside = tuple(pair for pair in device.coupling if frozenset(pair) not in linked)
+    return _LAYOUTS.of(device.num_qubits, inside)
 
 
 class DrainReason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

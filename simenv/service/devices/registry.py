@@ -107,6 +107,9 @@ def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> device
             devices.LinkInfo(each.pair, 1.0 - each.infidelity, each.mean_wait_ns, each.latency_ns)
             for each in snapshot.links
         ),
+        logical=None
+        if snapshot.logical is None
+        else devices.LogicalInfo(**msgspec.structs.asdict(snapshot.logical)),
     )
 
 

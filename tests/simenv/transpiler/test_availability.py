@@ -34,6 +34,7 @@ from simenv.service.devices.registry import device_info
 from simenv.transpiler.native_form import NativeForm
 from simenv.transpiler.transpiler import Transpiler, fold_rzz, target_of
 from simulators.hardware.engine import describe
+from tests.noise_models.snapshots import linked
 
 Places = dict[str, set[tuple[int, ...]]]
 
@@ -388,3 +389,42 @@ def test_measurement_of_a_name_that_no_data_lists_is_on_no_qubit() -> None:
     assert available.places("measure_2") == {}
     assert available.problem("measure_2", (0,)) == "device line has no measure_2 there"
     assert available.measurements == ()
+
+
+def test_gates_of_a_linked_device_stay_in_their_modules() -> None:
+    """A link makes pairs: verbatim circuits name its gate, and no compilation leads over it."""
+    info = device_info("duo", linked(), "")
+    assert Availability(info).problem("rxx", (1, 3)) == ""
+    assert "no cz there" in Availability(info).problem("cz", (1, 3))
+    assert "rxx" not in target_of(info).operation_names
+    assert set(target_of(info)["cz"]) == {(0, 1), (1, 2), (3, 4), (4, 5)}
+    bell = QuantumCircuit(6)
+    bell.rxx(math.pi / 2, 1, 3)
+    assert NativeForm(info).fits(load(bell).program)
+    over = QuantumCircuit(6)
+    over.cz(1, 3)
+    assert not NativeForm(info).fits(load(over).program)
+    chain = QuantumCircuit(4)
+    for a, b in pairwise(range(4)):
+        chain.cx(a, b)
+    with pytest.raises(ProgramError, match="cannot be compiled for device duo"):
+        Transpiler(info).run(chain)
+    inside = Transpiler(info).run(chain.copy_empty_like())
+    assert inside.num_qubits == 6
+    assert Availability(info).inside_modules.num_qubits == 6
+    single = device_info("one", msgspec.structs.replace(linked(), modules=(), links=()), "")
+    assert Availability(single).inside_modules is single
+
+
+def test_a_linked_device_has_modules_links_and_origin() -> None:
+    info = device_info("duo", linked(), "")
+    assert [(each.name, each.qubits, each.communication) for each in info.modules] == [
+        ("a", (0, 1, 2), (1,)), ("b", (3, 4, 5), (3,)),
+    ]  # fmt: skip
+    (link,) = info.links
+    assert (link.pair, round(link.fidelity, 9), link.latency_ns) == ((1, 3), 0.95, 5e3)
+    assert link.wait_ns == pytest.approx(linked().links[0].mean_wait_ns)
+    limited = msgspec.structs.replace(linked().links[0], attempts_max=50)
+    few = device_info("duo", msgspec.structs.replace(linked(), links=(limited,)), "")
+    assert few.links[0].wait_ns == pytest.approx(limited.mean_wait_ns)
+    assert info.logical is None

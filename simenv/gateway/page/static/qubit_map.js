@@ -50,16 +50,17 @@ function spacing(points, couplings) {
 }
 
 // `points`: x to the right and y down of each qubit; `qubits`: {value, text, broken, dim} of each;
-// `couplings`: {qubits: [a, b], value, text, broken, dim}. What is broken has no colour of the scale. One qubit is in the
-// tab order; arrows move to the nearest one in their direction. `choose(qubit)` is called for it.
+// `couplings`: {qubits: [a, b], value, text, broken, dim, link}. What is broken, or a link, has no colour of the scale.
+// `modules`: {name, qubits} of each QPU of a device that is several. One qubit is in the tab order; arrows move to the nearest one in their direction. `choose(qubit)` is called for it.
 export class QubitMap extends HTMLElement {
-  set(points, qubits, couplings, chosen, choose, format = figure) {
+  set(points, qubits, couplings, chosen, choose, format = figure, modules = []) {
     const [left, top] = [0, 1].map((axis) => Math.min(...points.map((point) => point[axis])));
     const [right, bottom] = [0, 1].map((axis) => Math.max(...points.map((point) => point[axis])));
     const unit = 34 / spacing(points, couplings);
-    const at = points.map(([x, y]) => [(x - left) * unit + 20, (y - top) * unit + 20]);
-    const [width, height] = [(right - left) * unit + 40, (bottom - top) * unit + 40];
-    const [inner, outer] = [scaleOf(qubits.map((each) => each.value)), scaleOf(couplings.map((each) => each.value))];
+    const margin = modules.length ? 36 : 20; // with room for the names of modules
+    const at = points.map(([x, y]) => [(x - left) * unit + margin, (y - top) * unit + margin]);
+    const [width, height] = [(right - left) * unit + 2 * margin, (bottom - top) * unit + 2 * margin];
+    const [inner, outer] = [scaleOf(qubits.map((each) => each.value)), scaleOf(couplings.filter((each) => !each.link).map((each) => each.value))];
     const paint = (value, scale) => (value > 0 && scale ? color(scale.part(value)) : "#9aa3af");
     const move = (event, from) => {
       const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
@@ -76,10 +77,18 @@ export class QubitMap extends HTMLElement {
     };
     this.replaceChildren(
       h("div", { class: "map" }, s("svg", { viewBox: `0 0 ${width} ${height}`, css: { "min-width": `${Math.min(0.85 * width, 640)}px` }, role: "group", "aria-label": "Coupling map; arrow keys move between qubits" },
-        couplings.map(({ qubits: [a, b], value, text, broken, dim }) => {
-          const line = (kind, stroke) => s("line", { class: kind, x1: at[a][0], y1: at[a][1], x2: at[b][0], y2: at[b][1], stroke });
-          return s("g", { class: dim && "dim" }, s("title", null, text), broken ? line("broken") : [line("rim"), line("pair", paint(value, outer))]);
+        modules.map(({ name, qubits: own }) => {
+          const [xs, ys] = [0, 1].map((axis) => own.map((qubit) => at[qubit][axis]));
+          const [x, y] = [Math.min(...xs) - 17, Math.min(...ys) - 17];
+          return s("g", { class: "module" }, s("title", null, `Module ${name}`),
+            s("rect", { x, y, width: Math.max(...xs) - x + 17, height: Math.max(...ys) - y + 17, rx: 8 }));
         }),
+        couplings.map(({ qubits: [a, b], value, text, broken, dim, link }) => {
+          const line = (kind, stroke) => s("line", { class: kind, x1: at[a][0], y1: at[a][1], x2: at[b][0], y2: at[b][1], stroke });
+          return s("g", { class: dim && "dim" }, s("title", null, text), broken ? line("broken") : link ? line("link") : [line("rim"), line("pair", paint(value, outer))]);
+        }),
+        modules.map(({ name, qubits: own }) => s("text", { class: "module", // on the lines
+          x: Math.min(...own.map((qubit) => at[qubit][0])) - 11, y: Math.min(...own.map((qubit) => at[qubit][1])) - 25 }, name.slice(0, 24))),
         qubits.map(({ value, text, broken, dim }, index) => {
           const shade = value > 0 && inner ? inner.part(value) : 0.5;
           return s("g", { class: `${shade < 0.5 && value > 0 ? "pale" : ""} ${index === chosen ? "chosen" : ""} ${broken ? "broken" : ""} ${dim ? "dim" : ""}`, "data-qubit": index, role: "button",
@@ -89,7 +98,8 @@ export class QubitMap extends HTMLElement {
             s("text", { x: at[index][0], y: at[index][1] }, index));
         }))),
       scaleBar("Qubits", inner, format) ?? "", scaleBar("Couplings", outer, figure) ?? "",
-      [...qubits, ...couplings].some((each) => each.broken) ? h("p", { class: "scale broken" }, h("i"), "does not work") : "");
+      [...qubits, ...couplings].some((each) => each.broken) ? h("p", { class: "scale broken" }, h("i"), "does not work") : "",
+      couplings.some((each) => each.link) ? h("p", { class: "scale links" }, h("i"), "link, which makes Bell pairs") : "");
   }
 }
 customElements.define("qubit-map", QubitMap);

@@ -19,7 +19,7 @@ from simenv.transpiler import lattice
 def client_of(count: int) -> Client:
     """Return a client that knows a ring of so many qubits."""
     coupling = tuple((k, (k + 1) % count) for k in range(count))
-    device = SimpleNamespace(num_qubits=count, coupling=coupling, coordinates=())
+    device = SimpleNamespace(num_qubits=count, coupling=coupling, coordinates=(), links=())
     return cast(Client, SimpleNamespace(device=lambda name: device))
 
 

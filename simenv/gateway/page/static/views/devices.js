@@ -40,7 +40,9 @@ function errorsOf(info, width) {
   return info.operations.filter(({ name: gate, qubits, error, duration_ns: length }) => error !== null && (error || length !== 0) && !["reset", "delay"].includes(gate) && !/^measure(_|$)/.test(gate)
     && (qubits.length || widths.get(gate)) === width);
 }
-const pairError = (info) => median(errorsOf(info, 2).filter(works).map((each) => each.error));
+// What joins two modules makes Bell pairs; it is no gate of the device.
+const linkOn = (info, qubits) => (info.links ?? []).find(({ pair }) => pair.every((qubit) => qubits.includes(qubit)));
+const pairError = (info) => median(errorsOf(info, 2).filter((each) => works(each) && !linkOn(info, each.qubits)).map((each) => each.error));
 const t1 = (info) => median(info.qubits.map((qubit) => qubit.t1_us));
 const medianT1 = (info) => { const value = t1(info); return value === null ? "–" : microseconds(value); };
 
@@ -65,6 +67,16 @@ function figuresOfQubits() {
   });
 }
 
+const linkText = ({ fidelity, wait_ns: wait, latency_ns: latency }) => [
+  `infidelity ${figure(1 - fidelity)}`,
+  wait ? `mean wait ${microseconds(1e-3 * wait)}` : "no wait",
+  latency ? `messages take ${microseconds(1e-3 * latency)}` : "",
+].filter(Boolean).join(", ");
+
+// The code and chip of logical qubits.
+const logicalText = ({ code, distance, chip, decoder, physical_qubits: physical, round_ns: round, extrapolated }) =>
+  `${code} of distance ${distance} on ${chip}: ${count(physical)} qubits each, rounds of ${microseconds(1e-3 * round)}, decoder ${decoder}${extrapolated ? ", errors extrapolated from a smaller distance" : ""}`;
+
 function pairs() {
   const found = new Map();
   const put = (a, b, text, error, length = null) => {
@@ -74,20 +86,22 @@ function pairs() {
     else Object.assign(before, { length: before.length ?? length, value: before.value === null || error === null ? error ?? before.value : Math.min(before.value, error), texts: [...new Set([...before.texts, text])] });
   };
   for (const [a, b] of device.coupling) put(a, b, "", null);
-  for (const each of errorsOf(device, 2)) {
+  for (const each of errorsOf(device, 2).filter(({ qubits }) => !linkOn(device, qubits))) {
     const { name: gate, qubits: [a, b], error, duration_ns: length } = each;
     if (b === undefined) continue;
     if (works(each)) put(a, b, `${gate} error ${figure(error)}${length ? `, ${figure(length)} ns` : ""}`, error, length);
     else put(a, b, `${gate} does not work`, null);
   }
-  return [...found.values()].map(({ qubits, value, length, texts }) => ({ qubits, value, length, broken: value === null && texts.some((text) => text.endsWith("does not work")), text: `${qubits.join("–")}: ${texts.filter(Boolean).join("; ") || "error not known"}` }));
+  const links = (device.links ?? []).map(({ pair, fidelity, ...times }) => ({ qubits: pair, link: true, value: 1 - fidelity, length: null, text: `${pair.join("–")}: link, ${linkText({ fidelity, ...times })}` }));
+  for (const { pair: [a, b] } of device.links ?? []) found.delete(a < b ? `${a},${b}` : `${b},${a}`);
+  return [...links, ...found.values()].map(({ link, qubits, value, length, text, texts }) => link ? { link, qubits, value, length, broken: false, text } : ({ qubits, value, length, broken: value === null && texts.some((text) => text.endsWith("does not work")), text: `${qubits.join("–")}: ${texts.filter(Boolean).join("; ") || "error not known"}` }));
 }
 
 function drawMap() {
   if (device.num_qubits > MAX_QUBITS || isIdeal(device) || points === null) return;
   const [, format] = QUBIT_FIGURES[shown];
   const circles = qubits.map(({ index, [shown]: value, ...rest }) => ({ value, dim: !worse.qubits({ index, [shown]: value, ...rest }), broken: device.unusable.includes(index), text: device.unusable.includes(index) ? `Qubit ${index}: not usable` : `Qubit ${index}: ${QUBIT_FIGURES[shown][0]} ${value === null ? "not known" : format(value)}` }));
-  map.set(points, circles, pairs().map((pair) => ({ ...pair, dim: !worse.couplings(pair) })), chosen, (index) => { chosen = index; drawMap(); draw(); }, (value) => format(value));
+  map.set(points, circles, pairs().map((pair) => ({ ...pair, dim: !worse.couplings(pair) })), chosen, (index) => { chosen = index; drawMap(); draw(); }, (value) => format(value), device.modules ?? []);
 }
 
 // Calibrated quantities of a qubit beside QUBIT_FIGURES: one row for each, with its places.
@@ -201,6 +215,9 @@ function one() {
       ["Snapshot", device.calibration_id ? h("code", null, device.calibration_id.slice(0, 24)) : "none"],
       ["Gates", device.gates.slice(0, 16).map((gate) => gate.name).join(" ")],
       ["Most shots", count(device.max_shots)],
+      ...(device.modules?.length ? [["Modules", device.modules.map((each) => h("div", null, `${each.name}: ${count(each.qubits.length)} qubits, ${each.communication.length ? `those of links ${each.communication.join(", ")}` : "none of a link"}`))]] : []),
+      ...(device.links?.length ? [["Links", [...device.links.slice(0, SHOWN_PLACES).map((each) => h("div", null, `${each.pair.join("–")}: ${linkText(each)}`)), device.links.length > SHOWN_PLACES ? h("div", null, `and ${count(device.links.length - SHOWN_PLACES)} more`) : null]]] : []),
+      ...(device.logical ? [["Logical qubits", logicalText(device.logical)]] : []),
       ...(device.layers?.length ? [["Layers with learned errors", device.layers.map(({ gates, error }) => h("div", null, `${gates.join(", ")}: error ${figure(error)}`))]] : []),
     ])),
     !isIdeal(device) ? h("div", { class: "beside", "data-key": "qubits" }, card("Coupling map",
