@@ -54,11 +54,11 @@ def perfect(qubits: int) -> CalibrationSnapshot:
 
 
 def install_linked(
-    name: str, modules: Mapping[str, str], links: int, fidelity: float = 1.0, qubits: int = 6
+    name: str, modules: Mapping[str, str], links: int, qubits: int = 6, **link: float
 ) -> str:
     """Store a device of modules, by the names of their devices; each pair has some links, which end
     at the first qubits of a module that are coupled with others. Return its name. `qubits`: of
-    modules that are PERFECT."""
+    modules that are PERFECT; `link`: fields of all links, whose pairs are perfect otherwise."""
     parts = {
         module: perfect(qubits) if each == PERFECT else library.load(each)
         for module, each in modules.items()
@@ -66,7 +66,7 @@ def install_linked(
     count = links * (len(parts) - 1)
     ends = {module: iter(_ends(part, count)) for module, part in parts.items()}
     designs = [
-        LinkDesign((f"{a}.{next(ends[a])}", f"{b}.{next(ends[b])}"), fidelity=fidelity)
+        LinkDesign((f"{a}.{next(ends[a])}", f"{b}.{next(ends[b])}"), **{"fidelity": 1.0, **link})
         for a, b in itertools.combinations(parts, 2)
         for _ in range(links)
     ]

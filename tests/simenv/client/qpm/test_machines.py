@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from failing import fails
 from hosts import BELL, completion, info
+from linked_devices import PERFECT, install_linked
 from live import Live, environment
 from waiting import until
 
@@ -102,6 +103,19 @@ def test_qpm_of_one_pool_runs_and_describes_only_that_pool(env: simenv.Client) -
     (entry,) = qpu.list_scheduler_allocations()["allocations"]
     assert entry["job_id"] == "of-qpu"
     assert sum(qpu.revision1.sync_run(info(BELL))["result"].values()) == 200
+
+
+def test_circuit_of_qpm_on_linked_qpus_is_distributed() -> None:
+    device = install_linked("qpm-linked", {"east": PERFECT, "west": PERFECT}, links=1, qubits=3)
+    ghz = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[4]; creg c[4]; h q[0]; '
+    ghz += "".join(f"cx q[{k}],q[{k + 1}]; " for k in range(3)) + "measure q -> c;"
+    pools = [{"name": "duo", "device": device, "min": 1, "max": 1}]
+    with environment(pools=pools, durability="process") as live, live.client() as client:
+        qpm = client.qpm_with(pool="duo")
+        accepted = qpm.async_run(info(ghz, num_qubits=4))
+        until(lambda: qpm.peek_cq(accepted["cid"])["completion_ready"])
+        counts = completion(qpm, accepted["cid"])["result"]["counts"]
+        assert counts.keys() == {"0000", "1111"}
 
 
 def test_qpm_of_unknown_pool_is_refused(env: simenv.Client) -> None:

@@ -81,3 +81,22 @@ def test_memory_of_programs_is_that_of_the_same_shots(env: Client) -> None:
     memory = joined.memory(result)
     assert [key[0] for key in memory["A"]] == memory["B"]
     assert {key: memory["A"].count(key) for key in set(memory["A"])} == joined.counts(result)["A"]
+
+
+def test_gate_by_a_received_bit_waits_for_the_message(env: Client) -> None:
+    modules, seconds = dict.fromkeys("ab", "belem"), []
+    for latency_ns in (1e6, 2e6):
+        name = f"programs-{latency_ns:.0f}"
+        device = install_linked(name, modules, links=1, latency_ns=latency_ns)
+        a, b = QPUProgram("A", 1, 1), QPUProgram("B", 1, 1)
+        a.measure(0, 0)
+        a.send(0, b)
+        b.recv(0, a)
+        with b.if_test((0, 0)):
+            b.x(0)
+        b.measure(0, 0)
+        joined = env.join([a, b], device)
+        result = env.run(joined.circuit, device=device, shots=100, seed=4)
+        assert joined.counts(result)["B"]["1"] > 80
+        seconds.append(result.device_time_s)
+    assert seconds[1] - seconds[0] == pytest.approx(100 * 1e-3, rel=1e-3)
