@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from simenv.client.local import local
     from simenv.client.reservations import Reservation
     from simenv.client.result import Result
-    from simenv.client.submission.calls import DetectionResult
+    from simenv.client.submission.detection import DetectionResult
     from simenv.client.submission.machine import Link, Machine
     from simenv.client.tasks.task import Task, as_completed
     from simenv.model.calls import report_progress
@@ -44,7 +44,7 @@ __all__ = [
 
 _HOMES = {
     "Client": "simenv.client.client",
-    "DetectionResult": "simenv.client.submission.calls",
+    "DetectionResult": "simenv.client.submission.detection",
     "QPUProgram": "simenv.transpiler.qpu_programs.program",
     "Link": "simenv.client.submission.machine",
     "Machine": "simenv.client.submission.machine",

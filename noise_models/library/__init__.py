@@ -2,6 +2,12 @@
 
 Values of the bundled profiles are plausible medians and spreads of present machines of each
 technology, drawn once with a fixed seed. They are not measurements of a machine.
+
+`superconducting-square` has 105 qubits: all places of the rotated surface code of distance 7, with
+the coordinates that stim gives them, and 8 more along the boundary. Its means and spreads are those
+that Google Quantum AI published for a processor of as many qubits (Nature 638, 920 (2025), arXiv
+2408.13687): T1 68 us, T2 89 us, errors 0.035 % on one qubit, 0.33 % of CZ, 0.77 % of readout;
+durations are such that a round of the code takes 1.1 us.
 """
 
 import importlib.util
@@ -74,7 +80,7 @@ def _files(folder: Path) -> tuple[Path, ...]:
 
 BUNDLED = (
     "ideal", "neutral-atoms", "superconducting-heavy-hex", "superconducting-lattice",
-    "trapped-ions",
+    "superconducting-square", "trapped-ions",
 )  # fmt: skip
 _FOLDER = Path(__file__).parent / "profiles"
 

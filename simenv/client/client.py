@@ -99,7 +99,7 @@ class Client(Environment):
         """
         begun = perf_counter()
         if is_stim(circuit):
-            from simenv.client.submission.calls import submit_detection
+            from simenv.client.submission.detection import submit_detection
 
             return submit_detection(self._session, circuit, options, self._devices)
         prepared = prepare_one(circuit, options, self._devices)

@@ -156,8 +156,12 @@ OPTIONS: dict[str, Option] = {
         None, help="A repeat of the same submission with this key is the same task."
     ),
     "trace": Option(None),
-    "decoder": Option(None),  # of circuits of stim, which are Python objects
+    # Of circuits of stim, which are Python objects.
+    "decoder": Option(None),
+    "interconnect": Option(None),
+    "late_us": Option(None),
 }
+OF_STIM = ("decoder", "interconnect", "late_us")
 
 
 CHECKS = {name: row.check for name, row in OPTIONS.items() if row.check is not None}
@@ -228,8 +232,8 @@ class PlacementOptions(TypedDict, total=False):
     device: DeviceLike | str | None
     noise: Any
     compile: str
-    # For circuits of stim also a dict, or "draw", "draw:2".
-    qubit_mapping: Sequence[SupportsIndex] | Mapping[int, SupportsIndex] | None
+    # For circuits of stim also a dict, "auto", "draw" or "draw:2".
+    qubit_mapping: Sequence[SupportsIndex] | Mapping[int, SupportsIndex] | str | None
     partition: Sequence[str] | str
 
 
@@ -257,6 +261,8 @@ class SubmitOptions(SharedOptions, total=False):
     parameter_values: Any
     binding_index: SupportsIndex
     decoder: str | None
+    interconnect: str | None
+    late_us: float | None
 
 
 REFUSE = "refuse"  # a client's request for stale programs; STALE, REFUSED: set by the service

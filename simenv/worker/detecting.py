@@ -138,13 +138,14 @@ class DetectorEngine:
             except SnapshotError as error:
                 raise Unsupported(error.message, hint=error.hint) from error
         gates = DeviceGates(snapshot)
-        program = DeviceProgram(circuit, gates, places, placement.late_ns)
+        program = DeviceProgram(circuit, gates, places)
         attachment, packed = self._attachment(snapshot, placement, terms, program)
+        duration_ns, layers = program.times(attachment.model)
+        layer_ns = duration_ns / max(1, layers)
+        late_ns = max(placement.late_ns, placement.latency_ns - layer_ns)
+        if late_ns > 0.0 and layers:
+            program = DeviceProgram(circuit, gates, places, late_ns)
         noisy = program.noisy(attachment)
-        layer_ns = noisy.duration_ns / max(1, noisy.layers) - placement.late_ns
-        if placement.latency_ns > layer_ns and program.has_ticks:
-            program = DeviceProgram(circuit, gates, places, placement.latency_ns - layer_ns)
-            noisy = program.noisy(attachment)
         used = sorted(places.values())
         shot_ns = snapshot.reset_ns(used) + noisy.duration_ns
         if placement.places:

@@ -89,8 +89,7 @@ class DeviceProgram:
         self._gates, self._places, self._late_ns = gates, places, late_ns
         self._steps: list[_Step] = []
         self._visited = 0
-        self.has_ticks = _ticks(circuit)
-        if late_ns and not self.has_ticks:
+        if late_ns and not _ticks(circuit):
             text = "a late decoder in a circuit without TICKs: they end the layers that wait"
             raise Unsupported(text, hint="TICK after each layer of gates or measurements")
         self._nodes = self._read(circuit, 1)
@@ -278,7 +277,7 @@ class DeviceProgram:
         texts = ["\n".join(each) for each in self._with_noise(noise, lines)]
         begun = "\n".join(lines.get(-1, ()))
         written = self._written(self._nodes, texts)
-        duration_ns, layers = self._times(attachment.model)
+        duration_ns, layers = self.times(attachment.model)
         return DeviceCircuit(
             stim.Circuit(f"{begun}\n{written}"),
             duration_ns,
@@ -323,7 +322,7 @@ class DeviceProgram:
                 lines += [last] * (last != between)
         return "\n".join(lines)
 
-    def _times(self, model: NoiseModel) -> tuple[float, int]:
+    def times(self, model: NoiseModel) -> tuple[float, int]:
         """Duration of one shot in ns, and the number of its layers with measurements."""
         circuit = self.circuit
         operands = Operands.of(circuit)

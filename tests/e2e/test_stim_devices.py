@@ -7,7 +7,7 @@ import stim
 from failing import fails
 
 from simenv.client.client import Client
-from simenv.errors import OptionError, TaskFailedError
+from simenv.errors import InfeasibleError, OptionError, TaskFailedError
 
 PATIENCE_S = 120.0
 DEVICE = "superconducting-lattice"
@@ -73,6 +73,11 @@ def test_values_are_drawn_for_couplings_that_the_device_lacks(env: Client) -> No
         ({"device": None, "noise": "off"}, "without a device"),
         ({"qubit_mapping": "draw", "noise": {"qubit.tea": 1.0}}, "qubit.tea"),
         ({"qubit_mapping": "draw", "decoder": "tea"}, "there is no decoder 'tea'"),
+        ({"qubit_mapping": "draw", "late_us": -1.0}, "late_us"),
+        ({"qubit_mapping": "draw", "late_us": 1e7}, "late_us"),
+        ({"qubit_mapping": "draw", "interconnect": "tea"}, "real-time"),
+        ({"qubit_mapping": "draw", "interconnect": "real-time", "late_us": 1.0}, "together"),
+        ({"device": None, "late_us": 1.0}, "without a device"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(
@@ -82,10 +87,69 @@ def test_options_that_do_not_fit_are_refused(
 
 
 def test_pairs_and_noise_that_the_device_does_not_take_are_named(env: Client) -> None:
-    with pytest.raises(TaskFailedError, match="on qubits 4, 3 of device"):
-        env.run(repetition(), device=DEVICE, qubit_mapping=[0, 1, 2, 3, 4])
+    text = "qubits 2, 3 of the circuit needs the pair 2, 4, on which device superconducting-lattice"
+    error = fails(
+        InfeasibleError,
+        text,
+        env.submit,
+        repetition(),
+        device=DEVICE,
+        qubit_mapping=[0, 1, 2, 4, 5],
+    )
+    assert "'draw'" in error.hint
     noisy = stim.Circuit.generated(
         "repetition_code:memory", distance=3, rounds=2, after_clifford_depolarization=0.01
     )
     with pytest.raises(TaskFailedError, match="noise of its own"):
         env.run(noisy, device=DEVICE, qubit_mapping=LINE)
+
+
+def test_surface_codes_find_their_place_by_coordinates(env: Client) -> None:
+    square = env.device("superconducting-square")
+    options: Any = {"device": "superconducting-square", "qubit_mapping": "auto"}
+    for distance in (3, 7):
+        circuit = surface(distance)
+        result: Any = env.run(circuit, shots=2_000, seed=1, decoder="pymatching", **options)
+        shifts = {
+            (square.coordinates[place][0] - x, square.coordinates[place][1] - y)
+            for qubit, (x, y) in circuit.get_final_qubit_coordinates().items()
+            for place in (result.mapping[qubit],)
+        }
+        assert len(shifts) == 1
+        assert 1_000 < result.layer_ns < 1_200
+        assert 0 <= result.logical_error_rate < 0.1
+    fails(InfeasibleError, "no place with the coordinates", env.submit, surface(9), **options)
+    fails(InfeasibleError, "no place", env.submit, surface(3), **{**options, "device": DEVICE})
+    bare = stim.Circuit("H 0\nM 0\nDETECTOR rec[-1]")
+    fails(InfeasibleError, "no two QUBIT_COORDS", env.submit, bare, **options)
+
+
+LATE: tuple[dict[str, Any], ...] = (
+    {},
+    {"late_us": 10.0},
+    {"interconnect": "near-time"},
+    {"interconnect": "real-time"},
+)
+
+
+def test_late_decoders_idle_all_qubits_of_each_layer(env: Client) -> None:
+    options: Any = {"device": DEVICE, "qubit_mapping": LINE, "seed": 3, "decoder": "pymatching"}
+    found = [
+        env.run(repetition(), shots=20_000, **options, **late)
+        for late in (
+            {},
+            {"late_us": 10.0},
+            {"interconnect": "near-time"},
+            {"interconnect": "real-time"},
+        )
+    ]
+    quick, late, near, real = found
+    assert late.late_ns == 10_000.0
+    assert late.shot_ns - quick.shot_ns == pytest.approx(5 * 10_000.0)  # no TICK ends the last one
+    assert {each.layer_ns for each in found} == {quick.layer_ns}
+    assert near.late_ns == pytest.approx(63_000.0 - quick.layer_ns)
+    assert (real.late_ns, real.shot_ns) == (
+        pytest.approx(4_000 - quick.layer_ns),
+        pytest.approx(quick.shot_ns + 5 * (4_000 - quick.layer_ns)),
+    )
+    assert quick.logical_errors < late.logical_errors < near.logical_errors

@@ -21,7 +21,16 @@ from simenv.client.tasks.task import Task, number_of
 from simenv.config import NAME_RULE, application, check_name, nearest
 from simenv.errors import OptionError
 from simenv.model import MAX_PARENTS, MAX_QUBITS, MAX_SHOTS, Observable, TaskOptions, task_rules
-from simenv.model.options import CHECKS, OPTIONS, REFUSE, Parents, Seed, Seeds, SubmitOptions
+from simenv.model.options import (
+    CHECKS,
+    OF_STIM,
+    OPTIONS,
+    REFUSE,
+    Parents,
+    Seed,
+    Seeds,
+    SubmitOptions,
+)
 from simenv.model.task_rules import MAX_SEED, checked_integer, checked_list
 from simenv.text import short_repr
 
@@ -81,8 +90,14 @@ _OF_CIRCUITS = {"seed", "observables", "amplitudes", "parameter_values", "bindin
 _SHARED = [  # options whose checked values are cached
     name
     for name in DEFAULTS
-    if name not in (*_OF_CIRCUITS, "after", "decoder", "idempotency_key", "trace")
+    if name not in (*_OF_CIRCUITS, *OF_STIM, "after", "idempotency_key", "trace")
 ]
+
+
+def is_default(name: str, value: object) -> bool:
+    """Return whether a value is the default of an option; arrays are none."""
+    default = DEFAULTS[name]
+    return value is default or (isinstance(value, type(default)) and bool(value == default))
 
 
 def check_names(options: Mapping[str, Any], of: type = SubmitOptions) -> None:

@@ -24,7 +24,7 @@ from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.options import CheckedOptions
 from simenv.errors import OptionError, ProgramError, SimenvError
 from simenv.model import MAX_BINDINGS, Observable, Program, TaskOptions, TaskSpec, task_rules
-from simenv.model.options import BatchOptions, SubmitOptions, check_observables
+from simenv.model.options import OF_STIM, BatchOptions, SubmitOptions, check_observables
 from simenv.model.task_rules import checked_list
 from simenv.wire.codec import error_of_batch
 
@@ -273,9 +273,10 @@ def _checked_options(
     key = options.get("idempotency_key")
     if key is not None:
         task_rules.checked_key(key)
-    if options.get("decoder") is not None:
-        hint = "circuits of stim with detectors are decoded, by `submit` and `run`"
-        raise OptionError(f"decoder={options.get('decoder')!r:.80}", hint=hint)
+    for name in OF_STIM:
+        if (value := options.get(name)) is not None:
+            hint = "circuits of stim with detectors are decoded, by `submit` and `run`"
+            raise OptionError(f"{name}={value!r:.80}", hint=hint)
     return submission_options.checked_options(submission_options.with_job_reservation(given))
 
 
