@@ -20,6 +20,7 @@ import typer
 from simenv import config
 from simenv.cli import app, terminal
 from simenv.cli.devices import details, overview
+from simenv.cli.devices.encode import encode
 from simenv.cli.devices.link import link
 from simenv.cli.devices.new import answer, new
 from simenv.cli.listing import Columns, NoHeader, Style, Watch, listing
@@ -210,6 +211,7 @@ def import_device(
 
 devices.command("new")(new)
 devices.command("link")(link)
+devices.command("encode")(encode)
 
 
 @devices.command()

@@ -1,0 +1,268 @@
+"""Logical devices: time to make them, their predictions against encoded circuits, and Willow."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from qiskit import QuantumCircuit
+
+import simenv
+from bench.harness import SEED, Report, benchmark, installed, timed
+from bench.harness.environments import home
+from noise_models import calibration as cal, design, library, snapshot as snapshots
+from simenv import config, files
+from simenv.client.client import Client
+
+CHIP = "superconducting-square"
+DECODERS = ("pymatching", "pymatching-correlated")
+DEVICE_SHOTS = 20_000
+WIDE, WIDE_SHOTS = 500, 1_000
+# Google Quantum AI, Nature 638, 920 (arXiv 2408.13687): errors of a cycle at d = 3, 5, 7 by 0.143 %
+# and Lambda = 2.14, a cycle of 1.1 us. Means of the chip: its specification sheet of December 2024.
+WILLOW_ERROR, WILLOW_LAMBDA = 0.00143, 2.14
+WILLOW = {
+    "t1_us": 68.0, "t2_us": 89.0, "error_1q": 0.00035, "error_2q": 0.0033, "readout_error": 0.0077,
+    "duration_1q_ns": 25.0, "duration_2q_ns": 42.0, "readout_ns": 600.0, "reset_ns": 232.0,
+    "preparation_error": 0.002, "reset_error": 0.0,
+}  # fmt: skip
+
+
+@benchmark(seed=SEED, chips=(12, 2), shots=(100_000, 20_000))
+def logical_devices(report: Report, options: Namespace) -> None:
+    """Logical devices of a chip: time, predictions against encoded circuits, Willow.
+
+    Devices of three qubits of distance 3, 5 and 7 with correlated matching, two workers. Encoded
+    Bell and GHZ states (three patches of distance 3) on chips with random values, sampled in stim
+    and decoded, against the same programs on the logical device, in both bases: a prediction is met
+    within 10 % or three standard errors. Chips have matching and correlated matching by turns; all
+    their numbers follow from `--seed`, which is new in each run. Errors of a cycle of Google's
+    Willow from the published means of its components. A Clifford circuit of 500 logical qubits.
+    """
+    if not (installed("stim") and installed("pymatching")):
+        return report.none_measured("stim or PyMatching is not installed")
+    with home(), simenv.local(workers=2) as client:
+        _times(report, client)
+        _predictions(report, client, options)
+        _willow(report, client)
+        _wide(report, client)
+    return None
+
+
+def _times(report: Report, client: Client) -> None:
+    from simenv.calibration.logical.encode import encode
+
+    for distance in (3, 5, 7):
+        how = {"distance": distance, "qubits": 3, "decoder": DECODERS[1]}
+        made = encode(client, library.load(CHIP), fresh=True, **how)
+        print(f"d = {distance}: {made.experiments} experiments, {'; '.join(made.warnings)}")
+        report.seconds("large_s" if distance == 7 else "small_s", made.seconds, f"d = {distance}")
+        again, _ = timed(lambda how=how: encode(client, library.load(CHIP), **how))
+    report.seconds("stored_s", again)
+
+
+def random_chip(seed: int) -> cal.CalibrationSnapshot:
+    """Square lattice of 100 qubits: values of each qubit and pair drawn about means that are drawn
+    for the chip."""
+    random = np.random.default_rng(seed)
+    layout = design.lattice("grid:10x10", 0)
+    pairs = len(layout.couplings)
+
+    def drawn(low: float, high: float, count: int, spread: float = 0.3) -> tuple[float, ...]:
+        mean = math.exp(random.uniform(math.log(low), math.log(high)))
+        return tuple(mean * np.exp(spread * random.standard_normal(count)))
+
+    count = layout.num_qubits
+    t1_us = drawn(60.0, 250.0, count)
+    readout = drawn(0.002, 0.01, count)
+    values = {
+        "t1_us": t1_us,
+        "t2_us": tuple(random.uniform(0.5, 1.5) * each for each in t1_us),
+        "p01": tuple(0.7 * each for each in readout),
+        "p10": tuple(1.3 * each for each in readout),
+        "error_1q": drawn(1e-4, 5e-4, count),
+        "error_2q": drawn(1e-3, 4e-3, pairs),
+        "duration_1q_ns": (random.uniform(20.0, 40.0),),
+        "duration_2q_ns": (random.uniform(40.0, 90.0),),
+        "readout_ns": (random.uniform(300.0, 800.0),),
+        "reset_ns": (random.uniform(100.0, 500.0),),
+        "preparation_error": (0.001,),
+        "reset_error": (random.uniform(0.0, 0.003),),
+    }
+    return _dynamic(
+        design.DeviceDesign(
+            f"random-{seed}",
+            count,
+            layout.couplings,
+            layout.all_to_all,
+            layout.coordinates,
+            ("rz", "sx", "x", "cz"),
+            values,
+        )
+    )
+
+
+def _dynamic(plan: design.DeviceDesign) -> cal.CalibrationSnapshot:
+    """Return the snapshot of a design, with measurements and resets inside circuits."""
+    made, _ = design.snapshot_of(plan)
+    return msgspec.structs.replace(made, dynamic=True)
+
+
+def _predictions(report: Report, client: Client, options: Namespace) -> None:
+    """Compare encoded Bell and GHZ states with the logical device's."""
+    outside, ratios = 0, []
+    for number in range(options.chips):
+        chip, decoder = random_chip(options.seed + number), DECODERS[number % 2]
+        for case, own, predicted in _compared(client, chip, decoder, options):
+            p, q = own[0] / own[1], predicted[0] / predicted[1]
+            sigma = math.hypot(
+                *(math.sqrt(max(k, 1) * (n - k) / n) / n for k, n in (own, predicted))
+            )
+            bad = abs(q / p - 1.0) > 0.1 and abs(q - p) > 3.0 * sigma
+            outside += bad
+            ratios.append(q / p)
+            print(f"{chip.name} {decoder} {case}: {p:.5f}, predicted {q:.5f}, {q / p:.3f}"
+                  f" ({(q - p) / sigma:+.1f} sigma){' OUTSIDE' if bad else ''}")  # fmt: skip
+    report.at_most("outside", outside, f"of {len(ratios)}")
+    deviations = sorted(abs(each - 1.0) for each in ratios)
+    report.at_most("median_deviation", statistics.median(deviations))
+
+
+def _compared(
+    client: Client, chip: cal.CalibrationSnapshot, decoder: str, options: Namespace
+) -> list[tuple[str, tuple[int, int], tuple[int, int]]]:
+    """Return name, (wrong, shots) of the encoded circuit and of the logical device, of each state
+    and parity."""
+    from simenv.calibration.logical.encode import encode
+    from simenv.calibration.logical.experiments import ClientRunner, Experiment
+    from simenv.calibration.logical.patch_chip import patch_chip, places, selected
+    from simenv.calibration.logical.surface_code import ghz, rotated
+
+    d, seed = 3, options.seed
+    made = encode(
+        client, chip, "predicted", distance=d, qubits=3, decoder=decoder, shots=options.shots,
+        seed=seed % 2**31,
+    )  # fmt: skip
+    path = files.private_folder(config.home_root() / "devices") / "predicted.json"
+    files.write_atomic(path, snapshots.dump(made.snapshot))
+    code, usable = rotated(d), selected(chip)
+    on = patch_chip(usable, code, places(usable, code, 3), 3, seed % 2**31)
+    cases = [(width, basis) for width in (2, 3) for basis in ("Z", "X")]
+    experiments, circuits = [], []
+    for width, basis in cases:
+        # H at the end costs d rounds on the device, and nothing in stim.
+        rounds = [d] * (width - 1) + [d if basis == "Z" else 2 * d]
+        qubits = tuple(range(width * code.num_qubits))
+        experiments.append(Experiment(ghz(code, width, basis, rounds), on, qubits))
+        circuits.append(_logical(width, basis, d, made.snapshot.logical.round_ns))
+    run = ClientRunner(client, decoder, options.shots, (seed ^ 0x5EED) % 2**31)
+    results = []
+    for (width, basis), found, circuit in zip(cases, run(experiments), circuits, strict=True):
+        counts = client.run(
+            circuit, device="predicted", engine="stabilizer", shots=options.shots, compile="never",
+            seed=seed,
+        ).counts  # fmt: skip
+        parities = [(k, k + 1) for k in range(width - 1)] if basis == "Z" else [range(width)]
+        for number, parity in enumerate(parities):
+            wrong = sum(n for bits, n in counts.items() if _odd(bits, parity))
+            name = f"{'Bell' if width == 2 else 'GHZ 3'} {basis}{number if width == 3 else ''}"
+            own = found.errors[number], found.shots
+            results.append((name, own, (wrong, options.shots)))
+    return results
+
+
+def _odd(bits: str, qubits: Sequence[int]) -> bool:
+    return sum(int(bits[-1 - qubit]) for qubit in qubits) % 2 == 1
+
+
+def _logical(width: int, basis: str, d: int, round_ns: float) -> QuantumCircuit:
+    """Return a GHZ state in rounds of the code: H, d rounds; each CX and d - 1 rounds."""
+    circuit = QuantumCircuit(width, width)
+
+    def wait(qubits: Sequence[int], rounds: int) -> None:
+        for qubit in qubits:
+            circuit.delay(rounds * round_ns, qubit, unit="ns")
+
+    circuit.h(0)
+    wait(range(1, width), d)
+    circuit.barrier()
+    for first in range(width - 1):
+        circuit.cx(first, first + 1)
+        wait((first, first + 1), d - 1)
+        wait([qubit for qubit in range(width) if qubit not in (first, first + 1)], d)
+        circuit.barrier()
+    if basis == "X":
+        circuit.h(range(width))
+    circuit.measure(range(width), range(width))
+    return circuit
+
+
+def willow() -> cal.CalibrationSnapshot:
+    """Chip with the published means of Google's Willow, on a lattice that holds a patch of distance
+    7."""
+    sites = [(x, y) for x in range(15) for y in range(15) if (x - y) % 2 == 0]
+    index = {site: number for number, site in enumerate(sites)}
+    pairs = tuple(
+        (index[x, y], index[x + 1, y + step])
+        for x, y in sites
+        for step in (1, -1)
+        if (x + 1, y + step) in index
+    )
+    values = {name: (value,) for name, value in WILLOW.items()}
+    places = tuple((float(x), float(y)) for x, y in sites)
+    gates = "rz", "sx", "x", "cz"
+    return _dynamic(
+        design.DeviceDesign("willow-means", len(sites), pairs, False, places, gates, values)
+    )
+
+
+def _willow(report: Report, client: Client) -> None:
+    from simenv.calibration.logical.encode import encode
+    from simenv.calibration.logical.error_rates import round_errors
+
+    for decoder in DECODERS:
+        errors: dict[int, float] = {}
+        for d in (3, 5, 7):
+            made = encode(client, willow(), distance=d, qubits=1, decoder=decoder, shots=50_000)
+            origin = made.snapshot.logical
+            errors[d] = statistics.mean(round_errors(made.snapshot.qubits[0], origin.round_ns))
+        published = {d: WILLOW_ERROR * WILLOW_LAMBDA ** ((7 - d) / 2) for d in errors}
+        for d, error in errors.items():
+            case = f"{decoder}, d = {d}: {100 * error:.3f} %, published {100 * published[d]:.3f} %"
+            report.at_most("willow_factor", _factor(error / published[d]), case)
+        factor = math.sqrt(errors[3] / errors[7])
+        case = f"{decoder}: {factor:.2f}, published {WILLOW_LAMBDA}"
+        report.at_most("lambda_factor", _factor(factor / WILLOW_LAMBDA), case)
+
+
+def _factor(ratio: float) -> float:
+    return max(ratio, 1.0 / ratio)
+
+
+def _wide(report: Report, client: Client) -> None:
+    """Measure a GHZ state of 500 logical qubits, submission to counts."""
+    from simenv.calibration.logical.encode import encode
+
+    made = encode(client, library.load(CHIP), distance=3, qubits=WIDE, shots=2_000)
+    path = files.private_folder(config.home_root() / "devices") / "wide.json"
+    files.write_atomic(path, snapshots.dump(made.snapshot))
+    circuit = QuantumCircuit(WIDE)
+    circuit.h(0)
+    for qubit in range(WIDE - 1):
+        circuit.cx(qubit, qubit + 1)
+    circuit.measure_all()
+    how: dict[str, Any] = {"device": "wide", "engine": "stabilizer", "compile": "never"}
+    seconds = []
+    for seed in range(4):  # the first one attaches the noise
+        begun = time.perf_counter()
+        result = client.run(circuit, shots=WIDE_SHOTS, seed=seed, **how)
+        seconds.append(time.perf_counter() - begun)
+        assert sum(result.counts.values()) == WIDE_SHOTS
+    print(f"{WIDE} logical qubits: {', '.join(f'{each:.3f}' for each in seconds)} s")
+    report.seconds("wide_s", seconds[1:])

@@ -1,0 +1,202 @@
+"""Error rates of logical qubits from wrong predictions of a decoder; pure.
+
+A contrast is 1 - 2 p, p the probability of a wrong prediction of an observable. Contrasts of
+independent errors are multiplied: of r rounds with error e it is A (1 - 2 e)^r, where A has the
+errors of preparation and measurement (Google Quantum AI, arXiv 2207.06431, supplement). Errors of X
+are those of memories in the basis Z, errors of Z those of the basis X.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from noise_models.calibration import PauliError, QubitCalibration
+
+LEAST_ERRORS = 20  # wrong predictions from which a rate follows: a relative error of 22 %
+_LEAST = 1e-15  # error of a round: what float64 tells from 0 in 1 - 2 e
+_LOST = 0.02  # contrast that is noise: nothing of the logical qubit is left
+_SIGMAS = 5.0
+_LIMIT = 3.0  # errors at most, with 95 %, where none was seen
+
+
+class MemoryCounts(msgspec.Struct, frozen=True):
+    """Wrong predictions of one memory experiment."""
+
+    rounds: int
+    errors: int
+    shots: int
+
+    @property
+    def contrast(self) -> float:
+        return 1.0 - 2.0 * self.errors / self.shots
+
+    @staticmethod
+    def pooled(counts: Sequence[MemoryCounts]) -> MemoryCounts:
+        """Return the sum of experiments with equal rounds."""
+        errors, shots = sum(each.errors for each in counts), sum(each.shots for each in counts)
+        return MemoryCounts(counts[0].rounds, errors, shots)
+
+
+class MemoryRate(msgspec.Struct, frozen=True):
+    """Error of a round, and of preparation and measurement together. `resolved`: enough errors were
+    seen; else `error` is an upper limit."""
+
+    error: float
+    readout: float
+    resolved: bool
+    deviation: float = 0.0  # standard deviation of `error`
+
+
+def memory_rate(short: MemoryCounts, long: MemoryCounts) -> MemoryRate:
+    """Return the rate of two memories of different lengths."""
+    if long.errors < LEAST_ERRORS:
+        limit = (long.errors + _LIMIT) / long.shots / long.rounds
+        return MemoryRate(max(limit, _LEAST), 0.0, resolved=False)
+    noise = _SIGMAS / math.sqrt(long.shots)
+    if long.contrast < max(_LOST, noise):  # only the short one says something
+        contrast = max(short.contrast, 1e-3)
+        error = 0.5 * -math.expm1(math.log(contrast) / short.rounds)
+        return MemoryRate(error, 0.0, resolved=True, deviation=_deviation(error, short, short))
+    span = long.rounds - short.rounds
+    slope = min((math.log(long.contrast) - math.log(short.contrast)) / span, 0.0)
+    error = max(-0.5 * math.expm1(slope), _LEAST)
+    start = short.contrast / (1.0 - 2.0 * error) ** short.rounds
+    readout = min(max(0.5 * (1.0 - start), 0.0), 0.499)
+    return MemoryRate(error, readout, resolved=True, deviation=_deviation(error, short, long))
+
+
+def _deviation(error: float, short: MemoryCounts, long: MemoryCounts) -> float:
+    span = max(long.rounds - short.rounds, short.rounds)
+    parts = (
+        math.sqrt(each.errors * max(each.shots - each.errors, 1) / each.shots)
+        / each.shots
+        / abs(each.contrast or 1.0)
+        for each in (short, long)
+    )
+    return (1.0 - 2.0 * error) * math.hypot(*parts) / span
+
+
+class GateFlips(msgspec.Struct, frozen=True):
+    """Probabilities of the flips that a CX leaves in one basis: of the control alone, of the target
+    alone, of both."""
+
+    control: float
+    target: float
+    both: float
+
+    @property
+    def parity(self) -> float:
+        """Probability that the parity of the two is flipped."""
+        return self.control + self.target
+
+    def scaled(self, factor: float) -> GateFlips:
+        """Return the flips times a factor; the sum of a distribution stays below 1."""
+        total = self.control + self.target + self.both
+        factor = min(factor, 0.75 / total) if total else factor
+        return GateFlips(self.control * factor, self.target * factor, self.both * factor)
+
+
+NO_FLIPS = GateFlips(0.0, 0.0, 0.0)
+
+
+def gate_flips(measured: Sequence[float], expected: Sequence[float]) -> GateFlips:
+    """Return the flips that make measured contrasts of (control, target, parity) of the expected
+    ones, which memories of the same length have. Probabilities below 0 are errors of sampling, and
+    become 0."""
+    ratios = [
+        min(max(found, 0.0) / known, 1.0) if known > 0.0 else 1.0
+        for found, known in zip(measured, expected, strict=True)
+    ]
+    control, target, parity = ratios  # mean of (-1)^flip of each
+    parts = (
+        (1.0 - control + target - parity) / 4.0,
+        (1.0 + control - target - parity) / 4.0,
+        (1.0 - control - target + parity) / 4.0,
+    )
+    return GateFlips(*(max(part, 0.0) for part in parts))
+
+
+def expected_contrasts(
+    basis: str, control: MemoryRate, target: MemoryRate, before: int, after: int
+) -> tuple[float, float, float]:
+    """Return the contrasts of control, target and their parity after CX in a product state of the
+    basis, if CX added no errors: `before` and `after` rounds of each. Errors of X spread from the
+    control to the target, errors of Z from the target to the control."""
+
+    def contrast(rate: MemoryRate, rounds: int) -> float:
+        return float((1.0 - 2.0 * rate.error) ** rounds)
+
+    def read(rate: MemoryRate) -> float:
+        return 1.0 - 2.0 * rate.readout
+
+    source, changed = (control, target) if basis == "Z" else (target, control)
+    first = read(source) * contrast(source, before + after)
+    spread = read(changed) * contrast(changed, before + after) * contrast(source, before)
+    # Errors before the gate flip both qubits, and leave the parity of the two.
+    both = read(source) * read(changed)
+    both *= contrast(changed, before + after) * contrast(source, after)
+    return (first, spread, both) if basis == "Z" else (spread, first, both)
+
+
+def mean_flips(flips: Sequence[GateFlips]) -> GateFlips:
+    """Return the mean of the flips of several pairs."""
+    count = max(len(flips), 1)
+    return GateFlips(
+        sum(each.control for each in flips) / count,
+        sum(each.target for each in flips) / count,
+        sum(each.both for each in flips) / count,
+    )
+
+
+_LETTERS = {(0, 0): "I", (1, 0): "X", (0, 1): "Z", (1, 1): "Y"}
+_NEGLIGIBLE = 1e-12  # probability of a Pauli error that is left out
+
+
+def gate_paulis(flips: Mapping[str, GateFlips]) -> tuple[PauliError, ...]:
+    """Return the Pauli errors of a CX, first letter the control: flips in the basis Z are X parts,
+    flips in the basis X are Z parts, independent of one another."""
+
+    def table(each: GateFlips) -> dict[tuple[int, int], float]:
+        some = each.control + each.target + each.both
+        rest = {(1, 0): each.control, (0, 1): each.target, (1, 1): each.both}
+        return {(0, 0): max(1.0 - some, 0.0), **rest}
+
+    results = []
+    for (x_first, x_second), x in table(flips["Z"]).items():
+        for (z_first, z_second), z in table(flips["X"]).items():
+            pauli = _LETTERS[x_first, z_first] + _LETTERS[x_second, z_second]
+            if pauli != "II" and x * z > _NEGLIGIBLE:
+                results.append(PauliError(pauli, x * z))
+    return tuple(sorted(results, key=lambda each: each.pauli))
+
+
+def suppression(small: float, large: float) -> float:
+    """Return Lambda, the error of a round at a distance relative to that at the next odd one."""
+    return small / max(large, _LEAST)
+
+
+def extrapolated(error: float, factor: float, steps: int) -> float:
+    """Return the error of a round `steps` odd distances above one that was sampled."""
+    return min(max(error / factor**steps, _LEAST), 0.499)
+
+
+def times_us(error_x: float, error_z: float, round_ns: float) -> tuple[float, float, bool]:
+    """Return T1 and T2 of a qubit that relaxes to the mixed state with these errors of a round, and
+    whether T2 was limited to 2 T1: errors of Z below half of those of X have no such qubit."""
+    t1_us, t2_us = (
+        -1e-3 * round_ns / math.log1p(-2.0 * min(each, 0.4999)) for each in (error_x, error_z)
+    )
+    return t1_us, min(t2_us, 2.0 * t1_us), t2_us > 2.0 * t1_us
+
+
+def round_errors(qubit: QubitCalibration, round_ns: float) -> tuple[float, float]:
+    """Return the errors of X and of Z of a round of a logical qubit's snapshot: the inverse of
+    `times_us`."""
+
+    def error(time_us: float | None) -> float:
+        return 0.0 if not time_us else -0.5 * math.expm1(-1e-3 * round_ns / time_us)
+
+    return error(qubit.t1_us), error(qubit.t2_us)

@@ -1,0 +1,188 @@
+"""Logical devices: options, snapshots from known error rates, and a device of an environment."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+pytest.importorskip("pymatching")
+
+from qiskit import QuantumCircuit
+
+from noise_models import library, snapshot as snapshots
+from noise_models.build import build
+from noise_models.calibration import CalibrationSnapshot
+from simenv.calibration.logical.encode import (
+    MAX_PATCHES,
+    Encoder,
+    checked_options,
+    encode,
+)
+from simenv.calibration.logical.error_rates import round_errors
+from simenv.calibration.logical.experiments import Experiment, Outcome
+from simenv.calibration.logical.options import EncodeOptions
+from simenv.cli.app import run as command
+from simenv.client.client import Client
+from simenv.errors import OptionError
+
+CHIP = "superconducting-lattice"
+ROUND_NS = 1_000.0
+
+
+class KnownErrors:
+    """Outcomes of patches with known errors: of a round by distance, and of CX."""
+
+    def __init__(self, rates: dict[int, float], shots: int, parity: float = 0.0) -> None:
+        self._rates, self._shots, self._parity = rates, shots, parity
+        self.distances: list[int] = []
+
+    def __call__(self, experiments: Sequence[Experiment]) -> list[Outcome]:
+        return [self._outcome(each) for each in experiments]
+
+    def _outcome(self, experiment: Experiment) -> Outcome:
+        circuit = experiment.circuit
+        patches = 2 if circuit.num_observables == 3 else 1
+        distance = math.isqrt((circuit.num_qubits // patches + 1) // 2)
+        self.distances.append(distance)
+        ancillas = patches * (distance**2 - 1)
+        data = patches * distance**2
+        rounds = (circuit.num_measurements - data) // ancillas
+        contrast = 1.0 - 2.0 * self._rates[distance]
+        values = [contrast**rounds]
+        if patches == 2:  # half of the rounds are before CX; the basis does not matter
+            spread = contrast ** (1.5 * rounds)
+            values = [contrast**rounds, spread, spread * (1.0 - 2.0 * self._parity)]
+        errors = tuple(round(0.5 * (1.0 - each) * self._shots) for each in values)
+        return Outcome(errors, self._shots, rounds * ROUND_NS)
+
+
+def made(run: KnownErrors, **options: object) -> tuple[CalibrationSnapshot, list[str]]:
+    encoder = Encoder(library.load(CHIP), checked_options(options), run)
+    result = encoder.snapshot("device")
+    snapshots.check(result)
+    return result, encoder.warnings
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"distance": 4}, "distance=4"),
+        ({"distance": 1}, "distance=1"),
+        ({"code": "colour"}, "code='colour'"),
+        ({"qubits": 0}, "qubits=0"),
+        ({"decoder": ""}, "decoder"),
+        ({"t_error": math.nan}, "t_error"),
+        ({"shots": "many"}, "shots"),
+        ({"speed": 1}, "speed"),
+    ],
+)
+def test_options_are_refused_by_name(options: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message) as caught:
+        checked_options(options)
+    assert caught.value.hint
+
+
+def test_a_chip_that_holds_no_patch_is_refused_by_name_if_nothing_may_be_drawn() -> None:
+    options = EncodeOptions(placement="chip")
+    with pytest.raises(OptionError, match=f"{CHIP} holds 0 of 2 patches of distance 3") as caught:
+        Encoder(library.load(CHIP), options, KnownErrors({}, 1))
+    assert "placement" in caught.value.hint
+
+
+def test_a_snapshot_has_the_error_rates_of_its_experiments() -> None:
+    run = KnownErrors({3: 4e-3, 5: 1e-3}, 10**8, parity=0.02)
+    snapshot, warnings = made(run, distance=3, qubits=MAX_PATCHES + 4, cx="transversal")
+    origin = snapshot.logical
+    assert origin is not None
+    assert origin.suppression == pytest.approx((4.0, 4.0), rel=0.01)
+    assert (origin.round_ns, origin.physical_qubits, origin.extrapolated) == (ROUND_NS, 17, False)
+    assert f"of {MAX_PATCHES} patches in turn" in origin.options
+    assert round_errors(snapshot.qubits[5], ROUND_NS) == pytest.approx((4e-3, 4e-3), rel=0.01)
+    assert len(warnings) == 1  # the patches are drawn
+    model = build(snapshot)
+    gates = {gate.name: model.duration_ns(gate.name, (0, 1)[: gate.num_qubits]) / ROUND_NS
+             for gate in snapshot.native_gates}  # fmt: skip
+    assert gates == {"x": 0, "z": 0, "h": 3, "s": 3, "sdg": 3, "cx": 1, "t": 15, "tdg": 15}
+    (cx,) = (gate for gate in snapshot.gates if (gate.name, gate.qubits) == ("cx", (0, 1)))
+    flipped = sum(e.probability for e in cx.paulis if (e.pauli[0] in "XY") != (e.pauli[1] in "XY"))
+    assert flipped == pytest.approx(0.02, rel=0.05)
+
+
+def test_surgery_takes_two_d_rounds_without_errors_of_its_own() -> None:
+    run = KnownErrors({3: 4e-3, 5: 1e-3}, 10**6)
+    snapshot, _ = made(run, distance=3, qubits=2, cx="surgery")
+    (cx,) = (gate for gate in snapshot.gates if gate.name == "cx")
+    assert (cx.duration_ns, cx.paulis) == (6 * ROUND_NS, ())
+
+
+def test_rare_errors_are_extrapolated_by_lambda() -> None:
+    rates = {3: 1e-3, 5: 1e-4, 7: 1e-5, 9: 1e-6}
+    run = KnownErrors(rates, 100_000)
+    snapshot, warnings = made(run, distance=9, qubits=2)
+    origin = snapshot.logical
+    assert origin is not None
+    assert origin.extrapolated
+    assert 5 in run.distances
+    assert round_errors(snapshot.qubits[0], ROUND_NS)[0] == pytest.approx(1e-6, rel=0.3)
+    assert any("extrapolated by Lambda" in each for each in warnings)
+
+
+def test_rare_errors_of_distance_3_are_upper_limits() -> None:
+    snapshot, warnings = made(KnownErrors({3: 1e-8, 5: 1e-9}, 10_000), distance=3, qubits=1)
+    assert round_errors(snapshot.qubits[0], ROUND_NS)[0] == pytest.approx(3 / 10_000 / 12)
+    assert any("upper limits" in each for each in warnings)
+
+
+def test_a_chip_above_the_threshold_is_made_with_a_warning_that_names_lambda() -> None:
+    _, warnings = made(KnownErrors({3: 0.02, 5: 0.04}, 10**6), distance=5, qubits=1)
+    assert any("threshold" in each and "Lambda is 0.50" in each for each in warnings)
+
+
+def test_a_deadline_lengthens_conditions_and_t_gates() -> None:
+    run = KnownErrors({3: 4e-3, 5: 1e-3}, 10**6)
+    plain, _ = made(run, distance=3)
+    late, _ = made(run, distance=3, deadline_us=2.0)
+    assert late.feed_forward_ns - plain.feed_forward_ns == 2_000.0
+    longer = {
+        a.name for a, b in zip(late.gates, plain.gates, strict=True)
+        if a.duration_ns != b.duration_ns
+    }  # fmt: skip
+    assert longer == {"t", "tdg"}
+
+
+def test_a_command_makes_a_device_once_and_programs_run_on_it(
+    home: Path, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["devices", "encode", CHIP, "--name", "L3", "--shots", "2000", "--seed", "7", "--json"]
+    assert command(words) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert (first["name"], first["num_qubits"], first["stored"]) == ("l3", 2, False)
+    assert command(words) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["stored"], again["digest"]) == (True, first["digest"])
+    bell = QuantumCircuit(2)
+    bell.h(0)
+    bell.cx(0, 1)
+    bell.measure_all()
+    found = client.run(bell, device="l3", engine="stabilizer", shots=4_000, seed=1)
+    exact = client.run(bell, device="l3", engine="densitymatrix", shots=None)
+    wrong = sum(found.counts.get(bits, 0) for bits in ("01", "10")) / 4_000
+    expected = float(exact.probabilities[1] + exact.probabilities[2])
+    assert 0.01 < expected < 0.3
+    assert abs(wrong - expected) < 5 * math.sqrt(expected / 4_000)
+
+
+def test_a_stored_device_of_another_format_is_sampled_anew(tmp_path: Path, client: Client) -> None:
+    how = {"distance": 3, "qubits": 1, "shots": 1_000}
+    chip = library.load(CHIP)
+    assert not encode(client, chip, store=tmp_path, **how).stored
+    assert encode(client, chip, store=tmp_path, **how).stored
+    (path,) = tmp_path.glob("*.json")
+    values = msgspec.json.decode(path.read_bytes())
+    path.write_bytes(msgspec.json.encode(values | {"format": 99}))
+    assert not encode(client, chip, store=tmp_path, **how).stored
