@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 FLAGS = ("--json", "--debug")
 VALUED = ("--name", "--service")
 # `--name` after these words names a device.
-_NAMED_THERE = (["devices", "import"], ["devices", "link"])
+_NAMED_THERE = (["devices", "import"], ["devices", "link"], ["devices", "encode"])
 
 
 @dataclass(frozen=True, slots=True)

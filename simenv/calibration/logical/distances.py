@@ -83,7 +83,7 @@ class Distances:
             results[basis] = MemoryRate(error, readout, resolved=False)
         return results, True
 
-    def scaled_flips(self, target: Rates) -> dict[str, GateFlips]:
+    def scaled_flips(self, wanted: Rates) -> dict[str, GateFlips]:
         """Return the flips of CX at the device's distance: those of two drawn patches of the
         largest distance whose errors are frequent enough, times the ratio of the memories'
         errors."""
@@ -98,7 +98,7 @@ class Distances:
         both = memories(code, outcomes[: len(own)])
         (flips,) = measured_flips(outcomes[len(own) :], [(0, 1)], both.rates(), distance)
         rates = both.pooled()
-        return {b: flips[b].scaled(target[b].error / rates[b].error) for b in BASES}
+        return {b: flips[b].scaled(wanted[b].error / rates[b].error) for b in BASES}
 
     def _largest(self) -> int:
         """Return the largest distance from 5 whose errors are frequent enough; else 5."""

@@ -161,21 +161,30 @@ def encode(
     Raises OptionError, and what a task raises.
     """
     options = checked_options(values) if options is None else options
-    begun = time.monotonic()
-    folder = config.home_root() / "logical" if store is None else store
-    path = folder / f"{_digest(chip, options)}.json"
-    found = None if fresh else _read(path)
+    found = None if fresh else stored_device(chip, name, options, store=store)
     if found is not None:
-        snapshot = msgspec.structs.replace(found.snapshot, name=name)
-        return Encoded(snapshot, found.warnings, 0, time.monotonic() - begun, stored=True)
+        return found
+    begun = time.monotonic()
     runner = ClientRunner(client, options.decoder, options.shots, options.seed)
     encoder = Encoder(chip, options, runner)
     snapshot = encoder.snapshot(name)
     snapshots.check(snapshot)
     stored = _StoredDevice(FORMAT, snapshot, tuple(encoder.warnings), runner.experiments)
-    _write(path, stored)
+    _write(_path(chip, options, store), stored)
     seconds = time.monotonic() - begun
     return Encoded(snapshot, stored.warnings, runner.experiments, seconds)
+
+
+def stored_device(
+    chip: CalibrationSnapshot, name: str, options: EncodeOptions, *, store: Path | None = None
+) -> Encoded | None:
+    """Return the device if it was made before; else None. See `encode`."""
+    begun = time.monotonic()
+    found = _read(_path(chip, options, store))
+    if found is None:
+        return None
+    snapshot = msgspec.structs.replace(found.snapshot, name=name)
+    return Encoded(snapshot, found.warnings, 0, time.monotonic() - begun, stored=True)
 
 
 def checked_options(options: Mapping[str, Any]) -> EncodeOptions:
@@ -190,10 +199,11 @@ def checked_options(options: Mapping[str, Any]) -> EncodeOptions:
         raise OptionError(f"encode: {error}", hint="see simenv devices encode --help") from error
 
 
-def _digest(chip: CalibrationSnapshot, options: EncodeOptions) -> str:
-    """Digest of all that a device depends on, but its name."""
+def _path(chip: CalibrationSnapshot, options: EncodeOptions, store: Path | None) -> Path:
+    """Return the file of a device, by the digest of all that it depends on, but its name."""
     values = (FORMAT, __version__, chip.digest, options)
-    return hashlib.sha256(msgspec.json.encode(values, order="deterministic")).hexdigest()
+    digest = hashlib.sha256(msgspec.json.encode(values, order="deterministic")).hexdigest()
+    return (config.home_root() / "logical" if store is None else store) / f"{digest}.json"
 
 
 def _read(path: Path) -> _StoredDevice | None:

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import stim
-from simulators.stabilizer.device_circuit import DeviceCircuit, DeviceProgram
-from simulators.stabilizer.device_gates import DeviceGates
 
 from noise_models.build import build
 from noise_models.calibration import CalibrationSnapshot
@@ -29,6 +27,8 @@ from simenv.calibration.logical.surface_code import BASES, SurfaceCode
 from simenv.errors import OptionError
 from simulators.circuit.passes.attach_noise import NoiseAttachment
 from simulators.errors import Unsupported
+from simulators.stabilizer.device_circuit import DeviceCircuit, DeviceProgram
+from simulators.stabilizer.device_gates import DeviceGates
 
 if TYPE_CHECKING:
     from simenv.client.client import Client

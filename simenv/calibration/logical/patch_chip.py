@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import msgspec
 import rustworkx
-from noise_models.drawn import drawn
 
 from noise_models.calibration import CalibrationSnapshot, GateCalibration
+from noise_models.drawn import drawn
 from noise_models.strict_json import SnapshotError
 from simenv.calibration.logical.surface_code import SurfaceCode
 from simenv.errors import OptionError

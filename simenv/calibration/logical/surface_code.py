@@ -269,7 +269,9 @@ def ghz(code: SurfaceCode, patches: int, basis: Basis, rounds: Sequence[int]) ->
     """Return a GHZ state of |+0...0> by CX from each patch to the next. `rounds`: before the first
     CX and after each. Observables: parities of neighbours (basis Z), parity of all (basis X)."""
     built = PatchCircuit(code, patches)
-    built.prepare(("X", *("Z",) * (patches - 1)))
+    bases: list[Basis] = ["Z"] * patches
+    bases[0] = "X"
+    built.prepare(bases)
     built.rounds(rounds[0])
     for first, after in zip(range(patches - 1), rounds[1:], strict=True):
         built.cx(first, first + 1)

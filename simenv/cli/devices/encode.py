@@ -74,10 +74,12 @@ def encode(
                 "cx": cx, "t_error": t_error,
             }
         )  # fmt: skip
-        client = execute.client_of(common, stack)
-        if client is None:
-            client = stack.enter_context(execute.started(_WORKERS))
-        made = encoding.encode(client, source, name, options, fresh=fresh)
+        made = None if fresh else encoding.stored_device(source, name, options)
+        if made is None:
+            client = execute.client_of(common, stack)
+            if client is None:
+                client = stack.enter_context(execute.started(_WORKERS))
+            made = encoding.encode(client, source, name, options, fresh=True)
         path, replaced = overview.save(name, snapshots.dump(made.snapshot))
     if common.as_json:
         _as_json(made, str(path), replaced=replaced)
