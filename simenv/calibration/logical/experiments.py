@@ -58,7 +58,7 @@ class Experiment(msgspec.Struct, frozen=True, eq=False):
     qubits: tuple[int, ...]  # of the chip, for each qubit of the circuit
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class DecodedShots(msgspec.Struct, frozen=True):
     """Wrong predictions of each observable, and the time of one shot."""
 
     errors: tuple[int, ...]
@@ -70,7 +70,7 @@ class Outcome(msgspec.Struct, frozen=True):
         return tuple(1.0 - 2.0 * each / self.shots for each in self.errors)
 
 
-Run = Callable[[Sequence[Experiment]], list[Outcome]]
+Run = Callable[[Sequence[Experiment]], list[DecodedShots]]
 
 
 class ClientRunner:
@@ -85,9 +85,9 @@ class ClientRunner:
         self._noise: dict[int, tuple[CalibrationSnapshot, DeviceGates, NoiseAttachment]] = {}
         self.experiments = 0
 
-    def __call__(self, experiments: Sequence[Experiment]) -> list[Outcome]:
+    def __call__(self, experiments: Sequence[Experiment]) -> list[DecodedShots]:
         """Return the outcomes, in order. Raises SimenvError."""
-        results: list[Outcome] = []
+        results: list[DecodedShots] = []
         for first in range(0, len(experiments), _AT_ONCE):
             tasks: list[tuple[Any, float]] = []
             try:
@@ -96,7 +96,7 @@ class ClientRunner:
                 for task, duration_ns in tasks:
                     found = task.result()
                     errors = tuple(int(each) for each in found.observable_errors)
-                    results.append(Outcome(errors, found.shots, duration_ns))
+                    results.append(DecodedShots(errors, found.shots, duration_ns))
             except BaseException:
                 for task, _ in tasks:
                     if not task.done():
@@ -166,7 +166,7 @@ def memory_experiments(code: SurfaceCode, patches: Iterable[PatchOn]) -> list[Ex
     ]
 
 
-def memories(code: SurfaceCode, outcomes: Sequence[Outcome]) -> Memories:
+def memories(code: SurfaceCode, outcomes: Sequence[DecodedShots]) -> Memories:
     """Return what the outcomes of `memory_experiments` say."""
     short, long = code.distance, LONG * code.distance
     counts, round_ns = [], 0.0
@@ -199,7 +199,7 @@ def gate_experiments(
 
 
 def measured_flips(
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[DecodedShots],
     pairs: Sequence[tuple[int, int]],
     rates: Sequence[Mapping[str, MemoryRate]],
     rounds: int,

@@ -22,7 +22,7 @@ Records = frozenset[int]  # numbers of measurements whose parity is meant
 MAX_DISTANCE = 25  # 1249 qubits of a patch
 
 
-class Check(msgspec.Struct, frozen=True):
+class StabilizerCheck(msgspec.Struct, frozen=True):
     """Stabilizer of the code with its ancilla. `data`: data qubits in the order of the four layers
     of CZ; None: the ancilla waits in this layer."""
 
@@ -40,7 +40,7 @@ class SurfaceCode(msgspec.Struct, frozen=True):
 
     distance: int
     sites: tuple[tuple[int, int], ...]
-    checks: tuple[Check, ...]
+    checks: tuple[StabilizerCheck, ...]
 
     @property
     def num_qubits(self) -> int:
@@ -95,7 +95,7 @@ def rotated(distance: int) -> SurfaceCode:
             if kind == "Z":
                 corners[1], corners[2] = corners[2], corners[1]
             data = tuple(r * d + c if 0 <= r < d and 0 <= c < d else None for r, c in corners)
-            checks.append(Check(kind, len(sites), data))
+            checks.append(StabilizerCheck(kind, len(sites), data))
             sites.append((2 * column + 2, 2 * row + 2))
     return SurfaceCode(d, tuple(sites), tuple(checks))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,32 +23,47 @@ _WORKERS = 2  # workers of a private environment
 _SHOWN = 8  # logical qubits
 
 
+@dataclass(frozen=True, slots=True)
+class EncodeArguments:
+    """Options of the command, with the names of `simenv.calibration.logical.options`."""
+
+    code: Annotated[str, typer.Option(help="Error-correcting code: surface.")] = "surface"
+    distance: Annotated[int, typer.Option(help="Distance of the code, odd.")] = 3
+    decoder: Annotated[str, typer.Option(help="Decoder of the workers, such as pymatching.")] = (
+        "pymatching"
+    )
+    qubits: Annotated[int, typer.Option(help="Number of logical qubits.")] = 2
+    shots: Annotated[int, typer.Option(help="Shots of each experiment.")] = 50_000
+    seed: Annotated[int, typer.Option(help="Seed of shots and of drawn values.")] = 0
+    deadline_us: Annotated[
+        float,
+        typer.Option(
+            "--deadline",
+            help="Latency of the decoder in us, for which conditions and T gates wait.",
+        ),
+    ] = 0.0
+    placement: Annotated[
+        str, typer.Option(help="auto: patches on the chip as far as there is room; chip; drawn.")
+    ] = "auto"
+    cx: Annotated[str, typer.Option(help="transversal: 1 round, sampled; surgery: 2 d rounds.")] = (
+        "transversal"
+    )
+    t_error: Annotated[
+        float, typer.Option("--t-error", help="Error of a magic state, an assumption.")
+    ] = 1e-4
+    t_rounds: Annotated[
+        int, typer.Option("--t-rounds", help="Rounds of a T gate; 0: 5 d, an assumption.")
+    ] = 0
+
+
+@app.with_options(EncodeArguments)
 def encode(
     context: typer.Context,
     chip: Annotated[str, typer.Argument(help="Device whose qubits encode the logical ones.")],
-    code: Annotated[str, typer.Option(help="Error-correcting code: surface.")] = "surface",
-    distance: Annotated[int, typer.Option(help="Distance of the code, odd.")] = 3,
-    decoder: Annotated[
-        str, typer.Option(help="Decoder of the workers, such as pymatching.")
-    ] = "pymatching",
+    asked: Any,
     device: Annotated[
         str, typer.Option("--name", help="Name of the new device; by default CHIP-dDISTANCE.")
     ] = "",
-    qubits: Annotated[int, typer.Option(help="Number of logical qubits.")] = 2,
-    shots: Annotated[int, typer.Option(help="Shots of each experiment.")] = 50_000,
-    seed: Annotated[int, typer.Option(help="Seed of shots and of drawn values.")] = 0,
-    deadline: Annotated[
-        float,
-        typer.Option(help="Latency of the decoder in us, for which conditions and T gates wait."),
-    ] = 0.0,
-    placement: Annotated[
-        str,
-        typer.Option(help="auto: patches on the chip as far as there is room; chip; drawn."),
-    ] = "auto",
-    cx: Annotated[
-        str, typer.Option(help="transversal: 1 round, sampled; surgery: 2 d rounds.")
-    ] = "transversal",
-    t_error: Annotated[float, typer.Option(help="Error of a magic state, an assumption.")] = 1e-4,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Sample anew, also what was sampled before.")
     ] = False,
@@ -57,7 +73,7 @@ def encode(
     The same chip, code, decoder and options give the stored device at once.
     """
     common = app.settings_of(context)
-    name = config.check_name((device or f"{chip}-d{distance}").lower(), "device")
+    name = config.check_name((device or f"{chip}-d{asked.distance}").lower(), "device")
     with errors_for_command_line(), contextlib.ExitStack() as stack:
         from noise_models import snapshot as snapshots
 
@@ -67,13 +83,7 @@ def encode(
         from simenv.cli import execute
 
         source, _ = overview.load(chip)
-        options = encoding.checked_options(
-            {
-                "code": code, "distance": distance, "decoder": decoder, "qubits": qubits,
-                "shots": shots, "seed": seed, "deadline_us": deadline, "placement": placement,
-                "cx": cx, "t_error": t_error,
-            }
-        )  # fmt: skip
+        options = encoding.checked_options(asdict(asked))
         made = None if fresh else encoding.stored_device(source, name, options)
         if made is None:
             client = execute.client_of(common, stack)
