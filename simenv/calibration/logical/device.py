@@ -21,13 +21,8 @@ from noise_models.calibration import (
     QubitCalibration,
 )
 from simenv._version import __version__
-from simenv.calibration.logical.error_rates import (
-    GateFlips,
-    MemoryRate,
-    gate_paulis,
-    mean_flips,
-    times_us,
-)
+from simenv.calibration.logical.cx_errors import GateFlips, gate_paulis, mean_flips
+from simenv.calibration.logical.error_rates import MemoryRate, times_us
 from simenv.calibration.logical.options import EncodeOptions
 
 _NS_PER_US = 1e3

@@ -7,8 +7,8 @@ the large one (Google Quantum AI, arXiv 2207.06431).
 from __future__ import annotations
 
 from noise_models.calibration import CalibrationSnapshot
+from simenv.calibration.logical.cx_errors import GateFlips
 from simenv.calibration.logical.error_rates import (
-    GateFlips,
     MemoryRate,
     extrapolated,
     suppression,

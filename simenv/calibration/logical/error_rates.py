@@ -9,11 +9,11 @@ are those of memories in the basis Z, errors of Z those of the basis X.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
-from noise_models.calibration import PauliError, QubitCalibration
+from noise_models.calibration import QubitCalibration
 
 LEAST_ERRORS = 20  # wrong predictions from which a rate follows: a relative error of 22 %
 _LEAST = 1e-15  # error of a round: what float64 tells from 0 in 1 - 2 e
@@ -77,100 +77,6 @@ def _deviation(error: float, short: MemoryCounts, long: MemoryCounts) -> float:
         for each in (short, long)
     )
     return (1.0 - 2.0 * error) * math.hypot(*parts) / span
-
-
-class GateFlips(msgspec.Struct, frozen=True):
-    """Probabilities of the flips that a CX leaves in one basis: of the control alone, of the target
-    alone, of both."""
-
-    control: float
-    target: float
-    both: float
-
-    @property
-    def parity(self) -> float:
-        """Probability that the parity of the two is flipped."""
-        return self.control + self.target
-
-    def scaled(self, factor: float) -> GateFlips:
-        """Return the flips times a factor; the sum of a distribution stays below 1."""
-        total = self.control + self.target + self.both
-        factor = min(factor, 0.75 / total) if total else factor
-        return GateFlips(self.control * factor, self.target * factor, self.both * factor)
-
-
-NO_FLIPS = GateFlips(0.0, 0.0, 0.0)
-
-
-def gate_flips(measured: Sequence[float], expected: Sequence[float]) -> GateFlips:
-    """Return the flips that make measured contrasts of (control, target, parity) of the expected
-    ones, which memories of the same length have. Probabilities below 0 are errors of sampling, and
-    become 0."""
-    ratios = [
-        min(max(found, 0.0) / known, 1.0) if known > 0.0 else 1.0
-        for found, known in zip(measured, expected, strict=True)
-    ]
-    control, target, parity = ratios  # mean of (-1)^flip of each
-    parts = (
-        (1.0 - control + target - parity) / 4.0,
-        (1.0 + control - target - parity) / 4.0,
-        (1.0 - control - target + parity) / 4.0,
-    )
-    return GateFlips(*(max(part, 0.0) for part in parts))
-
-
-def expected_contrasts(
-    basis: str, control: MemoryRate, target: MemoryRate, before: int, after: int
-) -> tuple[float, float, float]:
-    """Return the contrasts of control, target and their parity after CX in a product state of the
-    basis, if CX added no errors: `before` and `after` rounds of each. Errors of X spread from the
-    control to the target, errors of Z from the target to the control."""
-
-    def contrast(rate: MemoryRate, rounds: int) -> float:
-        return float((1.0 - 2.0 * rate.error) ** rounds)
-
-    def read(rate: MemoryRate) -> float:
-        return 1.0 - 2.0 * rate.readout
-
-    source, changed = (control, target) if basis == "Z" else (target, control)
-    first = read(source) * contrast(source, before + after)
-    spread = read(changed) * contrast(changed, before + after) * contrast(source, before)
-    # Errors before the gate flip both qubits, and leave the parity of the two.
-    both = read(source) * read(changed)
-    both *= contrast(changed, before + after) * contrast(source, after)
-    return (first, spread, both) if basis == "Z" else (spread, first, both)
-
-
-def mean_flips(flips: Sequence[GateFlips]) -> GateFlips:
-    """Return the mean of the flips of several pairs."""
-    count = max(len(flips), 1)
-    return GateFlips(
-        sum(each.control for each in flips) / count,
-        sum(each.target for each in flips) / count,
-        sum(each.both for each in flips) / count,
-    )
-
-
-_LETTERS = {(0, 0): "I", (1, 0): "X", (0, 1): "Z", (1, 1): "Y"}
-_NEGLIGIBLE = 1e-12  # probability of a Pauli error that is left out
-
-
-def gate_paulis(flips: Mapping[str, GateFlips]) -> tuple[PauliError, ...]:
-    """Return the Pauli errors of a CX, first letter the control: flips in the basis Z are X parts,
-    flips in the basis X are Z parts, independent of one another."""
-
-    def table(each: GateFlips) -> dict[tuple[int, int], float]:
-        some = each.control + each.target + each.both
-        rest = {(1, 0): each.control, (0, 1): each.target, (1, 1): each.both}
-        return {(0, 0): max(1.0 - some, 0.0), **rest}
-
-    results = []
-    for (x_first, x_second), x in table(flips["Z"]).items():
-        for (z_first, z_second), z in table(flips["X"]).items():
-            pauli = _LETTERS[x_first, z_first] + _LETTERS[x_second, z_second]
-            if pauli != "II" and x * z > _NEGLIGIBLE:
-                results.append(PauliError(pauli, x * z))
-    return tuple(sorted(results, key=lambda each: each.pauli))
 
 
 def suppression(small: float, large: float) -> float:

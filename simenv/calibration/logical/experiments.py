@@ -15,12 +15,10 @@ import stim
 from noise_models.build import build
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration.logical import surface_code
+from simenv.calibration.logical.cx_errors import GateFlips, cx_flips
 from simenv.calibration.logical.error_rates import (
-    GateFlips,
     MemoryCounts,
     MemoryRate,
-    expected_contrasts,
-    gate_flips,
     memory_rate,
 )
 from simenv.calibration.logical.surface_code import BASES, SurfaceCode
@@ -205,14 +203,13 @@ def measured_flips(
     rounds: int,
 ) -> list[dict[str, GateFlips]]:
     """Return the flips of CX on each pair from the outcomes of `gate_experiments`, whose `rounds`
-    before and after are equal; `rates` by patch. The round that follows a CX belongs to it."""
+    before and after are equal; `rates` by patch."""
     results = []
     for number, (control, target) in enumerate(pairs):
         flips: dict[str, GateFlips] = {}
         for place, basis in enumerate(BASES):
             outcome = outcomes[number * len(BASES) + place]
             ends = rates[control][basis], rates[target][basis]
-            expected = expected_contrasts(basis, *ends, rounds, rounds)
-            flips[basis] = gate_flips(outcome.contrasts(), expected)
+            flips[basis] = cx_flips(outcome.contrasts(), basis, *ends, rounds)
         results.append(flips)
     return results

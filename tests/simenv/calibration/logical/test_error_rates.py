@@ -9,14 +9,16 @@ import pytest
 
 from noise_models.build import build
 from noise_models.calibration import CalibrationSnapshot, QubitCalibration
-from simenv.calibration.logical.error_rates import (
+from simenv.calibration.logical.cx_errors import (
     GateFlips,
-    MemoryCounts,
-    MemoryRate,
     expected_contrasts,
-    extrapolated,
     gate_flips,
     gate_paulis,
+)
+from simenv.calibration.logical.error_rates import (
+    MemoryCounts,
+    MemoryRate,
+    extrapolated,
     memory_rate,
     round_errors,
     suppression,
