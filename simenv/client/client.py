@@ -13,6 +13,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Unpack
 
+import msgspec
+
 from simenv.client import result_display
 from simenv.client.circuits.load import is_stim
 from simenv.client.completions import CompletionIterator, checked_cursor
@@ -32,7 +34,7 @@ from simenv.model import TaskInfo
 from simenv.model.options import BatchOptions, SubmitOptions
 from simenv.model.task_rules import checked_integer, checked_timeout
 from simenv.wire.messages import client as m
-from simenv.wire.messages.queries import Explain, Explanation
+from simenv.wire.messages.queries import Explanation
 
 if TYPE_CHECKING:
     from simenv.client.qpm.completion_queues import CompletionRetention
@@ -43,8 +45,9 @@ def explain(
     session: ServiceSession, circuit: Any, options: SubmitOptions, devices: SubmitDevices
 ) -> Explanation:
     """Ask which engine would run the circuit. Raises like `submit`, except InfeasibleError."""
-    loaded, terms, shots, count = prepare_question(circuit, options, devices)
-    return session.request(Explain(0, terms, loaded.packed, shots, count)).explanation
+    asked, links, remote_gates = prepare_question(circuit, options, devices)
+    found = session.request(asked).explanation
+    return msgspec.structs.replace(found, links=links, remote_gates=remote_gates)
 
 
 RESTART_S = 30.0  # in which a service that has ended may be started again

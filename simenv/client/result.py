@@ -287,6 +287,26 @@ class Result(msgspec.Struct, eq=False, gc=False):
         return None if self._data.device is None else dict(self._data.device.gates)
 
     @property
+    def pairs(self) -> dict[str, int] | None:
+        """Number of Bell pairs that a shot makes on each link, by its qubits, such as "a.0-b.0";
+        those in loops once. None: the device is one QPU."""
+        record = self._device
+        return {use.link: use.pairs for use in record.links} if record.modules else None
+
+    @property
+    def modules(self) -> tuple[str, ...] | None:
+        """Module of each circuit qubit, at its beginning; None: the device is one QPU."""
+        return self._device.modules or None
+
+    @property
+    def wait_s(self) -> float | None:
+        """Mean wait for all pairs of a shot, one after the other, in seconds; None: the device is
+        one QPU."""
+        record = self._device
+        waits_ns = sum(use.pairs * use.wait_ns for use in record.links)
+        return 1e-9 * waits_ns if record.modules else None
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """Requested noise that was not applied as given; usually empty."""
         return self._device.warnings

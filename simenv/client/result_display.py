@@ -237,7 +237,19 @@ _METADATA = (
         "layout",
         "initial_layout",
     ),
-    *("gates", "warnings", "device_time_s", "node", "worker", "version", "ranks", "slots"),
+    *(
+        "gates",
+        "modules",
+        "pairs",
+        "wait_s",
+        "warnings",
+        "device_time_s",
+        "node",
+        "worker",
+        "version",
+        "ranks",
+        "slots",
+    ),
     *("attempts", "num_qubits", "truncation", "remark"),
 )
 

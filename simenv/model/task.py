@@ -153,6 +153,15 @@ class ResultFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
     arrays: tuple[StoredArray, ...]  # by offset
 
 
+class LinkUse(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Bell pairs that a circuit makes on a link."""
+
+    link: str  # its qubits, by module: "a.0-b.0"
+    pairs: int  # in a shot, operations in blocks once
+    wait_ns: float = 0.0  # mean, until a pair is there
+    fidelity: float = 1.0  # of a pair
+
+
 class DeviceRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The emulated device that a result is of, and how the program was compiled for it."""
 
@@ -166,6 +175,9 @@ class DeviceRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     initial_layout: bytes = b""  # as `layout`, at its beginning
     warnings: tuple[str, ...] = ()  # noise that does not act as asked, or was fitted to others
     stale: bool = False  # compiled for another calibration than the one in force at the start
+    # Of a device of several QPUs: the module of each qubit of the circuit, and links with pairs.
+    modules: tuple[str, ...] = ()
+    links: tuple[LinkUse, ...] = ()
 
 
 class ResultData(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -18,8 +18,10 @@ from simenv.model import (
     is_measurement,
 )
 from simenv.model.availability import ALIKE, BROKEN
-from simenv.model.devices import device_time_ns, wall_clock_s
+from simenv.model.devices import LinkInfo, device_time_ns, wall_clock_s
+from simenv.model.link_use import links_of, modules_of
 from simenv.model.options import STALE
+from simenv.model.task import LinkUse
 from simenv.wire.messages.client import AssignedTask, NoiseDocument
 from simulators.circuit.analysis.fit_scope import differences, in_force, listed
 from simulators.circuit.gates import GATES
@@ -451,6 +453,15 @@ class Noise:
         for name, count in zip(program.names, rows, strict=True):
             if count and is_gate(name):
                 gates[name] = gates.get(name, 0) + count
+        modules, links = tuple[str, ...](), tuple[LinkUse, ...]()
+        if (joined := getattr(document, "modules", ())) and terms.device:
+            found = [
+                LinkInfo(each.pair, 1.0 - each.infidelity, each.mean_wait_ns)
+                for each in getattr(document, "links", ())
+            ]
+            links = links_of(program, joined, found)
+            places = memoryview(assigned.initial_layout).cast("H").tolist()
+            modules = modules_of(places or range(program.num_qubits), joined)
         return DeviceRecord(
             terms.device,
             terms.snapshot,
@@ -462,6 +473,8 @@ class Noise:
             assigned.initial_layout,
             self._warnings(document, program, terms),
             terms.stale == STALE,
+            modules,
+            links,
         )
 
     def device_ns(

@@ -10,9 +10,9 @@ def test_public_names_are_these() -> None:
     assert sorted(simenv.__all__) == [
         "Client",
         "DetectionResult",
-        "QPUProgram",
         "Link",
         "Machine",
+        "QPUProgram",
         "Reservation",
         "Result",
         "Task",

@@ -311,6 +311,8 @@ def explain(
                 "engine": result.engine,
                 "program": keyed(result.sizes),
                 "engines": [keyed(each) for each in result.engines],
+                "links": [keyed(each) for each in result.links],
+                "remote_gates": result.remote_gates,
             }
         )
         return
@@ -321,6 +323,8 @@ def explain(
         terminal.note(
             f"{asked.shots:,} shots: a probability has a standard error of up to {error:.2g}"
         )
+    for line in link_lines(result):
+        terminal.note(line)
     for each in result.engines:
         if each.runs:
             terminal.note(learned(each))
@@ -384,6 +388,26 @@ def summary(explanation: Explanation) -> str:
         of_gates = "" if sizes.trial_part == 1.0 else f" of {sizes.trial_part:.0%} of its gates"
         kinds.append(f"{sizes.trial_bond} in a trial{of_gates}")
     return ", ".join(kinds)
+
+
+def link_lines(explanation: Explanation) -> list[str]:
+    """Return a line for each link with Bell pairs: their number, wait and loss, and one about cuts
+    in their place."""
+    lines = []
+    for use in explanation.links:
+        wait = duration(1e-9 * use.pairs * use.wait_ns)
+        infidelity = use.pairs * (1.0 - use.fidelity)
+        lines.append(
+            f"link {use.link}: {terminal.counted(use.pairs, 'Bell pair')} a shot, mean wait {wait};"
+            f" their infidelities sum to {infidelity:.2g}"
+        )
+    if explanation.links and explanation.remote_gates:
+        lines.append(
+            f"{terminal.counted(explanation.remote_gates, 'gate')} between modules: cut in place of"
+            f" the pairs, about {explanation.cutting_overhead:.2g} times the shots, without loss by"
+            " links"
+        )
+    return lines
 
 
 def memory(choice: Choice) -> str:

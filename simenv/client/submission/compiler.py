@@ -56,6 +56,7 @@ class CompiledCircuit(msgspec.Struct, frozen=True):
     compiler: str  # name, version, level and seed; "": not compiled
     num_qubits: int  # of the device
     replaced: tuple[str, ...] = ()  # gates of the original circuit that were replaced
+    remote_gates: int = 0  # between modules of the device
 
     def observables(self, unmapped: tuple[Observable, ...]) -> tuple[Observable, ...]:
         """Return the same observables on the device's qubits. Raises OptionError for X or Y on a
@@ -113,6 +114,7 @@ class _CompiledStructure:
     circuit: Any  # a QuantumCircuit in native gates
     layouts: Layouts
     channels: ChannelNames | None = None  # labels are read, as the structure has some
+    remote_gates: int = 0
 
     @cached_property
     def packed(self) -> PackedCircuit:
@@ -190,7 +192,8 @@ class Compiler:
                 after.packed, after.num_qubits, after.measures, loaded.parameters, slots
             )
         replaced = gate_names(loaded.program) - gate_names(packed.program)
-        return CompiledCircuit(packed, result.layouts, self.name, wide, tuple(sorted(replaced)))
+        names = tuple(sorted(replaced))
+        return CompiledCircuit(packed, result.layouts, self.name, wide, names, result.remote_gates)
 
     def within_limits(
         self, loaded: PackedCircuit, rows: NDArray[np.float64]
@@ -264,7 +267,8 @@ class Compiler:
         assert self._sandbox is not None
         asked = msgspec.msgpack.encode(_Structure(self._info, program.packed(), mapping, modules))
         answer = msgspec.msgpack.decode(self._sandbox().convert(asked), type=_Transpiled)
-        return _CompiledStructure(qpy.parse(answer.circuit), answer.layouts, _channels(program))
+        circuit, channels = qpy.parse(answer.circuit), _channels(program)
+        return _CompiledStructure(circuit, answer.layouts, channels, answer.remote_gates)
 
     def transpiled(
         self, program: Program, mapping: tuple[int, ...], modules: tuple[str, ...]
@@ -273,7 +277,8 @@ class Compiler:
         if self._info.links:
             linked = self._linked.run(to_qiskit(program), mapping, modules)
             layouts = _packed(linked.last), _packed(linked.first)
-            return _CompiledStructure(linked.circuit, layouts, _channels(program))
+            channels = _channels(program)
+            return _CompiledStructure(linked.circuit, layouts, channels, linked.remote_gates)
         result = self._transpiler.run(to_qiskit(program), mapping)
         last = result.layout.final_index_layout(filter_ancillas=True)
         first = result.layout.initial_index_layout(filter_ancillas=True)
@@ -335,6 +340,7 @@ class _Transpiled(msgspec.Struct, frozen=True, array_like=True):
 
     circuit: bytes
     layouts: Layouts
+    remote_gates: int
 
 
 def compiler_sandbox() -> SandboxProcess:
@@ -351,4 +357,6 @@ def transpiled(data: bytes) -> bytes:
     asked = msgspec.msgpack.decode(data, type=_Structure)
     compiler = _of_sandbox.of(asked.info)
     result = compiler.transpiled(decode_program(asked.program), asked.mapping, asked.modules)
-    return msgspec.msgpack.encode(_Transpiled(qpy.write_qpy(result.circuit), result.layouts))
+    return msgspec.msgpack.encode(
+        _Transpiled(qpy.write_qpy(result.circuit), result.layouts, result.remote_gates)
+    )

@@ -19,6 +19,7 @@ from simenv.client.submission.machine import Machine
 from simenv.client.submission.noise import OFF, channel_names
 from simenv.errors import NoDeviceError, OptionError
 from simenv.model.devices import MACHINE_DIGITS, MACHINE_PREFIX, DeviceInfo, DeviceKind
+from simenv.model.link_use import links_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from simenv.client.submission.compiler import CompiledCircuit, Compiler, Compilers, Sandbox
     from simenv.client.submission.options import CheckedOptions
     from simenv.model import TaskOptions
+    from simenv.model.task import LinkUse
     from simenv.transpiler.qpu_programs.join import JoinedPrograms
     from simenv.transpiler.qpu_programs.program import QPUProgram
 
@@ -114,6 +116,14 @@ class SubmitDevices:
             )
             checked = msgspec.structs.replace(checked, task=task)
         return checked, compiled
+
+    def links(self, checked: CheckedOptions, loaded: PackedCircuit) -> tuple[LinkUse, ...]:
+        """Return the links of its device whose Bell pairs a prepared circuit makes."""
+        task = checked.task
+        info = self._info_for(task.device, task.pool, task.prefer)
+        if info is None or not info.links:
+            return ()
+        return links_of(loaded.program, info.modules, info.links)
 
     def within_limits(
         self, checked: CheckedOptions, loaded: PackedCircuit, rows: NDArray[np.float64]

@@ -13,7 +13,7 @@ of bindings of a sweep in each task: a function of circuit and options alone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -25,8 +25,13 @@ from simenv.client.submission.options import CheckedOptions
 from simenv.errors import OptionError, ProgramError, SimenvError
 from simenv.model import MAX_BINDINGS, Observable, Program, TaskOptions, TaskSpec, task_rules
 from simenv.model.options import OF_STIM, BatchOptions, SubmitOptions, check_observables
+from simenv.model.task import LinkUse
 from simenv.model.task_rules import checked_list
 from simenv.wire.codec import error_of_batch
+from simenv.wire.messages.queries import Explain
+
+if TYPE_CHECKING:
+    from simenv.client.submission.compiler import CompiledCircuit
 
 
 def terms_of(
@@ -194,7 +199,8 @@ def prepare_one(
     """Check and pack one task; see `Client.submit`. `devices` None: no emulated devices."""
     checked = _checked_options(options, devices)
     values = options.get("parameter_values")
-    checked, loaded, layouts, terms = _loaded(circuit, options, checked, devices)
+    checked, loaded, compiled, terms = _loaded(circuit, options, checked, devices)
+    layouts = _AS_WRITTEN if compiled is None else compiled.layouts
     rows = _single_row(loaded, values)
     terms = with_chain(terms, loaded, values)
     if rows is not None and checked.named and devices is not None:
@@ -213,19 +219,20 @@ def _loaded(
     options: SubmitOptions | BatchOptions,
     checked: CheckedOptions,
     devices: SubmitDevices | None,
-) -> tuple[CheckedOptions, PackedCircuit, tuple[bytes, bytes], TaskOptions]:
+) -> tuple[CheckedOptions, PackedCircuit, CompiledCircuit | None, TaskOptions]:
     """Pack the circuit, compiled for the device of its options if they have one. Return the new
-    options, the circuit, its layouts, and the options that are sent. Raises SimenvError."""
+    options, the circuit, also as it was compiled, and the options that are sent. Raises
+    SimenvError."""
     channels = devices.channels(checked) if devices is not None and checked.document else None
     loaded, compiled = load(circuit, channels), None
     if checked.named and devices is not None:
         checked, compiled = devices.prepared(checked, loaded)
     terms = terms_of(loaded, options, checked)
     if compiled is None:
-        return checked, loaded, _AS_WRITTEN, terms
+        return checked, loaded, None, terms
     moved = compiled.observables(terms.observables)
     terms = msgspec.structs.replace(terms, observables=moved)
-    return checked, compiled.loaded, compiled.layouts, terms
+    return checked, compiled.loaded, compiled, terms
 
 
 def prepare_many(
@@ -252,14 +259,17 @@ def prepare_many(
 
 def prepare_question(
     circuit: Any, options: SubmitOptions, devices: SubmitDevices | None = None
-) -> tuple[PackedCircuit, TaskOptions, int, int]:
-    """Return the content of an Explain request: the circuit, its parameters bound or not, the
-    options, shots and the number of bindings."""
+) -> tuple[Explain, tuple[LinkUse, ...], int]:
+    """Return an Explain request; and of a device of several QPUs the links with Bell pairs, and the
+    number of gates between modules."""
     checked = _checked_options(options, devices)
-    checked, loaded, _, terms = _loaded(circuit, options, checked, devices)
+    checked, loaded, compiled, terms = _loaded(circuit, options, checked, devices)
     values = options.get("parameter_values")
     count = 1 if values is None else len(loaded.bind(values))
-    return loaded, terms, checked.shots, count
+    asked = Explain(0, terms, loaded.packed, checked.shots, count)
+    if compiled is None or devices is None:
+        return asked, (), 0
+    return asked, devices.links(checked, loaded), compiled.remote_gates
 
 
 def _checked_options(
@@ -288,7 +298,8 @@ def _sweep(
     devices: SubmitDevices | None,
 ) -> PreparedSubmit:
     """Prepare a sweep: one binding for each set of parameter values, sent as few tasks."""
-    checked, loaded, layouts, terms = _loaded(circuit, options, checked, devices)
+    checked, loaded, compiled, terms = _loaded(circuit, options, checked, devices)
+    layouts = _AS_WRITTEN if compiled is None else compiled.layouts
     rows = loaded.bind(values)
     terms = with_chain(terms, loaded, values)
     if checked.named and devices is not None:

@@ -29,6 +29,7 @@ from simenv.model.devices import (
 )
 from simenv.model.options import MAX_NAMES, OPTIONS, Name
 from simenv.model.program import Text
+from simenv.model.task import LinkUse
 from simenv.wire.messages.queries import Choice, LogRow, Sizes, Spent
 
 MAX_LIST = 1_000  # rows of one page
@@ -206,6 +207,9 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True):
     layout: list[int] | None
     initial_layout: list[int] | None
     gates: dict[str, int] | None
+    modules: list[str] | None
+    pairs: dict[str, int] | None
+    wait_s: float | None
     calibration_stale: bool
     warnings: list[str]
     device_time_s: float | None
@@ -350,12 +354,18 @@ class SizesRecord(Sizes, frozen=True, array_like=False):
     """Sizes of the program on which the choice of the engine depends."""
 
 
+class LinkUseRecord(LinkUse, frozen=True, array_like=False):
+    """Bell pairs that a circuit makes on a link."""
+
+
 class ExplanationRecord(msgspec.Struct, frozen=True):
     """The engines considered, the chosen one first; `engine` "": none can run the program."""
 
     engine: str
     sizes: SizesRecord
     engines: list[ChoiceRecord]
+    links: list[LinkUseRecord]
+    remote_gates: int
 
 
 class ReservationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

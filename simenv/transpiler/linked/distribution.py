@@ -39,6 +39,7 @@ class LinkedCircuit:
     circuit: QuantumCircuit
     first: tuple[int, ...]  # the machine's qubit of each qubit, at the beginning
     last: tuple[int, ...]  # at the end
+    remote_gates: int  # gates between modules
 
 
 class LinkedTranspiler:
@@ -77,7 +78,9 @@ class LinkedTranspiler:
                 )
         physical, first, last = placed(logical, self._modules, mapping or None)
         result = self._transpiler.translated(physical)
-        return LinkedCircuit(self._with_pairs(result), tuple(first), tuple(last))
+        return LinkedCircuit(
+            self._with_pairs(result), tuple(first), tuple(last), logical.remote_gates
+        )
 
     def _where(
         self, steps: Sequence[Step], num_qubits: int, mapping: Sequence[int], modules: Sequence[str]
@@ -149,6 +152,7 @@ def distributed(
 
 def _remote(result: DistributedCircuit, packet: Packet) -> None:
     """Append a packet: a single Pauli with a control as a teleported gate, all others by a copy."""
+    result.remote_gates += packet.gates
     (first, *others) = packet.body
     if not others and first.name in CONTROLLED_PAULIS:
         target = sum(first.qubits) - packet.root

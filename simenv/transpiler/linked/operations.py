@@ -37,6 +37,7 @@ class DistributedCircuit:
         self.modules = tuple(modules)
         self.communication = tuple(q for module in info.modules for q in module.communication)
         self.pairs = [0] * len(info.links)  # made on each link
+        self.remote_gates = 0  # gates of a circuit that remote operations replace
         self._wires = {q: len(modules) + k for k, q in enumerate(self.communication)}
         owner = {q: m for m, module in enumerate(info.modules) for q in module.qubits}
         self._between: dict[tuple[int, int], list[int]] = {}

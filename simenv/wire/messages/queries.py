@@ -6,6 +6,7 @@ The service verifies a result itself when a client reports it as damaged.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import msgspec
@@ -14,6 +15,7 @@ from simenv.model import EngineInfo, TaskOptions, TaskSpec, TaskState, Timing
 from simenv.model.accounts import Used
 from simenv.model.devices import DeviceInfo
 from simenv.model.program import FEW, Text
+from simenv.model.task import LinkUse
 from simenv.wire.messages.base import AdminRequest, ClientRequest, Number, Reply
 
 NEWEST = 2**63 - 1  # value of `GetHistory.before`: begin with the newest task
@@ -221,11 +223,24 @@ class Sizes(msgspec.Struct, frozen=True, array_like=True):
     trial_part: float = 0.0  # of the gates that the trial applied
 
 
+_MOST_CUTS = 320  # 9^320 is about 1e305
+
+
 class Explanation(msgspec.Struct, frozen=True, array_like=True):
     """The engines considered, the chosen one first."""
 
     sizes: Sizes
     engines: list[Choice]
+    # On a device of several QPUs, which the client adds: links with Bell pairs, and the gates
+    # between modules, without packets.
+    links: tuple[LinkUse, ...] = ()
+    remote_gates: int = 0
+
+    @property
+    def cutting_overhead(self) -> float:
+        """Factor of the shots, about 9^gates, if each gate between modules was cut in place of the
+        pairs (Mitarai and Fujii, arXiv 1909.07534); inf: beyond floating-point numbers."""
+        return 9.0**self.remote_gates if self.remote_gates < _MOST_CUTS else math.inf
 
     @property
     def engine(self) -> str:
