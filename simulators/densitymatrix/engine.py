@@ -22,6 +22,7 @@ from simulators.circuit.ir import Circuit, bell, feed_forward
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.components import Subcircuit, active_part, split
 from simulators.circuit.passes.light_cone import OutputSupport
+from simulators.circuit.passes.wire_reuse import with_shared_wires
 from simulators.compiler import kernel
 from simulators.densitymatrix.execute import Branches, CombinedState, ExactEvolution, MixedState
 from simulators.densitymatrix.plain_part import PlainPart, fits, plain_counts, plain_part
@@ -148,7 +149,12 @@ class DensityMatrixPlan:
 
         def make(support: OutputSupport | None) -> _Part | PlainPart:
             plain = plain_part(circuit, self._noise, outputs)
-            return plain or _Part(*active_part(circuit, self._noise, support), outputs)
+            if plain is not None:
+                return plain
+            part, noise = active_part(circuit, self._noise, support)
+            if support is not None and not support.levels:
+                part, noise = with_shared_wires(part, noise)
+            return _Part(part, noise, outputs)
 
         sampled = SAMPLED.issuperset(outputs)
         return self._parts.of(circuit, request, make, sampled, "expectation" in outputs)

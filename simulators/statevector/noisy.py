@@ -18,6 +18,7 @@ from simulators.circuit.noise import NoiseProgram, Readout
 from simulators.circuit.passes.components import Subcircuit, active_part
 from simulators.circuit.passes.leakage_flags import has_flags, unflagged
 from simulators.circuit.passes.light_cone import OutputSupport
+from simulators.circuit.passes.wire_reuse import with_shared_wires
 from simulators.execution import outputs, part_caches, requests
 from simulators.execution.packing import gather
 from simulators.execution.readout import ReadoutStage
@@ -418,6 +419,8 @@ class NoisyPlan:
 
         def make(support: OutputSupport | None) -> NoisyPart:
             part, noise = active_part(circuit, self._noise, support)
+            if support is not None and not support.levels:
+                part, noise = with_shared_wires(part, noise)
             return NoisyPart(part, noise, self._options, self._small, keep, self._tile_wires)
 
         return self._parts.of(circuit, request, make, keep)

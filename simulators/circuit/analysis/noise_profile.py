@@ -11,10 +11,11 @@ from simulators.circuit.analysis.profile import NoiseProfile
 from simulators.circuit.analysis.quadrature import grid_size
 from simulators.circuit.arrays import CircuitArrays
 from simulators.circuit.gates import BARRIER
-from simulators.circuit.ir import Circuit, used_qubits
+from simulators.circuit.ir import Circuit, shown_clbits, used_qubits
 from simulators.circuit.noise import CHANNEL, Q0, Q1, NoiseProgram
 from simulators.circuit.passes import light_cone as cones
-from simulators.circuit.passes.components import PACKED_QUBITS, connect
+from simulators.circuit.passes.components import PACKED_QUBITS, active_part, connect
+from simulators.circuit.passes.wire_reuse import with_shared_wires
 from simulators.compiler.kernel import I64, REALS, U8, kernel, record
 from simulators.compiler.simd import take_bytes, take_numbers
 
@@ -39,6 +40,10 @@ def noise_profile(
         weights = [float(facts.errors[channels].sum()), float(facts.drawn[channels].sum())]
     else:
         counts, weights = _of_support(program, circuit, support)
+        if not support.levels and shown_clbits(circuit) is not None:
+            part, _ = with_shared_wires(*active_part(circuit, program, support))
+            for size in (_NEEDED, _WIDEST):
+                counts[size] = min(counts[size], part.circuit.num_qubits)
     acting, pairs, needed, touched, widest = counts
     sampled = {"counts", "memory"}.issuperset(outputs)
     return NoiseProfile(
