@@ -37,6 +37,7 @@ _LEAST = 1e-16  # weight of a branch; a smaller one is rounding
 _THREADED_QUBITS = 9  # narrower states are evolved by one thread
 _GRAIN = 512  # least tiles of a range
 _STATES_BYTES = 4 * 2**30  # limit of all branches if the request names none
+_WIDE_STATES = 3  # copies of a state that `apply_wide` makes
 
 
 class ExactEvolution:
@@ -59,7 +60,10 @@ class ExactEvolution:
         size = 8 * 4**program.num_qubits
         memory = options.memory_bytes or _STATES_BYTES
         self._most = max(1, options.max_branches)
-        self._most_states = max(1, memory // size - 1)  # less the two halves of a measured state
+        # Less what an operation holds for a moment: parts of a measured state, or three copies.
+        is_wide = any(isinstance(step, WideGate) for step in program.steps)
+        more = _WIDE_STATES if is_wide else 1
+        self._most_states = max(1, memory // size - more)
         self._states = 1  # of all branches
         self._progress: Callable[[float], None] = lambda _: None
         self._done = 0.0  # part of the work that was reported
