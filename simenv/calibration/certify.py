@@ -44,6 +44,7 @@ from simenv.calibration.experiments.estimators import (
 from simenv.calibration.experiments.plans import Counts, PoolRunner, TestLayout
 from simenv.calibration.untested import NO_EQUILIBRIUM, WIDEST_GROUP, untested
 from simenv.errors import OptionError
+from simenv.model.availability import Availability
 from simenv.model.devices import DeviceInfo, DeviceKind
 
 if TYPE_CHECKING:
@@ -87,6 +88,13 @@ class Claims:
                 for mask, place in subsets(group.qubits).items():
                     self._together[place] = 0.0 if flips is None else float(flips[mask])
         self._crosstalk = {each.qubits: each for each in snapshot.measurement_crosstalk}
+        # With the errors of the resets before a pair, which are flips.
+        resets = [each.reset_error or 0.0 for each in self._qubits]
+        self._links = {
+            tuple(sorted(each.pair)): 1.0
+            - (1.0 - each.infidelity) * math.prod(1.0 - resets[qubit] for qubit in each.pair)
+            for each in snapshot.links
+        }
         self._layers = snapshot.layers
         self._in_layer = {
             gate_key(gate.name, gate.qubits) for each in snapshot.layers for gate in each.gates
@@ -111,6 +119,8 @@ class Claims:
             return layers.claimed(self._layers, estimate)
         if quantity == "memory_error":
             return qubit.memory_error
+        if quantity == "pair_error":
+            return self._links.get(estimate.qubits)
         if quantity in _ALL_LEAKS:
             gate = self._model.calibration(estimate.gate, estimate.qubits)
             return None if gate is None else getattr(gate, _ALL_LEAKS[quantity]) or 0.0
@@ -327,7 +337,7 @@ ABSOLUTE_BOUNDS = {  # if they are larger than GATE_BOUND of the claim
     "measurement_crosstalk": 0.001, "measurement_angle_rad": 0.003,
     "preparation_error": 0.003, "reset_error": 0.003, "excited": 0.003,
     "zz_angle_rad": 0.003, "z_angle_rad": 0.003, "joint_flip": 0.003,
-    "layer_decay": 3e-4,
+    "layer_decay": 3e-4, "pair_error": 1e-3,
 }  # fmt: skip
 LONGEST_US = 2e4  # longer claimed times are confirmed by a lower limit
 DEAD_ERROR = 0.5  # gates with larger errors do not work
@@ -550,6 +560,7 @@ def certify(
     begun = time.perf_counter()
     effort = effort or experiments_procedure.ExperimentShots()
     info, where = device_under_test(client, name)
+    info = Availability(info).inside_modules
     tested = experiments_procedure.choose(info, qubits)
     runner = PoolRunner(client, where, info.max_shots, seed)
     procedure = experiments_procedure.Procedure(
@@ -794,11 +805,10 @@ def recovered(
     for estimate in estimates:
         by_quantity.setdefault(estimate.quantity, {})[estimate.qubits] = estimate
     return msgspec.structs.replace(
-        base,
+        base.with_gates(_gates(base, measured, by_quantity)),
         name=name,
         calibrated=_moment(now_s),
         qubits=_qubits(base, by_quantity),
-        gates=_gates(base, measured, by_quantity),
         zz=_interactions(base, by_quantity.get("zz_khz", {})),
         zz_strength=None,
         measurement_crosstalk=_crosstalk(base, by_quantity),
@@ -897,8 +907,15 @@ def _gates(
                 known = msgspec.structs.replace(known, over_rotation_rad=None)
             is_turned = entry.error is not None and _is_turned(known, entry.error)
             if estimate.quantity != "error_2q" or not is_turned:
-                known = msgspec.structs.replace(known, error=error, over_rotation_rad=None)
+                known = msgspec.structs.replace(
+                    known, error=error, over_rotation_rad=None, paulis=()
+                )
             table[key] = known
+    for link in base.links:
+        made = table.get((calibration.LINK_GATE, link.pair))
+        found = by_quantity.get("pair_error", {}).get(tuple(sorted(link.pair)))
+        if made is not None and found is not None:
+            table[made.name, made.qubits] = made.with_error(min(max(found.value, 0.0), 0.75))
     for place in measured.dead:
         if len(place) == 2:
             for key, entry in list(table.items()):

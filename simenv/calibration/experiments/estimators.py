@@ -561,6 +561,47 @@ def readout(counts: Counts, name: str) -> list[Estimate]:
     return estimates
 
 
+_BELL_SIGNS = (1.0, 1.0, -1.0)  # of the parities of |00> + |11> in the bases of Z, X and Y
+
+
+def pairs_of_links(
+    counts: Counts, name: str, readout_name: str, errors: Mapping[Place, float]
+) -> list[Estimate]:
+    """Infidelities of the pairs of links, 1 - (1 + ZZ + XX - YY) / 4 of their correlations, without
+    the errors of readout and of the quarter turns before it. `errors`: of a quarter turn, by
+    qubit. Errors of the resets are a part of the pair's."""
+    read = tallies(counts, readout_name)
+    estimates = []
+    for place, arms in sorted(tallies(counts, name).items()):
+        weights: Array = np.ones(1)
+        shrunk, spread = 1.0, 0.0
+        for qubit in place:
+            tables = next(iter(read[qubit,].values()))
+            (ones, in_ones), (other, in_other) = share(tables[0]), share(tables[1])
+            contrast = other - ones
+            if contrast < LEAST_CONTRAST:
+                break
+            shift = 1.0 - ones - other
+            own = np.array([1.0 - shift, -1.0 - shift]) / contrast
+            weights = np.asarray(np.kron(own, weights), np.float64)
+            shrunk *= 1.0 - 2.0 * errors.get((qubit,), 0.0)  # of a Pauli, by depolarization
+            spread += (in_ones + in_other) / contrast**2
+        key = tuple(sorted(place))
+        if len(weights) < 4:
+            estimates.append(without_signal("pair_error", key))
+            continue
+        fidelity, variance = 0.25, 0.0
+        for arm, tally in next(iter(arms.values())).items():
+            total = float(tally.sum())
+            mean = float(weights @ tally) / total
+            scale = 0.25 / (shrunk if arm else 1.0)
+            fidelity += scale * _BELL_SIGNS[arm] * mean
+            second = float(weights**2 @ (tally + 0.25)) / (total + 1.0)
+            variance += scale**2 * (max(second - mean**2, 0.0) / total + mean**2 * spread)
+        estimates.append(Estimate("pair_error", key, 1.0 - fidelity, math.sqrt(variance)))
+    return estimates
+
+
 _Arms = dict[int, NDArray[np.int64]]
 
 

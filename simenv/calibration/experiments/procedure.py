@@ -155,6 +155,7 @@ T1, ECHO, RAMSEY, READOUT, ZZ = "t1", "echo", "ramsey", "readout", "zz"
 MEMORY, TWICE, MEASURED, LAYER = "memory", "twice", "measured", "layer"
 LEAKAGE, LEAKAGE_HALF, LEAKAGE_2Q = "leakage", "leakage-half", "leakage-2q"
 ROTATIONS, TOGETHER, POPULATIONS = "rotations", "together", "populations"
+PAIRS_OF_LINKS = "links"
 CURVE2, ICURVE2 = "rb2-curve", "irb2-curve"  # fewer sequences, at the smaller lengths
 _SAME = {CURVE2: plans.RB2, ICURVE2: plans.IRB2}
 TIMED_1Q = T1, ECHO, RAMSEY, READOUT
@@ -164,6 +165,7 @@ _ARMS: dict[str, tuple[programs.Arm, int]] = {
     ZZ: (programs.conditional_ramsey, 8), ROTATIONS: (programs.rotations, 16),
     LEAKAGE_HALF: (programs.leaking_half, 4),
     LEAKAGE_2Q: (programs.leaking_pair, 8), POPULATIONS: (programs.populations, 4),
+    PAIRS_OF_LINKS: (programs.bell_pair, 3),
 }  # fmt: skip
 _SHOTS = {
     T1: "t1_shots", ECHO: "echo_shots", RAMSEY: "ramsey_shots", READOUT: "readout_shots",
@@ -172,7 +174,7 @@ _SHOTS = {
     LEAKAGE: "shots_1q", LEAKAGE_HALF: "leakage_shots", LEAKAGE_2Q: "leakage_shots",
     MEMORY: "memory_shots", TWICE: "readout_shots", MEASURED: "memory_shots",
     ROTATIONS: "zz_shots", TOGETHER: "readout_shots", POPULATIONS: "population_shots",
-    LAYER: "layer_shots",
+    LAYER: "layer_shots", PAIRS_OF_LINKS: "link_shots",
 }  # fmt: skip
 _T1_POINTS = 0.0, 0.7, 1.4  # parts of the rough time
 _ECHO_POINTS = 0.01, 0.6, 1.2
@@ -209,7 +211,7 @@ _NEEDED = {
     "measurement_crosstalk": (0.1, 0.001), "measurement_angle_rad": (0.1, 0.003),
     "preparation_error": (0.1, 0.003), "reset_error": (0.1, 0.003), "excited": (0.1, 0.003),
     "zz_angle_rad": (0.1, 0.003), "z_angle_rad": (0.1, 0.003), "joint_flip": (0.0, 0.003),
-    layers.QUANTITY: (0.1, 3e-4),
+    layers.QUANTITY: (0.1, 3e-4), "pair_error": (0.1, 1e-3),
 }  # fmt: skip
 _EXPERIMENTS = {
     "t1_us": (T1,), "t2_us": (ECHO,), "t2_ramsey_us": (RAMSEY,), "p01": (READOUT,),
@@ -221,7 +223,7 @@ _EXPERIMENTS = {
     "measurement_crosstalk": (MEASURED,), "measurement_angle_rad": (MEASURED,),
     **dict.fromkeys(estimators.POPULATIONS, (POPULATIONS,)),
     "zz_angle_rad": (ROTATIONS,), "z_angle_rad": (ROTATIONS,), "joint_flip": (TOGETHER,),
-    layers.QUANTITY: (LAYER,),
+    layers.QUANTITY: (LAYER,), "pair_error": (PAIRS_OF_LINKS,),
 }  # fmt: skip
 
 
@@ -237,6 +239,7 @@ class ExperimentShots(msgspec.Struct, frozen=True):
     leakage_shots: int = 48_000
     population_shots: int = 48_000
     layer_shots: int = 8_000
+    link_shots: int = 24_000
     sequences_1q: int = 10
     shots_1q: int = 10_000
     sequences_2q: int = 24  # at the greatest length; a quarter of it at the others
@@ -385,6 +388,7 @@ class Procedure:
         turned = [pair for pair in pairs if pair in self._stated.rotations]
         yield from self._experiment(settings, ROTATIONS, turned)
         yield from self._experiment(settings, TOGETHER, self._stated.read_together)
+        yield from self._experiment(settings, PAIRS_OF_LINKS, self._links)
 
     def _experiment(
         self,
@@ -418,6 +422,9 @@ class Procedure:
                     name, programs.read_together, at_start, 1 << size, shots
                 )
             return
+        if name == PAIRS_OF_LINKS:  # in the order of their qubits
+            wanted = {tuple(sorted(place)) for place in places}
+            places = [pair for pair in self._links if tuple(sorted(pair)) in wanted]
         if name in _ARMS:
             arm, arms = _ARMS[name]
             if name == ROTATIONS and self._gates.entangler is not None:
@@ -439,6 +446,14 @@ class Procedure:
         sequence_numbers = range(first, first + math.ceil(factor * count))
         shots = settings.shots(name, 1.0)
         yield from self._planner.sequences(_SAME.get(name, name), lengths, sequence_numbers, shots)
+
+    @property
+    def _links(self) -> list[estimators.Place]:
+        """Pairs of the links between qubits under test."""
+        if not self._info.dynamic:
+            return []
+        tested = set(self._tested.qubits)
+        return [each.pair for each in self._info.links if tested.issuperset(each.pair)]
 
     def _leaking_lengths(self, qubit: int) -> list[int]:
         """Numbers of random elements, of about one quarter turn each."""
@@ -575,7 +590,10 @@ class Procedure:
         yield from estimators.populations(counts, POPULATIONS)
         yield from estimators.disturbance(counts, MEASURED)
         yield from layers.estimates(counts, self._measured_layers)
-        yield from estimators.standard(counts, plans.RB1, "error_1q", gates.quarter.name)
+        single = estimators.standard(counts, plans.RB1, "error_1q", gates.quarter.name)
+        yield from single
+        own = {each.qubits: each.value for each in single if each.has_signal}
+        yield from estimators.pairs_of_links(counts, PAIRS_OF_LINKS, READOUT, own)
         if gates.half is not None:
             name = gates.half.name
             yield from estimators.interleaved(counts, plans.RB1, plans.IRB1, "error_half", name)
@@ -603,7 +621,7 @@ class _Settings:
     def times_ns(self, name: str, place: estimators.Place) -> list[float]:
         """Times at one place."""
         scales = self._scales
-        if name in (READOUT, TWICE):
+        if name in (READOUT, TWICE, PAIRS_OF_LINKS):
             return [0.0]
         if name == POPULATIONS:
             delay_ns = estimators.RELAXATIONS * scales.t1_ns[place[0]]

@@ -31,7 +31,8 @@ from simenv.calibration.experiments import amplification, clifford
 from simenv.model.program import PROGRAM_FORMAT, Program
 
 # Rows of the operation table, the same in all circuits.
-Z, QUARTER, HALF, ENTANGLER, BARRIER, DELAY, MEASURE, RESET = range(8)
+Z, QUARTER, HALF, ENTANGLER, BARRIER, DELAY, MEASURE, RESET, LINK = range(9)
+_LINK_GATE = "rxx"  # with an angle of pi / 2, makes the pair of a link
 
 
 class CircuitPiece(msgspec.Struct, frozen=True, eq=False):
@@ -111,6 +112,11 @@ class NativeGateRows:
         """Reset to |0>."""
         return _piece(RESET, (qubit,), ())
 
+    def bell_pair(self) -> CircuitPiece:
+        """The state |00> + |11> of the ends of a link, after a reset of both."""
+        made = _piece(LINK, (0, 1), (math.pi / 2.0,))
+        return joined([self.reset(0), self.reset(1), made, self.z(math.pi / 2.0)])
+
     def delay(self, duration_ns: float, qubit: int = 0) -> CircuitPiece:
         """Idle time."""
         return _piece(DELAY, (qubit,), (duration_ns,))
@@ -158,8 +164,10 @@ class NativeGateRows:
         ops = np.concatenate(rows).astype(np.uint16)
         names: tuple[str, ...] = self.names
         arities = self.arities
-        if (ops == RESET).any():  # a device may have none
+        if (ops >= RESET).any():  # a device may have none
             names, arities = (*names, "reset"), np.vstack((arities, (1, 0, 0))).astype(np.uint16)
+        if (ops == LINK).any():
+            names, arities = (*names, _LINK_GATE), np.vstack((arities, (2, 0, 1))).astype(np.uint16)
         return Program(
             format=PROGRAM_FORMAT,
             num_qubits=num_qubits,
@@ -481,6 +489,13 @@ def _leaking(
 def read_together(alphabet: NativeGateRows, _duration_ns: float, arm: int) -> CircuitPiece:
     """Measurement of all qubits in the basis state of number `arm`."""
     return joined([alphabet.half(qubit) for qubit in range(arm.bit_length()) if arm >> qubit & 1])
+
+
+def bell_pair(alphabet: NativeGateRows, _duration_ns: float, arm: int) -> CircuitPiece:
+    """Measurement of the pair of a link in the basis of Z, of X (arm 1) and of Y (arm 2)."""
+    turns = [alphabet.z(math.pi / 2.0, qubit) for qubit in range(2)] if arm == 1 else []
+    quarters = [alphabet.quarter(qubit) for qubit in range(2)] if arm else []
+    return joined([alphabet.bell_pair(), *turns, *quarters])
 
 
 def readout(alphabet: NativeGateRows, _duration_ns: float, arm: int) -> CircuitPiece:

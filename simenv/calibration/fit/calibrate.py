@@ -107,6 +107,12 @@ def calibrate(
     `force`: use data that look wrong (`guards`), and a fit that is not plausible; its devices have
     the reason. Raises DataError
     if no circuit can be fitted, and FitRefusedError."""
+    if snapshot.modules or any(gate.paulis for gate in snapshot.gates):
+        what = "consists of modules" if snapshot.modules else "has Pauli errors of gates"
+        raise FitRefusedError(
+            f"device {snapshot.name} {what}, which no fit changes",
+            hint="fit each module by itself, or a device whose gates have `error` alone",
+        )
     training = data.part(test=False)
     snapshot = fit_components.with_each_qubit(fit_components.without_jumps(snapshot))
     if not training.records:

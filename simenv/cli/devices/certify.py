@@ -81,6 +81,12 @@ def certify(
         details.as_json(result)
     else:
         details.show_certificate(result, every=every)
+        if info.logical is not None:
+            origin = info.logical
+            terminal.line(
+                f"the qubits of {device} are logical: these are the errors that decoding leaves of"
+                f" the {origin.code} of distance {origin.distance} on {origin.chip}"
+            )
     if not result.passed:
         raise typer.Exit(1)
 
