@@ -26,9 +26,9 @@ def drawn(
     snapshot: CalibrationSnapshot, num_qubits: int, pairs: Iterable[Pair], number: int
 ) -> CalibrationSnapshot:
     """Return a device of `num_qubits` qubits, coupled in these pairs, whose values are drawn from
-    the working qubits and pairs of `snapshot`. It has no noise of several pairs or qubits together:
-    learned layers, correlated readout, crosstalk of measurements. Raises SnapshotError for a device
-    without a working qubit or pair."""
+    the working qubits and pairs of `snapshot`. It has no links, and no noise of several pairs or
+    qubits together: learned layers, correlated readout, crosstalk of measurements. Raises
+    SnapshotError for a device without a working qubit or pair."""
     working = _working_qubits(snapshot)
     if not working:
         raise SnapshotError("qubits", f"device {snapshot.name} has no working qubit")
@@ -67,6 +67,7 @@ def drawn(
         qubits=tuple(snapshot.qubits[source] for source in sources) if snapshot.qubits else (),
         zz=tuple(crosstalk), correlated_readout=(), coordinates=(), fitted=None, outside=None,
         unusable=(), unmeasured=(), measurements=(), measurement_crosstalk=(), layers=(),
+        modules=(), links=(), logical=None,
     )  # fmt: skip
 
 
@@ -94,9 +95,10 @@ def _working_pairs(
     """Pairs, the smaller number first, with a gate that works; none where all are alike."""
     coupled = {(min(pair), max(pair)) for pair in snapshot.coupled} or set(paired)
     usable = set(range(snapshot.num_qubits)).difference(snapshot.unusable)
+    linked = {(min(link.pair), max(link.pair)) for link in snapshot.links}
     return sorted(
         pair
-        for pair in coupled
+        for pair in coupled - linked
         if usable.issuperset(pair)
         and all((gate.error or 0.0) < _BROKEN for gate in paired.get(pair, ()))
     )

@@ -51,6 +51,14 @@ BUILTIN: tuple[DecoderCard, ...] = (
         "matching in two passes, of which the first changes weights for the second",
         _QEC,
     ),
+    DecoderCard(
+        "ldpc",
+        f"{_PLACE}:BeliefPropagation",
+        "belief propagation and ordered statistics (BP+OSD), by ldpc",
+        Package(("ldpc",), "pip install 'simenv[ldpc]'"),
+        decomposed=False,
+        distinct=True,
+    ),
 )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from importlib.metadata import PackageNotFoundError, version
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import stim
@@ -147,3 +147,94 @@ class _CompiledMatching:
             **self._options,
         )
         return found
+
+
+MAX_MECHANISMS = 2**20  # of an error model for belief propagation
+MAX_CELLS = 2**28  # detectors times mechanisms: of the elimination of one shot
+
+
+class BeliefPropagation:
+    """Belief propagation on the error model as it is, with errors that flip any number of
+    detectors, and ordered statistics decoding where it does not converge (Panteleev and Kalachev,
+    arXiv 1904.02703; Roffe et al., arXiv 2005.07016), by ldpc. Errors that flip the same detectors
+    and observables are one."""
+
+    OPTIONS: ClassVar[dict[str, Any]] = {
+        "max_iter": 30, "bp_method": "minimum_sum", "ms_scaling_factor": 0.625,
+    }  # fmt: skip
+    ORDER = 4  # of the combination sweep over the likeliest columns beside the independent ones
+
+    def compile_decoder_for_dem(self, *, dem: stim.DetectorErrorModel) -> CompiledDecoder:
+        """See `DecoderFactory`. Raises ValueError for an error model that is too large."""
+        from ldpc import BpOsdDecoder
+        from scipy.sparse import csc_matrix
+
+        _check_size(dem.num_errors, dem.num_detectors)
+        rates = _mechanisms(dem)
+        if not rates:
+            return _NoErrors(dem.num_observables)
+        _check_size(len(rates), dem.num_detectors)
+        matrices = []
+        for part, height in ((0, dem.num_detectors), (1, dem.num_observables)):
+            rows = [row for key in rates for row in key[part]]
+            columns = np.repeat(np.arange(len(rates)), [len(key[part]) for key in rates])
+            ones = np.ones(len(rows), np.uint8)
+            matrices.append(csc_matrix((ones, (rows, columns)), shape=(height, len(rates))))
+        # A sweep over more columns than the rest has ends the process, in ldpc 2.4.1.
+        order = min(self.ORDER, max(0, len(rates) - dem.num_detectors))
+        sweep = {"osd_method": "osd_cs", "osd_order": order} if order else {"osd_method": "osd_0"}
+        decoder = BpOsdDecoder(
+            matrices[0], error_channel=list(rates.values()), **self.OPTIONS, **sweep
+        )
+        return _CompiledBeliefPropagation(decoder, matrices[1].tocsr(), dem.num_detectors)
+
+
+Mechanism = tuple[tuple[int, ...], tuple[int, ...]]  # detectors and observables that it flips
+
+
+def _mechanisms(dem: stim.DetectorErrorModel) -> dict[Mechanism, float]:
+    """Probability of each mechanism of an error model that flips a detector."""
+    results: dict[Mechanism, float] = {}
+    for item in dem.flattened():
+        if item.type != "error":
+            continue
+        targets = item.targets_copy()
+        detectors = sorted(t.val for t in targets if t.is_relative_detector_id())
+        observables = sorted(t.val for t in targets if t.is_logical_observable_id())
+        key = tuple(detectors), tuple(observables)
+        p, q = item.args_copy()[0], results.get(key, 0.0)
+        if detectors and p:
+            results[key] = p + q - 2.0 * p * q
+    return results
+
+
+def _check_size(mechanisms: int, detectors: int) -> None:
+    if mechanisms > MAX_MECHANISMS or mechanisms * detectors > MAX_CELLS:
+        raise ValueError(
+            f"{mechanisms} errors and {detectors} detectors; at most {MAX_MECHANISMS} errors, and"
+            f" {MAX_CELLS} for the product of both: decoder='pymatching-correlated' takes more"
+        )
+
+
+class _CompiledBeliefPropagation:
+    def __init__(self, decoder: Any, observables: Any, num_detectors: int) -> None:
+        self._decoder, self._observables = decoder, observables
+        self._num_detectors = num_detectors
+
+    def decode_shots_bit_packed(self, *, bit_packed_detection_event_data: Bits) -> Bits:
+        events = np.unpackbits(
+            bit_packed_detection_event_data, axis=1, count=self._num_detectors, bitorder="little"
+        )
+        errors = np.array([self._decoder.decode(row) for row in events], np.uint8)
+        flips = (self._observables @ errors.T).T & 1
+        return np.packbits(flips.astype(np.uint8), axis=1, bitorder="little")
+
+
+class _NoErrors:
+    """Decoder of an error model in which nothing happens."""
+
+    def __init__(self, num_observables: int) -> None:
+        self._width = -(-num_observables // 8)
+
+    def decode_shots_bit_packed(self, *, bit_packed_detection_event_data: Bits) -> Bits:
+        return np.zeros((len(bit_packed_detection_event_data), self._width), np.uint8)

@@ -29,6 +29,7 @@ class DeviceGates:
         for gate in snapshot.gates:
             self._listed.setdefault(gate.name, {})[gate.qubits] = gate
         self._coupled = frozenset(snapshot.coupled)
+        self._linked = snapshot.linked
         self._unusable = frozenset(snapshot.unusable)
         self._bounds = {each.gate: each.bounds_rad for each in snapshot.angle_bounds}
         self._moves: dict[tuple[int, ...], tuple[NativeMove, ...]] = {}
@@ -69,7 +70,9 @@ class DeviceGates:
         if steps is None:
             a, b = qubits
             reason = "do not give it"
-            if not paired:
+            if frozenset(qubits) in self._linked:
+                reason = "are none: a link between modules has Bell pairs, and no gates"
+            elif not paired:
                 reason = f"are none: device {self.snapshot.name} has no gate on this pair"
             raise Unsupported(
                 f"{name} on qubits {a}, {b} of device {self.snapshot.name}: the native gates on"
@@ -99,7 +102,7 @@ class DeviceGates:
         return NativeMove(name, duration_ns, is_noisy, self._bounds.get(name, ()), reversed_)
 
     def _works(self, name: str, qubits: tuple[int, ...]) -> bool:
-        if not self._unusable.isdisjoint(qubits):
+        if not self._unusable.isdisjoint(qubits) or frozenset(qubits) in self._linked:
             return False
         listed = self._listed.get(name, {})
         found = listed.get(qubits, listed.get(()))

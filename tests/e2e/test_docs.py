@@ -40,6 +40,7 @@ BY_TESTS = {
     "docs/guides/hardware_qpm.md": "tests/e2e/test_qpm_docs.py",
     "docs/guides/runtime.md": "tests/e2e/test_gateway_ibm.py",
     "docs/guides/write_engine.md": "tests/support/third_party_engine.py",
+    "docs/guides/write_decoder.md": "tests/support/third_party_decoder.py",
     "docs/guides/write_importer.md": "tests/support/lab_distribution.py",
 }
 CLONE = "git clone URL "

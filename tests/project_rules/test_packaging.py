@@ -62,6 +62,7 @@ def test_declared_dependencies_are_those_imported() -> None:
         "gpu-cu12",
         "gpu-cu13",
         "ibm",
+        "ldpc",
         "mpi",
         "otel",
         "pennylane",

@@ -130,10 +130,12 @@ def packaged_kernels() -> Iterator[DoctorFinding]:
 def extras() -> Iterator[DoctorFinding]:
     """Report the optional extras and engines."""
     from simulators import catalog  # no other file shadows it: `names` ran before
+    from simulators.catalog import decoders
 
     engines = [
-        (match[1], card.package.modules[0], f"engine {card.name}: {card.summary}")
-        for card in catalog.CARDS
+        (match[1], card.package.modules[0], f"{kind} {card.name}: {card.summary}")
+        for kind, cards in (("engine", catalog.CARDS), ("decoder", decoders.BUILTIN[-1:]))
+        for card in cards
         if (match := re.search(r"simenv\[(\w+)\]", card.package.install))
     ]
     for extra, module, use in (*EXTRAS, *engines):

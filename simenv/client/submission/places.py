@@ -37,6 +37,8 @@ def placement(
     """Return the place of a circuit on the device of its options, and the options that are sent
     with it; None without a device. Raises OptionError, NotFoundError, InfeasibleError."""
     device, noise = options.get("device"), options.get("noise", "auto")
+    if device is not None and not isinstance(device, str):
+        device = devices.named(device)
     checked = submission_options.checked_options(
         {"device": device, "noise": noise, "pool": options.get("pool")}
     )
