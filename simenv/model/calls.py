@@ -386,11 +386,15 @@ def decode_device(packed: bytes) -> DeviceInfo:
         info = msgspec.msgpack.decode(packed, type=DeviceInfo)
     except DECODE_ERRORS as error:
         raise ProgramError(f"the device cannot be read: {error}") from error
-    for text in (info.name, *(gate.name for gate in info.gates)):
+    modules = (module.name for module in info.modules)
+    for text in (info.name, *(gate.name for gate in info.gates), *modules):
         check_printable("a name of the device", text[: MAX_NAME_CHARS + 1])
     width = info.num_qubits
     qubits = {qubit for pair in info.coupling for qubit in pair}
     qubits.update(qubit for each in info.operations for qubit in each.qubits)
+    for module in info.modules:
+        qubits.update(module.qubits, module.communication)
+    qubits.update(qubit for each in info.links for qubit in each.pair)
     if (
         not 0 < width <= MAX_TARGET_ENTRIES
         or len(info.qubits) not in (0, width)

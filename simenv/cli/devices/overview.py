@@ -21,6 +21,7 @@ from simenv.cli.devices import details
 from simenv.cli.listing import Column, Rows
 from simenv.config.pools import nearest
 from simenv.errors import ConfigError, NoServiceError, NotFoundError, SimenvError
+from simenv.model.availability import Availability
 from simenv.model.devices import CalibrationSource, DeviceInfo, DeviceKind
 
 if TYPE_CHECKING:
@@ -255,7 +256,8 @@ def _gates(device: DeviceInfo) -> str:
 
 
 def median_pair_error(device: DeviceInfo) -> float:
-    """Return the median error of the native two-qubit gates that work."""
+    """Return the median error of the native two-qubit gates that work, without pairs of links."""
+    device = Availability(device).inside_modules
     native = {gate.name for gate in device.gates if gate.qubits == 2}
     errors = [each.error for each in device.operations if each.name in native]
     return details.median(details.working(each for each in errors if each == each))

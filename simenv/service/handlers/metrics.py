@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from simenv._version import __version__
 from simenv.model import DeviceInfo, views
 from simenv.model.accounts import SLOT_HOUR
-from simenv.model.availability import BROKEN
+from simenv.model.availability import BROKEN, Availability
 from simenv.process import resident_bytes
 from simenv.scheduler.core import WAITING, Phase
 from simenv.wire.messages import metrics
@@ -195,7 +195,8 @@ def _node(host: NodeState) -> metrics.NodeMetrics:
 
 def figures(name: str, info: DeviceInfo) -> metrics.DeviceMetrics:
     """Return the medians over the qubits and gates of a device. A frame change, which takes no time
-    and has no error, does not count, nor does a gate that does not work."""
+    and has no error, does not count, nor does a gate that does not work, nor the pair of a link."""
+    info = Availability(info).inside_modules
     real = [
         each
         for each in info.operations

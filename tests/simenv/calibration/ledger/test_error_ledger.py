@@ -34,6 +34,7 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.errors import Unsupported
 from simulators.simulate import simulate
+from tests.noise_models.snapshots import linked
 
 LATTICE = library.load("superconducting-lattice")
 CHAIN = (0, 1, 2, 3)
@@ -350,3 +351,28 @@ def test_rotations_of_a_pair_are_named_with_their_part_of_the_loss() -> None:
         without = NoiseOptions.parse({"gate.coherent": 0})
         (gate,) = error_ledger(circuit, snapshot, without).gates
         assert (gate.rotations, gate.coherent) == ((), 0.0)
+
+
+def test_pairs_and_waits_of_links_have_rows_of_their_own() -> None:
+    """That of the wait is what its ablation gains; that of the pair is of its gate."""
+    device, link = linked(), linked().links[0]
+    circuit = Arrays(6, 3).add("sx", [0]).add("barrier", list(range(6)))
+    for qubit in link.pair:
+        circuit.add("delay", [qubit], params=[link.mean_wait_ns])
+    for qubit in link.pair:
+        circuit.add("reset", [qubit])
+    circuit.add("rxx", list(link.pair), params=[math.pi / 2]).add("barrier", list(range(6)))
+    for name in ("sx", "x"):
+        circuit.add(name, [0])
+    found = ledger(circuit.add("measure", [0], [0]).circuit(), device)
+    gained = [
+        math.log(success(circuit.circuit(), device, link_wait=factor)) for factor in (0.0, 1.0)
+    ]
+    assert dict(found.components)["link.wait"] == pytest.approx(gained[0] - gained[1], rel=0.1)
+    assert "link.pair" not in dict(found.components)  # the pair is not measured
+    for bit, qubit in enumerate(link.pair, 1):
+        circuit.add("measure", [qubit], [bit])
+    found = ledger(circuit.circuit(), device)
+    loss = dict(found.components)["link.pair"]
+    assert 0.03 < loss < 0.06
+    assert [each.loss for each in found.gates if each.name == "rxx"] == pytest.approx([loss])

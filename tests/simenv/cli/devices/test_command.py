@@ -18,6 +18,8 @@ from noise_models.calibration import T1Jumps
 from noise_models.importers import REGISTRY, import_snapshot, importers
 from simenv.cli import completion
 from simenv.cli.devices import new, overview
+from tests.noise_models.snapshots import linked
+from tests.noise_models.test_linked_modules import LOGICAL
 
 
 @pytest.fixture(autouse=True)
@@ -468,3 +470,21 @@ def test_answer_of_the_wrong_shape_is_an_error_of_the_importer(
 
 def test_without_the_distribution_there_are_no_further_importers() -> None:
     assert "lab-table" not in importers()
+
+
+def test_modules_links_and_logical_qubits_are_shown(shell: Shell, tmp_path: Path) -> None:
+    logical = replace(linked(), modules=(), links=(), logical=LOGICAL, coupling=((0, 1),), gates=())
+    for name, device in (("duo", linked()), ("coded", logical)):
+        path = tmp_path / f"{name}.json"
+        path.write_bytes(snapshot.dump(replace(device, name=name)))
+        shell("devices", "import", str(path))
+    shown = shell("devices", "show", "duo").out
+    assert "a: 3 qubits (1 for links), b: 3 qubits (1 for links)" in " ".join(shown.split())
+    row = next(line.split() for line in shown.splitlines() if line.startswith("1-3"))
+    assert row == ["1-3", "0.05", "10000", "101", "5"]
+    assert "1-3" in shell("devices", "show", "duo", "--qubit", "3").out
+    assert "1-3  " not in shell("devices", "show", "duo", "--qubit", "5").out
+    text = " ".join(shell("devices", "show", "coded").out.split())
+    assert "rotated surface code of distance 3 on square-lattice, 17 qubits for each" in text
+    stored = json.loads(shell("devices", "show", "duo", "--json").out)["snapshot"]
+    assert stored["links"][0]["pair"] == [1, 3]

@@ -509,6 +509,41 @@ def test_terms_of_a_qubit_are_listed_with_places_and_units(env: Shown, page: Pag
         expect(facts).to_contain_text(text)
 
 
+def test_modules_and_links_are_drawn_and_are_no_gates(env: Shown, page: Page) -> None:
+    """A link has a line of its own, and its error is not in the median of the gates."""
+    info = httpx.get(f"{env.url}/api/v1/devices/lattice").json()
+    first, second = info["coupling"][0]
+    others = [qubit for qubit in range(27) if qubit != first]
+    info["modules"] = [
+        {"name": "<b>one</b>", "qubits": [first], "communication": [first]},
+        {"name": "two", "qubits": others, "communication": [second]},
+    ]
+    info["links"] = [
+        {"pair": [first, second], "fidelity": 0.9, "wait_ns": 101e3, "latency_ns": 5e3}
+    ]
+    info["operations"] = [
+        {"name": "cz", "qubits": list(pair), "error": 0.002, "duration_ns": 68.0}
+        for pair in info["coupling"]
+    ]
+    info["operations"][0]["error"] = 0.1
+    info["logical"] = {
+        "code": "rotated surface code", "distance": 3, "decoder": "pymatching", "chip": "fez",
+        "physical_qubits": 17, "round_ns": 1100, "extrapolated": True,
+    }  # fmt: skip
+    page.route("**/api/v1/devices/lattice", lambda route: route.fulfill(json=info))
+    opened(page, env, "device")
+    expect(page.locator("qubit-map rect")).to_have_count(2 + 2)  # and two scales
+    expect(page.locator("qubit-map text.module")).to_have_text(["<b>one</b>", "two"])
+    expect(page.locator("line.link")).to_have_count(1)
+    note = page.locator("g", has=page.locator("line.link")).locator("title").last
+    expect(note).to_have_text(re.compile("link, infidelity 0.1, mean wait 101 µs, messages take 5"))
+    facts = page.locator("#content .card").first
+    expect(facts).to_contain_text("Median two-qubit error0.002")
+    expect(facts).to_contain_text("two: 26 qubits")
+    expect(facts).to_contain_text("rotated surface code of distance 3 on fez: 17 qubits each")
+    assert not violations(page)
+
+
 def test_unknown_task_leaves_nothing_to_wait_for(env: Shown, page: Page) -> None:
     page.goto(f"{env.url}/ui/tasks/t-zzzz")
     expect(page.get_by_role("alert")).to_have_text("no task t-zzzz here: simenv history lists them")

@@ -18,9 +18,12 @@ from simenv.client.qpm.circuit_run import CircuitRun
 from simenv.client.qpm.devices import DeviceSnapshot
 from simenv.model.devices import UNKNOWN, DeviceInfo, DeviceKind, OperationInfo, QubitInfo
 from simenv.qpm.envelopes import Lifecycle, plain
+from simenv.service.devices import registry as emulated
 from simenv.worker.hardware import device_info
 from simulators import registry
 from simulators.engine import EngineContext
+from tests.noise_models.snapshots import linked
+from tests.noise_models.test_linked_modules import LOGICAL
 
 
 def one_way() -> Any:
@@ -232,3 +235,18 @@ def test_device_that_starts_no_tasks_is_not_available() -> None:
     assert not replace(SEEN, begins=False).is_available
     assert not devices.begins(TARGET, replace(TARGET, state="paused"))
     assert not replace(SEEN, pools=POOLS[1:]).is_available
+
+
+def test_records_have_modules_links_and_logical_qubits() -> None:
+    info = emulated.device_info("duo", linked(), "")
+    found = devices.coupling("duo", info).extensions["simenv"]
+    assert [each["name"] for each in found["modules"]] == ["a", "b"]
+    assert found["modules"][1] == {"name": "b", "nodes": ["3", "4", "5"], "communication": ["3"]}
+    (link,) = found["links"]
+    assert link["edge"] == ["1", "3"]
+    assert (link["fidelity"], link["wait"], link["latency"]) == pytest.approx((0.95, 101e-6, 5e-6))
+    coded = replace(linked(), modules=(), links=(), gates=(), coupling=(), logical=LOGICAL)
+    record = devices.device("coded", emulated.device_info("coded", coded, ""), [])
+    own = record.extensions["simenv"]["logical"]
+    assert (own["code"], own["distance"], own["physical_qubits"]) == (LOGICAL.code, 3, 17)
+    assert "logical" not in devices.device("duo", info, []).extensions["simenv"]
