@@ -21,7 +21,6 @@ from simenv import config
 from simenv.client.client import Client
 from simenv.transpiler.linked.distribution import LinkedTranspiler
 from simenv.transpiler.linked.operations import DistributedCircuit
-from simenv.transpiler.transpiler import Transpiler
 
 # --- the published figures ------------------------------------------------------------------------
 # Main et al., Nature 638, 383 (2025), arXiv 2407.00835: outcomes, with the CZ and Grover of the
@@ -264,4 +263,4 @@ def _grover_success(client: Client, device: str) -> float:
 
 def _placed(distributed: DistributedCircuit, info: Any) -> Any:
     mapping = (DATA, 3 + DATA, REFERENCE, 3 + REFERENCE)[: len(distributed.modules)]
-    return LinkedTranspiler(info, Transpiler(info)).placed(distributed, mapping)
+    return LinkedTranspiler(info).placed(distributed, mapping)

@@ -54,6 +54,7 @@ def target_of(info: DeviceInfo) -> Any:
     standard_gates = get_standard_gate_name_mapping()
     info = Availability(info).inside_modules
     available = Availability(info)
+    linked = {pair for link in info.links for pair in (link.pair, link.pair[::-1])}
 
     def places(name: str) -> dict[tuple[int, ...], Any]:
         return {
@@ -63,6 +64,7 @@ def target_of(info: DeviceInfo) -> Any:
             if each is not None
             else None
             for qubits, each in available.places(name).items()
+            if qubits not in linked  # the gate of a link makes pairs and nothing else
         }
 
     limits = {each.gate: list(each.bounds_rad) for each in info.angle_limits}

@@ -246,7 +246,13 @@ class TranspilerEngine:
         result = self._cache.get(key)
         if result is None:
             level = qiskit_runtime.LEVEL if call.level == calls.AS_SUBMITTED else call.level
-            result = Transpiler(calls.decode_device(call.device), level, call.seed)
+            info = calls.decode_device(call.device)
+            if info.links:
+                from simenv.transpiler.linked.distribution import LinkedTranspiler
+
+                result = LinkedTranspiler(info, level, call.seed)
+            else:
+                result = Transpiler(info, level, call.seed)
             self._cache[key] = result
             while len(self._cache) > MAX_TRANSPILERS or self._entries() > calls.MAX_TARGET_ENTRIES:
                 self._cache.popitem(last=False)

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import numpy as np
@@ -135,6 +135,10 @@ class Compiler:
         self._sandbox = sandbox
         self._native = NativeForm(info)
         self._transpiler = Transpiler(info, level)
+        if info.links:
+            from simenv.transpiler.linked.distribution import LinkedTranspiler
+
+            self._transpiler = LinkedTranspiler(info, level)
         self._structures: OrderedDict[tuple[object, ...], _CompiledStructure] = OrderedDict()
         self._lock = threading.Lock()  # of the cache
         self._compiling = threading.Lock()
@@ -275,7 +279,7 @@ class Compiler:
     ) -> _CompiledStructure:
         """Compile a structure in this process. Raises ProgramError, OptionError."""
         if self._info.links:
-            linked = self._linked.run(to_qiskit(program), mapping, modules)
+            linked = self._linked.divided(to_qiskit(program), mapping, modules)
             layouts = _packed(linked.last), _packed(linked.first)
             channels = _channels(program)
             return _CompiledStructure(linked.circuit, layouts, channels, linked.remote_gates)
@@ -290,11 +294,9 @@ class Compiler:
         with self._compiling:
             return self._linked.placed(wired).circuit
 
-    @cached_property
+    @property
     def _linked(self) -> LinkedTranspiler:
-        from simenv.transpiler.linked.distribution import LinkedTranspiler
-
-        return LinkedTranspiler(self._info, self._transpiler)
+        return cast("LinkedTranspiler", self._transpiler)
 
 
 def _packed(layout: Sequence[int]) -> bytes:

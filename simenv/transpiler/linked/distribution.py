@@ -12,10 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-from qiskit import QuantumCircuit
+from qiskit import QuantumCircuit, QuantumRegister
 from qiskit.circuit import CircuitInstruction, ControlFlowOp, Delay, IfElseOp, Reset
 from qiskit.circuit.library import RXXGate
+from qiskit.transpiler import Layout, TranspileLayout
 
 from simenv.errors import OptionError, ProgramError
 from simenv.model.availability import Availability
@@ -42,19 +44,21 @@ class LinkedCircuit:
     remote_gates: int  # gates between modules
 
 
-class LinkedTranspiler:
+class LinkedTranspiler(Transpiler):
     """Transpiler for one device of several modules. Not thread-safe."""
-
-    def __init__(self, info: DeviceInfo, transpiler: Transpiler) -> None:
-        """`transpiler`: of the same device."""
-        self._info, self._transpiler = info, transpiler
 
     @cached_property
     def _modules(self) -> list[ModuleQubits]:
         available = Availability(self._info)
         return [ModuleQubits(self._info, available, k) for k in range(len(self._info.modules))]
 
-    def run(
+    def run(self, circuit: Any, mapping: tuple[int, ...] = ()) -> Any:
+        """Return a QuantumCircuit in native gates, with its layout; see `Transpiler.run`."""
+        found = self.divided(circuit, mapping)
+        found.circuit._layout = _layout(circuit, found)
+        return found.circuit
+
+    def divided(
         self, circuit: QuantumCircuit, mapping: Sequence[int] = (), modules: Sequence[str] = ()
     ) -> LinkedCircuit:
         """Compile a circuit. `mapping`: the machine's qubit of each qubit at the beginning; ():
@@ -77,7 +81,7 @@ class LinkedTranspiler:
                     hint="fewer qubits there: partition=",
                 )
         physical, first, last = placed(logical, self._modules, mapping or None)
-        result = self._transpiler.translated(physical)
+        result = self.translated(physical)
         return LinkedCircuit(
             self._with_pairs(result), tuple(first), tuple(last), logical.remote_gates
         )
@@ -127,6 +131,24 @@ class LinkedTranspiler:
                 result._append(CircuitInstruction(Reset(), [qubit]))
             result._append(CircuitInstruction(RXXGate(_HALF_TURN), each.qubits))
         return result
+
+
+def _layout(circuit: QuantumCircuit, found: LinkedCircuit) -> TranspileLayout:
+    """Return the layout of a compiled circuit in Qiskit's form. Qubits that hold no data are in the
+    order of their numbers."""
+    ancillas = QuantumRegister(found.circuit.num_qubits - circuit.num_qubits, "ancilla")
+    virtual = [*circuit.qubits, *ancillas]
+    everywhere = range(found.circuit.num_qubits)
+    first = [*found.first, *(q for q in everywhere if q not in found.first)]
+    last = [*found.last, *(q for q in everywhere if q not in found.last)]
+    moved = {found.circuit.qubits[a]: b for a, b in zip(first, last, strict=True)}
+    return TranspileLayout(
+        initial_layout=Layout(dict(zip(virtual, first, strict=True))),
+        input_qubit_mapping={qubit: index for index, qubit in enumerate(virtual)},
+        final_layout=Layout(moved),
+        _input_qubit_count=circuit.num_qubits,
+        _output_qubit_list=found.circuit.qubits,
+    )
 
 
 def distributed(

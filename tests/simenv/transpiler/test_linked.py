@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from functools import cache
 
 import numpy as np
@@ -11,13 +12,14 @@ from qiskit.circuit.library import QFTGate
 
 from noise_models import library, linked
 from simenv.client.circuits import load
+from simenv.client.submission.compiler import Compiler, compiler_sandbox
 from simenv.errors import OptionError, ProgramError
 from simenv.model.devices import DeviceInfo
 from simenv.service.devices.registry import device_info
 from simenv.transpiler.linked.distribution import LinkedCircuit, LinkedTranspiler
 from simenv.transpiler.linked.steps import number_of_pairs, steps_of
 from simenv.transpiler.native_form import NativeForm
-from simenv.transpiler.transpiler import Transpiler
+from simenv.transpiler.transpiler import target_of
 from simulators.circuit.ir import Circuit
 from simulators.simulate import simulate
 
@@ -43,7 +45,7 @@ def compiled(
     modules: Sequence[str] = (),
     mapping: Sequence[int] = (),
 ) -> LinkedCircuit:
-    result = LinkedTranspiler(info, Transpiler(info)).run(circuit, mapping, modules)
+    result = LinkedTranspiler(info).divided(circuit, mapping, modules)
     assert NativeForm(info).fits(load(result.circuit).program)
     return result
 
@@ -178,3 +180,38 @@ def test_what_cannot_be_distributed_is_refused_by_name() -> None:
         compiled(circuit, mixed(), ["a", "c"])
     with pytest.raises(ProgramError, match="has 70 qubits"):
         compiled(QuantumCircuit(70), mixed())
+
+
+def test_no_compilation_uses_the_gate_of_a_link() -> None:
+    info = mixed()
+    places = target_of(info)["rxx"] if "rxx" in target_of(info).operation_names else {}
+    assert not {link.pair for link in info.links} & set(places)
+
+
+def test_the_layout_of_a_compiled_circuit_names_its_qubits_at_both_ends() -> None:
+    info = mixed()
+    circuit = QuantumCircuit(3)
+    circuit.x([0, 2])
+    circuit.swap(0, 1)
+    circuit.cx(1, 2)
+    circuit.cx(0, 2)
+    found = LinkedTranspiler(info).divided(circuit, modules=["a", "b", "a"])
+    layout = LinkedTranspiler(info).run(circuit, found.first).layout
+    assert tuple(layout.initial_index_layout(filter_ancillas=True)) == found.first
+    assert tuple(layout.final_index_layout(filter_ancillas=True)) == found.last
+
+
+def test_a_structure_is_compiled_once_and_alike_in_a_process_of_its_own() -> None:
+    """The process with bounds compiles for the gateway, whose users send circuits of others."""
+    circuit = inverse_qft(4, 3.3)
+    alone = Compiler(mixed())
+    modules = ("a", "b", "a", "b")
+    first = alone.compiled(load(circuit), "auto", (), modules)
+    assert alone.compiled(load(circuit), "auto", (), modules).loaded.packed == first.loaded.packed
+    assert len(alone._structures) == 1
+    with closing(compiler_sandbox()) as sandbox:
+        other = Compiler(mixed(), sandbox=lambda: sandbox).compiled(
+            load(circuit), "auto", (), modules
+        )
+    assert (other.loaded.packed, other.layouts) == (first.loaded.packed, first.layouts)
+    assert other.remote_gates == first.remote_gates > 0
