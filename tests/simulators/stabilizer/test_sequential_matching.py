@@ -11,7 +11,7 @@ pytest.importorskip("pymatching")
 from simenv.calibration.logical.surface_code import product_cx, rotated
 from simulators.engine import RunControl
 from simulators.errors import Unsupported
-from simulators.stabilizer.decoders import SyndromeDecoder, Matching
+from simulators.stabilizer.decoders import Matching, SyndromeDecoder
 from simulators.stabilizer.detectors import sampled
 from simulators.stabilizer.sequential_matching import SequentialMatching
 
