@@ -31,9 +31,14 @@ _BRAKET = {  # words after `#pragma braket result`
 }
 
 
+_MESSAGES = ("send", "recv", "qsend", "qrecv", "expose", "unexpose", "attach", "detach")
+
+
 def hint_of(name: str) -> str:
-    """Return the way out for an instruction of Aer, or one that is named as a measurement but has
-    another shape; "" if it is neither."""
+    """Return the way out for an instruction of Aer, a message of a QPUProgram, or one that is named
+    as a measurement but has another shape; "" if it is none."""
+    if name in _MESSAGES:
+        return "client.join(programs, device) makes one circuit of programs with messages"
     if name.startswith("measure_"):
         return "a measurement has one qubit and one clbit, and no parameters"
     if name.startswith("save_"):

@@ -17,6 +17,7 @@ from typing import Any
 
 from qiskit import QuantumCircuit
 from qiskit.circuit import CircuitInstruction, ControlFlowOp
+from qiskit.circuit.controlflow import condition_resources
 from qiskit.circuit.library import SwapGate
 from qiskit.transpiler import CouplingMap, PassManager
 from qiskit.transpiler.passes import SabreLayout, SabreSwap
@@ -220,6 +221,8 @@ class _Router:
         bits = clbits
         if isinstance(operation, ControlFlowOp) or operation.name == "store":
             bits += self._variables
+        if operation.name == "store":  # its bits are in its expressions alone
+            bits += tuple(_bits_of(operation.lvalue)) + tuple(_bits_of(operation.rvalue))
         owners = {self._owner(wire) for wire in wires}
         if wires and all(is_data) and len(owners) == 1:
             (owner,) = owners
@@ -300,3 +303,9 @@ class _Router:
         if isinstance(operation, ControlFlowOp):
             return all(len(each.qubits) < 2 for block in operation.blocks for each in block.data)
         return len(wires) == 2 and part.qubits.are_coupled(*(part.node[wire] for wire in wires))
+
+
+def _bits_of(expression: Any) -> Iterable[Any]:
+    """Return the classical bits that an expression names, those of its registers too."""
+    used = condition_resources(expression)
+    return (*used.clbits, *(bit for register in used.cregs for bit in register))

@@ -19,7 +19,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from qiskit import ClassicalRegister, QuantumCircuit
@@ -47,6 +47,7 @@ _SENDERS = {
 }
 
 Bits = Mapping[str, tuple[tuple[tuple[str, int], ...], ...]]
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +61,24 @@ class JoinedPrograms:
     def counts(self, result: Any) -> dict[str, dict[str, int]]:
         """Return the counts of each program: keys have its own registers, the last one leftmost.
         `result`: of the circuit, as `Client.run` returns it."""
-        totals: dict[str, dict[str, int]] = {}
-        for name, keys in self._outcomes(result, list(result.counts)).items():
-            total: dict[str, int] = defaultdict(int)
-            for key, count in zip(keys, result.counts.values(), strict=True):
-                total[key] += count
-            totals[name] = dict(total)
-        return totals
+        return self._sums(result, result.counts)
+
+    def probabilities(self, result: Any) -> dict[str, dict[str, float]]:
+        """Return the exact probabilities of each program, with keys as in `counts`."""
+        return self._sums(result, result.probabilities)
 
     def memory(self, result: Any) -> dict[str, list[str]]:
         """Return the outcome of each shot of each program, with keys as in `counts`."""
         return self._outcomes(result, result.memory_strings())
+
+    def _sums(self, result: Any, joint: Mapping[str, Number]) -> dict[str, dict[str, Number]]:
+        """Return the marginal distributions of the programs."""
+        sums: dict[str, dict[str, Number]] = {}
+        for name, keys in self._outcomes(result, list(joint)).items():
+            own = sums[name] = {}
+            for key, value in zip(keys, joint.values(), strict=True):
+                own[key] = own[key] + value if key in own else value
+        return sums
 
     def _outcomes(self, result: Any, keys: Sequence[str]) -> dict[str, list[str]]:
         """Return the parts of outcomes of the circuit that are each program's."""

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -17,7 +16,7 @@ from simenv.client.submission.compiler import Compiler, compiler_sandbox
 from simenv.errors import OptionError, ProgramError
 from simenv.model.devices import DeviceInfo
 from simenv.service.devices.registry import device_info
-from simenv.transpiler.linked.distribution import LinkedCircuit, LinkedTranspiler, with_pairs
+from simenv.transpiler.linked.distribution import LinkedCircuit, LinkedTranspiler
 from simenv.transpiler.linked.steps import number_of_pairs, steps_of
 from simenv.transpiler.native_form import NativeForm
 from simenv.transpiler.transpiler import target_of
@@ -47,7 +46,6 @@ def compiled(
     mapping: Sequence[int] = (),
 ) -> LinkedCircuit:
     result = LinkedTranspiler(info).divided(circuit, mapping, modules)
-    result = replace(result, circuit=with_pairs(result.circuit, info))
     assert NativeForm(info).fits(load(result.circuit).program)
     return result
 
@@ -161,13 +159,12 @@ def test_modules_in_a_row_pass_gates_between_neighbours() -> None:
 
 
 def test_a_mapping_puts_each_qubit_where_it_says() -> None:
-    info = machine((("a", "trapped-ions"), ("b", "ideal")), ("a.1", "b.0"))
     circuit = inverse_qft(3, 5.0)
-    result = compiled(circuit, info, mapping=[4, 40, 2])
-    assert result.first == (4, 40, 2)
+    result = compiled(circuit, mixed(), mapping=[4, 30, 2])
+    assert result.first == (4, 30, 2)
     assert_equal(result.circuit, circuit)
     with pytest.raises(OptionError, match="qubit 1 of module a is a communication qubit"):
-        compiled(circuit, info, mapping=[1, 40, 2])
+        compiled(circuit, mixed(), mapping=[1, 30, 2])
 
 
 def test_what_cannot_be_distributed_is_refused_by_name() -> None:

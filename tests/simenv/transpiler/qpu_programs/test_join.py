@@ -8,6 +8,7 @@ import pytest
 from linked_devices import linked_device
 from qiskit import ClassicalRegister, QuantumRegister
 
+from simenv.client.circuits import load
 from simenv.errors import ProgramError
 from simenv.transpiler.linked.operations import DistributedCircuit
 from simenv.transpiler.qpu_programs.join import distributed
@@ -197,3 +198,11 @@ def test_registers_of_a_program_keep_their_names_and_bits_outside_them_are_last(
     joined, bits = distributed([program], linked_device())
     assert [each.name for each in joined.circuit.cregs] == ["A_x", "A_meas", "simenv_hidden"]
     assert bits["A"] == ((("A_x", 0),), (("A_meas", 0), ("A_meas", 1)))
+
+
+def test_a_program_with_messages_alone_is_refused_with_the_way_to_run_it() -> None:
+    a, b = pair()
+    a.qsend(0, b)
+    with pytest.raises(ProgramError, match=r"'qsend' is opaque[^$]*client\.join") as refused:
+        load(a)
+    assert "client.join" in refused.value.hint

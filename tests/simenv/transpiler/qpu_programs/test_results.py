@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from linked_devices import PERFECT, install_linked
+from qiskit import QuantumCircuit
 
 from simenv import QPUProgram
 from simenv.client.client import Client
@@ -100,3 +101,12 @@ def test_gate_by_a_received_bit_waits_for_the_message(env: Client) -> None:
         assert joined.counts(result)["B"]["1"] > 80
         seconds.append(result.device_time_s)
     assert seconds[1] - seconds[0] == pytest.approx(100 * 1e-3, rel=1e-3)
+
+
+def test_a_stored_bit_has_the_value_that_was_measured_before(env: Client) -> None:
+    device = install_linked("programs-ideal", dict.fromkeys("ab", PERFECT), links=1)
+    circuit = QuantumCircuit(1, 2)
+    circuit.x(0)
+    circuit.measure(0, 0)
+    circuit.store(circuit.clbits[1], circuit.clbits[0])
+    assert env.run(circuit, device=device, compile="always", shots=10).counts == {"11": 10}

@@ -1,1 +1,0 @@
-"""Pulse sequences in a worker: samples by pulser-core, and the engine `rydberg`."""

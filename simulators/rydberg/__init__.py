@@ -1,1 +1,0 @@
-"""State vectors of neutral atoms that lasers drive: engine `rydberg`."""
