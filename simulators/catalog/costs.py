@@ -291,7 +291,8 @@ class DensityMatrixCost(msgspec.Struct, frozen=True):
         """Expected number of classical records at once."""
         if not profile.mid_circuit:
             return 1
-        return int(2 ** min(10, max(1, profile.measurements)))
+        bits = profile.recorded if profile.recorded >= 0 else profile.measurements
+        return int(2 ** min(10, max(1, bits)))
 
     def _state_bytes(self, profile: Profile) -> int:
         return int(8 * 4 ** max(2, profile.num_qubits))

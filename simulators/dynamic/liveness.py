@@ -10,8 +10,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from simulators.circuit.analysis.measurements import measurement_layout
+from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit, shown_clbits
-from simulators.dynamic.instructions import Branch, Jump, LoopBack, LoopPass, Measure, Store
+from simulators.dynamic.instructions import (
+    Assembler,
+    Branch,
+    Jump,
+    LoopBack,
+    LoopPass,
+    Measure,
+    Store,
+)
 
 _MOST_BITS = 1 << 28  # of all masks together; of larger programs, every bit counts as live
 
@@ -40,6 +52,27 @@ def live_bits(items: Sequence[Any], live: int) -> tuple[int, ...]:
             masks[at] = _before(items[at], at, masks)
         if not has_loops or masks == last:
             return tuple(masks)
+
+
+def most_recorded(circuit: Circuit, *, keep: bool = False) -> int:
+    """Largest number of bits that are measured before the end and live at once: a density matrix
+    has at most as many records as these have values. `keep`: results show no bits."""
+    layout = measurement_layout(circuit, keep=keep)
+    assembler = Assembler(circuit, layout.roles)
+    items = assembler.items
+    for k, is_mark in enumerate(assembler.marks().tolist()):
+        if is_mark:
+            assembler.add(k)
+        elif assembler.codes[k] >= UNITARY:  # a block without any instruction vanishes
+            items.append(None)
+    final = sum(1 << clbit for clbit in np.flatnonzero(layout.source >= 0).tolist())
+    masks = live_bits(items, 0 if keep else output_mask(circuit) & ~final)
+    written = most = 0
+    for at, item in enumerate(items):
+        if isinstance(item, Measure):
+            written |= 1 << item.clbit
+            most = max(most, (masks[at + 1] & written).bit_count())
+    return most
 
 
 def _bits_of(item: Any) -> int:

@@ -129,6 +129,7 @@ class Profile(msgspec.Struct, frozen=True, cache_hash=True):
     sweep: SweepSize | None = None  # set for the counts of a wide circuit
     strings: StringsSize | None = None  # set for the expectation values of a wide circuit
     noise: NoiseProfile | None = None
+    recorded: int = -1  # bits of a classical record at once, see `most_recorded`; -1: not known
     # The leading parts run once; their final state is in memory besides those of the rest.
     in_parts: bool = False
 

@@ -34,6 +34,7 @@ from simulators.circuit.validation import operations
 from simulators.circuit.validation.operations import MCX
 from simulators.compiler.kernel import kernel
 from simulators.compiler.simd import take_numbers
+from simulators.dynamic.liveness import most_recorded
 
 # Size of the tensor networks from which a circuit's counts are sampled (`elimination`), from the
 # codes of its gates alone.
@@ -363,6 +364,7 @@ def _measure_cone(circuit, tokens, starts, blocks, places, scratch, totals):  # 
 
 _MOST_NARROW = 4_096  # profiles that are kept
 
+_MOST_FOLLOWED = 20_000  # operations of a circuit whose records are counted
 _narrow: dict[tuple[int, int, int, bytes], Profile] = {}
 
 
@@ -432,6 +434,13 @@ def _output_bits(circuit: Circuit) -> int:
     return circuit.num_clbits if shown is None else shown.size
 
 
+def _recorded(circuit: Circuit, outputs: tuple[str, ...]) -> int:
+    """Bits of a record at once, of a circuit with hidden bits that is not too long."""
+    if shown_clbits(circuit) is None or circuit.ops.size > _MOST_FOLLOWED:
+        return -1
+    return most_recorded(circuit, keep=outputs == ("expectation",))
+
+
 def _profile(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) -> Profile:
     labels = tuple(labels)
     result = operations.checked(circuit)[1].tolist()
@@ -472,6 +481,7 @@ def _profile(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) 
         kept=_light_cone_size(circuit, outputs, labels)
         if circuit.num_qubits > SMALL_QUBITS and outputs
         else None,
+        recorded=_recorded(circuit, outputs) if branching else -1,
     )
 
 

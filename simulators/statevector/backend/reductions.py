@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.compiler.kernel import INT, NUMBER, kernel, record
+from simulators.compiler.kernel import INT, NUMBER, device_function, kernel, record
+from simulators.compiler.simd import LANES, load as lanes, splat, store
 from simulators.statevector.planning.tables import LANE_WIRES
 from simulators.statevector.state import BLOCK_QUBITS, BlockExecutor, State, load, zeros
 from simulators.statevector.tiles.phase_ops import add_up, part_up
@@ -33,6 +34,85 @@ class BlockSum(NamedTuple):
     what: INT  # one of the constants above
     qubit: INT = 0  # of QUBIT_WEIGHTS
     turn: NUMBER = 1 + 0j  # of DISTANCE
+
+
+_LANE_WEIGHTS = np.random.default_rng(1).uniform(-0.5, 0.5, 2 * LANES)
+_EIGHT = np.uint64(LANES)
+
+
+@device_function
+def _fingerprint(re, im, base, size):  # type: ignore[no-untyped-def]
+    """Overlap of a fixed pseudo-random vector with a block: entry k of the vector is a number of
+    the row k // LANES times one of the lane k % LANES. Changes `re` and `im`."""
+    x = y = 0.0
+    weights = _LANE_WEIGHTS
+    word = np.uint64(base) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(1)
+    if size < LANES:
+        for k in range(size):
+            x += re[k] * weights[k] - im[k] * weights[LANES + k]
+            y += re[k] * weights[LANES + k] + im[k] * weights[k]
+        return x, y
+    lane_x, lane_y = lanes(weights, np.uint64(0)), lanes(weights, _EIGHT)
+    sum_x, sum_y = splat(0.0), splat(0.0)
+    for row in range(size // LANES):
+        word = word * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
+        u = splat(np.float64(np.int64(word >> np.uint64(33))) * 2.0**-31 - 0.5)
+        v = splat(np.float64(np.int64(word & np.uint64(0x7FFFFFFF))) * 2.0**-31 - 0.5)
+        a, b = lanes(re, np.uint64(LANES * row)), lanes(im, np.uint64(LANES * row))
+        c, d = a * lane_x - b * lane_y, a * lane_y + b * lane_x
+        sum_x = sum_x + c * u - d * v
+        sum_y = sum_y + c * v + d * u
+    return _lane_sums(re, im, sum_x, sum_y)
+
+
+@device_function
+def _overlap(re, im, re2, im2, size):  # type: ignore[no-untyped-def]
+    """<a|b> of two blocks. Changes `re` and `im`."""
+    x = y = 0.0
+    if size < LANES:
+        for k in range(size):
+            x += re[k] * re2[k] + im[k] * im2[k]
+            y += re[k] * im2[k] - im[k] * re2[k]
+        return x, y
+    sum_x, sum_y = splat(0.0), splat(0.0)
+    for row in range(size // LANES):
+        at = np.uint64(LANES * row)
+        a, b, c, d = lanes(re, at), lanes(im, at), lanes(re2, at), lanes(im2, at)
+        sum_x = sum_x + a * c + b * d
+        sum_y = sum_y + a * d - b * c
+    return _lane_sums(re, im, sum_x, sum_y)
+
+
+@device_function
+def _distance(re, im, re2, im2, turn_x, turn_y, size):  # type: ignore[no-untyped-def]
+    """Sum |a - turn b|^2 of two blocks. Changes `re` and `im`."""
+    x = 0.0
+    if size < LANES:
+        for k in range(size):
+            u = re[k] - turn_x * re2[k] + turn_y * im2[k]
+            v = im[k] - turn_x * im2[k] - turn_y * re2[k]
+            x += u * u + v * v
+        return x
+    c, s, sum_x = splat(turn_x), splat(turn_y), splat(0.0)
+    for row in range(size // LANES):
+        at = np.uint64(LANES * row)
+        p, q = lanes(re2, at), lanes(im2, at)
+        a = lanes(re, at) - c * p + s * q
+        b = lanes(im, at) - c * q - s * p
+        sum_x = sum_x + a * a + b * b
+    return _lane_sums(re, im, sum_x, splat(0.0))[0]
+
+
+@device_function
+def _lane_sums(re, im, sum_x, sum_y):  # type: ignore[no-untyped-def]
+    """Sums over the lanes, by the first entries of two arrays."""
+    store(re, np.uint64(0), sum_x)
+    store(im, np.uint64(0), sum_y)
+    x = y = 0.0
+    for lane in range(LANES):
+        x += re[lane]
+        y += im[lane]
+    return x, y
 
 
 @kernel("BlockSum AMPLITUDES AMPLITUDES I64 INT INT REALS REALS2", group="deferred")
@@ -60,24 +140,13 @@ def reduce_kernel(item, reals, singles, reals2, singles2, places, first, last, s
                 else:
                     x += p
         elif what == FINGERPRINT:
-            word = np.uint64(base) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(1)
-            for k in range(size):
-                word = word * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
-                u = np.float64(np.int64(word >> np.uint64(33))) * 2.0**-31 - 0.5
-                v = np.float64(np.int64(word & np.uint64(0x7FFFFFFF))) * 2.0**-31 - 0.5
-                x += re[k] * u - im[k] * v
-                y += re[k] * v + im[k] * u
+            x, y = _fingerprint(re, im, base, size)
         else:
             load(reals2, singles2, start, size, re2, im2, zero)
             if what == OVERLAP:
-                for k in range(size):
-                    x += re[k] * re2[k] + im[k] * im2[k]
-                    y += re[k] * im2[k] - im[k] * re2[k]
+                x, y = _overlap(re, im, re2, im2, size)
             else:
-                for k in range(size):
-                    u = re[k] - turn_x * re2[k] + turn_y * im2[k]
-                    v = im[k] - turn_x * im2[k] - turn_y * re2[k]
-                    x += u * u + v * v
+                x = _distance(re, im, re2, im2, turn_x, turn_y, size)
         sums[block, 0] = x
         sums[block, 1] = y
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from simulators.circuit.ir import num_words, record_words
 from simulators.circuit.noise import Readout
-from simulators.dynamic.instructions import Branch, LoopPass, Measure, Reset, Store
+from simulators.dynamic.instructions import Branch, JoinPoint, LoopPass, Measure, Reset, Store
 from simulators.dynamic.interpreter import Interpreter
 from simulators.dynamic.liveness import live_bits, output_mask
 from simulators.engine import PASSES
@@ -39,6 +39,27 @@ from simulators.statevector.planning.fusion import ONE_WIRE, SWEEP
 from simulators.trajectories.locations import LocatedFlag
 
 _SLOWEST_S = 20e-9  # longest time of an operation on an amplitude, on any machine
+
+
+def _before_corrections(items: Sequence[Any]) -> frozenset[int]:
+    """Positions of measurements whose outcome is a condition before any further gate. The states of
+    the two outcomes differ until the correction has acted: they are compared where its branches
+    meet."""
+    result = set()
+    reads = blocks = 0  # bits of the next conditions; blocks that are open, from their end
+    for at in reversed(range(len(items))):
+        item = items[at]
+        if isinstance(item, JoinPoint):
+            blocks += 1
+        elif isinstance(item, Branch) and item.kind != "while":
+            blocks -= 1
+            reads |= item.expression.reads
+        elif isinstance(item, Measure) and not blocks:
+            if reads >> item.clbit & 1 and not item.clear:
+                result.add(at)
+        elif not blocks and not isinstance(item, program.Noise | program.Flag):
+            reads = 0
+    return frozenset(result)
 
 
 class EnsembleEvolution:
@@ -74,6 +95,7 @@ class EnsembleEvolution:
         hidden = sum(1 << int(clbit) for clbit in np.flatnonzero(schedule.layout.source >= 0))
         self._read = output_mask(circuit) & ~hidden  # bits that are read after the last item
         self._live: tuple[int, ...] = ()  # of an exact run, see `live_bits`
+        self._merged_later = _before_corrections(schedule.items)
         self._furthest = 0  # position that all branches have reached
         self._progress: Callable[[float], None] = lambda _: None
 
@@ -167,7 +189,8 @@ class EnsembleEvolution:
             if self._readout is not None and isinstance(item, Measure):
                 self._readout.flip(item, part, passes)
             self._forget(part, at + 1)
-            part = self._merger.merge(part)
+            if at not in self._merged_later:
+                part = self._merger.merge(part)
         elif isinstance(item, program.Noise):
             part = self._errors.split(item, part, passes)
         elif isinstance(item, program.Flag):

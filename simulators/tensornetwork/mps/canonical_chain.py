@@ -219,16 +219,16 @@ class CanonicalChain:
         while self._center < site:
             k = self._center
             left, _, right = tensors[k].shape
-            q, r = np.linalg.qr(tensors[k].reshape(left * 2, right))
+            q, r = _qr(tensors[k].reshape(left * 2, right))
             tensors[k] = q.reshape(left, 2, -1)
-            tensors[k + 1] = np.tensordot(r, tensors[k + 1], (1, 0))
+            tensors[k + 1] = _joined(r, tensors[k + 1])
             self._center += 1
         while self._center > site:
             k = self._center
             left, _, right = tensors[k].shape
-            q, r = np.linalg.qr(tensors[k].reshape(left, 2 * right).conj().T)
+            q, r = _qr(tensors[k].reshape(left, 2 * right).conj().T)
             tensors[k] = np.ascontiguousarray(q.conj().T).reshape(-1, 2, right)
-            tensors[k - 1] = np.tensordot(tensors[k - 1], r.conj().T, (2, 0))
+            tensors[k - 1] = _joined(tensors[k - 1], r.conj().T)
             self._center -= 1
 
     def _block(self, first: int, count: int, matrix: Matrix) -> None:
@@ -237,7 +237,7 @@ class CanonicalChain:
         self.move_center(min(max(self._center, first), last))
         block = self.tensors[first]
         for site in range(first + 1, last + 1):
-            block = np.tensordot(block, self.tensors[site], (-1, 0))
+            block = _joined(block, self.tensors[site])
         left, right = block.shape[0], block.shape[-1]
         block = np.matmul(matrix, block.reshape(left, 1 << count, right)).astype(block.dtype)
         for site in range(first, last):
@@ -249,6 +249,22 @@ class CanonicalChain:
             left = kept
         self.tensors[last] = block.reshape(left, 2, right)
         self._center = last
+
+
+def _joined(first: Tensor, second: Tensor) -> Tensor:
+    """Contract the last axis of a tensor with the first axis of another one."""
+    shape = *first.shape[:-1], *second.shape[1:]
+    flat = first.reshape(-1, first.shape[-1]) @ second.reshape(second.shape[0], -1)
+    return np.asarray(flat.reshape(shape))
+
+
+def _qr(matrix: Matrix) -> tuple[Matrix, Matrix]:
+    """QR decomposition. A single column, as at a cut without entanglement, is only normalised."""
+    if matrix.shape[1] > 1:
+        q, r = np.linalg.qr(matrix)
+        return q, r
+    norm = np.linalg.norm(matrix).astype(matrix.dtype).reshape(1, 1)
+    return matrix / norm, norm
 
 
 # States of a walk: a canonical chain with its waiting gates.

@@ -1,11 +1,13 @@
 """Liveness of classical bits in instructions of dynamic circuits."""
 
 from arrays import Arrays
+from msgspec.structs import replace
 
 from simulators.circuit import ir
 from simulators.circuit.analysis.measurements import measurement_layout
+from simulators.circuit.analysis.profiler import profile
 from simulators.dynamic.instructions import Assembler, Measure, Store
-from simulators.dynamic.liveness import live_bits, output_mask
+from simulators.dynamic.liveness import live_bits, most_recorded, output_mask
 
 
 def masks_of(circuit: Arrays, live: int) -> tuple[list[object], tuple[int, ...]]:
@@ -58,3 +60,15 @@ def test_hidden_register_is_no_output() -> None:
         output_mask(Arrays(1, 5, (("c", 2), (ir.HIDDEN_REGISTER, 2), ("d", 1))).circuit())
         == 0b10011
     )
+
+
+def test_record_of_corrections_has_the_bits_that_are_live_at_once() -> None:
+    """Three pairs of corrections, one pair after the other, and two bits that results show."""
+    circuit = Arrays(2, 8, (("c", 2), (ir.HIDDEN_REGISTER, 6)))
+    for bit in range(2, 8, 2):
+        circuit.add("h", [0]).add("measure", [0], [bit]).add("measure", [0], [bit + 1])
+        for each in (bit, bit + 1):
+            circuit.begin((ir.CLBIT, each, 0)).add("x", [1]).add("end")
+    built = circuit.add("measure", [0], [0]).add("measure", [1], [1]).circuit()
+    assert most_recorded(built) == profile(built, ("counts",)).recorded == 2
+    assert profile(replace(built, registers=(("c", 8),)), ("counts",)).recorded == -1
