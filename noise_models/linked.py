@@ -18,6 +18,7 @@ import msgspec
 
 from noise_models import calibration, strict_json as checks
 from noise_models.calibration import (
+    LINK_GATE,
     CalibrationSnapshot,
     GateCalibration,
     Link,
@@ -29,7 +30,6 @@ from noise_models.calibration import (
 from noise_models.snapshot import check
 from noise_models.strict_json import MAX_QUBITS, SnapshotError
 
-LINK_GATE = "rxx"  # makes the pair of a link, with the angle pi / 2
 MAX_MODULES = 64
 MAX_LINKS = 2_048
 MAX_EXPANDED = 200_000  # entries of gates or couplings of one module without places of their own

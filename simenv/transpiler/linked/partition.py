@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simenv.errors import ProgramError
-from simenv.transpiler.linked.steps import Step, number_of_pairs
+from simenv.transpiler.linked.steps import Packet, Step, between_modules, packets
 
 SEED = 7
 STARTS = 4
 MOST_SWEEPS = 20  # over all qubits, of a start
-MOST_STEPS = 200_000  # operations that are looked at to count pairs
+MOST_STEPS = 1_000_000  # operations that are looked at to count pairs
 WIDEST = 1_024  # qubits of circuits that are searched; the others fill the modules in order
 APART = 1e6  # weight of a gate between modules without a link, or inside a block
 
@@ -60,6 +60,7 @@ class _Search:
         linked: frozenset[tuple[int, int]],
     ) -> None:
         self._steps, self._room = steps, tuple(room)
+        self._left = MOST_STEPS
         self._weights = np.zeros((num_qubits, num_qubits))
         for step in steps:
             weight = 1.0 if step.is_gate else APART
@@ -118,7 +119,6 @@ class _Search:
     def with_fewest_pairs(self, found: Sequence[list[int]]) -> list[int]:
         """Return the partition with the fewest pairs after swaps that lower their number, of those
         found; as many swaps as the bound on operations allows."""
-        left = MOST_STEPS
         best, pairs = found[0], self._pairs(found[0])
         for where in found[1:]:
             if (number := self._pairs(where)) < pairs:
@@ -130,8 +130,7 @@ class _Search:
                 for second in range(first):
                     if best[first] == best[second] or not self._weights[[first, second]].any():
                         continue
-                    left -= len(self._steps)
-                    if left < 0:
+                    if self._left < 0:
                         return best
                     tried = list(best)
                     tried[first], tried[second] = tried[second], tried[first]
@@ -143,4 +142,9 @@ class _Search:
         """Number of pairs; much more for gates between modules that cannot be."""
         cost = self._weights * self._distances[np.ix_(where, where)]
         apart = float(cost[cost >= APART].sum())
-        return apart if apart else number_of_pairs(self._steps, where)
+        if apart:
+            return apart
+        steps = between_modules(self._steps, where)
+        found = [each for each in packets(steps, where) if isinstance(each, Packet)]
+        self._left -= len(steps) + sum(each.looked_at for each in found)
+        return len(found)

@@ -154,6 +154,7 @@ class Packet:
     module: int
     body: tuple[Step, ...]
     gates: int  # on the root
+    looked_at: int  # operations among which it was searched
 
 
 def packets(steps: Sequence[Step], where: Sequence[int]) -> Iterator[Step | Packet]:
@@ -167,19 +168,20 @@ def packets(steps: Sequence[Step], where: Sequence[int]) -> Iterator[Step | Pack
             yield step
             continue
         best: tuple[int, list[int], int] | None = None
+        looked_at = 0
         for root in step.qubits:
             if root in step.diagonal:
                 module = where[sum(step.qubits) - root]
-                members, gates = _members(steps, where, done, first, root, module)
+                members, gates, end = _members(steps, where, done, first, root, module)
+                looked_at += end - first
                 if best is None or gates > best[2]:
                     best = root, members, gates
         assert best is not None  # it is diagonal on a qubit
         root, members, gates = best
         for index in members:
             done[index] = True
-        yield Packet(
-            root, where[sum(step.qubits) - root], tuple(steps[index] for index in members), gates
-        )
+        body = tuple(steps[index] for index in members)
+        yield Packet(root, where[sum(step.qubits) - root], body, gates, looked_at)
 
 
 def _members(
@@ -189,9 +191,9 @@ def _members(
     first: int,
     root: int,
     module: int,
-) -> tuple[list[int], int]:
-    """Return the body of the packet of a root that begins at a step, and its number of gates on the
-    root."""
+) -> tuple[list[int], int, int]:
+    """Return the body of the packet of a root that begins at a step, its number of gates on the
+    root, and the step at which the search ended."""
     body: list[int] = []
     size = gates = 0
     passed: set[int] = set()  # qubits with a step that stays behind
@@ -205,6 +207,7 @@ def _members(
             if qubit != root
         )
 
+    index = first
     for index in range(first, min(len(steps), first + LOOKAHEAD)):
         if done[index]:
             continue
@@ -220,9 +223,4 @@ def _members(
         passed.update(step.qubits)
         fixed.update(set(step.qubits).difference(step.diagonal))
         passed.discard(root)
-    return body[:size], gates
-
-
-def number_of_pairs(steps: Sequence[Step], where: Sequence[int]) -> int:
-    """Return the number of Bell pairs that a circuit needs."""
-    return sum(isinstance(each, Packet) for each in packets(between_modules(steps, where), where))
+    return body[:size], gates, index

@@ -488,3 +488,56 @@ def test_modules_links_and_logical_qubits_are_shown(shell: Shell, tmp_path: Path
     assert "rotated surface code of distance 3 on square-lattice, 17 qubits for each" in text
     stored = json.loads(shell("devices", "show", "duo", "--json").out)["snapshot"]
     assert stored["links"][0]["pair"] == [1, 3]
+
+
+def test_linked_device_has_the_modules_and_links_of_the_words(shell: Shell) -> None:
+    words = ("a=trapped-ions", "b=ideal", "--name", "duo")
+    links = ("a.1-b.0:fidelity=0.97,rate_hz=1e5,latency_ns=250", "a.2-b.3:IZ=0.02,ZI=0.01")
+    given = [word for link in links for word in ("--link", link)]
+    result = shell("devices", "link", *words, *given)
+    assert result.out.startswith("made duo: 2 modules, 64 qubits, 2 links of 4 communication qubit")
+    found = overview.load("duo")[0]
+    assert [(each.name, each.communication) for each in found.modules] == [
+        ("a", (1, 2)),
+        ("b", (32, 35)),
+    ]
+    first, second = found.links
+    assert (first.fidelity, first.rate_hz, first.latency_ns) == (0.97, 1e5, 250.0)
+    assert {each.pauli: each.probability for each in second.paulis} == {"IZ": 0.02, "ZI": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("a=ideal", "b=nosuch"), "no device 'nosuch'"),
+        (("a=ideal", "a=ideal"), "module 'a=ideal'"),
+        (("ideal", "b=ideal"), "module 'ideal'"),
+        (("a=ideal", "b=neutral-atoms"), "neutral-atoms has no measurements and conditions"),
+    ],
+)
+def test_modules_that_cannot_be_linked_are_named(
+    shell: Shell, words: tuple[str, ...], part: str
+) -> None:
+    result = shell("devices", "link", *words, "--name", "x", "--link", "a.0-b.0:fidelity=1")
+    assert result.code != 0
+    assert part in result.err
+
+
+@pytest.mark.parametrize(
+    ("link", "part"),
+    [
+        ("a.0-b.0", "one of fidelity and paulis"),
+        ("a.0:fidelity=1", "names no two qubits"),
+        ("a.0-b.0:fidelity=high", "'fidelity=high'"),
+        ("a.0-b.0:fidelty=0.9", "'fidelty=0.9'"),
+        ("a.0-b.0:fidelity=0.9,fidelity=0.8", "'fidelity=0.8'"),
+        ("a.0-b.0:fidelity=0.9,rate_hz=0", "a.0-b.0 has the rate 0.0 /s"),
+        ("a.0-b.0:fidelity=0.9,herald_ns=100,attempts_max=1.5", "no whole number"),
+        ("a.0-a.1:fidelity=0.9", "joins module 'a' with itself"),
+        ("a.0-c.0:fidelity=0.9", "there is no module 'c'"),
+    ],
+)
+def test_bad_links_are_named(shell: Shell, link: str, part: str) -> None:
+    result = shell("devices", "link", "a=ideal", "b=ideal", "--name", "x", "--link", link)
+    assert result.code != 0
+    assert part in result.err
