@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from simenv.client.result import Result
     from simenv.client.submission.detection import DetectionResult
     from simenv.client.submission.machine import Link, Machine
+    from simenv.client.submission.pulses import PulseResult
     from simenv.client.tasks.task import Task, as_completed
     from simenv.model.calls import report_progress
     from simenv.transpiler.qpu_programs.program import QPUProgram
@@ -30,6 +31,7 @@ __all__ = [
     "DetectionResult",
     "Link",
     "Machine",
+    "PulseResult",
     "QPUProgram",
     "Reservation",
     "Result",
@@ -48,6 +50,7 @@ _HOMES = {
     "QPUProgram": "simenv.transpiler.qpu_programs.program",
     "Link": "simenv.client.submission.machine",
     "Machine": "simenv.client.submission.machine",
+    "PulseResult": "simenv.client.submission.pulses",
     "Reservation": "simenv.client.reservations",
     "Result": "simenv.client.result",
     "Task": "simenv.client.tasks.task",

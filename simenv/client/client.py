@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import msgspec
 
 from simenv.client import result_display
-from simenv.client.circuits.load import is_stim
+from simenv.client.circuits.load import is_pulses, is_stim
 from simenv.client.completions import CompletionIterator, checked_cursor
 from simenv.client.connection import address
 from simenv.client.connection.channel import LOST_S
@@ -95,7 +95,10 @@ class Client(Environment):
         when one ends otherwise. `idempotency_key`: a repeat of the same content returns the same
         task. A stim.Circuit gives a `DetectionResult`;
         `decoder`: "pymatching", "pymatching-correlated" or another one of the workers, or None;
-        with `device`, `qubit_mapping` has the device's qubits, or is "draw" for drawn values.
+        with `device`, `qubit_mapping` has the device's qubits, or is "draw" for drawn values. A
+        pulser.Sequence, or the text of its abstract representation, gives a `PulseResult`;
+        `noise`: a pulser.NoiseModel; `options`: tolerance, trajectories, modulation;
+        `parameter_values`: a mapping of its variables.
 
         Raises ProgramError, OptionError, InfeasibleError, LimitExceededError, NotFoundError,
         NotReservedError, NotAllowedError, QueueFullError, KeyConflictError, ServiceLostError.
@@ -105,6 +108,10 @@ class Client(Environment):
             from simenv.client.submission.detection import submit_detection
 
             return submit_detection(self._session, circuit, options, self._devices)
+        if is_pulses(circuit):
+            from simenv.client.submission.pulses import submit_pulses
+
+            return submit_pulses(self._session, circuit, options)
         prepared = prepare_one(circuit, options, self._devices)
         self._session.timings.packed_s += perf_counter() - begun
         task = send(self._session, prepared, options.get("idempotency_key"))[0]
@@ -128,6 +135,10 @@ class Client(Environment):
         Raises BatchRefusedError with one error for each bad item. A refusal of the call as a whole
         (QueueFullError, KeyConflictError) is raised as it is.
         """
+        if isinstance(work, tuple) and len(work) == 2 and is_pulses(work[0]):
+            from simenv.client.submission.pulses import submit_pulse_sweep
+
+            return list(submit_pulse_sweep(self._session, *work, options))
         begun = perf_counter()
         prepared = prepare_many(work, options, self._devices)
         self._session.timings.packed_s += perf_counter() - begun
@@ -148,7 +159,8 @@ class Client(Environment):
         """Submit a circuit and wait for its result; options as in `submit`. An interrupt cancels
         the task, unless an `idempotency_key` was given, with which it can be asked for again; so
         does a loss of the service before it has accepted the task."""
-        is_plain = options.get("compile") != FRESH and not is_stim(circuit)
+        is_call = is_stim(circuit) or is_pulses(circuit)
+        is_plain = options.get("compile") != FRESH and not is_call
         task = (self.post if is_plain else self.submit)(circuit, **options)
         try:
             return task.result()

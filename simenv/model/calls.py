@@ -6,9 +6,10 @@ sent with it; a worker refuses a circuit whose sizes differ.
 
 Calls: tasks with a function or circuits to compile in place of a program, and their values. A task
 is a call if its only output is VALUE. The engine determines the struct in `program`: TRANSPILER a
-`TranspileCall`, FUNCTIONS a `FunctionCall`, DETECTORS a `DetectionCall`. All of them are encoded as
-msgpack arrays whose first element is CALL_FORMAT. Only `FunctionCall` and `FunctionAnswer` contain
-bytes of `pickle`; only the environment's own user sends and receives them.
+`TranspileCall`, FUNCTIONS a `FunctionCall`, DETECTORS a `DetectionCall`, RYDBERG a `PulseCall`
+(`simenv.model.pulses`). All of them are encoded as msgpack arrays whose first element is
+CALL_FORMAT. Only `FunctionCall` and `FunctionAnswer` contain bytes of `pickle`; only the
+environment's own user sends and receives them.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from simenv.errors import (
 from simenv.model.devices import DeviceInfo
 from simenv.model.options import VALUE, TaskOptions
 from simenv.model.program import Text, check_printable, digest
+from simenv.model.pulses import RYDBERG, PulseCall, check_pulses
 from simenv.model.task import DeviceRecord
 from simenv.text import short_repr, size
 
@@ -242,7 +244,7 @@ def row_bytes(call: DetectionCall) -> int:
 
 CALL_FORMAT = 1
 TRANSPILER, FUNCTIONS = "transpiler", "functions"  # engines
-CALL_ENGINES = (TRANSPILER, FUNCTIONS, DETECTORS)
+CALL_ENGINES = (TRANSPILER, FUNCTIONS, DETECTORS, RYDBERG)
 MAX_CALL_BYTES = 16 * 2**20  # of a task's function with its arguments, or of its circuits
 MAX_VALUE_BYTES = 64 * 2**20  # of the returned value
 MAX_CIRCUITS = 256  # of one task
@@ -322,11 +324,12 @@ def report_progress(done: float, total: int, unit: str = "iterations") -> None:
         report(done, total, unit)
 
 
-Call = TranspileCall | FunctionCall | DetectionCall
-_CALLS: dict[str, type[TranspileCall] | type[FunctionCall] | type[DetectionCall]] = {
+Call = TranspileCall | FunctionCall | DetectionCall | PulseCall
+_CALLS: dict[str, type[Call]] = {
     TRANSPILER: TranspileCall,
     FUNCTIONS: FunctionCall,
     DETECTORS: DetectionCall,
+    RYDBERG: PulseCall,
 }
 
 
@@ -368,6 +371,8 @@ def decode_call(engine: str, packed: bytes) -> Call:
         check_printable("the name of a function", call.name)
     elif isinstance(call, DetectionCall):
         check_detection(call)
+    elif isinstance(call, PulseCall):
+        check_pulses(call)
     elif not call.circuits or call.level not in LEVELS or not 0 <= call.seed < 2**32:
         text = f"{len(call.circuits)} circuits at level {call.level} with seed {call.seed}"
         raise OptionError(text, hint="one circuit or more; level 0 to 3, or -1; seed 0 to 2^32 - 1")

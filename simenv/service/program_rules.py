@@ -23,6 +23,7 @@ from simenv.model.calls import (
 )
 from simenv.model.options import check_observables, check_options
 from simenv.model.program import check_printable
+from simenv.model.pulses import PulseCall
 from simenv.scheduler.core import Route
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.text import size
@@ -348,8 +349,9 @@ def examined_call(packed: bytes, terms: model.TaskOptions) -> tuple[model.Progra
     """Return a call as a program without operations, and its profile.
 
     The profile has one operation for each circuit to compile and a gate for each entry of the
-    compiler's table, one operation for a function, and the sizes of a circuit with detectors. Only
-    workers decode the pickles and circuits in a call. Raises ProgramError, OptionError,
+    compiler's table, one operation for a function, the sizes of a circuit with detectors, and of a
+    pulse sequence its atoms, its nanoseconds and a gate for each trajectory. Only workers decode
+    the pickles, circuits and sequences in a call. Raises ProgramError, OptionError,
     LimitExceededError, VersionMismatchError.
     """
     call = decode_call(terms.engine, packed)
@@ -368,6 +370,14 @@ def examined_call(packed: bytes, terms: model.TaskOptions) -> tuple[model.Progra
             num_qubits=sizes.qubits,
             num_clbits=sizes.detectors + sizes.observables,
             operations=sizes.operations,
+        )
+    if isinstance(call, PulseCall):
+        pulses = call.sizes
+        return _NO_CIRCUIT, msgspec.structs.replace(
+            _NO_SIZES,
+            num_qubits=pulses.atoms,
+            operations=pulses.duration_ns,
+            gates_2q=call.trajectories,
         )
     if isinstance(call, TranspileCall):
         return _NO_CIRCUIT, msgspec.structs.replace(

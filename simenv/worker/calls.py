@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from simenv.errors import ProgramError
 from simenv.model import RESULT_FORMAT, DeviceRecord, ResultData, ResultFile, TaskOptions, calls
+from simenv.model.pulses import RYDBERG
 from simenv.transpiler import qiskit_runtime, qpy
 from simenv.transpiler.transpiler import Transpiler
 from simenv.wire import codec
@@ -274,6 +275,10 @@ def call_engine(
         from simenv.worker.detecting import DetectorEngine  # and those few, stim
 
         return DetectorEngine(noise)
+    if name == RYDBERG:
+        from simenv.worker.analog.engine import PulseEngine  # and those few, SciPy
+
+        return PulseEngine()
     return None
 
 

@@ -288,6 +288,27 @@ class DetectionCost(FixedMemoryCost, frozen=True):
         return self.call_s + profile.operations * self.op_s + ask.shots * shot
 
 
+class PulseCost(FixedMemoryCost, frozen=True):
+    """Cost of the evolution of atoms under pulses: `operations` counts nanoseconds, `gates_2q`
+    trajectories."""
+
+    base_bytes: int = 4 * BASE_BYTES  # libraries, and the samples
+    amplitude_bytes: int = 6 * 16  # four states, probabilities and their sums
+    call_s: float = 0.05
+    steps_per_ns: float = 0.8
+    step_s: float = 1e-5
+    amplitude_s: float = 6e-9
+
+    def memory_bytes(self, profile: Profile, _ask: CostQuery) -> int:
+        """Memory of one trajectory: they run one after the other."""
+        return self.base_bytes + (self.amplitude_bytes << profile.num_qubits)
+
+    def seconds(self, profile: Profile, _ask: CostQuery, _slots: int) -> float:
+        """Expected time; strong interactions need more steps, weak ones fewer."""
+        steps = self.steps_per_ns * profile.operations * max(1, profile.gates_2q)
+        return self.call_s + steps * (self.step_s + self.amplitude_s * 2.0**profile.num_qubits)
+
+
 CALL_CARDS: tuple[EngineCard, ...] = (
     EngineCard(
         name="transpiler", module="", outputs=("value",), max_qubits=0,
@@ -300,6 +321,12 @@ CALL_CARDS: tuple[EngineCard, ...] = (
         summary="samples detectors and observables of stim's circuits, and decodes them",
         costs=DetectionCost(), package=Package(("stim",), "pip install 'simenv[qec]'"),
         precisions=("double",), pool="calls",
+    ),
+    EngineCard(
+        name="rydberg", module="", outputs=("value",), max_qubits=28,
+        summary="evolves neutral atoms under pulse sequences of Pulser, with a measured error",
+        costs=PulseCost(), package=Package(("pulser",), "pip install 'simenv[analog]'"),
+        precisions=("double",), pool="calls", kernels=Kernels(later=("rydberg",)),
     ),
     EngineCard(
         name="functions", module="", outputs=("value",), max_qubits=0,

@@ -59,6 +59,13 @@ BUILTIN: tuple[DecoderCard, ...] = (
         decomposed=False,
         distinct=True,
     ),
+    DecoderCard(
+        "pymatching-sequential",
+        "simulators.stabilizer.sequential_matching:SequentialMatching",
+        "matching of one patch after the other, in the order of the detectors' coordinates",
+        _QEC,
+        decomposed=False,
+    ),
 )
 
 

@@ -284,6 +284,7 @@ Group = Literal[
     "trajectories",  # by the first task with noise that this engine runs
     "sweeps",  # by the first task of engine `sweep`, or of counts by `contraction`
     "pauli",  # by the first task of engine `pauli`
+    "rydberg",  # by the first task of engine `rydberg`
     "transfer",  # by the first fit or prediction of distributions
 ]
 

@@ -44,13 +44,14 @@ _MODULES: dict[Group, tuple[str, ...]] = {
         "simulators.tensornetwork.contraction.sample_kernel",
     ),
     "pauli": ("simulators.strings.kernel",),
+    "rydberg": ("simulators.rydberg.splitting_kernel",),
     "transfer": ("simulators.transfer.evolution",),
 }
 _NOISE: tuple[Group, ...] = ("attachment", "noise")
 # A service and its worker begin with "small" and "admission"; helpers compile the others.
 _ALL: tuple[Group, ...] = (
     "light_cone", "wide", "noise", "attachment", "deferred", "small", "admission", "trajectories",
-    "gradient", "transfer", "distributed", "sweeps", "pauli",
+    "gradient", "transfer", "distributed", "sweeps", "pauli", "rydberg",
 )  # fmt: skip
 _NICE = 10  # of a process that compiles ahead, so that tasks run first
 

@@ -123,6 +123,8 @@ class Matching:
         import pymatching
 
         options = {"enable_correlations": True} if self.correlated else {}
+        if self.correlated:
+            dem = detectable(dem)
         matching = pymatching.Matching.from_detector_error_model(dem, **options)
         matching.ensure_num_fault_ids(dem.num_observables)
         return _CompiledMatching(matching, options)
@@ -133,6 +135,24 @@ class CorrelatedMatching(Matching):
     more likely for the second (Fowler, arXiv 1310.0863)."""
 
     correlated = True
+
+
+def detectable(dem: stim.DetectorErrorModel) -> stim.DetectorErrorModel:
+    """Return an error model whose errors have no part without detectors. stim makes such parts of
+    errors that it cannot split into known ones; matching without correlations passes them over."""
+    result = stim.DetectorErrorModel()
+    for item in dem.flattened():
+        if item.type != "error":
+            result.append(item)
+            continue
+        targets: list[stim.DemTarget] = []
+        for part in item.target_groups():
+            if any(each.is_relative_detector_id() for each in part):
+                targets += [stim.target_separator()] if targets else []
+                targets += part
+        if targets:
+            result.append("error", item.args_copy(), targets)
+    return result
 
 
 class _CompiledMatching:

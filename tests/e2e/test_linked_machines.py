@@ -81,6 +81,21 @@ def test_frontends_of_qiskit_run_on_the_name_of_a_machine(env: Client) -> None:
     assert float(values) > 0.8
 
 
+def test_a_transpiled_circuit_is_that_of_a_submission(env: Client) -> None:
+    name = env.device_name(MACHINE)
+    wide = QuantumCircuit(40)  # more than one module holds
+    wide.h(0)
+    for qubit in range(1, 40):
+        wide.cx(0, qubit)
+    wide.measure_all()
+    compiled = env.transpile(wide, name)
+    result = env.run(compiled, device=name, compile="never", seed=4, shots=20, noise="off")
+    same = env.run(wide, device=name, seed=4, shots=20, noise="off")
+    assert result.counts == same.counts
+    assert result.pairs == same.pairs == {"a.1-b.0": 1}
+    assert len(compiled.layout.final_index_layout()) == 40
+
+
 def test_explain_states_pairs_waits_and_the_cost_of_cuts(env: Client) -> None:
     answer = env.explain(measured(), device=MACHINE, partition=HALVES)
     (use,) = answer.links

@@ -12,6 +12,7 @@ def test_public_names_are_these() -> None:
         "DetectionResult",
         "Link",
         "Machine",
+        "PulseResult",
         "QPUProgram",
         "Reservation",
         "Result",

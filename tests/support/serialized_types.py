@@ -46,6 +46,7 @@ from simenv.model.devices import (
 from simenv.model.jobs import JobRecord, JobSelector
 from simenv.model.limits import Limits, OwnerReport, ResourceUse
 from simenv.model.options import TaskOptions
+from simenv.model.pulses import PulseAnswer, PulseCall
 from simenv.model.reservations import (
     AdmissionPolicy,
     CalendarEntry,
@@ -120,6 +121,7 @@ NESTED: dict[str, Any] = {
     "result with amplitudes": AmplitudeResultData, "transpilation": TranspileCall,
     "transpiled circuits": TranspileAnswer, "function": FunctionCall,
     "value of a function": FunctionAnswer, "circuit with detectors": DetectionCall,
+    "pulse sequence": PulseCall, "outcomes of a pulse sequence": PulseAnswer,
     "samples of detectors": DetectionAnswer, "device of a result": DeviceRecord, "job": JobRecord,
     "jobs of a listing": JobSelector, "result origin": Origin, "result timing": Timing,
     "result file": ResultFile, "result array in a file": StoredArray, "assigned task": AssignedTask,

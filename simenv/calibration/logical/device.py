@@ -153,7 +153,10 @@ def _options_text(options: EncodeOptions, errors: LogicalErrors) -> str:
         parts.append(f"{options.qubits} qubits have errors of {len(errors.rates)} patches in turn")
     if errors.gates:
         count = len(errors.gates)
-        parts.append(f"cx transversal, sampled on {count} pairs, couplings between patches drawn")
+        parts.append(
+            f"cx transversal, sampled on {count} pairs with {options.gates_decoded_by}, couplings"
+            " between patches drawn"
+        )
     else:
         parts.append(f"cx {options.cx}, with the errors of memories")
     parts.append(f"error of T {options.t_error:g} in {_rounds(options)['t']} rounds, assumed")

@@ -90,11 +90,11 @@ class Distances:
         distance = self._largest()
         if not _resolved(self._at(distance)):
             distance -= 2
-        code = rotated(distance)
+        code, by = rotated(distance), self._options.gates_decoded_by
         chip = patch_chip(self._chip, code, [], 2, self._options.seed)
         control, target = patch_of(chip, code, 0), patch_of(chip, code, 1)
-        own = memory_experiments(code, (control, target))
-        outcomes = self._run([*own, *gate_experiments(code, [(control, target)])])
+        own = memory_experiments(code, (control, target), by)
+        outcomes = self._run([*own, *gate_experiments(code, [(control, target)], by)])
         both = memories(code, outcomes[: len(own)])
         (flips,) = measured_flips(outcomes[len(own) :], [(0, 1)], both.rates(), distance)
         rates = both.pooled()
@@ -116,7 +116,7 @@ class Distances:
                 PatchOn(self._large.chip, tuple(self._large.qubits[qubit] for qubit in place))
                 for place in at
             ]
-            outcomes = self._run(memory_experiments(code, patches))
+            outcomes = self._run(memory_experiments(code, patches, self._options.decoder))
             found = self._rates[distance] = memories(code, outcomes).pooled()
         return found
 

@@ -87,16 +87,22 @@ class Encoder:
         code, options = self._code, self._options
         count = min(self._patches - 1, MAX_GATE_PAIRS) if options.cx == "transversal" else 0
         pairs = [(k, k + 1) for k in range(count)]
-        own = memory_experiments(code, self._on)
-        gates = gate_experiments(code, [(self._on[a], self._on[b]) for a, b in pairs])
-        outcomes = self._run([*own, *gates])
+        own = memory_experiments(code, self._on, options.decoder)
+        by = options.gates_decoded_by
+        # Errors of CX are those that memories with the same decoder do not explain.
+        beside = memory_experiments(code, self._on[: count + 1 if count else 0], by)
+        beside = beside if by != options.decoder else []
+        gates = gate_experiments(code, [(self._on[a], self._on[b]) for a, b in pairs], by)
+        outcomes = self._run([*own, *beside, *gates])
+        of_gates = outcomes[len(own) + len(beside) :]
         sampled = memories(code, outcomes[: len(own)])
         rates, pooled = sampled.rates(), sampled.pooled()
+        known = memories(code, outcomes[len(own) :][: len(beside)]).rates() if beside else rates
         distances = Distances(self._selected, self._on[0], options, sampled, self._run)
         factors = distances.suppression()
         is_extrapolated = False
         if all(each.resolved for each in pooled.values()):
-            flips = measured_flips(outcomes[len(own) :], pairs, rates, code.distance)
+            flips = measured_flips(of_gates, pairs, known, code.distance)
         else:
             error, is_extrapolated = distances.extrapolated()
             rates = [error for _ in rates]
@@ -165,7 +171,7 @@ def encode(
     if found is not None:
         return found
     begun = time.monotonic()
-    runner = ClientRunner(client, options.decoder, options.shots, options.seed)
+    runner = ClientRunner(client, options.shots, options.seed)
     encoder = Encoder(chip, options, runner)
     snapshot = encoder.snapshot(name)
     snapshots.check(snapshot)

@@ -54,6 +54,7 @@ class Experiment(msgspec.Struct, frozen=True, eq=False):
     circuit: stim.Circuit
     chip: CalibrationSnapshot
     qubits: tuple[int, ...]  # of the chip, for each qubit of the circuit
+    decoder: str
 
 
 class DecodedShots(msgspec.Struct, frozen=True):
@@ -78,8 +79,8 @@ class ClientRunner:
     environment knows.
     """
 
-    def __init__(self, client: Client, decoder: str, shots: int, seed: int) -> None:
-        self._client, self._decoder, self._shots, self._seed = client, decoder, shots, seed
+    def __init__(self, client: Client, shots: int, seed: int) -> None:
+        self._client, self._shots, self._seed = client, shots, seed
         self._noise: dict[int, tuple[CalibrationSnapshot, DeviceGates, NoiseAttachment]] = {}
         self.experiments = 0
 
@@ -108,7 +109,7 @@ class ClientRunner:
         noisy = self._with_noise(experiment)
         task = self._client.submit(
             noisy.circuit,
-            decoder=self._decoder,
+            decoder=experiment.decoder,
             shots=self._shots,
             seed=(self._seed + self.experiments) % 2**32,
             name="logical-qubits",
@@ -153,11 +154,13 @@ class Memories(msgspec.Struct, frozen=True):
         }
 
 
-def memory_experiments(code: SurfaceCode, patches: Iterable[PatchOn]) -> list[Experiment]:
+def memory_experiments(
+    code: SurfaceCode, patches: Iterable[PatchOn], decoder: str
+) -> list[Experiment]:
     """Return the memories of each patch: bases, and lengths within a basis, as `memories` reads
     them."""
     return [
-        Experiment(surface_code.memory(code, basis, rounds), patch.chip, patch.qubits)
+        Experiment(surface_code.memory(code, basis, rounds), patch.chip, patch.qubits, decoder)
         for patch in patches
         for basis in BASES
         for rounds in (code.distance, LONG * code.distance)
@@ -182,14 +185,17 @@ def memories(code: SurfaceCode, outcomes: Sequence[DecodedShots]) -> Memories:
 
 
 def gate_experiments(
-    code: SurfaceCode, pairs: Iterable[tuple[PatchOn, PatchOn]]
+    code: SurfaceCode, pairs: Iterable[tuple[PatchOn, PatchOn]], decoder: str
 ) -> list[Experiment]:
     """Return CX from each first patch to the second one of the same chip, in product states of each
     basis, with as many rounds before and after as the distance."""
     d = code.distance
     return [
         Experiment(
-            surface_code.product_cx(code, basis, d, d), control.chip, control.qubits + target.qubits
+            surface_code.product_cx(code, basis, d, d),
+            control.chip,
+            control.qubits + target.qubits,
+            decoder,
         )
         for control, target in pairs
         for basis in BASES

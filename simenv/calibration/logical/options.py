@@ -11,6 +11,9 @@ CODES = ("surface",)
 CX = ("transversal", "surgery")
 PLACEMENTS = ("auto", "chip", "drawn")
 MAX_QUBITS = 1_000
+SEQUENTIAL = "pymatching-sequential"
+# Decoders that need errors which flip two detectors at most: those of CX flip more.
+_OF_TWO_DETECTORS = ("pymatching", "pymatching-correlated")
 _LIMITS: dict[str, tuple[float, float]] = {
     "distance": (3, MAX_DISTANCE), "qubits": (1, MAX_QUBITS), "shots": (100, 10**9),
     "seed": (0, 2**31), "deadline_us": (0.0, 1e6), "t_error": (0.0, 0.5), "t_rounds": (0, 10**6),
@@ -23,7 +26,8 @@ class EncodeOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     code: str = "surface"
     distance: int = 3
-    decoder: str = "pymatching"
+    decoder: str = SEQUENTIAL
+    gate_decoder: str = ""  # of CX; "": `gates_decoded_by`
     qubits: int = 2
     shots: int = 50_000  # of each experiment
     seed: int = 0  # of the experiments, and of values that are drawn
@@ -54,3 +58,9 @@ class EncodeOptions(msgspec.Struct, frozen=True, kw_only=True):
         if not self.decoder:
             hint = "pymatching, or another decoder of the workers"
             raise OptionError("decoder='': logical errors are those of a decoder", hint=hint)
+
+    @property
+    def gates_decoded_by(self) -> str:
+        """Decoder of the experiments with CX."""
+        default = SEQUENTIAL if self.decoder in _OF_TWO_DETECTORS else self.decoder
+        return self.gate_decoder or default

@@ -154,8 +154,8 @@ class PatchCircuit:
                 self._expected[key] = frozenset((self._records - own + place,))
 
     def cx(self, control: int, target: int) -> None:
-        """Apply CX to each data qubit of two patches, a layer. Checks of Z spread to the target,
-        checks of X to the control."""
+        """Apply CX to each data qubit of two patches, a layer; the control has the smaller number.
+        Errors of X, and checks of Z, spread to the target, errors of Z to the control."""
         for turned in (False, True):  # H on both qubits exchanges control and target
             ends = (target, control) if turned else (control, target)
             qubits = [
@@ -231,9 +231,14 @@ class PatchCircuit:
         layer("R", self._ancillas)
         circuit.append("SHIFT_COORDS", [], (0, 0, 1))
 
-    def _place(self, patch: int, number: int) -> tuple[int, int, int]:
-        x, y = self.code.sites[self.code.checks[number].ancilla]
-        return x + patch * (2 * self.code.distance + 2), y, 0
+    def _place(self, patch: int, number: int) -> tuple[int, ...]:
+        """Coordinates of a detector: x, y, t, and the order and the kind by which
+        `pymatching-sequential` matches: errors of X spread to patches of higher numbers."""
+        check = self.code.checks[number]
+        x, y = self.code.sites[check.ancilla]
+        is_z = check.kind == "Z"
+        order = patch if is_z else self.patches - 1 - patch
+        return x + patch * (2 * self.code.distance + 2), y, 0, order, int(not is_z)
 
     def _detector(self, key: tuple[int, int], records: Iterable[int], new: int) -> None:
         """Append a detector. `new`: measurements that follow `self._records` already."""

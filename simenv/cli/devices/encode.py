@@ -29,9 +29,16 @@ class EncodeArguments:
 
     code: Annotated[str, typer.Option(help="Error-correcting code: surface.")] = "surface"
     distance: Annotated[int, typer.Option(help="Distance of the code, odd.")] = 3
-    decoder: Annotated[str, typer.Option(help="Decoder of the workers, such as pymatching.")] = (
-        "pymatching"
-    )
+    decoder: Annotated[
+        str, typer.Option(help="Decoder of the workers, such as pymatching-correlated.")
+    ] = "pymatching-sequential"
+    gate_decoder: Annotated[
+        str,
+        typer.Option(
+            "--gate-decoder",
+            help="Decoder of CX; by default pymatching-sequential for those of PyMatching.",
+        ),
+    ] = ""
     qubits: Annotated[int, typer.Option(help="Number of logical qubits.")] = 2
     shots: Annotated[int, typer.Option(help="Shots of each experiment.")] = 50_000
     seed: Annotated[int, typer.Option(help="Seed of shots and of drawn values.")] = 0

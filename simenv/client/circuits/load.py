@@ -323,6 +323,15 @@ def is_stim(circuit: Any) -> bool:
     return kind.__name__ == "Circuit" and kind.__module__.partition(".")[0] in ("stim", "_stim")
 
 
+def is_pulses(circuit: Any) -> bool:
+    """Return whether an object is a pulse sequence: a pulser.Sequence, or its abstract
+    representation, a text that begins with a brace."""
+    if isinstance(circuit, str):
+        return circuit.lstrip()[:1] == "{"
+    kind = type(circuit)
+    return kind.__name__ == "Sequence" and kind.__module__.partition(".")[0] == "pulser"
+
+
 _MOST_FILES = 10_000  # of a folder that are compared
 CACHED_TEXTS = 128
 CACHED_TEXT_BYTES = 2**16  # of one text and its program
@@ -507,6 +516,10 @@ def _refuse(circuit: Any) -> NoReturn:
         hint = "decode it first: " + _HINT
     elif is_stim(circuit):
         hint = "a circuit of stim goes to `submit` or `run`, one by one; " + _HINT
+    elif is_pulses(circuit):
+        hint = (
+            "a pulse sequence goes to `submit` or `run`, a sweep of it to `submit_many`; " + _HINT
+        )
     elif isinstance(circuit, list | tuple | Mapping):
         hint = "several circuits go to submit_many; " + _HINT
     raise ProgramError(f"an object of type {kind} is no circuit", hint=hint)

@@ -174,7 +174,7 @@ def transpile(
         for count in (first_count, None):
             batch = list(itertools.islice(calls, count))
             tasks += send_calls(session, model_calls.TRANSPILER, batch, _read, options, seed)
-        return [circuit for task in tasks for circuit in task.result()]
+        compiled = [circuit for task in tasks for circuit in task.result()]
     except BaseException as error:
         session.cancel([task.handle.number for task in tasks if not task.handle.over])
         if (
@@ -183,6 +183,11 @@ def transpile(
         ):
             raise simenv_errors.ProgramError(error.message, hint=error.hint) from error
         raise
+    if info.links:
+        from simenv.transpiler.linked.distribution import with_pairs
+
+        return [with_pairs(circuit, info) for circuit in compiled]
+    return compiled
 
 
 def _check_circuit(circuit: Any, number: int) -> None:

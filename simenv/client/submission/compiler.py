@@ -9,6 +9,7 @@ and time (`compiler_sandbox`); what it returns is the same.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import threading
 from collections import OrderedDict
@@ -231,6 +232,11 @@ class Compiler:
                 if result is None:
                     compile_ = self.transpiled if self._sandbox is None else self._confined
                     result = compile_(structure, mapping, modules)
+                    if self._info.links:
+                        from simenv.transpiler.linked.distribution import with_pairs
+
+                        circuit = with_pairs(result.circuit, self._info)
+                        result = dataclasses.replace(result, circuit=circuit)
                     self._keep(key, result)
         return result
 

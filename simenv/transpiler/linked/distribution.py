@@ -10,7 +10,7 @@ is a function of circuit, device and options alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -53,7 +53,8 @@ class LinkedTranspiler(Transpiler):
         return [ModuleQubits(self._info, available, k) for k in range(len(self._info.modules))]
 
     def run(self, circuit: Any, mapping: tuple[int, ...] = ()) -> Any:
-        """Return a QuantumCircuit in native gates, with its layout; see `Transpiler.run`."""
+        """Return a QuantumCircuit in native gates and operations BELL, with its layout; see
+        `Transpiler.run` and `with_pairs`."""
         found = self.divided(circuit, mapping)
         found.circuit._layout = _layout(circuit, found)
         return found.circuit
@@ -62,16 +63,20 @@ class LinkedTranspiler(Transpiler):
         self, circuit: QuantumCircuit, mapping: Sequence[int] = (), modules: Sequence[str] = ()
     ) -> LinkedCircuit:
         """Compile a circuit. `mapping`: the machine's qubit of each qubit at the beginning; ():
-        any. `modules`: name of the module of each qubit; (): those with the fewest Bell pairs.
-        Raises ProgramError, OptionError."""
+        any. `modules`: name of the module of each qubit; (): those with the fewest Bell pairs. The
+        pairs are operations BELL; see `with_pairs`. Raises ProgramError, OptionError."""
         steps = steps_of(circuit)
         where = self._where(steps, circuit.num_qubits, mapping, modules)
         logical = distributed(circuit, steps, self._info, where)
-        return self.placed(logical, mapping)
+        return self._placed(logical, mapping)
 
     def placed(self, logical: DistributedCircuit, mapping: Sequence[int] = ()) -> LinkedCircuit:
-        """Place a distributed circuit and translate it to native gates. Raises ProgramError,
-        OptionError."""
+        """Place a distributed circuit and translate it to native gates, those of pairs included.
+        Raises ProgramError, OptionError."""
+        found = self._placed(logical, mapping)
+        return replace(found, circuit=with_pairs(found.circuit, self._info))
+
+    def _placed(self, logical: DistributedCircuit, mapping: Sequence[int]) -> LinkedCircuit:
         for number, module in enumerate(self._modules):
             count = logical.modules.count(number)
             if count > len(module.data):
@@ -82,9 +87,7 @@ class LinkedTranspiler(Transpiler):
                 )
         physical, first, last = placed(logical, self._modules, mapping or None)
         result = self.translated(physical)
-        return LinkedCircuit(
-            self._with_pairs(result), tuple(first), tuple(last), logical.remote_gates
-        )
+        return LinkedCircuit(result, tuple(first), tuple(last), logical.remote_gates)
 
     def _where(
         self, steps: Sequence[Step], num_qubits: int, mapping: Sequence[int], modules: Sequence[str]
@@ -114,23 +117,27 @@ class LinkedTranspiler(Transpiler):
         both = frozenset((a, b) for pair in linked for a, b in (pair, pair[::-1]))
         return partition(steps, num_qubits, [len(each.data) for each in self._modules], both)
 
-    def _with_pairs(self, circuit: QuantumCircuit) -> QuantumCircuit:
-        """Replace each Bell pair by its operations. The wait for the pair is before the reset of
-        its qubits: data waits, and the pair is fresh."""
-        waits = {link.pair: link.wait_ns for link in self._info.links}
-        result = circuit.copy_empty_like()
-        numbers = {qubit: index for index, qubit in enumerate(circuit.qubits)}
-        for each in circuit.data:
-            if each.operation.name != BELL:
-                result._append(each)
-                continue
-            wait_ns = waits[numbers[each.qubits[0]], numbers[each.qubits[1]]]
-            for qubit in each.qubits:
-                if wait_ns:
-                    result._append(CircuitInstruction(Delay(wait_ns, "ns"), [qubit]))
-                result._append(CircuitInstruction(Reset(), [qubit]))
-            result._append(CircuitInstruction(RXXGate(_HALF_TURN), each.qubits))
-        return result
+
+def with_pairs(circuit: QuantumCircuit, info: DeviceInfo) -> QuantumCircuit:
+    """Return a compiled circuit with the native operations of each Bell pair. The wait for the pair
+    is before the reset of its qubits: data waits, and the pair is fresh. A QPY file of the result
+    would lose the unit of these delays (seen with Qiskit 2.6), so that a process which compiles for
+    another one leaves this to it."""
+    waits = {link.pair: link.wait_ns for link in info.links}
+    result = circuit.copy_empty_like()
+    numbers = {qubit: index for index, qubit in enumerate(circuit.qubits)}
+    for each in circuit.data:
+        if each.operation.name != BELL:
+            result._append(each)
+            continue
+        wait_ns = waits[numbers[each.qubits[0]], numbers[each.qubits[1]]]
+        for qubit in each.qubits:
+            if wait_ns:
+                result._append(CircuitInstruction(Delay(wait_ns, "ns"), [qubit]))
+            result._append(CircuitInstruction(Reset(), [qubit]))
+        result._append(CircuitInstruction(RXXGate(_HALF_TURN), each.qubits))
+    result._layout = circuit._layout
+    return result
 
 
 def _layout(circuit: QuantumCircuit, found: LinkedCircuit) -> TranspileLayout:

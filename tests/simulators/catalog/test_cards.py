@@ -53,7 +53,7 @@ def test_automatic_engines_are_named() -> None:
         "gpu", "gpu_sweep", "hardware", "external", "functions", "fault",
     ]  # fmt: skip
     assert [entry.name for entry in catalog.CARDS if entry.calls] == [
-        "transpiler", "detectors", "functions"
+        "transpiler", "detectors", "rydberg", "functions"
     ]  # fmt: skip
     assert [entry.name for entry in catalog.CARDS if entry.pool == "functions"] == ["functions"]
 
@@ -64,7 +64,7 @@ def test_cards_have_at_most_20_fields() -> None:
 
 def test_engines_of_calls_run_no_circuits() -> None:
     fails(Unsupported, "engine 'transpiler' runs no circuits", registry.create, "transpiler")
-    assert not {"transpiler", "detectors", "functions"} & set(registry.names())
+    assert not {"transpiler", "detectors", "rydberg", "functions"} & set(registry.names())
 
 
 def test_card_with_missing_modules_has_install_hint() -> None:

@@ -1,0 +1,325 @@
+"""Pulse sequences as tasks, and their results.
+
+A sequence is an object of pulser, or its abstract representation. The client builds it, which
+checks it against its device, and sends its text with its sizes; a worker samples it. Sent are thus
+some kilobytes that can be read, stored and compared, in place of megabytes of samples. Invariant:
+pulser is imported by the first sequence, and only then.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from simenv.client.circuits.observables import load_observables
+from simenv.client.connection.session import ServiceSession
+from simenv.client.submission import options as submission_options
+from simenv.client.submission.calls import CallTask, decode_answer, send_calls
+from simenv.errors import OptionError, ProgramError, SimenvError
+from simenv.model import Observable, calls as model_calls
+from simenv.model.options import CallOptions
+from simenv.model.pulses import (
+    OUTPUTS,
+    RYDBERG,
+    PulseAnswer,
+    PulseCall,
+    PulseSizes,
+    check_pulses,
+    check_shots,
+    check_text,
+)
+from simenv.model.task_rules import checked_integer
+from simenv.wire import codec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_OWN = {
+    "shots", "seed", "outputs", "engine", "observables", "noise", "options", "parameter_values",
+    "binding_index",
+}  # fmt: skip
+TOLERANCE = 1e-6  # of 1 - fidelity, without noise
+NOISY_TOLERANCE = 1e-4  # of each trajectory
+TRAJECTORIES = 200  # of the noise, at most one for each shot
+_TEXT = 300  # characters of pulser's own message
+_HINT = "a pulser.Sequence, or the text of its to_abstract_repr()"
+
+
+class PulseResult:
+    """Outcomes of a pulse sequence. Bit strings and observables have the register's first atom as
+    their first character; 1 is the state r, h or d of the atom. Raises OptionError when data is
+    read that was not requested."""
+
+    def __init__(self, value: bytes) -> None:
+        """`value`: the value of a task's Result, as in `client.task(id).result().value`."""
+        answer = decode_answer(value, PulseAnswer)
+        self._answer = answer
+        self.shots = answer.shots
+        self.seed = answer.seed
+        self.atoms = answer.atoms  # names, in the register's order
+        self.basis = answer.basis  # ground-rydberg, digital or XY
+        self.simulator = answer.simulator  # name and version
+        self.error = answer.error  # estimated bound on 1 - fidelity of the evolution
+        self.steps = answer.steps
+        self.trajectories = answer.trajectories  # draws of the noise, which shots share
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of shots with each bit string, most frequent first."""
+        outcomes, counts = self._numbers("outcomes"), self._numbers("counts")
+        if not len(outcomes):
+            raise _not_requested("counts", 'outputs="counts" with shots')
+        pairs = sorted(zip(outcomes, counts, strict=True), key=lambda pair: (-pair[1], pair[0]))
+        return {self._text(outcome): count for outcome, count in pairs}
+
+    @property
+    def memory(self) -> list[str]:
+        """Bit string of each shot."""
+        outcomes = self._numbers("memory")
+        if not len(outcomes):
+            raise _not_requested("the bits of each shot", 'outputs="memory" with shots')
+        return [self._text(outcome) for outcome in outcomes]
+
+    @property
+    def statevector(self) -> NDArray[np.complex128]:
+        """Amplitudes of the final state: complex128 [2**atoms], the first atom as the highest bit
+        of an index; up to a common phase."""
+        import numpy as np
+
+        if not self._answer.statevector:
+            raise _not_requested("the state vector", 'outputs="statevector"')
+        return np.frombuffer(self._answer.statevector, "<c16")
+
+    @property
+    def expectation(self) -> NDArray[np.float64]:
+        """Expectation values of the observables in the final state, without errors of detection:
+        float64 [observables]."""
+        import numpy as np
+
+        if not self._answer.expectation:
+            raise _not_requested("expectation values", 'observables="ZZ"')
+        return np.frombuffer(self._answer.expectation, "<f8")
+
+    @property
+    def occupations(self) -> NDArray[np.float64]:
+        """Probability of 1 of each atom, without errors of detection: float64 [atoms]."""
+        import numpy as np
+
+        return np.frombuffer(self._answer.occupations, "<f8")
+
+    def __repr__(self) -> str:
+        return (
+            f"<PulseResult: {len(self.atoms)} atoms, {self.shots} shots,"
+            f" 1 - fidelity below {self.error:.1g}>"
+        )
+
+    def _text(self, outcome: int) -> str:
+        return format(outcome, f"0{len(self.atoms)}b")
+
+    def _numbers(self, name: str) -> list[int]:
+        import numpy as np
+
+        return np.frombuffer(getattr(self._answer, name), "<u8").tolist()  # type: ignore[no-any-return]
+
+
+def _not_requested(what: str, hint: str) -> OptionError:
+    return OptionError(f"{what} of the sequence were not requested", hint=hint)
+
+
+def submit_pulses(session: ServiceSession, sequence: Any, options: Mapping[str, Any]) -> CallTask:
+    """Submit a task that runs a pulse sequence; its result is a PulseResult."""
+    binding = submission_options.checked_binding(options.get("binding_index", 0))
+    values = options.get("parameter_values")
+    if values is not None and not isinstance(values, Mapping):
+        raise OptionError(
+            f"parameter_values={values!r:.80} of a pulse sequence",
+            hint="a mapping of its variables to values: {'duration': 200}",
+        )
+    prepared = _Prepared(options)
+    call = prepared.call(sequence, values or {}, binding)
+    seed = submission_options.checked_seed(options.get("seed"), options.get("idempotency_key"))
+    packed = [codec.encode(call)]
+    return send_calls(session, RYDBERG, packed, PulseResult, prepared.calls, seed, prepared.shots)[
+        0
+    ]
+
+
+def submit_pulse_sweep(
+    session: ServiceSession, sequence: Any, values: Any, options: Mapping[str, Any]
+) -> list[CallTask]:
+    """Submit one task for each binding of the variables of a sequence, all or none. See
+    `Client.submit_many`."""
+    if not isinstance(values, Mapping) or not values:
+        hint = "a mapping of its variables to lists of values: {'duration': [100, 200]}"
+        raise OptionError(f"values {values!r:.80} of a pulse sequence", hint=hint)
+    columns = {name: list(column) for name, column in values.items()}
+    lengths = {len(column) for column in columns.values()}
+    if len(lengths) != 1 or not max(lengths):
+        raise OptionError("variables with different numbers of values", hint="one for each binding")
+    prepared = _Prepared(options)
+    packed = []
+    for k in range(lengths.pop()):
+        row = {name: column[k] for name, column in columns.items()}
+        packed.append(codec.encode(prepared.call(sequence, row, k)))
+    seed = submission_options.checked_seed(options.get("seed"), options.get("idempotency_key"))
+    return send_calls(session, RYDBERG, packed, PulseResult, prepared.calls, seed, prepared.shots)
+
+
+class _Prepared:
+    """Checked options of sequences."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        submission_options.check_names(options)
+        self.calls: CallOptions = {}
+        for name, value in options.items():
+            if name in CallOptions.__optional_keys__:
+                self.calls[name] = value  # type: ignore[literal-required]
+            elif name not in _OWN and value != submission_options.DEFAULTS[name]:
+                raise OptionError(
+                    f"{name}= of a pulse sequence: {value!r:.60}",
+                    hint=f"options are {', '.join(sorted(_OWN))} and those of tasks",
+                )
+        engine = options.get("engine", "auto")
+        if engine not in ("auto", RYDBERG):
+            hint = f"engine={RYDBERG!r}, or none"
+            raise OptionError(f"engine {engine!r:.80} runs no pulse sequences", hint=hint)
+        shots = options.get("shots", submission_options.DEFAULTS["shots"])
+        self.shots = submission_options.checked_options({"shots": shots}).shots
+        self._observables = options.get("observables")
+        self._outputs = self._checked_outputs(options.get("outputs"))
+        self._noise = options.get("noise", "auto")
+        self._settings = _settings(options.get("options"))
+
+    def _checked_outputs(self, given: Any) -> tuple[str, ...]:
+        if given is None:
+            outputs: tuple[str, ...] = ("counts",) if self.shots else ()
+        else:
+            outputs = submission_options.checked_options({"outputs": given}).task.outputs
+        if not set(outputs) <= set(OUTPUTS):
+            hint = f"of: {', '.join(OUTPUTS)}"
+            raise OptionError(f"outputs {outputs} of a pulse sequence", hint=hint)
+        if self._observables is not None and "expectation" not in outputs:
+            outputs = (*outputs, "expectation")
+        return outputs
+
+    def call(self, sequence: Any, values: Mapping[str, Any], binding: int) -> PulseCall:
+        """Return the call of a sequence with values for its variables."""
+        settings = self._settings
+        modulation = bool(settings.get("modulation", 0))
+        text, built, variables = _built(sequence, values)
+        sizes = PulseSizes(
+            len(built.register.qubits),
+            len(built.declared_channels),
+            int(built.get_duration(include_fall_time=modulation)),
+        )
+        noise = _noise_text(self._noise, built.device)
+        observables: tuple[Observable, ...] = ()
+        if self._observables is not None:
+            observables = load_observables(self._observables, sizes.atoms)
+        trajectories = int(settings.get("trajectories", 0))
+        if not noise:
+            trajectories = 1
+        elif not trajectories:
+            trajectories = min(TRAJECTORIES, self.shots or TRAJECTORIES)
+        call = PulseCall(
+            model_calls.CALL_FORMAT,
+            text,
+            sizes,
+            self._outputs,
+            variables,
+            binding,
+            observables,
+            float(settings.get("tolerance", NOISY_TOLERANCE if noise else TOLERANCE)),
+            modulation,
+            noise,
+            trajectories,
+        )
+        check_pulses(call)
+        check_shots(call, self.shots)
+        return call
+
+
+_SETTINGS = ("tolerance", "trajectories", "modulation")
+
+
+def _settings(given: Any) -> dict[str, float]:
+    """Check the engine's own options."""
+    values = (
+        {}
+        if given is None
+        else dict(submission_options.checked_options({"options": given}).task.options)
+    )
+    for name in values:
+        if name not in _SETTINGS:
+            hint = f"options are {', '.join(_SETTINGS)}"
+            raise OptionError(f"engine {RYDBERG!r} has no option {name[:64]!r}", hint=hint)
+    if "trajectories" in values:
+        checked_integer("trajectories", values["trajectories"], 1, 100_000)  # type: ignore[arg-type]
+    return values
+
+
+def _built(sequence: Any, values: Mapping[str, Any]) -> tuple[str, Any, tuple[Any, ...]]:
+    """Return the text of a sequence, the sequence with values for its variables, and these."""
+    pulser = _pulser()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pulser, about its own versions
+        try:
+            if isinstance(sequence, str):
+                check_text("the pulse sequence", sequence)
+                text, sequence = sequence, pulser.Sequence.from_abstract_repr(sequence)
+            else:
+                text = sequence.to_abstract_repr()
+            is_open = sequence.is_parametrized()
+            if values and not is_open:
+                names = ", ".join(map(str, values))
+                raise OptionError(f"the sequence has no variables {names}")
+            built = sequence.build(**values) if is_open else sequence
+        except SimenvError:
+            raise
+        except Exception as error:  # pulser raises many types
+            said = " ".join(str(error).split())[:_TEXT]
+            text = f"the pulse sequence is refused by pulser: {type(error).__name__}: {said}"
+            raise ProgramError(text, hint=_HINT) from error
+    if built.is_register_mappable():
+        raise ProgramError("a register that is to be mapped", hint="sequence.build(qubits=...)")
+    variables = tuple((str(name), _numbers(name, value)) for name, value in sorted(values.items()))
+    return text, built, variables
+
+
+def _numbers(name: str, value: Any) -> tuple[float, ...]:
+    many = value if isinstance(value, Iterable) else [value]
+    try:
+        return tuple(float(each) for each in many)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"{name}={value!r:.80}", hint="a number, or a list of them") from error
+
+
+def _noise_text(noise: Any, device: Any) -> str:
+    """Return the abstract representation of a noise model; "": none."""
+    if isinstance(noise, str):
+        if noise == "off":
+            return ""
+        if noise not in ("auto", "on"):
+            hint = "auto, on, off, or a pulser.NoiseModel"
+            raise OptionError(f"noise={noise[:80]!r} of a pulse sequence", hint=hint)
+        model = getattr(device, "noise_model", None)
+        if model is None and noise == "on":
+            raise OptionError(f"the device {device.name[:80]!r} has no noise model")
+    else:
+        model = noise
+    if model is None:
+        return ""
+    if not hasattr(model, "to_abstract_repr") or not hasattr(model, "noise_types"):
+        raise OptionError(f"noise={noise!r:.80} of a pulse sequence", hint="a pulser.NoiseModel")
+    return str(model.to_abstract_repr()) if model.noise_types else ""
+
+
+def _pulser() -> Any:
+    try:
+        import pulser
+    except ImportError as error:
+        hint = "pip install 'simenv[analog]'"
+        raise OptionError("pulse sequences need the package pulser-core", hint=hint) from error
+    return pulser

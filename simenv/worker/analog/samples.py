@@ -1,0 +1,240 @@
+"""Samples of a pulse sequence and draws of its noise, by pulser-core.
+
+A sequence of another user is read in a process of its own (`simenv.sandbox.function_process`).
+Noise that is constant during a shot is drawn as pulser-simulation draws it, by the same class of
+pulser-core, which is not public: `pyproject.toml` bounds its version.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simenv.errors import OptionError, ProgramError
+from simenv.model.pulses import PulseCall, PulseSizes
+from simenv.sandbox.function_process import SandboxProcess
+from simulators.rydberg.drive import PulseProgram
+from simulators.rydberg.jumps import CollapseOperator
+
+_TEXT = 300  # characters of pulser's own message
+BATCH_BYTES = 16 * 2**20  # of the samples that are converted at once
+_BASES = {"ground-rydberg": ("g", "r"), "digital": ("g", "h"), "XY": ("u", "d")}  # 0 and 1
+_LEAKED = "x"
+
+
+class Request(msgspec.Struct, frozen=True, array_like=True):
+    """Trajectories `first` up to `last` of the noise that is drawn from this seed."""
+
+    call: PulseCall
+    seed: int
+    first: int
+    last: int
+
+
+class Trajectory(msgspec.Struct, frozen=True, array_like=True):
+    """Arrays of one draw, as a PulseProgram has them; `repeats`: how often it was drawn."""
+
+    repeats: int
+    rabi: bytes
+    detuning: bytes
+    interaction: bytes
+    exchange: bytes
+
+
+class SampledSequence(msgspec.Struct, frozen=True, array_like=True):
+    """A sequence as arrays. `drawn`: number of different trajectories; `jumps`: (rate, matrix as
+    complex128 [3, 3] over 0, 1 and lost), of each atom."""
+
+    atoms: tuple[str, ...]
+    basis: str
+    pulser: str
+    drawn: int
+    false_positive: float
+    false_negative: float
+    jumps: tuple[tuple[float, bytes], ...]
+    trajectories: tuple[Trajectory, ...]
+
+
+def sampled(call: PulseCall, seed: int, *, trusted: bool) -> Iterator[SampledSequence]:
+    """Iterate over batches of trajectories of a sequence. Raises ProgramError, OptionError,
+    LimitExceededError."""
+    bytes_of_one = 24 * call.sizes.atoms * (call.sizes.duration_ns + 1)
+    batch = max(1, BATCH_BYTES // bytes_of_one)
+    first, last = 0, 1
+    while first < last:
+        packed = msgspec.msgpack.encode(Request(call, seed, first, first + batch))
+        answer = converted(packed) if trusted else _PROCESS.convert(packed)
+        result = msgspec.msgpack.decode(answer, type=SampledSequence)
+        first, last = first + batch, result.drawn
+        yield result
+
+
+def program_of(sequence: SampledSequence, trajectory: Trajectory) -> PulseProgram:
+    """Return the arrays of a trajectory."""
+    n = len(sequence.atoms)
+    exchange = np.frombuffer(trajectory.exchange)
+    return PulseProgram(
+        np.frombuffer(trajectory.rabi, np.complex128).reshape(-1, n),
+        np.frombuffer(trajectory.detuning).reshape(-1, n),
+        np.frombuffer(trajectory.interaction).reshape(n, n),
+        exchange.reshape(n, n) if exchange.size else np.zeros((0, 0)),
+    )
+
+
+def jumps_of(sequence: SampledSequence) -> tuple[CollapseOperator, ...]:
+    """Return the jumps of each atom."""
+    return tuple(
+        CollapseOperator(rate, np.frombuffer(matrix, np.complex128).reshape(3, 3))
+        for rate, matrix in sequence.jumps
+    )
+
+
+def converted(packed: bytes) -> bytes:
+    """Read a sequence and sample it: a Request in, a SampledSequence out. Raises ProgramError,
+    OptionError."""
+    request = msgspec.msgpack.decode(packed, type=Request)
+    call = request.call
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pulser, about its own versions
+        try:
+            sequence = _built(call)
+            noise = _noise_model(call)
+            result = _sampled(sequence, noise, request)
+        except (ProgramError, OptionError, MemoryError):
+            raise
+        except Exception as error:  # pulser raises many types
+            text = " ".join(f"{type(error).__name__}: {error}".split())[:_TEXT]
+            raise ProgramError(f"pulser cannot sample the sequence: {text}") from error
+    return msgspec.msgpack.encode(result)
+
+
+def _built(call: PulseCall) -> Any:
+    """Return the sequence with values for its variables."""
+    import pulser
+
+    sequence = pulser.Sequence.from_abstract_repr(call.sequence)
+    if sequence.is_parametrized() or sequence.is_register_mappable():
+        values = {name: value if len(value) > 1 else value[0] for name, value in call.variables}
+        sequence = sequence.build(**values)
+    sizes = PulseSizes(
+        len(sequence.register.qubits),
+        len(sequence.declared_channels),
+        int(sequence.get_duration(include_fall_time=call.modulation)),
+    )
+    if sizes != call.sizes:
+        text = f"the sequence has {_sizes_text(sizes)}; it came with {_sizes_text(call.sizes)}"
+        raise ProgramError(text, hint="client and service should be of one version")
+    return sequence
+
+
+def _sizes_text(sizes: PulseSizes) -> str:
+    return f"{sizes.atoms} atoms, {sizes.channels} channels and {sizes.duration_ns} ns"
+
+
+def _noise_model(call: PulseCall) -> Any:
+    from pulser import NoiseModel
+
+    return NoiseModel.from_abstract_repr(call.noise) if call.noise else NoiseModel()
+
+
+def _sampled(sequence: Any, noise: Any, request: Request) -> SampledSequence:
+    import pulser
+    from pulser._hamiltonian_data.hamiltonian_data import HamiltonianData
+    from pulser.sampler import sample
+
+    call = request.call
+    duration = call.sizes.duration_ns
+    samples = sample(sequence, modulation=call.modulation, extended_duration=duration)
+    samples = samples.extend_duration(duration + 1)
+    np.random.seed(np.random.SeedSequence(request.seed).generate_state(4))  # pulser draws there
+    data = HamiltonianData(samples, sequence.register, sequence.device, noise, call.trajectories)
+    basis = data.basis_data.basis_name.removesuffix("_with_error")
+    if basis not in _BASES:
+        raise ProgramError(
+            f"the sequence drives transitions of the bases {sorted(samples.used_bases)}",
+            hint="channels of one basis: atoms have two levels here",
+        )
+    if samples._slm_mask.end > 0 and basis == "XY":
+        raise ProgramError("an SLM mask in XY mode", hint="a sequence without config_slm_mask")
+    drawn = data.noise_trajectories
+    chosen = drawn[request.first : request.last]
+    atoms = tuple(str(name) for name in sequence.register.qubit_ids)
+    trajectories = tuple(
+        _trajectory(data._sample_with_trajectory(one), one, repeats, basis, sequence)
+        for one, repeats in chosen
+    )
+    return SampledSequence(
+        atoms,
+        basis,
+        f"pulser-core {pulser.__version__}",
+        len(drawn),
+        float(noise.p_false_pos),
+        float(noise.p_false_neg),
+        _jumps(data, basis),
+        trajectories,
+    )
+
+
+def _trajectory(samples: Any, drawn: Any, repeats: int, basis: str, sequence: Any) -> Trajectory:
+    """Return the arrays of a draw in the states 0 and 1 of this basis."""
+    names = list(sequence.register.qubit_ids)
+    shape = samples.max_duration, len(names)
+    rabi, detuning = np.zeros(shape, np.complex128), np.zeros(shape)
+    nested = samples.to_nested_dict()
+    for values in nested["Global"].values():
+        drive, shift = _drive(values)
+        rabi += drive[:, None]
+        detuning += shift[:, None]
+    for by_atom in nested["Local"].values():
+        for name, values in by_atom.items():
+            drive, shift = _drive(values)
+            rabi[:, names.index(name)] += drive
+            detuning[:, names.index(name)] += shift
+    matrices = np.asarray(drawn.interaction_matrix.as_array(detach=True), np.float64)
+    exchange = np.zeros((0, 0))
+    interaction = matrices[-1]
+    if basis == "digital":  # the detuning is that of the state 0, up to a common phase
+        rabi, detuning, interaction = np.conj(rabi), -detuning, np.zeros_like(interaction)
+    elif basis == "XY":  # the interaction is that of two atoms in the state 0
+        exchange = matrices[0]
+        detuning += interaction.sum(axis=1)
+    return Trajectory(
+        int(repeats),
+        np.ascontiguousarray(rabi).tobytes(),
+        np.ascontiguousarray(detuning).tobytes(),
+        np.ascontiguousarray(interaction).tobytes(),
+        np.ascontiguousarray(exchange).tobytes(),
+    )
+
+
+def _drive(values: Any) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
+    amplitude, detuning, phase = (np.asarray(values[key]) for key in ("amp", "det", "phase"))
+    return amplitude * np.exp(-1j * phase), detuning.astype(np.float64)
+
+
+def _jumps(data: Any, basis: str) -> tuple[tuple[float, bytes], ...]:
+    """Return the collapse operators of each atom over its states 0, 1 and lost."""
+    lindblad = data.lindblad_data
+    order = [*_BASES[basis], _LEAKED]
+    own = data.basis_data.eigenbasis
+    result = []
+    for coefficient, operator in lindblad.local_collapse_ops:
+        matrix = np.zeros((3, 3), np.complex128)
+        if isinstance(operator, str):
+            parts = lindblad.depolarizing_pauli_2ds.get(operator, [(1, operator)])
+            for factor, name in parts:
+                left, right = name.removeprefix("sigma_")
+                matrix[order.index(left), order.index(right)] += factor
+        else:
+            places = [order.index(state) for state in own]
+            matrix[np.ix_(places, places)] = operator
+        result.append((float(abs(coefficient) ** 2), matrix.tobytes()))
+    return tuple(result)
+
+
+_PROCESS = SandboxProcess(__name__, "converted", "pulse sequence", ("sampling", "sampled"), 20.0)

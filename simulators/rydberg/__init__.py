@@ -1,0 +1,1 @@
+"""State vectors of neutral atoms that lasers drive: engine `rydberg`."""

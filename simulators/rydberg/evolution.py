@@ -1,0 +1,262 @@
+"""Evolution of a state of atoms under pulses, with a measured error.
+
+A window of time is crossed by one, two and three steps of the splitting of `splitting_kernel`. Its
+error has even powers of the step, so that the three states, with the weights of polynomial
+extrapolation to a step of zero (Bulirsch and Stoer, 1966), give a state of sixth order; the last
+two alone give one of fourth order. The distance of both is the error of the latter, and an upper
+estimate of that of the former.
+
+This holds where the drive is smooth within the window. Where it jumps, the leading error of a step
+is the commutator of the Hamiltonian at two times (Magnus, 1954): the first moment of the drive
+about the middle of the step, times a commutator of an atom's drive with the rest. What the
+extrapolation leaves of these moments is known before the window is crossed, and is added to the
+distance. Windows end at jumps.
+
+Distances of all windows are added: the evolution keeps lengths, so the sum bounds the distance of
+the final state from the exact one. The length of a window follows from the last distance. Lengths
+are powers of 2**(1/4), for each of which the phases of the interaction are computed once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.engine import RunControl
+from simulators.errors import EngineError
+from simulators.rydberg.drive import LEVELS, Drive, PulseProgram, Reals, WindowMeans, rotations
+from simulators.rydberg.splitting_kernel import (
+    LEAST_ATOMS,
+    SCRATCH,
+    TILE_ATOMS,
+    Steps,
+    extrapolate,
+    run_steps,
+)
+
+_ORDER = 5  # of the distance in the length of the window
+FIRST_NS = 8.0
+LONGEST_NS = 64.0
+SHORTEST_NS = 2.0**-10
+LEAST_ROUGH_NS = 0.25  # the spline is smooth within a window of this length
+_SAFETY = 0.85
+_TABLES = 64  # tables of phases that are kept
+NANOSECONDS = "nanoseconds"
+
+
+class StepTooShort(EngineError):
+    """The tolerance needs steps shorter than SHORTEST_NS."""
+
+    code = "tolerance"
+
+
+class Evolved(msgspec.Struct, frozen=True, eq=False):
+    """Final state [2**n] and what is known of its error."""
+
+    state: NDArray[np.complex128]
+    error: float  # estimated bound on 1 - fidelity
+    steps: int
+
+
+class InteractionTables:
+    """Phases of the interaction of the lowest bits, for the lengths of steps that occur."""
+
+    def __init__(self, interaction: Reals) -> None:
+        """`interaction`: [n, n] over atoms."""
+        self.interaction = interaction
+        self.pairs = by_bits(interaction)  # as the kernel takes it
+        low = min(len(self.pairs), TILE_ATOMS)
+        self._energies = _energies(self.pairs[:low, :low])
+        self._tables: OrderedDict[float, Reals] = OrderedDict()
+
+    def table(self, length_us: float) -> Reals:
+        """Phases over half a step and over a whole one: [2, 2 * 2**low]."""
+        table = self._tables.get(length_us)
+        if table is None:
+            angles = np.multiply.outer((length_us / 2, length_us), self._energies)
+            table = np.hstack([np.cos(angles), -np.sin(angles)])
+            self._tables[length_us] = table
+            if len(self._tables) > _TABLES:
+                self._tables.popitem(last=False)
+        return table
+
+
+class AtomEvolution:
+    """Evolution of states under one PulseProgram; not thread-safe. States are arrays as the kernel
+    has them, [2 * 2**bits]."""
+
+    def __init__(
+        self,
+        program: PulseProgram,
+        tolerance: float,
+        losses: Reals | None = None,
+        tables: InteractionTables | None = None,
+    ) -> None:
+        """`tolerance`: of 1 - fidelity. `losses`: [n], rates in 1/us at which the amplitude of a
+        bit that is 1 decreases. `tables`: those of the program's interaction, if there are any."""
+        program.check()
+        self._atoms = program.atoms
+        self._bits = max(LEAST_ATOMS, program.atoms)  # atoms that nothing drives fill a vector
+        self._drive = Drive(program)
+        self._end_ns = float(program.duration_ns)
+        self._per_ns = math.sqrt(tolerance) / self._end_ns
+        self._tables = tables or InteractionTables(program.interaction)
+        exchange = program.exchange
+        self._exchange = by_bits(exchange) if exchange.any() else np.zeros((0, 0))
+        self._losses = np.zeros(self._bits)
+        if losses is not None:
+            self._losses[: self._atoms] = losses[::-1]
+        self._scratch = np.empty(SCRATCH)
+        self._levels: list[Reals] = []
+        self._length = FIRST_NS
+        self._resume = 0.0  # length before a rough part of the drive
+        peak = np.abs(program.rabi).max() + np.abs(program.detuning).max()
+        strongest = np.abs(program.interaction).max() + np.abs(program.exchange).max(initial=0.0)
+        self._commutator = float(peak + strongest) / 2  # of the drive of an atom, in rad/us
+        self.steps = 0
+
+    def ground_state(self) -> Reals:
+        """State with all bits 0."""
+        state = np.zeros(2 << self._bits)
+        state[0] = 1.0
+        return state
+
+    def amplitudes(self, state: Reals) -> NDArray[np.complex128]:
+        """Normalised amplitudes [2**n] of a state."""
+        half, size = state.size // 2, 1 << self._atoms
+        result = np.empty(size, np.complex128)
+        result.real, result.imag = state[:size], state[half : half + size]
+        result /= np.linalg.norm(result)
+        return result
+
+    def run(self, control: RunControl) -> Evolved:
+        """Evolve the ground state from the first sample to the last. Raises Stopped,
+        StepTooShort."""
+        control.expect(int(self._end_ns), NANOSECONDS)
+        state, distance = self.advance(self.ground_state(), 0.0, self._end_ns, control)
+        return Evolved(self.amplitudes(state), min(1.0, distance**2), self.steps)
+
+    def advance(
+        self, state: Reals, start: float, end: float, control: RunControl
+    ) -> tuple[Reals, float]:
+        """Return the state at the end and the bound on its distance from the exact one. The array
+        that was given is used for other states."""
+        now, total = start, 0.0
+        while now < end:
+            state, now, distance = self.step(state, now, end, control)
+            total += distance
+        return state, total
+
+    def step(
+        self, state: Reals, now: float, end: float, control: RunControl
+    ) -> tuple[Reals, float, float]:
+        """Cross one window; return the state, the time in ns, at most `end`, and the bound on the
+        distance that was added. The array that was given is `previous` until the next call."""
+        if not self._levels:
+            self._levels = [np.empty_like(state) for _ in LEVELS]
+        levels = self._levels
+        end = self._end_of_piece(now, end)
+        while True:
+            window = min(self._length, end - now)
+            if end - now - window < SHORTEST_NS:
+                window = end - now
+            allowed = self._per_ns * window
+            means = self._drive.window(now, window)
+            distance = self._commutator * means.roughness
+            if distance > allowed / 2 and window > LEAST_ROUGH_NS:
+                self._resume = max(self._resume, self._length)
+                self._length = _power(window / 2)
+                continue
+            for level, target in enumerate(levels):
+                self._cross(state, target, means, level, window, control)
+            control.check()
+            distance += math.sqrt(extrapolate(*levels))
+            if distance <= allowed or window <= SHORTEST_NS:
+                break
+            self._length, self._resume = _next(window, distance, allowed), 0.0
+            if window <= 2 * SHORTEST_NS:
+                raise StepTooShort(
+                    f"a step of {window:g} ns has an error of {distance:g}, {allowed:g} is allowed",
+                    hint="a larger tolerance, or atoms further apart",
+                )
+        following = _next(window, distance, allowed)
+        if window < self._length:  # it ended at a jump: the next one is as long as those before
+            following = max(following, self._length)
+        self._length = max(following, self._resume)
+        self._resume = 0.0
+        levels[-1], result = state, levels[-1]
+        control.advance(NANOSECONDS, window)
+        reached = end if end - now - window < SHORTEST_NS else now + window
+        return result, reached, distance
+
+    @property
+    def previous(self) -> Reals:
+        """State before the last step."""
+        return self._levels[-1]
+
+    def _end_of_piece(self, now: float, end: float) -> float:
+        """Time of the next jump of the drive, at most `end`."""
+        jumps = self._drive.jumps_ns
+        place = int(np.searchsorted(jumps, now + SHORTEST_NS))
+        return min(end, float(jumps[place])) if place < len(jumps) else end
+
+    def _cross(
+        self,
+        state: Reals,
+        target: Reals,
+        means: WindowMeans,
+        level: int,
+        window: float,
+        control: RunControl,
+    ) -> None:
+        """Apply the steps of a level; write the result to `target`."""
+        number = len(LEVELS[level]) - 1
+        length_us = window / number * 1e-3
+        turns, angles, whole = rotations(means.rabi[level], means.detuning[level], length_us)
+        n = self._bits
+        of_bits, phases = np.zeros((number, n, 2)), np.zeros((2 * number, n))
+        of_bits[..., 0] = 1.0
+        of_bits[:, : self._atoms] = turns[:, ::-1]
+        phases[:, : self._atoms] = angles[:, ::-1]
+        steps = Steps(
+            number, np.array([length_us]), of_bits, phases, self._losses,
+            np.array([whole.real, whole.imag]), self._tables.pairs, self._exchange,
+            self._tables.table(length_us),
+        )  # fmt: skip
+        run_steps(state, target, steps, self._scratch, control.flag)
+        self.steps += number
+
+
+def _next(window: float, distance: float, allowed: float) -> float:
+    """Length of the next window."""
+    ratio = _SAFETY * (allowed / max(distance, 1e-30)) ** (1 / (_ORDER - 1))
+    return _power(min(LONGEST_NS, max(SHORTEST_NS, window * min(4.0, max(0.25, ratio)))))
+
+
+def _power(length: float) -> float:
+    """Largest power of 2**(1/4) up to a length, so that few lengths occur."""
+    return float(2.0 ** (math.floor(4 * math.log2(length) + 1e-9) / 4))
+
+
+def by_bits(matrix: Reals) -> Reals:
+    """Matrix over atoms as one over bits, of which there are LEAST_ATOMS or more."""
+    n = len(matrix)
+    result = np.zeros((max(n, LEAST_ATOMS),) * 2)
+    result[:n, :n] = matrix[::-1, ::-1]
+    return result
+
+
+def _energies(pairs: Reals) -> Reals:
+    """Energies [2**n] of the interaction of bits."""
+    n = len(pairs)
+    result = np.zeros(1 << n)
+    index = np.arange(1 << n)
+    for b in range(n):
+        for c in range(b):
+            if pairs[b, c]:
+                result += pairs[b, c] * (index >> b & index >> c & 1)
+    return result

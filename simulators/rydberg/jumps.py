@@ -1,0 +1,264 @@
+"""Noise of atoms by trajectories of a state vector: random unitaries and jumps.
+
+A collapse operator L of an atom with rate r acts in one of two ways (Dalibard, Castin and Molmer,
+1992; Plenio and Knight, 1998):
+
+* L proportional to a unitary, or a projector of a state: random events at a fixed rate. A projector
+  P with rate r has the evolution of (1 - 2 P) with r / 4, which is a unitary.
+* else, with L^+ L diagonal: the amplitudes of the atom's states decrease, and a jump comes when the
+  length of the state, squared, falls below a random number.
+
+An atom that is lost, in a state that nothing drives and that is measured as 0, is left in state 0
+without drive and interaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.engine import RunControl
+from simulators.errors import Unsupported
+from simulators.rydberg.drive import PulseProgram, Reals
+from simulators.rydberg.evolution import AtomEvolution, InteractionTables
+
+_LOST = 2
+_EPSILON = 1e-12
+Matrix = NDArray[np.complex128]
+
+
+class CollapseOperator(msgspec.Struct, frozen=True, eq=False):
+    """A collapse operator of every atom: rate in 1/us, matrix [3, 3] over its states 0, 1 and
+    lost."""
+
+    rate: float
+    matrix: Matrix
+
+
+class NoiseEvents(msgspec.Struct, frozen=True, eq=False):
+    """Jumps by the way in which they act."""
+
+    unitaries: tuple[CollapseOperator, ...]
+    decays: tuple[CollapseOperator, ...]
+
+    @property
+    def losses(self) -> tuple[float, float]:
+        """Rates at which the amplitudes of the states 0 and 1 of an atom decrease, in 1/us."""
+        total = np.zeros(2)
+        for jump in self.decays:
+            total += jump.rate / 2 * _weights(jump.matrix)
+        return float(total[0]), float(total[1])
+
+
+def sorted_jumps(jumps: Sequence[CollapseOperator]) -> NoiseEvents:
+    """Sort collapse operators. Raises Unsupported for one that is neither."""
+    unitaries, decays = [], []
+    for jump in jumps:
+        if jump.rate <= 0.0 or not jump.matrix.any():
+            continue
+        matrix = jump.matrix
+        inner, product = matrix[:2, :2], matrix.conj().T @ matrix
+        stays = not matrix[_LOST].any() and not matrix[:, _LOST].any()
+        if matrix[:, _LOST].any():
+            raise Unsupported("noise that brings lost atoms back", hint="operators that lose atoms")
+        if stays and np.allclose(product[:2, :2], product[0, 0] * np.eye(2), atol=_EPSILON):
+            size = abs(product[0, 0])
+            unitaries.append(CollapseOperator(jump.rate * size, inner / np.sqrt(size)))
+        elif stays and np.allclose(inner, np.diag(np.diag(inner)), atol=_EPSILON):
+            # diag(a, b) and half of a - b in diag(1, -1) differ by a multiple of the identity,
+            # which changes the Hamiltonian by a detuning if a and b have different phases.
+            a, b = inner[0, 0], inner[1, 1]
+            if abs((a * np.conj(b)).imag) > _EPSILON:
+                raise Unsupported("noise by a diagonal operator of complex phases")
+            unitaries.append(
+                CollapseOperator(jump.rate * abs(a - b) ** 2 / 4, np.diag([1.0 + 0j, -1.0]))
+            )
+        elif np.allclose(product, np.diag(np.diag(product)), atol=_EPSILON):
+            decays.append(jump)
+        else:
+            raise Unsupported(
+                "noise by an operator whose decay is not diagonal",
+                hint="operators between the states of the basis: dephasing, depolarizing,"
+                " relaxation, leakage",
+            )
+    return NoiseEvents(tuple(unitaries), tuple(decays))
+
+
+class NoisyRun(msgspec.Struct, frozen=True, eq=False):
+    """Final state [2**n] of one trajectory."""
+
+    state: Matrix
+    error: float  # estimated bound on 1 - fidelity of the evolution between the events
+    steps: int
+
+
+class TrajectoryRunner:
+    """Runner of trajectories with the same noise; those with the same interaction share tables."""
+
+    def __init__(self, events: NoiseEvents, tolerance: float) -> None:
+        self._events, self._tolerance = events, tolerance
+        self._tables: InteractionTables | None = None
+
+    @property
+    def is_random(self) -> bool:
+        """Whether there are random events during an evolution."""
+        return bool(self._events.unitaries or self._events.decays)
+
+    def run(self, program: PulseProgram, rng: np.random.Generator, control: RunControl) -> NoisyRun:
+        """Evolve the ground state with random events. Raises Stopped, Unsupported, EngineError."""
+        if self._tables is None or not np.array_equal(
+            self._tables.interaction, program.interaction
+        ):
+            self._tables = InteractionTables(program.interaction)
+        if not self.is_random:
+            evolution = AtomEvolution(program, self._tolerance, tables=self._tables)
+            state, distance = evolution.advance(
+                evolution.ground_state(), 0.0, float(program.duration_ns), control
+            )
+            result = evolution.amplitudes(state)
+            return NoisyRun(result, min(1.0, distance**2), evolution.steps)
+        trajectory = _Trajectory(program, self._events, self._tolerance, rng, self._tables)
+        return trajectory.run(control)
+
+
+class _Trajectory:
+    """One trajectory during its run."""
+
+    def __init__(
+        self,
+        program: PulseProgram,
+        events: NoiseEvents,
+        tolerance: float,
+        rng: np.random.Generator,
+        tables: InteractionTables,
+    ) -> None:
+        self._program, self._events, self._rng = program, events, rng
+        self._tolerance, self._tables = tolerance, tables
+        self._lost: list[int] = []
+        self._steps = 0
+        self._evolution = self._evolve()
+
+    def run(self, control: RunControl) -> NoisyRun:
+        """Evolve the ground state."""
+        end = float(self._program.duration_ns)
+        planned = self._planned(end)
+        state, now, distance = self._evolution.ground_state(), 0.0, 0.0
+        since, length, threshold = 0.0, 1.0, self._rng.random()  # of the last jump
+        while now < end:
+            stop = planned[-1][0] if planned else end
+            state, reached, error = self._evolution.step(state, now, stop, control)
+            if self._events.decays:
+                following = self._length(state, reached - since)
+                if following < threshold:
+                    part = np.log(length / threshold) / np.log(length / following)
+                    at = now + min(1.0, float(part)) * (reached - now)
+                    # The step is repeated up to the jump, from a copy: its array is used again.
+                    before = self._evolution.previous.copy()
+                    state, error = self._evolution.advance(before, now, at, control)
+                    distance += error
+                    state = self._jump(state)
+                    now = since = at
+                    length, threshold = 1.0, self._rng.random()
+                    continue
+                length = following
+            distance += error
+            now = reached
+            while planned and planned[-1][0] <= now:
+                _, atom, matrix = planned.pop()
+                if atom not in self._lost:
+                    _apply(state, self._bit(atom), matrix)
+        steps = self._steps + self._evolution.steps
+        return NoisyRun(self._evolution.amplitudes(state), min(1.0, distance**2), steps)
+
+    def _evolve(self) -> AtomEvolution:
+        """Evolution of the atoms that are not lost."""
+        program = self._program
+        base, one = self._events.losses
+        losses = np.full(program.atoms, one - base)
+        if not self._lost:
+            return AtomEvolution(program, self._tolerance, losses, self._tables)
+        rabi, detuning = program.rabi.copy(), program.detuning.copy()
+        interaction, exchange = program.interaction.copy(), program.exchange.copy()
+        rabi[:, self._lost] = 0.0
+        detuning[:, self._lost] = losses[self._lost] = 0.0
+        for matrix in (interaction, exchange):
+            if matrix.size:
+                matrix[self._lost] = 0.0
+                matrix[:, self._lost] = 0.0
+        rest = PulseProgram(rabi, detuning, interaction, exchange)
+        return AtomEvolution(rest, self._tolerance, losses)
+
+    def _planned(self, end: float) -> list[tuple[float, int, Matrix]]:
+        """Draw times, atoms and matrices of the events at fixed rates, latest first."""
+        planned: list[tuple[float, int, Matrix]] = []
+        for jump in self._events.unitaries:
+            for atom in range(self._program.atoms):
+                count = self._rng.poisson(jump.rate * end * 1e-3)
+                times = self._rng.uniform(0.0, end, count)
+                planned += [(float(time), atom, jump.matrix) for time in times]
+        return sorted(planned, key=lambda event: -event[0])
+
+    def _length(self, state: Reals, elapsed_ns: float) -> float:
+        """Squared length of a state, with the losses that are common to both states of an atom."""
+        alive = self._program.atoms - len(self._lost)
+        common = 2 * self._events.losses[0] * alive * elapsed_ns * 1e-3
+        return float(np.dot(state, state) * np.exp(-common))
+
+    def _jump(self, state: Reals) -> Reals:
+        """Draw an operator and an atom by their weights, and apply it; return the new state."""
+        total = float(np.dot(state, state))
+        choices, weights = [], []
+        for atom in range(self._program.atoms):
+            if atom in self._lost:
+                continue
+            excited = _excited(state, self._bit(atom))
+            for jump in self._events.decays:
+                zero, one = _weights(jump.matrix)
+                choices.append((atom, jump))
+                weights.append(jump.rate * (zero * (total - excited) + one * excited))
+        odds = np.cumsum(weights)
+        atom, jump = choices[
+            min(len(choices) - 1, int(np.searchsorted(odds, self._rng.random() * odds[-1])))
+        ]
+        matrix = jump.matrix[:2, :2]
+        if jump.matrix[_LOST].any():  # one of the two states is lost, and becomes 0
+            matrix = np.zeros((2, 2), np.complex128)
+            matrix[0, int(np.argmax(np.abs(jump.matrix[_LOST])))] = 1.0
+            self._lost.append(atom)
+            self._steps += self._evolution.steps
+            self._evolution = self._evolve()
+        _apply(state, self._bit(atom), matrix)
+        state /= np.sqrt(np.dot(state, state))
+        return state
+
+    def _bit(self, atom: int) -> int:
+        return self._program.atoms - 1 - atom
+
+
+def _weights(matrix: Matrix) -> Reals:
+    """Squared lengths of what becomes of the states 0 and 1."""
+    return np.asarray((np.abs(matrix[:, :2]) ** 2).sum(axis=0))
+
+
+def _by_bit(state: Reals, bit: int) -> Reals:
+    """View of a state: [part, higher bits, bit, lower bits]."""
+    return state.reshape(2, -1, 2, 1 << bit)
+
+
+def _excited(state: Reals, bit: int) -> float:
+    """Squared length of the part whose bit is 1."""
+    part = _by_bit(state, bit)[:, :, 1]
+    return float(np.square(part).sum())
+
+
+def _apply(state: Reals, bit: int, matrix: Matrix) -> None:
+    """Multiply the bit by a matrix [2, 2]."""
+    view = _by_bit(state, bit)
+    zero = view[0, :, 0] + 1j * view[1, :, 0]
+    one = view[0, :, 1] + 1j * view[1, :, 1]
+    for row in range(2):
+        result = matrix[row, 0] * zero + matrix[row, 1] * one
+        view[0, :, row], view[1, :, row] = result.real, result.imag

@@ -1,0 +1,153 @@
+"""Pulse sequences, through a service."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from failing import fails
+from live import with_keys
+
+import simenv
+from simenv.client.client import Client
+from simenv.client.submission.prepare import PreparedSubmit
+from simenv.client.submission.send import send
+from simenv.errors import LimitExceededError, OptionError, ProgramError, TaskFailedError
+from simenv.model import TaskOptions, TaskSpec, calls, pulses
+from simenv.model.options import VALUE
+from simenv.wire import codec
+
+pulser = pytest.importorskip("pulser")
+PATIENCE_S = 120.0
+OPTIONS = {"listen": "tcp://127.0.0.1:0"}
+
+
+def chain(atoms: int = 3, amplitude: Any = 7.0) -> Any:
+    """Two resonant pulses on a chain of atoms in blockade of their neighbours."""
+    register = pulser.Register.from_coordinates([(5.5 * k, 0) for k in range(atoms)], prefix="a")
+    sequence = pulser.Sequence(register, pulser.MockDevice)
+    sequence.declare_channel("global", "rydberg_global")
+    if isinstance(amplitude, str):
+        amplitude = sequence.declare_variable(amplitude)
+    sequence.add(pulser.Pulse.ConstantPulse(120, amplitude, 1.0, 0.3), "global")
+    sequence.add(pulser.Pulse.ConstantPulse(80, amplitude, -2.0, 0.0), "global")
+    return sequence
+
+
+def test_two_atoms_in_blockade_oscillate_together(env: Client) -> None:
+    register = pulser.Register.from_coordinates([(0, 0), (4, 0)], prefix="q")
+    sequence = pulser.Sequence(register, pulser.MockDevice)
+    sequence.declare_channel("global", "rydberg_global")
+    rabi = 2 * np.pi
+    # Half an oscillation at sqrt(2) times the Rabi frequency: one atom or the other is excited.
+    duration = round(1000 / (2 * np.sqrt(2)))
+    sequence.add(pulser.Pulse.ConstantPulse(duration, rabi, 0.0, 0.0), "global")
+    result: Any = env.run(sequence, shots=4_000, seed=9)
+    assert isinstance(result, simenv.PulseResult)
+    assert result.occupations == pytest.approx([0.5, 0.5], abs=1e-3)
+    assert set(result.counts) <= {"01", "10", "00", "11"}
+    assert result.counts["01"] == pytest.approx(2_000, abs=5 * np.sqrt(1_000))
+    assert result.atoms == ("q0", "q1")
+    assert (result.shots, result.seed, result.basis) == (4_000, 9, "ground-rydberg")
+    assert 0.0 < result.error <= 1e-6
+
+
+def test_the_text_of_a_sequence_is_the_same_program(env: Client) -> None:
+    text = chain().to_abstract_repr()
+    asked = {"outputs": ("counts", "memory", "statevector"), "observables": ["ZII", "IIZ", "XXI"]}
+    first: Any = env.run(chain(), shots=200, seed=4, **asked)
+    task = env.submit(text, shots=200, seed=4, name="atoms", **asked)
+    second: Any = task.result(PATIENCE_S)
+    assert task.name == "atoms"
+    assert task.details.engine == pulses.RYDBERG  # type: ignore[attr-defined]
+    assert first.counts == second.counts
+    assert np.array_equal(first.statevector, second.statevector)
+    assert sum(first.counts.values()) == len(first.memory) == 200
+    assert first.counts[first.memory[0]] == first.memory.count(first.memory[0])
+    probabilities = np.abs(first.statevector) ** 2
+    zs = 1 - 2 * first.occupations
+    assert first.expectation[:2] == pytest.approx(zs[[0, 2]])
+    assert probabilities[4:].sum() == pytest.approx(first.occupations[0])
+    value = env.task(task.id).result(PATIENCE_S).value
+    assert simenv.PulseResult(value).counts == first.counts
+
+
+def test_a_sweep_has_one_task_for_each_value_of_a_variable(env: Client) -> None:
+    tasks = env.submit_many((chain(2, "rabi"), {"rabi": [0.0, 3.0, 8.0]}), shots=None)
+    occupied = [task.result(PATIENCE_S).occupations[0] for task in tasks]  # type: ignore[attr-defined]
+    assert occupied[0] == pytest.approx(0.0, abs=1e-9)
+    assert occupied[0] < occupied[1] < occupied[2]
+    single: Any = env.run(chain(2, "rabi"), shots=None, parameter_values={"rabi": 8.0})
+    assert single.occupations[0] == pytest.approx(occupied[2])
+
+
+def test_noise_of_detection_and_of_evolution_comes_from_the_model(env: Client) -> None:
+    register = pulser.Register.from_coordinates([(0, 0), (60, 0)], prefix="q")
+    sequence = pulser.Sequence(register, pulser.MockDevice)
+    sequence.declare_channel("global", "rydberg_global")
+    sequence.add(pulser.Pulse.ConstantPulse(500, 2 * np.pi, 0.0, 0.0), "global")
+    model = pulser.NoiseModel(p_false_pos=0.0, p_false_neg=0.2)
+    result: Any = env.run(sequence, shots=4_000, seed=5, noise=model)
+    assert result.occupations == pytest.approx([1.0, 1.0], abs=1e-3), "of the state"
+    assert result.counts["11"] == pytest.approx(0.64 * 4_000, abs=5 * 30.4)
+    decay = pulser.NoiseModel(relaxation_rate=1.0)
+    relaxed: Any = env.run(sequence, shots=200, seed=5, noise=decay, options={"trajectories": 50})
+    assert relaxed.trajectories == 50
+    assert 0.5 < relaxed.occupations.mean() < 0.97
+    again: Any = env.run(sequence, shots=200, seed=5, noise=decay, options={"trajectories": 50})
+    assert again.counts == relaxed.counts
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "statevector"}, "runs no pulse sequences"),
+        ({"precision": "single"}, "precision= of a pulse sequence"),
+        ({"outputs": "probabilities"}, "outputs .* of a pulse sequence"),
+        ({"options": {"bond": 4}}, "has no option 'bond'"),
+        ({"options": {"tolerance": 0.0}}, "tolerance=0"),
+        ({"shots": None, "outputs": "counts"}, "without shots"),
+        ({"noise": "on"}, "has no noise model"),
+        ({"observables": "ZZ"}, "3 qubits|3 wide|2 "),
+        ({"parameter_values": {"rabi": 1.0}}, "no variables rabi"),
+    ],
+)
+def test_options_of_others_are_refused(env: Client, options: dict[str, Any], message: str) -> None:
+    fails(OptionError, message, env.submit, chain(), **options)
+
+
+def test_faults_of_a_sequence_are_named(env: Client) -> None:
+    fails(ProgramError, "no JSON object", env.submit, "{")
+    fails(ProgramError, "refused by pulser", env.submit, "{}")
+    deep = '{"a":' + "[" * 39 + "]" * 39 + "}"
+    fails(LimitExceededError, "nested 40 deep", env.submit, deep)
+    fails(LimitExceededError, "limit is 1", env.submit, "{" + " " * 2**20 + "}")
+    fails(ProgramError, "goes to `submit` or `run`", env.post, chain())
+    both = chain(2)
+    both.declare_channel("raman", "raman_local", initial_target="a0")
+    both.add(pulser.Pulse.ConstantPulse(100, 3.0, 0.0, 0.0), "raman")
+    task = env.submit(both, shots=10)
+    assert fails(TaskFailedError, "channels of one basis", task.result, PATIENCE_S)
+
+
+def test_worker_refuses_what_a_client_says_wrongly(env: Client, tmp_path: Path) -> None:
+    terms = TaskOptions(outputs=(VALUE,), engine=pulses.RYDBERG)
+    sizes = pulses.PulseSizes(3, 1, 200)
+    text = chain().to_abstract_repr()
+    call = pulses.PulseCall(calls.CALL_FORMAT, text, sizes, ("counts",))
+    with with_keys(env, tmp_path, "ana") as keys:
+        far = keys["ana"]
+        own: Any = far.run(chain(), shots=100, seed=1)
+        here: Any = env.run(chain(), shots=100, seed=1)
+        assert own.counts == here.counts, "sampled in a process of its own"
+        for wrong, message in (
+            (msgspec.structs.replace(call, sizes=pulses.PulseSizes(3, 1, 100)), "it came with"),
+            (msgspec.structs.replace(call, sequence="{}"), "pulser cannot sample"),
+        ):
+            order = PreparedSubmit(terms, [TaskSpec(codec.encode(wrong), 10, 1)], single=True)
+            task = send(far.session, order, None)[0]
+            assert fails(TaskFailedError, message, task.result, PATIENCE_S).reason == "program"
+        huge = msgspec.structs.replace(call, sizes=pulses.PulseSizes(100, 1, 200))
+        order = PreparedSubmit(terms, [TaskSpec(codec.encode(huge), 10, 1)], single=True)
+        fails(LimitExceededError, "atoms = 100", send, far.session, order, None)

@@ -1,0 +1,86 @@
+"""Noise by trajectories against the master equation."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+from numpy.typing import NDArray
+
+from simulators.engine import RunControl
+from simulators.errors import Unsupported
+from simulators.rydberg import outcomes as out
+from simulators.rydberg.drive import PulseProgram
+from simulators.rydberg.jumps import CollapseOperator, TrajectoryRunner, sorted_jumps
+
+SAMPLES, RABI, SHIFT, COUPLING = 301, 9.0, 3.0, 6.0
+NONE = np.zeros((0, 0))
+KETS = np.eye(3, dtype=np.complex128)
+
+
+def operator(row: int, column: int) -> NDArray[np.complex128]:
+    return np.outer(KETS[row], KETS[column])
+
+
+NOISE = {
+    "dephasing": [CollapseOperator(1.5, operator(1, 1))],
+    "relaxation": [CollapseOperator(2.0, operator(0, 1))],
+    "depolarizing": [
+        CollapseOperator(0.4, operator(0, 1) + operator(1, 0)),
+        CollapseOperator(0.4, 1j * operator(1, 0) - 1j * operator(0, 1)),
+        CollapseOperator(0.4, operator(0, 0) - operator(1, 1)),
+    ],
+    "leakage": [CollapseOperator(1.2, operator(2, 1)), CollapseOperator(0.7, operator(2, 0))],
+    "all": [
+        CollapseOperator(1.0, operator(1, 1)), CollapseOperator(1.5, operator(0, 1)),
+        CollapseOperator(0.8, operator(2, 1)),
+    ],
+}  # fmt: skip
+
+
+def pair() -> PulseProgram:
+    rabi = np.full((SAMPLES, 2), RABI, np.complex128)
+    return PulseProgram(
+        rabi, np.full((SAMPLES, 2), SHIFT), np.array([[0.0, COUPLING], [COUPLING, 0.0]]), NONE
+    )
+
+
+def exact_occupations(jumps: list[CollapseOperator]) -> NDArray[np.float64]:
+    """Occupations of two three-level atoms by the exponential of the Lindblad operator."""
+    one = np.eye(3)
+    local = RABI / 2 * (operator(0, 1) + operator(1, 0)) - SHIFT * operator(1, 1)
+    number = operator(1, 1)
+    energy = np.kron(local, one) + np.kron(one, local) + COUPLING * np.kron(number, number)
+    eye = np.eye(9)
+    total = -1j * (np.kron(energy, eye) - np.kron(eye, energy.T))
+    for jump in jumps:
+        for full in (np.kron(jump.matrix, one), np.kron(one, jump.matrix)):
+            decay = full.conj().T @ full
+            total += jump.rate * (
+                np.kron(full, full.conj()) - (np.kron(decay, eye) + np.kron(eye, decay.T)) / 2
+            )
+    begin = np.zeros(81, np.complex128)
+    begin[0] = 1.0
+    final = (scipy.linalg.expm(total * (SAMPLES - 1) * 1e-3) @ begin).reshape(9, 9)
+    both = np.kron(number, number)
+    single = np.kron(number, one), np.kron(one, number)
+    return np.array([np.trace(each @ final).real for each in (*single, both)])
+
+
+@pytest.mark.parametrize("kind", NOISE)
+def test_trajectories_have_the_mean_of_the_master_equation(kind: str) -> None:
+    runner = TrajectoryRunner(sorted_jumps(NOISE[kind]), 1e-4)
+    values = []
+    for number in range(600):
+        run = runner.run(pair(), np.random.default_rng([7, number]), RunControl())
+        values.append([*out.occupations(run.state), abs(run.state[3]) ** 2])
+    mean, spread = np.mean(values, axis=0), np.std(values, axis=0) / np.sqrt(len(values))
+    assert np.all(np.abs(mean - exact_occupations(NOISE[kind])) < 5 * spread + 1e-3)
+
+
+def test_noise_without_a_trajectory_is_refused() -> None:
+    both = operator(0, 0) + operator(0, 1)
+    with pytest.raises(Unsupported, match="not diagonal"):
+        sorted_jumps([CollapseOperator(1.0, both)])
+    with pytest.raises(Unsupported, match="brings lost atoms back"):
+        sorted_jumps([CollapseOperator(1.0, operator(0, 2))])
+    with pytest.raises(Unsupported, match="complex phases"):
+        sorted_jumps([CollapseOperator(1.0, operator(0, 0) + 0.5j * operator(1, 1))])
