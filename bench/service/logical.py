@@ -23,7 +23,7 @@ from simenv.client.client import Client
 CHIP = "superconducting-square"
 DECODERS = ("pymatching", "pymatching-correlated")
 ON_RANDOM = ("pymatching-sequential", "pymatching")  # of memories and CX
-DEVICE_SHOTS = 20_000
+PARTS = "times", "predictions", "willow", "wide"
 WIDE, WIDE_SHOTS = 500, 1_000
 # Google Quantum AI, Nature 638, 920 (arXiv 2408.13687): errors of a cycle at d = 3, 5, 7 by 0.143 %
 # and Lambda = 2.14, a cycle of 1.1 us. Means of the chip: its specification sheet of December 2024.
@@ -35,7 +35,7 @@ WILLOW = {
 }  # fmt: skip
 
 
-@benchmark(seed=SEED, chips=(12, 2), shots=(100_000, 20_000))
+@benchmark(seed=SEED, chips=(12, 2), shots=(50_000, 20_000), parts=list(PARTS))
 def logical_devices(report: Report, options: Namespace) -> None:
     """Logical devices of a chip: time, predictions against encoded circuits, Willow.
 
@@ -45,18 +45,19 @@ def logical_devices(report: Report, options: Namespace) -> None:
     within 10 % or three standard errors. Chips have sequential and plain matching by turns; all
     their numbers follow from `--seed`, which is new in each run. Errors of a cycle of Google's
     Willow from the published means of its components. A Clifford circuit of 500 logical qubits.
+    `--parts`: some of these.
     """
     if not (installed("stim") and installed("pymatching")):
         return report.none_measured("stim or PyMatching is not installed")
     with home(), simenv.local(workers=2) as client:
-        _times(report, client)
-        _predictions(report, client, options)
-        _willow(report, client)
-        _wide(report, client)
+        for part in options.parts:
+            {"times": _times, "predictions": _predictions, "willow": _willow, "wide": _wide}[part](
+                report, client, options
+            )
     return None
 
 
-def _times(report: Report, client: Client) -> None:
+def _times(report: Report, client: Client, _: Namespace) -> None:
     from simenv.calibration.logical.encode import encode
 
     for distance in (3, 5, 7):
@@ -77,7 +78,7 @@ def random_chip(seed: int) -> cal.CalibrationSnapshot:
 
     def drawn(low: float, high: float, count: int, spread: float = 0.3) -> tuple[float, ...]:
         mean = math.exp(random.uniform(math.log(low), math.log(high)))
-        return tuple(mean * np.exp(spread * random.standard_normal(count)))
+        return tuple((mean * np.exp(spread * random.standard_normal(count))).tolist())
 
     count = layout.num_qubits
     t1_us = drawn(60.0, 250.0, count)
@@ -113,6 +114,11 @@ def _dynamic(plan: design.DeviceDesign) -> cal.CalibrationSnapshot:
     """Return the snapshot of a design, with measurements and resets inside circuits."""
     made, _ = design.snapshot_of(plan)
     return msgspec.structs.replace(made, dynamic=True)
+
+
+def _round_ns(snapshot: cal.CalibrationSnapshot) -> float:
+    assert snapshot.logical is not None
+    return snapshot.logical.round_ns
 
 
 def _predictions(report: Report, client: Client, options: Namespace) -> None:
@@ -161,7 +167,7 @@ def _compared(
         rounds = [d] * (width - 1) + [d if basis == "Z" else 2 * d]
         qubits = tuple(range(width * code.num_qubits))
         experiments.append(Experiment(ghz(code, width, basis, rounds), on, qubits, decoder))
-        circuits.append(_logical(width, basis, d, made.snapshot.logical.round_ns))
+        circuits.append(_logical(width, basis, d, _round_ns(made.snapshot)))
     run = ClientRunner(client, options.shots, (seed ^ 0x5EED) % 2**31)
     results = []
     for (width, basis), found, circuit in zip(cases, run(experiments), circuits, strict=True):
@@ -223,7 +229,7 @@ def willow() -> cal.CalibrationSnapshot:
     )
 
 
-def _willow(report: Report, client: Client) -> None:
+def _willow(report: Report, client: Client, _: Namespace) -> None:
     from simenv.calibration.logical.encode import encode
     from simenv.calibration.logical.error_rates import round_errors
 
@@ -231,8 +237,9 @@ def _willow(report: Report, client: Client) -> None:
         errors: dict[int, float] = {}
         for d in (3, 5, 7):
             made = encode(client, willow(), distance=d, qubits=1, decoder=decoder, shots=50_000)
-            origin = made.snapshot.logical
-            errors[d] = statistics.mean(round_errors(made.snapshot.qubits[0], origin.round_ns))
+            errors[d] = statistics.mean(
+                round_errors(made.snapshot.qubits[0], _round_ns(made.snapshot))
+            )
         published = {d: WILLOW_ERROR * WILLOW_LAMBDA ** ((7 - d) / 2) for d in errors}
         for d, error in errors.items():
             case = f"{decoder}, d = {d}: {100 * error:.3f} %, published {100 * published[d]:.3f} %"
@@ -246,7 +253,7 @@ def _factor(ratio: float) -> float:
     return max(ratio, 1.0 / ratio)
 
 
-def _wide(report: Report, client: Client) -> None:
+def _wide(report: Report, client: Client, _: Namespace) -> None:
     """Measure a GHZ state of 500 logical qubits, submission to counts."""
     from simenv.calibration.logical.encode import encode
 

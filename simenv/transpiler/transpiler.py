@@ -228,10 +228,16 @@ class Transpiler:
 
         return f"qiskit {qiskit.__version__}, level {self._level}, seed {self._seed}"
 
+    @property
+    def needs_numbers(self) -> bool:
+        """True if angles must be numbers: they are limited, or no native gate has one, so that
+        rotations become sequences of T gates."""
+        return bool(self._info.angle_limits) or not any(gate.params for gate in self._info.gates)
+
     def transpiled(self, circuit: Any, mapping: tuple[int, ...] = ()) -> Any:
         """Return a QuantumCircuit in native gates on the device's qubits, compiled once for its
         structure. See `opened_circuit`. `mapping`: as for `run`. Raises ProgramError."""
-        if self._info.angle_limits:
+        if self.needs_numbers:
             return self.run(circuit, mapping)
         structure, values = opened_circuit(circuit)
         result = self.run(structure, mapping)

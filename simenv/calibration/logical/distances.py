@@ -54,6 +54,7 @@ class Distances:
             self._rates[self._top] = first.pooled()
             self._large = own
         else:
+            self._rates[options.distance] = sampled.pooled()
             code = rotated(self._top)
             placed = [] if options.placement == "drawn" else places(chip, code, 1)
             self._large = patch_of(patch_chip(chip, code, placed, 1, options.seed), code, 0)

@@ -179,7 +179,7 @@ class Compiler:
         if self._native.is_refused(written.program):
             return compiled
         structure, values = loaded.program, np.zeros(0)
-        if not self._info.angle_limits:  # limits are checked on numbers
+        if not self._transpiler.needs_numbers:
             structure, values = opened(structure)
         try:
             result = self._structure(structure, mapping, modules)

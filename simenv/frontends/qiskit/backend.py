@@ -241,8 +241,12 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
             self._target = ideal_target(self._info) if ideal else device_target(self._info)
         return self._target
 
-    def get_translation_stage_plugin(self) -> str:
-        """Name of the plugin with which Qiskit's `transpile` translates for this backend."""
+    def get_translation_stage_plugin(self) -> str | None:
+        """Name of the plugin with which Qiskit's `transpile` translates for this backend; None for
+        gates without angles: Qiskit has other stages for Clifford and T gates, and takes no name
+        there."""
+        if self._device is not None and not any(gate.params for gate in self._info.gates):
+            return None
         own = translation_plugin(self.target) if self._device is not None else ""
         return own or "translator"
 

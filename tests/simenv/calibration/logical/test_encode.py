@@ -12,11 +12,12 @@ import pytest
 
 pytest.importorskip("pymatching")
 
-from qiskit import QuantumCircuit
+from qiskit import QuantumCircuit, transpile
 
 from noise_models import library, snapshot as snapshots
 from noise_models.build import build
 from noise_models.calibration import CalibrationSnapshot
+from simenv import files
 from simenv.calibration.logical.encode import (
     MAX_PATCHES,
     Encoder,
@@ -28,7 +29,8 @@ from simenv.calibration.logical.experiments import DecodedShots, Experiment
 from simenv.calibration.logical.options import EncodeOptions
 from simenv.cli.app import run as command
 from simenv.client.client import Client
-from simenv.errors import OptionError
+from simenv.errors import OptionError, SimenvError
+from simenv.frontends.qiskit import SimenvBackend
 
 CHIP = "superconducting-lattice"
 ROUND_NS = 1_000.0
@@ -175,6 +177,27 @@ def test_a_device_is_sampled_once_and_programs_run_on_it(
     expected = sum(exact.probabilities[bits] for bits in ("01", "10"))
     assert 0.01 < expected < 0.3
     assert abs(wrong - expected) < 5 * math.sqrt(expected / 4_000)
+
+
+def test_rotations_become_t_gates_in_every_interface(home: Path, client: Client) -> None:
+    made = encode(client, library.load(CHIP), "turned", qubits=2, shots=500, t_error=0.0)
+    path = files.private_folder(home / "devices") / "turned.json"
+    path.write_bytes(snapshots.dump(made.snapshot))
+    circuit = QuantumCircuit(1, 1)
+    circuit.h(0)
+    circuit.rz(0.3, 0)
+    circuit.h(0)
+    circuit.measure(0, 0)
+    result = client.run(
+        circuit, device="turned", shots=None, outputs=("probabilities",), noise="off"
+    )
+    assert result.probabilities["1"] == pytest.approx(math.sin(0.15) ** 2, abs=1e-3)
+    with pytest.raises(SimenvError, match="rz on qubit 0"):
+        client.run(circuit, device="turned", compile="never")
+    backend = SimenvBackend("turned", env=client)
+    compiled = transpile(circuit, backend, optimization_level=1)
+    assert compiled.count_ops()["t"] > 10
+    assert set(compiled.count_ops()) <= set(backend.target.operation_names)
 
 
 def test_a_stored_device_of_another_format_is_sampled_anew(tmp_path: Path, client: Client) -> None:
