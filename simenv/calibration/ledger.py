@@ -112,7 +112,8 @@ class ErrorLedger(msgspec.Struct, frozen=True):
     edges: tuple[EdgeLoss, ...]
     qubits: tuple[tuple[int, float], ...]  # a loss on two qubits counts half for each
     avoid: EdgeLoss | None  # of the pairs that stand out, that with the largest loss above others'
-    state: str  # "ideal": of the circuit's own state; "mixed": wider than MAX_QUBITS
+    # "ideal": of the circuit's own state; "mixed": wider than MAX_QUBITS, with resets or branches
+    state: str
 
     @property
     def fidelity(self) -> float:

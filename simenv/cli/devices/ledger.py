@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 _SHOWN = 12  # shown rows of gates and of qubits
-_MIXED = "a maximally mixed state: the circuit is too wide for its own"
+_MIXED = "a maximally mixed state: the circuit is too wide for its own, resets or branches"
 
 
 def show(

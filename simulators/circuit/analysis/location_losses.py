@@ -6,7 +6,9 @@ at that place, because the later operations are unitary (Nielsen and Chuang, sec
 entanglement fidelity). Losses of several channels add up to first order. If only diagonal gates
 come between a channel and the next measurement of its qubits, only changes of populations
 count. A bit that is measured before other operations on its qubit is copied to a qubit of its
-own (deferred measurement, Nielsen and Chuang, section 4.4).
+own (deferred measurement, Nielsen and Chuang, section 4.4). A circuit that resets or branches has
+many states: its losses are those of a maximally mixed one. Gates under a condition count as if it
+held, and what ends at a reset is no loss.
 
 Of unitary channels V it is the changes of the state that add up, to first order: with d_k the
 change (V - 1) psi at place k, carried to the end, and d the part of their sum that is orthogonal
@@ -34,6 +36,7 @@ from simulators.errors import Unsupported
 MAX_QUBITS = 18  # wider circuits are judged for a maximally mixed state
 _ID, _GLOBAL = GATES["id"].code, GATES["global_phase"].code
 _DIAGONAL = [gate.code for gate in GATES.values() if gate.diagonal]
+_NEVER = 1 << 62  # number of no operation
 _UNITARY = 1e-9  # largest deviation of a unitary channel
 _COPY = np.eye(4, dtype=np.complex128)[[0, 3, 2, 1]]  # cx of qubit 0 on qubit 1
 _Place = tuple[int, int, int]  # preceding operation, and the qubits
@@ -48,7 +51,7 @@ class LocationLosses(msgspec.Struct, frozen=True, eq=False):
 
 class IdealStates:
     """Reduced density matrices of the ideal state of a circuit between its operations. Raises
-    Unsupported for a circuit with resets or conditions, or with free parameters."""
+    Unsupported for a circuit with free parameters."""
 
     def __init__(self, circuit: Circuit) -> None:
         self.circuit = circuit
@@ -56,11 +59,6 @@ class IdealStates:
         roles = np.empty(circuit.ops.size, np.int64)
         has_mid_circuit_ops(circuit, roles, keep=True)
         resets = (self.operands.codes == RESET) & (roles != NO_OP_RESET)
-        if circuit.conditions_data or resets.any():
-            raise Unsupported(
-                "no first-order loss of a circuit that resets or branches",
-                hint="take a circuit of gates and measurements alone",
-            )
         if circuit.slots_data:
             hint = "bind all parameters"
             raise Unsupported("no first-order loss of a circuit with a free parameter", hint=hint)
@@ -70,9 +68,15 @@ class IdealStates:
         places = np.repeat(np.arange(codes.size), counts)[np.repeat(mixing, counts)]
         mixed = self.operands.wires[np.repeat(mixing, counts)]
         self._mixing = {q: places[mixed == q] for q in self.axis}  # operations, ascending
+        acts = np.repeat(((codes >= UNITARY) & (codes != _ID)) | (codes == MEASURE), counts)
+        owners, wires = np.repeat(np.arange(codes.size), counts)[acts], self.operands.wires[acts]
+        self._acts = {q: owners[wires == q] for q in self.axis}  # gates and measurements, ascending
         numbers = np.flatnonzero(codes == MEASURE)
         read = self.operands.wires[self.operands.first[numbers]]
         self._reads = {q: numbers[read == q] for q in self.axis}
+        ends = np.flatnonzero(resets)
+        ended = self.operands.wires[self.operands.first[ends]]
+        self._resets = {q: ends[ended == q] for q in self.axis}
         self._bits: dict[int, int] = {}  # axis of each measured bit, by the operation
         self._num_axes = len(self.axis)
         for k, qubit in zip(numbers.tolist(), read.tolist(), strict=True):
@@ -80,7 +84,8 @@ class IdealStates:
             if roles[k] != TERMINAL or k < self._reads[qubit][-1]:
                 self._bits[k] = self._num_axes
                 self._num_axes += 1
-        self.is_known = self._num_axes <= MAX_QUBITS
+        has_one = not circuit.conditions_data and not ends.size
+        self.is_known = has_one and self._num_axes <= MAX_QUBITS
 
     def losses(self, programs: Iterable[NoiseProgram]) -> list[LocationLosses]:
         """Losses by noise programs of the circuit, each alone."""
@@ -100,6 +105,9 @@ class IdealStates:
                 if k in own:
                     result[k] = own[k]
                     continue
+                if self._is_lost(after, first, second):
+                    result[k] = 0.0
+                    continue
                 rho = reduced[after, first, second]
                 classical = self._is_classical(after, first, second)
                 result[k] = _loss(kraus[number], rho, classical=classical)
@@ -112,6 +120,15 @@ class IdealStates:
                 readout[qubit] = readout.get(qubit, 0.0) + float((1.0 - p1) * p01 + p1 * p10)
             results.append(LocationLosses(result, readout))
         return results
+
+    def _is_lost(self, after: int, first: int, second: int) -> bool:
+        """Return whether all of these qubits are reset after an operation, before another one acts
+        on them."""
+        return all(
+            (next_reset := _next(self._resets[qubit], after)) < _next(self._acts[qubit], after)
+            and next_reset < _NEVER
+            for qubit in ((first, second) if second >= 0 else (first,))
+        )
 
     def _is_classical(self, after: int, first: int, second: int) -> bool:
         """Return whether only populations of these qubits matter after an operation: no gate
@@ -214,6 +231,12 @@ class IdealStates:
         moved = np.moveaxis(states, axes, range(len(axes)))
         changed = (gate @ moved.reshape(len(gate), -1)).reshape(moved.shape)
         return np.moveaxis(changed, range(len(axes)), axes)
+
+
+def _next(operations: NDArray[np.int64], after: int) -> int:
+    """Return the first of some ascending operations after another one; `_NEVER`: none is."""
+    at = int(np.searchsorted(operations, after, side="right"))
+    return int(operations[at]) if at < operations.size else _NEVER
 
 
 def _unitary(channel: Channel) -> NDArray[np.complex128] | None:
