@@ -62,21 +62,25 @@ class PulseProgram(msgspec.Struct, frozen=True, eq=False):
 
 
 _THIRDS = np.array([0.0, 1 / 3, 1 / 2, 2 / 3, 1.0])  # edges of one, two and three steps
-LEVELS = ((0, 4), (0, 2, 4), (0, 1, 3, 4))  # the edges of each
-WEIGHTS = (1 / 24, -16 / 15, 81 / 40)  # of extrapolation from these steps, of sixth order
+_EDGES = np.array([(0, 4), (0, 2), (2, 4), (0, 1), (1, 3), (3, 4)])  # of each of the six
+_SHARES = np.array([1.0, 1 / 2, 1 / 2, 1 / 3, 1 / 3, 1 / 3])  # of the window
+LEVELS = (slice(0, 1), slice(1, 3), slice(3, 6))  # the steps of each number
+# Weights of extrapolation from these numbers of steps, of sixth order.
+_STEP_WEIGHTS = np.array([1 / 24, -16 / 15, -16 / 15, 81 / 40, 81 / 40, 81 / 40])
 _LEAST_JUMP = 0.25  # rad/us
 _SUDDEN = 8.0  # a jump is so many times the changes beside it
 
 
 class WindowMeans(msgspec.Struct, frozen=True, eq=False):
-    """Means of the drive over one, two and three equal steps of a window.
+    """Means of the drive over one, two and three equal steps of a window, after one another.
 
-    `roughness`: [columns], what extrapolation from these steps leaves of the first moments of the
-    drive about the middles of the steps, in rad/us * us**2. It is of sixth order for a drive that
-    is smooth within the window, and large for one that jumps there."""
+    `roughness`: what extrapolation from these steps leaves of the first moments of the drive about
+    the middles of the steps, the largest of all columns, in rad/us * us**2. It is of sixth order
+    for a drive that is smooth within the window, and large for one that jumps there."""
 
-    rabi: tuple[NDArray[np.complex128], ...]  # [steps, n] of each level
-    detuning: tuple[Reals, ...]
+    rabi: NDArray[np.complex128]  # [6, n]
+    detuning: Reals  # [6, n]
+    lengths_us: Reals  # [6], of the steps
     roughness: float
 
 
@@ -88,7 +92,11 @@ class Drive:
 
         self._atoms = program.atoms
         columns = np.hstack([program.rabi.real, program.rabi.imag, program.detuning])
-        self._unique, self._columns = np.unique(columns, axis=1, return_inverse=True)
+        places: dict[bytes, int] = {}  # of equal columns, such as those of global pulses
+        by_column = np.ascontiguousarray(columns.T)
+        self._columns = np.array([places.setdefault(c.tobytes(), len(places)) for c in by_column])
+        firsts = [int(np.argmax(self._columns == place)) for place in range(len(places))]
+        self._unique = columns[:, firsts]
         times = np.arange(len(columns), dtype=np.float64)
         self._integral = make_interp_spline(times, self._unique, k=3).antiderivative()
         self._second = self._integral.antiderivative()
@@ -107,19 +115,13 @@ class Drive:
         """Means and roughness of a window."""
         edges = start_ns + length_ns * _THIRDS
         first, second = self._integral(edges), self._second(edges)
-        rough = np.zeros(first.shape[1])
-        rabi, detuning = [], []
-        for places, weight in zip(LEVELS, WEIGHTS, strict=True):
-            chosen = list(places)
-            step = length_ns / (len(places) - 1)
-            ends, areas = first[chosen], np.diff(second[chosen], axis=0)
-            moments = step / 2 * (ends[:-1] + ends[1:]) - areas
-            rough += weight * moments.sum(axis=0)
-            means = self._by_atom(np.diff(ends, axis=0) / step)
-            rabi.append(means[0])
-            detuning.append(means[1])
-        roughness = 1e-6 * float(np.abs(rough[self._columns]).max())
-        return WindowMeans(tuple(rabi), tuple(detuning), roughness)
+        lengths = length_ns * _SHARES
+        means = np.diff(first[_EDGES], axis=1)[:, 0] / lengths[:, None]
+        ends, areas = first[_EDGES].sum(axis=1), np.diff(second[_EDGES], axis=1)[:, 0]
+        moments = lengths[:, None] / 2 * ends - areas
+        rough = _STEP_WEIGHTS @ moments
+        rabi, detuning = self._by_atom(means)
+        return WindowMeans(rabi, detuning, 1e-3 * lengths, 1e-6 * float(np.abs(rough).max()))
 
     def _by_atom(self, unique: Reals) -> tuple[NDArray[np.complex128], Reals]:
         values = unique[:, self._columns]
@@ -127,24 +129,33 @@ class Drive:
         return values[:, :n] + 1j * values[:, n : 2 * n], values[:, 2 * n :]
 
 
-def rotations(
-    rabi: NDArray[np.complex128], detuning: Reals, length_us: float
-) -> tuple[Reals, Reals, complex]:
-    """Return the exponentials of each atom's own terms as diag(1, e^(i left)) rotation diag(1,
-    e^(i right)): [steps, n, 2] with cosine and sine, the phases right and left of each step
-    [2 * steps, n], and the factor of the whole state. `rabi`, `detuning`: [steps, n], rad/us."""
-    frequency = np.sqrt(np.abs(rabi) ** 2 + detuning**2)
-    angle = frequency * (length_us / 2)
+class Rotations(msgspec.Struct, frozen=True, eq=False):
+    """Exponentials of each atom's own terms over steps, as diag(1, e^(i left)) rotation diag(1,
+    e^(i right)), times the factor of the whole state."""
+
+    turns: Reals  # [steps, n, 2]: cosine and sine of the rotation
+    phases: Reals  # [steps, 2, n]: right and left
+    whole: Reals  # [steps]: angle of the factor
+
+
+def rotations(means: WindowMeans) -> Rotations:
+    """Return the exponentials of each step."""
+    rabi, detuning = means.rabi, means.detuning
+    lengths = means.lengths_us[:, None]
+    strength = np.abs(rabi)
+    frequency = np.sqrt(strength**2 + detuning**2)
+    angle = frequency * (lengths / 2)
     sine = np.sin(angle) / np.where(frequency == 0.0, 1.0, frequency)
-    # Columns of exp(-i h (rabi |0><1| + h.c. - detuning n)), up to exp(i h detuning / 2).
-    stays = np.cos(angle) - 1j * sine * detuning
-    leaves = -1j * sine * np.conj(rabi)  # from 0 to 1
-    enters = -1j * sine * rabi  # from 1 to 0
-    turns = np.stack([np.abs(stays), np.abs(leaves)], axis=-1)
-    turns /= np.linalg.norm(turns, axis=-1, keepdims=True)
-    phase = np.angle(stays)
-    left = np.where(leaves == 0.0, -2 * phase, np.angle(leaves) - phase)
-    right = np.where(leaves == 0.0, 0.0, np.angle(-enters) - phase)
-    phases = np.stack([right, left], axis=1).reshape(-1, rabi.shape[1])
-    whole = phase.sum() + (detuning.sum() * length_us / 2)
-    return turns, phases, complex(np.exp(1j * whole))
+    # Columns of exp(-i h (rabi |0><1| + h.c. - detuning n)), up to exp(i h detuning / 2): 0 stays
+    # with cos - i sine detuning, leaves with -i sine conj(rabi), and enters with -i sine rabi.
+    cosine, shift = np.cos(angle), -sine * detuning
+    turns = np.empty((*rabi.shape, 2))
+    np.sqrt(cosine**2 + shift**2, out=turns[..., 0])
+    np.abs(sine * strength, out=turns[..., 1])
+    phase = np.arctan2(shift, cosine)
+    own = np.arctan2(rabi.imag, rabi.real)
+    half = np.copysign(np.pi / 2, sine)  # the angle of i sine
+    phases = np.empty((len(rabi), 2, rabi.shape[1]))
+    phases[:, 0] = own + half - phase
+    phases[:, 1] = -own - half - phase
+    return Rotations(turns, phases, (phase + detuning * lengths / 2).sum(axis=1))

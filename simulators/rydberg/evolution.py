@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from simulators.engine import RunControl
 from simulators.errors import EngineError
-from simulators.rydberg.drive import LEVELS, Drive, PulseProgram, Reals, WindowMeans, rotations
+from simulators.rydberg.drive import LEVELS, Drive, PulseProgram, Reals, Rotations, rotations
 from simulators.rydberg.splitting_kernel import (
     LEAST_ATOMS,
     SCRATCH,
@@ -171,8 +171,10 @@ class AtomEvolution:
                 self._resume = max(self._resume, self._length)
                 self._length = _power(window / 2)
                 continue
-            for level, target in enumerate(levels):
-                self._cross(state, target, means, level, window, control)
+            every = rotations(means)
+            for steps, target in zip(LEVELS, levels, strict=True):
+                length_us = float(means.lengths_us[steps.start])
+                self._cross(state, target, every, steps, length_us, control)
             control.check()
             distance += math.sqrt(extrapolate(*levels))
             if distance <= allowed or window <= SHORTEST_NS:
@@ -208,23 +210,21 @@ class AtomEvolution:
         self,
         state: Reals,
         target: Reals,
-        means: WindowMeans,
-        level: int,
-        window: float,
+        every: Rotations,
+        chosen: slice,
+        length_us: float,
         control: RunControl,
     ) -> None:
-        """Apply the steps of a level; write the result to `target`."""
-        number = len(LEVELS[level]) - 1
-        length_us = window / number * 1e-3
-        turns, angles, whole = rotations(means.rabi[level], means.detuning[level], length_us)
-        n = self._bits
-        of_bits, phases = np.zeros((number, n, 2)), np.zeros((2 * number, n))
-        of_bits[..., 0] = 1.0
-        of_bits[:, : self._atoms] = turns[:, ::-1]
-        phases[:, : self._atoms] = angles[:, ::-1]
+        """Apply these steps of a window; write the result to `target`."""
+        number = chosen.stop - chosen.start
+        n, whole = self._bits, every.whole[chosen].sum()
+        turns, phases = np.zeros((number, n, 2)), np.zeros((2 * number, n))
+        turns[..., 0] = 1.0
+        turns[:, : self._atoms] = every.turns[chosen, ::-1]
+        phases[:, : self._atoms] = every.phases[chosen].reshape(2 * number, -1)[:, ::-1]
         steps = Steps(
-            number, np.array([length_us]), of_bits, phases, self._losses,
-            np.array([whole.real, whole.imag]), self._tables.pairs, self._exchange,
+            number, np.array([length_us]), turns, phases, self._losses,
+            np.array([math.cos(whole), math.sin(whole)]), self._tables.pairs, self._exchange,
             self._tables.table(length_us),
         )  # fmt: skip
         run_steps(state, target, steps, self._scratch, control.flag)

@@ -1,0 +1,329 @@
+"""Engine `rydberg` on random pulse sequences, compared with other emulators of neutral atoms."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.harness import SEED, Report, benchmark, installed, timed
+from simenv.model.calls import CALL_FORMAT
+from simenv.model.pulses import PulseCall, PulseSizes
+from simenv.worker.analog.samples import jumps_of, program_of, sampled
+from simulators.engine import RunControl
+from simulators.rydberg import outcomes as out
+from simulators.rydberg.drive import PulseProgram
+from simulators.rydberg.evolution import AtomEvolution
+from simulators.rydberg.jumps import TrajectoryRunner, sorted_jumps
+
+PEER = Path(__file__).parents[1] / "peers" / "pulser_states.py"
+KINDS = ("global", "local", "modulated", "digital", "XY")
+TOLERANCE = 1e-6  # the default one
+SPACING_UM, LENGTH_NS = 6.0, 1_000
+TIME_TOLERANCE = 1e-5
+SHOTS = 2_000  # of a comparison with noise, each with a trajectory of its own
+
+
+@benchmark(
+    seed=SEED, sequences=(20, 5), rounds=(3, 1), python=sys.executable, atoms=([12, 16, 20], [12]),
+    trajectories=(500, 50),
+)  # fmt: skip
+def rydberg(report: Report, options: Namespace) -> None:
+    """Random pulse sequences on neutral atoms: fidelity, stated error, time and noise.
+
+    Random sequences of 4 to 10 atoms, of all kinds, against pulser-simulation with tight
+    tolerances.
+    Times are CPU times in one thread, of a chain 6 um apart that is swept through resonance in
+    1 us, with a stated error of at most 1e-5, in turn with emu-sv and pulser-simulation with their
+    defaults. `--python` names an interpreter that has pulser-simulation and emu-sv. Noise:
+    chi-square of 2,000 shots against the density matrix of pulser-simulation, and of two samples
+    where it draws trajectories; the figure is the lowest p-value.
+    """
+    if not installed("pulser"):
+        return report.none_measured("pulser is not installed")
+    rng = np.random.default_rng(options.seed)
+    with Peer(options.python) as peer:
+        _fidelities(report, peer, [random_sequence(rng, k) for k in range(options.sequences)])
+        for atoms in options.atoms:
+            _times(report, peer, atoms, options.rounds)
+        _noise(report, peer, rng)
+    _trajectories(report, options.trajectories)
+
+
+class Peer:
+    """Process of the other emulators."""
+
+    def __init__(self, python: str) -> None:
+        self._process = subprocess.Popen(
+            [python, str(PEER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+
+    def ask(self, kind: str, sequence: Any, **more: Any) -> dict[str, Any]:
+        """Return the answer to a request; it has `error` where there is none."""
+        request = {"kind": kind, "sequence": sequence.to_abstract_repr(), **more}
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+
+def call_of(
+    sequence: Any, *, modulation: bool = False, noise: str = "", draws: int = 1
+) -> PulseCall:
+    """Return the call that the client would send."""
+    sizes = PulseSizes(
+        len(sequence.register.qubits),
+        len(sequence.declared_channels),
+        int(sequence.get_duration(include_fall_time=modulation)),
+    )
+    text = sequence.to_abstract_repr()
+    return PulseCall(
+        CALL_FORMAT, text, sizes, (), modulation=modulation, noise=noise, trajectories=draws
+    )
+
+
+def program(sequence: Any, *, modulation: bool = False) -> PulseProgram:
+    """Return the arrays of a sequence."""
+    (batch,) = sampled(call_of(sequence, modulation=modulation), 0, trusted=True)
+    return program_of(batch, batch.trajectories[0])
+
+
+def random_sequence(rng: np.random.Generator, number: int) -> tuple[str, Any]:
+    """Return a kind of KINDS and a random sequence of it."""
+    import pulser
+
+    kind = KINDS[number % len(KINDS)]
+    atoms = int(rng.integers(4, 9 if kind == "XY" else 11))
+    places: list[NDArray[np.float64]] = []
+    while len(places) < atoms:
+        place = rng.uniform(-10, 10, 2)
+        if all(np.linalg.norm(place - other) > 4.5 for other in places):
+            places.append(place)
+    register = pulser.Register.from_coordinates(places, prefix="q")
+    sequence = pulser.Sequence(register, _device(kind))
+    channels = {"digital": ["raman_local"], "XY": ["mw_global"]}.get(kind, ["rydberg_global"])
+    if kind == "local":
+        channels.append("rydberg_local")
+    for channel in channels:
+        local = {"initial_target": "q0"} if channel.endswith("local") else {}
+        sequence.declare_channel(channel, channel, **local)
+    for _ in range(int(rng.integers(3, 7))):
+        channel = channels[int(rng.integers(len(channels)))]
+        if channel.endswith("local"):
+            sequence.target(f"q{rng.integers(atoms)}", channel)
+        sequence.add(_random_pulse(rng, fixed=kind == "XY"), channel)
+    return kind, sequence
+
+
+def _device(kind: str) -> Any:
+    import dataclasses
+
+    import pulser
+
+    if kind != "modulated":
+        return pulser.MockDevice
+    channel = pulser.channels.Rydberg.Global(None, None, mod_bandwidth=8.0)
+    return dataclasses.replace(
+        pulser.MockDevice, name="Modulated", channel_objects=(channel,), dmm_objects=(),
+        channel_ids=("rydberg_global",), supports_slm_mask=False,
+    )  # fmt: skip
+
+
+def _random_pulse(rng: np.random.Generator, *, fixed: bool) -> Any:
+    import pulser
+    from pulser.waveforms import (
+        BlackmanWaveform,
+        ConstantWaveform,
+        InterpolatedWaveform,
+        RampWaveform,
+    )
+
+    duration = int(rng.integers(20, 200))
+    high, low = rng.uniform(2, 15), rng.uniform(0, 2)
+    amplitude = [
+        lambda: ConstantWaveform(duration, high),
+        lambda: RampWaveform(duration, low, high),
+        lambda: BlackmanWaveform(duration, high * duration * 4e-4),
+        lambda: InterpolatedWaveform(duration, rng.uniform(0, high, 5)),
+    ][int(rng.integers(4))]()
+    shift = rng.uniform(-15, 15, 2)
+    detuning = ConstantWaveform(duration, 0.0) if fixed else RampWaveform(duration, *shift)
+    return pulser.Pulse(amplitude, detuning, float(rng.uniform(0, 6)))
+
+
+def _fidelities(report: Report, peer: Peer, sequences: list[tuple[str, Any]]) -> None:
+    errors, bounded = [], 0
+    for kind, sequence in sequences:
+        modulation = kind == "modulated"
+        evolved = AtomEvolution(program(sequence, modulation=modulation), TOLERANCE).run(
+            RunControl()
+        )
+        answer = peer.ask("state", sequence, modulation=modulation)
+        if "error" in answer:
+            report.not_measured("infidelity", answer["error"])
+            return report.not_measured("bounded_share", answer["error"])
+        expected = np.array(answer["values"][0]) + 1j * np.array(answer["values"][1])
+        overlap = abs(np.vdot(expected, evolved.state)) ** 2 / np.vdot(expected, expected).real
+        error = max(0.0, 1 - overlap)
+        errors.append(error)
+        bounded += error <= evolved.error + 1e-12  # of rounding
+        atoms = len(sequence.register.qubits)
+        print(f"{kind:10}{atoms:3} atoms: 1 - F {error:.1e}, stated {evolved.error:.1e}")
+    report.at_most("infidelity", max(errors))
+    report.at_least("bounded_share", bounded / len(errors))
+
+
+def chain(atoms: int, length_ns: int = LENGTH_NS) -> Any:
+    """Return a sweep through resonance of a chain of atoms."""
+    import pulser
+    from pulser.waveforms import BlackmanWaveform, RampWaveform
+
+    places = [(SPACING_UM * k, 0.0) for k in range(atoms)]
+    sequence = pulser.Sequence(
+        pulser.Register.from_coordinates(places, prefix="q"), pulser.MockDevice
+    )
+    sequence.declare_channel("global", "rydberg_global")
+    area = 8.0 * length_ns * 1e-3 * 0.42
+    pulse = pulser.Pulse(BlackmanWaveform(length_ns, area), RampWaveform(length_ns, -20, 20), 0.0)
+    sequence.add(pulse, "global")
+    return sequence
+
+
+def _times(report: Report, peer: Peer, atoms: int, rounds: int) -> None:
+    sequence = chain(atoms)
+    given = program(sequence)
+    AtomEvolution(program(chain(atoms, 16)), 1e-2).run(RunControl())  # kernels
+    own: list[float] = []
+    others: dict[str, list[float]] = {"emu-sv": [], "time": []}
+    reasons: dict[str, str] = {}
+    for number in range(rounds):
+        begin = time.process_time()
+        evolved = AtomEvolution(given, TIME_TOLERANCE).run(RunControl())
+        seconds = time.process_time() - begin
+        own.append(seconds)
+        assert evolved.error <= TIME_TOLERANCE
+        for kind, taken in others.items():
+            slow = (kind == "time" and atoms > 12) or (atoms > 16 and number)
+            if kind in reasons or slow:
+                continue
+            if not number:
+                peer.ask(kind, chain(4, 100), dt=10)  # its libraries
+            answer = peer.ask(kind, sequence, dt=10)
+            if "error" in answer:
+                reasons[kind] = answer["error"]
+            else:
+                taken.append(answer["seconds"])
+    report.seconds(f"atoms_{atoms}_s", own)
+    print(f"{atoms} atoms: {evolved.steps} steps, stated {evolved.error:.1e}, {own}, {others}")
+    for kind, key in (("emu-sv", f"of_emu_sv_{atoms}"), ("time", f"of_pulser_simulation_{atoms}")):
+        if others[kind]:
+            report.at_most(key, float(np.median(own) / np.median(others[kind])))
+        elif kind in reasons:
+            report.not_measured(key, reasons[kind])
+
+
+def _noise_models() -> dict[str, Any]:
+    from pulser import NoiseModel
+
+    lost = np.zeros((3, 3))
+    lost[2, 0] = 1.0  # of r, g, x
+    return {
+        "dephasing, relaxation": NoiseModel(dephasing_rate=1.0, relaxation_rate=1.5),
+        "depolarizing, detection": NoiseModel(
+            depolarizing_rate=1.0, p_false_pos=0.03, p_false_neg=0.08
+        ),
+        "leakage": NoiseModel(eff_noise_rates=[1.5], eff_noise_opers=[lost], with_leakage=True),
+        "drawn": NoiseModel(
+            temperature=500.0, amp_sigma=0.1, state_prep_error=0.05, p_false_pos=0.02,
+            p_false_neg=0.05,
+        ),
+    }  # fmt: skip
+
+
+def _noise(report: Report, peer: Peer, rng: np.random.Generator) -> None:
+    """Compare distributions of shots with noise."""
+    from scipy.stats import chi2, chi2_contingency
+
+    sequence, atoms = chain(4, 300), 4
+    lowest = 1.0
+    for name, model in _noise_models().items():
+        text = model.to_abstract_repr()
+        counts = _own_counts(sequence, text, int(rng.integers(2**40)))
+        if name == "drawn":
+            answer = peer.ask("counts", sequence, noise=text, trajectories=SHOTS // 2)
+        else:
+            answer = peer.ask("density", sequence, noise=text)
+        if "error" in answer:
+            return report.not_measured("noise_p", f"{name}: {answer['error']}")
+        if name == "drawn":
+            theirs = np.zeros(1 << atoms)
+            for bits, count in answer["values"].items():
+                theirs[int(bits, 2)] += count
+            both = np.array([counts, theirs])
+            rare = both.sum(axis=0) < 20
+            both = np.hstack([both[:, ~rare], both[:, rare].sum(axis=1, keepdims=True)])
+            value = float(chi2_contingency(both[:, both.sum(axis=0) > 0]).pvalue)
+        else:
+            expected = SHOTS * np.array(answer["values"])
+            expected = out.flipped_distribution(expected, (model.p_false_pos, model.p_false_neg))
+            rare = expected < 5
+            cells = [*zip(counts[~rare], expected[~rare], strict=True)]
+            cells.append((counts[rare].sum(), expected[rare].sum()))
+            terms = [(a - b) ** 2 / b for a, b in cells if b > 0]
+            value = float(chi2.sf(sum(terms), len(terms) - 1))
+        print(f"noise {name}: p = {value:.3f}")
+        lowest = min(lowest, value)
+    report.at_least("noise_p", lowest)
+
+
+def _own_counts(sequence: Any, noise: str, seed: int) -> NDArray[np.float64]:
+    """Counts of SHOTS shots, each with a trajectory of its own."""
+    rng = np.random.default_rng(seed)
+    atoms = len(sequence.register.qubits)
+    counts = np.zeros(1 << atoms)
+    runner = None
+    for batch in sampled(call_of(sequence, noise=noise, draws=SHOTS), seed, trusted=True):
+        runner = runner or TrajectoryRunner(sorted_jumps(jumps_of(batch)), 1e-4)
+        errors = batch.false_positive, batch.false_negative
+        for trajectory in batch.trajectories:
+            for _ in range(trajectory.repeats):
+                run = runner.run(program_of(batch, trajectory), rng, RunControl())
+                drawn = out.sample_outcomes(run.state, rng.random(1))
+                counts[int(out.flipped(drawn, atoms, errors, rng)[0])] += 1
+    return counts
+
+
+def _trajectories(report: Report, number: int) -> None:
+    """Time trajectories of 12 atoms with noise of all ways of acting."""
+    from pulser import NoiseModel
+
+    model = NoiseModel(
+        temperature=50.0, amp_sigma=0.05, dephasing_rate=0.1, relaxation_rate=0.05,
+        p_false_pos=0.01, p_false_neg=0.05,
+    )  # fmt: skip
+    sequence = chain(12)
+    rng = np.random.default_rng(1)
+
+    def run() -> None:
+        call = call_of(sequence, noise=model.to_abstract_repr(), draws=number)
+        runner = None
+        for batch in sampled(call, 1, trusted=True):
+            runner = runner or TrajectoryRunner(sorted_jumps(jumps_of(batch)), 1e-4)
+            for trajectory in batch.trajectories:
+                runner.run(program_of(batch, trajectory), rng, RunControl())
+
+    seconds, _ = timed(run, time.process_time)
+    report.seconds("trajectories_500_s", seconds * 500 / number)
