@@ -9,7 +9,7 @@ import sys
 import time
 from argparse import Namespace
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ sys.path.append(str(Path(__file__).parents[2] / "tests" / "support"))
 
 QUBITS, DEPTH, SHOTS = 1_000, 20, 10_000
 RATES, DECODED, DISTANCE = (0.001, 0.003, 0.005), 100_000, 5  # error rates, shots
+SQUARE = "superconducting-square"
 
 
 @benchmark(rounds=(5, 2), dynamic=Path)
@@ -76,8 +77,10 @@ def error_correction(report: Report, options: Namespace) -> None:
     stim and PyMatching are called directly in this process. Distance 5, 5 rounds, circuit-level
     noise of 0.1, 0.3 and 0.5 %. Both ways start from the circuit alone; rounds alternate; the
     figure is the worst ratio at a rate, each the median over rounds. No circuit is known to the
-    worker. Then a Clifford circuit of 1,000 qubits, 20 layers of random gates, from its text to its
-    counts. CPU times are those of client, service and worker together.
+    worker. Then the same code on the emulated device `superconducting-square`, with the device's
+    noise: shots in a second, and the time relative to stim and PyMatching, which are given the
+    circuit with its noise. Then a Clifford circuit of 1,000 qubits, 20 layers of random gates, from
+    its text to its counts. CPU times are those of client, service and worker together.
     """
     if not (installed("stim") and installed("pymatching")):
         return report.none_measured("stim or PyMatching is not installed")
@@ -108,8 +111,13 @@ def error_correction(report: Report, options: Namespace) -> None:
             shares.append(np.median(ratios, axis=0))
             sigmas.append(abs(errors[0] - errors[1]) / max(1.0, errors.sum() ** 0.5))
             print(f"p = {rate}: logical errors {errors}, times {shares[-1]}")
+        device_s, device_shares, sigma = _on_device(client, options.rounds, spent)
+        sigmas.append(sigma)
         for key, worst in zip(("time_share", "cpu_share"), np.max(shares, axis=0), strict=True):
             report.at_most(key, worst)
+        for part, seconds, share in zip(("", "cpu_"), device_s, device_shares, strict=True):
+            report.at_least(f"device_shots_per_{part}s", DECODED / seconds)
+            report.at_most(f"device_{part}share", share)
         report.at_most("sigmas", max(sigmas))
         times, ones = [], ("h", "s", "sdg", "x", "y", "z")
         for number in range(options.rounds + 1):
@@ -120,6 +128,42 @@ def error_correction(report: Report, options: Namespace) -> None:
     wall, cpu = np.median(times[1:], axis=0)  # round 0 loads the engine
     report.seconds("clifford_s", wall)
     report.seconds("clifford_cpu_s", cpu)
+
+
+def _on_device(
+    client: Client, rounds: int, spent: Callable[[Callable[[], Any]], tuple[Any, Any]]
+) -> tuple[Any, Any, float]:
+    """Return the wall and CPU seconds of DECODED shots of a surface code on a device, their ratios
+    to those of stim and PyMatching, and the difference of the logical error rates in standard
+    errors."""
+    times, ratios, errors = [], [], np.zeros(2)
+    for number in range(rounds + 1):
+        circuit = _memory(0.0, 1_000 + number).without_noise()
+        how: dict[str, Any] = {"device": SQUARE, "qubit_mapping": "auto", "shots": DECODED}
+        own_s, own = spent(partial(client.run, circuit, seed=number, decoder="pymatching", **how))
+        noisy = _with_device_noise(circuit, own.mapping)
+        plain_s, plain = spent(partial(_direct, noisy, number + 100))
+        if number:  # the first run loads kernels
+            times.append(own_s)
+            ratios.append(own_s / plain_s)
+            errors += plain, own.logical_errors
+    sigma = abs(errors[0] - errors[1]) / max(1.0, errors.sum() ** 0.5)
+    wall_and_cpu_s, shares = np.median(times, axis=0), np.median(ratios, axis=0)
+    print(f"device: logical errors {errors}, seconds {wall_and_cpu_s}, ratios {shares}")
+    return wall_and_cpu_s, shares, float(sigma)
+
+
+def _with_device_noise(circuit: Any, places: Mapping[int, int]) -> Any:
+    """Return the circuit with the noise of the device, in this process."""
+    from noise_models import library
+    from noise_models.build import build
+    from simulators.circuit.passes.attach_noise import NoiseAttachment
+    from simulators.stabilizer.device_circuit import DeviceProgram
+    from simulators.stabilizer.device_gates import DeviceGates
+
+    snapshot = library.load(SQUARE)
+    program = DeviceProgram(circuit, DeviceGates(snapshot), places)
+    return program.noisy(NoiseAttachment(build(snapshot))).circuit
 
 
 def _memory(rate: float, number: int = 0) -> Any:
@@ -142,7 +186,7 @@ def _direct(circuit: Any, seed: int) -> int:
 
     sampler = circuit.compile_detector_sampler(seed=seed)
     events, flips = sampler.sample(DECODED, separate_observables=True, bit_packed=True)
-    model = circuit.detector_error_model(decompose_errors=True)
+    model = circuit.detector_error_model(decompose_errors=True, approximate_disjoint_errors=True)
     matching = pymatching.Matching.from_detector_error_model(model)
     predicted = matching.decode_batch(events, bit_packed_shots=True, bit_packed_predictions=True)
     return int((predicted != flips).any(axis=1).sum())

@@ -21,7 +21,7 @@ from simulators.errors import EngineError, Unsupported
 
 Bits = NDArray[np.uint8]  # [shots, bytes], bit k in byte k // 8, lowest first
 CALL_S = 0.1  # intended time of a call of a decoder: between two reads of the control flag
-MAX_CALL_SHOTS = 1024
+FIRST_SHOTS, MAX_CALL_SHOTS = 1024, 8192
 _TEXT = 400  # characters of a library's own message
 
 
@@ -71,7 +71,7 @@ class SyndromeDecoder:
         if self._distinct:
             rows, inverse = np.unique(events, axis=0, return_inverse=True)
         results: list[Bits] = []
-        first, size = 0, 1 if self._distinct else MAX_CALL_SHOTS
+        first, size = 0, 1 if self._distinct else FIRST_SHOTS
         while first < len(rows):
             control.check()
             begun = perf_counter()

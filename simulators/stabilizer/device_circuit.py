@@ -33,6 +33,7 @@ from simulators.errors import Unsupported
 from simulators.execution.circuit_checks import check_request
 from simulators.stabilizer.device_gates import DeviceGates
 from simulators.stabilizer.engine import pauli_noise, recorded_flip
+from simulators.stabilizer.native_synthesis import NativeStep
 
 MAX_OPERATIONS = 1_000_000  # native operations, blocks written as in the module's docstring
 MAX_TEXT_BYTES = 128 * 2**20  # of the circuit with its noise, written so
@@ -61,6 +62,21 @@ class _Repeat(msgspec.Struct, frozen=True):
 
 
 _Node = int | str | _Repeat  # index of a step, an annotation, a block
+
+
+class _NativeGate(msgspec.Struct, frozen=True, gc=False):
+    """A native gate on qubits of the device, and the same in stim's instructions."""
+
+    name: str
+    qubits: tuple[int, ...]
+    angles_rad: tuple[float, ...]
+    text: str
+
+    @classmethod
+    def of(cls, step: NativeStep, qubits: tuple[int, ...]) -> _NativeGate:
+        on = tuple(qubits[k] for k in step.operands)
+        lines = [f"{name} {' '.join([str(on[k]) for k in at])}" for name, at in step.written]
+        return cls(step.name, on, step.angles_rad, "\n".join(lines))
 
 
 class DeviceCircuit(msgspec.Struct, frozen=True, eq=False):
@@ -94,6 +110,7 @@ class DeviceProgram:
             raise Unsupported(text, hint="TICK after each layer of gates or measurements")
         self._nodes = self._read(circuit, 1)
         self._restored = self._restored_bases()
+        self._gates_of: dict[tuple[str, tuple[int, ...]], list[_NativeGate]] = {}
         self._names: dict[tuple[str, int, int, int], int] = {}  # rows of the table
         self._ops: list[int] = []
         self._qubits: list[int] = []
@@ -227,12 +244,13 @@ class DeviceProgram:
             self._gate(_BASIS[step.basis], step.qubits, step)
 
     def _gate(self, name: str, qubits: tuple[int, ...], step: _Step) -> None:
-        for native in self._gates.steps(name, qubits):
-            on = tuple(qubits[k] for k in native.operands)
-            text = "\n".join(
-                f"{each} {' '.join([str(on[k]) for k in at])}" for each, at in native.written
-            )
-            self._operation(native.name, on, step, text, params=native.angles_rad)
+        written = self._gates_of.get((name, qubits))
+        if written is None:
+            written = self._gates_of[name, qubits] = [
+                _NativeGate.of(each, qubits) for each in self._gates.steps(name, qubits)
+            ]
+        for each in written:
+            self._operation(each.name, each.qubits, step, each.text, params=each.angles_rad)
 
     def _operation(
         self,
