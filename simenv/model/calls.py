@@ -43,6 +43,8 @@ MAX_TEXT_BYTES = 8 * 2**20
 MAX_EVENT_BYTES = 48 * 2**20  # of the packed bits of all shots
 MAX_REPEATS = 1_000  # REPEAT blocks in the text
 MAX_DEPTH = 64  # of REPEAT blocks within one another
+PASSES = 3  # of a block on a device: first, between, last
+MAX_WRITTEN = 200_000  # operations of a circuit on a device, with blocks written so
 MAX_DRAW = 2**32
 MAX_LATE_NS = 1e9  # idle time of a layer for a decoder: 1 s
 Places = Annotated[tuple[int, ...], msgspec.Meta(max_length=65_535)]
@@ -56,13 +58,16 @@ _LIMITS = {
 
 
 class DetectionSizes(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Sizes of a circuit with unrolled REPEAT blocks. `operations`: instructions and targets."""
+    """Sizes of a circuit with unrolled REPEAT blocks. `operations`: instructions and targets;
+    `written`: those of a device's circuit, where blocks with TICKs are written at most PASSES
+    times."""
 
     qubits: int
     measurements: int
     detectors: int
     observables: int
     operations: int
+    written: int = 0
 
 
 class DevicePlacement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -126,19 +131,25 @@ def sizes_of(circuit: Any) -> DetectionSizes:
     """Return the sizes of a stim.Circuit."""
     detectors, observables = circuit.num_detectors, circuit.num_observables
     sizes = circuit.num_qubits, circuit.num_measurements, detectors, observables
-    return DetectionSizes(*sizes, _operations(circuit))
+    operations, written, _ = _counted_operations(circuit)
+    return DetectionSizes(*sizes, operations, written)
 
 
-def _operations(circuit: Any) -> int:
-    """Count operations with unrolled blocks, up to one more than their limit: the number of a
-    nested block may have thousands of digits."""
-    total = 0
+def _counted_operations(circuit: Any) -> tuple[int, int, bool]:
+    """Count operations, and those of a device's circuit, up to one more than their limit: the
+    number of a nested block may have thousands of digits. Return whether there are TICKs too."""
+    total, written, ticks = 0, 0, False
     for item in circuit:
         if item.name == "REPEAT":
-            total += int(item.repeat_count) * _operations(item.body_copy())
+            passes, inside = int(item.repeat_count), _counted_operations(item.body_copy())
+            total += passes * inside[0]
+            written += (min(passes, PASSES) if inside[2] else passes) * inside[1]
+            ticks = ticks or inside[2]
         else:
-            total += 1 + len(item.targets_copy())
-    return min(total, _LIMITS["operations"] + 1)
+            size = 1 + len(item.targets_copy())
+            total, written = total + size, written + size
+            ticks = ticks or item.name == "TICK"
+    return min(total, _LIMITS["operations"] + 1), min(written, MAX_WRITTEN + 1), ticks
 
 
 _UNPLACED = frozenset({"QUBIT_COORDS", "DETECTOR", "SHIFT_COORDS", "MPAD", "OBSERVABLE_INCLUDE"})
@@ -175,7 +186,7 @@ def check_detection(call: DetectionCall) -> None:
         raise OptionError(f"decoder={call.decoder[:64]!r}...", hint="the name of a decoder")
     check_printable("a decoder", call.decoder)
     if call.placement is not None:
-        _check_placement(call.placement, call.sizes.qubits)
+        _check_placement(call.placement, call.sizes)
     for name, limit in _LIMITS.items():
         value = getattr(call.sizes, name)
         if not 0 <= value <= limit:
@@ -201,9 +212,14 @@ def check_detection(call: DetectionCall) -> None:
         raise LimitExceededError(text, hint=hint)
 
 
-def _check_placement(placement: DevicePlacement, num_qubits: int) -> None:
-    """Check a placement. Raises OptionError."""
-    qubits, places = placement.qubits, placement.places
+def _check_placement(placement: DevicePlacement, sizes: DetectionSizes) -> None:
+    """Check a placement. Raises OptionError, LimitExceededError."""
+    qubits, places, num_qubits = placement.qubits, placement.places, sizes.qubits
+    if not 0 <= sizes.written <= MAX_WRITTEN:
+        raise LimitExceededError(
+            f"more than {MAX_WRITTEN} instructions and targets on a device",
+            hint=f"write rounds as a REPEAT block with a TICK in it: it counts {PASSES} times",
+        )
     ascending = all(first < second for first, second in itertools.pairwise(qubits))
     if not ascending or (qubits and not 0 <= qubits[0] <= qubits[-1] < num_qubits):
         raise OptionError("the qubits of a placement are not those of the circuit, ascending")

@@ -349,9 +349,10 @@ def examined_call(packed: bytes, terms: model.TaskOptions) -> tuple[model.Progra
     """Return a call as a program without operations, and its profile.
 
     The profile has one operation for each circuit to compile and a gate for each entry of the
-    compiler's table, one operation for a function, the sizes of a circuit with detectors, and of a
-    pulse sequence its atoms, its nanoseconds and a gate for each trajectory. Only workers decode
-    the pickles, circuits and sequences in a call. Raises ProgramError, OptionError,
+    compiler's table, one operation for a function, the sizes of a circuit with detectors, which has
+    a gate for each of its operations on a device, and of a pulse sequence its atoms, its
+    nanoseconds and a gate for each trajectory. Only workers decode the pickles, circuits and
+    sequences in a call. Raises ProgramError, OptionError,
     LimitExceededError, VersionMismatchError.
     """
     call = decode_call(terms.engine, packed)
@@ -370,6 +371,7 @@ def examined_call(packed: bytes, terms: model.TaskOptions) -> tuple[model.Progra
             num_qubits=sizes.qubits,
             num_clbits=sizes.detectors + sizes.observables,
             operations=sizes.operations,
+            gates_2q=0 if call.placement is None else sizes.written,
         )
     if isinstance(call, PulseCall):
         pulses = call.sizes

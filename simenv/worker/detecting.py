@@ -34,7 +34,7 @@ from simulators.stabilizer.device_circuit import DeviceProgram, pairs_of
 from simulators.stabilizer.device_gates import DeviceGates
 
 MAX_CACHED = 8
-MAX_CACHED_TEXT = 2**20  # characters of a cached circuit: its matching graph may be large
+MAX_CACHED_TEXT = 4 * 2**20  # characters of a cached circuit: its matching graph may be large
 _TEXT = 300  # characters of stim's own message
 PYMATCHING = "pymatching"
 _WARM_UP_CIRCUIT = "X_ERROR(0.5) 0\nM 0\nDETECTOR rec[-1]\nOBSERVABLE_INCLUDE(0) rec[-1]"
@@ -73,7 +73,7 @@ class DetectorEngine:
         assert isinstance(call, calls.DetectionCall)
         calls.check_events(call, assigned.shots)
         control.check()
-        prepared = self._prepared(call, assigned, terms)
+        prepared = self._prepared(call, assigned, terms, control)
         decoder, place = prepared.decoder, prepared.on_device
         samples = sampled(
             prepared.circuit, decoder, assigned.shots, assigned.seed, control, keep=call.events
@@ -101,7 +101,11 @@ class DetectorEngine:
         decoder.predictions(np.zeros((1, 1), np.uint8), RunControl())
 
     def _prepared(
-        self, call: calls.DetectionCall, assigned: AssignedTask, terms: TaskOptions
+        self,
+        call: calls.DetectionCall,
+        assigned: AssignedTask,
+        terms: TaskOptions,
+        control: RunControl,
     ) -> _Prepared:
         # The sizes of cached circuits were checked.
         key = call.circuit, call.decoder, call.sizes, call.placement, terms.snapshot, terms.noise
@@ -109,12 +113,14 @@ class DetectorEngine:
         if prepared is not None:
             self._cache.move_to_end(key)
             return prepared
-        circuit, on_device = _read(call), None
+        circuit, on_device, size = _read(call), None, len(call.circuit)
         if call.placement is not None:
-            circuit, on_device = self._placed(circuit, call.placement, assigned, terms)
+            circuit, on_device, size = self._placed(
+                circuit, call.placement, assigned, terms, control
+            )
         decoder = SyndromeDecoder(call.decoder, circuit) if call.decoder else None
         prepared = _Prepared(circuit, decoder, on_device)
-        if len(call.circuit) <= MAX_CACHED_TEXT:
+        if size <= MAX_CACHED_TEXT:
             self._cache[key] = prepared
             if len(self._cache) > MAX_CACHED:
                 self._cache.popitem(last=False)
@@ -126,8 +132,9 @@ class DetectorEngine:
         placement: calls.DevicePlacement,
         assigned: AssignedTask,
         terms: TaskOptions,
-    ) -> tuple[stim.Circuit, _OnDevice]:
-        """Return the circuit with the noise of its device, and that device."""
+        control: RunControl,
+    ) -> tuple[stim.Circuit, _OnDevice, int]:
+        """Return the circuit with the noise of its device, that device, and the circuit's bytes."""
         snapshot = self._noise.calibration(terms)
         places = dict(zip(placement.qubits, placement.places, strict=False))
         if not placement.places:
@@ -138,13 +145,13 @@ class DetectorEngine:
             except SnapshotError as error:
                 raise Unsupported(error.message, hint=error.hint) from error
         gates = DeviceGates(snapshot)
-        program = DeviceProgram(circuit, gates, places)
+        program = DeviceProgram(circuit, gates, places, 0.0, control)
         attachment, packed = self._attachment(snapshot, placement, terms, program)
         duration_ns, layers = program.times(attachment.model)
         layer_ns = duration_ns / max(1, layers)
         late_ns = max(placement.late_ns, placement.latency_ns - layer_ns)
         if late_ns > 0.0 and layers:
-            program = DeviceProgram(circuit, gates, places, late_ns)
+            program = DeviceProgram(circuit, gates, places, late_ns, control)
         noisy = program.noisy(attachment)
         used = sorted(places.values())
         shot_ns = snapshot.reset_ns(used) + noisy.duration_ns
@@ -159,7 +166,8 @@ class DetectorEngine:
         device = calls.DetectionDevice(
             record, placement, shot_ns, noisy.layers, layer_ns, noisy.late_ns
         )
-        return noisy.circuit, _OnDevice(device, snapshot.overhead_ns)
+        on_device = _OnDevice(device, snapshot.overhead_ns)
+        return noisy.circuit, on_device, noisy.text_bytes
 
     def _attachment(
         self,

@@ -267,7 +267,7 @@ class CallCost(FixedMemoryCost, frozen=True):
 
 class DetectionCost(FixedMemoryCost, frozen=True):
     """Cost of sampling detectors in Pauli frames and of matching: `num_clbits` counts the
-    detectors."""
+    detectors, `gates_2q` the operations that get the noise of a device."""
 
     base_bytes: int = 4 * BASE_BYTES  # the text, the parsed circuit, and the largest result
     detector_bytes: int = 4_096  # for its errors in the decoder, and a block's events
@@ -276,16 +276,20 @@ class DetectionCost(FixedMemoryCost, frozen=True):
     op_s: float = 5e-6  # to parse, and to analyse for the decoder
     frame_s: float = 2e-11  # one operation in one shot
     decode_s: float = 5e-8  # one detector in one shot
+    device_bytes: int = 4_096  # an operation in native gates, with the text of its noise
+    device_s: float = 6e-5
 
     def memory_bytes(self, profile: Profile, _ask: CostQuery) -> int:
         """Memory of one block: blocks of shots run one after the other."""
         frames = self.qubit_bytes * profile.num_qubits
-        return self.base_bytes + frames + self.detector_bytes * profile.num_clbits
+        noise = self.device_bytes * profile.gates_2q
+        return self.base_bytes + frames + noise + self.detector_bytes * profile.num_clbits
 
     def seconds(self, profile: Profile, ask: CostQuery, _slots: int) -> float:
         """Expected time: one analysis; then frames and matching by shots."""
         shot = profile.operations * self.frame_s + profile.num_clbits * self.decode_s
-        return self.call_s + profile.operations * self.op_s + ask.shots * shot
+        analysis = profile.operations * self.op_s + profile.gates_2q * self.device_s
+        return self.call_s + analysis + ask.shots * shot
 
 
 class PulseCost(FixedMemoryCost, frozen=True):

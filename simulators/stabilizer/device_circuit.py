@@ -28,15 +28,16 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import NoiseAttachment
 from simulators.circuit.passes.shot_times import delays_ns, durations_ns
 from simulators.circuit.schedule import schedule
-from simulators.engine import RunOptions
+from simulators.engine import RunControl, RunOptions
 from simulators.errors import Unsupported
 from simulators.execution.circuit_checks import check_request
 from simulators.stabilizer.device_gates import DeviceGates
 from simulators.stabilizer.engine import pauli_noise, recorded_flip
 from simulators.stabilizer.native_synthesis import NativeStep
 
-MAX_OPERATIONS = 1_000_000  # native operations, blocks written as in the module's docstring
-MAX_TEXT_BYTES = 128 * 2**20  # of the circuit with its noise, written so
+MAX_OPERATIONS = 300_000  # native operations, blocks written as in the module's docstring
+MAX_TEXT_BYTES = 64 * 2**20  # of the circuit with its noise, written so
+_CHECKED = 4096  # steps between two reads of the control flag
 _ANNOTATIONS = frozenset({"DETECTOR", "OBSERVABLE_INCLUDE", "SHIFT_COORDS", "MPAD"})
 _PASSES = 3  # first, each between, last
 # Gates that turn a basis into that of Z, and back.
@@ -87,6 +88,7 @@ class DeviceCircuit(msgspec.Struct, frozen=True, eq=False):
     layers: int  # with measurements, between two TICKs each, in one shot
     late_ns: float  # of each such layer that a TICK ends: idle time for a late decoder
     gates: tuple[tuple[str, int], ...]  # native gates of one shot, by name
+    text_bytes: int  # of the circuit, written
 
 
 class DeviceProgram:
@@ -98,11 +100,14 @@ class DeviceProgram:
         gates: DeviceGates,
         places: Mapping[int, int],
         late_ns: float = 0.0,
+        control: RunControl | None = None,
     ) -> None:
         """`places`: the device's qubit of each qubit of the circuit. `late_ns`: idle time of all
         qubits in each layer with measurements. Raises Unsupported for what the device cannot do, by
-        name, and for noise in the circuit."""
+        name, and for noise in the circuit; Stopped."""
         self._gates, self._places, self._late_ns = gates, places, late_ns
+        self._control = RunControl() if control is None else control
+        self._checked: dict[tuple[int, bool], int] = {}  # places, by qubit and measurement of it
         self._steps: list[_Step] = []
         self._visited = 0
         if late_ns and not _ticks(circuit):
@@ -148,6 +153,7 @@ class DeviceProgram:
 
     def _visit(self) -> None:
         self._visited += 1
+        self._control.check()
         if max(self._visited, len(self._steps)) > MAX_OPERATIONS:
             raise _too_many()
 
@@ -184,15 +190,18 @@ class DeviceProgram:
     def _device_qubits(
         self, targets: list[stim.GateTarget], *, measured: bool = False
     ) -> tuple[int, ...]:
-        results = []
-        for target in targets:
-            qubit = self._places.get(target.value)
+        return tuple([self._device_qubit(target.value, measured) for target in targets])
+
+    def _device_qubit(self, number: int, measured: bool) -> int:
+        qubit = self._checked.get((number, measured))
+        if qubit is None:
+            qubit = self._places.get(number)
             if qubit is None:
                 hint = "qubit_mapping= with the device's qubit of each"
-                raise Unsupported(f"qubit {target.value} has no place on the device", hint=hint)
-            self._gates.check_qubit(target.value, qubit, measured=measured)
-            results.append(qubit)
-        return tuple(results)
+                raise Unsupported(f"qubit {number} has no place on the device", hint=hint)
+            self._gates.check_qubit(number, qubit, measured=measured)
+            self._checked[number, measured] = qubit
+        return qubit
 
     def _restored_bases(self) -> set[int]:
         """Measurements in the basis of X or Y whose qubits are used before their next reset: the
@@ -213,6 +222,8 @@ class DeviceProgram:
         seen: dict[int, None] = {}
         measures = False
         for index, step in enumerate(self._steps):
+            if not index % _CHECKED:
+                self._control.check()
             if step.name == "TICK":
                 if measures and self._late_ns:
                     for qubit in seen:
@@ -289,7 +300,9 @@ class DeviceProgram:
         """Return the circuit with the noise of a model. Raises Unsupported for noise that has no
         twirl here, with the factor that leaves it out, and for a circuit that is not dynamic on a
         device without operations inside circuits."""
+        self._control.check()
         noise = attachment.attach(self.circuit, as_listed=True)
+        self._control.check()
         check_request(builtin_card("stabilizer"), self.circuit, noise, _TWIRLED)
         lines = pauli_noise(self.circuit, noise, {}, twirl=True).lines.after
         texts = ["\n".join(each) for each in self._with_noise(noise, lines)]
@@ -302,6 +315,7 @@ class DeviceProgram:
             layers,
             self._late_ns,
             self._counted(),
+            len(written),
         )
 
     def _with_noise(self, noise: NoiseProgram, lines: dict[int, list[str]]) -> list[list[str]]:

@@ -143,6 +143,7 @@ def pauli_noise(
     texts = [_text(channel) for channel in noise.channels]
     entries: dict[int, list[str]] = {}
     under: dict[int, list[tuple[Channel, str]]] = {}
+    lines: dict[tuple[int, str], str] = {}  # equal ones are one text: a circuit may have many
     for after, channel, first, second in noise.locations.tolist():
         if not texts[channel]:
             continue
@@ -155,7 +156,8 @@ def pauli_noise(
                 raise Unsupported("noise under a condition: stim has none", hint=hint)
             under.setdefault(after, []).append((noise.channels[channel], where))
         else:
-            entries.setdefault(after, []).append(f"{texts[channel]} {where}")
+            line = lines.setdefault((channel, where), f"{texts[channel]} {where}")
+            entries.setdefault(after, []).append(line)
     return PauliNoise(NoiseLines(entries, flips), under)
 
 

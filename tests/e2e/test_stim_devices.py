@@ -7,7 +7,7 @@ import stim
 from failing import fails
 
 from simenv.client.client import Client
-from simenv.errors import InfeasibleError, OptionError, TaskFailedError
+from simenv.errors import InfeasibleError, LimitExceededError, OptionError, TaskFailedError
 
 PATIENCE_S = 120.0
 DEVICE = "superconducting-lattice"
@@ -153,3 +153,15 @@ def test_late_decoders_idle_all_qubits_of_each_layer(env: Client) -> None:
         pytest.approx(quick.shot_ns + 5 * (4_000 - quick.layer_ns)),
     )
     assert quick.logical_errors < late.logical_errors < near.logical_errors
+
+
+def test_circuits_too_large_for_their_noise_are_refused_before_they_run(env: Client) -> None:
+    options: Any = {"device": DEVICE, "qubit_mapping": [0, 1], "decoder": "pymatching"}
+    written = stim.Circuit("CZ 0 1\n" * 100_000 + "M 0\nDETECTOR rec[-1]")
+    fails(LimitExceededError, "200000 instructions and targets", env.submit, written, **options)
+    rounds = stim.Circuit(
+        "M 0 1\nTICK\nREPEAT 100000 {\nCZ 0 1\nTICK\nM 1\nTICK\n}\nM 0\nDETECTOR rec[-1]"
+    )
+    found: Any = env.run(rounds, shots=10, seed=1, **options)
+    assert found.native_gates == {"cz": 100_000}
+    assert found.layers == 100_002

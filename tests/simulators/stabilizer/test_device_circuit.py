@@ -240,7 +240,7 @@ def test_late_decoder_costs_relaxation_and_dephasing_of_its_time(late_us: float)
         ("MPP X0*X1", {0: 0, 1: 1}, "MPP on a device"),
         ("MZZ 0 1", {0: 0, 1: 1}, "MZZ on a device"),
         ("M 0\nCX rec[-1] 1", {0: 0, 1: 1}, "under a condition"),
-        ("REPEAT 9000000 {\nH 0\n}\nM 0", {0: 0}, "more than 1000000 operations"),
+        ("REPEAT 9000000 {\nH 0\n}\nM 0", {0: 0}, "more than 300000 operations"),
     ],
 )
 def test_what_the_device_does_not_do_is_refused_by_name(
