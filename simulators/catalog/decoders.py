@@ -38,6 +38,14 @@ class DecoderCard(msgspec.Struct, frozen=True):
 
 _QEC = Package(("pymatching",), "pip install 'simenv[qec]'")
 _PLACE = "simulators.stabilizer.decoders"
+LDPC = DecoderCard(
+    "ldpc",
+    f"{_PLACE}:BeliefPropagation",
+    "belief propagation and ordered statistics (BP+OSD), by ldpc",
+    Package(("ldpc",), "pip install 'simenv[ldpc]'"),
+    decomposed=False,
+    distinct=True,
+)
 BUILTIN: tuple[DecoderCard, ...] = (
     DecoderCard(
         "pymatching",
@@ -51,14 +59,7 @@ BUILTIN: tuple[DecoderCard, ...] = (
         "matching in two passes, of which the first changes weights for the second",
         _QEC,
     ),
-    DecoderCard(
-        "ldpc",
-        f"{_PLACE}:BeliefPropagation",
-        "belief propagation and ordered statistics (BP+OSD), by ldpc",
-        Package(("ldpc",), "pip install 'simenv[ldpc]'"),
-        decomposed=False,
-        distinct=True,
-    ),
+    LDPC,
     DecoderCard(
         "pymatching-sequential",
         "simulators.stabilizer.sequential_matching:SequentialMatching",

@@ -134,7 +134,7 @@ def extras() -> Iterator[DoctorFinding]:
 
     engines = [
         (match[1], card.package.modules[0], f"{kind} {card.name}: {card.summary}")
-        for kind, cards in (("engine", catalog.CARDS), ("decoder", decoders.BUILTIN[-1:]))
+        for kind, cards in (("engine", catalog.CARDS), ("decoder", (decoders.LDPC,)))
         for card in cards
         if (match := re.search(r"simenv\[(\w+)\]", card.package.install))
     ]
