@@ -128,9 +128,9 @@ def _predictions(report: Report, client: Client, options: Namespace) -> None:
         chip, decoder = random_chip(options.seed + number), ON_RANDOM[number % 2]
         for case, own, predicted in _compared(client, chip, decoder, options):
             p, q = own[0] / own[1], predicted[0] / predicted[1]
-            sigma = math.hypot(
-                *(math.sqrt(max(k, 1) * (n - k) / n) / n for k, n in (own, predicted))
-            )
+            # The fit is from experiments with as many shots: it has the error of one of them.
+            counts = own, own, predicted
+            sigma = math.hypot(*(math.sqrt(max(k, 1) * (n - k) / n) / n for k, n in counts))
             bad = abs(q / p - 1.0) > 0.1 and abs(q - p) > 3.0 * sigma
             outside += bad
             ratios.append(q / p)
