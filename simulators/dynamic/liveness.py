@@ -26,6 +26,11 @@ from simulators.dynamic.instructions import (
 )
 
 _MOST_BITS = 1 << 28  # of all masks together; of larger programs, every bit counts as live
+_FEW_ITEMS = 4_096  # whose masks have fewer bits, however wide the record is
+
+
+# Instructions that read or write bits, or do not go on at the next position alone.
+_WITH_BITS = Measure, Store, Branch, Jump, LoopPass, LoopBack
 
 
 def output_mask(circuit: Circuit) -> int:
@@ -40,18 +45,22 @@ def live_bits(items: Sequence[Any], live: int) -> tuple[int, ...]:
     """Mask of the bits of a record that are live at each position, and `live`, that of those that
     are read after the last instruction: [items + 1]. Bits are numbered as by `Expression.reads`:
     clbits, then variables. Items of other types than those of `instructions` have no bits."""
-    reads = [_bits_of(item) for item in items]
-    width = max((mask.bit_length() for mask in (live, *reads)), default=0)
-    if width * len(items) > _MOST_BITS:
-        return (-1,) * (len(items) + 1)
+    if len(items) > _FEW_ITEMS:
+        width = max(mask.bit_length() for mask in (live, *map(_bits_of, items)))
+        if width * len(items) > _MOST_BITS:
+            return (-1,) * (len(items) + 1)
     masks = [0] * len(items) + [live]
-    has_loops = any(isinstance(item, LoopBack) for item in items)
-    while True:
+    has_loops = False
+    last: list[int] = []
+    while masks != last:
         last = list(masks)
-        for at in reversed(range(len(items))):
-            masks[at] = _before(items[at], at, masks)
-        if not has_loops or masks == last:
-            return tuple(masks)
+        for at in range(len(items) - 1, -1, -1):
+            item = items[at]
+            masks[at] = _before(item, at, masks)
+            has_loops |= type(item) is LoopBack
+        if not has_loops:
+            break
+    return tuple(masks)
 
 
 def most_recorded(circuit: Circuit, *, keep: bool = False) -> int:
@@ -82,6 +91,8 @@ def _bits_of(item: Any) -> int:
 def _before(item: Any, at: int, masks: list[int]) -> int:
     """Bits that are live before an instruction, from those of the positions that follow it."""
     after = masks[at + 1]
+    if not isinstance(item, _WITH_BITS):
+        return after
     if isinstance(item, Measure):
         return after & ~(1 << item.clbit)
     if isinstance(item, Store):
