@@ -99,3 +99,52 @@ def test_options_that_others_read_have_no_control_characters(field: str) -> None
     long = "x" * 300
     terms = TaskOptions(**{field: (long,) if field == "replaced_gates" else long})
     fails(OptionError, "", check_options, terms)
+
+
+_ON_DEVICE = TaskOptions(
+    engine=calls.DETECTORS, outputs=("value",), device="fez", snapshot="0" * 64
+)  # fmt: skip
+_SIZES = calls.DetectionSizes(3, 1, 1, 0, 9, 9)
+
+
+def _placed(placement: calls.DevicePlacement | None, **changes: object) -> bytes:
+    call = calls.DetectionCall(
+        calls.CALL_FORMAT, "M 0\nDETECTOR rec[-1]", "", False, _SIZES, placement
+    )
+    return codec.encode(msgspec.structs.replace(call, **changes))
+
+
+@pytest.mark.parametrize(
+    ("placement", "error"),
+    [
+        (calls.DevicePlacement((0, 2), (5, 5)), OptionError),
+        (calls.DevicePlacement((0, 2), (5,)), OptionError),
+        (calls.DevicePlacement((0, 2), (5, -1)), OptionError),
+        (calls.DevicePlacement((2, 0), (5, 6)), OptionError),
+        (calls.DevicePlacement((0, 3), (5, 6)), OptionError),
+        (calls.DevicePlacement((0,), (5,), 3), OptionError),
+        (calls.DevicePlacement((0,), ()), OptionError),
+        (calls.DevicePlacement((0,), (), 2**40), OptionError),
+        (calls.DevicePlacement((0,), (5,), late_ns=float("nan")), OptionError),
+        (calls.DevicePlacement((0,), (5,), latency_ns=2e9), OptionError),
+        (calls.DevicePlacement(tuple(range(65_536)), ()), ProgramError),
+    ],
+    ids=lambda each: str(each)[:60],
+)
+def test_places_of_hostile_clients_are_refused(
+    placement: calls.DevicePlacement, error: type[SimenvError]
+) -> None:
+    fails(error, "", examined_call, _placed(placement), _ON_DEVICE)
+
+
+def test_noise_of_a_device_is_bounded_and_priced_before_it_is_made() -> None:
+    place = calls.DevicePlacement((0, 2), (5, 6))
+    _, profile = examined_call(_placed(place), _ON_DEVICE)
+    assert profile.gates_2q == 9
+    many = msgspec.structs.replace(_SIZES, written=calls.MAX_WRITTEN + 1)
+    text = "200000 instructions and targets"
+    fails(LimitExceededError, text, examined_call, _placed(place, sizes=many), _ON_DEVICE)
+    fails(OptionError, "no place on it", examined_call, _placed(None), _ON_DEVICE)
+    ideal = msgspec.structs.replace(_ON_DEVICE, device="", snapshot="")
+    fails(OptionError, "without a device", examined_call, _placed(place), ideal)
+    fails(OptionError, "no decoder 'tea'", examined_call, _placed(place, decoder="tea"), _ON_DEVICE)
