@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from noise_models import calibration, strict_json as checks
+from noise_models import calibration
 from noise_models.calibration import (
     LINK_GATE,
     CalibrationSnapshot,
@@ -27,14 +27,19 @@ from noise_models.calibration import (
     PauliError,
     QubitCalibration,
 )
+from noise_models.linked_modules import check_paulis
 from noise_models.snapshot import check
 from noise_models.strict_json import MAX_QUBITS, SnapshotError
 
 MAX_MODULES = 64
 MAX_LINKS = 2_048
-MAX_EXPANDED = 200_000  # entries of gates or couplings of one module without places of their own
+MAX_EXPANDED = 150_000  # entries of the gates, couplings and crosstalk of all modules, written out
 _NEVER_US = 1e12  # decay of a third level that does not decay, in a machine of two technologies
 _END = re.compile(r"([A-Za-z0-9_-]{1,64})\.(\d{1,5})", re.ASCII)
+# Two ends with a hyphen between: names of modules may have hyphens too.
+LINK_ENDS = re.compile(
+    r"([A-Za-z0-9_-]{1,64}\.[^.-]{1,9})-([A-Za-z0-9_-]{1,64}\.[^.-]{1,9})", re.ASCII
+)
 _MODULE = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 Place = tuple[int, ...]
 
@@ -82,7 +87,17 @@ def linked(
     if first > MAX_QUBITS:
         text = f"{first} qubits of {len(modules)} modules"
         raise SnapshotError("modules", text, hint=f"at most {MAX_QUBITS}")
+    entries = sum(map(_entries, modules.values()))
+    if entries > MAX_EXPANDED:
+        text = f"{entries} gates on qubits, couplings and crosstalk of {len(modules)} modules"
+        raise SnapshotError("modules", text, hint=f"at most {MAX_EXPANDED}: fewer or smaller ones")
     made = [_link(index, link, modules, firsts) for index, link in enumerate(links)]
+    seen: set[frozenset[int]] = set()
+    for link, design in zip(made, links, strict=True):
+        if frozenset(link.pair) in seen:
+            text = f"{'-'.join(design.ends)} is listed twice"
+            raise SnapshotError("links", text, hint="one link for each two qubits")
+        seen.add(frozenset(link.pair))
     communication: dict[str, set[int]] = {key: set() for key in modules}
     for link in links:
         for end in link.ends:
@@ -150,6 +165,23 @@ def _check_counts(
             raise SnapshotError("modules", f"name {key[:80]!r}", hint=hint)
 
 
+def _entries(module: CalibrationSnapshot) -> int:
+    """Bound of the entries that a module has once what it says of all its qubits is written out."""
+    wide, pairs = module.num_qubits, len(module.coupling)
+    if module.all_to_all:
+        pairs = wide * (wide - 1)
+    places = {1: wide, 2: pairs}
+    listed = {gate.name for gate in module.gates if gate.qubits}
+    defaults = {gate.name for gate in module.gates if not gate.qubits}
+    result = len(module.gates) + pairs + len(module.measurement_crosstalk)
+    for native in module.native_gates:
+        if native.name in defaults or native.name not in listed:
+            result += places.get(native.num_qubits, 0)
+    if any(not each.qubits for each in module.measurement_crosstalk):
+        result += wide * (wide - 1)
+    return result
+
+
 def _link(
     index: int,
     link: LinkDesign,
@@ -172,6 +204,8 @@ def _link(
     if link.rate_hz is not None and not 0.0 < link.rate_hz < float("inf"):
         hint = "above 0; without a rate, pairs are there when they are needed"
         raise SnapshotError(field, f"{label} has the rate {link.rate_hz!r:.40} /s", hint=hint)
+    if link.paulis:
+        check_paulis(f"{field}.paulis of {label}", link.paulis, 2)
     pair = tuple(firsts[key] + number for key, number in places)
     return Link(
         pair=(pair[0], pair[1]),
@@ -346,7 +380,6 @@ class _Shifted:
         module = self._module
         if not module.all_to_all:
             return module.coupling
-        checks.check_entries("coupling", range(module.num_qubits**2), MAX_EXPANDED)
         return tuple(permutations(range(module.num_qubits), 2))
 
     def gates(self) -> Iterator[GateCalibration]:
@@ -369,7 +402,6 @@ class _Shifted:
                 continue  # acts on the listed qubits alone
             entry = default or GateCalibration(native.name)
             places: Sequence[Place] = {1: singles, 2: pairs}.get(native.num_qubits, ())
-            checks.check_entries(f"gates of {native.name}", places, MAX_EXPANDED)
             for place in places:
                 if place not in listed[native.name]:
                     yield msgspec.structs.replace(entry, qubits=self._moved(place))
@@ -391,9 +423,6 @@ class _Shifted:
         for each in module.measurement_crosstalk:
             places: Iterable[Place] = (each.qubits,)
             if not each.qubits:
-                checks.check_entries(
-                    "measurement_crosstalk", range(module.num_qubits**2), MAX_EXPANDED
-                )
                 others = permutations(range(module.num_qubits), 2)
                 places = (pair for pair in others if pair not in listed)
             for place in places:

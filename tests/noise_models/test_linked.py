@@ -14,7 +14,7 @@ from noise_models.calibration import (
     QubitCalibration,
     ZZCoupling,
 )
-from noise_models.linked import LinkDesign, linked
+from noise_models.linked import LINK_ENDS, LinkDesign, linked
 from noise_models.strict_json import SnapshotError
 
 CHIP = CalibrationSnapshot(
@@ -99,6 +99,7 @@ def changed(**fields: object) -> LinkDesign:
         (changed(fidelity=0.2), "a.0-b.1 has the fidelity 0.2"),
         (changed(fidelity=float("nan")), "the fidelity nan"),
         (changed(fidelity=None), "one of fidelity and paulis"),
+        (changed(fidelity=None, paulis=(PauliError("IQ", 0.1),)), "of a.0-b.1.*'IQ'"),
     ],
 )
 def test_bad_links_are_refused_by_name(link: LinkDesign, text: str) -> None:
@@ -136,3 +137,19 @@ def test_a_machine_needs_two_modules_and_a_link() -> None:
         linked("duo", {"a": CHIP}, [LINK])
     with pytest.raises(SnapshotError, match="0 links"):
         linked("duo", {"a": CHIP, "b": IONS}, [])
+    with pytest.raises(SnapshotError, match=r"a\.0-b\.1 is listed twice"):
+        linked("duo", {"a": CHIP, "b": IONS}, [LINK, LINK])
+
+
+def test_a_machine_is_bounded_before_it_is_written_out() -> None:
+    ideal = library.load("ideal")  # small, but of every gate on every pair
+    names = {f"m{number}": ideal for number in range(64)}
+    with pytest.raises(SnapshotError, match=r"couplings and crosstalk of 64 modules"):
+        linked("wide", names, [LinkDesign(("m0.0", "m1.0"), fidelity=0.9)])
+
+
+def test_ends_of_links_may_have_hyphens() -> None:
+    found = LINK_ENDS.fullmatch("a-x.0-b-1.2")
+    assert found is not None
+    assert found.groups() == ("a-x.0", "b-1.2")
+    assert LINK_ENDS.fullmatch("a.0") is None

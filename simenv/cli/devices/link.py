@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -67,11 +68,11 @@ def link(
 
 def _design(text: str) -> LinkDesign:
     """Parse a link. Raises OptionError."""
+    from noise_models import linked
     from noise_models.calibration import PauliError
-    from noise_models.linked import LinkDesign
 
     ends, _, values = text.partition(":")
-    first, dash, second = ends.partition("-")
+    found = linked.LINK_ENDS.fullmatch(ends)
     numbers: dict[str, float] = {}
     for item in filter(None, values.split(",")):
         key, _, value = item.partition("=")
@@ -80,14 +81,20 @@ def _design(text: str) -> LinkDesign:
             if key in numbers or not (is_pauli or key in _FIELDS):
                 raise ValueError(key)
             numbers[key] = float(value)
+            if not math.isfinite(numbers[key]):
+                raise ValueError(value)
         except ValueError:
-            hint = f"{', '.join(_FIELDS)}, or two letters of I, X, Y and Z, with a number each"
+            hint = (
+                f"{', '.join(_FIELDS)}, or two letters of I, X, Y and Z, with a finite number each"
+            )
             raise OptionError(f"--link {text[:80]!r}: {item[:40]!r}", hint=hint) from None
-    if not dash or not second:
+    if found is None:
         raise OptionError(f"--link {text[:80]!r} names no two qubits", hint=_LINK_HINT)
     attempts = numbers.pop("attempts_max", 0.0)
     if attempts != round(attempts):
         raise OptionError(f"--link {text[:80]!r}: attempts_max is no whole number", hint=_LINK_HINT)
     fields: dict[str, Any] = {key: numbers.pop(key) for key in _FIELDS if key in numbers}
     paulis = tuple(PauliError(key, value) for key, value in numbers.items())
-    return LinkDesign((first, second), paulis=paulis, attempts_max=int(attempts), **fields)
+    return linked.LinkDesign(
+        (found[1], found[2]), paulis=paulis, attempts_max=int(attempts), **fields
+    )

@@ -6,8 +6,9 @@ as it stores noise documents; its name is that of its digest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import msgspec
 
@@ -37,6 +38,19 @@ class Link:
     attempts_max: int = 0
 
 
+def _check_values(link: Link) -> None:
+    """Raise OptionError for values that JSON cannot carry: it has null in place of NaN and of
+    infinities, which would be a value that was not given."""
+    label = f"link {link.first}-{link.second}"
+    if link.paulis is not None and not isinstance(link.paulis, Mapping):
+        hint = 'probabilities by Pauli error: {"IZ": 0.02}'
+        raise OptionError(f"{label}: paulis={short_repr(link.paulis)}", hint=hint)
+    values = {field.name: getattr(link, field.name) for field in fields(link)}
+    for name, value in (*values.items(), *(link.paulis or {}).items()):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise OptionError(f"{label}: {name}={value}", hint="a finite number")
+
+
 class Machine:
     """QPUs, each a device by its name, with links between them: one device for `device=`."""
 
@@ -45,23 +59,29 @@ class Machine:
     ) -> None:
         """`modules`: the device of each module, by the module's name. Raises OptionError for values
         of other types; the service checks the rest when the machine is first used."""
+        if not isinstance(modules, Mapping) or not all(
+            isinstance(text, str) for item in modules.items() for text in item
+        ):
+            raise OptionError(f"modules={short_repr(modules)}", hint=_HINT)
+        if not isinstance(links, Iterable):
+            raise OptionError(f"links={short_repr(links)}", hint=_HINT)
         self.modules, self.links, self.name = dict(modules), tuple(links), name
-        if not all(isinstance(text, str) for item in self.modules.items() for text in item):
-            raise OptionError(f"modules={short_repr(self.modules)}", hint=_HINT)
-        if not all(isinstance(each, Link) for each in self.links):
-            raise OptionError(f"links={short_repr(self.links)}", hint=_HINT)
+        for each in self.links:
+            if not isinstance(each, Link):
+                raise OptionError(f"link {short_repr(each)}", hint=_HINT)
+            _check_values(each)
 
     def document(self) -> bytes:
         """Return the JSON that the service reads."""
         links = []
         for each in self.links:
             paulis = [{"pauli": p, "probability": v} for p, v in (each.paulis or {}).items()]
-            fields = {
+            values = {
                 "ends": [each.first, each.second], "fidelity": each.fidelity, "paulis": paulis,
                 "rate_hz": each.rate_hz, "herald_ns": each.herald_ns,
                 "latency_ns": each.latency_ns, "attempts_max": each.attempts_max,
             }  # fmt: skip
-            links.append(fields)
+            links.append(values)
         machine = {"kind": "machine", "name": self.name, "modules": self.modules, "links": links}
         try:
             return msgspec.json.encode(machine)

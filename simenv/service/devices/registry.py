@@ -423,11 +423,12 @@ def _checked(folder: Path, body: bytes) -> EmulatedDevice:
     design = noise_api.machine(body)
     if design is None:
         return _parsed(body, "")
-    modules = {}
-    for key, name in design.modules.items():
+    loaded = {}
+    for name in set(design.modules.values()):
         path = folder / f"{name}.json"
         is_file = NAME_RULE.match(name) is not None and path.is_file()
-        modules[key] = _load(folder, name, from_file=is_file).document
+        loaded[name] = _load(folder, name, from_file=is_file).document
+    modules = {key: loaded[name] for key, name in design.modules.items()}
     return emulated(design.name, noise_api.joined(design, modules))
 
 

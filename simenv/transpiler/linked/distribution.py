@@ -173,6 +173,9 @@ def distributed(
         if isinstance(each, Packet):
             _remote(result, each)
             continue
+        if each.name == "barrier" and len(set(each.qubits)) == circuit.num_qubits:
+            result.circuit.barrier()  # no pair is awaited before it: communication qubits too
+            continue
         for step in _by_module(each, where):
             qubits = [result.circuit.qubits[wire] for wire in step.qubits]
             result.circuit._append(CircuitInstruction(step.operation, qubits, step.clbits))

@@ -1,12 +1,14 @@
 """Waits for the pairs of links in a circuit: idle times that differ from shot to shot.
 
-A pair is awaited where both qubits of a link have a delay of the link's mean wait, then a reset,
-and then the gate that makes the pair. While a qubit is idle during such a wait, its relaxation is
-that of the random wait, averaged (`noise_models.link_waits`); the rest of the schedule is that of
-the mean wait. An idle time that has only a part of the wait has the same part of the random one. Of
-waits that overlap in an idle time the last to end counts; one that lies within another begins with
-it, whether the schedule is as late or as soon as possible. The two qubits of the link do not age:
-they are reset when the pair is there. Inside a block a wait takes its mean time.
+A pair is awaited where both qubits of a link that has a rate have a delay, then a reset, and then
+the gate that makes the pair. The delay stands for the wait, whatever its length: that of a circuit
+compiled for an earlier calibration may differ from the present mean wait. While a qubit is idle
+during such a wait, its relaxation is that of the random wait, averaged
+(`noise_models.link_waits`); the rest of the schedule is that of the delay. An idle time that has
+only a part of the wait has the same part of the random one. Of waits that overlap in an idle time
+the last to end counts; one that lies within another begins with it, whether the schedule is as late
+or as soon as possible. The two qubits of the link do not age: they are reset when the pair is
+there. Inside a block a wait takes its mean time.
 
 The average is taken for each qubit and idle time by itself. In one shot all idle qubits wait for
 the same time, which correlates their errors: of two qubits that keep exp(-g W) and exp(-h W), the
@@ -30,7 +32,6 @@ from simulators.circuit.schedule import Schedule
 from simulators.errors import Unsupported
 
 _LEAST_NS = 1e-6
-_ROUNDING = 1e-9  # relative, of a delay and a mean wait
 _OPENS = (gates.IF, gates.WHILE, gates.FOR, gates.SWITCH)
 WaitKey = tuple[tuple[int, float, float], ...]  # number of a link, offset_ns and share of each part
 
@@ -80,7 +81,7 @@ def awaited(
             found = _wait(operands, pasts, qubits, durations_ns, links[number])
             if found and not inside[[k, *found]].any():
                 end = max(float(start_ns[delay] + durations_ns[delay]) for delay in found)
-                begin = end - links[number].mean_wait_ns
+                begin = end - max(float(durations_ns[delay]) for delay in found)
                 results.append(Awaited(number, links[number].pair, begin, end))
         for qubit in qubits:
             before[qubit].append(k)
@@ -102,12 +103,10 @@ def _wait(
             hint = "a link makes pairs of two qubits that were reset: reset both right before"
             raise Unsupported(f"{text} reset", hint=hint)
     delays = [past[0] for past in pasts if len(past) == 2]
-    mean_ns = link.mean_wait_ns
     if link.rate_hz is None or len(delays) < 2:
         return []
     waits = all(
-        operands.codes[k] in (gates.DELAY, gates.DELAY_DT)
-        and abs(durations_ns[k] - mean_ns) <= _ROUNDING * mean_ns + _LEAST_NS
+        operands.codes[k] in (gates.DELAY, gates.DELAY_DT) and durations_ns[k] > _LEAST_NS
         for k in delays
     )
     return delays if waits else []

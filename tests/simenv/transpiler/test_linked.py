@@ -120,6 +120,16 @@ def test_a_fourier_transform_needs_one_pair_for_each_qubit_and_other_module() ->
     assert pairs(result.circuit) <= 3 + 9  # three swaps at its begin take three each
 
 
+def test_no_pair_is_awaited_before_a_barrier_of_all_qubits() -> None:
+    circuit = QuantumCircuit(2)
+    circuit.h(0)
+    circuit.barrier()
+    circuit.cx(0, 1)
+    found = compiled(circuit, mixed(), ("a", "b")).circuit
+    (barrier,) = (each for each in found.data if each.operation.name == "barrier")
+    assert {found.find_bit(qubit).index for qubit in barrier.qubits} >= {1, 27}  # of the link
+
+
 def test_a_circuit_that_fits_in_one_module_uses_no_pair() -> None:
     circuit = inverse_qft(4, 3.0)
     result = compiled(circuit, mixed())

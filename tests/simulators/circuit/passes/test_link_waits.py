@@ -80,6 +80,12 @@ def test_waiting_qubits_keep_the_mean_over_the_waits() -> None:
     assert kept(await_pair(plus(0, 5), LINK), without, 0, 5) == pytest.approx([math.exp(-1)] * 2)
 
 
+def test_a_delay_of_another_calibration_stands_for_the_present_wait() -> None:
+    faster = replace(LINK, rate_hz=4e3)  # the circuit has the mean wait of LINK
+    x = kept(await_pair(plus(0), LINK), device(faster), 0)
+    assert x[0] == pytest.approx(1.0 / 1.25, abs=1e-6)
+
+
 def test_populations_relax_by_the_mean_too() -> None:
     arrays = Arrays(6, 1).add("x", [0]).add("barrier", [0, 1, 2, 3, 4, 5])
     circuit = await_pair(arrays, LINK).add("barrier", [0, 1, 3]).add("measure", [0], [0]).circuit()
