@@ -81,9 +81,9 @@ def linked(
     links = tuple(links)
     _check_counts(modules, links)
     firsts, first = {}, 0
-    for key, each in modules.items():
+    for key, module in modules.items():
         firsts[key] = first
-        first += each.num_qubits
+        first += module.num_qubits
     if first > MAX_QUBITS:
         text = f"{first} qubits of {len(modules)} modules"
         raise SnapshotError("modules", text, hint=f"at most {MAX_QUBITS}")
@@ -93,18 +93,18 @@ def linked(
         raise SnapshotError("modules", text, hint=f"at most {MAX_EXPANDED}: fewer or smaller ones")
     made = [_link(index, link, modules, firsts) for index, link in enumerate(links)]
     seen: set[frozenset[int]] = set()
-    for link, design in zip(made, links, strict=True):
-        if frozenset(link.pair) in seen:
+    for each, design in zip(made, links, strict=True):
+        if frozenset(each.pair) in seen:
             text = f"{'-'.join(design.ends)} is listed twice"
             raise SnapshotError("links", text, hint="one link for each two qubits")
-        seen.add(frozenset(link.pair))
+        seen.add(frozenset(each.pair))
     communication: dict[str, set[int]] = {key: set() for key in modules}
     for link in links:
         for end in link.ends:
             key, _, number = end.rpartition(".")
             communication[key].add(int(number))
-    for key, each in modules.items():
-        _check_module(key, each, communication[key])
+    for key, module in modules.items():
+        _check_module(key, module, communication[key])
     parts = [_Shifted(each, firsts[key]) for key, each in modules.items()]
     result = CalibrationSnapshot(
         name=name,

@@ -59,13 +59,13 @@ class Machine:
     ) -> None:
         """`modules`: the device of each module, by the module's name. Raises OptionError for values
         of other types; the service checks the rest when the machine is first used."""
-        if not isinstance(modules, Mapping) or not all(
-            isinstance(text, str) for item in modules.items() for text in item
-        ):
-            raise OptionError(f"modules={short_repr(modules)}", hint=_HINT)
-        if not isinstance(links, Iterable):
-            raise OptionError(f"links={short_repr(links)}", hint=_HINT)
-        self.modules, self.links, self.name = dict(modules), tuple(links), name
+        try:
+            self.modules, self.links, self.name = dict(modules), tuple(links), name
+        except (TypeError, ValueError):
+            text = f"modules={short_repr(modules)}, links={short_repr(links)}"
+            raise OptionError(text, hint=_HINT) from None
+        if not all(isinstance(text, str) for item in self.modules.items() for text in item):
+            raise OptionError(f"modules={short_repr(self.modules)}", hint=_HINT)
         for each in self.links:
             if not isinstance(each, Link):
                 raise OptionError(f"link {short_repr(each)}", hint=_HINT)
