@@ -26,6 +26,7 @@ SHARED_CLASS_NAMES = {  # public names of more than one class
     "Completion",  # of the client's Python interface, and the message that it comes from
     "Connection",  # of the transport, and of DEFw in the conformance kit
     "Event",  # of an environment, and DEFw's own, whose name is given
+    "Machine",  # several QPUs that a program describes, and the one that a worker holds
     "Noise",  # a noise model by the name of its kind, and as a task carries it
     "Program",  # the circuit that is sent, and what the engine statevector makes of it
     "QPM",  # the name that DEFw loads, and its implementation

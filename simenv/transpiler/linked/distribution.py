@@ -26,7 +26,7 @@ from simenv.model.program import HIDDEN_REGISTER
 from simenv.transpiler.linked.operations import CONTROLLED_PAULIS, DistributedCircuit
 from simenv.transpiler.linked.partition import partition
 from simenv.transpiler.linked.placement import ModuleQubits, placed
-from simenv.transpiler.linked.steps import Packet, Step, between_modules, packets, steps_of
+from simenv.transpiler.linked.steps import CircuitStep, Packet, between_modules, packets, steps_of
 from simenv.transpiler.qiskit_runtime import BELL
 from simenv.transpiler.transpiler import Transpiler
 
@@ -90,7 +90,11 @@ class LinkedTranspiler(Transpiler):
         return LinkedCircuit(result, tuple(first), tuple(last), logical.remote_gates)
 
     def _where(
-        self, steps: Sequence[Step], num_qubits: int, mapping: Sequence[int], modules: Sequence[str]
+        self,
+        steps: Sequence[CircuitStep],
+        num_qubits: int,
+        mapping: Sequence[int],
+        modules: Sequence[str],
     ) -> list[int]:
         """Return the module of each qubit."""
         numbers = {module.name: k for k, module in enumerate(self._info.modules)}
@@ -159,7 +163,7 @@ def _layout(circuit: QuantumCircuit, found: LinkedCircuit) -> TranspileLayout:
 
 
 def distributed(
-    circuit: QuantumCircuit, steps: Sequence[Step], info: DeviceInfo, where: Sequence[int]
+    circuit: QuantumCircuit, steps: Sequence[CircuitStep], info: DeviceInfo, where: Sequence[int]
 ) -> DistributedCircuit:
     """Return a circuit with remote operations in place of the gates between modules. `steps`: its
     operations; `where`: module of each qubit. Raises ProgramError."""
@@ -197,7 +201,7 @@ def _remote(result: DistributedCircuit, packet: Packet) -> None:
     result.end_copy(packet.root, copy, link)
 
 
-def _by_module(step: Step, where: Sequence[int]) -> tuple[Step, ...]:
+def _by_module(step: CircuitStep, where: Sequence[int]) -> tuple[CircuitStep, ...]:
     """Return a step as one for each module that it acts on: conditions of gates on single qubits.
     Raises ProgramError for other control flow over several modules."""
     owners = sorted({where[qubit] for qubit in step.qubits})
@@ -214,7 +218,7 @@ def _by_module(step: Step, where: Sequence[int]) -> tuple[Step, ...]:
     return tuple(_part_of(step, {q for q in step.qubits if where[q] == m}) for m in owners)
 
 
-def _part_of(step: Step, qubits: set[int]) -> Step:
+def _part_of(step: CircuitStep, qubits: set[int]) -> CircuitStep:
     """Return a condition with the gates on some of its qubits."""
     kept = [k for k, qubit in enumerate(step.qubits) if qubit in qubits]
     blocks = []
@@ -228,4 +232,4 @@ def _part_of(step: Step, qubits: set[int]) -> Step:
                 part._append(each)
         blocks.append(part)
     operation = step.operation.replace_blocks(blocks)
-    return Step(operation, tuple(step.qubits[k] for k in kept), step.clbits)
+    return CircuitStep(operation, tuple(step.qubits[k] for k in kept), step.clbits)

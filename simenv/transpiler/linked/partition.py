@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simenv.errors import ProgramError
-from simenv.transpiler.linked.steps import Packet, Step, between_modules, packets
+from simenv.transpiler.linked.steps import CircuitStep, Packet, between_modules, packets
 
 SEED = 7
 STARTS = 4
@@ -26,7 +26,10 @@ APART = 1e6  # weight of a gate between modules without a link, or inside a bloc
 
 
 def partition(
-    steps: Sequence[Step], num_qubits: int, room: Sequence[int], linked: frozenset[tuple[int, int]]
+    steps: Sequence[CircuitStep],
+    num_qubits: int,
+    room: Sequence[int],
+    linked: frozenset[tuple[int, int]],
 ) -> list[int]:
     """Return the module of each qubit. `room`: qubits of each module that hold data; `linked`:
     pairs of modules with a link, in both orders. Raises ProgramError for too many qubits."""
@@ -54,7 +57,7 @@ class _Search:
 
     def __init__(
         self,
-        steps: Sequence[Step],
+        steps: Sequence[CircuitStep],
         num_qubits: int,
         room: Sequence[int],
         linked: frozenset[tuple[int, int]],

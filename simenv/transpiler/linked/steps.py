@@ -52,7 +52,7 @@ _HALF_TURN = 1.5707963267948966
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class CircuitStep:
     """An operation of a circuit, with the numbers of its qubits."""
 
     operation: Any
@@ -77,7 +77,7 @@ class Step:
         return not self.clbits and self.name not in ("reset", "barrier", "delay")
 
     @cached_property
-    def parts(self) -> tuple[Step, ...]:
+    def parts(self) -> tuple[CircuitStep, ...]:
         """Gates that can act between modules, in place of a gate on two qubits that cannot."""
         first, second = self.qubits
         if self.name in ("rxx", "ryy"):
@@ -85,16 +85,16 @@ class Step:
             turn = {"rxx": (HGate(), HGate()), "ryy": (RXGate(_HALF_TURN), RXGate(-_HALF_TURN))}
             before, after = turn[self.name]
             return (
-                *(Step(before, (qubit,)) for qubit in self.qubits),
-                Step(RZZGate(angle), (first, second)),
-                *(Step(after, (qubit,)) for qubit in self.qubits),
+                *(CircuitStep(before, (qubit,)) for qubit in self.qubits),
+                CircuitStep(RZZGate(angle), (first, second)),
+                *(CircuitStep(after, (qubit,)) for qubit in self.qubits),
             )
         definition = self.operation.definition
         if definition is None:
             text = f"gate {self.name} between modules has no definition by other gates"
             raise ProgramError(text, hint="partition= puts its qubits in one module")
         parts = [
-            Step(
+            CircuitStep(
                 each.operation,
                 tuple(self.qubits[definition.find_bit(q).index] for q in each.qubits),
             )
@@ -119,28 +119,28 @@ class Step:
         return (self.qubits[:2],) if len(self.qubits) == 2 and self.is_gate else ()
 
 
-def steps_of(circuit: QuantumCircuit) -> list[Step]:
+def steps_of(circuit: QuantumCircuit) -> list[CircuitStep]:
     """Return the operations of a circuit, with gates on more than two qubits replaced."""
     if any(len(each.qubits) > 2 for each in circuit.data):
         circuit = PassManager([Unroll3qOrMore()]).run(circuit)
     numbers = {qubit: index for index, qubit in enumerate(circuit.qubits)}
     return [
-        Step(each.operation, tuple(numbers[q] for q in each.qubits), tuple(each.clbits))
+        CircuitStep(each.operation, tuple(numbers[q] for q in each.qubits), tuple(each.clbits))
         for each in circuit.data
     ]
 
 
-def between_modules(steps: Sequence[Step], where: Sequence[int]) -> list[Step]:
+def between_modules(steps: Sequence[CircuitStep], where: Sequence[int]) -> list[CircuitStep]:
     """Return the operations with the gates between modules that are diagonal on no qubit replaced
     by others. `where`: module of each qubit."""
-    result: list[Step] = []
+    result: list[CircuitStep] = []
     for step in steps:
         is_remote = is_between(step, where) and not step.diagonal
         result += step.parts if is_remote else (step,)
     return result
 
 
-def is_between(step: Step, where: Sequence[int]) -> bool:
+def is_between(step: CircuitStep, where: Sequence[int]) -> bool:
     """Return whether a gate acts on qubits of two modules."""
     return step.is_gate and len(step.qubits) == 2 and where[step.qubits[0]] != where[step.qubits[1]]
 
@@ -152,12 +152,12 @@ class Packet:
 
     root: int
     module: int
-    body: tuple[Step, ...]
+    body: tuple[CircuitStep, ...]
     gates: int  # on the root
     looked_at: int  # operations among which it was searched
 
 
-def packets(steps: Sequence[Step], where: Sequence[int]) -> Iterator[Step | Packet]:
+def packets(steps: Sequence[CircuitStep], where: Sequence[int]) -> Iterator[CircuitStep | Packet]:
     """Yield the operations of `between_modules` in an order that is equivalent to theirs, those
     between modules in packets."""
     done = [False] * len(steps)
@@ -185,7 +185,7 @@ def packets(steps: Sequence[Step], where: Sequence[int]) -> Iterator[Step | Pack
 
 
 def _members(
-    steps: Sequence[Step],
+    steps: Sequence[CircuitStep],
     where: Sequence[int],
     done: Sequence[bool],
     first: int,
@@ -199,7 +199,7 @@ def _members(
     passed: set[int] = set()  # qubits with a step that stays behind
     fixed: set[int] = set()  # those with one that is not diagonal there
 
-    def can_move(step: Step) -> bool:
+    def can_move(step: CircuitStep) -> bool:
         return step.is_gate and all(
             where[qubit] == module
             and (qubit not in fixed if qubit in step.diagonal else qubit not in passed)
