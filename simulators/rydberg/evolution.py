@@ -43,7 +43,7 @@ FIRST_NS = 8.0
 LONGEST_NS = 64.0
 SHORTEST_NS = 2.0**-10
 LEAST_ROUGH_NS = 0.25  # the spline is smooth within a window of this length
-_SAFETY = 0.85
+_SAFETY = 0.95
 _TABLES = 64  # tables of phases that are kept
 NANOSECONDS = "nanoseconds"
 

@@ -137,6 +137,7 @@ class _Trajectory:
     ) -> None:
         self._program, self._events, self._rng = program, events, rng
         self._tolerance, self._tables = tolerance, tables
+        self._base, self._one = events.losses
         self._lost: list[int] = []
         self._steps = 0
         self._evolution = self._evolve()
@@ -176,8 +177,7 @@ class _Trajectory:
     def _evolve(self) -> AtomEvolution:
         """Evolution of the atoms that are not lost."""
         program = self._program
-        base, one = self._events.losses
-        losses = np.full(program.atoms, one - base)
+        losses = np.full(program.atoms, self._one - self._base)
         if not self._lost:
             return AtomEvolution(program, self._tolerance, losses, self._tables)
         rabi, detuning = program.rabi.copy(), program.detuning.copy()
@@ -204,7 +204,7 @@ class _Trajectory:
     def _length(self, state: Reals, elapsed_ns: float) -> float:
         """Squared length of a state, with the losses that are common to both states of an atom."""
         alive = self._program.atoms - len(self._lost)
-        common = 2 * self._events.losses[0] * alive * elapsed_ns * 1e-3
+        common = 2 * self._base * alive * elapsed_ns * 1e-3
         return float(np.dot(state, state) * np.exp(-common))
 
     def _jump(self, state: Reals) -> Reals:
