@@ -7,7 +7,7 @@ is not given is not measured. Lattices have a place in a drawing for each qubit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations, pairwise
 from typing import Literal, get_args
 
@@ -166,6 +166,7 @@ def _heavy_hex(rows: int, columns: int) -> Layout:
 def snapshot_of(design: DeviceDesign) -> tuple[calibration.CalibrationSnapshot, ImportReport]:
     """Build and check the snapshot of a device, and report what it does not have. Raises
     SnapshotError."""
+    design = _plain(design)
     _check(design)
     count = design.num_qubits
     result = calibration.CalibrationSnapshot(
@@ -192,6 +193,33 @@ def snapshot_of(design: DeviceDesign) -> tuple[calibration.CalibrationSnapshot, 
     for place, note in clamps(result):
         recorder.clamped(place, note)
     return result, recorder.report(SOURCE)
+
+
+def _plain(design: DeviceDesign) -> DeviceDesign:
+    """Return the design with numbers of Python; those of numpy are no JSON."""
+    return replace(
+        design,
+        num_qubits=int(design.num_qubits),
+        couplings=tuple(_pair(each) for each in design.couplings),
+        all_to_all=bool(design.all_to_all),
+        coordinates=tuple((float(x), float(y)) for x, y in design.coordinates),
+        values={name: _numbers(name, own) for name, own in design.values.items()},
+    )
+
+
+def _numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    try:
+        return tuple(float(each) for each in values)
+    except (TypeError, ValueError) as error:
+        hint = "one number, or one for each"
+        raise SnapshotError(name[:60], f"{values!r:.60} are no numbers", hint=hint) from error
+
+
+def _pair(qubits: Sequence[int]) -> Pair:
+    if len(qubits) != 2:
+        text = f"{'-'.join(map(str, qubits)):.60} is no pair"
+        raise SnapshotError("couplings", text, hint="two qubits for each")
+    return int(qubits[0]), int(qubits[1])
 
 
 def _of_kind(*kinds: str) -> list[terms.Value]:

@@ -1,6 +1,7 @@
 """Devices of a few numbers and a lattice."""
 
 import msgspec
+import numpy as np
 import pytest
 from failing import fails
 
@@ -199,3 +200,19 @@ def test_page_has_every_field_of_the_json() -> None:
     ):  # fmt: skip
         for field in linked.__struct_fields__:
             assert f"`{field}`" in data or f'"{field}"' in data, field
+
+
+def test_numbers_of_numpy_become_those_of_python() -> None:
+    given = {"t1_us": (np.float64(80.0), np.float32(90.0)), "error_2q": np.array([1e-3])}
+    ends, places = np.array([[0, 1]]), np.array([[0.0, 0.0], [1.0, 0.0]])
+    made, _ = snapshot_of(DeviceDesign("np", np.int64(2), ends, False, places, values=given))
+    plain = {"t1_us": (80.0, 90.0), "error_2q": (1e-3,)}
+    same, _ = snapshot_of(
+        DeviceDesign("np", 2, ((0, 1),), False, ((0.0, 0.0), (1.0, 0.0)), values=plain)
+    )
+    assert made.digest == same.digest
+    assert snapshot.load(snapshot.dump(made)) == made
+
+
+def test_a_value_that_is_no_number_is_refused_by_name() -> None:
+    fails(SnapshotError, "t1_us", snapshot_of, DeviceDesign("d", 1, values={"t1_us": ("long",)}))
