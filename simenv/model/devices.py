@@ -224,6 +224,12 @@ class DeviceInfo(msgspec.Struct, frozen=True):
     links: tuple[LinkInfo, ...] = ()  # between modules
     logical: LogicalInfo | None = None  # None: its qubits are physical
 
+    @property
+    def is_discrete(self) -> bool:
+        """True if no native gate has an angle: a rotation becomes a sequence of gates, of T on
+        logical qubits, that depends on its number."""
+        return bool(self.gates) and not any(gate.params for gate in self.gates)
+
     def width(self, operation: OperationInfo) -> int:
         """Return the number of qubits of a gate; 0: no gate, or one of any number of qubits."""
         if not is_gate(operation.name):

@@ -230,9 +230,8 @@ class Transpiler:
 
     @property
     def needs_numbers(self) -> bool:
-        """True if angles must be numbers: they are limited, or no native gate has one, so that
-        rotations become sequences of T gates."""
-        return bool(self._info.angle_limits) or not any(gate.params for gate in self._info.gates)
+        """True if angles must be numbers: they are limited, or no native gate has one."""
+        return bool(self._info.angle_limits) or self._info.is_discrete
 
     def transpiled(self, circuit: Any, mapping: tuple[int, ...] = ()) -> Any:
         """Return a QuantumCircuit in native gates on the device's qubits, compiled once for its
@@ -248,6 +247,14 @@ class Transpiler:
         device's qubit of each of its qubits at the beginning; (): any."""
         from qiskit.exceptions import QiskitError
 
+        if circuit.parameters and self._info.is_discrete:
+            count = len(circuit.parameters)
+            raise ProgramError(
+                f"device {self._info.name} has no gate with an angle: rotations become sequences of"
+                f" its gates that depend on their angles, and {count} of the circuit's have no"
+                " value",
+                hint="parameter_values=, or bind the parameters in the circuit",
+            )
         if circuit.num_qubits > self._info.num_qubits:
             raise ProgramError(
                 f"the circuit has {circuit.num_qubits} qubits; device {self._info.name} has"

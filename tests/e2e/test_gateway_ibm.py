@@ -3,6 +3,7 @@ qiskit-ibm-runtime, and those of QRMI's compiled client."""
 
 import base64
 import json
+import math
 import os
 import re
 import ssl
@@ -20,6 +21,7 @@ import msgspec
 import psutil
 import pytest
 from live import Live
+from logical_devices import store_logical
 from snippets import fresh_environ
 from waiting import until
 
@@ -271,6 +273,25 @@ except Exception as error:
     found["refused"] = str(error)
 """
 
+LOGICAL = """
+machine = service.backend("logical50")
+compiler = generate_preset_pass_manager(optimization_level=1, backend=machine)
+found["names"] = sorted(machine.target.operation_names)
+wide = QuantumCircuit(50)
+wide.h(0)
+for qubit in range(1, 50):
+    wide.cx(qubit - 1, qubit)
+wide.measure_all()
+data = SamplerV2(mode=machine).run([compiler.run(wide)], shots=300).result()[0].data
+found["counts"] = data.meas.get_counts()
+turned = QuantumCircuit(1)
+turned.ry(0.3, 0)
+turned = compiler.run(turned)
+found["gates"] = turned.count_ops()
+observable = SparsePauliOp("Z").apply_layout(turned.layout)
+found["evs"] = float(EstimatorV2(mode=machine).run([(turned, observable)]).result()[0].data.evs)
+"""
+
 
 def gateway_of(live: Live) -> GatewayFile:
     found = await_gateway(live.home)
@@ -473,3 +494,12 @@ def test_commands_of_the_guide_run(tmp_path: Path) -> None:
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert "ok: " in ended.stdout
+
+
+def test_a_program_of_ibms_client_runs_on_logical_qubits(settings: Mapping[str, str]) -> None:
+    store_logical("logical50", 50)
+    found = found_by(HEAD + LOGICAL, settings)
+    assert {"h", "t", "tdg", "cx"} < set(found["names"])
+    assert sum(found["counts"].get(bit * 50, 0) for bit in "01") > 270
+    assert found["gates"]["t"] > 50
+    assert found["evs"] == pytest.approx(math.cos(0.3), abs=0.1)

@@ -308,3 +308,14 @@ class PackedCircuit(msgspec.Struct, frozen=True, gc=False):
         is missing, unknown or not finite; ProgramError for an expression without a finite value.
         """
         return self.slots.values(parameter_values)
+
+    def bound(self, row: NDArray[np.float64]) -> PackedCircuit:
+        """Return the circuit with numbers in place of its slots. `row`: one of `bind`."""
+        import numpy as np
+
+        program = self.program
+        params = np.frombuffer(program.params, np.float64).copy()
+        places, slots = np.frombuffer(program.slots, np.int32).reshape(-1, 2).T
+        params[places] = row[slots]
+        changed = msgspec.structs.replace(program, params=params.tobytes(), num_slots=0, slots=b"")
+        return PackedCircuit(changed.packed(), self.num_qubits, self.measures)

@@ -117,6 +117,14 @@ class SubmitDevices:
             checked = msgspec.structs.replace(checked, task=task)
         return checked, compiled
 
+    def takes_numbers(self, checked: CheckedOptions) -> bool:
+        """Return whether circuits are compiled with numbers for all angles, a sweep binding by
+        binding, as the device of a submission has no gate with an angle."""
+        if not checked.named or checked.compile == "never":
+            return False
+        info = self._info_for(checked.task.device, checked.task.pool, checked.task.prefer)
+        return info is not None and info.is_discrete
+
     def links(self, checked: CheckedOptions, loaded: PackedCircuit) -> tuple[LinkUse, ...]:
         """Return the links of its device whose Bell pairs a prepared circuit makes."""
         task = checked.task

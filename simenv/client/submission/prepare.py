@@ -22,7 +22,7 @@ from simenv.client.circuits.parameters import chain
 from simenv.client.submission import options as submission_options
 from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.options import CheckedOptions
-from simenv.errors import OptionError, ProgramError, SimenvError
+from simenv.errors import LimitExceededError, OptionError, ProgramError, SimenvError
 from simenv.model import MAX_BINDINGS, Observable, Program, TaskOptions, TaskSpec, task_rules
 from simenv.model.options import OF_STIM, BatchOptions, SubmitOptions, check_observables
 from simenv.model.task import LinkUse
@@ -31,6 +31,7 @@ from simenv.wire.codec import error_of_batch
 from simenv.wire.messages.queries import Explain
 
 if TYPE_CHECKING:
+    from simenv.client.circuits import ChannelNames
     from simenv.client.submission.compiler import CompiledCircuit
 
 
@@ -139,6 +140,7 @@ MAX_TASK_US = 100_000.0  # most work of a task: workers share a sweep evenly, an
 FEW = 64  # least bindings of a task, unless the circuit is slow
 PARTS = 16  # tasks of a sweep: some for each of several workers
 RESULT_BYTES = 16 * 2**20  # most bytes of one task's result
+MAX_COMPILED = 1_024  # bindings that are compiled one by one: as many as a compiler keeps
 BINDINGS_BYTES = 2 * 2**20  # most bytes of one task's bindings: far below a message's limit
 _GATE_US = 0.03
 _AMPLITUDE_US = 1.2e-3  # one gate on one amplitude
@@ -199,6 +201,9 @@ def prepare_one(
     """Check and pack one task; see `Client.submit`. `devices` None: no emulated devices."""
     checked = _checked_options(options, devices)
     values = options.get("parameter_values")
+    if values is not None and devices is not None and devices.takes_numbers(checked):
+        packed = load(circuit, _channels(checked, devices))
+        circuit, values = packed.bound(_single_row(packed, values)[0]), None
     checked, loaded, compiled, terms = _loaded(circuit, options, checked, devices)
     layouts = _AS_WRITTEN if compiled is None else compiled.layouts
     rows = _single_row(loaded, values)
@@ -223,8 +228,7 @@ def _loaded(
     """Pack the circuit, compiled for the device of its options if they have one. Return the new
     options, the circuit, also as it was compiled, and the options that are sent. Raises
     SimenvError."""
-    channels = devices.channels(checked) if devices is not None and checked.document else None
-    loaded, compiled = load(circuit, channels), None
+    loaded, compiled = load(circuit, _channels(checked, devices)), None
     if checked.named and devices is not None:
         checked, compiled = devices.prepared(checked, loaded)
     terms = terms_of(loaded, options, checked)
@@ -233,6 +237,10 @@ def _loaded(
     moved = compiled.observables(terms.observables)
     terms = msgspec.structs.replace(terms, observables=moved)
     return checked, compiled.loaded, compiled, terms
+
+
+def _channels(checked: CheckedOptions, devices: SubmitDevices | None) -> ChannelNames | None:
+    return devices.channels(checked) if devices is not None and checked.document else None
 
 
 def prepare_many(
@@ -263,9 +271,13 @@ def prepare_question(
     """Return an Explain request; and of a device of several QPUs the links with Bell pairs, and the
     number of gates between modules."""
     checked = _checked_options(options, devices)
+    values, count = options.get("parameter_values"), 1
+    if values is not None and devices is not None and devices.takes_numbers(checked):
+        packed = load(circuit, _channels(checked, devices))
+        rows = packed.bind(values)
+        circuit, values, count = packed.bound(rows[0]), None, len(rows)
     checked, loaded, compiled, terms = _loaded(circuit, options, checked, devices)
-    values = options.get("parameter_values")
-    count = 1 if values is None else len(loaded.bind(values))
+    count = count if values is None else len(loaded.bind(values))
     asked = Explain(0, terms, loaded.packed, checked.shots, count)
     if compiled is None or devices is None:
         return asked, (), 0
@@ -298,6 +310,8 @@ def _sweep(
     devices: SubmitDevices | None,
 ) -> PreparedSubmit:
     """Prepare a sweep: one binding for each set of parameter values, sent as few tasks."""
+    if devices is not None and devices.takes_numbers(checked):
+        return _compiled_bindings(circuit, values, options, checked, devices)
     checked, loaded, compiled, terms = _loaded(circuit, options, checked, devices)
     layouts = _AS_WRITTEN if compiled is None else compiled.layouts
     rows = loaded.bind(values)
@@ -323,6 +337,42 @@ def _sweep(
                 *layouts,
             )
             for first in range(0, total, each)
+        ],
+    )
+
+
+def _compiled_bindings(
+    circuit: Any,
+    values: Any,
+    options: BatchOptions,
+    checked: CheckedOptions,
+    devices: SubmitDevices,
+) -> PreparedSubmit:
+    """Prepare a sweep on a device without gates with an angle: each binding is compiled, and is a
+    task of its own."""
+    packed = load(circuit, _channels(checked, devices))
+    rows = packed.bind(values)
+    if len(rows) > MAX_COMPILED:
+        raise LimitExceededError(
+            f"{len(rows)} bindings for a device without gates with an angle, where each is compiled"
+            f" for itself: the limit is {MAX_COMPILED}",
+            hint="sweeps of fewer bindings; or a device whose gates have angles",
+        )
+    errors: list[SimenvError] = []
+    programs = [packed.bound(row) for row in rows]
+    terms, programs, layouts = _compile_batch(programs, options, checked, devices, errors)
+    if terms is None or errors:
+        error = errors[0]
+        error.index = -1
+        raise error
+    seeds = submission_options.sweep_seeds(
+        options.get("seed"), len(rows), options.get("idempotency_key")
+    )
+    return PreparedSubmit(
+        terms,
+        [
+            TaskSpec(loaded.packed, checked.shots, seeds[index], b"", index, 1, *places)
+            for index, (loaded, places) in enumerate(zip(programs, layouts, strict=True))
         ],
     )
 
@@ -380,7 +430,7 @@ def _prepare_batch(
 ) -> PreparedSubmit:
     """Prepare one task for each circuit. Raises BatchRefusedError, which names every bad one."""
     distinct = {id(circuit): circuit for circuit in circuits}  # repeated ones are packed once
-    channels = devices.channels(checked) if devices is not None and checked.document else None
+    channels = _channels(checked, devices)
     found: dict[int, PackedCircuit | None] = {}
     if channels is None:
         found = dict(zip(distinct, load_many([*distinct.values()]), strict=True))

@@ -245,7 +245,7 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         """Name of the plugin with which Qiskit's `transpile` translates for this backend; None for
         gates without angles: Qiskit has other stages for Clifford and T gates, and takes no name
         there."""
-        if self._device is not None and not any(gate.params for gate in self._info.gates):
+        if self._device is not None and self._info.is_discrete:
             return None
         own = translation_plugin(self.target) if self._device is not None else ""
         return own or "translator"
