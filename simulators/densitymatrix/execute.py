@@ -215,20 +215,20 @@ def _merged(branches: Branches, live: int) -> Branches:
     return results
 
 
-class Distribution(msgspec.Struct, frozen=True, eq=False):
+class BranchProbabilities(msgspec.Struct, frozen=True, eq=False):
     """Probabilities of all basis states in all branches."""
 
     records: tuple[int, ...]  # ascending
     probs: NDArray[np.float64]  # [records, 2^n]
 
 
-def distribution(branches: Branches, num_qubits: int) -> Distribution:
+def distribution(branches: Branches, num_qubits: int) -> BranchProbabilities:
     """Populations of each branch; rounding errors below 0 are set to 0."""
     records = tuple(sorted(branches))
     probs = np.empty((len(records), 1 << num_qubits))
     for row, record in zip(probs, records, strict=True):
         populations(branches[record], num_qubits, 0, row)
-    return Distribution(records, np.maximum(probs, 0.0, out=probs))
+    return BranchProbabilities(records, np.maximum(probs, 0.0, out=probs))
 
 
 # Final density matrix of one binding, and its outputs.

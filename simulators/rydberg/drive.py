@@ -129,7 +129,7 @@ class Drive:
         return values[:, :n] + 1j * values[:, n : 2 * n], values[:, 2 * n :]
 
 
-class Rotations(msgspec.Struct, frozen=True, eq=False):
+class DriveRotations(msgspec.Struct, frozen=True, eq=False):
     """Exponentials of each atom's own terms over steps, as diag(1, e^(i left)) rotation diag(1,
     e^(i right)), times the factor of the whole state."""
 
@@ -138,7 +138,7 @@ class Rotations(msgspec.Struct, frozen=True, eq=False):
     whole: Reals  # [steps]: angle of the factor
 
 
-def rotations(means: WindowMeans) -> Rotations:
+def rotations(means: WindowMeans) -> DriveRotations:
     """Return the exponentials of each step."""
     rabi, detuning = means.rabi, means.detuning
     lengths = means.lengths_us[:, None]
@@ -158,4 +158,4 @@ def rotations(means: WindowMeans) -> Rotations:
     phases = np.empty((len(rabi), 2, rabi.shape[1]))
     phases[:, 0] = own + half - phase
     phases[:, 1] = -own - half - phase
-    return Rotations(turns, phases, (phase + detuning * lengths / 2).sum(axis=1))
+    return DriveRotations(turns, phases, (phase + detuning * lengths / 2).sum(axis=1))

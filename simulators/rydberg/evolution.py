@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from simulators.engine import RunControl
 from simulators.errors import EngineError
-from simulators.rydberg.drive import LEVELS, Drive, PulseProgram, Reals, Rotations, rotations
+from simulators.rydberg.drive import LEVELS, Drive, DriveRotations, PulseProgram, Reals, rotations
 from simulators.rydberg.splitting_kernel import (
     LEAST_ATOMS,
     SCRATCH,
@@ -210,7 +210,7 @@ class AtomEvolution:
         self,
         state: Reals,
         target: Reals,
-        every: Rotations,
+        every: DriveRotations,
         chosen: slice,
         length_us: float,
         control: RunControl,

@@ -91,6 +91,19 @@ class DeviceCircuit(msgspec.Struct, frozen=True, eq=False):
     text_bytes: int  # of the circuit, written
 
 
+class _Operations:
+    """Native operations as they are written, in the arrays of a program."""
+
+    def __init__(self) -> None:
+        self.names: dict[tuple[str, int, int, int], int] = {}  # rows of the table
+        self.ops: list[int] = []
+        self.qubits: list[int] = []
+        self.clbits: list[int] = []
+        self.params: list[float] = []
+        self.texts: list[str] = []  # of each operation, in stim's instructions
+        self.weights: list[int] = []
+
+
 class DeviceProgram:
     """A circuit of stim in native gates of a device."""
 
@@ -116,13 +129,7 @@ class DeviceProgram:
         self._nodes = self._read(circuit, 1)
         self._restored = self._restored_bases()
         self._gates_of: dict[tuple[str, tuple[int, ...]], list[_NativeGate]] = {}
-        self._names: dict[tuple[str, int, int, int], int] = {}  # rows of the table
-        self._ops: list[int] = []
-        self._qubits: list[int] = []
-        self._clbits: list[int] = []
-        self._params: list[float] = []
-        self._texts: list[str] = []  # of each operation, in stim's instructions
-        self._weights: list[int] = []
+        self._arrays = _Operations()
         self._ends: list[int] = []  # operations after each step
         self._measured: list[int] = []  # operations
         self._write_operations()
@@ -232,7 +239,7 @@ class DeviceProgram:
                 self._operation("barrier", tuple(used), step, "TICK")
             elif step.name == "M":
                 self._turn(step)
-                self._measured.append(len(self._ops))
+                self._measured.append(len(self._arrays.ops))
                 target = f"{'!' if step.inverted else ''}{step.qubits[0]}"
                 # The clbit of a qubit has its last outcome; the records are those of the text.
                 self._operation("measure", step.qubits, step, target, clbits=step.qubits)
@@ -248,7 +255,7 @@ class DeviceProgram:
                 self._gate(step.name, step.qubits, step)
             if step.name != "R" or step.basis:
                 seen.update(dict.fromkeys(step.qubits))
-            self._ends.append(len(self._ops))
+            self._ends.append(len(self._arrays.ops))
 
     def _turn(self, step: _Step) -> None:
         if step.basis:
@@ -273,27 +280,28 @@ class DeviceProgram:
         clbits: tuple[int, ...] = (),
         params: tuple[float, ...] = (),
     ) -> None:
-        row = self._names.setdefault(
-            (name, len(qubits), len(clbits), len(params)), len(self._names)
+        row = self._arrays.names.setdefault(
+            (name, len(qubits), len(clbits), len(params)), len(self._arrays.names)
         )
-        self._ops.append(row)
-        self._qubits += qubits
-        self._clbits += clbits
-        self._params += params
-        self._texts.append(text)
-        self._weights.append(step.weight)
-        if max(len(self._ops), len(self._qubits) >> 3) > MAX_OPERATIONS:
+        self._arrays.ops.append(row)
+        self._arrays.qubits += qubits
+        self._arrays.clbits += clbits
+        self._arrays.params += params
+        self._arrays.texts.append(text)
+        self._arrays.weights.append(step.weight)
+        if max(len(self._arrays.ops), len(self._arrays.qubits) >> 3) > MAX_OPERATIONS:
             raise _too_many()
 
     def _data(self) -> CircuitData:
         width = self._gates.snapshot.num_qubits
-        rows = list(self._names)
+        rows = list(self._arrays.names)
         arities = np.array([row[1:] for row in rows], np.uint16).reshape(-1, 3)
         return CircuitData(
             width, width, (("c", width),), tuple(row[0] for row in rows), arities.tobytes(),
-            np.array(self._ops, np.uint16).tobytes(), np.array(self._qubits, np.uint16).tobytes(),
-            np.array(self._clbits, np.uint16).tobytes(),
-            np.array(self._params, np.float64).tobytes(),
+            np.array(self._arrays.ops, np.uint16).tobytes(),
+            np.array(self._arrays.qubits, np.uint16).tobytes(),
+            np.array(self._arrays.clbits, np.uint16).tobytes(),
+            np.array(self._arrays.params, np.float64).tobytes(),
         )  # fmt: skip
 
     def noisy(self, attachment: NoiseAttachment) -> DeviceCircuit:
@@ -325,7 +333,7 @@ class DeviceProgram:
         for step, end in zip(self._steps, self._ends, strict=True):
             texts: list[str] = []
             for k in range(first, end):
-                text = self._texts[k]
+                text = self._arrays.texts[k]
                 if k in measured:
                     flip = recorded_flip(noise, step.qubits[0], k, twirl=True)
                     text = f"M({flip!r}) {text}" if flip else f"M {text}"
@@ -365,9 +373,9 @@ class DeviceProgram:
             feed_forward_ns=model.feed_forward_ns,
             operands=operands,
         )
-        weights: NDArray[np.int64] = np.array(self._weights, np.int64)
-        names = [row[0] for row in self._names]
-        ticks = [k for k, row in enumerate(self._ops) if names[row] == "barrier"]
+        weights: NDArray[np.int64] = np.array(self._arrays.weights, np.int64)
+        names = [row[0] for row in self._arrays.names]
+        ticks = [k for k, row in enumerate(self._arrays.ops) if names[row] == "barrier"]
         begins = np.array([0.0, *(times.start_ns[k] for k in ticks), times.duration_ns])
         passes = np.array([*weights[ticks], 1])
         at = np.searchsorted(ticks, sorted(set(self._measured)))
@@ -376,9 +384,9 @@ class DeviceProgram:
 
     def _counted(self) -> tuple[tuple[str, int], ...]:
         """Native gates of one shot by name."""
-        names = [row[0] for row in self._names]
+        names = [row[0] for row in self._arrays.names]
         found: Counter[str] = Counter()
-        for row, weight in zip(self._ops, self._weights, strict=True):
+        for row, weight in zip(self._arrays.ops, self._arrays.weights, strict=True):
             if names[row] not in ("barrier", "delay", "measure", "reset"):
                 found[names[row]] += weight
         return tuple(sorted(found.items()))

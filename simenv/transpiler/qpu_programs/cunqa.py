@@ -8,6 +8,7 @@ The format is `CunqaCircuit.info` of CUNQA 2.4, a dict that is its circuits' JSO
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
 from functools import cache, reduce
 from typing import Annotated, Any
 
@@ -21,8 +22,7 @@ from qiskit.circuit.library import get_standard_gate_name_mapping
 from simenv.errors import DECODE_ERRORS, LimitExceededError, ProgramError
 from simenv.model import MAX_CLBITS, MAX_QUBITS, MAX_UNITARY_QUBITS
 from simenv.transpiler.qiskit_runtime import MAX_OPERATIONS
-from simenv.transpiler.qpu_programs.join import MAX_PROGRAMS
-from simenv.transpiler.qpu_programs.program import MAX_NAME, QPUProgram
+from simenv.transpiler.qpu_programs.bounds import MAX_NAME, MAX_PROGRAMS
 
 MAX_BYTES = 16 * 2**20  # of one circuit
 _MANY_CONTROLS = {"mcx": library.MCXGate, "mcp": library.MCPhaseGate}
@@ -65,10 +65,11 @@ class _Circuit(msgspec.Struct, frozen=True):
     classical_registers: dict[_Name, tuple[_Index, ...]] = {}
 
 
-def from_cunqa(*circuits: Any) -> list[QPUProgram]:
+def programs(kind: Callable[[str, int], Any], circuits: Sequence[Any]) -> list[Any]:
     """Return the programs of circuits of CUNQA, in the same order, for `Client.join`.
 
-    `circuits`: objects of CunqaCircuit, their `info`, or JSON of it, all that exchange messages in
+    `kind`: QPUProgram, of which they are; `circuits`: objects of CunqaCircuit, their `info`, or
+    JSON of it, all that exchange messages in
     one call. Raises ProgramError, LimitExceededError.
     """
     if len(circuits) > MAX_PROGRAMS:
@@ -80,7 +81,7 @@ def from_cunqa(*circuits: Any) -> list[QPUProgram]:
         for each in circuit.instructions:
             if each.name == "expose":
                 exposed[circuit.id, each.peer].append(len(each.qubits))
-    return [_program(circuit, exposed) for circuit in read]
+    return [_program(kind, circuit, exposed) for circuit in read]
 
 
 def _read(circuit: Any) -> _Circuit:
@@ -102,9 +103,11 @@ def _read(circuit: Any) -> _Circuit:
     return result
 
 
-def _program(circuit: _Circuit, exposed: dict[tuple[str, str], deque[int]]) -> QPUProgram:
+def _program(
+    kind: Callable[[str, int], Any], circuit: _Circuit, exposed: dict[tuple[str, str], deque[int]]
+) -> Any:
     registers = circuit.classical_registers or {"c0": tuple(range(circuit.num_clbits))}
-    program = QPUProgram(circuit.id, circuit.num_qubits)
+    program = kind(circuit.id, circuit.num_qubits)
     bits = [bit for register in registers.values() for bit in register]
     if bits != list(range(circuit.num_clbits)):
         hint = "each bit in one register, in ascending order"
@@ -125,7 +128,7 @@ def _program(circuit: _Circuit, exposed: dict[tuple[str, str], deque[int]]) -> Q
 
 
 def _append(
-    program: QPUProgram,
+    program: Any,
     each: _Instruction,
     exposed: dict[tuple[str, str], deque[int]],
     copies: tuple[Any, ...],
@@ -169,7 +172,7 @@ def _append(
             program.append(_gate(each), qubits)
 
 
-def _condition(program: QPUProgram, each: _Instruction) -> Any:
+def _condition(program: Any, each: _Instruction) -> Any:
     """Return the condition of a block: all bits (`and`), one (`or`) or an odd number of them
     (`xor`) have the value `condition`; names end in n where that is 0."""
     combine = _CONDITIONS.get(each.operation.removesuffix("n"))

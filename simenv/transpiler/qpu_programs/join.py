@@ -33,9 +33,9 @@ from simenv.model.program import HIDDEN_REGISTER
 from simenv.transpiler.linked.operations import DistributedCircuit
 from simenv.transpiler.qiskit_runtime import MAX_OPERATIONS
 from simenv.transpiler.qpu_programs import program as directives
+from simenv.transpiler.qpu_programs.bounds import MAX_PROGRAMS
 from simenv.transpiler.qpu_programs.program import Message, QPUProgram
 
-MAX_PROGRAMS = 1_000
 _SHOWN = 8  # programs in a message
 _MATRIX_QUBITS = 6  # of a gate whose matrix shows where it is diagonal
 # Directive that receives a message of a kind, and the one that sends it.

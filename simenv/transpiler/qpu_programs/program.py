@@ -15,8 +15,9 @@ from qiskit import ClassicalRegister, QuantumCircuit
 from qiskit.circuit import Clbit, Instruction, Qubit
 
 from simenv.errors import ProgramError
+from simenv.transpiler.qpu_programs import cunqa
+from simenv.transpiler.qpu_programs.bounds import MAX_NAME
 
-MAX_NAME = 64
 SEND, RECV, QSEND, QRECV = "send", "recv", "qsend", "qrecv"
 EXPOSE, UNEXPOSE, ATTACH, DETACH = "expose", "unexpose", "attach", "detach"
 
@@ -46,9 +47,7 @@ class QPUProgram(QuantumCircuit):  # type: ignore[misc]  # qiskit is untyped
         """Return the programs of circuits of CUNQA, in the same order: all that exchange messages
         in one call. `circuits`: objects of CunqaCircuit, their `info`, or JSON of it. Raises
         ProgramError, LimitExceededError."""
-        from simenv.transpiler.qpu_programs.cunqa import from_cunqa
-
-        return from_cunqa(*circuits)
+        return cunqa.programs(cls, circuits)
 
     @property
     def copies(self) -> frozenset[Qubit]:

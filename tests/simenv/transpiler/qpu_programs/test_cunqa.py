@@ -11,16 +11,16 @@ import cunqa_examples as examples
 import pytest
 from linked_devices import PERFECT, install_linked
 
+from simenv import QPUProgram
 from simenv.client.client import Client
 from simenv.errors import ProgramError
-from simenv.transpiler.qpu_programs.cunqa import from_cunqa
 
 SHOTS = 200
 Shot = dict[str, str]  # bits of each circuit, bit 0 rightmost
 
 
 def joined_memory(client: Client, device: str, infos: list[examples.Info]) -> list[Shot]:
-    programs = from_cunqa(*(json.dumps(each) for each in infos))
+    programs = QPUProgram.from_cunqa(*(json.dumps(each) for each in infos))
     joined = client.join(programs, device)
     result = client.run(
         joined.circuit, device=device, shots=SHOTS, seed=3, outputs=("counts", "memory")
@@ -113,13 +113,13 @@ def test_published_telegate_has_the_noise_of_a_bundled_device(env: Client) -> No
 def test_other_circuits_are_refused_by_name(change: dict[str, Any], message: str) -> None:
     info = examples.circuit("A", 2, 2) | change
     with pytest.raises(ProgramError, match=message):
-        from_cunqa(info)
+        QPUProgram.from_cunqa(info)
 
 
 def test_objects_dicts_and_json_of_a_circuit_are_the_same() -> None:
     info = examples.telegate()[0] | {"device": "ignored"}
     forms = (SimpleNamespace(info=info), info, json.dumps(info), json.dumps(info).encode())
-    first, *others = (from_cunqa(each)[0] for each in forms)
+    first, *others = (QPUProgram.from_cunqa(each)[0] for each in forms)
     assert all(first == other for other in others)
     with pytest.raises(ProgramError, match="no circuit of CUNQA"):
-        from_cunqa("[" * 10_000)
+        QPUProgram.from_cunqa("[" * 10_000)
