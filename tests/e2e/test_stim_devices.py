@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import stim
 from failing import fails
 
 from simenv.client.client import Client
-from simenv.errors import InfeasibleError, LimitExceededError, OptionError, TaskFailedError
+from simenv.errors import InfeasibleError, LimitExceededError, OptionError, ProgramError
 
 PATIENCE_S = 120.0
 DEVICE = "superconducting-lattice"
@@ -76,6 +77,8 @@ def test_values_are_drawn_for_couplings_that_the_device_lacks(env: Client) -> No
         ({"qubit_mapping": "draw", "late_us": -1.0}, "late_us"),
         ({"qubit_mapping": "draw", "late_us": 1e7}, "late_us"),
         ({"qubit_mapping": "draw", "interconnect": "tea"}, "real-time"),
+        ({"qubit_mapping": "draw", "interconnect": ["real-time"]}, "real-time"),
+        ({"qubit_mapping": np.array([0, 1])}, "2 entries; the circuit uses 5 qubits"),
         ({"qubit_mapping": "draw", "interconnect": "real-time", "late_us": 1.0}, "together"),
         ({"device": None, "late_us": 1.0}, "without a device"),
     ],
@@ -97,11 +100,17 @@ def test_pairs_and_noise_that_the_device_does_not_take_are_named(env: Client) ->
         qubit_mapping=[0, 1, 2, 4, 5],
     )
     assert "'draw'" in error.hint
-    noisy = stim.Circuit.generated(
-        "repetition_code:memory", distance=3, rounds=2, after_clifford_depolarization=0.01
-    )
-    with pytest.raises(TaskFailedError, match="noise of its own"):
-        env.run(noisy, device=DEVICE, qubit_mapping=LINE)
+    end = "\nM 0\nDETECTOR rec[-1]"
+    for text, reason in (
+        ("X_ERROR(0.1) 0", "noise of its own"),
+        ("M(0.1) 0", "noise of its own"),
+        ("REPEAT 3 {\nDEPOLARIZE2(0.1) 0 1\n}", "noise of its own"),
+        ("M 0\nCX rec[-1] 1", "under a condition"),
+        ("MPP X0*X1", "no such operation"),
+        ("MXX 0 1", "no such operation"),
+    ):
+        circuit = stim.Circuit(text + end)
+        fails(ProgramError, reason, env.submit, circuit, device=DEVICE, qubit_mapping="draw")
 
 
 def test_surface_codes_find_their_place_by_coordinates(env: Client) -> None:

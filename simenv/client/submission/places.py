@@ -13,7 +13,7 @@ from typing import Any
 from simenv.client.submission import options as submission_options
 from simenv.client.submission.calls import NO_DEVICE
 from simenv.client.submission.devices import SubmitDevices
-from simenv.errors import InfeasibleError, OptionError
+from simenv.errors import InfeasibleError, OptionError, ProgramError
 from simenv.model import MAX_QUBITS, calls as model_calls
 from simenv.model.availability import Availability
 from simenv.model.devices import DeviceInfo
@@ -28,6 +28,7 @@ AUTO, DRAW = "auto", "draw"  # in place of a mapping of qubits
 INTERCONNECTS_US = {"real-time": 4.0, "near-time": 63.0, "scale-out": 1000.0}
 _DIGITS = 6  # of coordinates that are compared
 _NO_GATES = frozenset({"DETECTOR", "OBSERVABLE_INCLUDE", "MPP", "SPP", "SPP_DAG", "MPAD"})
+_JOINT = frozenset({"MPP", "SPP", "SPP_DAG"})
 _Pairs = frozenset[tuple[int, int]]
 
 
@@ -56,13 +57,14 @@ def placement(
     if checked.document:
         hint = "factors of components, or device=None and channels in the circuit"
         raise OptionError("a noise model of your own for a circuit of stim", hint=hint)
+    _check_operations(circuit)
     mapping = options.get("qubit_mapping")
     qubits, number, places = model_calls.qubits_of(circuit), -1, tuple[int, ...]()
     if isinstance(mapping, str) and mapping != AUTO:
         number = _draw_number(mapping)
     else:
         pairs = _pairs_of(circuit)
-        if mapping == AUTO:
+        if isinstance(mapping, str):
             places = _by_coordinates(circuit, qubits, pairs, info)
         else:
             places = _places(mapping, qubits, info)
@@ -78,7 +80,7 @@ def _lateness(options: SubmitOptions) -> tuple[float, float]:
     if level is not None and late_us is not None:
         hint = "one of them: late_us is the idle time itself"
         raise OptionError("interconnect= and late_us= together", hint=hint)
-    if level is not None and level not in INTERCONNECTS_US:
+    if level is not None and not (isinstance(level, str) and level in INTERCONNECTS_US):
         levels = ", ".join(f"{name} ({us:g} us)" for name, us in INTERCONNECTS_US.items())
         raise OptionError(option="interconnect", value=level, expected=f"one of: {levels}")
     late: Any = 0.0 if late_us is None else late_us
@@ -136,6 +138,32 @@ def _places(mapping: Any, qubits: tuple[int, ...], info: DeviceInfo) -> tuple[in
         hint = f"0 to {info.num_qubits - 1}"
         raise OptionError(text, hint=hint, option="qubit_mapping")
     return results
+
+
+def _check_operations(circuit: Any) -> None:
+    """Raise ProgramError for what no device runs: noise of the circuit's own, gates under a
+    condition, measurements of several qubits together. Workers refuse the same."""
+    import stim
+
+    blocks = [circuit]
+    while blocks:
+        for item in blocks.pop():
+            if item.name == "REPEAT":
+                blocks.append(item.body_copy())
+                continue
+            gate, text = stim.gate_data(item.name), str(item)[:80]
+            if gate.is_noisy_gate and (item.gate_args_copy() or not gate.produces_measurements):
+                hint = "circuit.without_noise() for the device's noise; device=None for its own"
+                raise ProgramError(f"{text}: the circuit has noise of its own", hint=hint)
+            if item.name in _JOINT or (gate.produces_measurements and gate.is_two_qubit_gate):
+                hint = "an ancilla with gates on pairs, and M; measurements of single qubits"
+                raise ProgramError(f"{text} on a device, which has no such operation", hint=hint)
+            if gate.is_unitary and any(
+                each.is_measurement_record_target or each.is_sweep_bit_target
+                for each in item.targets_copy()
+            ):
+                hint = "correct by the decoder, or by parities in DETECTOR and OBSERVABLE_INCLUDE"
+                raise ProgramError(f"{text}: a gate under a condition on a device", hint=hint)
 
 
 def _pairs_of(circuit: Any) -> _Pairs:
