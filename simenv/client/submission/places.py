@@ -76,7 +76,8 @@ def placement(
 def _lateness(options: SubmitOptions) -> tuple[float, float]:
     """Return the idle time of each layer, and the time of the decoder for a layer, in ns. Raises
     OptionError."""
-    level, late_us = options.get("interconnect"), options.get("late_us")
+    level: Any = options.get("interconnect")
+    late_us = options.get("late_us")
     if level is not None and late_us is not None:
         hint = "one of them: late_us is the idle time itself"
         raise OptionError("interconnect= and late_us= together", hint=hint)
