@@ -114,6 +114,7 @@ class ErrorLedger(msgspec.Struct, frozen=True):
     avoid: EdgeLoss | None  # of the pairs that stand out, that with the largest loss above others'
     # "ideal": of the circuit's own state; "mixed": wider than MAX_QUBITS, with resets or branches
     state: str
+    logical: str = ""  # code and chip of the device, whose errors are then logical ones
 
     @property
     def fidelity(self) -> float:
@@ -405,4 +406,8 @@ def circuit_ledger(
     if not result.components:
         message = "no noise acts on this circuit"
         raise OptionError(message, hint="turn the noise on, or name another device")
-    return result
+    origin = getattr(document, "logical", None)  # of a calibration
+    if origin is None:
+        return result
+    text = f"{origin.code} of distance {origin.distance} on {origin.chip}"
+    return msgspec.structs.replace(result, logical=text)

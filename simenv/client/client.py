@@ -45,9 +45,9 @@ def explain(
     session: ServiceSession, circuit: Any, options: SubmitOptions, devices: SubmitDevices
 ) -> Explanation:
     """Ask which engine would run the circuit. Raises like `submit`, except InfeasibleError."""
-    asked, links, remote_gates = prepare_question(circuit, options, devices)
+    asked, use = prepare_question(circuit, options, devices)
     found = session.request(asked).explanation
-    return msgspec.structs.replace(found, links=links, remote_gates=remote_gates)
+    return msgspec.structs.replace(found, **msgspec.structs.asdict(use))
 
 
 RESTART_S = 30.0  # in which a service that has ended may be started again

@@ -215,6 +215,7 @@ class Transpiler:
         self._seed = seed
         self._passes: Any = None
         self._translation: Any = None  # passes for circuits that are placed
+        self.rotations = 0  # of the last circuit, that were synthesized
         self._reading: Transpiler | None = None  # for the qubits that are read well
         if misread := self._available.misread:
             unusable = tuple(sorted((*info.unusable, *misread)))
@@ -270,14 +271,16 @@ class Transpiler:
                 )
         if self._reading is not None and not mapping:
             with suppress(ProgramError):  # it may need more qubits
-                return self._reading.run(circuit)
+                result = self._reading.run(circuit)
+                self.rotations = self._reading.rotations
+                return result
         try:
             if mapping:
-                return self._pass_manager(mapping).run(circuit)
+                return self._passed(self._pass_manager(mapping), circuit)
             if self._passes is None:
                 self._passes = self._pass_manager()
             try:
-                result = self._passes.run(circuit)
+                result = self._passed(self._passes, circuit)
                 if self._available.complete is self._info or self._is_placed(result):
                     return result
             except QiskitError:
@@ -285,7 +288,7 @@ class Transpiler:
                     raise
             # Qiskit places small circuits on the first qubits, whatever these have.
             first = self._available.connected(circuit.num_qubits)
-            result = self._pass_manager(first).run(circuit)
+            result = self._passed(self._pass_manager(first), circuit)
             if not self._is_placed(result):
                 raise QiskitError("the device has too few connected qubits with all gates")
             return result
@@ -318,12 +321,27 @@ class Transpiler:
         if self._translation is None:
             self._translation = self._pass_manager(tuple(range(self._info.num_qubits)))
         try:
-            return self._translation.run(circuit)
+            return self._passed(self._translation, circuit)
         except QiskitError as error:
             reason = error.message.partition(". ")[0][:_REASON_CHARS]
             text = f"the circuit cannot be translated for device {self._info.name}: {reason}"
             hint = "compile='never' runs it as it is written, in native gates"
             raise ProgramError(text, hint=hint) from error
+
+    def _passed(self, passes: Any, circuit: Any) -> Any:
+        """Run passes, and count the rotations that become sequences of T gates: those before
+        Qiskit's pass of this name."""
+        self.rotations, left = 0, 0
+        if not self._info.is_discrete:
+            return passes.run(circuit)
+
+        def seen(**values: Any) -> None:
+            nonlocal left
+            if type(values["pass_"]).__name__ == "SynthesizeRZRotations":
+                self.rotations += left
+            left = values["dag"].count_ops().get("rz", 0)
+
+        return passes.run(circuit, callback=seen)
 
     def _is_placed(self, circuit: Any) -> bool:
         """Return whether the device has each operation of a compiled circuit on its qubits."""

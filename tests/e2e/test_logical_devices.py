@@ -1,20 +1,26 @@
 """Programs on a device of 50 logical qubits, whose native gates have no angle."""
 
 import math
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pennylane as qml
 import pytest
-from logical_devices import store_logical
+from logical_devices import ROUND_NS, store_logical
 from qiskit import QuantumCircuit, transpile
 from qiskit.circuit import Parameter
-from qiskit.quantum_info import SparsePauliOp, Statevector
+from qiskit.circuit.library import RZGate
+from qiskit.quantum_info import Operator, SparsePauliOp, Statevector
+from qiskit.transpiler.passes import SynthesizeRZRotations
+from shell import Shell
 
 from simenv.client.client import Client
 from simenv.client.submission import prepare
 from simenv.errors import LimitExceededError, ProgramError
 from simenv.frontends.qiskit import SimenvBackend, SimenvEstimator, SimenvSampler
+from simenv.model.logical_use import SYNTHESIS_ERROR
 
 DEVICE = "logical50"
 QUBITS = 50
@@ -152,3 +158,56 @@ def test_one_program_runs_on_a_chip_on_linked_chips_and_on_logical_qubits(
     assert right["logical"] > 0.98
     assert min(right.values()) > 0.5
     assert all(len(bits) == 4 for each in found.values() for bits in each.counts)
+
+
+def test_explain_states_the_costs_of_logical_qubits(env: Client) -> None:
+    """Of H, a T gate and a rotation on one qubit, and CX: the time of the schedule, and the errors
+    of the rates that the device was made with."""
+    circuit = QuantumCircuit(2)
+    circuit.h(0)
+    circuit.t(0)
+    circuit.cx(0, 1)
+    circuit.measure_all()
+    use = env.explain(circuit, device=DEVICE).logical
+    assert use is not None
+    assert (use.t_gates, use.rotations, use.synthesis_error) == (1, 0, 0.0)
+    rounds = 5 + 25 + 1  # of H, T and CX at distance 5
+    assert use.physical_qubits == 2 * 49
+    assert use.seconds == pytest.approx((rounds + 1) * 1e-9 * ROUND_NS)
+    # Of each round X, Y and Z at 5e-7 each: flips of X, and of Z, at 1e-6.
+    assert use.error == pytest.approx(1e-4 + (rounds + 1) * 1.5e-6 + 2e-6, rel=1e-3)
+    circuit = rotated("rzz")  # rx and rzz
+    circuit.measure_all()
+    turned = env.explain(circuit, device=DEVICE).logical
+    assert turned is not None
+    assert turned.rotations == 2
+    assert turned.t_gates > 200
+    assert turned.synthesis_error == 2 * SYNTHESIS_ERROR
+    assert env.explain(circuit, device="fez").logical is None
+
+
+def test_synthesis_of_rotations_keeps_the_stated_error() -> None:
+    generator = np.random.default_rng(1)
+    for angle in (0.3, *generator.uniform(-7.0, 7.0, 5)):
+        circuit = QuantumCircuit(1)
+        circuit.rz(angle, 0)
+        made = SynthesizeRZRotations(approximation_degree=1.0)(circuit)
+        turn = RZGate(angle).to_matrix().conj().T @ Operator(made).data
+        phase = np.sqrt(np.linalg.det(turn))
+        phase = phase if (turn[0, 0] / phase).real > 0 else -phase
+        assert np.linalg.norm(turn / phase - np.eye(2), 2) < SYNTHESIS_ERROR
+
+
+def test_the_command_line_and_the_ledger_say_that_errors_are_logical(
+    shell: Shell, tmp_path: Path
+) -> None:
+    path = tmp_path / "turned.qasm"
+    path.write_text(
+        'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[1];\ncreg c[1];\n'
+        "ry(0.3) q[0];\nmeasure q -> c;\n"
+    )
+    said = shell("explain", str(path), "--device", DEVICE, code=0).err
+    assert re.search(r"logical qubits: \d+ T gates; synthesis of 1 rotation, with an error", said)
+    assert "49 physical qubits without those of magic states" in said
+    ledger = shell("explain", str(path), "--device", DEVICE, "--ledger", code=0).out
+    assert "the errors that decoding leaves of the rotated surface code of distance 5" in ledger

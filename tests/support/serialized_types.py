@@ -45,6 +45,7 @@ from simenv.model.devices import (
 )
 from simenv.model.jobs import JobRecord, JobSelector
 from simenv.model.limits import Limits, OwnerReport, ResourceUse
+from simenv.model.logical_use import LogicalUse
 from simenv.model.options import TaskOptions
 from simenv.model.pulses import PulseAnswer, PulseCall
 from simenv.model.reservations import (
@@ -137,6 +138,7 @@ NESTED: dict[str, Any] = {
     "operation info": OperationInfo, "layer info": LayerInfo, "logical info": LogicalInfo,
     "term info": TermInfo,
     "module info": ModuleInfo, "link use": LinkUse, "link info": LinkInfo,
+    "logical use": LogicalUse,
     "key info": KeyInfo, "token info": TokenInfo, "durations": metrics.DurationHistogram,
     "metrics of a pool": metrics.PoolMetrics, "metrics of a node": metrics.NodeMetrics,
     "metrics of a device": metrics.DeviceMetrics, "metrics of an account": metrics.AccountMetrics,

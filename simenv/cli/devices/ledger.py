@@ -52,6 +52,7 @@ def _record(ledger: ErrorLedger) -> dict[str, Any]:
     """Return the object that --json prints."""
     return {
         "loss": ledger.loss, "fidelity": ledger.fidelity, "state": ledger.state,
+        "logical": ledger.logical,
         "components": dict(ledger.components), "gates": ledger.gates,
         "edges": [_edge(edge) for edge in ledger.edges],
         "qubits": [{"qubit": qubit, "loss": loss} for qubit, loss in ledger.qubits],
@@ -70,6 +71,12 @@ def _print(ledger: ErrorLedger, file: str, device: str) -> None:
         f" (first order, for {state})",
         indent=2,
     )
+    if ledger.logical:
+        terminal.fitted(
+            f"the qubits of {device} are logical: all losses are by the errors that decoding leaves"
+            f" of the {ledger.logical}",
+            indent=2,
+        )
 
     def table(rows: Sequence[Any], loss: Callable[[Any], float], *names: Column[Any]) -> None:
         columns = (

@@ -313,6 +313,7 @@ def explain(
                 "engines": [keyed(each) for each in result.engines],
                 "links": [keyed(each) for each in result.links],
                 "remote_gates": result.remote_gates,
+                "logical": None if result.logical is None else keyed(result.logical),
             }
         )
         return
@@ -323,7 +324,7 @@ def explain(
         terminal.note(
             f"{asked.shots:,} shots: a probability has a standard error of up to {error:.2g}"
         )
-    for line in link_lines(result):
+    for line in (*link_lines(result), *logical_lines(result)):
         terminal.note(line)
     for each in result.engines:
         if each.runs:
@@ -408,6 +409,25 @@ def link_lines(explanation: Explanation) -> list[str]:
             " links"
         )
     return lines
+
+
+def logical_lines(explanation: Explanation) -> list[str]:
+    """Return two lines about the costs on logical qubits; none for physical ones."""
+    use = explanation.logical
+    if use is None:
+        return []
+    made = ""
+    if use.rotations:
+        made = (
+            f"; synthesis of {terminal.counted(use.rotations, 'rotation')}, with an error of up to"
+            f" {use.synthesis_error:.1g} in all"
+        )
+    return [
+        f"logical qubits: {terminal.counted(use.t_gates, 'T gate')}{made}",
+        f"logical qubits: {terminal.counted(use.physical_qubits, 'physical qubit')} without those"
+        f" of magic states, {duration(use.seconds)} a shot, a logical error in about"
+        f" {100.0 * use.error:.2g} % of the shots",
+    ]
 
 
 def memory(choice: Choice) -> str:

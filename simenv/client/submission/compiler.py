@@ -58,6 +58,7 @@ class CompiledCircuit(msgspec.Struct, frozen=True):
     num_qubits: int  # of the device
     replaced: tuple[str, ...] = ()  # gates of the original circuit that were replaced
     remote_gates: int = 0  # between modules of the device
+    rotations: int = 0  # that became sequences of T gates
 
     def observables(self, unmapped: tuple[Observable, ...]) -> tuple[Observable, ...]:
         """Return the same observables on the device's qubits. Raises OptionError for X or Y on a
@@ -116,6 +117,7 @@ class _CompiledStructure:
     layouts: Layouts
     channels: ChannelNames | None = None  # labels are read, as the structure has some
     remote_gates: int = 0
+    rotations: int = 0
 
     @cached_property
     def packed(self) -> PackedCircuit:
@@ -198,7 +200,9 @@ class Compiler:
             )
         replaced = gate_names(loaded.program) - gate_names(packed.program)
         names = tuple(sorted(replaced))
-        return CompiledCircuit(packed, result.layouts, self.name, wide, names, result.remote_gates)
+        return CompiledCircuit(
+            packed, result.layouts, self.name, wide, names, result.remote_gates, result.rotations
+        )
 
     def within_limits(
         self, loaded: PackedCircuit, rows: NDArray[np.float64]
@@ -278,7 +282,9 @@ class Compiler:
         asked = msgspec.msgpack.encode(_Structure(self._info, program.packed(), mapping, modules))
         answer = msgspec.msgpack.decode(self._sandbox().convert(asked), type=_Transpiled)
         circuit, channels = qpy.parse(answer.circuit), _channels(program)
-        return _CompiledStructure(circuit, answer.layouts, channels, answer.remote_gates)
+        return _CompiledStructure(
+            circuit, answer.layouts, channels, answer.remote_gates, answer.rotations
+        )
 
     def transpiled(
         self, program: Program, mapping: tuple[int, ...], modules: tuple[str, ...]
@@ -292,7 +298,9 @@ class Compiler:
         result = self._transpiler.run(to_qiskit(program), mapping)
         last = result.layout.final_index_layout(filter_ancillas=True)
         first = result.layout.initial_index_layout(filter_ancillas=True)
-        return _CompiledStructure(result, (_packed(last), _packed(first)), _channels(program))
+        layouts = _packed(last), _packed(first)
+        rotations = self._transpiler.rotations
+        return _CompiledStructure(result, layouts, _channels(program), rotations=rotations)
 
     def placed(self, wired: DistributedCircuit) -> Any:
         """Return a distributed circuit as a QuantumCircuit in native gates on the device's qubits.
@@ -349,6 +357,7 @@ class _Transpiled(msgspec.Struct, frozen=True, array_like=True):
     circuit: bytes
     layouts: Layouts
     remote_gates: int
+    rotations: int
 
 
 def compiler_sandbox() -> SandboxProcess:
@@ -366,5 +375,7 @@ def transpiled(data: bytes) -> bytes:
     compiler = _of_sandbox.of(asked.info)
     result = compiler.transpiled(decode_program(asked.program), asked.mapping, asked.modules)
     return msgspec.msgpack.encode(
-        _Transpiled(qpy.write_qpy(result.circuit), result.layouts, result.remote_gates)
+        _Transpiled(
+            qpy.write_qpy(result.circuit), result.layouts, result.remote_gates, result.rotations
+        )
     )

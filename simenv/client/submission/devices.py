@@ -20,6 +20,8 @@ from simenv.client.submission.noise import OFF, channel_names
 from simenv.errors import NoDeviceError, OptionError
 from simenv.model.devices import MACHINE_DIGITS, MACHINE_PREFIX, DeviceInfo, DeviceKind
 from simenv.model.link_use import links_of
+from simenv.model.logical_use import LogicalUse, logical_use
+from simenv.model.task import LinkUse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from simenv.client.submission.compiler import CompiledCircuit, Compiler, Compilers, Sandbox
     from simenv.client.submission.options import CheckedOptions
     from simenv.model import TaskOptions
-    from simenv.model.task import LinkUse
     from simenv.transpiler.qpu_programs.join import JoinedPrograms
     from simenv.transpiler.qpu_programs.program import QPUProgram
 
@@ -50,6 +51,15 @@ class DeviceSource(Protocol):
 
     def store(self, document: bytes) -> str:
         """Store a noise document; return its digest in hexadecimal. Raises OptionError."""
+
+
+class DeviceUse(msgspec.Struct, frozen=True):
+    """What a circuit takes of a device of several QPUs, or of logical qubits; the fields of
+    `Explanation`."""
+
+    links: tuple[LinkUse, ...] = ()
+    remote_gates: int = 0
+    logical: LogicalUse | None = None
 
 
 class SubmitDevices:
@@ -125,13 +135,19 @@ class SubmitDevices:
         info = self._info_for(checked.task.device, checked.task.pool, checked.task.prefer)
         return info is not None and info.is_discrete
 
-    def links(self, checked: CheckedOptions, loaded: PackedCircuit) -> tuple[LinkUse, ...]:
-        """Return the links of its device whose Bell pairs a prepared circuit makes."""
+    def use(self, checked: CheckedOptions, compiled: CompiledCircuit) -> DeviceUse:
+        """Return what a prepared circuit takes of its device beside gates: Bell pairs of links, T
+        gates and time of logical qubits."""
         task = checked.task
         info = self._info_for(task.device, task.pool, task.prefer)
-        if info is None or not info.links:
-            return ()
-        return links_of(loaded.program, info.modules, info.links)
+        if info is None:
+            return DeviceUse()
+        program = compiled.loaded.program
+        return DeviceUse(
+            links_of(program, info.modules, info.links) if info.links else (),
+            compiled.remote_gates,
+            logical_use(program, info, compiled.rotations),
+        )
 
     def within_limits(
         self, checked: CheckedOptions, loaded: PackedCircuit, rows: NDArray[np.float64]

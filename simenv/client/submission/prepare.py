@@ -20,12 +20,11 @@ import msgspec
 from simenv.client.circuits import PackedCircuit, load, load_many, load_observables
 from simenv.client.circuits.parameters import chain
 from simenv.client.submission import options as submission_options
-from simenv.client.submission.devices import SubmitDevices
+from simenv.client.submission.devices import DeviceUse, SubmitDevices
 from simenv.client.submission.options import CheckedOptions
 from simenv.errors import LimitExceededError, OptionError, ProgramError, SimenvError
 from simenv.model import MAX_BINDINGS, Observable, Program, TaskOptions, TaskSpec, task_rules
 from simenv.model.options import OF_STIM, BatchOptions, SubmitOptions, check_observables
-from simenv.model.task import LinkUse
 from simenv.model.task_rules import checked_list
 from simenv.wire.codec import error_of_batch
 from simenv.wire.messages.queries import Explain
@@ -267,9 +266,8 @@ def prepare_many(
 
 def prepare_question(
     circuit: Any, options: SubmitOptions, devices: SubmitDevices | None = None
-) -> tuple[Explain, tuple[LinkUse, ...], int]:
-    """Return an Explain request; and of a device of several QPUs the links with Bell pairs, and the
-    number of gates between modules."""
+) -> tuple[Explain, DeviceUse]:
+    """Return an Explain request, and what the circuit takes of its device beside gates."""
     checked = _checked_options(options, devices)
     values, count = options.get("parameter_values"), 1
     if values is not None and devices is not None and devices.takes_numbers(checked):
@@ -280,8 +278,8 @@ def prepare_question(
     count = count if values is None else len(loaded.bind(values))
     asked = Explain(0, terms, loaded.packed, checked.shots, count)
     if compiled is None or devices is None:
-        return asked, (), 0
-    return asked, devices.links(checked, loaded), compiled.remote_gates
+        return asked, DeviceUse()
+    return asked, devices.use(checked, compiled)
 
 
 def _checked_options(

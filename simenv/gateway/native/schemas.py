@@ -27,6 +27,7 @@ from simenv.model.devices import (
     QubitInfo,
     TermInfo,
 )
+from simenv.model.logical_use import LogicalUse
 from simenv.model.options import MAX_NAMES, OPTIONS, Name
 from simenv.model.program import Text
 from simenv.model.task import LinkUse
@@ -358,6 +359,10 @@ class LinkUseRecord(LinkUse, frozen=True, array_like=False):
     """Bell pairs that a circuit makes on a link."""
 
 
+class LogicalUseRecord(LogicalUse, frozen=True, array_like=False):
+    """Costs of one shot on a device of logical qubits."""
+
+
 class ExplanationRecord(msgspec.Struct, frozen=True):
     """The engines considered, the chosen one first; `engine` "": none can run the program."""
 
@@ -366,6 +371,7 @@ class ExplanationRecord(msgspec.Struct, frozen=True):
     engines: list[ChoiceRecord]
     links: list[LinkUseRecord]
     remote_gates: int
+    logical: LogicalUseRecord | None
 
 
 class ReservationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

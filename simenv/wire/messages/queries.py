@@ -14,6 +14,7 @@ import msgspec
 from simenv.model import EngineInfo, TaskOptions, TaskSpec, TaskState, Timing
 from simenv.model.accounts import Used
 from simenv.model.devices import DeviceInfo
+from simenv.model.logical_use import LogicalUse
 from simenv.model.program import FEW, Text
 from simenv.model.task import LinkUse
 from simenv.wire.messages.base import AdminRequest, ClientRequest, Number, Reply
@@ -235,6 +236,7 @@ class Explanation(msgspec.Struct, frozen=True, array_like=True):
     # between modules, without packets.
     links: tuple[LinkUse, ...] = ()
     remote_gates: int = 0
+    logical: LogicalUse | None = None  # of a device of logical qubits; the client adds it
 
     @property
     def cutting_overhead(self) -> float:
