@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import time
@@ -24,6 +25,7 @@ CHIP = "superconducting-square"
 DECODERS = ("pymatching", "pymatching-correlated")
 ON_RANDOM = ("pymatching-sequential", "pymatching")  # of memories and CX
 PARTS = "times", "predictions", "willow", "wide"
+CX_AT_ONCE = 5  # with one round between
 WIDE, WIDE_SHOTS = 500, 1_000
 # Google Quantum AI, Nature 638, 920 (arXiv 2408.13687): errors of a cycle at d = 3, 5, 7 by 0.143 %
 # and Lambda = 2.14, a cycle of 1.1 us. Means of the chip: its specification sheet of December 2024.
@@ -40,12 +42,12 @@ def logical_devices(report: Report, options: Namespace) -> None:
     """Logical devices of a chip: time, predictions against encoded circuits, Willow.
 
     Devices of three qubits of distance 3, 5 and 7 with correlated matching, two workers. Encoded
-    Bell and GHZ states (three patches of distance 3) on chips with random values, sampled in stim
-    and decoded, against the same programs on the logical device, in both bases: a prediction is met
-    within 10 % or three standard errors. Chips have sequential and plain matching by turns; all
-    their numbers follow from `--seed`, which is new in each run. Errors of a cycle of Google's
-    Willow from the published means of its components. A Clifford circuit of 500 logical qubits.
-    `--parts`: some of these.
+    Bell and GHZ states (three patches of distance 3, 3 rounds before and after each CX), and five
+    CX with one round between, on chips with random values, sampled in stim and decoded, against the
+    same programs on the logical device, in both bases: a prediction is met within 10 % or three
+    standard errors. Chips have sequential and plain matching by turns; all their numbers follow
+    from `--seed`, which is new in each run. Errors of a cycle of Google's Willow from the published
+    means of its components. A Clifford circuit of 500 logical qubits. `--parts`: some of these.
     """
     if not (installed("stim") and installed("pymatching")):
         return report.none_measured("stim or PyMatching is not installed")
@@ -149,9 +151,10 @@ def _compared(
     from simenv.calibration.logical.encode import encode
     from simenv.calibration.logical.experiments import ClientRunner, Experiment
     from simenv.calibration.logical.patch_chip import patch_chip, places, selected
-    from simenv.calibration.logical.surface_code import ghz, rotated
+    from simenv.calibration.logical.surface_code import BASES, ghz, product_cx, rotated
 
     d, seed = 3, options.seed
+    at_once = (d, *(1,) * (CX_AT_ONCE - 1), d)
     made = encode(
         client, chip, "predicted", distance=d, qubits=3, decoder=decoder, gate_decoder=decoder,
         shots=options.shots, seed=seed % 2**31,
@@ -160,27 +163,34 @@ def _compared(
     files.write_atomic(path, snapshots.dump(made.snapshot))
     code, usable = rotated(d), selected(chip)
     on = patch_chip(usable, code, places(usable, code, 3), 3, seed % 2**31)
-    cases = [(width, basis) for width in (2, 3) for basis in ("Z", "X")]
-    experiments, circuits = [], []
-    for width, basis in cases:
+    experiments: list[Experiment] = []
+    # Name, circuit of logical qubits, and the parities of qubits that are the observables.
+    cases: list[tuple[str, QuantumCircuit, list[Sequence[int]]]] = []
+    for width, basis in itertools.product((2, 3), BASES):
         # H at the end costs d rounds on the device, and nothing in stim.
         rounds = [d] * (width - 1) + [d if basis == "Z" else 2 * d]
         qubits = tuple(range(width * code.num_qubits))
         experiments.append(Experiment(ghz(code, width, basis, rounds), on, qubits, decoder))
-        circuits.append(_logical(width, basis, d, _round_ns(made.snapshot)))
+        parities = [(k, k + 1) for k in range(width - 1)] if basis == "Z" else [range(width)]
+        name = f"{'Bell' if width == 2 else 'GHZ 3'} {basis}"
+        cases.append((name, _logical(width, basis, d, _round_ns(made.snapshot)), parities))
+    for basis in BASES:
+        rounds = at_once if basis == "Z" else (*at_once[:-1], 2 * d)
+        qubits = tuple(range(2 * code.num_qubits))
+        experiments.append(Experiment(product_cx(code, basis, rounds), on, qubits, decoder))
+        circuit = _cx_at_once(basis, at_once, _round_ns(made.snapshot))
+        cases.append((f"{CX_AT_ONCE} CX {basis}", circuit, [(0,), (1,), (0, 1)]))
     run = ClientRunner(client, options.shots, (seed ^ 0x5EED) % 2**31)
     results = []
-    for (width, basis), found, circuit in zip(cases, run(experiments), circuits, strict=True):
+    for (name, circuit, parities), found in zip(cases, run(experiments), strict=True):
         counts = client.run(
             circuit, device="predicted", engine="stabilizer", shots=options.shots, compile="never",
             seed=seed,
         ).counts  # fmt: skip
-        parities = [(k, k + 1) for k in range(width - 1)] if basis == "Z" else [range(width)]
         for number, parity in enumerate(parities):
             wrong = sum(n for bits, n in counts.items() if _odd(bits, parity))
-            name = f"{'Bell' if width == 2 else 'GHZ 3'} {basis}{number if width == 3 else ''}"
             own = found.errors[number], found.shots
-            results.append((name, own, (wrong, options.shots)))
+            results.append((f"{name}{number}", own, (wrong, options.shots)))
     return results
 
 
@@ -207,6 +217,29 @@ def _logical(width: int, basis: str, d: int, round_ns: float) -> QuantumCircuit:
     if basis == "X":
         circuit.h(range(width))
     circuit.measure(range(width), range(width))
+    return circuit
+
+
+def _cx_at_once(basis: str, rounds: Sequence[int], round_ns: float) -> QuantumCircuit:
+    """Return CX after CX in a product state; `rounds`: before the first, and after each
+    with that of the gate."""
+    circuit = QuantumCircuit(2, 2)
+
+    def wait(count: int) -> None:
+        for qubit in range(2):
+            circuit.delay(count * round_ns, qubit, unit="ns")
+        circuit.barrier()
+
+    if basis == "X":
+        circuit.h(range(2))  # as many rounds as the distance
+    else:
+        wait(rounds[0])
+    for after in rounds[1:]:
+        circuit.cx(0, 1)
+        wait(after - 1)
+    if basis == "X":
+        circuit.h(range(2))
+    circuit.measure(range(2), range(2))
     return circuit
 
 

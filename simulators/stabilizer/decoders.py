@@ -47,7 +47,7 @@ class SyndromeDecoder:
         """Make the decoder with that name. Raises Unsupported for a name that this worker does not
         have, and for a circuit whose errors the decoder does not take."""
         card = decoder_card(name)
-        self.name = f"{name} {_version(card)}".rstrip()
+        self.name = named_decoder(card)
         self._distinct = card.distinct
         self._width = -(-circuit.num_observables // 8)
         module, _, attribute = card.module.partition(":")
@@ -106,11 +106,12 @@ def _error_model(circuit: stim.Circuit, *, decomposed: bool) -> stim.DetectorErr
     )
 
 
-def _version(card: DecoderCard) -> str:
+def named_decoder(card: DecoderCard) -> str:
+    """Return the name of a decoder with the version of its package, if that is installed."""
     try:
-        return version(card.package.modules[0])
+        return f"{card.name} {version(card.package.modules[0])}"
     except PackageNotFoundError:
-        return ""
+        return card.name
 
 
 class Matching:

@@ -1,12 +1,13 @@
 """Errors of a transversal CX from wrong predictions of a decoder; pure.
 
-CX acts on two patches in product states of one basis, with rounds before and after. What the
+CX acts several times on two patches in product states of one basis, one round after each. What the
 memories of both patches do not explain of the wrong predictions are errors of CX: flips of control
 and target in that basis. Contrasts are those of `error_rates`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -53,33 +54,69 @@ def gate_flips(measured: Sequence[float], expected: Sequence[float]) -> GateFlip
 
 
 def cx_flips(
-    measured: Sequence[float], basis: str, control: MemoryRate, target: MemoryRate, rounds: int
+    measured: Sequence[Sequence[float]],
+    basis: str,
+    ends: tuple[MemoryRate, MemoryRate],
+    layouts: Sequence[Sequence[int]],
+    least: float,
 ) -> GateFlips:
-    """Return the flips of CX in a basis from the contrasts of (control, target, parity) with
-    `rounds` before and after it. The round that follows CX belongs to it."""
-    return gate_flips(measured, expected_contrasts(basis, control, target, rounds, rounds))
+    """Return the flips of CX in a basis from two experiments with CX several times, an odd number:
+    more often in the second.
+
+    Args:
+        measured: contrasts of (control, target, parity) of each experiment.
+        ends: memories of control and target.
+        layouts: rounds before the first CX and after each, of each experiment.
+        least: contrast below which nothing is left.
+
+    What memories do not explain grows with the number of CX: its slope has the errors of CX alone.
+    Between one CX and the next the observables target and parity (basis Z) take turns, so that the
+    slope has the mean of their errors, and the experiments themselves have the difference.
+    """
+    excess: list[list[float]] = []
+    counts: list[int] = []
+    for found, rounds in zip(measured, layouts, strict=True):
+        known = expected_contrasts(basis, *ends, rounds)
+        if min(*found, *known) < least and excess:
+            break  # the first one alone says something
+        pairs = zip(found, known, strict=True)
+        excess.append([math.log(max(b, least) / max(a, least)) for a, b in pairs])
+        counts.append(len(rounds) - 1)
+    slope = [each / counts[0] for each in excess[0]]
+    if len(excess) > 1:
+        more = counts[1] - counts[0]
+        slope = [(b - a) / more for a, b in zip(*excess, strict=True)]
+    place, other = (1, 2) if basis == "Z" else (0, 2)
+    mean = 0.5 * (slope[place] + slope[other])
+    difference = sum(each[place] - each[other] for each in excess) / len(excess)
+    slope[place], slope[other] = mean + 0.5 * difference, mean - 0.5 * difference
+    return gate_flips([math.exp(-max(each, 0.0)) for each in slope], (1.0, 1.0, 1.0))
 
 
 def expected_contrasts(
-    basis: str, control: MemoryRate, target: MemoryRate, before: int, after: int
+    basis: str, control: MemoryRate, target: MemoryRate, rounds: Sequence[int]
 ) -> tuple[float, float, float]:
     """Return the contrasts of control, target and their parity after CX in a product state of the
-    basis, if CX added no errors: `before` and `after` rounds of each. Errors of X spread from the
-    control to the target, errors of Z from the target to the control."""
-
-    def contrast(rate: MemoryRate, rounds: int) -> float:
-        return float((1.0 - 2.0 * rate.error) ** rounds)
+    basis, if CX added no errors. `rounds`: before the first CX and after each. Errors of X spread
+    from the control to the target, errors of Z from the target to the control."""
+    source, changed = (control, target) if basis == "Z" else (target, control)
 
     def read(rate: MemoryRate) -> float:
         return 1.0 - 2.0 * rate.readout
 
-    source, changed = (control, target) if basis == "Z" else (target, control)
-    first = read(source) * contrast(source, before + after)
-    spread = read(changed) * contrast(changed, before + after) * contrast(source, before)
-    # Errors before the gate flip both qubits, and leave the parity of the two.
-    both = read(source) * read(changed)
-    both *= contrast(changed, before + after) * contrast(source, after)
-    return (first, spread, both) if basis == "Z" else (spread, first, both)
+    def contrast(rate: MemoryRate, count: int) -> float:
+        return float((1.0 - 2.0 * rate.error) ** count)
+
+    def spread(both: bool) -> float:
+        """Contrast of the changed qubit, or of both: each CX exchanges the two."""
+        result = read(changed) * (read(source) if both else 1.0)
+        for count in reversed(rounds):
+            result *= contrast(changed, count) * (contrast(source, count) if both else 1.0)
+            both = not both
+        return result
+
+    first, alone, both = read(source) * contrast(source, sum(rounds)), spread(False), spread(True)
+    return (first, alone, both) if basis == "Z" else (alone, first, both)
 
 
 def mean_flips(flips: Sequence[GateFlips]) -> GateFlips:

@@ -77,7 +77,7 @@ def logical_snapshot(
         for gate, length in rounds.items()
         if gate not in ("cx", "t", "tdg")
     ]
-    t_ns = rounds["t"] * errors.round_ns + _NS_PER_US * options.deadline_us
+    t_ns = rounds["t"] * errors.round_ns + _NS_PER_US * options.latency_us
     fault = (PauliError("Z", options.t_error),) if options.t_error else ()
     error = None if fault else 0.0
     gates += [GateCalibration(gate, (), error, t_ns, paulis=fault) for gate in ("t", "tdg")]
@@ -87,7 +87,7 @@ def logical_snapshot(
         code=f"rotated {options.code} code", distance=options.distance, decoder=options.decoder,
         chip=chip.name, chip_digest=chip.digest.hex(), options=_options_text(options, errors),
         shots=options.shots, physical_qubits=physical_qubits, round_ns=errors.round_ns,
-        deadline_ns=_NS_PER_US * options.deadline_us, suppression=errors.suppression,
+        deadline_ns=_NS_PER_US * options.latency_us, suppression=errors.suppression,
         extrapolated=errors.extrapolated,
     )  # fmt: skip
     columns = math.isqrt(count - 1) + 1
@@ -100,7 +100,7 @@ def logical_snapshot(
         calibrated=chip.calibrated,
         max_shots=chip.max_shots,
         dynamic=True,
-        feed_forward_ns=errors.round_ns + _NS_PER_US * options.deadline_us,
+        feed_forward_ns=errors.round_ns + _NS_PER_US * options.latency_us,
         all_to_all=True,
         native_gates=tuple(
             NativeGate(gate, 1 + (gate == "cx"))
@@ -160,4 +160,7 @@ def _options_text(options: EncodeOptions, errors: LogicalErrors) -> str:
     else:
         parts.append(f"cx {options.cx}, with the errors of memories")
     parts.append(f"error of T {options.t_error:g} in {_rounds(options)['t']} rounds, assumed")
+    if options.latency_us:
+        place = f", interconnect {options.interconnect}" if options.interconnect else ""
+        parts.append(f"conditions and T wait {options.latency_us:g} us for the decoder{place}")
     return "; ".join(parts)

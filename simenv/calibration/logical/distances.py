@@ -61,13 +61,21 @@ class Distances:
 
     def suppression(self) -> tuple[float, float] | None:
         """Return Lambda of errors of X and of Z, from the two largest distances whose errors are
-        frequent enough; a lower limit if only those of distance 3 are. None: not even those."""
+        frequent enough; a lower limit if only those of distance 3 are. None: not even those, or
+        nothing is left of the logical qubit."""
         large = self._largest()
         small_rates, large_rates = self._at(large - 2), self._at(large)
-        if not _resolved(small_rates):
+        if not _resolved(small_rates) or self.lost():
             return None
         x, z = (suppression(small_rates[b].error, large_rates[b].error) for b in BASES)
         return x, z
+
+    def lost(self) -> tuple[int, ...]:
+        """Return the distances of Lambda at which nothing is left after the longer memory."""
+        large = self._largest()
+        return tuple(
+            d for d in (large - 2, large) if any(each.lost for each in self._at(d).values())
+        )
 
     def extrapolated(self) -> tuple[Rates, bool]:
         """Return rates of the device's distance whose errors are too rare, and whether they follow

@@ -8,6 +8,7 @@ the digest of all that it depends on.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import time
 from collections.abc import Mapping
@@ -15,15 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import stim
 
 from noise_models import snapshot as snapshots
 from noise_models.calibration import CalibrationSnapshot
 from noise_models.strict_json import NoiseError
-from simenv import config, files
-from simenv._version import __version__
+from simenv import _version, config, files
 from simenv.calibration.logical.device import LogicalErrors, logical_snapshot
 from simenv.calibration.logical.distances import Distances
 from simenv.calibration.logical.experiments import (
+    LONG,
     ClientRunner,
     Run,
     gate_experiments,
@@ -36,6 +38,8 @@ from simenv.calibration.logical.options import EncodeOptions
 from simenv.calibration.logical.patch_chip import Place, patch_chip, places, selected
 from simenv.calibration.logical.surface_code import rotated
 from simenv.errors import OptionError
+from simulators.catalog.decoders import decoder_cards
+from simulators.stabilizer.decoders import named_decoder
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
@@ -43,7 +47,7 @@ if TYPE_CHECKING:
 MAX_PATCHES = 16  # whose errors are sampled; further qubits have those of these in turn
 MAX_GATE_PAIRS = 3  # neighbours whose CX is sampled; other pairs have the mean
 STORED = 100  # devices that are kept
-FORMAT = 1  # of stored devices
+FORMAT = 2  # of stored devices
 
 
 class Encoded(msgspec.Struct, frozen=True):
@@ -67,8 +71,9 @@ class Encoder:
     """Experiments of one logical device, and its snapshot."""
 
     def __init__(self, chip: CalibrationSnapshot, options: EncodeOptions, run: Run) -> None:
-        """Find places of the patches. Raises OptionError for a chip that has none, if drawn values
-        are not allowed, or no values to draw."""
+        """Find places of the patches. Raises OptionError for a device that is no chip, and for a
+        chip that has no places, if drawn values are not allowed, or no values to draw."""
+        check_chip(chip)
         self._chip, self._options, self._run = chip, options, run
         self._selected = selected(chip)
         self._code = rotated(options.distance)
@@ -109,7 +114,9 @@ class Encoder:
             pairs = pairs[:1]
             flips = [distances.scaled_flips(error) for _ in pairs]
             self._report_unresolved(is_extrapolated)
-        if factors is not None and min(factors) < 1.0:
+        if lost := distances.lost():
+            self._report_lost(lost)
+        elif factors is not None and min(factors) < 1.0:
             self._report_threshold(factors)
         errors = LogicalErrors(
             tuple(rates), tuple(zip(pairs, flips, strict=True)), sampled.round_ns, factors,
@@ -137,6 +144,12 @@ class Encoder:
         text += f" {self._options.distance}: "
         text += "extrapolated by Lambda from smaller ones" if extrapolated else "upper limits"
         self.warnings.append(text)
+
+    def _report_lost(self, distances: tuple[int, ...]) -> None:
+        rounds = " and ".join(f"{LONG * d} rounds of distance {d}" for d in distances)
+        text = f"device {self._chip.name} is above the threshold of the code with this decoder:"
+        text += f" nothing is left of a logical qubit after {rounds}, so that Lambda is not"
+        self.warnings.append(f"{text} measurable; its errors are lower limits")
 
     def _report_threshold(self, factors: tuple[float, float]) -> None:
         text = f"device {self._chip.name} is above the threshold of the code with this decoder:"
@@ -176,7 +189,7 @@ def encode(
     snapshot = encoder.snapshot(name)
     snapshots.check(snapshot)
     stored = _StoredDevice(FORMAT, snapshot, tuple(encoder.warnings), runner.experiments)
-    _write(_path(chip, options, store), stored)
+    _write(device_path(chip, options, store), stored)
     seconds = time.monotonic() - begun
     return Encoded(snapshot, stored.warnings, runner.experiments, seconds)
 
@@ -185,12 +198,25 @@ def stored_device(
     chip: CalibrationSnapshot, name: str, options: EncodeOptions, *, store: Path | None = None
 ) -> Encoded | None:
     """Return the device if it was made before; else None. See `encode`."""
+    check_chip(chip)
     begun = time.monotonic()
-    found = _read(_path(chip, options, store))
+    found = _read(device_path(chip, options, store))
     if found is None:
         return None
     snapshot = msgspec.structs.replace(found.snapshot, name=name)
     return Encoded(snapshot, found.warnings, 0, time.monotonic() - begun, stored=True)
+
+
+def check_chip(chip: CalibrationSnapshot) -> None:
+    """Raise OptionError for a device whose qubits are not those of one chip."""
+    if chip.logical is not None:
+        text = f"device {chip.name}: its qubits are logical already, of {chip.logical.chip}"
+        hint = f"encode {chip.logical.chip}, with a larger distance for fewer errors"
+        raise OptionError(text, hint=hint)
+    if chip.modules:
+        count = len(chip.modules)
+        text = f"device {chip.name}: {count} linked QPUs, and patches lie on one"
+        raise OptionError(text, hint="encode the device of one of its QPUs")
 
 
 def checked_options(options: Mapping[str, Any]) -> EncodeOptions:
@@ -205,11 +231,22 @@ def checked_options(options: Mapping[str, Any]) -> EncodeOptions:
         raise OptionError(f"encode: {error}", hint="see simenv devices encode --help") from error
 
 
-def _path(chip: CalibrationSnapshot, options: EncodeOptions, store: Path | None) -> Path:
-    """Return the file of a device, by the digest of all that it depends on, but its name."""
-    values = (FORMAT, __version__, chip.digest, options)
+def device_path(chip: CalibrationSnapshot, options: EncodeOptions, store: Path | None) -> Path:
+    """Return the file of a device, by the digest of all that it depends on, but its name: also of
+    this build, and of stim and the decoders as they are installed here."""
+    values = (FORMAT, _build(), _versions(options), chip.digest, options)
     digest = hashlib.sha256(msgspec.json.encode(values, order="deterministic")).hexdigest()
     return (config.home_root() / "logical" if store is None else store) / f"{digest}.json"
+
+
+def _versions(options: EncodeOptions) -> list[str]:
+    """Return stim and the decoders, each with its version."""
+    names = {options.decoder, options.gates_decoded_by}
+    cards = [card for card in decoder_cards() if card.name in names]
+    return [f"stim {stim.__version__}", *(named_decoder(card) for card in cards)]
+
+
+_build = functools.cache(_version.build)  # asks git in a checkout
 
 
 def _read(path: Path) -> _StoredDevice | None:

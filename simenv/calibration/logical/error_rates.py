@@ -42,11 +42,14 @@ class MemoryCounts(msgspec.Struct, frozen=True):
 
 class MemoryRate(msgspec.Struct, frozen=True):
     """Error of a round, and of preparation and measurement together. `resolved`: enough errors were
-    seen; else `error` is an upper limit."""
+    seen; else `error` is an upper limit. `lost`: nothing is left after the longer memory, so that
+    `error` is that of the short one with preparation and measurement, or a lower limit, and says
+    nothing about Lambda."""
 
     error: float
     readout: float
     resolved: bool
+    lost: bool = False
     deviation: float = 0.0  # standard deviation of `error`
 
 
@@ -55,17 +58,23 @@ def memory_rate(short: MemoryCounts, long: MemoryCounts) -> MemoryRate:
     if long.errors < LEAST_ERRORS:
         limit = (long.errors + _LIMIT) / long.shots / long.rounds
         return MemoryRate(max(limit, _LEAST), 0.0, resolved=False)
-    noise = _SIGMAS / math.sqrt(long.shots)
-    if long.contrast < max(_LOST, noise):  # only the short one says something
-        contrast = max(short.contrast, 1e-3)
+    least = least_contrast(long.shots)
+    if long.contrast < least:  # only the short one says something
+        contrast = max(short.contrast, least)
         error = 0.5 * -math.expm1(math.log(contrast) / short.rounds)
-        return MemoryRate(error, 0.0, resolved=True, deviation=_deviation(error, short, short))
+        deviation = _deviation(error, short, short)
+        return MemoryRate(error, 0.0, resolved=True, lost=True, deviation=deviation)
     span = long.rounds - short.rounds
     slope = min((math.log(long.contrast) - math.log(short.contrast)) / span, 0.0)
     error = max(-0.5 * math.expm1(slope), _LEAST)
     start = short.contrast / (1.0 - 2.0 * error) ** short.rounds
     readout = min(max(0.5 * (1.0 - start), 0.0), 0.499)
     return MemoryRate(error, readout, resolved=True, deviation=_deviation(error, short, long))
+
+
+def least_contrast(shots: int) -> float:
+    """Return the contrast below which nothing is left of the logical qubit."""
+    return max(_LOST, min(_SIGMAS / math.sqrt(shots), 0.5))
 
 
 def _deviation(error: float, short: MemoryCounts, long: MemoryCounts) -> float:

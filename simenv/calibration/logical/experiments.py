@@ -19,6 +19,7 @@ from simenv.calibration.logical.cx_errors import GateFlips, cx_flips
 from simenv.calibration.logical.error_rates import (
     MemoryCounts,
     MemoryRate,
+    least_contrast,
     memory_rate,
 )
 from simenv.calibration.logical.surface_code import BASES, SurfaceCode
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from simenv.client.client import Client
 
 LONG = 4  # rounds of the longer memory / distance; the shorter one has as many as the distance
+CX_COUNTS = 3, 15  # CX of the two experiments whose difference has the errors of CX; odd
 _AT_ONCE = 64  # tasks that wait in the queue
 
 
@@ -184,21 +186,26 @@ def memories(code: SurfaceCode, outcomes: Sequence[DecodedShots]) -> Memories:
     return Memories(tuple(counts), round_ns)
 
 
+def gate_layouts(distance: int) -> tuple[tuple[int, ...], ...]:
+    """Return the rounds before the first CX and after each: one between CX, as the gate lasts."""
+    return tuple((distance, *(1,) * (count - 1), distance) for count in CX_COUNTS)
+
+
 def gate_experiments(
     code: SurfaceCode, pairs: Iterable[tuple[PatchOn, PatchOn]], decoder: str
 ) -> list[Experiment]:
     """Return CX from each first patch to the second one of the same chip, in product states of each
-    basis, with as many rounds before and after as the distance."""
-    d = code.distance
+    basis, a few times and more often, as `measured_flips` reads them."""
     return [
         Experiment(
-            surface_code.product_cx(code, basis, d, d),
+            surface_code.product_cx(code, basis, rounds),
             control.chip,
             control.qubits + target.qubits,
             decoder,
         )
         for control, target in pairs
         for basis in BASES
+        for rounds in gate_layouts(code.distance)
     ]
 
 
@@ -206,16 +213,18 @@ def measured_flips(
     outcomes: Sequence[DecodedShots],
     pairs: Sequence[tuple[int, int]],
     rates: Sequence[Mapping[str, MemoryRate]],
-    rounds: int,
+    distance: int,
 ) -> list[dict[str, GateFlips]]:
-    """Return the flips of CX on each pair from the outcomes of `gate_experiments`, whose `rounds`
-    before and after are equal; `rates` by patch."""
-    results = []
-    for number, (control, target) in enumerate(pairs):
+    """Return the flips of CX on each pair from the outcomes of `gate_experiments`; `rates` by
+    patch."""
+    layouts, results, found = gate_layouts(distance), [], iter(outcomes)
+    for control, target in pairs:
         flips: dict[str, GateFlips] = {}
-        for place, basis in enumerate(BASES):
-            outcome = outcomes[number * len(BASES) + place]
+        for basis in BASES:
+            own = [next(found) for _ in layouts]
             ends = rates[control][basis], rates[target][basis]
-            flips[basis] = cx_flips(outcome.contrasts(), basis, *ends, rounds)
+            least = least_contrast(min(each.shots for each in own))
+            measured = [each.contrasts() for each in own]
+            flips[basis] = cx_flips(measured, basis, ends, layouts, least)
         results.append(flips)
     return results

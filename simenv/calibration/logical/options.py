@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from simenv.calibration.logical.surface_code import MAX_DISTANCE
+from simenv.client.submission.places import INTERCONNECTS_US
 from simenv.errors import OptionError
 
 CODES = ("surface",)
@@ -32,6 +33,7 @@ class EncodeOptions(msgspec.Struct, frozen=True, kw_only=True):
     shots: int = 50_000  # of each experiment
     seed: int = 0  # of the experiments, and of values that are drawn
     deadline_us: float = 0.0  # latency of the decoder, for which feed-forward and T gates wait
+    interconnect: str = ""  # place of the decoder, instead of `deadline_us`: of INTERCONNECTS_US
     # `chip`: every patch on the chip. `drawn`: none. `auto`: those for which there is a place.
     placement: str = "auto"
     # `transversal`: one round, sampled. `surgery`: 2 d rounds with the errors of memories.
@@ -55,9 +57,21 @@ class EncodeOptions(msgspec.Struct, frozen=True, kw_only=True):
                 f" that of distance {self.distance - 1}",
                 hint=f"an odd distance, such as {self.distance + 1}",
             )
+        if self.interconnect and self.interconnect not in INTERCONNECTS_US:
+            levels = ", ".join(f"{name} ({us:g} us)" for name, us in INTERCONNECTS_US.items())
+            text = f"interconnect={self.interconnect!r:.60}"
+            raise OptionError(text, hint=f"one of: {levels}")
+        if self.interconnect and self.deadline_us:
+            hint = "one of them: deadline_us is the latency itself"
+            raise OptionError("interconnect= and deadline_us= together", hint=hint)
         if not self.decoder:
             hint = "pymatching, or another decoder of the workers"
             raise OptionError("decoder='': logical errors are those of a decoder", hint=hint)
+
+    @property
+    def latency_us(self) -> float:
+        """Time from the end of a round to the decoder's answer."""
+        return INTERCONNECTS_US[self.interconnect] if self.interconnect else self.deadline_us
 
     @property
     def gates_decoded_by(self) -> str:

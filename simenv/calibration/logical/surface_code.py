@@ -258,14 +258,15 @@ def memory(code: SurfaceCode, basis: Basis, rounds: int) -> stim.Circuit:
     return patch.circuit
 
 
-def product_cx(code: SurfaceCode, basis: Basis, before: int, after: int) -> stim.Circuit:
-    """Return CX on two patches in |00> (basis Z) or |++> (basis X), with rounds before and after.
-    Observables: control, target, their parity."""
+def product_cx(code: SurfaceCode, basis: Basis, rounds: Sequence[int]) -> stim.Circuit:
+    """Return CX on two patches in |00> (basis Z) or |++> (basis X). `rounds`: before the first CX
+    and after each. Observables: control, target, their parity."""
     patches = PatchCircuit(code, 2)
     patches.prepare((basis, basis))
-    patches.rounds(before)
-    patches.cx(0, 1)
-    patches.rounds(after)
+    patches.rounds(rounds[0])
+    for after in rounds[1:]:
+        patches.cx(0, 1)
+        patches.rounds(after)
     patches.measure(basis, [(0,), (1,), (0, 1)])
     return patches.circuit
 

@@ -49,6 +49,12 @@ class EncodeArguments:
             help="Latency of the decoder in us, for which conditions and T gates wait.",
         ),
     ] = 0.0
+    interconnect: Annotated[
+        str,
+        typer.Option(
+            help="Place of the decoder instead of --deadline: real-time, near-time, scale-out."
+        ),
+    ] = ""
     placement: Annotated[
         str, typer.Option(help="auto: patches on the chip as far as there is room; chip; drawn.")
     ] = "auto"

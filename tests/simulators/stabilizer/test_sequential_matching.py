@@ -87,7 +87,7 @@ def test_without_coordinates_it_is_matching() -> None:
 
 def test_cx_of_patches_costs_less_than_with_matching_of_split_errors() -> None:
     circuit = stim.Circuit()
-    for item in product_cx(rotated(3), "Z", 3, 3).flattened():
+    for item in product_cx(rotated(3), "Z", (3, 3)).flattened():
         noisy = "M" if item.name == "M" else ""
         circuit.append(noisy or item.name, item.targets_copy(), [0.01] if noisy else
                        item.gate_args_copy())  # fmt: skip

@@ -16,15 +16,17 @@ from qiskit import QuantumCircuit, transpile
 
 from noise_models import library, snapshot as snapshots
 from noise_models.build import build
-from noise_models.calibration import CalibrationSnapshot
+from noise_models.calibration import CalibrationSnapshot, Module
 from simenv import files
+from simenv.calibration.logical import encode as encoding
+from simenv.calibration.logical.cx_errors import expected_contrasts
 from simenv.calibration.logical.encode import (
     MAX_PATCHES,
     Encoder,
     checked_options,
     encode,
 )
-from simenv.calibration.logical.error_rates import round_errors
+from simenv.calibration.logical.error_rates import MemoryRate, round_errors
 from simenv.calibration.logical.experiments import DecodedShots, Experiment
 from simenv.calibration.logical.options import EncodeOptions
 from simenv.cli.app import run as command
@@ -54,11 +56,15 @@ class KnownErrors:
         ancillas = patches * (distance**2 - 1)
         data = patches * distance**2
         rounds = (circuit.num_measurements - data) // ancillas
-        contrast = 1.0 - 2.0 * self._rates[distance]
-        values = [contrast**rounds]
-        if patches == 2:  # half of the rounds are before CX; the basis does not matter
-            spread = contrast ** (1.5 * rounds)
-            values = [contrast**rounds, spread, spread * (1.0 - 2.0 * self._parity)]
+        error = self._rates[distance]
+        values = [(1.0 - 2.0 * error) ** rounds]
+        if patches == 2:  # the basis does not matter
+            rate = MemoryRate(error, 0.0, resolved=True)
+            count = rounds - 2 * distance + 1
+            layout = (distance, *(1,) * (count - 1), distance)
+            first, alone, both = expected_contrasts("Z", rate, rate, layout)
+            flip = 1.0 - 2.0 * self._parity  # errors of the target alone; CX exchanges the two
+            values = [first, alone * flip**count, both * flip**count]
         errors = tuple(round(0.5 * (1.0 - each) * self._shots) for each in values)
         return DecodedShots(errors, self._shots, rounds * ROUND_NS)
 
@@ -81,6 +87,8 @@ def made(run: KnownErrors, **options: object) -> tuple[CalibrationSnapshot, list
         ({"t_error": math.nan}, "t_error"),
         ({"shots": "many"}, "shots"),
         ({"speed": 1}, "speed"),
+        ({"interconnect": "tea"}, "interconnect='tea'"),
+        ({"interconnect": "real-time", "deadline_us": 1.0}, "together"),
     ],
 )
 def test_options_are_refused_by_name(options: dict[str, object], message: str) -> None:
@@ -143,6 +151,58 @@ def test_rare_errors_of_distance_3_are_upper_limits() -> None:
 def test_a_chip_above_the_threshold_is_made_with_a_warning_that_names_lambda() -> None:
     _, warnings = made(KnownErrors({3: 0.02, 5: 0.04}, 10**6), distance=5, qubits=1)
     assert any("threshold" in each and "Lambda is 0.50" in each for each in warnings)
+
+
+def test_lost_contrast_gives_no_lambda_and_is_named() -> None:
+    for distance in (3, 5):
+        snapshot, warnings = made(
+            KnownErrors({3: 0.2, 5: 0.3}, 50_000, parity=0.2), distance=distance, qubits=2
+        )
+        assert snapshot.logical is not None
+        assert snapshot.logical.suppression is None
+        assert any("above the threshold" in each and "Lambda is not" in each for each in warnings)
+
+
+def test_devices_that_are_no_chip_are_refused_by_name(tmp_path: Path) -> None:
+    logical, _ = made(KnownErrors({3: 4e-3, 5: 1e-3}, 10**6), distance=3)
+    chip = library.load(CHIP)
+    half = chip.num_qubits // 2
+    modules = tuple(
+        Module(name, tuple(own))
+        for name, own in (("a", range(half)), ("b", range(half, chip.num_qubits)))
+    )
+    linked = msgspec.structs.replace(chip, modules=modules)
+    for device, text in ((logical, "logical already"), (linked, "2 linked QPUs")):
+        with pytest.raises(OptionError, match=text) as caught:
+            encoding.stored_device(device, "x", EncodeOptions(), store=tmp_path)
+        assert caught.value.hint
+        with pytest.raises(OptionError, match=text):
+            Encoder(device, EncodeOptions(), KnownErrors({}, 1))
+
+
+def test_the_place_of_the_decoder_is_its_latency_and_is_named() -> None:
+    run = KnownErrors({3: 4e-3, 5: 1e-3}, 10**6)
+    plain, _ = made(run, distance=3)
+    for level, late_ns in (("real-time", 4e3), ("near-time", 63e3), ("scale-out", 1e6)):
+        late, _ = made(run, distance=3, interconnect=level)
+        assert late.feed_forward_ns - plain.feed_forward_ns == pytest.approx(late_ns)
+        assert late.logical is not None
+        assert late.logical.deadline_ns == pytest.approx(late_ns)
+        assert f"interconnect {level}" in late.logical.options
+
+
+def test_other_versions_of_stim_decoder_and_build_sample_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chip, options = library.load(CHIP), EncodeOptions()
+    paths = {encoding.device_path(chip, options, tmp_path)}
+    monkeypatch.setattr(encoding.stim, "__version__", "0.0")
+    paths.add(encoding.device_path(chip, options, tmp_path))
+    monkeypatch.setattr(encoding, "named_decoder", lambda card: f"{card.name} 0")
+    paths.add(encoding.device_path(chip, options, tmp_path))
+    monkeypatch.setattr(encoding, "_build", lambda: "0+other")
+    paths.add(encoding.device_path(chip, options, tmp_path))
+    assert len(paths) == 4
 
 
 def test_a_deadline_lengthens_conditions_and_t_gates() -> None:

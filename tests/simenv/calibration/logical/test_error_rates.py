@@ -11,14 +11,15 @@ from noise_models.build import build
 from noise_models.calibration import CalibrationSnapshot, QubitCalibration
 from simenv.calibration.logical.cx_errors import (
     GateFlips,
+    cx_flips,
     expected_contrasts,
-    gate_flips,
     gate_paulis,
 )
 from simenv.calibration.logical.error_rates import (
     MemoryCounts,
     MemoryRate,
     extrapolated,
+    least_contrast,
     memory_rate,
     round_errors,
     suppression,
@@ -50,6 +51,13 @@ def test_too_few_errors_give_an_upper_limit() -> None:
 def test_a_lost_long_memory_leaves_the_rate_of_the_short_one() -> None:
     found = memory_rate(MemoryCounts(3, 300, 1_000), MemoryCounts(12, 499, 1_000))
     assert found.error == pytest.approx(0.5 * (1 - 0.4 ** (1 / 3)), rel=1e-6)
+    assert found.lost
+
+
+def test_lost_memories_leave_a_lower_limit() -> None:
+    found = memory_rate(MemoryCounts(3, 25_100, 50_000), MemoryCounts(12, 24_900, 50_000))
+    assert found.lost
+    assert found.error == pytest.approx(0.5 * (1 - least_contrast(50_000) ** (1 / 3)))
 
 
 def test_the_deviation_is_that_of_repeated_experiments() -> None:
@@ -66,31 +74,44 @@ def test_the_deviation_is_that_of_repeated_experiments() -> None:
 
 
 @pytest.mark.parametrize("basis", ["Z", "X"])
-def test_gate_flips_are_those_of_a_simulated_gate(basis: str) -> None:
-    """Contrasts of CX by drawn flips of each round and of the gate."""
-    random, shots, before, after = np.random.default_rng(3), 2_000_000, 2, 3
-    rates = MemoryRate(0.01, 0.004, resolved=True), MemoryRate(0.02, 0.008, resolved=True)
-    true = GateFlips(0.01, 0.03, 0.02)
-    flips = np.zeros((2, shots), bool)
+def test_flips_of_cx_are_those_of_simulated_gates(basis: str) -> None:
+    """Contrasts of CX several times by drawn flips of each round and of each gate. Other errors
+    of preparation and measurement than those of memories have no effect."""
+    random, shots = np.random.default_rng(3), 1_000_000
+    rates = MemoryRate(0.004, 0.008, resolved=True), MemoryRate(0.008, 0.016, resolved=True)
+    true = GateFlips(0.005, 0.015, 0.01)
+    layouts = (2, 1, 1, 3), (2, *(1,) * 8, 3)
+    measured = []
+    for rounds in layouts:
+        flips = np.zeros((2, shots), bool)
 
-    def idle(rounds: int) -> None:
+        def idle(count: int, flips: np.ndarray = flips) -> None:
+            for k in range(2):
+                for _ in range(count):
+                    flips[k] ^= random.random(shots) < rates[k].error
+
+        idle(rounds[0])
+        source, changed = (0, 1) if basis == "Z" else (1, 0)
+        for after in rounds[1:]:
+            flips[changed] ^= flips[source]
+            kind = random.choice(4, size=shots, p=[0.97, 0.005, 0.015, 0.01])
+            flips[0] ^= (kind == 1) | (kind == 3)
+            flips[1] ^= (kind == 2) | (kind == 3)
+            idle(after)
         for k in range(2):
-            for _ in range(rounds):
-                flips[k] ^= random.random(shots) < rates[k].error
-
-    idle(before)
-    source, changed = (0, 1) if basis == "Z" else (1, 0)
-    flips[changed] ^= flips[source]
-    kind = random.choice(4, size=shots, p=[0.94, 0.01, 0.03, 0.02])
-    flips[0] ^= (kind == 1) | (kind == 3)
-    flips[1] ^= (kind == 2) | (kind == 3)
-    idle(after)
-    for k in range(2):
-        flips[k] ^= random.random(shots) < rates[k].readout
-    seen = [1 - 2 * np.mean(each) for each in (flips[0], flips[1], flips[0] ^ flips[1])]
-    found = gate_flips(seen, expected_contrasts(basis, *rates, before, after))
+            flips[k] ^= random.random(shots) < rates[k].readout
+        measured.append([0.97 - 1.94 * np.mean(each) for each in (*flips, flips[0] ^ flips[1])])
+    found = cx_flips(measured, basis, rates, layouts, least_contrast(shots))
     for name in ("control", "target", "both"):
         assert getattr(found, name) == pytest.approx(getattr(true, name), abs=1.5e-3)
+
+
+def test_contrasts_after_cx_without_errors_of_its_own() -> None:
+    control, target = MemoryRate(0.01, 0.0, resolved=True), MemoryRate(0.02, 0.0, resolved=True)
+    a, b = 1 - 2 * 0.01, 1 - 2 * 0.02
+    found = expected_contrasts("Z", control, target, (2, 1, 3))
+    # Two CX: errors of the control between them flip the target at the end.
+    assert found == pytest.approx((a**6, b**6 * a**1, b**6 * a**5))
 
 
 def test_paulis_of_a_gate_have_the_flips_of_both_bases() -> None:

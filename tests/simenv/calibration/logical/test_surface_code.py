@@ -56,7 +56,8 @@ def test_detectors_and_observables_are_deterministic_without_noise(basis: str) -
     code = rotated(3)
     for circuit in (
         memory(code, basis, 4),
-        product_cx(code, basis, 2, 3),
+        product_cx(code, basis, (2, 3)),
+        product_cx(code, basis, (2, 1, 1, 2)),
         ghz(code, 3, basis, [2, 1, 3]),
     ):
         circuit.detector_error_model()  # raises for a detector that is not
@@ -70,7 +71,7 @@ def test_detectors_and_observables_are_deterministic_without_noise(basis: str) -
 def test_a_single_error_of_a_data_qubit_spreads_through_cx() -> None:
     """X on the control before CX flips the record of the target too."""
     code = rotated(3)
-    circuit = product_cx(code, "Z", 1, 1).flattened()
+    circuit = product_cx(code, "Z", (1, 1)).flattened()
     at = next(k for k, each in enumerate(circuit) if each.name == "CX")
     before, after = circuit[:at], circuit[at:]
     line = code.logical("X")
