@@ -166,6 +166,9 @@ simenv devices new small --qubits 5 --t1-us 120 --duration-2q-ns 68 --error-2q 0
 simenv devices new star --couplings 0-1,0-2,0-3 --error-2q 0.006,0.008,0.005
 simenv devices new mine --lattice heavy-hex:3x8 --template --file mine.json
 simenv devices import mine.json"""),
+    "devices encode": _of("""
+simenv devices encode superconducting-square --distance 3 --qubits 1 --shots 500 --name l3
+simenv devices encode trapped-ions --distance 3 --qubits 1 --shots 500 --name ions3 --json"""),
     "devices link": _of("""
 simenv devices link a=ideal b=trapped-ions --name duo --link a.1-b.0:fidelity=0.97,rate_hz=1e5
 simenv devices show duo

@@ -44,6 +44,13 @@ def test_circuit_on_a_device_has_its_noise_and_times(env: Client) -> None:
     assert louder.logical_errors > 3 * result.logical_errors
 
 
+def test_neighbours_that_are_one_instruction_in_the_text_are_counted_so(env: Client) -> None:
+    circuit = stim.Circuit("X 0\nTICK\nX 1\nM 0 1\nDETECTOR rec[-1]")
+    circuit.pop(1)  # X 0 and X 1 stay two instructions until the text is read
+    result: Any = env.run(circuit, shots=100)
+    assert result.detection_counts.tolist() == [0]
+
+
 def test_values_are_drawn_for_couplings_that_the_device_lacks(env: Client) -> None:
     options: Any = {"device": DEVICE, "shots": 20_000, "seed": 3, "noise": {"all": 0.5}}
     plain: Any = env.run(surface(), qubit_mapping="draw:2", decoder="pymatching", **options)

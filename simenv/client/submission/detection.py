@@ -192,9 +192,11 @@ def submit_detection(
         {"shots": options.get("shots", submission_options.DEFAULTS["shots"])}
     ).shots
     place, of_device = placement(circuit, options, devices)
+    text = str(circuit)
+    circuit = type(circuit)(text)  # as workers read it: with equal neighbours in one instruction
     call = model_calls.DetectionCall(
         model_calls.CALL_FORMAT,
-        str(circuit),
+        text,
         decoder or "",
         "memory" in outputs,
         model_calls.sizes_of(circuit),
