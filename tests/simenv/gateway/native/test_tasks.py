@@ -65,7 +65,8 @@ def test_a_result_has_the_members_of_its_schema(api: httpx.Client) -> None:
 
 def test_options_have_the_names_of_the_client() -> None:
     ours = set(schemas.TaskRequest.__struct_fields__) - {"program", "qpy", "packed"}
-    header_only, of_stim = {"idempotency_key", "trace"}, {"decoder"}
+    header_only = {"idempotency_key", "trace"}
+    of_stim = {"decoder", "interconnect", "late_us"}
     assert ours == SubmitOptions.__optional_keys__ - header_only - of_stim
 
 
