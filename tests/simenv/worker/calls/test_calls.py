@@ -38,6 +38,7 @@ from simulators.errors import Stopped
 
 TERMS = TaskOptions(outputs=(VALUE,), engine=FUNCTIONS)
 TRUSTED = AssignedTask(1, 1, 0, b"", 0, 0, b"", 0, trusted=True)
+TERMS = TaskOptions(outputs=(VALUE,))
 
 
 def pickled(function: object, *args: object) -> FunctionCall:
@@ -71,12 +72,12 @@ def test_function_is_interrupted_and_the_next_one_is_not(waits: bool) -> None:
     endless = pickled(time.sleep, 600)
     if not waits:
         endless = pickled(lambda: [None for _ in iter(int, 1)])
-    fails(Stopped, "", engine.call, endless, TRUSTED, control)
+    fails(Stopped, "", engine.call, endless, TRUSTED, TERMS, control)
     timer.join()
     control.clear()
-    assert engine.call(pickled(pow, 2, 5), TRUSTED, control)
+    assert engine.call(pickled(pow, 2, 5), TRUSTED, TERMS, control)
     control.stop()
-    fails(Stopped, "", engine.call, pickled(pow, 2, 5), TRUSTED, control)
+    fails(Stopped, "", engine.call, pickled(pow, 2, 5), TRUSTED, TERMS, control)
 
 
 def iterated(count: int) -> int:
@@ -87,7 +88,7 @@ def iterated(count: int) -> int:
 
 def test_progress_that_a_function_reports_is_that_of_its_task() -> None:
     engine, control = FunctionEngine(), WatchedControl()
-    assert engine.call(pickled(iterated, 4), TRUSTED, control)
+    assert engine.call(pickled(iterated, 4), TRUSTED, TERMS, control)
     assert [each.fraction for each in control.seen] == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert control.progress == ("iterations", 4, 4, 1.0, 0.0)
     assert iterated(3) == 3  # without effect outside of the environment
@@ -128,12 +129,12 @@ def test_transpilers_are_kept_by_device_level_and_seed(monkeypatch: pytest.Monke
     answers = []
     for name, level in (("a", 1), ("a", 1), ("b", 1), ("a", 2), ("a", 1)):
         call = TranspileCall(CALL_FORMAT, codec.encode(chain(name)), level, 7, 99, 0, files)
-        answers.append(engine.call(call, TRUSTED, control))
+        answers.append(engine.call(call, TRUSTED, TERMS, control))
         assert len(engine._cache) <= 2
     assert answers[0] == answers[1] == answers[2] == answers[4]
     assert control.progress[:4] == ("circuits", 10, 10, 1.0)
     control.stop()
-    fails(Stopped, "", engine.call, call, TRUSTED, control)
+    fails(Stopped, "", engine.call, call, TRUSTED, TERMS, control)
 
 
 COUNT_THREADS = """
@@ -150,7 +151,7 @@ def threads_of_a_compilation(setting: dict[str, str]) -> int:
     files = (qpy.write_qpy(bell()),)
     call = TranspileCall(CALL_FORMAT, codec.encode(chain()), 2, 7, 99, 0, files)
     unset = {key: value for key, value in os.environ.items() if key != "RAYON_NUM_THREADS"}
-    argv, sent = [sys.executable, "-c", COUNT_THREADS], cloudpickle.dumps((call, TRUSTED))
+    argv, sent = [sys.executable, "-c", COUNT_THREADS], cloudpickle.dumps((call, TRUSTED, TERMS))
     return int(subprocess.check_output(argv, input=sent, env=unset | setting))
 
 
@@ -166,5 +167,5 @@ def test_circuit_that_does_not_fit_is_named_by_its_callers_number() -> None:
         (qpy.write_qpy(bell()), qpy.write_qpy(QuantumCircuit(4))),
     )  # fmt: skip
     with pytest.raises(ProgramError, match="circuit 9: the circuit has 4 qubits; device chain"):
-        TranspilerEngine().call(call, TRUSTED, RunControl())
+        TranspilerEngine().call(call, TRUSTED, TERMS, RunControl())
     assert TranspilerEngine.name == TRANSPILER
