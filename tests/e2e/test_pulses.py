@@ -1,5 +1,8 @@
 """Pulse sequences, through a service."""
 
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +11,14 @@ import numpy as np
 import pytest
 from failing import fails
 from live import with_keys
+from waiting import until
 
 import simenv
 from simenv.client.client import Client
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
 from simenv.errors import LimitExceededError, OptionError, ProgramError, TaskFailedError
-from simenv.model import TaskOptions, TaskSpec, calls, pulses
+from simenv.model import TaskOptions, TaskSpec, TaskState, calls, pulses
 from simenv.model.options import VALUE
 from simenv.wire import codec
 
@@ -51,6 +55,21 @@ def test_two_atoms_in_blockade_oscillate_together(env: Client) -> None:
     assert result.atoms == ("q0", "q1")
     assert (result.shots, result.seed, result.basis) == (4_000, 9, "ground-rydberg")
     assert 0.0 < result.error <= 1e-6
+
+
+def test_killed_worker_leaves_the_same_samples() -> None:
+    long = chain(16)
+    for _ in range(20):
+        long.add(pulser.Pulse.ConstantPulse(150, 7.0, 1.0, 0.3), "global")
+    with simenv.local(workers=1) as client:
+        oracle: Any = client.run(long, shots=500, seed=11)
+        task = client.submit(long, shots=500, seed=11)
+        until(lambda: client.tasks([task])[0].state is TaskState.RUNNING)
+        time.sleep(0.1)
+        os.kill(client.workers()[0].pid, signal.SIGKILL)
+        result: Any = task.result(PATIENCE_S)
+        assert task.details.attempts == 2  # type: ignore[attr-defined]
+    assert result.counts == oracle.counts
 
 
 def test_the_text_of_a_sequence_is_the_same_program(env: Client) -> None:

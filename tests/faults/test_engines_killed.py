@@ -133,6 +133,7 @@ OTHER_TESTS = {
     "external": ("e2e/test_external.py", "test_a_killed_worker_ends_its_program_and_the_task_runs"),
     "transpiler": ("e2e/test_transpiling.py", "test_killed_worker_changes_nothing"),
     "detectors": ("e2e/test_transpiling.py", "test_killed_worker_leaves_the_same_answer"),
+    "rydberg": ("e2e/test_pulses.py", "test_killed_worker_leaves_the_same_samples"),
     "functions": ("e2e/test_functions.py", "test_function_goes_on_in_another_worker_when"),
 }
 
