@@ -6,7 +6,7 @@ from msgspec import structs
 
 from simulators.catalog import cards as catalog_cards, costs, preference
 from simulators.catalog.cards import EngineCard, EngineOption, NoiseSupport
-from simulators.errors import Unsupported
+from simulators.catalog.installed import installed
 
 _ALL_OUTPUTS = ("counts", "probabilities", "statevector", "expectation", "memory")
 _WITH_AMPLITUDES = (*_ALL_OUTPUTS, "amplitudes")
@@ -234,21 +234,7 @@ def builtin_card(name: str) -> EngineCard:
 def engine_cards() -> tuple[EngineCard, ...]:
     """Cards of this distribution, then of the entry points, each group by name. Raises Unsupported
     for an entry point that names no card, or whose name is taken."""
-    from importlib.metadata import entry_points  # here: importing it takes 10 ms
-
-    cards = list(CARDS)
-    for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda each: each.name):
-        result = entry.load()
-        if not isinstance(result, EngineCard) or result.name != entry.name:
-            raise Unsupported(
-                f"entry point {entry.name!r} of {ENTRY_POINTS!r} is not an EngineCard of that name",
-                hint=f"let it name one, or remove the distribution that has {entry.value}",
-            )
-        if any(each.name == result.name for each in cards):
-            hint = f"remove the one of {entry.value}"
-            raise Unsupported(f"there are two engines {result.name!r}", hint=hint)
-        cards.append(result)
-    return tuple(cards)
+    return installed(CARDS, EngineCard, ENTRY_POINTS, things="engines", no="not an")
 
 
 def card(name: str) -> EngineCard | None:

@@ -11,6 +11,7 @@ import functools
 import msgspec
 
 from simulators.catalog.cards import Package
+from simulators.catalog.installed import installed
 from simulators.errors import Unsupported
 
 ENTRY_POINTS = "simenv.decoders"
@@ -74,21 +75,7 @@ BUILTIN: tuple[DecoderCard, ...] = (
 def decoder_cards() -> tuple[DecoderCard, ...]:
     """Cards of this distribution, then of the entry points by name. Raises Unsupported for an entry
     point that names no card, or whose name is taken."""
-    from importlib.metadata import entry_points  # here: importing it takes 10 ms
-
-    cards = list(BUILTIN)
-    for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda each: each.name):
-        result = entry.load()
-        if not isinstance(result, DecoderCard) or result.name != entry.name:
-            raise Unsupported(
-                f"entry point {entry.name!r} of {ENTRY_POINTS!r} is no DecoderCard of that name",
-                hint=f"let it name one, or remove the distribution that has {entry.value}",
-            )
-        if any(each.name == result.name for each in cards):
-            hint = f"remove the one of {entry.value}"
-            raise Unsupported(f"there are two decoders {result.name!r}", hint=hint)
-        cards.append(result)
-    return tuple(cards)
+    return installed(BUILTIN, DecoderCard, ENTRY_POINTS, things="decoders", no="no")
 
 
 def decoder_card(name: str) -> DecoderCard:

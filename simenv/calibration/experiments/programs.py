@@ -28,11 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simenv.calibration.experiments import amplification, clifford
+from simenv.model.link_use import LINK_GATE
 from simenv.model.program import PROGRAM_FORMAT, Program
 
 # Rows of the operation table, the same in all circuits.
 Z, QUARTER, HALF, ENTANGLER, BARRIER, DELAY, MEASURE, RESET, LINK = range(9)
-_LINK_GATE = "rxx"  # with an angle of pi / 2, makes the pair of a link
 
 
 class CircuitPiece(msgspec.Struct, frozen=True, eq=False):
@@ -167,7 +167,7 @@ class NativeGateRows:
         if (ops >= RESET).any():  # a device may have none
             names, arities = (*names, "reset"), np.vstack((arities, (1, 0, 0))).astype(np.uint16)
         if (ops == LINK).any():
-            names, arities = (*names, _LINK_GATE), np.vstack((arities, (2, 0, 1))).astype(np.uint16)
+            names, arities = (*names, LINK_GATE), np.vstack((arities, (2, 0, 1))).astype(np.uint16)
         return Program(
             format=PROGRAM_FORMAT,
             num_qubits=num_qubits,
