@@ -36,7 +36,9 @@ from simenv.wire import codec
 from simenv.wire.keyfiles import UserKeyFile
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import DecisionReply, Reserve
-from simenv.wire.messages.queries import CHUNK_BYTES, Explain, FetchResult, GetSpec, StoreNoise
+from simenv.wire.messages.explain import Explain
+from simenv.wire.messages.history import GetSpec
+from simenv.wire.messages.queries import CHUNK_BYTES, FetchResult, StoreNoise
 from simenv.wire.transport.connection_limiter import MAX_UNAUTHENTICATED
 
 SEALED_BYTES = 4_096  # below the limit of a message by so much

@@ -33,6 +33,7 @@ from simenv.model import Program
 from simenv.model.calls import TranspileCall
 from simenv.wire import codec
 from simenv.wire.messages import accounting, admin, base, client as m, credentials, queries
+from simenv.wire.messages.explain import Explain
 from simenv.wire.transport.unix_streams import UnixConnection
 from simenv.wire.transport.zmq_transport import (
     CLIENT_STREAM,
@@ -55,7 +56,7 @@ CANCEL_EVERY = 250  # messages between two times at which all tasks are cancelle
 BELL_EVERY = 5_000  # messages between two circuits of the honest client
 WORKERS_SHARE = 0.1  # of all messages
 CLIENT_KINDS = [each for each in base.kinds(base.ClientMessage) if each is not m.Shutdown]
-_MANY = [m.Submit, queries.Explain, queries.StoreNoise, admin.Reserve]  # more of them than others
+_MANY = [m.Submit, Explain, queries.StoreNoise, admin.Reserve]  # more of them than others
 WORKER_KINDS: Sequence[type] = get_args(m.FromWorker)
 
 _pack = msgspec.msgpack.Encoder().encode

@@ -46,12 +46,14 @@ class Benchmark(NamedTuple):
 
 def benchmark(**options: Any) -> Callable[[Function], Benchmark]:
     """Make a benchmark of a function that adds figures to a report. `options`: defaults by name; a
-    pair has the default with `--quick` second. False makes a switch, a list takes several words, a
-    dict names of its keys, which may be repeated, and a type has no default."""
+    pair has the default with `--quick` second. False makes a switch, a list takes several words, of
+    those in it if they are names, a dict names of its keys, which may be repeated, and a type has
+    no default."""
     return lambda function: Benchmark(function, options)
 
 
 def _add(parser: ArgumentParser, flag: str, default: Any, *, quick: bool) -> None:
+    every = default[0] if isinstance(default, tuple) else default
     if isinstance(default, tuple):
         default = default[quick]
     first = default[0] if isinstance(default, list) and default else default
@@ -62,7 +64,9 @@ def _add(parser: ArgumentParser, flag: str, default: Any, *, quick: bool) -> Non
     elif isinstance(default, dict):
         parser.add_argument(flag, choices=list(default), action="append", default=[])
     else:
-        many = {"nargs": "*"} if isinstance(default, list) else {}
+        many: dict[str, Any] = {"nargs": "+"} if isinstance(default, list) else {}
+        if many and isinstance(first, str) and first:  # "": any words
+            many["choices"] = every
         parser.add_argument(
             flag, type=type(first), default=default, help="default: %(default)s", **many
         )

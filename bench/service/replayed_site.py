@@ -23,7 +23,7 @@ from bench import circuits as shapes
 from simenv.client.circuits import load
 from simenv.client.client import Client
 from simenv.model.accounts import Account, AccountTree
-from simenv.wire.messages.queries import LogRow
+from simenv.wire.messages.history import LogRow
 from testbed import site
 from testbed.keys import remote_key
 

@@ -49,7 +49,7 @@ from simenv.scheduler.core import gang_name
 from simenv.service.journal import tables
 from simenv.service.journal.writer import Journal
 from simenv.wire.messages import accounting, admin, metrics
-from simenv.wire.messages.queries import LogRow
+from simenv.wire.messages.history import LogRow
 from simulators.gpu.devices.detect import find_gpu, refusal
 from testbed import site, usage_site
 from testbed.keys import remote_key

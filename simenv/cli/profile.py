@@ -18,7 +18,7 @@ import msgspec
 
 from simenv.model import TaskState
 from simenv.text import run_time
-from simenv.wire.messages.queries import LogRow
+from simenv.wire.messages.history import LogRow
 
 ENGINE, PLAN, DECODE, ENCODE = "engine", "plan", "decode", "encode"
 WAY, QUEUE, APPLICATION = "way", "queue", "application"

@@ -21,7 +21,7 @@ from simenv.cli.listing import Column, Columns, NoHeader, Style, listing
 from simenv.errors import OptionError
 from simenv.model import FINAL_STATES, TaskState, task_number
 from simenv.model.accounts import Used
-from simenv.wire.messages.queries import LogRow
+from simenv.wire.messages.history import LogRow
 
 if TYPE_CHECKING:
     from simenv.model.accounts import UsageRow

@@ -18,7 +18,7 @@ from simenv.client import bundle_manifest
 from simenv.errors import NoServiceError, OptionError, SimenvError
 from simenv.model import TaskSpec
 from simenv.model.calls import is_call
-from simenv.wire.messages.queries import LogRow, Submitted
+from simenv.wire.messages.history import LogRow, Submitted
 
 if TYPE_CHECKING:
     from simenv.client.client import Client

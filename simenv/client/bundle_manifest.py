@@ -12,7 +12,7 @@ import msgspec
 
 from simenv.errors import DECODE_ERRORS, ProgramError, VersionMismatchError
 from simenv.model import Chain, EngineOptions, Observable, TaskOptions, TaskSpec
-from simenv.wire.messages.queries import LogRow, Submitted
+from simenv.wire.messages.history import LogRow, Submitted
 
 FORMAT = 1
 

@@ -34,7 +34,7 @@ from simenv.model import TaskInfo
 from simenv.model.options import BatchOptions, SubmitOptions
 from simenv.model.task_rules import checked_integer, checked_timeout
 from simenv.wire.messages import client as m
-from simenv.wire.messages.queries import Explanation
+from simenv.wire.messages.explain import Explanation
 
 if TYPE_CHECKING:
     from simenv.client.qpm.completion_queues import CompletionRetention

@@ -23,8 +23,7 @@ from simenv.model import Event, TaskState, task_name, task_number
 from simenv.model.calls import is_call
 from simenv.model.views import check_window
 from simenv.wire.messages import client as m
-from simenv.wire.messages.metrics import GetSeries, Series
-from simenv.wire.messages.queries import (
+from simenv.wire.messages.history import (
     NEWEST,
     GetApp,
     GetHistory,
@@ -33,6 +32,7 @@ from simenv.wire.messages.queries import (
     LogRow,
     Submitted,
 )
+from simenv.wire.messages.metrics import GetSeries, Series
 
 PAGE_ROWS = 1_000
 EVENTS_PAGE = 1_000

@@ -13,6 +13,8 @@ from simenv.model import Origin, PoolSpec, TaskOptions, TaskState
 from simenv.wire import codec
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages import admin, client as m, credentials, queries
+from simenv.wire.messages.explain import Explain
+from simenv.wire.messages.history import GetApp, GetHistory, GetSpec
 from simenv.wire.transport.sockets import PeerKind
 from testbed.typed_messages import HONEST, POOL, exchange
 
@@ -25,11 +27,11 @@ GOOD_CLIENT: list[object] = [
     m.Submit(3, "mine", 7, TaskOptions(name="run"), [spec(3)]), m.WatchResults(4, [1, 2, 3]),
     m.Cancel(5, [1, 2]), m.GetStatus(6), m.GetQueue(7, True, 10), m.GetTasks(8, [1, 2**40]),
     m.GetWorkers(9), m.GetEvents(10, 0, 5), m.GetCompletions(11, 0, 5), m.Ack(12, "mine", 0),
-    m.GetCursor(13, "mine"), m.Ping(14), queries.GetHistory(15, 0, 5),
-    queries.GetHistory(15, 0, 5, before=9, states=(TaskState.DONE,)), queries.GetSpec(16, 1),
-    queries.GetApp(17), queries.FetchResult(18, 1, "f", 0, 100), queries.VerifyResult(19, 1),
+    m.GetCursor(13, "mine"), m.Ping(14), GetHistory(15, 0, 5),
+    GetHistory(15, 0, 5, before=9, states=(TaskState.DONE,)), GetSpec(16, 1),
+    GetApp(17), queries.FetchResult(18, 1, "f", 0, 100), queries.VerifyResult(19, 1),
     queries.CollectGarbage(20, 1e9), queries.GetEngines(24),
-    queries.Explain(25, TaskOptions(), b"program", 100),
+    Explain(25, TaskOptions(), b"program", 100),
     credentials.AddKey(21, "eve", "client", KEY), credentials.RevokeKey(22, "eve"),
     credentials.GetKeys(23), admin.GetPools(26),
     admin.Scale(27, "main", 1, 2), admin.DrainNode(28, "here", "for repair"),
@@ -157,7 +159,7 @@ def test_program_nested_beyond_the_decoder_is_refused(joined: ServiceHarness) ->
         (TaskOptions(), nested),
         (TaskOptions(engine="transpiler", outputs=("value",)), call),
     ):
-        assert joined.refusal(queries.Explain(1, terms, packed, 1)).code == "program"
+        assert joined.refusal(Explain(1, terms, packed, 1)).code == "program"
         assert joined.refused(spec(program=packed), terms=terms).code == "program"
     assert joined.loop.monitoring.internal_errors.count == 0
 

@@ -275,7 +275,7 @@ def test_options_have_a_quick_default_and_help_tells_them(
 ) -> None:
     seen = []
 
-    @benchmark(rounds=(5, 2), names=["a"], tcp=False, file=Path, only={"x": 1, "y": 2})
+    @benchmark(rounds=(5, 2), names=[""], tcp=False, file=Path, only={"x": 1, "y": 2})
     def small(_report: object, options: object) -> None:
         """Title.
 
@@ -295,6 +295,26 @@ def test_options_have_a_quick_default_and_help_tells_them(
     text = capsys.readouterr().out
     assert "Text." in text
     assert "default: 5" in text
+
+
+def test_name_that_is_no_part_of_a_benchmark_is_refused_with_those_that_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    @benchmark(parts=(["first", "second", "third"], ["first"]))
+    def small(_report: object, options: object) -> None:
+        """Title."""
+        seen.append(vars(options)["parts"])
+
+    seen: list[list[str]] = []
+    small.run(["--parts", "third"], quick=True, on_figure=print)
+    small.run([], quick=True, on_figure=print)
+    assert seen == [["third"], ["first"]]
+    for words in (["--parts", "nonsense"], ["--parts"]):
+        with pytest.raises(SystemExit):
+            small.run(words, on_figure=print)
+    text = capsys.readouterr().err
+    assert "invalid choice: 'nonsense'" in text
+    assert "third" in text
 
 
 def test_options_of_one_benchmark_are_refused_for_several() -> None:

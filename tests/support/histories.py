@@ -1,7 +1,7 @@
 """Histories made up for tests: rows of the log, in the shapes that applications leave behind."""
 
 from simenv.model import TaskState, Timing, task_name
-from simenv.wire.messages.queries import LogRow, Spent
+from simenv.wire.messages.history import LogRow, Spent
 
 T0 = 1_700_000_000.0
 

@@ -94,8 +94,10 @@ from simenv.wire.keyfiles import (
 from simenv.wire.messages import client, metrics, nodes
 from simenv.wire.messages.client import AssignedTask, AttemptResult
 from simenv.wire.messages.credentials import KeyInfo, TokenInfo
+from simenv.wire.messages.explain import Choice, Explanation, Sizes
+from simenv.wire.messages.history import LogRow, Spent
 from simenv.wire.messages.identity import CertificateRequest, Denial, UserCertificate
-from simenv.wire.messages.queries import Choice, Explanation, LogRow, RetainedData, Sizes, Spent
+from simenv.wire.messages.queries import RetainedData
 from simulators.statevector.checkpoint import CheckpointHeader
 
 # Unions of tagged messages: msgpack, one byte string a message.

@@ -25,7 +25,7 @@ from simenv.client import bundle, bundle_manifest
 from simenv.client.bundle import BINDINGS, MANIFEST, PROGRAM
 from simenv.client.launch import last_lines
 from simenv.errors import LimitExceededError, OptionError, ProgramError
-from simenv.wire.messages.queries import LogRow, Submitted
+from simenv.wire.messages.history import LogRow, Submitted
 
 if TYPE_CHECKING:
     from simenv.client.client import Client

@@ -13,7 +13,8 @@ from simenv.cli import app, terminal
 from simenv.cli.tasks.history import resolve_run_name
 from simenv.errors import NotFoundError, OptionError
 from simenv.model import FINAL_STATES, TaskInfo, TaskState
-from simenv.wire.messages import client as messages, queries
+from simenv.wire.messages import client as messages
+from simenv.wire.messages.history import LogRow
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
@@ -84,7 +85,7 @@ def _matching(client: Client, run_name: str, state: TaskState | None, user: str)
     """
     wanted = (state,) if state is not None else OPEN_STATES
     owner = "" if user == "-" else user
-    rows: Iterable[TaskInfo | queries.LogRow]
+    rows: Iterable[TaskInfo | LogRow]
     total, rows = (LISTED + 1, []) if run_name else client.queue(limit=LISTED)
     if total > LISTED:
         rows = client.history.tasks(run_name=resolve_run_name(client, run_name), states=wanted)

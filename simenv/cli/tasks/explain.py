@@ -22,7 +22,7 @@ from simenv.client.circuits import load_observables
 from simenv.config import kernel_folder
 from simenv.errors import InfeasibleError, OptionError, ProgramError, with_names
 from simenv.model import Program
-from simenv.wire.messages.queries import Choice, Explanation
+from simenv.wire.messages.explain import Choice, Explanation
 
 if TYPE_CHECKING:
     from simulators.circuit.ir import Circuit

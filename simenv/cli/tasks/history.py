@@ -30,7 +30,7 @@ from simenv.cli.listing import (
 from simenv.errors import NotFoundError, OptionError
 from simenv.model import Event, TaskState
 from simenv.model.views import check_window
-from simenv.wire.messages.queries import LogRow
+from simenv.wire.messages.history import LogRow
 
 if TYPE_CHECKING:
     from simenv.client.client import Client

@@ -14,7 +14,7 @@ from simenv.cli.listing import (
     keyed,
     listing,
 )
-from simenv.wire.messages.queries import LogRow
+from simenv.wire.messages.history import LogRow
 
 
 class TraceStage(msgspec.Struct, frozen=True):

@@ -17,7 +17,8 @@ from simenv.client.connection.task_handle import PendingRequest, Submission, Tas
 from simenv.errors import ProtocolError, SimenvError, TimedOutError, unanswered
 from simenv.model import TaskOptions, TaskSpec
 from simenv.wire import codec
-from simenv.wire.messages import client as m, queries
+from simenv.wire.messages import client as m
+from simenv.wire.messages.history import Spent
 
 
 class Submits:
@@ -118,7 +119,7 @@ class Submits:
             submit = codec.from_client(request.body)
             assert isinstance(submit, m.Submit)
             number = requests.next_number()
-            submit = msgspec.structs.replace(submit, request=number, spent=queries.Spent())
+            submit = msgspec.structs.replace(submit, request=number, spent=Spent())
             # Before it is sent: `wait` sends this body again, if sending fails here.
             request.number, request.body = number, codec.encode(submit)
             requests.add(request)

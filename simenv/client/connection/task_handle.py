@@ -33,8 +33,9 @@ from simenv.client.result_data import DecodedResult, LargeArrays, Provenance, Re
 from simenv.model import Origin, ResultFile, TaskInfo, TaskState, task_name
 from simenv.model.calls import CALL_ENGINES
 from simenv.wire import codec
-from simenv.wire.messages import base, client as messages, queries
+from simenv.wire.messages import base, client as messages
 from simenv.wire.messages.accounting import GetReceipts
+from simenv.wire.messages.history import Spent
 
 if TYPE_CHECKING:
     import asyncio
@@ -378,11 +379,11 @@ class ClientTimings:
         self.late_s += late_s
         self.results += 1
 
-    def take(self) -> queries.Spent:
+    def take(self) -> Spent:
         """Return the timings as a message, and reset them."""
         times = self.packed_s, self.accepted_s, max(0.0, self.late_s)
         packed_us, accepted_us, late_us = (int(1e6 * each) for each in times)
-        spent = queries.Spent(packed_us, accepted_us, late_us, self.results)
+        spent = Spent(packed_us, accepted_us, late_us, self.results)
         self.reset()
         return spent
 

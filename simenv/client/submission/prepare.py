@@ -27,7 +27,7 @@ from simenv.model import MAX_BINDINGS, Observable, Program, TaskOptions, TaskSpe
 from simenv.model.options import OF_STIM, BatchOptions, SubmitOptions, check_observables
 from simenv.model.task_rules import checked_list
 from simenv.wire.codec import error_of_batch
-from simenv.wire.messages.queries import Explain
+from simenv.wire.messages.explain import Explain
 
 if TYPE_CHECKING:
     from simenv.client.circuits import ChannelNames

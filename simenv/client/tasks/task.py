@@ -39,7 +39,7 @@ from simenv.client.tasks.progress import (
 from simenv.errors import NotFoundError, OptionError, SimenvError, SimenvWarning, TimedOutError
 from simenv.model import MAX_TASK_NUMBER, TaskInfo, TaskState, task_number
 from simenv.model.task_rules import checked_timeout
-from simenv.wire.messages.queries import GetSpec
+from simenv.wire.messages.history import GetSpec
 
 if TYPE_CHECKING:
     from simenv.client.connection.session import ServiceSession

@@ -31,7 +31,8 @@ from simenv.model.logical_use import LogicalUse
 from simenv.model.options import MAX_NAMES, OPTIONS, Name
 from simenv.model.program import Text
 from simenv.model.task import LinkUse
-from simenv.wire.messages.queries import Choice, LogRow, Sizes, Spent
+from simenv.wire.messages.explain import Choice, Sizes
+from simenv.wire.messages.history import LogRow, Spent
 
 MAX_LIST = 1_000  # rows of one page
 MAX_WAIT_S = 60.0  # that one request may wait for a result

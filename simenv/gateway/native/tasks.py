@@ -31,7 +31,7 @@ from simenv.gateway.native.schemas import MAX_LIST, MAX_WAIT_S, record
 from simenv.model import FINAL_STATES, Event, TaskState, decode_program
 from simenv.model.task_rules import checked_key
 from simenv.sandbox.function_process import SandboxProcess
-from simenv.wire.messages.queries import NEWEST, GetHistory, LogRow
+from simenv.wire.messages.history import NEWEST, GetHistory, LogRow
 
 TheGateway = NamedDependency[SkipValidation[Gateway]]
 TheCaller = NamedDependency[SkipValidation[Caller]]

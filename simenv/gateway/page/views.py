@@ -61,7 +61,7 @@ from simenv.model.calls import is_call
 from simenv.model.program import qubits_of
 from simenv.model.views import check_window
 from simenv.transpiler import lattice
-from simenv.wire.messages.queries import Submitted
+from simenv.wire.messages.history import Submitted
 
 RESULT_S = 10.0  # to fetch the result of an ended task
 PERIOD_S = 1.0  # between two states that a page is sent

@@ -26,6 +26,7 @@ from simenv.service.service import ServiceComponents
 from simenv.service.telemetry.recorder import RECORDED
 from simenv.wire import codec
 from simenv.wire.messages import admin, client as m, metrics, queries
+from simenv.wire.messages.explain import Explain, Explained, Explanation
 from simenv.wire.rights import Identity
 
 MOST_EVENTS = 1_000
@@ -173,7 +174,7 @@ class EnvironmentQueries:
         limits = service.state.cluster.capacity.limits
         return queries.Engines(message.request, engines_view(service.config.pools, limits))
 
-    def explain(self, message: queries.Explain, identity: Identity, _peer: bytes) -> ReplySteps:
+    def explain(self, message: Explain, identity: Identity, _peer: bytes) -> ReplySteps:
         # This module imports numpy and kernels, which are loaded in a thread.
         from simenv.service.queries.engines import explain
 
@@ -192,12 +193,12 @@ class EnvironmentQueries:
             if not isinstance(result, Future):
                 break
             yield result
-        if isinstance(result, queries.Explained):
+        if isinstance(result, Explained):
             yield from refresh_starts(self._service.starts, identity.owner)
             result = self._with_waits(result, identity)
         yield codec.encode(result)
 
-    def _with_waits(self, result: queries.Explained, identity: Identity) -> queries.Explained:
+    def _with_waits(self, result: Explained, identity: Identity) -> Explained:
         """Return an explanation with the time for which the task would wait now."""
         choices = []
         for each in result.explanation.engines:
@@ -212,8 +213,8 @@ class EnvironmentQueries:
                     wait_age_s=self._service.starts.age_us(us, now_ns) / 1e6,
                 )
             choices.append(each)
-        explanation = queries.Explanation(result.explanation.sizes, choices)
-        return queries.Explained(result.request, explanation)
+        explanation = Explanation(result.explanation.sizes, choices)
+        return Explained(result.request, explanation)
 
     def devices(self, message: queries.GetDevices) -> ReplySteps:
         service = self._service

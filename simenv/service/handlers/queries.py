@@ -28,6 +28,8 @@ from simenv.wire.messages import (
     metrics,
     queries,
 )
+from simenv.wire.messages.explain import Explain
+from simenv.wire.messages.history import GetApp, GetHistory, GetSpec
 from simenv.wire.rights import Identity
 
 
@@ -42,7 +44,7 @@ class QueryHandlers:
     def is_ready(self, message: m.FromClient) -> bool:
         """Return whether a query can be answered now; some need modules that are still loading."""
         return self.service.submit_queue.admission is not None or not isinstance(
-            message, queries.Explain | queries.GetEngines
+            message, Explain | queries.GetEngines
         )
 
     def can_answer(self, peer: bytes, identity: Identity) -> bool:
@@ -113,9 +115,9 @@ QUERIES: dict[type, Handler] = {
             m.Ack: TaskQueries.cursor,
             m.WatchResults: TaskQueries.watch,
             Cancelling: TaskQueries.cancelled,
-            queries.GetHistory: _scoped(TaskQueries.history),
-            queries.GetSpec: _scoped(TaskQueries.spec),
-            queries.GetApp: _scoped(TaskQueries.app),
+            GetHistory: _scoped(TaskQueries.history),
+            GetSpec: _scoped(TaskQueries.spec),
+            GetApp: _scoped(TaskQueries.app),
             queries.FetchResult: TaskQueries.stored_results,
             queries.VerifyResult: TaskQueries.stored_results,
             queries.CollectGarbage: TaskQueries.stored_results,
@@ -132,7 +134,7 @@ QUERIES: dict[type, Handler] = {
             m.Shutdown: _alone(EnvironmentQueries.shutdown),
             admin.GetPools: EnvironmentQueries.pools,
             queries.GetEngines: _alone(EnvironmentQueries.engines),
-            queries.Explain: EnvironmentQueries.explain,
+            Explain: EnvironmentQueries.explain,
             queries.GetDevices: _alone(EnvironmentQueries.devices),
             queries.StoreNoise: EnvironmentQueries.noise,
             admin.GetReservations: EnvironmentQueries.reservations,

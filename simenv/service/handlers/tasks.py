@@ -13,7 +13,8 @@ from simenv.service.queries.history import Log
 from simenv.service.queries.query_queue import ReplySteps
 from simenv.service.service import ServiceComponents
 from simenv.wire import codec
-from simenv.wire.messages import base, client as m, queries
+from simenv.wire.messages import base, client as m
+from simenv.wire.messages.history import App, GetApp, GetHistory, GetSpec, History
 from simenv.wire.rights import Identity
 
 COMPLETION_GROUPS = 64  # packed messages in one page
@@ -182,20 +183,20 @@ class TaskQueries:
         records = self._service.journal.records
         return m.Acked(message.request, records.cursor_at(identity.owner, message.cursor))
 
-    def history(self, message: queries.GetHistory, scope: str) -> queries.History:
+    def history(self, message: GetHistory, scope: str) -> History:
         return self._log.page(message, scope, time.monotonic_ns() + PAGE_NS)
 
-    def spec(self, message: queries.GetSpec, scope: str) -> base.ServiceMessage:
+    def spec(self, message: GetSpec, scope: str) -> base.ServiceMessage:
         return self._log.submitted(message, scope) or _unknown(message)
 
-    def app(self, message: queries.GetApp, scope: str) -> queries.App:
-        return queries.App(message.request, self._service.journal.records.accepted.last_app(scope))
+    def app(self, message: GetApp, scope: str) -> App:
+        return App(message.request, self._service.journal.records.accepted.last_app(scope))
 
     def stored_results(self, message: Any, identity: Identity, peer: bytes) -> None:
         """Let the file worker answer."""
         self._service.result_requests.handle(peer, identity, message)
 
 
-def _unknown(message: queries.GetSpec) -> m.Refused:
+def _unknown(message: GetSpec) -> m.Refused:
     text = f"no task {task_name(message.task)} here"
     return m.Refused(message.request, [m.Refusal("not_found", text, "simenv history lists them")])

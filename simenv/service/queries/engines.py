@@ -30,7 +30,8 @@ from simenv.service.admission.background_checks import CheckPending, RunningChec
 from simenv.service.admission.controller import with_shots
 from simenv.service.devices.resolve import DocumentPending, EmulatedDevices
 from simenv.wire.codec import refusal
-from simenv.wire.messages import client as messages, queries
+from simenv.wire.messages import client as messages
+from simenv.wire.messages.explain import Choice, Explain, Explained, Explanation, Sizes
 from simulators import catalog
 from simulators.circuit.analysis.profile import Profile
 from simulators.circuit.gates import GATES
@@ -39,14 +40,14 @@ _EXAMINING = RunningChecks()
 
 
 def explain(
-    message: queries.Explain,
+    message: Explain,
     owner: str,
     pools: tuple[PoolSpec, ...],
     present: live_routing.Capacity,
     snapshot: RoutingSnapshot,
     devices: EmulatedDevices | None = None,
     estimator: Estimator | None = None,
-) -> queries.Explained | messages.Refused | Future[Any]:
+) -> Explained | messages.Refused | Future[Any]:
     """Answer Explain. Returns Refused if no engine would accept the program or its options, or a
     future while a thread checks the program: then repeat the call when the future is done."""
     try:
@@ -76,7 +77,7 @@ def explain(
             else _with_learned_time(each, candidate.route, estimator)
             for each, candidate in zip(choices, considered, strict=True)
         ]
-    return queries.Explained(message.request, queries.Explanation(_sizes(result), choices))
+    return Explained(message.request, Explanation(_sizes(result), choices))
 
 
 def _only_named(
@@ -107,11 +108,11 @@ def _only_named(
 
 def _choice(
     candidate: engine_choice.EngineCandidate,
-    message: queries.Explain,
+    message: Explain,
     profile: Profile,
     limits: ClusterLimits,
     first: bool,
-) -> queries.Choice:
+) -> Choice:
     card = catalog.card(candidate.engine)
     assert card is not None  # routing considers no others
     if candidate.route is None:
@@ -120,7 +121,7 @@ def _choice(
         )
         if message.terms.engine == engine_choice.AUTO and hint.startswith(ANOTHER):
             hint = ""  # auto has considered all other engines already
-        return queries.Choice(
+        return Choice(
             candidate.engine, False, False, candidate.text, hint, "", 0, 0.0, card.reproducible
         )
     route = candidate.route
@@ -141,7 +142,7 @@ def _choice(
         reason += f"; {device_us / 1e6:.3g} s on the device"
     if route.paced:
         micros = max(micros, device_us)
-    return queries.Choice(
+    return Choice(
         engine=candidate.engine,
         chosen=first,
         able=True,
@@ -158,9 +159,7 @@ def _choice(
     )
 
 
-def _with_learned_time(
-    choice: queries.Choice, route: Route, estimator: Estimator
-) -> queries.Choice:
+def _with_learned_time(choice: Choice, route: Route, estimator: Estimator) -> Choice:
     """Return the choice with the time learned from similar runs, and the error of such times."""
     quality = estimator.quality(route)
     if not quality.count or route.paced:
@@ -173,8 +172,8 @@ def _with_learned_time(
     )
 
 
-def _sizes(profile: Profile) -> queries.Sizes:
-    return queries.Sizes(
+def _sizes(profile: Profile) -> Sizes:
+    return Sizes(
         num_qubits=profile.used_qubits,
         operations=profile.operations,
         gates_1q=profile.gates_1q,

@@ -37,12 +37,22 @@ from simenv.service.results.completions import Completions, end_reason
 from simenv.service.results.receipts import ReceiptReader, used_by
 from simenv.service.telemetry.recorder import read as read_series
 from simenv.wire import codec
-from simenv.wire.messages import accounting, client as m, metrics, queries
+from simenv.wire.messages import accounting, client as m, metrics
+from simenv.wire.messages.history import (
+    App,
+    GetApp,
+    GetHistory,
+    GetSpec,
+    History,
+    LogRow,
+    Spent,
+    Submitted,
+)
 
 PAGE_ROWS = 1_000
 MAX_CACHED_RECORDS = 64  # cached records of ended tasks; neighbouring tasks share them
 MAX_STRUCTURES = 10_000
-_NOTHING = queries.Spent()
+_NOTHING = Spent()
 
 
 class End(msgspec.Struct, frozen=True, gc=False):
@@ -85,7 +95,7 @@ class Log:
         self._walked = 0  # last task of the last page
         self._structures: dict[bytes, str] = {}
 
-    def page(self, message: queries.GetHistory, scope: str, deadline_ns: int) -> queries.History:
+    def page(self, message: GetHistory, scope: str, deadline_ns: int) -> History:
         """Return rows after `message.after`, or before `message.before` with the newest first.
         `scope`: the only owner whose tasks may be seen; "": all owners."""
         back = message.before > 0
@@ -98,7 +108,7 @@ class Log:
             self._ends.clear()
             self._cached_ends.clear()
         limit = min(max(1, message.limit), PAGE_ROWS)
-        rows: list[queries.LogRow] = []
+        rows: list[LogRow] = []
         complete = False
         while len(rows) < limit:
             source = self._below(last, message) if back else self._after(last, message.app)
@@ -120,9 +130,9 @@ class Log:
             if time.monotonic_ns() >= deadline_ns:
                 break
         self._walked = last
-        return queries.History(message.request, rows, last, complete)
+        return History(message.request, rows, last, complete)
 
-    def submitted(self, message: queries.GetSpec, scope: str) -> queries.Submitted | None:
+    def submitted(self, message: GetSpec, scope: str) -> Submitted | None:
         """Return the submitted options and program of one task; None if there is no such task in
         `scope`."""
         source = self._after(message.task - 1, "") if message.task else None
@@ -133,7 +143,7 @@ class Log:
         index = message.task - source.row.first
         route = source.routes[index]
         terms = msgspec.structs.replace(source.submit.terms, engine=route.engine)
-        return queries.Submitted(
+        return Submitted(
             message.request, terms, source.submit.tasks[index], route.reason, source.row.at
         )
 
@@ -149,7 +159,7 @@ class Log:
         row = self._journal.records.accepted.after(task, app)
         return None if row is None else self._opened(row)
 
-    def _below(self, task: int, message: queries.GetHistory) -> StoredSubmit | None:
+    def _below(self, task: int, message: GetHistory) -> StoredSubmit | None:
         """Return the decoded Submit with the last task below `task`, of the requested run and time;
         the last one is cached."""
         cached = self._source
@@ -188,7 +198,7 @@ class Log:
                 low = result[0]
         return after - 1
 
-    def _row(self, source: StoredSubmit, task: int, structure: bool) -> queries.LogRow | None:
+    def _row(self, source: StoredSubmit, task: int, structure: bool) -> LogRow | None:
         """Return the row of a task; None if the journal no longer keeps its end."""
         index = task - source.row.first
         spec, terms, route = source.submit.tasks[index], source.submit.terms, source.routes[index]
@@ -197,7 +207,7 @@ class Log:
             return None
         timing, standing = end.timing, source.standing
         final = end.state not in (model.TaskState.QUEUED, model.TaskState.RUNNING)
-        return queries.LogRow(
+        return LogRow(
             id=model.task_name(task),
             name=terms.name,
             app=terms.app,
@@ -378,14 +388,14 @@ class Archive:
             case m.GetEvents():
                 result = records.events(message.since, message.limit)
                 yield m.Events(message.request, result, records.last_event())
-            case queries.GetHistory():
+            case GetHistory():
                 yield self._log.page(message, "", time.monotonic_ns() + HISTORY_NS)
-            case queries.GetSpec():
+            case GetSpec():
                 text = f"no task {model.task_name(message.task)} here"
                 missing = m.Refused(message.request, [m.Refusal("not_found", text)])
                 yield self._log.submitted(message, "") or missing
-            case queries.GetApp():
-                yield queries.App(message.request, records.accepted.last_app())
+            case GetApp():
+                yield App(message.request, records.accepted.last_app())
             case accounting.GetUsage():
                 names = {n: key for key, n in tables.read_usage_keys(records).items()}
                 steps = usage_report(self._journal, names, message, lambda *_: True)

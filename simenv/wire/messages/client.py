@@ -20,12 +20,14 @@ from simenv.wire.messages import (
     admin,  # noqa: F401
     base,
     credentials,  # noqa: F401
+    explain,  # noqa: F401
     jobs,  # noqa: F401
     metrics,  # noqa: F401
     nodes,
     queries,
 )
 from simenv.wire.messages.base import ClientMessage, ServiceMessage, kinds
+from simenv.wire.messages.history import Spent
 
 # Exit codes of a worker that ends through no fault of a task: its lease expired; its starter has
 # ended; MPI did not start with the requested ranks; one of its ranks is silent, has ended or failed
@@ -213,7 +215,7 @@ class Submit(base.ClientRequest["Accepted"], frozen=True, tag=1):
     offset: base.Number
     terms: model.TaskOptions
     tasks: Tasks
-    spent: queries.Spent = queries.Spent()
+    spent: Spent = Spent()
     # The sender waits for the result: the acceptance may be sent a few milliseconds later, with it.
     awaits_result: bool = False
     reads_completed: bool = False  # the sender reads `completed` of Accepted

@@ -10,7 +10,7 @@ from simenv.model import ServiceInfo, TaskOptions, TaskSpec, TaskState
 from simenv.scheduler.core import ClusterLimits
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import GetPools, Pools
-from simenv.wire.messages.queries import Explain, Explained, Explanation
+from simenv.wire.messages.explain import Explain, Explained, Explanation
 
 MIB = 2**20
 NODES = (Node("n1", 1, 100 * MIB), Node("n2", 1, 1024 * MIB))

@@ -9,7 +9,7 @@ from simenv.model import TaskOptions
 from simenv.scheduler.views.cluster_info import pool_infos
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import GetPools, Pools, Release, Released
-from simenv.wire.messages.queries import Explain, Explained
+from simenv.wire.messages.explain import Explain, Explained
 
 MIB = 2**20
 NODES = (Node("here", 2, 320 * MIB), Node("there", 2, 320 * MIB))

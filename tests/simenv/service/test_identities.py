@@ -21,6 +21,7 @@ from simenv.service.accounting import groups as account_groups
 from simenv.service.identities import Identities
 from simenv.wire.keyfiles import ServerFile, new_pair
 from simenv.wire.messages import accounting, admin, client as m, credentials, identity
+from simenv.wire.messages.history import GetHistory
 from simenv.wire.messages.identity import (
     CertificateRequest,
     Denial,
@@ -28,7 +29,6 @@ from simenv.wire.messages.identity import (
     UserCertificate,
     UserRequest,
 )  # fmt: skip
-from simenv.wire.messages.queries import GetHistory
 from simenv.wire.rights import LOCAL, Identity, Role
 from simenv.wire.transport.sockets import PeerKind
 

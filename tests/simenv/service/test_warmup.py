@@ -19,7 +19,8 @@ from simenv.service import __main__ as main
 from simenv.service.bootstrap import RunningService, Warmup, admission, build_service
 from simenv.service.ownership import ConnectionFileLease
 from simenv.wire.messages import client as m
-from simenv.wire.messages.queries import Engines, Explain, Explained, GetEngines
+from simenv.wire.messages.explain import Explain, Explained
+from simenv.wire.messages.queries import Engines, GetEngines
 
 PATIENCE_S = 60.0
 

@@ -19,7 +19,7 @@ from simenv.cli import receipt as command, shares, terminal, usage
 from simenv.cli.admin import accounts
 from simenv.model import TaskState, Timing
 from simenv.model.accounts import Account, Receipt, ShareRow, Used, WaitReason
-from simenv.wire.messages.queries import LogRow
+from simenv.wire.messages.history import LogRow
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
 BELL = str(EXAMPLES / "bell.qasm")

@@ -15,7 +15,7 @@ from shell import Shell
 from simenv.cli.tasks import history
 from simenv.cli.tasks.history import _event_blocks
 from simenv.model import Timing
-from simenv.wire.messages.queries import LogRow, Spent
+from simenv.wire.messages.history import LogRow, Spent
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
 BELL = str(EXAMPLES / "bell.qasm")

@@ -9,7 +9,7 @@ from histories import T0, History
 from simenv.cli.profile import STAGES, PerfFinding, Span, findings, profile_of
 from simenv.cli.profiling import worker_starts
 from simenv.model import Event, TaskState
-from simenv.wire.messages.queries import Spent
+from simenv.wire.messages.history import Spent
 
 
 def walls(history: History, **changes: object) -> dict[str, float]:

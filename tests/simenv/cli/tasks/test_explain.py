@@ -12,7 +12,7 @@ from shell import Shell
 
 from simenv import config
 from simenv.cli.tasks import explain
-from simenv.wire.messages import queries
+from simenv.wire.messages.explain import Choice
 from simulators.compiler import kernel
 
 HEAD = 'OPENQASM 2.0; include "qelib1.inc";\n'
@@ -229,7 +229,7 @@ def test_plan_is_refused_for_small_circuits(shell: Shell, wide: str, tmp_path: P
 
 
 def test_explained_start_has_its_typical_error() -> None:
-    row = queries.Choice("mps", True, True, "", "", "main", 0, 1.0, True)
+    row = Choice("mps", True, True, "", "", "main", 0, 1.0, True)
     waits = {0.2: "at once", 40.0: "in about 40 s", 600.0: "in about 10 min"}
     for wait_s, words in waits.items():
         text = explain.starts(msgspec.structs.replace(row, wait_s=wait_s))

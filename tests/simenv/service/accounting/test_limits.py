@@ -16,7 +16,7 @@ from simenv.scheduler.state.limit_table import LimitTable
 from simenv.service.results.completions import _failure
 from simenv.wire import codec
 from simenv.wire.messages import accounting, admin, client as m, credentials
-from simenv.wire.messages.queries import App, GetApp
+from simenv.wire.messages.history import App, GetApp
 from simulators.engine import RunOptions
 from simulators.errors import TooManySteps
 from simulators.statevector.dynamic.branches import Budget

@@ -25,7 +25,7 @@ from simenv.service.journal.pruning import JournalPruner
 from simenv.service.journal.writer import Journal
 from simenv.wire import codec
 from simenv.wire.messages import accounting, client as m
-from simenv.wire.messages.queries import GetHistory, History, LogRow
+from simenv.wire.messages.history import GetHistory, History, LogRow
 
 JOURNALS = ("sqlite", "postgresql")
 

@@ -26,7 +26,7 @@ from simenv.service.admission.background_checks import CheckPending, RunningChec
 from simenv.service.fair_queue import LARGE_BYTES, Decoding, FairThread
 from simenv.wire import codec
 from simenv.wire.messages import client as m
-from simenv.wire.messages.queries import Explain, Explained
+from simenv.wire.messages.explain import Explain, Explained
 from simenv.wire.transport.sockets import PeerKind
 
 GATES = 40_000

@@ -16,7 +16,7 @@ from simenv.wire.key_list import added, removed
 from simenv.wire.keyfiles import changing, new_pair, read_keys, write_keys
 from simenv.wire.messages import client as m
 from simenv.wire.messages.credentials import AddKey, KeyInfo, Keys, RevokeKey
-from simenv.wire.messages.queries import GetHistory, GetSpec, History, Submitted
+from simenv.wire.messages.history import GetHistory, GetSpec, History, Submitted
 from simenv.wire.transport.sockets import PeerKind
 
 

@@ -16,7 +16,8 @@ from simenv.scheduler.forecast import expected_starts
 from simenv.scheduler.forecast.expected_starts import LONG_FROM, ExpectedStarts
 from simenv.scheduler.forecast.simulated_cluster import Starts
 from simenv.wire import codec
-from simenv.wire.messages import admin, client as m, queries
+from simenv.wire.messages import admin, client as m
+from simenv.wire.messages.explain import Explain, Explained
 
 SHOTS = 10**6
 
@@ -45,8 +46,8 @@ def test_answers_with_waits_agree(ready: ServiceHarness, monkeypatch: pytest.Mon
     target = ready.get(admin.TargetReply, admin.GetTarget(1, "main")).info
     assert (target.wait_ns + target.wait_age_ns) / 1e3 == pytest.approx(new_us, rel=0.01)
     assert (pool.wait_off_by, target.wait_off_by, last.wait_off_by) == (0.0, 0.0, 0.0)
-    question = queries.Explain(1, TaskOptions(), spec().program, SHOTS)
-    explained = ready.get(queries.Explained, question)
+    question = Explain(1, TaskOptions(), spec().program, SHOTS)
+    explained = ready.get(Explained, question)
     (chosen,) = (each for each in explained.explanation.engines if each.chosen)
     assert 1e6 * (chosen.wait_s + chosen.wait_age_s) == pytest.approx(new_us, rel=0.01)
 

@@ -21,16 +21,25 @@ from simenv.model import (
 )  # fmt: skip
 from simenv.wire import codec
 from simenv.wire.messages import client as m, queries
+from simenv.wire.messages.history import (
+    App,
+    GetApp,
+    GetHistory,
+    GetSpec,
+    History,
+    LogRow,
+    Submitted,
+)
 
 OPTIONS = {"durability": "process"}
 
 
-def told(bench: ServiceHarness, **changes: object) -> list[queries.LogRow]:
+def told(bench: ServiceHarness, **changes: object) -> list[LogRow]:
     """All rows, page by page."""
-    rows: list[queries.LogRow] = []
+    rows: list[LogRow] = []
     after = 0
     while True:
-        (page,) = bench.say(queries.GetHistory(1, **{"after": after, **changes}))  # type: ignore[arg-type]
+        (page,) = bench.say(GetHistory(1, **{"after": after, **changes}))  # type: ignore[arg-type]
         rows += page.rows
         if page.complete:
             return rows
@@ -77,18 +86,18 @@ def test_history_survives_restart(bench: ServiceHarness) -> None:
     bench.restart()
     after = told(bench)
     assert (after[:4], [row.state for row in after[4:]]) == (before[:4], [TaskState.QUEUED] * 2)
-    assert bench.say(queries.GetApp(1)) == [queries.App(1, "run-1")]
+    assert bench.say(GetApp(1)) == [App(1, "run-1")]
 
 
 def test_history_of_an_app_lists_only_its_tasks(bench: ServiceHarness) -> None:
-    assert bench.say(queries.GetApp(1)) == [queries.App(1, "")]
+    assert bench.say(GetApp(1)) == [App(1, "")]
     for k, app in enumerate(("a", "b", "", "a", "b")):
         bench.submit(spec(seed=k), spec(seed=10 + k), key=f"k{k}", terms=TaskOptions(app=app))
     for limit in (1, 3, 1000):
         assert [row.seed for row in told(bench, app="a", limit=limit)] == [0, 10, 3, 13]
         assert [row.seed for row in told(bench, app="b", limit=limit)] == [1, 11, 4, 14]
     assert told(bench, app="c") == []
-    assert bench.say(queries.GetApp(1)) == [queries.App(1, "b")]
+    assert bench.say(GetApp(1)) == [App(1, "b")]
 
 
 def test_same_key_from_another_app_returns_the_same_tasks(bench: ServiceHarness) -> None:
@@ -119,11 +128,11 @@ class BenchLink:
 
     def __init__(self, bench: ServiceHarness) -> None:
         self._bench = bench
-        self.pages: list[queries.History] = []
+        self.pages: list[History] = []
 
-    def request(self, message: queries.GetHistory) -> queries.History:
+    def request(self, message: GetHistory) -> History:
         (page,) = self._bench.say(msgspec.structs.replace(message, request=1))
-        assert isinstance(page, queries.History)
+        assert isinstance(page, History)
         self.pages.append(page)
         return page
 
@@ -190,7 +199,7 @@ def test_newest_rows_need_no_others(bench: ServiceHarness, monkeypatch: pytest.M
 def test_page_ends_with_time_slice(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.submit(*[spec(seed=k) for k in range(200)])
     monkeypatch.setattr("simenv.service.handlers.tasks.PAGE_NS", -1)  # the time is over already
-    page = bench.get(queries.History, queries.GetHistory(1))
+    page = bench.get(History, GetHistory(1))
     assert len(page.rows) == 1
     assert not page.complete
     monkeypatch.undo()
@@ -202,11 +211,11 @@ def test_submitted_program_and_options_are_returned_unchanged(bench: ServiceHarn
     bench.submit(
         spec(), spec(program=wide, seed=9, shots=55), terms=TaskOptions(priority=3, app="x")
     )
-    value = bench.get(queries.Submitted, queries.GetSpec(1, 2))
+    value = bench.get(Submitted, GetSpec(1, 2))
     assert (value.spec.program, value.spec.seed, value.spec.shots) == (wide, 9, 55)
     assert (value.terms.priority, value.terms.engine) == (3, "statevector")
     for number in (0, 3, 10**6):
-        assert bench.refusal(queries.GetSpec(1, number)).code == "not_found"
+        assert bench.refusal(GetSpec(1, number)).code == "not_found"
 
 
 def test_programs_of_same_structure_have_same_structure_digest(bench: ServiceHarness) -> None:

@@ -15,7 +15,7 @@ from simenv.service.accounting.usage import UsageLedger
 from simenv.service.journal import tables
 from simenv.wire import codec
 from simenv.wire.messages import accounting
-from simenv.wire.messages.queries import GetHistory, History
+from simenv.wire.messages.history import GetHistory, History
 
 OPTIONS = {"durability": "process"}
 WAITS = ((int(WaitReason.SHARE), 22_100_000), (int(WaitReason.RANKS), 6_000_000))
