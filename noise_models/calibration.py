@@ -491,6 +491,9 @@ class LogicalOrigin(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkn
     # known.
     suppression: tuple[float, float] | None = None
     extrapolated: bool = False  # by `suppression`, from a smaller distance
+    # The chip's qubits of each patch that lies on it: data qubits by rows, then ancillas. Logical
+    # qubit q has patch q modulo their sampled number; further patches have drawn values.
+    patches: tuple[tuple[int, ...], ...] = ()
 
 
 class CalibrationSnapshot(

@@ -15,7 +15,7 @@ from noise_models.calibration import (
     LogicalOrigin,
     PauliError,
 )
-from noise_models.strict_json import NS, Range, SnapshotError, short_repr
+from noise_models.strict_json import MAX_QUBITS, NS, Range, SnapshotError, short_repr
 
 MAX_MODULES = 1_000
 MAX_LINKS = 100_000
@@ -187,6 +187,15 @@ def check_logical(origin: LogicalOrigin) -> None:
     checks.check_ranges("logical.", origin, _LOGICAL)
     for value in origin.suppression or ():
         checks.check_range("logical.suppression", value, (math.ulp(0.0), 1e9))
+    known: set[int] = set()  # of qubits: no patch can add more than MAX_QUBITS of them
+    for index, patch in enumerate(origin.patches):
+        place = f"logical.patches[{index}]"
+        if len(patch) != origin.physical_qubits:
+            hint = f"physical_qubits is {origin.physical_qubits}"
+            raise SnapshotError(place, f"{len(patch)} qubits", hint=hint)
+        for qubit in patch:
+            checks.check_range(place, qubit, (0, MAX_QUBITS - 1))
+            checks.check_once(place, qubit, known, str(qubit))
 
 
 def _check_digest(field: str, digest: str, *, optional: bool = False) -> None:

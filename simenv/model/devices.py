@@ -187,6 +187,8 @@ class LogicalInfo(msgspec.Struct, frozen=True, array_like=True):
     deadline_ns: float = 0.0  # of the decoder for a round; 0: none
     suppression: tuple[float, float] | None = None  # errors / those at the next distance, X and Z
     extrapolated: bool = False  # from a smaller distance
+    # The chip's qubits of each patch on it: data qubits by rows, then ancillas.
+    patches: tuple[tuple[int, ...], ...] = ()
 
 
 class DeviceInfo(msgspec.Struct, frozen=True):

@@ -25,6 +25,7 @@ LOGICAL = cal.LogicalOrigin(
     round_ns=1_100.0,
     deadline_ns=2_000.0,
     suppression=(2.1, 1.9),
+    patches=(tuple(range(17)), tuple(range(20, 37))),
 )
 
 
@@ -110,6 +111,17 @@ def test_a_wrong_link_or_module_is_refused_by_name(
 )  # fmt: skip
 def test_a_wrong_origin_is_refused_by_name(name: str, value: object) -> None:
     assert refused(("logical", name), value, origin=True).field == f"logical.{name}"
+
+
+@pytest.mark.parametrize(
+    ("patches", "place", "named"),
+    [([[*range(16)]], 0, "16 qubits"), ([[*range(17)], [*range(16, 33)]], 1, "16 twice"),
+     ([[*range(9_984, 10_001)]], 0, "10000")],
+)  # fmt: skip
+def test_wrong_patches_are_refused_by_name(patches: object, place: int, named: str) -> None:
+    error = refused(("logical", "patches"), patches, origin=True)
+    assert error.field == f"logical.patches[{place}]"
+    assert named in error.message
 
 
 def test_modules_are_not_coupled_all_to_all() -> None:

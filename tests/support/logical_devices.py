@@ -16,7 +16,7 @@ def store_logical(name: str, qubits: int, error: float = 1e-6) -> None:
     round, and of readout."""
     options = EncodeOptions(qubits=qubits, distance=5)
     rate = MemoryRate(error, error, resolved=True)
-    errors = LogicalErrors(({"Z": rate, "X": rate},), (), ROUND_NS, (4.0, 4.0), False, placed=1)
+    errors = LogicalErrors(({"Z": rate, "X": rate},), (), ROUND_NS, (4.0, 4.0), False, places=())
     chip = library.load("superconducting-lattice")
     made, _ = logical_snapshot(name, chip, options, errors, 49)
     path = files.private_folder(config.devices_folder()) / f"{name}.json"

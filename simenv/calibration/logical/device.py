@@ -40,7 +40,7 @@ class LogicalErrors:
     round_ns: float
     suppression: tuple[float, float] | None
     extrapolated: bool
-    placed: int  # patches on the chip; the others have drawn values
+    places: tuple[tuple[int, ...], ...]  # of patches on the chip; the others have drawn values
 
 
 def logical_snapshot(
@@ -88,7 +88,7 @@ def logical_snapshot(
         chip=chip.name, chip_digest=chip.digest.hex(), options=_options_text(options, errors),
         shots=options.shots, physical_qubits=physical_qubits, round_ns=errors.round_ns,
         deadline_ns=_NS_PER_US * options.latency_us, suppression=errors.suppression,
-        extrapolated=errors.extrapolated,
+        extrapolated=errors.extrapolated, patches=errors.places,
     )  # fmt: skip
     columns = math.isqrt(count - 1) + 1
     result = CalibrationSnapshot(
@@ -143,7 +143,7 @@ def _cx_gates(sampled: tuple[tuple[Pair, Flips], ...], duration_ns: float) -> li
 
 def _options_text(options: EncodeOptions, errors: LogicalErrors) -> str:
     """Text of what the errors depend on, and of what was assumed."""
-    placed = min(errors.placed, len(errors.rates))
+    placed = len(errors.places)
     drawn = len(errors.rates) - placed
     parts = [
         f"seed {options.seed}",

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 MAX_PATCHES = 16  # whose errors are sampled; further qubits have those of these in turn
 MAX_GATE_PAIRS = 3  # neighbours whose CX is sampled; other pairs have the mean
 STORED = 100  # devices that are kept
-FORMAT = 2  # of stored devices
+FORMAT = 3  # of stored devices
 
 
 class Encoded(msgspec.Struct, frozen=True):
@@ -120,7 +120,7 @@ class Encoder:
             self._report_threshold(factors)
         errors = LogicalErrors(
             tuple(rates), tuple(zip(pairs, flips, strict=True)), sampled.round_ns, factors,
-            is_extrapolated, len(self._placed),
+            is_extrapolated, tuple(self._placed),
         )  # fmt: skip
         result, limited = logical_snapshot(name, self._chip, options, errors, code.num_qubits)
         if limited:

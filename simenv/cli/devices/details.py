@@ -222,6 +222,7 @@ def _logical(origin: LogicalOrigin | None) -> str:
     parts = [
         f"{origin.code} of distance {origin.distance} on {origin.chip}",
         f"{terminal.counted(origin.physical_qubits, 'qubit')} for each",
+        f"patches on the chip: {len(origin.patches)}" if origin.patches else "",
         f"a round of {origin.round_ns:g} ns",
         f"decoder {origin.decoder}",
         f"{origin.deadline_ns:g} ns for a round" if origin.deadline_ns else "",

@@ -29,6 +29,7 @@ from simenv.calibration.logical.encode import (
 from simenv.calibration.logical.error_rates import MemoryRate, round_errors
 from simenv.calibration.logical.experiments import DecodedShots, Experiment
 from simenv.calibration.logical.options import EncodeOptions
+from simenv.calibration.logical.surface_code import rotated
 from simenv.cli.app import run as command
 from simenv.client.client import Client
 from simenv.errors import OptionError, SimenvError
@@ -121,6 +122,21 @@ def test_a_snapshot_has_the_error_rates_of_its_experiments() -> None:
     (cx,) = (gate for gate in snapshot.gates if (gate.name, gate.qubits) == ("cx", (0, 1)))
     flipped = sum(e.probability for e in cx.paulis if (e.pauli[0] in "XY") != (e.pauli[1] in "XY"))
     assert flipped == pytest.approx(0.02, rel=0.05)
+
+
+def test_patches_on_the_chip_are_stored_by_their_qubits() -> None:
+    chip = library.load("superconducting-square")
+    encoder = Encoder(chip, EncodeOptions(qubits=7), KnownErrors({3: 0.01, 5: 0.003}, 10**9))
+    origin = encoder.snapshot("device").logical
+    assert origin is not None
+    assert 0 < len(origin.patches) < 7  # there is no room for more
+    assert f"{len(origin.patches)} patches on the chip" in origin.options
+    coupled = set(chip.coupled) | {pair[::-1] for pair in chip.coupled}
+    for patch in origin.patches:
+        assert all((patch[a], patch[b]) in coupled for a, b in rotated(3).pairs)
+    drawn, _ = made(KnownErrors({3: 0.01, 5: 0.003}, 10**9))  # no place on this chip
+    assert drawn.logical is not None
+    assert drawn.logical.patches == ()
 
 
 def test_surgery_takes_two_d_rounds_without_errors_of_its_own() -> None:
