@@ -98,7 +98,9 @@ class Client(Environment):
         with `device`, `qubit_mapping` has the device's qubits, or is "draw" for drawn values. A
         pulser.Sequence, or the text of its abstract representation, gives a `PulseResult`;
         `noise`: a pulser.NoiseModel; `options`: tolerance, trajectories, modulation;
-        `parameter_values`: a mapping of its variables.
+        `parameter_values`: a mapping of its variables; `outputs`: also occupation, correlation,
+        energy; `evaluation_times`: ascending, relative to the duration, at which there are all
+        outputs as at the end.
 
         Raises ProgramError, OptionError, InfeasibleError, LimitExceededError, NotFoundError,
         NotReservedError, NotAllowedError, QueueFullError, KeyConflictError, ServiceLostError.

@@ -160,8 +160,11 @@ OPTIONS: dict[str, Option] = {
     "decoder": Option(None),
     "interconnect": Option(None),
     "late_us": Option(None),
+    # Of pulse sequences.
+    "evaluation_times": Option(None),
 }
 OF_STIM = ("decoder", "interconnect", "late_us")
+OF_PULSES = ("evaluation_times",)
 
 
 CHECKS = {name: row.check for name, row in OPTIONS.items() if row.check is not None}
@@ -251,6 +254,7 @@ class BatchOptions(SharedOptions, total=False):
 
     shots: Shots | Sequence[Shots]
     seed: Seeds
+    evaluation_times: Sequence[float] | None
 
 
 class SubmitOptions(SharedOptions, total=False):
@@ -263,6 +267,7 @@ class SubmitOptions(SharedOptions, total=False):
     decoder: str | None
     interconnect: str | None
     late_us: float | None
+    evaluation_times: Sequence[float] | None
 
 
 REFUSE = "refuse"  # a client's request for stale programs; STALE, REFUSED: set by the service

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated
 
 import msgspec
@@ -30,9 +32,15 @@ MAX_NAME_CHARS = 256
 MAX_STATE_ATOMS = 21  # whose state vector fits into a result
 MAX_MEMORY_SHOTS = 2**22  # whose bits do
 MAX_TRAJECTORIES = 100_000
+MAX_TIMES = 1_000  # at which a sequence is evaluated, beside its end
+MAX_ANSWER_BYTES = 60 * 2**20
 LEAST_TOLERANCE = 1e-12
 _LIMITS = {"atoms": (1, 28), "channels": (1, 64), "duration_ns": (4, 1_000_000)}
-OUTPUTS = ("counts", "memory", "statevector", "expectation")
+# Sampled, exact, and means of operators; the latter are in the order of an answer's values.
+OUTPUTS = (
+    *("counts", "memory", "statevector"),
+    *("occupation", "correlation", "energy", "expectation"),
+)
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _BRACKET = re.compile(r"[\[\]{}]")
 
@@ -62,11 +70,31 @@ class PulseCall(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     modulation: bool = False  # whether the channels' bandwidths act on the pulses
     noise: str = ""  # abstract representation of a NoiseModel; "": none
     trajectories: int = 1  # draws of the noise
+    # Times relative to the duration, ascending, without the end, at which there are outputs too.
+    evaluation_times: Annotated[tuple[float, ...], msgspec.Meta(max_length=MAX_TIMES)] = ()
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """All relative times with outputs; the end is the last one."""
+        return (*self.evaluation_times, 1.0)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Number of values of each output that is a mean of operators, at one time, in order."""
+        atoms = self.sizes.atoms
+        of_all = {
+            "occupation": atoms,
+            "correlation": atoms**2 if "correlation" in self.outputs else 0,
+            "energy": 2 if "energy" in self.outputs else 0,
+            "expectation": len(self.observables),
+        }
+        return {name: width for name, width in of_all.items() if width}
 
 
 class PulseAnswer(msgspec.Struct, frozen=True, array_like=True):
     """Outcomes of a sequence. An outcome is a number whose binary digits, highest first, are the
-    atoms in the register's order. Arrays are little-endian; those not asked for are empty."""
+    atoms in the register's order. Arrays are little-endian; those not asked for are empty. Their
+    first axis is that of `times`, whose last is the end."""
 
     format: int
     shots: int
@@ -77,12 +105,20 @@ class PulseAnswer(msgspec.Struct, frozen=True, array_like=True):
     error: float  # estimated bound on 1 - fidelity of the evolution
     steps: int
     trajectories: int
-    occupations: bytes  # float64 [atoms]: probability of 1
-    outcomes: bytes = b""  # uint64: distinct ones, ascending
-    counts: bytes = b""  # uint64: shots of each
-    memory: bytes = b""  # uint64 [shots]
-    statevector: bytes = b""  # complex128 [2**atoms]
-    expectation: bytes = b""  # float64 [observables]
+    duration_ns: int
+    times: Annotated[tuple[float, ...], msgspec.Meta(max_length=MAX_TIMES + 1)]  # relative
+    occupation: bytes  # float64 [times, atoms]: probability of 1
+    correlation: bytes = b""  # float64 [times, atoms, atoms]: probability of 1 of both
+    energy: bytes = b""  # float64 [times, 2]: <H> in rad/us, and <H^2>
+    expectation: bytes = b""  # float64 [times, observables]
+    # float64 [times, values of the four above]: standard errors over the trajectories; empty
+    # without noise.
+    standard_errors: bytes = b""
+    outcomes: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=MAX_TIMES + 1)] = ()
+    # Of each time: uint64, distinct outcomes, ascending; and shots of each.
+    counts: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=MAX_TIMES + 1)] = ()
+    memory: bytes = b""  # uint64 [times, shots]
+    statevector: bytes = b""  # complex128 [times, 2**atoms]
 
 
 def check_pulses(call: PulseCall) -> None:
@@ -119,7 +155,22 @@ def check_pulses(call: PulseCall) -> None:
         raise OptionError(f"trajectories={call.trajectories}", hint=f"1 to {MAX_TRAJECTORIES}")
     if not 0 <= call.binding < 2**53:
         raise OptionError(f"binding {call.binding}", hint="0 or more")
+    check_times(call.evaluation_times)
     _check_outputs(call)
+
+
+def check_times(times: Sequence[float]) -> None:
+    """Check the relative times before the end. Raises LimitExceededError, OptionError."""
+    if len(times) > MAX_TIMES:
+        text = f"evaluation_times has {len(times)} times; the limit is {MAX_TIMES}"
+        raise LimitExceededError(text, hint="fewer times")
+    ends = (*times, 1.0)
+    if not all(0.0 <= time < after for time, after in pairwise(ends)):  # NaN too
+        wrong = next(time for time, after in pairwise(ends) if not 0.0 <= time < after)
+        raise OptionError(
+            f"evaluation_times has {wrong!r}",
+            hint="ascending numbers from 0 to 1: times relative to the duration",
+        )
 
 
 def _check_outputs(call: PulseCall) -> None:
@@ -147,8 +198,22 @@ def _check_outputs(call: PulseCall) -> None:
             )
 
 
+def answer_bytes(call: PulseCall, shots: int) -> int:
+    """Bytes of the answer with this number of shots, at most."""
+    states = 1 << call.sizes.atoms
+    each = 8 * sum(call.widths.values()) * (2 if call.noise else 1)
+    if "counts" in call.outputs:
+        each += 16 * min(shots, states)
+    if "memory" in call.outputs:
+        each += 8 * shots
+    if "statevector" in call.outputs:
+        each += 16 * states
+    return len(call.times) * each
+
+
 def check_shots(call: PulseCall, shots: int) -> None:
-    """Check the number of shots. Raises OptionError, LimitExceededError."""
+    """Check the number of shots, and the size of the answer. Raises OptionError,
+    LimitExceededError."""
     sampled = [output for output in call.outputs if output in ("counts", "memory")]
     if sampled and not shots:
         raise OptionError(f"output {sampled[0]!r} without shots", hint="shots=1024")
@@ -156,6 +221,13 @@ def check_shots(call: PulseCall, shots: int) -> None:
         raise LimitExceededError(
             f"the bits of {shots} shots; a result has those of {MAX_MEMORY_SHOTS}",
             hint="counts, or several tasks with other seeds",
+        )
+    need = answer_bytes(call, shots)
+    if need > MAX_ANSWER_BYTES:
+        raise LimitExceededError(
+            f"outputs {', '.join(call.outputs)} of {call.sizes.atoms} atoms with {shots} shots at"
+            f" {len(call.times)} times take {size(need)}; the limit is {size(MAX_ANSWER_BYTES)}",
+            hint="fewer evaluation_times, outputs or shots",
         )
 
 

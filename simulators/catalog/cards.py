@@ -297,7 +297,7 @@ class PulseCost(FixedMemoryCost, frozen=True):
     trajectories."""
 
     base_bytes: int = 4 * BASE_BYTES  # libraries, and the samples
-    amplitude_bytes: int = 6 * 16  # four states, probabilities and their sums
+    amplitude_bytes: int = 7 * 16  # four states, amplitudes, and a product with the Hamiltonian
     call_s: float = 0.05
     steps_per_ns: float = 0.8
     step_s: float = 1e-5

@@ -9,6 +9,9 @@ and phi.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +27,18 @@ class PulseProgram(msgspec.Struct, frozen=True, eq=False):
     bit is 1 in the state of the atom that is measured as 1.
 
         H = sum_k (rabi_k |0><1| + h.c.) / 2 - detuning_k n_k
-            + sum_{j<k} interaction_jk n_j n_k + exchange_jk (|01><10|_jk + h.c.)
+            + sum_{j<k} interaction_jk n_j n_k + exchange_jk (|01><10|_jk + h.c.) + constant
+
+    `constant`: energy of the index 0, which changes no state: sum_k detuning_k, or
+    sum_{j<k} interaction_jk. The latter is of atoms that interact in the state 0; their detunings
+    contain the interaction then.
     """
 
     rabi: NDArray[np.complex128]  # [T + 1, n], rad/us, at 0, 1 .. T ns
     detuning: Reals  # [T + 1, n], rad/us
     interaction: Reals  # [n, n], rad/us, symmetric
     exchange: Reals  # [n, n], rad/us, symmetric; [0, 0] if there is none
+    constant: Literal["", "detuning", "interaction"] = ""
 
     @property
     def atoms(self) -> int:
@@ -59,6 +67,21 @@ class PulseProgram(msgspec.Struct, frozen=True, eq=False):
         arrays = self.rabi, self.detuning, self.interaction, self.exchange
         if not all(np.isfinite(each).all() for each in arrays):
             raise Unsupported("pulses or interactions that are not finite numbers")
+
+    def without(self, atoms: Sequence[int]) -> PulseProgram:
+        """Return the program with these atoms neither driven nor interacting."""
+        if not atoms:
+            return self
+        lost = list(atoms)
+        rabi, detuning = self.rabi.copy(), self.detuning.copy()
+        interaction, exchange = self.interaction.copy(), self.exchange.copy()
+        if self.constant == "interaction":
+            detuning -= interaction[:, lost].sum(axis=1)
+        rabi[:, lost] = detuning[:, lost] = 0.0
+        for matrix in (interaction, exchange):
+            if matrix.size:
+                matrix[lost] = matrix[:, lost] = 0.0
+        return PulseProgram(rabi, detuning, interaction, exchange, self.constant)
 
 
 _THIRDS = np.array([0.0, 1 / 3, 1 / 2, 2 / 3, 1.0])  # edges of one, two and three steps
@@ -98,7 +121,8 @@ class Drive:
         firsts = [int(np.argmax(self._columns == place)) for place in range(len(places))]
         self._unique = columns[:, firsts]
         times = np.arange(len(columns), dtype=np.float64)
-        self._integral = make_interp_spline(times, self._unique, k=3).antiderivative()
+        self._spline = make_interp_spline(times, self._unique, k=3)
+        self._integral = self._spline.antiderivative()
         self._second = self._integral.antiderivative()
         changes = np.abs(np.diff(self._unique, axis=0))
         beside = np.zeros_like(changes)
@@ -106,6 +130,11 @@ class Drive:
         beside[:-1] = np.maximum(beside[:-1], changes[1:])
         jumps = (changes > _LEAST_JUMP) & (changes > _SUDDEN * beside)
         self.jumps_ns = np.flatnonzero(jumps.any(axis=1)) + 0.5  # times of sudden changes
+
+    def at(self, time_ns: float) -> tuple[NDArray[np.complex128], Reals]:
+        """Rabi frequency and detuning [n] at a time."""
+        rabi, detuning = self._by_atom(self._spline(np.array([time_ns])))
+        return rabi[0], detuning[0]
 
     def means(self, edges_ns: Reals) -> tuple[NDArray[np.complex128], Reals]:
         """Means of the Rabi frequency and detuning [len(edges_ns) - 1, n] between the edges."""

@@ -14,7 +14,8 @@ without drive and interaction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -95,6 +96,17 @@ class NoisyRun(msgspec.Struct, frozen=True, eq=False):
     steps: int
 
 
+class Observer(NamedTuple):
+    """Times in ns, ascending, and a function of the number of a time, the normalised state [2**n]
+    there, and the atoms that are lost by then."""
+
+    times_ns: Sequence[float]
+    observe: Callable[[int, Matrix, Sequence[int]], None]
+
+
+NO_OBSERVER = Observer((), lambda _number, _state, _lost: None)
+
+
 class TrajectoryRunner:
     """Runner of trajectories with the same noise; those with the same interaction share tables."""
 
@@ -107,21 +119,24 @@ class TrajectoryRunner:
         """Whether there are random events during an evolution."""
         return bool(self._events.unitaries or self._events.decays)
 
-    def run(self, program: PulseProgram, rng: np.random.Generator, control: RunControl) -> NoisyRun:
+    def run(
+        self,
+        program: PulseProgram,
+        rng: np.random.Generator,
+        control: RunControl,
+        observer: Observer = NO_OBSERVER,
+    ) -> NoisyRun:
         """Evolve the ground state with random events. Raises Stopped, Unsupported, EngineError."""
         if self._tables is None or not np.array_equal(
             self._tables.interaction, program.interaction
         ):
             self._tables = InteractionTables(program.interaction)
-        if not self.is_random:
-            evolution = AtomEvolution(program, self._tolerance, tables=self._tables)
-            state, distance = evolution.advance(
-                evolution.ground_state(), 0.0, float(program.duration_ns), control
-            )
-            result = evolution.amplitudes(state)
-            return NoisyRun(result, min(1.0, distance**2), evolution.steps)
         trajectory = _Trajectory(program, self._events, self._tolerance, rng, self._tables)
-        return trajectory.run(control)
+        for number, time_ns in enumerate(observer.times_ns):
+            trajectory.advance(time_ns, control)
+            observer.observe(number, trajectory.amplitudes(), trajectory.lost)
+        trajectory.advance(float(program.duration_ns), control)
+        return trajectory.result()
 
 
 class _Trajectory:
@@ -138,60 +153,62 @@ class _Trajectory:
         self._program, self._events, self._rng = program, events, rng
         self._tolerance, self._tables = tolerance, tables
         self._base, self._one = events.losses
-        self._lost: list[int] = []
+        self.lost: list[int] = []
         self._steps = 0
         self._evolution = self._evolve()
+        self._state, self._now, self._distance = self._evolution.ground_state(), 0.0, 0.0
+        self._planned = self._events_at_rates(float(program.duration_ns))
+        # Time of the last jump, length of the state since then, and the one of the next jump.
+        self._since, self._length, self._threshold = 0.0, 1.0, rng.random()
 
-    def run(self, control: RunControl) -> NoisyRun:
-        """Evolve the ground state."""
-        end = float(self._program.duration_ns)
-        planned = self._planned(end)
-        state, now, distance = self._evolution.ground_state(), 0.0, 0.0
-        since, length, threshold = 0.0, 1.0, self._rng.random()  # of the last jump
-        while now < end:
-            stop = planned[-1][0] if planned else end
-            state, reached, error = self._evolution.step(state, now, stop, control)
-            if self._events.decays:
-                following = self._length(state, reached - since)
-                if following < threshold:
-                    part = np.log(length / threshold) / np.log(length / following)
-                    at = now + min(1.0, float(part)) * (reached - now)
-                    # The step is repeated up to the jump, from a copy: its array is used again.
-                    before = self._evolution.previous.copy()
-                    state, error = self._evolution.advance(before, now, at, control)
-                    distance += error
-                    state = self._jump(state)
-                    now = since = at
-                    length, threshold = 1.0, self._rng.random()
-                    continue
-                length = following
-            distance += error
-            now = reached
-            while planned and planned[-1][0] <= now:
-                _, atom, matrix = planned.pop()
-                if atom not in self._lost:
-                    _apply(state, self._bit(atom), matrix)
+    def amplitudes(self) -> Matrix:
+        """Normalised amplitudes [2**n]."""
+        return self._evolution.amplitudes(self._state)
+
+    def result(self) -> NoisyRun:
+        """Return the state and what is known of its error."""
         steps = self._steps + self._evolution.steps
-        return NoisyRun(self._evolution.amplitudes(state), min(1.0, distance**2), steps)
+        return NoisyRun(self.amplitudes(), min(1.0, self._distance**2), steps)
+
+    def advance(self, end: float, control: RunControl) -> None:
+        """Evolve the state up to a time in ns."""
+        planned = self._planned
+        while self._now < end:
+            now = self._now
+            stop = min(end, planned[-1][0]) if planned else end
+            self._state, reached, error = self._evolution.step(self._state, now, stop, control)
+            if self._events.decays:
+                following = self._squared_length(reached - self._since)
+                if following < self._threshold:
+                    part = np.log(self._length / self._threshold) / np.log(self._length / following)
+                    self._jump_at(now + min(1.0, float(part)) * (reached - now), control)
+                    continue
+                self._length = following
+            self._distance += error
+            self._now = reached
+            while planned and planned[-1][0] <= reached:
+                _, atom, matrix = planned.pop()
+                if atom not in self.lost:
+                    _apply(self._state, self._bit(atom), matrix)
+
+    def _jump_at(self, time: float, control: RunControl) -> None:
+        """Repeat the last step up to a time, and jump there."""
+        before = self._evolution.previous.copy()  # its array is used again
+        state, error = self._evolution.advance(before, self._now, time, control)
+        self._distance += error
+        self._state = self._jump(state)
+        self._now = self._since = time
+        self._length, self._threshold = 1.0, self._rng.random()
 
     def _evolve(self) -> AtomEvolution:
         """Evolution of the atoms that are not lost."""
-        program = self._program
-        losses = np.full(program.atoms, self._one - self._base)
-        if not self._lost:
-            return AtomEvolution(program, self._tolerance, losses, self._tables)
-        rabi, detuning = program.rabi.copy(), program.detuning.copy()
-        interaction, exchange = program.interaction.copy(), program.exchange.copy()
-        rabi[:, self._lost] = 0.0
-        detuning[:, self._lost] = losses[self._lost] = 0.0
-        for matrix in (interaction, exchange):
-            if matrix.size:
-                matrix[self._lost] = 0.0
-                matrix[:, self._lost] = 0.0
-        rest = PulseProgram(rabi, detuning, interaction, exchange)
-        return AtomEvolution(rest, self._tolerance, losses)
+        losses = np.full(self._program.atoms, self._one - self._base)
+        if not self.lost:
+            return AtomEvolution(self._program, self._tolerance, losses, self._tables)
+        losses[self.lost] = 0.0
+        return AtomEvolution(self._program.without(self.lost), self._tolerance, losses)
 
-    def _planned(self, end: float) -> list[tuple[float, int, Matrix]]:
+    def _events_at_rates(self, end: float) -> list[tuple[float, int, Matrix]]:
         """Draw times, atoms and matrices of the events at fixed rates, latest first."""
         planned: list[tuple[float, int, Matrix]] = []
         for jump in self._events.unitaries:
@@ -201,18 +218,19 @@ class _Trajectory:
                 planned += [(float(time), atom, jump.matrix) for time in times]
         return sorted(planned, key=lambda event: -event[0])
 
-    def _length(self, state: Reals, elapsed_ns: float) -> float:
-        """Squared length of a state, with the losses that are common to both states of an atom."""
-        alive = self._program.atoms - len(self._lost)
+    def _squared_length(self, elapsed_ns: float) -> float:
+        """Squared length of the state, with the losses that are common to both states of an
+        atom."""
+        alive = self._program.atoms - len(self.lost)
         common = 2 * self._base * alive * elapsed_ns * 1e-3
-        return float(np.dot(state, state) * np.exp(-common))
+        return float(np.dot(self._state, self._state) * np.exp(-common))
 
     def _jump(self, state: Reals) -> Reals:
         """Draw an operator and an atom by their weights, and apply it; return the new state."""
         total = float(np.dot(state, state))
         choices, weights = [], []
         for atom in range(self._program.atoms):
-            if atom in self._lost:
+            if atom in self.lost:
                 continue
             excited = _excited(state, self._bit(atom))
             for jump in self._events.decays:
@@ -227,7 +245,7 @@ class _Trajectory:
         if jump.matrix[_LOST].any():  # one of the two states is lost, and becomes 0
             matrix = np.zeros((2, 2), np.complex128)
             matrix[0, int(np.argmax(np.abs(jump.matrix[_LOST])))] = 1.0
-            self._lost.append(atom)
+            self.lost.append(atom)
             self._steps += self._evolution.steps
             self._evolution = self._evolve()
         _apply(state, self._bit(atom), matrix)

@@ -26,6 +26,26 @@ def occupations(state: Amplitudes) -> Reals:
     return result
 
 
+def correlations(state: Amplitudes) -> Reals:
+    """Probability of 1 of both atoms of each pair: [n, n], with `occupations` on the diagonal."""
+    n = state.size.bit_length() - 1
+    high = n // 2
+    joint = (np.abs(state) ** 2).reshape(1 << high, -1)
+    first, last = _bits(high), _bits(n - high)
+    result = np.empty((n, n))
+    result[:high, :high] = first.T @ (joint.sum(axis=1)[:, None] * first)
+    result[high:, high:] = last.T @ (joint.sum(axis=0)[:, None] * last)
+    result[:high, high:] = first.T @ (joint @ last)
+    result[high:, :high] = result[:high, high:].T
+    return result
+
+
+def _bits(atoms: int) -> Reals:
+    """Values of the atoms in each index: [2**atoms, atoms]."""
+    index = np.arange(1 << atoms)[:, None]
+    return np.asarray(index >> np.arange(atoms)[::-1] & 1, np.float64)
+
+
 def expectation(state: Amplitudes, labels: Sequence[str], coefficients: Reals) -> float:
     """Expectation value of a Pauli sum; the first letter of a label is that of the first atom."""
     index = np.arange(state.size, dtype=np.uint64)
@@ -53,16 +73,16 @@ def sample_outcomes(state: Amplitudes, uniforms: Reals) -> Outcomes:
 
 
 def flipped(
-    outcomes: Outcomes, atoms: int, rates: tuple[float, float], rng: np.random.Generator
+    outcomes: Outcomes, atoms: int, rates: tuple[float, float], uniforms: Reals
 ) -> Outcomes:
-    """Outcomes with errors of detection: `rates` at which 0 is read as 1, and 1 as 0."""
+    """Outcomes with errors of detection: `rates` at which 0 is read as 1, and 1 as 0; `uniforms`:
+    numbers in [0, 1), [atoms, shots]."""
     false_positive, false_negative = rates
     result = outcomes.copy()
     for bit in range(atoms):
         value = (outcomes >> np.uint64(bit)) & np.uint64(1)
         rate = np.where(value == 1, false_negative, false_positive)
-        flips = rng.random(outcomes.size) < rate
-        result ^= flips.astype(np.uint64) << np.uint64(bit)
+        result ^= (uniforms[bit] < rate).astype(np.uint64) << np.uint64(bit)
     return result
 
 

@@ -92,6 +92,58 @@ def test_the_text_of_a_sequence_is_the_same_program(env: Client) -> None:
     assert simenv.PulseResult(value).counts == first.counts
 
 
+def test_outputs_at_times_are_those_of_the_states_there(env: Client) -> None:
+    result: Any = env.run(
+        chain(), shots=2_000, seed=3, observables=["ZII", "XIX"], evaluation_times=[0.0, 0.35, 0.6],
+        outputs=("counts", "memory", "statevector", "correlation", "energy"),
+    )  # fmt: skip
+    assert result.evaluation_times.tolist() == [0.0, 0.35, 0.6, 1.0]
+    assert result.duration_ns == 200
+    states = result.statevector_at
+    assert abs(states[0, 0]) == pytest.approx(1.0)
+    ones = (np.arange(8)[:, None] >> np.arange(3)[::-1]) & 1
+    weights = np.abs(states) ** 2
+    assert result.occupation == pytest.approx(weights @ ones)
+    assert result.correlation == pytest.approx(np.einsum("ts,sj,sk->tjk", weights, ones, ones))
+    assert result.expectation_at[:, 0] == pytest.approx(1 - 2 * result.occupation[:, 0])
+    assert result.expectation_at[-1] == pytest.approx(result.expectation)
+    assert np.array_equal(states[-1], result.statevector)
+    # Each atom turns with half of 7 rad/us, about which the first state has no energy.
+    assert result.energy[0] == pytest.approx(0.0, abs=1e-9)
+    assert result.energy_variance[0] == pytest.approx(3 * 3.5**2)
+    assert result.energy[1] == pytest.approx(0.0, abs=1e-2), "conserved by a constant pulse"
+    assert result.counts_at[0] == {"000": 2_000}
+    for counts, memory, expected in zip(result.counts_at, result.memory_at, weights, strict=True):
+        assert sum(counts.values()) == len(memory) == 2_000
+        assert all(memory.count(text) == number for text, number in counts.items())
+        for index, weight in enumerate(expected):
+            drawn = counts.get(format(index, "03b"), 0) / 2_000
+            assert drawn == pytest.approx(weight, abs=5 * np.sqrt(weight / 2_000) + 1e-9)
+    assert result.counts == result.counts_at[-1]
+    assert not result.standard_error("energy").any()
+    plain: Any = env.run(chain(), shots=2_000, seed=3)
+    fails(OptionError, "not requested", lambda: plain.correlation)
+    fails(OptionError, "not requested", lambda: plain.energy_variance)
+
+
+def test_means_over_trajectories_have_standard_errors(env: Client) -> None:
+    model = pulser.NoiseModel(amp_sigma=0.2, relaxation_rate=2.0)
+    result: Any = env.run(
+        chain(), shots=None, seed=3, noise=model, observables=["ZII"],
+        outputs=("energy", "correlation"), evaluation_times=(0.5,), options={"trajectories": 100},
+    )  # fmt: skip
+    errors = result.standard_error("occupation")
+    assert errors.shape == (2, 3)
+    assert np.all((errors > 1e-4) & (errors < 0.05)), "at most 0.5 / sqrt(100)"
+    assert result.standard_error("expectation_at")[:, 0] == pytest.approx(2 * errors[:, 0])
+    assert result.standard_error("correlation").shape == result.correlation.shape
+    assert result.standard_error("energy_second_moment").min() > 0
+    single: Any = env.run(
+        chain(), shots=None, noise=model, options={"trajectories": 1}, evaluation_times=[0.5]
+    )
+    assert np.isnan(single.standard_error("occupation")).all()
+
+
 def test_a_sweep_has_one_task_for_each_value_of_a_variable(env: Client) -> None:
     tasks = env.submit_many((chain(2, "rabi"), {"rabi": [0.0, 3.0, 8.0]}), shots=None)
     occupied = [task.result(PATIENCE_S).occupations[0] for task in tasks]  # type: ignore[attr-defined]
@@ -130,10 +182,27 @@ def test_noise_of_detection_and_of_evolution_comes_from_the_model(env: Client) -
         ({"noise": "on"}, "has no noise model"),
         ({"observables": "ZZ"}, "3 qubits|3 wide|2 "),
         ({"parameter_values": {"rabi": 1.0}}, "no variables rabi"),
+        ({"evaluation_times": [0.5, 0.25]}, "evaluation_times has 0.5"),
+        ({"evaluation_times": [1.5]}, "evaluation_times has 1.5"),
+        ({"evaluation_times": [float("nan")]}, "evaluation_times has nan"),
+        ({"evaluation_times": "half"}, "evaluation_times="),
     ],
 )
 def test_options_of_others_are_refused(env: Client, options: dict[str, Any], message: str) -> None:
     fails(OptionError, message, env.submit, chain(), **options)
+
+
+def test_answers_have_a_limit(env: Client) -> None:
+    many = np.linspace(0.0, 1.0, 1_002)
+    fails(LimitExceededError, "limit is 1000", env.submit, chain(), evaluation_times=many)
+    text = "at 1001 times take .* the limit is"
+    long = many[:-2]
+    fails(
+        LimitExceededError, text, env.submit, chain(), shots=20_000, outputs="memory",
+        evaluation_times=long,
+    )  # fmt: skip
+    fails(LimitExceededError, text, env.submit, chain(14), outputs="statevector",
+          evaluation_times=long)  # fmt: skip
 
 
 def test_faults_of_a_sequence_are_named(env: Client) -> None:

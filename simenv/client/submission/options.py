@@ -23,6 +23,7 @@ from simenv.errors import OptionError
 from simenv.model import MAX_PARENTS, MAX_QUBITS, MAX_SHOTS, Observable, TaskOptions, task_rules
 from simenv.model.options import (
     CHECKS,
+    OF_PULSES,
     OF_STIM,
     OPTIONS,
     REFUSE,
@@ -90,7 +91,7 @@ _OF_CIRCUITS = {"seed", "observables", "amplitudes", "parameter_values", "bindin
 _SHARED = [  # options whose checked values are cached
     name
     for name in DEFAULTS
-    if name not in (*_OF_CIRCUITS, *OF_STIM, "after", "idempotency_key", "trace")
+    if name not in (*_OF_CIRCUITS, *OF_STIM, *OF_PULSES, "after", "idempotency_key", "trace")
 ]
 
 

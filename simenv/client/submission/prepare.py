@@ -24,7 +24,7 @@ from simenv.client.submission.devices import DeviceUse, SubmitDevices
 from simenv.client.submission.options import CheckedOptions
 from simenv.errors import LimitExceededError, OptionError, ProgramError, SimenvError
 from simenv.model import MAX_BINDINGS, Observable, Program, TaskOptions, TaskSpec, task_rules
-from simenv.model.options import OF_STIM, BatchOptions, SubmitOptions, check_observables
+from simenv.model.options import OF_PULSES, OF_STIM, BatchOptions, SubmitOptions, check_observables
 from simenv.model.task_rules import checked_list
 from simenv.wire.codec import error_of_batch
 from simenv.wire.messages.explain import Explain
@@ -297,6 +297,9 @@ def _checked_options(
         if (value := options.get(name)) is not None:
             hint = "circuits of stim with detectors are decoded, by `submit` and `run`"
             raise OptionError(f"{name}={value!r:.80}", hint=hint)
+    for name in OF_PULSES:
+        if (value := options.get(name)) is not None:
+            raise OptionError(f"{name}={value!r:.80} of a circuit", hint="pulse sequences have it")
     return submission_options.checked_options(submission_options.with_job_reservation(given))
 
 

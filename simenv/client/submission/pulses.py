@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from simenv.client.circuits.observables import load_observables
 from simenv.client.connection.session import ServiceSession
@@ -28,8 +28,9 @@ from simenv.model.pulses import (
     check_pulses,
     check_shots,
     check_text,
+    check_times,
 )
-from simenv.model.task_rules import checked_integer
+from simenv.model.task_rules import checked_integer, checked_list
 from simenv.wire import codec
 
 if TYPE_CHECKING:
@@ -38,19 +39,25 @@ if TYPE_CHECKING:
 
 _OWN = {
     "shots", "seed", "outputs", "engine", "observables", "noise", "options", "parameter_values",
-    "binding_index",
+    "binding_index", "evaluation_times",
 }  # fmt: skip
 TOLERANCE = 1e-6  # of 1 - fidelity, without noise
 NOISY_TOLERANCE = 1e-4  # of each trajectory
 TRAJECTORIES = 200  # of the noise, at most one for each shot
 _TEXT = 300  # characters of pulser's own message
+# Values of a result that have standard errors, and their fields in the answer.
+_WITH_ERRORS = {
+    "occupation": "occupation", "correlation": "correlation", "energy": "energy",
+    "energy_second_moment": "energy", "expectation_at": "expectation",
+}  # fmt: skip
 _HINT = "a pulser.Sequence, or the text of its to_abstract_repr()"
 
 
 class PulseResult:
     """Outcomes of a pulse sequence. Bit strings and observables have the register's first atom as
-    their first character; 1 is the state r, h or d of the atom. Raises OptionError when data is
-    read that was not requested."""
+    their first character; 1 is the state r, h or d of the atom. Values without errors of detection
+    are means over the trajectories of the noise. Raises OptionError when data is read that was not
+    requested."""
 
     def __init__(self, value: bytes) -> None:
         """`value`: the value of a task's Result, as in `client.task(id).result().value`."""
@@ -64,50 +71,127 @@ class PulseResult:
         self.error = answer.error  # estimated bound on 1 - fidelity of the evolution
         self.steps = answer.steps
         self.trajectories = answer.trajectories  # draws of the noise, which shots share
+        self.duration_ns = answer.duration_ns
+
+    @property
+    def evaluation_times(self) -> NDArray[np.float64]:
+        """Times of all values at times, relative to the duration: float64 [times]. The last one is
+        1.0, the end."""
+        import numpy as np
+
+        return np.array(self._answer.times)
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of shots with each bit string, most frequent first."""
-        outcomes, counts = self._numbers("outcomes"), self._numbers("counts")
-        if not len(outcomes):
-            raise _not_requested("counts", 'outputs="counts" with shots')
-        pairs = sorted(zip(outcomes, counts, strict=True), key=lambda pair: (-pair[1], pair[0]))
-        return {self._text(outcome): count for outcome, count in pairs}
+        """Number of shots with each bit string at the end, most frequent first."""
+        return self.counts_at[-1]
+
+    @property
+    def counts_at(self) -> list[dict[str, int]]:
+        """Counts at each time, of as many shots."""
+        pairs = zip(self._answer.outcomes, self._answer.counts, strict=True)
+        result = [self._counted(_numbers(one), _numbers(other)) for one, other in pairs]
+        return result or self._missing("counts", 'outputs="counts" with shots')
 
     @property
     def memory(self) -> list[str]:
-        """Bit string of each shot."""
-        outcomes = self._numbers("memory")
-        if not len(outcomes):
-            raise _not_requested("the bits of each shot", 'outputs="memory" with shots')
-        return [self._text(outcome) for outcome in outcomes]
+        """Bit string of each shot at the end."""
+        return self.memory_at[-1]
+
+    @property
+    def memory_at(self) -> list[list[str]]:
+        """Bit string of each shot at each time."""
+        outcomes = _numbers(self._answer.memory)
+        if not outcomes:
+            self._missing("the bits of each shot", 'outputs="memory" with shots')
+        rows = range(0, len(outcomes), self.shots)
+        return [[self._text(each) for each in outcomes[k : k + self.shots]] for k in rows]
 
     @property
     def statevector(self) -> NDArray[np.complex128]:
         """Amplitudes of the final state: complex128 [2**atoms], the first atom as the highest bit
         of an index; up to a common phase."""
+        last: NDArray[np.complex128] = self.statevector_at[-1]
+        return last
+
+    @property
+    def statevector_at(self) -> NDArray[np.complex128]:
+        """Amplitudes at each time: complex128 [times, 2**atoms]."""
         import numpy as np
 
         if not self._answer.statevector:
-            raise _not_requested("the state vector", 'outputs="statevector"')
-        return np.frombuffer(self._answer.statevector, "<c16")
+            self._missing("the state vector", 'outputs="statevector"')
+        return np.frombuffer(self._answer.statevector, "<c16").reshape(len(self._answer.times), -1)
 
     @property
     def expectation(self) -> NDArray[np.float64]:
         """Expectation values of the observables in the final state, without errors of detection:
         float64 [observables]."""
-        import numpy as np
+        last: NDArray[np.float64] = self.expectation_at[-1]
+        return last
 
-        if not self._answer.expectation:
-            raise _not_requested("expectation values", 'observables="ZZ"')
-        return np.frombuffer(self._answer.expectation, "<f8")
+    @property
+    def expectation_at(self) -> NDArray[np.float64]:
+        """Expectation values at each time: float64 [times, observables]."""
+        return self._table("expectation", 'observables="ZZ"')
 
     @property
     def occupations(self) -> NDArray[np.float64]:
-        """Probability of 1 of each atom, without errors of detection: float64 [atoms]."""
+        """Probability of 1 of each atom at the end, without errors of detection: float64
+        [atoms]."""
+        last: NDArray[np.float64] = self.occupation[-1]
+        return last
+
+    @property
+    def occupation(self) -> NDArray[np.float64]:
+        """Probability of 1 of each atom at each time: float64 [times, atoms]."""
+        return self._table("occupation", "")
+
+    @property
+    def correlation(self) -> NDArray[np.float64]:
+        """Probability that both atoms of a pair are 1, at each time: float64 [times, atoms, atoms],
+        with the occupation on the diagonal."""
+        size = len(self.atoms)
+        return self._table("correlation", 'outputs="correlation"').reshape(-1, size, size)
+
+    @property
+    def energy(self) -> NDArray[np.float64]:
+        """Mean of the Hamiltonian without noise at each time, in rad/us: float64 [times]."""
+        return self._table("energy", 'outputs="energy"')[:, 0]
+
+    @property
+    def energy_second_moment(self) -> NDArray[np.float64]:
+        """Mean of the square of the Hamiltonian without noise at each time, in (rad/us)**2: float64
+        [times]."""
+        return self._table("energy", 'outputs="energy"')[:, 1]
+
+    @property
+    def energy_variance(self) -> NDArray[np.float64]:
+        """Variance of the energy in the mixture of all trajectories: float64 [times]."""
+        return self.energy_second_moment - self.energy**2
+
+    def standard_error(self, name: str) -> NDArray[np.float64]:
+        """Standard error over the trajectories of `occupation`, `correlation`, `energy`,
+        `energy_second_moment` or `expectation_at`, in the same shape: 0 without noise, NaN for one
+        trajectory."""
         import numpy as np
 
-        return np.frombuffer(self._answer.occupations, "<f8")
+        if name not in _WITH_ERRORS:
+            raise OptionError(f"standard errors of {name!r:.80}", hint=", ".join(_WITH_ERRORS))
+        values: NDArray[np.float64] = getattr(self, name)
+        if not self._answer.standard_errors:
+            return np.zeros_like(values)
+        table = np.frombuffer(self._answer.standard_errors, "<f8")
+        table = table.reshape(len(self._answer.times), -1)
+        first = 0
+        for field in ("occupation", "correlation", "energy", "expectation"):
+            width = len(getattr(self._answer, field)) // (8 * len(table))
+            if field == _WITH_ERRORS[name]:
+                break
+            first += width
+        if field == "energy":
+            return table[:, first + (name == "energy_second_moment")]
+        return table[:, first : first + width].reshape(values.shape)
 
     def __repr__(self) -> str:
         return (
@@ -115,17 +199,29 @@ class PulseResult:
             f" 1 - fidelity below {self.error:.1g}>"
         )
 
+    def _table(self, name: str, hint: str) -> NDArray[np.float64]:
+        import numpy as np
+
+        values = np.frombuffer(getattr(self._answer, name), "<f8")
+        if not values.size:
+            self._missing(f"values of {name!r}", hint)
+        return values.reshape(len(self._answer.times), -1)
+
+    def _counted(self, outcomes: list[int], counts: list[int]) -> dict[str, int]:
+        pairs = sorted(zip(outcomes, counts, strict=True), key=lambda pair: (-pair[1], pair[0]))
+        return {self._text(outcome): count for outcome, count in pairs}
+
     def _text(self, outcome: int) -> str:
         return format(outcome, f"0{len(self.atoms)}b")
 
-    def _numbers(self, name: str) -> list[int]:
-        import numpy as np
-
-        return np.frombuffer(getattr(self._answer, name), "<u8").tolist()  # type: ignore[no-any-return]
+    def _missing(self, what: str, hint: str) -> NoReturn:
+        raise OptionError(f"{what} of the sequence were not requested", hint=hint)
 
 
-def _not_requested(what: str, hint: str) -> OptionError:
-    return OptionError(f"{what} of the sequence were not requested", hint=hint)
+def _numbers(packed: bytes) -> list[int]:
+    import numpy as np
+
+    return np.frombuffer(packed, "<u8").tolist()  # type: ignore[no-any-return]
 
 
 def submit_pulses(session: ServiceSession, sequence: Any, options: Mapping[str, Any]) -> CallTask:
@@ -189,6 +285,7 @@ class _Prepared:
         self.shots = submission_options.checked_options({"shots": shots}).shots
         self._observables = options.get("observables")
         self._outputs = self._checked_outputs(options.get("outputs"))
+        self._times = _checked_times(options.get("evaluation_times"))
         self._noise = options.get("noise", "auto")
         self._settings = _settings(options.get("options"))
 
@@ -196,10 +293,12 @@ class _Prepared:
         if given is None:
             outputs: tuple[str, ...] = ("counts",) if self.shots else ()
         else:
-            outputs = submission_options.checked_options({"outputs": given}).task.outputs
+            names = [given] if isinstance(given, str) else given
+            names = checked_list("outputs", names, "a list of names, or one name")
+            outputs = tuple(dict.fromkeys(map(str, names)))
         if not set(outputs) <= set(OUTPUTS):
             hint = f"of: {', '.join(OUTPUTS)}"
-            raise OptionError(f"outputs {outputs} of a pulse sequence", hint=hint)
+            raise OptionError(f"outputs {outputs!r:.200} of a pulse sequence", hint=hint)
         if self._observables is not None and "expectation" not in outputs:
             outputs = (*outputs, "expectation")
         return outputs
@@ -235,10 +334,19 @@ class _Prepared:
             modulation,
             noise,
             trajectories,
+            self._times,
         )
         check_pulses(call)
         check_shots(call, self.shots)
         return call
+
+
+def _checked_times(given: Any) -> tuple[float, ...]:
+    """Check relative times; return those before the end."""
+    times = () if given is None else _numbers_of("evaluation_times", given)
+    times = times[:-1] if times[-1:] == (1.0,) else times
+    check_times(times)
+    return times
 
 
 _SETTINGS = ("tolerance", "trajectories", "modulation")
@@ -284,11 +392,13 @@ def _built(sequence: Any, values: Mapping[str, Any]) -> tuple[str, Any, tuple[An
             raise ProgramError(text, hint=_HINT) from error
     if built.is_register_mappable():
         raise ProgramError("a register that is to be mapped", hint="sequence.build(qubits=...)")
-    variables = tuple((str(name), _numbers(name, value)) for name, value in sorted(values.items()))
+    variables = tuple(
+        (str(name), _numbers_of(name, value)) for name, value in sorted(values.items())
+    )
     return text, built, variables
 
 
-def _numbers(name: str, value: Any) -> tuple[float, ...]:
+def _numbers_of(name: str, value: Any) -> tuple[float, ...]:
     many = value if isinstance(value, Iterable) else [value]
     try:
         return tuple(float(each) for each in many)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -24,6 +24,10 @@ from simulators.rydberg.jumps import CollapseOperator
 _TEXT = 300  # characters of pulser's own message
 BATCH_BYTES = 16 * 2**20  # of the samples that are converted at once
 _BASES = {"ground-rydberg": ("g", "r"), "digital": ("g", "h"), "XY": ("u", "d")}  # 0 and 1
+# Terms of pulser's Hamiltonian that are none of the states here.
+_CONSTANTS: dict[str, Literal["", "detuning", "interaction"]] = {
+    "ground-rydberg": "", "digital": "detuning", "XY": "interaction",
+}  # fmt: skip
 _LEAKED = "x"
 
 
@@ -48,7 +52,8 @@ class Trajectory(msgspec.Struct, frozen=True, array_like=True):
 
 class SampledSequence(msgspec.Struct, frozen=True, array_like=True):
     """A sequence as arrays. `drawn`: number of different trajectories; `jumps`: (rate, matrix as
-    complex128 [3, 3] over 0, 1 and lost), of each atom."""
+    complex128 [3, 3] over 0, 1 and lost), of each atom; `noiseless`: the arrays without noise, if
+    the call needs them."""
 
     atoms: tuple[str, ...]
     basis: str
@@ -58,6 +63,7 @@ class SampledSequence(msgspec.Struct, frozen=True, array_like=True):
     false_negative: float
     jumps: tuple[tuple[float, bytes], ...]
     trajectories: tuple[Trajectory, ...]
+    noiseless: Trajectory | None = None
 
 
 def sampled(call: PulseCall, seed: int, *, trusted: bool) -> Iterator[SampledSequence]:
@@ -83,7 +89,13 @@ def program_of(sequence: SampledSequence, trajectory: Trajectory) -> PulseProgra
         np.frombuffer(trajectory.detuning).reshape(-1, n),
         np.frombuffer(trajectory.interaction).reshape(n, n),
         exchange.reshape(n, n) if exchange.size else np.zeros((0, 0)),
+        _CONSTANTS[sequence.basis],
     )
+
+
+def noiseless(sequence: SampledSequence) -> PulseProgram:
+    """Return the arrays without noise of a first batch of trajectories."""
+    return program_of(sequence, sequence.noiseless or sequence.trajectories[0])
 
 
 def jumps_of(sequence: SampledSequence) -> tuple[CollapseOperator, ...]:
@@ -144,6 +156,7 @@ def _noise_model(call: PulseCall) -> Any:
 
 def _sampled(sequence: Any, noise: Any, request: Request) -> SampledSequence:
     import pulser
+    from pulser import NoiseModel
     from pulser._hamiltonian_data.hamiltonian_data import HamiltonianData
     from pulser.sampler import sample
 
@@ -152,7 +165,8 @@ def _sampled(sequence: Any, noise: Any, request: Request) -> SampledSequence:
     samples = sample(sequence, modulation=call.modulation, extended_duration=duration)
     samples = samples.extend_duration(duration + 1)
     np.random.seed(np.random.SeedSequence(request.seed).generate_state(4))  # pulser draws there
-    data = HamiltonianData(samples, sequence.register, sequence.device, noise, call.trajectories)
+    atoms_of = samples, sequence.register, sequence.device
+    data = HamiltonianData(*atoms_of, noise, call.trajectories)
     basis = data.basis_data.basis_name.removesuffix("_with_error")
     if basis not in _BASES:
         raise ProgramError(
@@ -168,6 +182,11 @@ def _sampled(sequence: Any, noise: Any, request: Request) -> SampledSequence:
         _trajectory(data._sample_with_trajectory(one), one, repeats, basis, sequence)
         for one, repeats in chosen
     )
+    ideal = None
+    if call.noise and "energy" in call.outputs and not request.first:
+        without = HamiltonianData(*atoms_of, NoiseModel(), 1)
+        (one, _) = without.noise_trajectories[0]
+        ideal = _trajectory(without._sample_with_trajectory(one), one, 1, basis, sequence)
     return SampledSequence(
         atoms,
         basis,
@@ -177,6 +196,7 @@ def _sampled(sequence: Any, noise: Any, request: Request) -> SampledSequence:
         float(noise.p_false_neg),
         _jumps(data, basis),
         trajectories,
+        ideal,
     )
 
 

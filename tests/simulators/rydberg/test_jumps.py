@@ -1,5 +1,7 @@
 """Noise by trajectories against the master equation."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -9,7 +11,7 @@ from simulators.engine import RunControl
 from simulators.errors import Unsupported
 from simulators.rydberg import outcomes as out
 from simulators.rydberg.drive import PulseProgram
-from simulators.rydberg.jumps import CollapseOperator, TrajectoryRunner, sorted_jumps
+from simulators.rydberg.jumps import CollapseOperator, Observer, TrajectoryRunner, sorted_jumps
 
 SAMPLES, RABI, SHIFT, COUPLING = 301, 9.0, 3.0, 6.0
 NONE = np.zeros((0, 0))
@@ -43,7 +45,9 @@ def pair() -> PulseProgram:
     )
 
 
-def exact_occupations(jumps: list[CollapseOperator]) -> NDArray[np.float64]:
+def exact_occupations(
+    jumps: list[CollapseOperator], time_ns: float = SAMPLES - 1
+) -> NDArray[np.float64]:
     """Occupations of two three-level atoms by the exponential of the Lindblad operator."""
     one = np.eye(3)
     local = RABI / 2 * (operator(0, 1) + operator(1, 0)) - SHIFT * operator(1, 1)
@@ -59,21 +63,28 @@ def exact_occupations(jumps: list[CollapseOperator]) -> NDArray[np.float64]:
             )
     begin = np.zeros(81, np.complex128)
     begin[0] = 1.0
-    final = (scipy.linalg.expm(total * (SAMPLES - 1) * 1e-3) @ begin).reshape(9, 9)
+    final = (scipy.linalg.expm(total * time_ns * 1e-3) @ begin).reshape(9, 9)
     both = np.kron(number, number)
     single = np.kron(number, one), np.kron(one, number)
     return np.array([np.trace(each @ final).real for each in (*single, both)])
 
 
 @pytest.mark.parametrize("kind", NOISE)
-def test_trajectories_have_the_mean_of_the_master_equation(kind: str) -> None:
+def test_trajectories_have_the_mean_of_the_master_equation_at_each_time(kind: str) -> None:
     runner = TrajectoryRunner(sorted_jumps(NOISE[kind]), 1e-4)
-    values = []
-    for number in range(600):
-        run = runner.run(pair(), np.random.default_rng([7, number]), RunControl())
-        values.append([*out.occupations(run.state), abs(run.state[3]) ** 2])
-    mean, spread = np.mean(values, axis=0), np.std(values, axis=0) / np.sqrt(len(values))
-    assert np.all(np.abs(mean - exact_occupations(NOISE[kind])) < 5 * spread + 1e-3)
+    times = 100.0, 170.0, float(SAMPLES - 1)
+    values = np.zeros((600, len(times), 3))
+    row = 0
+
+    def observe(number: int, state: NDArray[np.complex128], _lost: Sequence[int]) -> None:
+        values[row, number] = *out.occupations(state), abs(state[3]) ** 2
+
+    for row in range(len(values)):
+        rng = np.random.default_rng([7, row])
+        runner.run(pair(), rng, RunControl(), Observer(times, observe))
+    mean, spread = values.mean(axis=0), values.std(axis=0) / np.sqrt(len(values))
+    exact = [exact_occupations(NOISE[kind], time) for time in times]
+    assert np.all(np.abs(mean - exact) < 5 * spread + 1e-3)
 
 
 def test_noise_without_a_trajectory_is_refused() -> None:

@@ -35,6 +35,16 @@ def test_outcomes_have_the_probabilities_of_the_state() -> None:
 def test_detection_flips_each_atom_by_its_rate() -> None:
     rng = np.random.default_rng(1)
     ones = np.full(40_000, 0b10, np.uint64)
-    read = out.flipped(ones, 2, (0.1, 0.25), rng)
+    read = out.flipped(ones, 2, (0.1, 0.25), rng.random((2, ones.size)))
     assert np.mean(read & 1) == pytest.approx(0.1, abs=0.01)
     assert np.mean(read >> 1 == 0) == pytest.approx(0.25, abs=0.012)
+
+
+def test_correlations_are_those_of_the_probabilities() -> None:
+    rng = np.random.default_rng(5)
+    state = rng.normal(size=32) + 1j * rng.normal(size=32)
+    state /= np.linalg.norm(state)
+    ones = (np.arange(32)[:, None] >> np.arange(5)[::-1]) & 1
+    expected = np.einsum("s,sj,sk->jk", np.abs(state) ** 2, ones, ones)
+    assert out.correlations(state) == pytest.approx(expected)
+    assert np.diag(out.correlations(state)) == pytest.approx(out.occupations(state))

@@ -17,7 +17,7 @@ from simenv.client.submission.prepare import prepare_many, prepare_one
 from simenv.errors import ConfigError, OptionError
 from simenv.frontends import qpi
 from simenv.model import TaskOptions
-from simenv.model.options import OF_STIM, BatchOptions, SubmitOptions, check_options
+from simenv.model.options import OF_PULSES, OF_STIM, BatchOptions, SubmitOptions, check_options
 from simenv.model.task_rules import checked_key
 
 
@@ -183,10 +183,10 @@ def test_circuits_of_a_job_run_in_its_reservation_unless_they_name_another_place
 # Options of `Client.submit` that other interfaces do not have. HTTP: see the gateway's tests.
 LACKING = {
     # A trace is TRACEPARENT; circuits of stim are Python objects, sweeps have no file format.
-    "command line": {"binding_index", *OF_STIM, "trace"},
+    "command line": {"binding_index", *OF_STIM, *OF_PULSES, "trace"},
     # Methods of the backend and its jobs, or other words of Qiskit, say the rest.
     "Qiskit": {
-        *("after", "amplitudes", "binding_index", *OF_STIM, "idempotency_key", "name"),
+        *("after", "amplitudes", "binding_index", *OF_STIM, *OF_PULSES, "idempotency_key", "name"),
         *(
             "observables",
             "outputs",
@@ -199,12 +199,29 @@ LACKING = {
     },
     # Tapes say what is measured, and wires which qubits.
     "PennyLane": {
-        *("after", "amplitudes", "binding_index", *OF_STIM, "idempotency_key", "observables"),
+        *(
+            "after",
+            "amplitudes",
+            "binding_index",
+            *OF_STIM,
+            *OF_PULSES,
+            "idempotency_key",
+            "observables",
+        ),
         *("outputs", "parameter_values", "qubit_mapping"),
     },
     # docs/guides/qpi.md lists what the library does not do.
     "C": {
-        *("after", "amplitudes", "binding_index", "compile", *OF_STIM, "options", "prefer"),
+        *(
+            "after",
+            "amplitudes",
+            "binding_index",
+            "compile",
+            *OF_STIM,
+            *OF_PULSES,
+            "options",
+            "prefer",
+        ),
         *("partition", "qubit_mapping", "ranks", "trace"),
     },
 }

@@ -26,7 +26,7 @@ from simenv.client.client import Client
 from simenv.gateway.context import Caller
 from simenv.gateway.native import programs, schemas
 from simenv.gateway.native.schemas import TaskRequest
-from simenv.model.options import SubmitOptions
+from simenv.model.options import OF_PULSES, OF_STIM, SubmitOptions
 from simenv.transpiler.qpy import write_qpy
 
 HEAD = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2];'
@@ -66,8 +66,8 @@ def test_a_result_has_the_members_of_its_schema(api: httpx.Client) -> None:
 def test_options_have_the_names_of_the_client() -> None:
     ours = set(schemas.TaskRequest.__struct_fields__) - {"program", "qpy", "packed"}
     header_only = {"idempotency_key", "trace"}
-    of_stim = {"decoder", "interconnect", "late_us"}
-    assert ours == SubmitOptions.__optional_keys__ - header_only - of_stim
+    of_calls = {*OF_STIM, *OF_PULSES}
+    assert ours == SubmitOptions.__optional_keys__ - header_only - of_calls
 
 
 @pytest.mark.parametrize(
