@@ -35,7 +35,8 @@ MAX_TRAJECTORIES = 100_000
 MAX_TIMES = 1_000  # at which a sequence is evaluated, beside its end
 MAX_ANSWER_BYTES = 60 * 2**20
 LEAST_TOLERANCE = 1e-12
-_LIMITS = {"atoms": (1, 28), "channels": (1, 64), "duration_ns": (4, 1_000_000)}
+_MOST_ATOMS = 28
+_LIMITS = {"atoms": (1, _MOST_ATOMS), "channels": (1, 64), "duration_ns": (4, 1_000_000)}
 # Sampled, exact, and means of operators; the latter are in the order of an answer's values.
 OUTPUTS = (
     *("counts", "memory", "statevector"),
@@ -72,6 +73,8 @@ class PulseCall(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     trajectories: int = 1  # draws of the noise
     # Times relative to the duration, ascending, without the end, at which there are outputs too.
     evaluation_times: Annotated[tuple[float, ...], msgspec.Meta(max_length=MAX_TIMES)] = ()
+    # Atoms of a register that is mapped, and the trap of each in its layout.
+    mapping: Annotated[tuple[tuple[Text, int], ...], msgspec.Meta(max_length=_MOST_ATOMS)] = ()
 
     @property
     def times(self) -> tuple[float, ...]:
@@ -140,10 +143,11 @@ def check_pulses(call: PulseCall) -> None:
             f" may be {MAX_NUMBERS}",
             hint="a shorter sequence",
         )
-    for name, _ in call.variables:
+    names = [("a variable", name) for name, _ in call.variables]
+    for what, name in names + [("an atom", name) for name, _ in call.mapping]:
         if len(name) > MAX_NAME_CHARS:
-            raise OptionError(f"the name of a variable has {len(name)} characters")
-        check_printable("the name of a variable", name)
+            raise OptionError(f"the name of {what} has {len(name)} characters")
+        check_printable(f"the name of {what}", name)
     values = [value for _, many in call.variables for value in many]
     if len(values) > MAX_VARIABLE_VALUES or not all(map(math.isfinite, values)):
         hint = f"at most {MAX_VARIABLE_VALUES} finite numbers"

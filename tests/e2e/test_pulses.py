@@ -153,6 +153,25 @@ def test_a_sweep_has_one_task_for_each_value_of_a_variable(env: Client) -> None:
     assert single.occupations[0] == pytest.approx(occupied[2])
 
 
+def test_atoms_of_a_mapped_register_are_where_the_submission_says(env: Client) -> None:
+    layout = pulser.register.RegisterLayout([(0, 0), (4, 0), (60, 0), (0, 60)])
+    sequence = pulser.Sequence(layout.make_mappable_register(2), pulser.MockDevice)
+    sequence.declare_channel("global", "rydberg_global")
+    sequence.add(pulser.Pulse.ConstantPulse(500, 2 * np.pi, 0.0, 0.0), "global")
+    places = [{"q0": 0, "q1": 1}, {"q0": 0, "q1": 2}]
+    near, far = (
+        task.result(PATIENCE_S)
+        for task in env.submit_many((sequence, {"qubits": places}), shots=None)
+    )
+    assert far.occupations == pytest.approx([1.0, 1.0], abs=1e-3)  # type: ignore[attr-defined]
+    assert near.occupations.sum() < 1.01, "blockade"  # type: ignore[attr-defined]
+    fails(OptionError, "to be mapped", env.submit, sequence)
+    wrong = {"qubits": {"q0": 0, "q1": 7}}
+    fails(ProgramError, "refused by pulser", env.submit, sequence, parameter_values=wrong)
+    wrong = {"qubits": {"q0": "far"}}
+    fails(OptionError, "q0", env.submit, sequence, parameter_values=wrong)
+
+
 def test_noise_of_detection_and_of_evolution_comes_from_the_model(env: Client) -> None:
     register = pulser.Register.from_coordinates([(0, 0), (60, 0)], prefix="q")
     sequence = pulser.Sequence(register, pulser.MockDevice)

@@ -44,6 +44,7 @@ _OWN = {
 TOLERANCE = 1e-6  # of 1 - fidelity, without noise
 NOISY_TOLERANCE = 1e-4  # of each trajectory
 TRAJECTORIES = 200  # of the noise, at most one for each shot
+MAX_TRAP = 2**20  # number of a trap of a layout
 _TEXT = 300  # characters of pulser's own message
 # Values of a result that have standard errors, and their fields in the answer.
 _WITH_ERRORS = {
@@ -307,7 +308,7 @@ class _Prepared:
         """Return the call of a sequence with values for its variables."""
         settings = self._settings
         modulation = bool(settings.get("modulation", 0))
-        text, built, variables = _built(sequence, values)
+        text, built, variables, mapping = _built(sequence, values)
         sizes = PulseSizes(
             len(built.register.qubits),
             len(built.declared_channels),
@@ -335,6 +336,7 @@ class _Prepared:
             noise,
             trajectories,
             self._times,
+            mapping,
         )
         check_pulses(call)
         check_shots(call, self.shots)
@@ -368,8 +370,11 @@ def _settings(given: Any) -> dict[str, float]:
     return values
 
 
-def _built(sequence: Any, values: Mapping[str, Any]) -> tuple[str, Any, tuple[Any, ...]]:
-    """Return the text of a sequence, the sequence with values for its variables, and these."""
+def _built(
+    sequence: Any, values: Mapping[str, Any]
+) -> tuple[str, Any, tuple[tuple[str, tuple[float, ...]], ...], tuple[tuple[str, int], ...]]:
+    """Return the text of a sequence, the sequence with values for its variables, these, and the
+    trap of each atom of a register that is mapped."""
     pulser = _pulser()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pulser, about its own versions
@@ -379,23 +384,43 @@ def _built(sequence: Any, values: Mapping[str, Any]) -> tuple[str, Any, tuple[An
                 text, sequence = sequence, pulser.Sequence.from_abstract_repr(sequence)
             else:
                 text = sequence.to_abstract_repr()
+            is_mapped = sequence.is_register_mappable()
+            mapping = _mapping(values.get(_MAPPING)) if is_mapped else ()
+            numbers = {
+                name: value
+                for name, value in values.items()
+                if not (is_mapped and name == _MAPPING)
+            }
             is_open = sequence.is_parametrized()
-            if values and not is_open:
-                names = ", ".join(map(str, values))
+            if numbers and not is_open:
+                names = ", ".join(map(str, numbers))
                 raise OptionError(f"the sequence has no variables {names}")
-            built = sequence.build(**values) if is_open else sequence
+            built = sequence
+            if is_open or mapping:
+                built = sequence.build(qubits=dict(mapping) or None, **numbers)
         except SimenvError:
             raise
         except Exception as error:  # pulser raises many types
             said = " ".join(str(error).split())[:_TEXT]
             text = f"the pulse sequence is refused by pulser: {type(error).__name__}: {said}"
             raise ProgramError(text, hint=_HINT) from error
-    if built.is_register_mappable():
-        raise ProgramError("a register that is to be mapped", hint="sequence.build(qubits=...)")
     variables = tuple(
-        (str(name), _numbers_of(name, value)) for name, value in sorted(values.items())
+        (str(name), _numbers_of(name, each)) for name, each in sorted(numbers.items())
     )
-    return text, built, variables
+    return text, built, variables, mapping
+
+
+_MAPPING = "qubits"  # the name in pulser's Sequence.build
+
+
+def _mapping(given: Any) -> tuple[tuple[str, int], ...]:
+    """Check the trap of each atom."""
+    if not isinstance(given, Mapping) or not given:
+        hint = "parameter_values={'qubits': {'q0': 3, 'q1': 7}}: the trap of each atom"
+        raise OptionError(f"qubits={given!r:.80} of a register that is to be mapped", hint=hint)
+    if not all(isinstance(name, str) for name in given):
+        raise OptionError("atoms of a pulse sequence have texts as names")
+    return tuple((name, checked_integer(name, trap, 0, MAX_TRAP)) for name, trap in given.items())
 
 
 def _numbers_of(name: str, value: Any) -> tuple[float, ...]:

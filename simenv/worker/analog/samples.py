@@ -132,7 +132,7 @@ def _built(call: PulseCall) -> Any:
     sequence = pulser.Sequence.from_abstract_repr(call.sequence)
     if sequence.is_parametrized() or sequence.is_register_mappable():
         values = {name: value if len(value) > 1 else value[0] for name, value in call.variables}
-        sequence = sequence.build(**values)
+        sequence = sequence.build(qubits=dict(call.mapping) or None, **values)
     sizes = PulseSizes(
         len(sequence.register.qubits),
         len(sequence.declared_channels),
