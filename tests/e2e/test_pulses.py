@@ -158,7 +158,7 @@ def test_atoms_of_a_mapped_register_are_where_the_submission_says(env: Client) -
     sequence = pulser.Sequence(layout.make_mappable_register(2), pulser.MockDevice)
     sequence.declare_channel("global", "rydberg_global")
     sequence.add(pulser.Pulse.ConstantPulse(500, 2 * np.pi, 0.0, 0.0), "global")
-    places = [{"q0": 0, "q1": 1}, {"q0": 0, "q1": 2}]
+    places = [{"q0": 0, "q1": 2}, {"q0": 0, "q1": 3}]  # traps are ordered by coordinates
     near, far = (
         task.result(PATIENCE_S)
         for task in env.submit_many((sequence, {"qubits": places}), shots=None)
