@@ -177,10 +177,6 @@ class Client(Environment):
         """Ask which engine `submit(circuit, ...)` would choose, and why no other; nothing is run.
         `engine` of the answer is "" if no engine here can run it. Raises ProgramError,
         OptionError."""
-        if is_pulses(circuit):
-            from simenv.client.submission.pulses import explain_pulses
-
-            return explain_pulses(self._session, circuit, options)
         return explain(self._session, circuit, options, self._devices)
 
     def task(self, task: str | int) -> Task:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from simenv.client.circuits.observables import load_observables
 from simenv.client.connection.session import ServiceSession
 from simenv.client.submission import options as submission_options
-from simenv.client.submission.calls import CallTask, call_terms, decode_answer, send_calls
+from simenv.client.submission.calls import CallTask, decode_answer, send_calls
 from simenv.errors import OptionError, ProgramError, SimenvError
 from simenv.model import Observable, calls as model_calls
 from simenv.model.options import CallOptions
@@ -32,7 +32,6 @@ from simenv.model.pulses import (
 )
 from simenv.model.task_rules import checked_integer, checked_list
 from simenv.wire import codec
-from simenv.wire.messages.explain import Explain, Explanation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +52,6 @@ _WITH_ERRORS = {
     "energy_second_moment": "energy", "expectation_at": "expectation",
 }  # fmt: skip
 _HINT = "a pulser.Sequence, or the text of its to_abstract_repr()"
-_NOISE_HINT = "a pulser.NoiseModel, or the text of its to_abstract_repr()"
 
 
 class PulseResult:
@@ -229,27 +227,6 @@ def _numbers(packed: bytes) -> list[int]:
 
 def submit_pulses(session: ServiceSession, sequence: Any, options: Mapping[str, Any]) -> CallTask:
     """Submit a task that runs a pulse sequence; its result is a PulseResult."""
-    prepared, call = _single(sequence, options)
-    seed = submission_options.checked_seed(options.get("seed"), options.get("idempotency_key"))
-    packed = [codec.encode(call)]
-    return send_calls(session, RYDBERG, packed, PulseResult, prepared.calls, seed, prepared.shots)[
-        0
-    ]
-
-
-def explain_pulses(
-    session: ServiceSession, sequence: Any, options: Mapping[str, Any]
-) -> Explanation:
-    """Ask which engine would run a pulse sequence, and its time and memory. Raises like
-    `submit_pulses`."""
-    prepared, call = _single(sequence, options)
-    terms = call_terms(RYDBERG, prepared.calls)
-    packed = codec.encode(call)
-    return session.request(Explain(0, terms, packed, prepared.shots, 1)).explanation
-
-
-def _single(sequence: Any, options: Mapping[str, Any]) -> tuple[_Prepared, PulseCall]:
-    """Return the checked options and the call of one sequence."""
     binding = submission_options.checked_binding(options.get("binding_index", 0))
     values = options.get("parameter_values")
     if values is not None and not isinstance(values, Mapping):
@@ -258,7 +235,12 @@ def _single(sequence: Any, options: Mapping[str, Any]) -> tuple[_Prepared, Pulse
             hint="a mapping of its variables to values: {'duration': 200}",
         )
     prepared = _Prepared(options)
-    return prepared, prepared.call(sequence, values or {}, binding)
+    call = prepared.call(sequence, values or {}, binding)
+    seed = submission_options.checked_seed(options.get("seed"), options.get("idempotency_key"))
+    packed = [codec.encode(call)]
+    return send_calls(session, RYDBERG, packed, PulseResult, prepared.calls, seed, prepared.shots)[
+        0
+    ]
 
 
 def submit_pulse_sweep(
@@ -451,13 +433,11 @@ def _numbers_of(name: str, value: Any) -> tuple[float, ...]:
 
 def _noise_text(noise: Any, device: Any) -> str:
     """Return the abstract representation of a noise model; "": none."""
-    if isinstance(noise, str) and noise.lstrip()[:1] == "{":
-        model = _noise_model(noise)
-    elif isinstance(noise, str):
+    if isinstance(noise, str):
         if noise == "off":
             return ""
         if noise not in ("auto", "on"):
-            hint = f"auto, on, off, or {_NOISE_HINT}"
+            hint = "auto, on, off, or a pulser.NoiseModel"
             raise OptionError(f"noise={noise[:80]!r} of a pulse sequence", hint=hint)
         model = getattr(device, "noise_model", None)
         if model is None and noise == "on":
@@ -467,20 +447,8 @@ def _noise_text(noise: Any, device: Any) -> str:
     if model is None:
         return ""
     if not hasattr(model, "to_abstract_repr") or not hasattr(model, "noise_types"):
-        raise OptionError(f"noise={noise!r:.80} of a pulse sequence", hint=_NOISE_HINT)
+        raise OptionError(f"noise={noise!r:.80} of a pulse sequence", hint="a pulser.NoiseModel")
     return str(model.to_abstract_repr()) if model.noise_types else ""
-
-
-def _noise_model(text: str) -> Any:
-    """Return the pulser.NoiseModel of an abstract representation."""
-    check_text("the noise model", text)
-    pulser = _pulser()
-    try:
-        return pulser.NoiseModel.from_abstract_repr(text)
-    except Exception as error:  # pulser raises many types
-        said = " ".join(str(error).split())[:_TEXT]
-        text = f"the noise model is refused by pulser: {type(error).__name__}: {said}"
-        raise OptionError(text, hint=_NOISE_HINT) from error
 
 
 def _pulser() -> Any:

@@ -1,0 +1,268 @@
+"""Pulser's remote connection to an environment.
+
+A batch is a durable job of the service (`simenv.client.jobs`), and each of Pulser's jobs is one
+task, by whose id it is known. Invariant: the service has all that is needed to read the results of
+a batch, so any process of the user reads them with the batch's id.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from time import time
+from typing import Any
+
+import msgspec
+import pulser
+from pulser.backend import EmulationConfig, RemoteResults, Results
+from pulser.backend.remote import (
+    BatchStatus,
+    JobParams,
+    JobStatus,
+    RemoteConnection,
+    RemoteResultsError,
+)
+from pulser.devices import Device
+
+from simenv.client.client import Client, connect
+from simenv.client.jobs import JobRecords
+from simenv.client.submission.pulses import PulseResult
+from simenv.errors import (
+    KeyConflictError,
+    LimitExceededError,
+    NotFoundError,
+    VersionMismatchError,
+)
+from simenv.frontends.pulser.emulation import SimenvConfig, results_of, submit_options
+from simenv.model import TaskState
+from simenv.model.jobs import BLOB_PART_BYTES, JobRecord, JobTask
+from simenv.model.task import joint_state
+
+__all__ = ["SimenvConnection"]
+
+KIND = "pulser"  # of the stored job
+FORMAT = 1  # of its metadata
+_CONFIG = "config"  # name of its data: the configuration's abstract representation
+_JOB_STATUS = {
+    TaskState.QUEUED: JobStatus.PENDING,
+    TaskState.RUNNING: JobStatus.RUNNING,
+    TaskState.DONE: JobStatus.DONE,
+    TaskState.CANCELLED: JobStatus.CANCELED,
+    TaskState.FAILED: JobStatus.ERROR,
+    TaskState.EXPIRED: JobStatus.ERROR,
+}
+_BATCH_STATUS = {
+    TaskState.QUEUED: BatchStatus.PENDING,
+    TaskState.RUNNING: BatchStatus.RUNNING,
+    TaskState.DONE: BatchStatus.DONE,
+    TaskState.CANCELLED: BatchStatus.CANCELED,
+    TaskState.FAILED: BatchStatus.ERROR,
+    TaskState.EXPIRED: BatchStatus.TIMED_OUT,
+}
+_DEVICES: tuple[Device, ...] = (pulser.AnalogDevice, pulser.DigitalAnalogDevice)
+
+
+class _Metadata(msgspec.Struct, frozen=True, array_like=True):
+    """Metadata of a stored batch. `device`: name of the sequence's device."""
+
+    format: int
+    device: str
+
+
+class SimenvConnection(RemoteConnection):  # type: ignore[misc]  # pulser is untyped
+    """Connection for Pulser's remote backends, such as `pulser.QPUBackend`. Thread-safe."""
+
+    def __init__(self, env: Client | str | None = None, **options: Any) -> None:
+        """`env`: a client; a name, or None: `simenv.connect(env)`, closed by `close`. `options`: of
+        each task, as in `Client.submit`: seed, noise, pool, priority, account ... The jobs of a
+        batch share the seed, and their numbers in the batch are a part of the random key.
+
+        Raises NoServiceError without an environment."""
+        self._own = not isinstance(env, Client)
+        self._client = env if isinstance(env, Client) else connect(env)
+        self._records = JobRecords(self._client.session)
+        self._options = options
+
+    @property
+    def client(self) -> Client:
+        """Client of the environment."""
+        return self._client
+
+    def close(self) -> None:
+        """Close the connection, but a client that was given."""
+        if self._own:
+            self._client.close()
+
+    def __enter__(self) -> SimenvConnection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def submit(
+        self,
+        sequence: pulser.Sequence,
+        wait: bool = False,
+        open: bool = False,  # noqa: A002 - Pulser's name
+        batch_id: str | None = None,
+        job_params: Sequence[JobParams] | None = None,
+        config: EmulationConfig[Any] | None = None,
+        **options: Any,
+    ) -> RemoteResults:
+        """Submit jobs as a new batch, or to an open one; return their results to come.
+
+        `job_params`: runs and variables of each job; None: one job, or none in a batch that is
+        opened. `config`: of an emulation; None: the bit strings of a QPU, with the noise of the
+        sequence's device. `options`: in place of those of the connection. A batch that is refused
+        in part is cancelled. Raises like `Client.submit`, KeyConflictError for a closed batch.
+        """
+        record = self._opened(sequence, config) if batch_id is None else self._open(batch_id)
+        params = job_params if job_params is not None else [] if open else [JobParams()]
+        number = len(record.tasks)
+        tasks = []
+        try:
+            for k, each in enumerate(params, number):
+                asked = {**self._asked(sequence, config, each), **self._options, **options}
+                tasks.append(self._client.submit(sequence, binding_index=k, **asked))
+            ids = tuple((task.id, 0) for task in tasks)
+            self._change(record.id, ids, is_closed=batch_id is None and not open)
+        except BaseException:
+            if tasks:
+                self._client.cancel(tasks)
+            if batch_id is None:
+                self._records.remove(record.id)
+            raise
+        if wait:
+            for task in tasks:
+                task.wait()
+        return self.get_results(record.id, [task.id for task in tasks] or None)
+
+    def _asked(
+        self, sequence: pulser.Sequence, config: EmulationConfig[Any] | None, job: JobParams
+    ) -> dict[str, Any]:
+        """Return the options of one job's task."""
+        variables = job.get("variables") or {}
+        asked: dict[str, Any] = {"parameter_values": variables} if variables else {}
+        runs = job.get("runs")
+        if config is not None:
+            built = sequence.build(**variables) if variables else sequence
+            return asked | submit_options(config, built, runs)
+        return asked if runs is None else asked | {"shots": runs}
+
+    def get_results(self, batch_id: str, job_ids: list[str] | None = None) -> RemoteResults:
+        """Return the results of a batch, of these jobs in this order or of all."""
+        return RemoteResults(batch_id, self, job_ids)
+
+    def cancel(self, batch_id: str, job_ids: Sequence[str] | None = None) -> None:
+        """Cancel jobs of a batch, or all of them. Raises NotFoundError."""
+        known = self._get_job_ids(batch_id)
+        chosen = known if job_ids is None else [each for each in known if each in set(job_ids)]
+        if chosen:
+            self._client.cancel(chosen)
+
+    def fetch_available_devices(self) -> dict[str, Device]:
+        """Return the devices that sequences may be written for, by name."""
+        return {device.name: device for device in _DEVICES}
+
+    def supports_open_batch(self) -> bool:
+        """Return True: jobs may be added to a batch until it is closed."""
+        return True
+
+    def _close_batch(self, batch_id: str) -> None:
+        self._change(batch_id, (), is_closed=True)
+
+    def _fetch_result(self, batch_id: str, job_ids: list[str] | None) -> Sequence[Results]:
+        record = self._record(batch_id)
+        config = self._config(record)
+        states = self._states(record)
+        results = []
+        for job in states if job_ids is None else job_ids:
+            state = states[job]
+            if state is not TaskState.DONE:
+                raise RemoteResultsError(self._unavailable(job, state))
+            results.append(self._result(job, config))
+        return results
+
+    def _query_job_progress(self, batch_id: str) -> Mapping[str, tuple[JobStatus, Results | None]]:
+        record = self._record(batch_id)
+        config = self._config(record)
+        return {
+            job: (
+                _JOB_STATUS[state],
+                self._result(job, config) if state is TaskState.DONE else None,
+            )
+            for job, state in self._states(record).items()
+        }
+
+    def _get_batch_status(self, batch_id: str) -> BatchStatus:
+        record = self._record(batch_id)
+        if not record.tasks:
+            return BatchStatus.DONE if record.ended_s else BatchStatus.PENDING
+        return _BATCH_STATUS[joint_state(self._states(record).values())]
+
+    def _get_job_ids(self, batch_id: str) -> list[str]:
+        return [task for task, _ in self._record(batch_id).tasks]
+
+    def _opened(self, sequence: pulser.Sequence, config: EmulationConfig[Any] | None) -> JobRecord:
+        """Store a new batch without jobs."""
+        blobs = {}
+        if config is not None:
+            text = config.to_abstract_repr().encode()
+            if len(text) > BLOB_PART_BYTES:
+                raise LimitExceededError(
+                    f"a configuration of {len(text)} bytes; the limit is {BLOB_PART_BYTES}",
+                    hint="operators and states of fewer terms",
+                )
+            blobs[_CONFIG] = text
+        metadata = msgspec.msgpack.encode(_Metadata(FORMAT, sequence.device.name))
+        record = JobRecord(str(uuid.uuid4()), KIND, metadata=metadata)
+        return self._records.add(record, blobs)
+
+    def _record(self, batch_id: str) -> JobRecord:
+        """Return a stored batch. Raises NotFoundError, VersionMismatchError."""
+        record = self._records.get(batch_id)
+        if record.kind != KIND:
+            raise NotFoundError(f"{batch_id!r:.80} is no batch of Pulser's jobs")
+        stored = msgspec.msgpack.decode(record.metadata, type=_Metadata)
+        if stored.format != FORMAT:
+            text = f"the batch {batch_id} has format {stored.format}, this version reads {FORMAT}"
+            raise VersionMismatchError(text, hint="read it with the version that stored it")
+        return record
+
+    def _open(self, batch_id: str) -> JobRecord:
+        record = self._record(batch_id)
+        if record.ended_s:
+            raise KeyConflictError(f"the batch {batch_id} is closed", hint="submit a new one")
+        return record
+
+    def _change(self, batch_id: str, added: tuple[JobTask, ...], *, is_closed: bool) -> None:
+        def changed(record: JobRecord) -> JobRecord:
+            ended_s = record.ended_s or (time() if is_closed else 0.0)
+            return msgspec.structs.replace(record, tasks=(*record.tasks, *added), ended_s=ended_s)
+
+        self._records.change(batch_id, changed)
+
+    def _config(self, record: JobRecord) -> SimenvConfig | None:
+        text = self._records.data(record.id, _CONFIG).decode()
+        return SimenvConfig.from_abstract_repr(text) if text else None
+
+    def _states(self, record: JobRecord) -> dict[str, TaskState]:
+        """Return the states of a batch's tasks, in order; FAILED for one that was removed."""
+        ids = [task for task, _ in record.tasks]
+        infos = {info.id: info.state for info in self._client.tasks(ids)} if ids else {}
+        return {task: infos.get(task, TaskState.FAILED) for task in ids}
+
+    def _result(self, job: str, config: SimenvConfig | None) -> Results:
+        result = PulseResult(self._client.task(job).result().value)
+        if config is not None:
+            return results_of(config, result)
+        return Results.from_final_bitstrings(result.atoms, result.duration_ns, result.counts)
+
+    def _unavailable(self, job: str, state: TaskState) -> str:
+        text = f"job {job} is {state.name}"
+        if state not in (TaskState.FAILED, TaskState.EXPIRED):
+            return text
+        try:
+            return f"{text}: {self._client.task(job).exception()}"
+        except NotFoundError as error:
+            return f"{text}: {error}"

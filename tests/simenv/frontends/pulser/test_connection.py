@@ -1,0 +1,125 @@
+"""Batches of Pulser's jobs: durable, read by other connections, open, cancelled, refused."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+pytest.importorskip("pulser")
+
+import pulser
+from atom_sequences import hexagon
+from busy_circuits import ENDLESS
+from failing import fails
+from live import environment
+from pulser.backend.remote import BatchStatus, JobParams, RemoteResultsError
+
+import simenv
+from simenv.client.client import Client
+from simenv.errors import KeyConflictError, NotFoundError, OptionError
+from simenv.frontends.pulser import SimenvConnection
+from simenv.model import TaskState
+
+PATIENCE_S = 120.0
+
+
+def test_jobs_of_a_parametrized_sequence_are_read_by_another_connection(env: Client) -> None:
+    connection = SimenvConnection(env, seed=5)
+    config = pulser.backend.BackendConfig(default_num_shots=200)
+    backend = pulser.QPUBackend(hexagon("t"), connection, config=config)
+    params = [{"variables": {"t": 100}}, {"runs": 300, "variables": {"t": 300}}]
+    batch = backend.run(params, wait=True)
+    assert batch.get_batch_status() is BatchStatus.DONE
+    first, second = batch.results
+    assert sum(first.final_bitstrings.values()) == 200
+    assert sum(second.final_bitstrings.values()) == 300
+    assert first.atom_order == tuple(f"q{k}" for k in range(7))
+    assert (first.total_duration, second.total_duration) == (300, 500)
+    with simenv.connect(service=env.service) as client:
+        other = SimenvConnection(client)
+        again = pulser.backend.RemoteResults(batch.batch_id, other)
+        assert [each.final_bitstrings for each in again] == [
+            first.final_bitstrings,
+            second.final_bitstrings,
+        ]
+        assert list(again.get_available_results()) == batch.job_ids
+        one = other.get_results(batch.batch_id, batch.job_ids[1:])
+        assert one[0].final_bitstrings == second.final_bitstrings
+    repeated = backend.run(params, wait=True)
+    assert [each.final_bitstrings for each in repeated] == [
+        first.final_bitstrings,
+        second.final_bitstrings,
+    ]
+
+
+def test_jobs_are_added_to_an_open_batch_until_it_is_closed(env: Client) -> None:
+    connection = SimenvConnection(env)
+    backend = pulser.QPUBackend(hexagon(), connection)
+    with backend.open_batch():
+        first = backend.run([{"runs": 10}])
+        second = backend.run([{"runs": 20}, {"runs": 30}], wait=True)
+        assert first.batch_id == second.batch_id
+    whole = connection.get_results(first.batch_id)
+    assert whole.job_ids == first.job_ids + second.job_ids
+    for task in first.job_ids:
+        env.task(task).wait(timeout_s=PATIENCE_S)
+    assert [sum(each.final_bitstrings.values()) for each in whole] == [10, 20, 30]
+    fails(KeyConflictError, "closed", connection.submit, hexagon(), batch_id=first.batch_id)
+
+
+def test_jobs_without_results_are_named(env: Client) -> None:
+    connection = SimenvConnection(env)
+    busy = env.submit(ENDLESS, shots=1)
+    runs: list[JobParams] = [{"runs": 10}, {"runs": 20}]
+    batch = connection.submit(hexagon(), job_params=runs, after=[busy])
+    assert batch.get_batch_status() is BatchStatus.PENDING
+    first, second = batch.job_ids
+    with pytest.raises(RemoteResultsError, match=f"{first} is QUEUED"):
+        connection._fetch_result(batch.batch_id, None)
+    connection.cancel(batch.batch_id, [first])
+    env.cancel(busy)
+    env.task(second).wait(timeout_s=PATIENCE_S)
+    assert batch.get_batch_status() is BatchStatus.ERROR
+    assert batch.get_available_results() == {}
+    with pytest.raises(RemoteResultsError, match="which it comes after"):
+        connection._fetch_result(batch.batch_id, [second])
+
+
+def test_a_refused_job_cancels_the_batch(env: Client) -> None:
+    connection = SimenvConnection(env)
+    busy = env.submit(ENDLESS, shots=1)
+    runs: list[JobParams] = [{"runs": 5}, {"runs": -1}]
+    fails(OptionError, "shots", connection.submit, hexagon(), job_params=runs, after=[busy])
+    env.cancel(busy)
+    state = env.queue(done=True, limit=2)[1]
+    assert TaskState.CANCELLED in {info.state for info in state if info.id != busy.id}
+    fails(NotFoundError, "no-such-batch", connection.get_results, "no-such-batch", ["t-1"])
+
+
+def test_devices_are_those_that_sequences_may_be_written_for(env: Client) -> None:
+    connection = SimenvConnection(env)
+    devices = connection.fetch_available_devices()
+    assert devices["AnalogDevice"] == pulser.AnalogDevice
+    renamed = dataclasses.replace(pulser.AnalogDevice, name="Elsewhere")
+    sequence = pulser.Sequence(hexagon().register, renamed)
+    sequence.declare_channel("ising", "rydberg_global")
+    sequence.add(pulser.Pulse.ConstantPulse(100, 1.0, 0.0, 0.0), "ising")
+    with pytest.raises(ValueError, match="does not match any"):
+        pulser.QPUBackend(sequence, connection).run([{"runs": 1}])
+
+
+def test_results_survive_the_deaths_of_worker_and_service() -> None:
+    with environment() as live:
+        with live.client() as client:
+            oracle = SimenvConnection(client, seed=3).submit(
+                hexagon(), job_params=[{"runs": 100}], wait=True
+            )
+            expected = oracle[0].final_bitstrings
+            batch = SimenvConnection(client, seed=3).submit(hexagon(), job_params=[{"runs": 100}])
+        live.crash()
+        live.up()
+        with SimenvConnection(live.name) as connection:
+            results = connection.get_results(batch.batch_id, batch.job_ids)
+            connection.client.task(batch.job_ids[0]).wait(timeout_s=PATIENCE_S)
+            assert results[0].final_bitstrings == expected
