@@ -29,6 +29,7 @@ _FUNCTIONS = {
     "iqm": "simenv.gateway.iqm.job_request:checked",
     "circuits": f"{__name__}:circuits",
     "drawing": f"{__name__}:drawing",
+    "pulses": "simenv.gateway.page.pulses:drawn",
 }
 
 

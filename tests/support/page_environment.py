@@ -7,11 +7,13 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
+import pulser
 from gateway_stand_in import gateway_of
 from litestar.types import ControllerRouterHandler
+from logical_devices import store_logical
 from qiskit import QuantumCircuit
 from waiting import until
 
@@ -27,7 +29,7 @@ from simenv.gateway.app import session_routes
 from simenv.gateway.context import Gateway
 from simenv.model.devices import date_name, wall_clock_s
 
-DEVICE, SLOW = "refreshed", "trapped-ions"
+DEVICE, SLOW, LOGICAL = "refreshed", "trapped-ions", "encoded"
 DATES = ("2026-03-01T06:00:00+00:00", "2026-03-02T06:00:00+00:00")  # of its snapshots
 POOLS = [
     {"name": "main", "min": 1, "max": 1},
@@ -38,13 +40,14 @@ POOLS = [
 
 class Shown(NamedTuple):
     """`noisy`: id of an ended task on the device; `lost`: of a long one that has lost an attempt
-    with its worker; `waiting`: of one behind it."""
+    with its worker; `waiting`: of one behind it; `pulses`: of a pulse sequence."""
 
     url: str
     client: Client
     noisy: str
     lost: str
     waiting: str
+    pulses: str
 
     @property
     def paths(self) -> dict[str, str]:
@@ -54,7 +57,8 @@ class Shown(NamedTuple):
             "task": f"/ui/tasks/{self.noisy}", "waiting": f"/ui/tasks/{self.waiting}",
             "lost": f"/ui/tasks/{self.lost}", "devices": "/ui/devices",
             "device": "/ui/devices/lattice", "nodes": "/ui/nodes", "usage": "/ui/usage",
-            "events": "/ui/events",
+            "events": "/ui/events", "logical": f"/ui/devices/{LOGICAL}",
+            "pulses": f"/ui/tasks/{self.pulses}",
         }  # fmt: skip
 
 
@@ -73,6 +77,20 @@ def slow() -> QuantumCircuit:
 
 def ghz(qubits: int = 3) -> QuantumCircuit:
     return library.ghz(qubits).circuit
+
+
+def sequence() -> Any:
+    """Pulses of two channels on six atoms, one of which moves among them."""
+    register = pulser.Register.rectangle(2, 3, spacing=6.0, prefix="q")
+    result = pulser.Sequence(register, pulser.MockDevice)
+    result.declare_channel("global", "rydberg_global")
+    result.declare_channel("local", "rydberg_local", initial_target="q0")
+    amplitude, detuning = pulser.BlackmanWaveform(500, 6.0), pulser.RampWaveform(500, -12.0, 12.0)
+    result.add(pulser.Pulse(amplitude, detuning, 0.0), "global")
+    result.add(pulser.Pulse.ConstantPulse(100, 3.0, 0.0, 0.0), "local")
+    result.target("q4", "local")
+    result.add(pulser.Pulse.ConstantPulse(100, 2.0, -1.0, 1.5), "local")
+    return result
 
 
 def refreshed() -> None:
@@ -94,11 +112,13 @@ def refreshed() -> None:
 @contextmanager
 def shown(folder: Path) -> Iterator[Shown]:
     refreshed()
+    store_logical(LOGICAL, 8, chip="superconducting-square", distance=3)
     pools = convert({"pools": POOLS}, source="test").pools
     with simenv.local(slots=3, pools=pools) as client:
         noisy = client.submit(ghz(4), shots=4_000, seed=1, device=DEVICE, pool="lattice")
         client.submit(ghz(), shots=100, seed=2, name="small").wait()
         noisy.wait()
+        pulses = client.submit(sequence(), shots=500, seed=3, name="atoms").id
         paced = {"device": SLOW, "pool": "paced"}
         [victim] = [each.pid for each in client.workers() if each.pool == "paced"]
         os.kill(victim, signal.SIGSTOP)  # it would have computed the task before it is seen
@@ -116,4 +136,4 @@ def shown(folder: Path) -> Iterator[Shown]:
         client.record_device_figure("lattice", "certified", 0.96)
         client.record_device_figure("lattice", "score", 0.93)
         with gateway_of(client, folder, routes) as gateway:
-            yield Shown(gateway.url, client, noisy.id, long.id, waiting.id)
+            yield Shown(gateway.url, client, noisy.id, long.id, waiting.id, pulses)

@@ -42,7 +42,7 @@ from simenv.gateway.limits import HttpExchange, exchange_of
 from simenv.gateway.native import results, schemas
 from simenv.gateway.native.events import Feed, Feeds, events_above
 from simenv.gateway.native.tasks import Filters, TheCaller, task_filters
-from simenv.gateway.page import site
+from simenv.gateway.page import pulses, site
 from simenv.gateway.problems import problem_of
 from simenv.model import (
     FINAL_STATES,
@@ -435,6 +435,12 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
         """Return the first operations of the program of a task."""
         return await gateway.call(caller, operations_of, task, limit)
 
+    @get("/tasks/{task:str}/pulses")
+    async def pulse_drawing(caller: TheCaller, task: FromPath[str]) -> Response[bytes]:
+        """Return the register and the pulses of a task's sequence."""
+        body = await gateway.call(caller, pulses.drawing_of, task, gateway.sandbox(caller))
+        return Response(body, media_type="application/json")
+
     @post("/tasks/{task:str}/ideal", status_code=202)
     async def ideal(caller: TheCaller, task: FromPath[str]) -> IdealTask:
         """Compute the distribution of a task's program without noise and without sampling, by a
@@ -501,8 +507,8 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
         return await gateway.call(caller, Client.undrain, _checked(node))
 
     handlers = [
-        live, operations, ideal, bundle, event_range, stream, pool_devices, positions, drain,
-        undrain,
+        live, operations, pulse_drawing, ideal, bundle, event_range, stream, pool_devices,
+        positions, drain, undrain,
     ]  # fmt: skip
     # Not in the description of the API: they change with the page, whose files are of one version.
     router = Router("/api/v1", route_handlers=handlers, include_in_schema=False)

@@ -21,25 +21,26 @@ import httpx
 import msgspec
 import pytest
 from browser import WIDTHS, Faults, violations
-from page_environment import Shown, ghz, shown
+from page_environment import LOGICAL, Shown, ghz, shown
 from playwright.sync_api import Browser, Page, Route, expect
 from qiskit import QuantumCircuit, qasm2, qpy
 from qiskit.circuit import Parameter
 from waiting import until
 
 from noise_models import design
+from simenv.calibration.logical import surface_code
 from simenv.gateway.native import schemas
 from simenv.gateway.page import views
 from simenv.service.devices.registry import device_info
 
 VIEWS = (
     "overview", "run", "tasks", "task", "waiting", "lost", "devices", "device", "nodes", "usage",
-    "events",
+    "events", "logical", "pulses",
 )  # fmt: skip
 # What is there when a view has drawn its data.
 READY = {
     "waiting": "#content .stages", "lost": "#content .stages", "task": "#content .outcomes",
-    "device": "qubit-map circle",
+    "device": "qubit-map circle", "logical": ".patches circle", "pulses": ".pulses path",
 }  # fmt: skip
 TICK_MS = 10_000  # a sample of the stored series comes every ten seconds
 
@@ -542,6 +543,62 @@ def test_modules_and_links_are_drawn_and_are_no_gates(env: Shown, page: Page) ->
     expect(facts).to_contain_text("two: 26 qubits")
     expect(facts).to_contain_text("rotated surface code of distance 3 on fez: 17 qubits each")
     assert not violations(page)
+
+
+def test_patches_of_logical_qubits_are_drawn_on_their_chip(env: Shown, page: Page) -> None:
+    opened(page, env, "logical")
+    card = page.get_by_role("region", name="Patches of logical qubits on superconducting-square")
+    origin = env.client.device(LOGICAL).logical
+    assert origin is not None
+    patches = card.locator(".patch")
+    expect(patches).to_have_count(len(origin.patches))
+    expect(card.locator("circle.site")).to_have_count(105)
+    first = patches.first
+    expect(first.locator("circle.data")).to_have_count(9)
+    expect(first.locator(".check-x")).to_have_count(4)
+    expect(first.locator(".check-z")).to_have_count(4)
+    for number, check in enumerate(
+        surface_code.rotated(3).checks
+    ):  # the page numbers qubits as the code does
+        corners = first.locator("polygon").nth(number).get_attribute("points") or ""
+        circles = [first.locator("circle").nth(qubit) for qubit in check.data if qubit is not None]
+        places = {
+            ",".join(str(each.get_attribute(axis)) for axis in ("cx", "cy")) for each in circles
+        }
+        assert places <= set(corners.split())
+
+
+def test_patches_without_their_chip_are_those_of_the_code(env: Shown, page: Page) -> None:
+    chip = "**/api/v1/devices/superconducting-square"
+    page.route(chip, lambda route: route.fulfill(status=404, json={"detail": "no device"}))
+    opened(page, env, "logical")
+    expect(page.locator(".patches .patch")).to_have_count(1)
+    expect(page.get_by_text("this environment has no such device")).to_be_visible()
+
+
+def test_register_and_pulses_of_a_sequence_are_drawn(env: Shown, page: Page) -> None:
+    opened(page, env, "pulses")
+    register = page.get_by_role("region", name="Register of 6 atoms")
+    expect(register.locator(".atom")).to_have_count(6)
+    expect(register.locator(".blockade")).to_have_count(7)  # neighbours 6 um apart, within 7.6 um
+    expect(
+        page.get_by_text("Blockade radius at the largest Rabi frequency: 7.58 µm")
+    ).to_be_visible()
+    expect(page.locator("#content .card").first).to_contain_text("6 atoms for 700 ns")
+    whole = page.get_by_role("region", name="Pulses of channel global")
+    expect(whole.locator("path.area")).to_have_count(2)
+    expect(whole).to_contain_text("28.6")
+    local = page.get_by_role("region", name="Pulses of channel local")
+    expect(local.locator("path.area")).to_have_count(3)
+    expect(local.locator(".slot text")).to_have_text(["q0", "q4"])
+    expect(page.get_by_text("Zero throughout: phase.")).to_be_visible()
+
+
+def test_sequence_that_cannot_be_drawn_says_why_as_text(env: Shown, page: Page) -> None:
+    problem = {"detail": "<b>pulser</b> cannot sample the sequence"}
+    page.route("**/pulses", lambda route: route.fulfill(status=422, json=problem))
+    page.goto(env.url + env.paths["pulses"])
+    expect(page.get_by_text("Not drawn: <b>pulser</b> cannot sample")).to_be_visible()
 
 
 def test_unknown_task_leaves_nothing_to_wait_for(env: Shown, page: Page) -> None:

@@ -3,6 +3,7 @@
 
 import { get } from "../api.js";
 import { card, clock, count, duration, facts, figure, h, mark, own, table } from "../dom.js";
+import { draw as drawPatches } from "../patches.js";
 import { MAX_QUBITS, median } from "../qubit_map.js";
 import { history as series } from "../series.js";
 import { actions, refresh, render, subject, title } from "../shell.js";
@@ -22,7 +23,7 @@ const QUBIT_FIGURES = {
 };
 const number = new URLSearchParams(location.search).get("at");
 let at = Number(number) > 0 ? number : "", dates = []; // the snapshot shown, "": the one in force
-let device = null, before = null, qubits = [], drawn = null, points = null, shown = "readout_error", listed = "qubits", chosen = 0, names = [], pools = [], gaps = null;
+let device = null, before = null, qubits = [], drawn = null, points = null, chip = null, shown = "readout_error", listed = "qubits", chosen = 0, names = [], pools = [], gaps = null;
 
 // Limits that a reader sets: what is not worse is dim on the map and not in the lists.
 const limits = { qubits: null, couplings: null };
@@ -229,6 +230,7 @@ function one() {
       device.num_qubits > MAX_QUBITS ? lost(`A map is drawn for ${MAX_QUBITS} qubits at most.`) : map,
       device.all_to_all ? lost("All pairs of qubits are coupled.") : null,
       h("div", { "aria-live": "polite" }, oneQubit())), lists()) : card("Coupling map", lost("An ideal device has no measured figures.")),
+    device.logical ? card("Patches", drawPatches(device.logical, device.num_qubits, chip)) : null,
     gaps ? [
       h("div", { class: "two" }, card("T1 and T2", plots.times), card("Errors", plots.errors)),
       card("Certificate", gaps.certified === null && gaps.score === null
@@ -253,6 +255,12 @@ async function trends() {
   gaps = { certified: last("certified"), score: last("score") };
 }
 
+async function chipOf(name) {
+  const path = encodeURIComponent(name);
+  const [{ coupling, calibration_id: digest }, { positions }] = await Promise.all([get(`/devices/${path}`), get(`/positions/${path}`)]);
+  return { points: positions, coupling, digest };
+}
+
 async function load() {
   if (name) {
     const path = `/devices/${encodeURIComponent(name)}`, wanted = at;
@@ -267,6 +275,7 @@ async function load() {
       before = former && { time, device: former };
       [device, drawn] = [fresh, fresh.calibration_id];
       qubits = figuresOfQubits();
+      chip = device.logical && await chipOf(device.logical.chip).catch(() => null); // this environment may not have it
       drawMap();
     }
     draw();

@@ -2,6 +2,7 @@
 
 import { get, send } from "../api.js";
 import { draw as drawCircuit } from "../circuit.js";
+import { draw as drawPulses } from "../pulses.js";
 import { card, clock, count, duration, facts, figure, h, many, mark, progress, slotHours, startOf, table } from "../dom.js";
 import { actions, refresh, render, report, subject, title } from "../shell.js";
 
@@ -16,7 +17,7 @@ const WAITS = {
   STARTING: "for workers to start", LOST: "an attempt that was lost", PREEMPTED: "an attempt that was preempted",
   ALLOCATION: "for a longer allocation", SERVICE: "admission, journal and the way to the worker",
 };
-let row = null, circuit = null, result = null, ideal = null, idealState = "", lost = [];
+let row = null, circuit = null, pulses = null, result = null, ideal = null, idealState = "", lost = [];
 
 function stages(task) {
   const timing = task.timing;
@@ -117,7 +118,7 @@ function draw() {
       ...(result?.warnings ?? []).map((text) => h("p", { class: "warning" }, text)),
       facts([
         ["User", row.owner], ["Account", row.account], ["Class", row.qos],
-        ["Program", `${many(row.num_qubits, "qubit")}${circuit ? `, ${many(circuit.total, "operation")}` : ""}`],
+        ["Program", pulses?.atoms ? `${many(pulses.atoms.length, "atom")} for ${count(pulses.duration_ns)} ns` : `${many(row.num_qubits, "qubit")}${circuit ? `, ${many(circuit.total, "operation")}` : ""}`],
         ["Sampled", row.shots ? `${many(row.shots, "shot")}, seed ${row.seed}` : "exact"],
         ["Bindings", row.bindings > 1 ? `${count(row.bindings)} from number ${row.binding}` : ""],
         ["Pool", row.pool], ["Engine", row.engine], ["Why this engine", result?.engine_reason],
@@ -137,7 +138,7 @@ function draw() {
         result && row.bindings > 1 ? h("p", { class: "muted" }, `Of binding ${count(row.binding)}, the first of ${count(row.bindings)}.`) : null,
         result && circuit?.can_compare && !ideal ? h("button", { onclick: compare, disabled: idealState === "running" },
           idealState === "running" ? "Computing …" : "Compare with the ideal distribution") : null)),
-    card("Circuit", circuit ? drawCircuit(circuit) : h("p", { class: "muted" }, "Its program is no circuit, or is no longer kept.")),
+    pulses ? (pulses.problem ? card("Pulse sequence", h("p", { class: "muted" }, `Not drawn: ${pulses.problem}`)) : Object.entries({ Register: "register", Pulses: "pulses" }).map(([name, key]) => card(name, drawPulses(pulses)[key]))) : card("Circuit", circuit ? drawCircuit(circuit) : h("p", { class: "muted" }, "Its program is no circuit, or is no longer kept.")),
     card("Attempts", h("p", null, `${many(row.attempts, "attempt")}.`),
       lost.length ? table("Lost attempts", [
         { name: "Time", of: (event) => clock(event.time_s) }, { name: "Event", of: (event) => event.kind }, { name: "Why", of: (event) => event.message, line: true },
@@ -151,7 +152,8 @@ async function load() {
   if (row && FINAL.includes(row.state)) return;
   const path = `/tasks/${encodeURIComponent(id)}`;
   row = await get(path);
-  if (row.num_qubits) circuit ??= await quiet(get(`${path}/operations`));
+  if (row.engine === "rydberg") pulses ??= await get(`${path}/pulses`).catch((error) => ({ problem: error.message }));
+  else if (row.num_qubits) circuit ??= await quiet(get(`${path}/operations`));
   if (row.state === "DONE") {
     const found = await quiet(get(`${path}/result`));
     result = found?.results ? found.results[0] : found;
