@@ -40,7 +40,8 @@ simenv run examples/bell.qasm --device {_DEVICE}"""),
 {_FILES}
 simenv run examples/bell.qasm --shots 4096 --seed 7
 simenv run examples/bell.qasm --device {_DEVICE} --save bell.json
-simenv run - --json < examples/bell.qasm"""),
+simenv run - --json < examples/bell.qasm
+simenv run examples/atoms.json  # a pulse sequence of neutral atoms"""),
     "submit": _of(f"""
 {_FILES}
 {_TASK}

@@ -46,6 +46,7 @@ Sum = Annotated[dict[Pauli, float], msgspec.Meta(max_length=_MAX_SUM_TERMS)]
 Sums = Annotated[list[Pauli | Sum], msgspec.Meta(max_length=_MAX_SUM_TERMS)]
 Factors = Annotated[dict[Name, Any], msgspec.Meta(max_length=1_000)]
 OfEngine = Annotated[dict[Name, int | float], msgspec.Meta(max_length=64)]
+Fractions = Annotated[list[float], msgspec.Meta(max_length=1_000)]
 Qubits = Annotated[list[int], msgspec.Meta(max_length=MAX_NAMES)]
 
 
@@ -161,7 +162,12 @@ OPTIONS: dict[str, Option] = {
     "interconnect": Option(None),
     "late_us": Option(None),
     # Of pulse sequences.
-    "evaluation_times": Option(None),
+    "evaluation_times": Option(
+        None,
+        Fractions | None,
+        "Times of the outputs of a pulse sequence, relative to its duration, with commas:"
+        " 0.25,0.5.",
+    ),
 }
 OF_STIM = ("decoder", "interconnect", "late_us")
 OF_PULSES = ("evaluation_times",)

@@ -1,4 +1,7 @@
-"""Input of commands about one circuit: its file, a noise model, shared options, the progress line.
+"""Input of commands about one program: its file, a noise model, shared options, the progress line.
+
+A program is a circuit, or a pulse sequence, which its content tells apart: pulser's abstract
+representation is a JSON object.
 
 `CircuitOptions` has a field for each option of `simenv.model.options` with words for the command
 line; `run`, `submit`, `simulate` and `explain` take their parameters from it. `FORMS` says which
@@ -20,7 +23,16 @@ from pathlib import Path
 from threading import Event, Thread
 from time import monotonic
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    NamedTuple,
+    TextIO,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import typer
 
@@ -28,6 +40,7 @@ from simenv.cli import app, execute
 from simenv.client.tasks.progress import LOG, PATIENCE_S, ProgressLine, progress_line
 from simenv.errors import OptionError, ProgramError, SimenvError, rename_options
 from simenv.model.options import OPTIONS, CallOptions
+from simenv.model.pulses import MAX_SEQUENCE_BYTES, OUTPUTS as OF_SEQUENCES
 from simenv.model.task_rules import OUTPUTS, PRECISIONS
 from simenv.text import elapsed
 
@@ -36,31 +49,79 @@ if TYPE_CHECKING:
     from simenv.client.client import Client
     from simenv.model.options import SubmitOptions
 
+_HEAD_BYTES = 4_096  # in which a JSON object begins
 MAX_TEXT_BYTES = 16 * 2**20  # one more byte is read, so that the parser reports its own limit
 
 
 def client_and_circuit(
     common: app.Settings, file: str, asked: CircuitOptions, stack: ExitStack
-) -> tuple[Client, bool, PackedCircuit]:
-    """Return a client, whether its environment is a private one, and the circuit. If an environment
-    must be started, the circuit is read meanwhile."""
+) -> tuple[Client, bool, PackedCircuit | PulseText]:
+    """Return a client, whether its environment is a private one, and the program. If an environment
+    must be started, the program is read meanwhile."""
     client = execute.client_of(common, stack)
     if client is not None:
-        return client, False, read_circuit(file, asked.channels())
+        return client, False, _read_program(file, asked)
     if file != "-" and not Path(file).is_file():
         read_circuit(file)  # raises before an environment is started
     with ThreadPoolExecutor(1, "load") as pool:
-        loading = pool.submit(read_circuit, file, asked.channels())
+        loading = pool.submit(_read_program, file, asked)
         client = stack.enter_context(execute.started(workers=1))
         return client, True, loading.result()
+
+
+class PulseText(NamedTuple):
+    """Text of the abstract representation of a pulse sequence."""
+
+    program: str
+
+
+_KEYS = ("register", "channels", "operations")  # of that JSON object, as pulser's schema has them
+
+
+def _read_program(file: str, asked: CircuitOptions) -> PackedCircuit | PulseText:
+    source = _read(file)
+    text = _json_text(source)
+    if text is None:
+        return _loaded(source, file, asked.channels())
+    if not all(f'"{key}"' in text for key in _KEYS):
+        name = "stdin" if file == "-" else file
+        message = f"{name} is JSON without {', '.join(_KEYS)}: no program"
+        hint = "a pulse sequence is the text of pulser's Sequence.to_abstract_repr()"
+        raise ProgramError(message, hint=hint)
+    return PulseText(text)
+
+
+def _json_text(source: str | Path) -> str | None:
+    """Return the text of a file or of stdin that begins as a JSON object; None for others, which
+    are not read any further."""
+    if isinstance(source, Path):
+        if not source.is_file():
+            return None
+        with source.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+            if head.lstrip()[:1] != b"{":
+                return None
+            data = head + file.read(MAX_SEQUENCE_BYTES + 1)
+        try:
+            source = data.decode()
+        except UnicodeDecodeError as error:
+            raise ProgramError(f"not UTF-8: {error.reason} at byte {error.start}") from error
+    return source if source.lstrip()[:1] == "{" else None
 
 
 def read_circuit(file: str, channels: ChannelNames | None = None) -> PackedCircuit:
     """Read the circuit of a file or of stdin. `channels`: see `load`. Raises ProgramError with the
     place of the error."""
+    source = _read(file)
+    if _json_text(source) is not None:
+        message = "a pulse sequence runs in an environment"
+        raise ProgramError(message, hint=f"simenv run {file}, which starts one if none is up")
+    return _loaded(source, file, channels)
+
+
+def _loaded(source: str | Path, file: str, channels: ChannelNames | None) -> PackedCircuit:
     from simenv.client.circuits import load
 
-    source = _read(file)
     try:
         return load(source, channels)
     except ProgramError as error:
@@ -124,7 +185,8 @@ def noise_of(text: str) -> Any:
     return entries
 
 
-Output = StrEnum("Output", OUTPUTS)  # type: ignore[misc]
+_OUTPUTS = dict.fromkeys((*OUTPUTS, *OF_SEQUENCES))
+Output = StrEnum("Output", list(_OUTPUTS))  # type: ignore[misc]
 # Of the amplitudes: complex128 or complex64.
 Precision = StrEnum("Precision", PRECISIONS)  # type: ignore[misc]
 # Conditions under which a circuit is compiled for its device.
@@ -171,6 +233,17 @@ def mapping_of(text: str | None) -> list[int] | None:
         raise OptionError(f"--qubit-mapping {text[:80]!r}", hint=hint) from error
 
 
+def times_of(text: str | None) -> list[float] | None:
+    """Parse the relative times of --evaluation-times. Raises OptionError."""
+    if text is None:
+        return None
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError as error:
+        hint = "ascending parts of the duration, such as 0.25,0.5"
+        raise OptionError(f"--evaluation-times {text[:80]!r}", hint=hint) from error
+
+
 def bindings_of(params: list[str]) -> dict[str, list[float]] | None:
     """Parse NAME=VALUE texts into one set of parameter values."""
     values: dict[str, list[float]] = {}
@@ -181,6 +254,21 @@ def bindings_of(params: list[str]) -> dict[str, list[float]] | None:
             hint = "NAME=VALUE, for example theta=0.25 or theta=-3*pi/4"
             raise OptionError(f"--param {param!r}", hint=hint)
         values[name] = [value]
+    return values or None
+
+
+def variables_of(params: list[str] | None) -> dict[str, list[float] | float] | None:
+    """Parse NAME=VALUE texts into values of the variables of a pulse sequence; NAME=A,B,C is the
+    value of an array."""
+    values: dict[str, list[float] | float] = {}
+    for param in params or ():
+        name, equals, text = param.partition("=")
+        numbers = [_angle(part) for part in text.split(",")]
+        known = [number for number in numbers if number is not None]
+        if not equals or not name or len(known) < len(numbers):
+            hint = "NAME=VALUE, for example rabi=6.28, or NAME=A,B,C for an array"
+            raise OptionError(f"--param {param!r:.80}", hint=hint)
+        values[name] = known if len(known) > 1 else known[0]
     return values or None
 
 
@@ -235,6 +323,7 @@ FORMS = {
     "account": Form(flags=("--account", "-A")),
     "after": Form(kind=Texts, convert=lambda tasks: tasks or None),
     "name": Form("task_name"),
+    "evaluation_times": Form(kind=str | None, convert=times_of),
 }
 _FORMS = {name: FORMS.get(name, Form()) for name, option in OPTIONS.items() if option.help}
 FIELDS = {name: form.field or name.removesuffix("_s") for name, form in _FORMS.items()}
@@ -281,13 +370,24 @@ class CircuitOptions(_Fields):  # type: ignore[misc]  # its fields follow from `
         names, is_placed = channel_names(document), self.device or self.pool or self.prefer
         return ChannelNames(names, not is_placed) if names else None
 
-    def arguments(self, loaded: PackedCircuit | None = None) -> SubmitOptions:
-        """Return the options for `Client.submit`. `loaded`: the circuit, to whose parameters
+    def arguments(self, loaded: PackedCircuit | PulseText | None = None) -> SubmitOptions:
+        """Return the options for `Client.submit`. `loaded`: the program, to whose parameters
         --param gives values. Raises OptionError."""
+        if isinstance(loaded, PulseText):
+            return self._of_pulses()
         values = {name: form.convert(getattr(self, FIELDS[name])) for name, form in _FORMS.items()}
         bindings = values.pop("parameter_values")
         if loaded is not None and (loaded.parameters or bindings):
             values["parameter_values"] = loaded.bind(bindings)
+        return values  # type: ignore[return-value]
+
+    def _of_pulses(self) -> SubmitOptions:
+        given = {name: getattr(self, FIELDS[name]) for name in _FORMS}
+        variables = variables_of(given.pop("parameter_values"))
+        if not given["outputs"]:
+            del given["outputs"]  # what a sequence has by default depends on its shots
+        values = {name: _FORMS[name].convert(value) for name, value in given.items()}
+        values["parameter_values"] = variables
         return values  # type: ignore[return-value]
 
 

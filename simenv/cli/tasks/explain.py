@@ -303,8 +303,9 @@ def explain(
         return
     with circuit_input.errors_for_command_line(), contextlib.ExitStack() as stack:
         client, _, loaded = circuit_input.client_and_circuit(common, file, asked, stack)
+        pulses = loaded if isinstance(loaded, circuit_input.PulseText) else None
         with circuit_input.answer_progress():
-            result = client.explain(loaded.program, **asked.arguments())
+            result = client.explain(loaded.program, **asked.arguments(pulses))
     if common.as_json:
         terminal.json_line(
             {

@@ -6,10 +6,11 @@ only the answer.
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,8 +21,12 @@ from simenv.model import Observable
 from simenv.text import run_time
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from simenv.client.client import Client
     from simenv.client.result import Result
+    from simenv.client.submission.pulses import PulseResult
     from simenv.client.tasks.task import Task
 
 Save = Annotated[
@@ -46,8 +51,10 @@ def present(
     """Wait for the end and show the result; exit code 1 if the task did not end as DONE.
     `is_private`: the environment exists for this call only."""
     _wait(task, timeout, is_private)
+    from simenv.client.submission.calls import CallTask
+
     try:
-        result = task.results(0.0)
+        result = [task.details] if isinstance(task, CallTask) else task.results(0.0)
     except (errors.TaskFailedError, errors.TaskCancelledError, errors.TaskExpiredError) as error:
         if is_private:  # its journal ends with it
             error.hint = error.hint.replace("all that", "after `simenv up`, all that", 1)
@@ -75,10 +82,10 @@ def print_results(
     """Show the results of a task; `save`: file for the whole result, only for a single binding.
     `observables`: those of the expectation values."""
     if save is not None:
-        results[0].save(save)
+        _save(results[0], save)
     if as_json:
         for each in results:
-            terminal.json_line(each.to_dict())
+            terminal.json_line(_builtins(each))
         return
     labels = [label(observable, results[0].layout) for observable in observables]
     if save is None and len(results) == 1:
@@ -90,12 +97,48 @@ def print_results(
     terminal.note(summary(results))
 
 
+def _pulses(result: Result) -> PulseResult | None:
+    """Return the outcomes of a pulse sequence; None: the task ran something else."""
+    if not result.has("value"):
+        return None
+    from simenv.client.submission.pulses import pulse_result
+
+    return pulse_result(result)
+
+
+def _builtins(result: Result) -> dict[str, Any]:
+    pulses = _pulses(result)
+    return result.to_dict() | ({} if pulses is None else {"pulses": pulses.to_dict()})
+
+
+def _save(result: Result, path: Path) -> None:
+    """Write a result to a file. Raises OptionError, StoreError."""
+    if _pulses(result) is None:
+        result.save(path)
+        return
+    if path.suffix.lower() != ".json":
+        message = f"cannot save {path}: results of pulse sequences are saved as JSON"
+        raise errors.OptionError(message, hint=f"--save {path.with_suffix('.json')}")
+    import msgspec
+
+    from simenv.files import replacing
+
+    try:
+        with replacing(path, mode=0o666, sync=True) as file:
+            file.write(msgspec.json.format(msgspec.json.encode(_builtins(result))) + b"\n")
+    except OSError as error:
+        raise errors.OptionError(f"cannot save {path}: {error.strerror}") from error
+
+
 def summary(results: list[Result]) -> str:
     """Return a summary: `t-1: statevector, 2 qubits, 1 024 shots, seed 7, 0.3 ms on main-0`."""
     first = results[0]
+    pulses = _pulses(first)
     parts = [
         first.engine,
-        terminal.counted(first.num_qubits, "qubit"),
+        terminal.counted(first.num_qubits, "qubit")
+        if pulses is None
+        else terminal.counted(len(pulses.atoms), "atom"),
         terminal.counted(first.shots, "shot") if first.shots else "exact",
         f"seed {first.seed}",
         run_time(first.timing.run_s) + (f" on {first.worker}" if first.worker else ""),
@@ -161,7 +204,7 @@ def _show(result: Result, labels: Sequence[str]) -> None:
         shares = result.probabilities
         terminal.bars(shares, {key: f"{share:.6f}" for key, share in shares.items()})
     if result.has("statevector"):
-        _amplitudes(result)
+        _amplitudes(result.statevector, result.num_qubits)
     if result.has("amplitudes"):
         for text, value in result.amplitudes.items():
             terminal.line(f"{text} = {value.real:+.12g} {value.imag:+.12g}j")
@@ -173,7 +216,9 @@ def _show(result: Result, labels: Sequence[str]) -> None:
     if result.has("gradients"):
         for name, slopes in zip(labels, result.gradients.tolist(), strict=True):
             terminal.line(f"gradient of {name} = " + " ".join(f"{slope:.9g}" for slope in slopes))
-    if result.has("value"):
+    if (pulses := _pulses(result)) is not None:
+        _show_pulses(pulses)
+    elif result.has("value"):
         terminal.line(f"a value of {terminal.size(len(result.value))}, readable only in Python")
     if result.truncation:
         terminal.note(
@@ -181,11 +226,38 @@ def _show(result: Result, labels: Sequence[str]) -> None:
         )
 
 
-def _amplitudes(result: Result) -> None:
-    """Print the largest amplitudes, in blocks: a vector may fill the memory."""
+def _show_pulses(result: PulseResult) -> None:
+    """Print the outcomes of a pulse sequence: bit strings have the first atom first."""
+    if result.has("counts"):
+        counts = dict(itertools.islice(result.counts.items(), SHOWN))
+        terminal.bars(counts, {key: str(count) for key, count in counts.items()})
+        if len(result.counts) > SHOWN:
+            terminal.note(f"the {SHOWN} most frequent of {len(result.counts)}; --json prints all")
+    if result.has("memory"):
+        memory = result.memory
+        for key in memory[:SHOWN]:
+            terminal.line(key)
+        if len(memory) > SHOWN:
+            terminal.note(f"the first {SHOWN} of {len(memory)} shots; --json prints all")
+    if result.has("statevector"):
+        _amplitudes(result.statevector, len(result.atoms))
+    if result.has("expectation"):
+        for value in result.expectation.tolist():
+            terminal.line(f"expectation value {value:.12g}")
+    names = [terminal.clean(name) for name in result.atoms]
+    values = result.occupations.tolist()
+    shares = dict(zip(names, values, strict=True))
+    terminal.note("occupation of each atom, the probability of 1:")
+    terminal.bars(shares, {name: f"{share:.6f}" for name, share in shares.items()})
+    drawn = f", {result.trajectories} trajectories" if result.trajectories > 1 else ""
+    terminal.note(f"{result.simulator}: 1 - fidelity below {result.error:.1g}{drawn}")
+
+
+def _amplitudes(vector: NDArray[np.complexfloating], width: int) -> None:
+    """Print the largest amplitudes, in blocks: a vector may fill the memory. `vector`: [2**width],
+    the first digit of a bit string is the highest bit of an index."""
     import numpy as np
 
-    vector, width = result.statevector, result.num_qubits
     best = np.zeros(0, np.int64)
     for start in range(0, len(vector), BLOCK):
         places = np.arange(start, min(start + BLOCK, len(vector)))

@@ -1,6 +1,6 @@
 """`simenv run`, `simenv submit` and `simenv result`.
 
-`run` and `submit` send one circuit from a file, to the environment that is up or to a private one;
+`run` and `submit` send one program from a file, to the environment that is up or to a private one;
 `run` waits for its result. `result` waits for a submitted task.
 """
 
@@ -50,7 +50,11 @@ def result(
 
 
 CircuitFile = Annotated[
-    str, typer.Argument(help="OpenQASM 2 or 3, QPY, or a bundle; - is stdin.", metavar="FILE")
+    str,
+    typer.Argument(
+        help="OpenQASM 2 or 3, QPY, QIR, a pulse sequence, or a bundle; - is stdin.",
+        metavar="FILE",
+    ),
 ]
 
 
@@ -62,7 +66,7 @@ def run(
     timeout: Timeout = None,
     save: Save = None,
 ) -> None:
-    """Run a circuit: submit it, show its progress, print its result.
+    """Run a program: submit it, show its progress, print its result.
 
     With no environment up, a private one is started for this call. A bundle (from
     `simenv result ID --bundle`) is run again as it was.
@@ -80,7 +84,7 @@ def submit(
     ] = False,
     timeout: Timeout = None,
 ) -> None:
-    """Submit a circuit and print the id of its task; `simenv result ID` waits for it.
+    """Submit a program and print the id of its task; `simenv result ID` waits for it.
 
     With no environment up, a private one is started for this call, which waits. A bundle (from
     `simenv result ID --bundle`) is run again as it was.
@@ -96,7 +100,7 @@ def _submit(
     timeout: float | None,
     save: Path | None = None,
 ) -> None:
-    """Submit the circuit or the bundle of `file`; print its id or, with `wait`, its result."""
+    """Submit the program or the bundle of `file`; print its id or, with `wait`, its result."""
     common, path = app.settings_of(context), Path(file)
     if file != "-" and (path.is_dir() or path.suffix.lower() == ".zip"):
         from simenv.cli.tasks.bundle import rerun

@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import msgspec
+
 from simenv.client.circuits.observables import load_observables
 from simenv.client.connection.session import ServiceSession
 from simenv.client.submission import options as submission_options
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from simenv.client.result import Result
+
 _OWN = {
     "shots", "seed", "outputs", "engine", "observables", "noise", "options", "parameter_values",
     "binding_index", "evaluation_times",
@@ -51,6 +55,7 @@ _WITH_ERRORS = {
     "occupation": "occupation", "correlation": "correlation", "energy": "energy",
     "energy_second_moment": "energy", "expectation_at": "expectation",
 }  # fmt: skip
+_AT_END = ("counts", "memory", "expectation", "statevector")
 _HINT = "a pulser.Sequence, or the text of its to_abstract_repr()"
 
 
@@ -194,6 +199,53 @@ class PulseResult:
             return table[:, first + (name == "energy_second_moment")]
         return table[:, first : first + width].reshape(values.shape)
 
+    def has(self, output: str) -> bool:
+        """Return whether an output was requested."""
+        return bool(getattr(self._answer, {"counts": "outcomes"}.get(output, output)))
+
+    @property
+    def num_outcomes(self) -> int:
+        """Number of distinct bit strings at the time with most of them."""
+        return max((len(packed) // 8 for packed in self._answer.outcomes), default=0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as builtins: None for outputs that were not requested, and for those
+        ending in `_at` if the end is the only time; [re, im] pairs for amplitudes."""
+        answer, names = self._answer, ("occupation", "correlation", "energy")
+        has_times = len(answer.times) > 1
+
+        def at_end(name: str) -> Any:
+            return _plain(getattr(self, name)) if self.has(name) else None
+
+        def at_times(name: str) -> Any:
+            return _plain(getattr(self, f"{name}_at")) if has_times and self.has(name) else None
+
+        errors = [name for name in _WITH_ERRORS if answer.standard_errors]
+        return {
+            "atoms": list(self.atoms),
+            "basis": self.basis,
+            "shots": self.shots,
+            "seed": self.seed,
+            "duration_ns": self.duration_ns,
+            "evaluation_times": list(answer.times),
+            "occupations": self.occupations.tolist(),
+            **{name: at_end(name) for name in _AT_END},
+            **{f"{name}_at": at_times(name) for name in _AT_END},
+            **{name: at_end(name) for name in names},
+            "energy_second_moment": _plain(self.energy_second_moment)
+            if self.has("energy")
+            else None,
+            "standard_errors": {
+                name: _plain(self.standard_error(name))
+                for name in errors
+                if self.has(_WITH_ERRORS[name])
+            },
+            "error": self.error,
+            "steps": self.steps,
+            "trajectories": self.trajectories,
+            "simulator": self.simulator,
+        }
+
     def __repr__(self) -> str:
         return (
             f"<PulseResult: {len(self.atoms)} atoms, {self.shots} shots,"
@@ -219,6 +271,17 @@ class PulseResult:
         raise OptionError(f"{what} of the sequence were not requested", hint=hint)
 
 
+def _plain(value: Any) -> Any:
+    """Return arrays as lists, a complex number as [re, im]."""
+    import numpy as np
+
+    if not isinstance(value, np.ndarray):
+        return value
+    if np.iscomplexobj(value):
+        return np.stack([value.real, value.imag], -1).tolist()
+    return value.tolist()
+
+
 def _numbers(packed: bytes) -> list[int]:
     import numpy as np
 
@@ -227,20 +290,7 @@ def _numbers(packed: bytes) -> list[int]:
 
 def submit_pulses(session: ServiceSession, sequence: Any, options: Mapping[str, Any]) -> CallTask:
     """Submit a task that runs a pulse sequence; its result is a PulseResult."""
-    binding = submission_options.checked_binding(options.get("binding_index", 0))
-    values = options.get("parameter_values")
-    if values is not None and not isinstance(values, Mapping):
-        raise OptionError(
-            f"parameter_values={values!r:.80} of a pulse sequence",
-            hint="a mapping of its variables to values: {'duration': 200}",
-        )
-    prepared = _Prepared(options)
-    call = prepared.call(sequence, values or {}, binding)
-    seed = submission_options.checked_seed(options.get("seed"), options.get("idempotency_key"))
-    packed = [codec.encode(call)]
-    return send_calls(session, RYDBERG, packed, PulseResult, prepared.calls, seed, prepared.shots)[
-        0
-    ]
+    return send_pulses(session, [pack_pulses(sequence, options)], options)[0]
 
 
 def submit_pulse_sweep(
@@ -248,20 +298,53 @@ def submit_pulse_sweep(
 ) -> list[CallTask]:
     """Submit one task for each binding of the variables of a sequence, all or none. See
     `Client.submit_many`."""
+    return send_pulses(session, pack_pulse_sweep(sequence, values, options), options)
+
+
+def pack_pulses(sequence: Any, options: Mapping[str, Any]) -> bytes:
+    """Check a sequence and its options, and return its encoded PulseCall. Reads the sequence with
+    pulser: a sequence of another user is packed in a process of its own."""
+    binding = submission_options.checked_binding(options.get("binding_index", 0))
+    values = options.get("parameter_values")
+    if values is not None and not isinstance(values, Mapping):
+        raise OptionError(
+            f"parameter_values={values!r:.80} of a pulse sequence",
+            hint="a mapping of its variables to values: {'duration': 200}",
+        )
+    return codec.encode(_Prepared(options).call(sequence, values or {}, binding))
+
+
+def pack_pulse_sweep(sequence: Any, values: Any, options: Mapping[str, Any]) -> list[bytes]:
+    """Return the encoded PulseCall of each binding; as `pack_pulses`."""
     if not isinstance(values, Mapping) or not values:
         hint = "a mapping of its variables to lists of values: {'duration': [100, 200]}"
         raise OptionError(f"values {values!r:.80} of a pulse sequence", hint=hint)
-    columns = {name: list(column) for name, column in values.items()}
+    columns = {
+        name: list(column) if isinstance(column, Iterable) else [column]
+        for name, column in values.items()
+    }
     lengths = {len(column) for column in columns.values()}
     if len(lengths) != 1 or not max(lengths):
         raise OptionError("variables with different numbers of values", hint="one for each binding")
     prepared = _Prepared(options)
-    packed = []
-    for k in range(lengths.pop()):
-        row = {name: column[k] for name, column in columns.items()}
-        packed.append(codec.encode(prepared.call(sequence, row, k)))
+    rows = ({name: column[k] for name, column in columns.items()} for k in range(lengths.pop()))
+    return [codec.encode(prepared.call(sequence, row, k)) for k, row in enumerate(rows)]
+
+
+def send_pulses(
+    session: ServiceSession, packed: list[bytes], options: Mapping[str, Any]
+) -> list[CallTask]:
+    """Submit packed calls with the options with which they were packed; reads no sequence."""
+    prepared = _Prepared(options)
     seed = submission_options.checked_seed(options.get("seed"), options.get("idempotency_key"))
     return send_calls(session, RYDBERG, packed, PulseResult, prepared.calls, seed, prepared.shots)
+
+
+def pulse_result(result: Result) -> PulseResult | None:
+    """Return the outcomes of a pulse sequence in a task's Result; None: it ran something else."""
+    if result.engine != RYDBERG or not result.has("value"):
+        return None
+    return PulseResult(result.value)
 
 
 class _Prepared:
@@ -395,6 +478,11 @@ def _built(
             if numbers and not is_open:
                 names = ", ".join(map(str, numbers))
                 raise OptionError(f"the sequence has no variables {names}")
+            missing = sorted(set(sequence.declared_variables) - set(numbers)) if is_open else []
+            if missing:
+                names = ", ".join(map(str, missing))
+                hint = "parameter_values= has a value, or a list of them, for each"
+                raise OptionError(f"no values of the variables {names:.80}", hint=hint)
             built = sequence
             if is_open or mapping:
                 built = sequence.build(qubits=dict(mapping) or None, **numbers)
@@ -437,11 +525,15 @@ def _noise_text(noise: Any, device: Any) -> str:
         if noise == "off":
             return ""
         if noise not in ("auto", "on"):
-            hint = "auto, on, off, or a pulser.NoiseModel"
+            hint = "auto, on, off, a pulser.NoiseModel, or a file of its abstract representation"
             raise OptionError(f"noise={noise[:80]!r} of a pulse sequence", hint=hint)
         model = getattr(device, "noise_model", None)
         if model is None and noise == "on":
             raise OptionError(f"the device {device.name[:80]!r} has no noise model")
+    elif isinstance(noise, bytes):
+        model = _noise_model(noise)
+    elif isinstance(noise, Mapping) and "noise_types" in noise:  # as JSON was decoded
+        model = _noise_model(msgspec.json.encode(noise))
     else:
         model = noise
     if model is None:
@@ -449,6 +541,20 @@ def _noise_text(noise: Any, device: Any) -> str:
     if not hasattr(model, "to_abstract_repr") or not hasattr(model, "noise_types"):
         raise OptionError(f"noise={noise!r:.80} of a pulse sequence", hint="a pulser.NoiseModel")
     return str(model.to_abstract_repr()) if model.noise_types else ""
+
+
+def _noise_model(document: bytes) -> Any:
+    """Return the NoiseModel of an abstract representation."""
+    what, hint = "the noise model", "pulser.NoiseModel(...).to_abstract_repr() writes one"
+    try:
+        text = document.decode()
+        check_text(what, text)
+        return _pulser().NoiseModel.from_abstract_repr(text)
+    except SimenvError:
+        raise
+    except Exception as error:  # pulser raises many types
+        said = " ".join(str(error).split())[:_TEXT]
+        raise OptionError(f"{what}: {type(error).__name__}: {said}", hint=hint) from error
 
 
 def _pulser() -> Any:

@@ -1,9 +1,9 @@
 """Programs of requests: read from the body, parsed, and submitted with the client's own options.
 
 Invariant: this process parses no text but plain OpenQASM 2, by a reader whose time is linear in the
-text. Everything else (QPY, OpenQASM 3, definitions of gates) is read in a process of the caller
-with bounds of memory and time (`load_bound`), so that nobody's program holds up the others or takes
-the memory of the gateway. A text is never a path.
+text. Everything else (QPY, OpenQASM 3, definitions of gates, pulse sequences) is read in a process
+of the caller with bounds of memory and time (`load_bound`, `packed_pulses`), so that nobody's
+program holds up the others or takes the memory of the gateway. A text is never a path.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from litestar import Request
 from litestar.datastructures import UploadFile
 
 from simenv.client.circuits import load, qasm2, text_checks, untrusted_programs
+from simenv.client.circuits.load import is_pulses
 from simenv.client.circuits.untrusted_programs import BoundCircuit, load_bound
 from simenv.client.client import Client
 from simenv.client.submission.options import under_reservation
+from simenv.client.submission.pulses import pack_pulse_sweep, pack_pulses, send_pulses
 from simenv.client.tasks.task import Task
 from simenv.errors import DECODE_ERRORS, LimitExceededError, OptionError
 from simenv.gateway import request_process
@@ -30,6 +32,7 @@ from simenv.gateway.native.schemas import (
     TaskRequest,
     record,
 )
+from simenv.model.pulses import check_text
 from simenv.sandbox.function_process import SandboxProcess
 from simenv.transpiler import qpy
 
@@ -48,10 +51,25 @@ R = TypeVar("R", TaskRequest, SweepRequest)
 S = TypeVar("S", bound=msgspec.Struct)
 
 
-def bound_of(sandbox: SandboxProcess, request: ProgramRequest, values: Any = None) -> BoundCircuit:
-    """Return the circuit of a request, with `values` for its parameters, if it has any. Raises
+class PackedPulses(msgspec.Struct, frozen=True, array_like=True):
+    """A pulse sequence, which the process of its user has read: one encoded PulseCall for each
+    binding of its variables."""
+
+    calls: list[bytes]
+
+
+ReadProgram = BoundCircuit | PackedPulses
+
+
+def bound_of(sandbox: SandboxProcess, request: TaskRequest | SweepRequest) -> ReadProgram:
+    """Return the program of a request, with values for its parameters, if it has any. Raises
     ProgramError, OptionError, LimitExceededError."""
-    source = _source(request)
+    source, values = _source(request), request.parameter_values
+    if is_pulses(source):
+        check_text("the pulse sequence", request.program)
+        head = type(request).__name__
+        answer = request_process.call(sandbox, "pulses", msgspec.json.encode(request), head)
+        return msgspec.msgpack.decode(answer, type=PackedPulses)
     if values is None and (plain := _plain(request.program)) is not None:
         return plain
     return load_bound(source, values, sandbox, b"program 0\n")
@@ -71,38 +89,62 @@ def _source(request: ProgramRequest) -> str | bytes:
 
 class _Decoded(msgspec.Struct, frozen=True, array_like=True):
     """A decoded body: the request in JSON, without its program and values, and these as `bound_of`
-    returns them. `has_values`: there are values."""
+    returns them. `has_values`: there are values; `pulses`: None for a circuit."""
 
     options: bytes
     bound: bytes
     has_values: bool
+    pulses: PackedPulses | None = None
+
+
+_KINDS: dict[str, type[TaskRequest | SweepRequest]] = {
+    kind.__name__: kind for kind in (TaskRequest, SweepRequest)
+}
+
+
+def packed_pulses(body: bytes, kind: str) -> bytes:
+    """Read the pulse sequence of a request in JSON; called in the process of the user. Raises
+    OptionError, ProgramError, LimitExceededError."""
+    request = msgspec.json.decode(body, type=_KINDS[kind])
+    return msgspec.msgpack.encode(_packed_pulses(request))
+
+
+def _packed_pulses(request: TaskRequest | SweepRequest) -> PackedPulses:
+    options = _given(request)
+    values = options.pop("parameter_values", None)
+    if isinstance(request, SweepRequest):
+        return PackedPulses(pack_pulse_sweep(request.program, values, options))
+    return PackedPulses([pack_pulses(request.program, options | {"parameter_values": values})])
 
 
 def decoded(body: bytes, kind: str) -> bytes:
     """Decode a body and its program; called in the process of the user. `kind`: TaskRequest or
     SweepRequest. Raises OptionError, ProgramError, LimitExceededError."""
-    known: dict[str, type[TaskRequest | SweepRequest]] = {
-        "TaskRequest": TaskRequest, "SweepRequest": SweepRequest
-    }  # fmt: skip
     try:
-        request = msgspec.json.decode(body, type=known[kind])
+        request = msgspec.json.decode(body, type=_KINDS[kind])
     except DECODE_ERRORS as error:
         raise _undecoded(error) from error
     source = _source(request)
     text, data = (source, b"") if isinstance(source, str) else ("", source)
-    values = request.parameter_values
-    bound = untrusted_programs.bound_of(text, data, values)
+    values, bound, pulses = request.parameter_values, b"", None
+    if is_pulses(source):
+        pulses = _packed_pulses(request)
+    else:
+        bound = untrusted_programs.bound_of(text, data, values)
     empty: Any = [] if isinstance(request, SweepRequest) else None
     left = msgspec.structs.replace(request, program="", qpy=b"", packed=b"", parameter_values=empty)
-    return msgspec.msgpack.encode(_Decoded(msgspec.json.encode(left), bound, values is not None))
+    options = msgspec.json.encode(left)
+    return msgspec.msgpack.encode(_Decoded(options, bound, values is not None, pulses))
 
 
-def read_large(sandbox: SandboxProcess, body: bytes, kind: type[R]) -> tuple[R, BoundCircuit]:
+def read_large(sandbox: SandboxProcess, body: bytes, kind: type[R]) -> tuple[R, ReadProgram]:
     """Decode a large body in the process of its user; return the request without its program and
     parameter values, and these. Blocks. Raises OptionError, ProgramError, LimitExceededError."""
     answer = request_process.call(sandbox, "native", body, kind.__name__)
     found = msgspec.msgpack.decode(answer, type=_Decoded)
     request = msgspec.json.decode(found.options, type=kind)
+    if found.pulses is not None:
+        return request, found.pulses
     return request, untrusted_programs.bound_circuit(found.bound, found.has_values)
 
 
@@ -115,13 +157,18 @@ def _plain(text: str) -> BoundCircuit | None:
     return None if program is None else BoundCircuit(load(program), None, True)
 
 
-def _options(request: ProgramRequest, caller: Caller, key: str | None) -> dict[str, Any]:
-    """Return the options that differ from their defaults, for `Client.submit`."""
-    options = {
+def _given(request: ProgramRequest) -> dict[str, Any]:
+    """Return the options that differ from their defaults."""
+    return {
         name: value
         for name in request.__struct_fields__
         if name in _DEFAULTS and (value := getattr(request, name)) != _DEFAULTS[name]
     }
+
+
+def _options(request: ProgramRequest, caller: Caller, key: str | None) -> dict[str, Any]:
+    """Return the options that differ from their defaults, for `Client.submit`."""
+    options = _given(request)
     options.pop("parameter_values", None)
     options["account"] = options.get("account") or caller.account or None
     if caller.reservation and caller.pool:
@@ -143,13 +190,15 @@ def _check_gradient(options: Mapping[str, Any], bound: BoundCircuit) -> None:
 def submit(
     client: Client,
     request: TaskRequest,
-    bound: BoundCircuit,
+    bound: ReadProgram,
     caller: Caller,
     key: str | None,
     trace: str,
 ) -> Task:
     """Submit one task; see `Client.submit`."""
     options = _options(request, caller, key) | {"trace": trace}
+    if isinstance(bound, PackedPulses):
+        return send_pulses(client.session, bound.calls, options)[0]
     _check_gradient(options, bound)
     if bound.rows is not None:
         options["parameter_values"] = bound.rows
@@ -159,21 +208,26 @@ def submit(
 def submit_sweep(
     client: Client,
     request: SweepRequest,
-    bound: BoundCircuit,
+    bound: ReadProgram,
     caller: Caller,
     key: str | None,
     trace: str,
 ) -> list[Task]:
     """Submit a sweep; see `Client.submit_many`."""
     options = _options(request, caller, key) | {"trace": trace}
+    if isinstance(bound, PackedPulses):
+        return list(send_pulses(client.session, bound.calls, options))
     _check_gradient(options, bound)
     return client.submit_many((bound.circuit, bound.rows), **options)
 
 
 def explain(
-    client: Client, request: TaskRequest, bound: BoundCircuit, caller: Caller
+    client: Client, request: TaskRequest, bound: ReadProgram, caller: Caller
 ) -> ExplanationRecord:
     """Ask which engine would run a program; see `Client.explain`."""
+    if isinstance(bound, PackedPulses):
+        hint = "the engine rydberg runs it, in any pool of that engine or of any"
+        raise OptionError("no engines are compared for a pulse sequence", hint=hint)
     options = _options(request, caller, None)
     if bound.rows is not None:
         options["parameter_values"] = bound.rows
@@ -183,7 +237,7 @@ def explain(
 
 async def read_request(
     request: Request[Any, Any, Any], kind: type[R], *, waits: bool = False
-) -> Callable[[SandboxProcess], tuple[R, BoundCircuit]]:
+) -> Callable[[SandboxProcess], tuple[R, ReadProgram]]:
     """Read the body of a request: JSON of `kind`; a form with the file `program` and JSON in
     `options`; or the program itself, with its options in the query. `waits`: the route knows `wait`
     there. Returns a function that decodes it, with the process of the user; it blocks and raises
@@ -193,7 +247,7 @@ async def read_request(
         _check_names(request, media_type, waits=waits)
         return lambda sandbox: read_large(sandbox, body, kind)
     asked = await _read_small(request, kind, waits=waits)
-    return lambda sandbox: (asked, bound_of(sandbox, asked, asked.parameter_values))
+    return lambda sandbox: (asked, bound_of(sandbox, asked))
 
 
 def _check_names(request: Request[Any, Any, Any], media_type: str, *, waits: bool) -> None:

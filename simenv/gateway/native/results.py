@@ -14,6 +14,7 @@ from litestar import Response
 from litestar.response import Stream
 
 from simenv.client.result import Result
+from simenv.client.submission.pulses import PulseResult, pulse_result
 from simenv.client.tasks.task import Task
 from simenv.errors import LimitExceededError, OptionError
 from simenv.gateway.limits import PART_BYTES, HttpExchange
@@ -46,7 +47,7 @@ def form_of(accept: str) -> str:
 
 def is_small(result: Result) -> bool:
     """Return whether a result has counts or expectation values alone, and few of them."""
-    arrays = ("probabilities", "statevector", "gradients", "memory", "amplitudes")
+    arrays = ("probabilities", "statevector", "gradients", "memory", "amplitudes", "value")
     if any(result.has(name) for name in arrays):
         return False
     return not result.has("counts") or len(result.outcome_counts) <= SMALL_OUTCOMES
@@ -66,6 +67,8 @@ def json_bytes(result: Result) -> int:
         if result.has(name):
             outcomes = max(outcomes, len(getattr(result, array)))
     sizes["outcomes"] = outcomes, MAX_JSON_OUTCOMES, outcomes * (_TEXT_BYTES + result.num_qubits)
+    if (pulses := pulse_result(result)) is not None:
+        sizes |= _pulse_sizes(pulses)
     total = _LEAST_BYTES
     for name, (count, limit, more) in sizes.items():
         if count > limit or more > MAX_JSON_BYTES:
@@ -73,6 +76,21 @@ def json_bytes(result: Result) -> int:
             raise LimitExceededError(message, hint=f"Accept: {NPZ}, or {HDF5}")
         total += _VALUE_BYTES[name] * count + more
     return total
+
+
+def _pulse_sizes(pulses: PulseResult) -> dict[str, tuple[int, int, int]]:
+    """As `sizes` of `json_bytes`."""
+    width, times, found = len(pulses.atoms), len(pulses.evaluation_times), {}
+    if pulses.has("statevector"):
+        found["amplitudes"] = times * 2**width, MAX_JSON_AMPLITUDES, 0
+    if pulses.has("memory"):
+        shots = times * pulses.shots
+        found["bits of memory"] = width * shots, MAX_JSON_BITS, shots * _TEXT_BYTES
+    outcomes = times * (pulses.num_outcomes + width + 2)
+    if pulses.has("correlation"):
+        outcomes += times * width**2
+    found["outcomes"] = outcomes, MAX_JSON_OUTCOMES, outcomes * (_TEXT_BYTES + width)
+    return found
 
 
 def to_json(result: Result) -> dict[str, Any]:
@@ -83,6 +101,8 @@ def to_json(result: Result) -> dict[str, Any]:
     if result.has("statevector") and not isinstance(body["statevector"], list):
         # a reference to the service's file
         body["statevector"] = [[a.real, a.imag] for a in result.statevector.tolist()]
+    if (pulses := pulse_result(result)) is not None:
+        body["pulses"] = pulses.to_dict()
     return body
 
 
@@ -92,6 +112,9 @@ def encoded(result: Result, media_type: str, exchange: HttpExchange) -> Response
     if media_type == JSON:
         exchange.hold(json_bytes(result))
         return Response(to_json(result), media_type=JSON)
+    if pulse_result(result) is not None:
+        text = f"Accept: {media_type}: the result of a pulse sequence is sent as JSON"
+        raise OptionError(text, hint=f"Accept: {JSON}")
     suffix = _SUFFIXES[media_type]
     size, blocks = result.parts(suffix)
     headers = {"Content-Disposition": f'attachment; filename="{result.task}{suffix}"'}

@@ -39,14 +39,17 @@ MAX_WAIT_S = 60.0  # that one request may wait for a result
 MAX_TEXT_CHARS, MAX_PROGRAM_BYTES = 16 * 2**20, 16 * 2**20
 MAX_SETS = 2**20  # of parameter values, and values of one set
 Values = Annotated[list[float], msgspec.Meta(max_length=MAX_SETS)]
+Variable = float | Values  # of a pulse sequence: a number, or the numbers of an array
+Column = Annotated[list[Variable], msgspec.Meta(max_length=MAX_SETS)]
 Program = Annotated[bytes, msgspec.Meta(max_length=MAX_PROGRAM_BYTES)]
 # NaN, which JSON has as null.
 Measured = Annotated[float, msgspec.Meta(extra_json_schema={"type": ["number", "null"]})]
 
 
 class ProgramSource(msgspec.Struct, frozen=True, kw_only=True):
-    """A program, in one of three forms. `program`: text of OpenQASM 2 or 3, or QIR of the base
-    profile. `qpy`: a QPY file, `packed`: a packed Program of simenv, both in base64."""
+    """A program, in one of three forms. `program`: text of OpenQASM 2 or 3, of QIR of the base
+    profile, or the abstract representation of a pulse sequence (`pulser-abstract`), a JSON object
+    as text. `qpy`: a QPY file, `packed`: a packed Program of simenv, both in base64."""
 
     program: Annotated[str, msgspec.Meta(max_length=MAX_TEXT_CHARS)] = ""
     qpy: Program = b""
@@ -75,21 +78,22 @@ class ProgramRequest(Options, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 class TaskRequest(ProgramRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One task. `parameter_values`: one binding of the program's free parameters, by name or in
-    their order; `binding_index`: its index in a sweep."""
+    their order, or of a sequence's variables, by name; `binding_index`: its index in a sweep."""
 
     parameter_values: (
-        Values | Annotated[dict[Name, float], msgspec.Meta(max_length=MAX_NAMES)] | None
+        Values | Annotated[dict[Name, Variable], msgspec.Meta(max_length=MAX_NAMES)] | None
     ) = None
     binding_index: int = 0
 
 
 class SweepRequest(ProgramRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A program with K sets of parameter values: a list of K lists in the order of the parameters,
-    or for each parameter K values, or one for all."""
+    or for each parameter K values, or one for all; of a pulse sequence: for each variable K
+    values."""
 
     parameter_values: (
         Annotated[list[Values], msgspec.Meta(max_length=MAX_SETS)]
-        | Annotated[dict[Name, Values | float], msgspec.Meta(max_length=MAX_NAMES)]
+        | Annotated[dict[Name, Column | float], msgspec.Meta(max_length=MAX_NAMES)]
     )
 
 
@@ -178,9 +182,39 @@ class TaskCircuit(msgspec.Struct, frozen=True):
     openqasm3: str
 
 
+class PulseRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Outcomes of a pulse sequence; an output that was not requested is null. Bit strings have the
+    first atom first; 1 is the state r, h or d. Of the members see `simenv.PulseResult`."""
+
+    atoms: list[str]
+    basis: str
+    shots: int
+    seed: int
+    duration_ns: int
+    evaluation_times: list[float]
+    occupations: list[float]
+    counts: dict[str, int] | None
+    memory: list[str] | None
+    expectation: list[float] | None
+    statevector: list[tuple[float, float]] | None
+    counts_at: list[dict[str, int]] | None
+    memory_at: list[list[str]] | None
+    expectation_at: list[list[float]] | None
+    statevector_at: list[list[tuple[float, float]]] | None
+    occupation: list[list[float]] | None
+    correlation: list[list[list[float]]] | None
+    energy: list[float] | None
+    energy_second_moment: list[float] | None
+    standard_errors: dict[str, Any]  # over the trajectories of noise, by name
+    error: float
+    steps: int
+    trajectories: int
+    simulator: str
+
+
 class ResultRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A result; an output that was not requested is null. Bit strings are in Qiskit's order,
-    amplitudes are pairs of real and imaginary part."""
+    amplitudes are pairs of real and imaginary part. `pulses`: of a pulse sequence alone."""
 
     task: str
     name: str
@@ -225,6 +259,7 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True):
     truncation: float | None
     remark: str
     timing: Stages
+    pulses: PulseRecord | msgspec.UnsetType = msgspec.UNSET
 
 
 class ResultPage(msgspec.Struct, frozen=True):

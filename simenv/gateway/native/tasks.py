@@ -21,6 +21,8 @@ from litestar.params import FromPath, FromQuery, HeaderParameter, QueryParameter
 from simenv.client import result_display
 from simenv.client.client import Client
 from simenv.client.history import row_in, row_question
+from simenv.client.result import Result
+from simenv.client.submission.calls import CallTask
 from simenv.client.tasks.task import Task
 from simenv.errors import DECODE_ERRORS, NotFoundError, OptionError, QueueFullError
 from simenv.gateway import request_process
@@ -69,13 +71,13 @@ async def submit_task(
         return Response(accepted, status_code=201, headers=headers)
     try:
         with gateway.holding(caller):
-            async with asyncio.timeout(wait):
-                result = await task
+            has_ended = await _has_ended(task, wait)
     except QueueFullError:  # the task was accepted all the same
         headers["Retry-After"] = "1"
+        has_ended = False
+    if not has_ended:
         return Response(accepted, status_code=202, headers=headers)
-    except TimeoutError:
-        return Response(accepted, status_code=202, headers=headers)
+    result = _result(task)
     if form == results.JSON and results.is_small(result):
         answer = results.encoded(result, form, exchange)
     else:
@@ -83,6 +85,11 @@ async def submit_task(
     answer.status_code = 200
     answer.headers |= headers
     return answer
+
+
+def _result(task: Task) -> Result:
+    """Return the result of a task that has ended; that of a call before its value is decoded."""
+    return task.details if isinstance(task, CallTask) else task.result(0.0)
 
 
 def _key(key: str | None) -> str | None:

@@ -183,7 +183,7 @@ def test_circuits_of_a_job_run_in_its_reservation_unless_they_name_another_place
 # Options of `Client.submit` that other interfaces do not have. HTTP: see the gateway's tests.
 LACKING = {
     # A trace is TRACEPARENT; circuits of stim are Python objects, sweeps have no file format.
-    "command line": {"binding_index", *OF_STIM, *OF_PULSES, "trace"},
+    "command line": {"binding_index", *OF_STIM, "trace"},
     # Methods of the backend and its jobs, or other words of Qiskit, say the rest.
     "Qiskit": {
         *("after", "amplitudes", "binding_index", *OF_STIM, *OF_PULSES, "idempotency_key", "name"),

@@ -3,12 +3,14 @@
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from gateway_stand_in import GatewayStandIn
 
 PAGE = Path(__file__).parents[4] / "docs" / "guides" / "http.md"
+BIN = Path(sys.executable).parent  # has the command `simenv`
 BLOCKS = re.findall(r"^```bash\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 
 
@@ -16,7 +18,9 @@ BLOCKS = re.findall(r"^```bash\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re
 def test_the_examples_of_the_guide_succeed(gateway: GatewayStandIn, tmp_path: Path) -> None:
     assert len(BLOCKS) >= 6
     for block in BLOCKS:
-        script = f"set -euo pipefail\nURL={gateway.url}/api/v1\nTOKEN=admin\n{block}"
+        script = (
+            f"set -euo pipefail\nPATH={BIN}:$PATH\nURL={gateway.url}/api/v1\nTOKEN=admin\n{block}"
+        )
         done = subprocess.run(
             ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
         )

@@ -1,0 +1,78 @@
+"""Pulse sequences on the command line: found by their content, run, shown and saved."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shell import Shell
+
+pulser = pytest.importorskip("pulser")
+
+
+@pytest.fixture
+def sequence(tmp_path: Path) -> str:
+    """A file with a pulse of free amplitude on three atoms."""
+    register = pulser.Register.from_coordinates([(5.5 * k, 0) for k in range(3)], prefix="a")
+    made = pulser.Sequence(register, pulser.MockDevice)
+    made.declare_channel("global", "rydberg_global")
+    rabi = made.declare_variable("rabi")
+    made.add(pulser.Pulse.ConstantPulse(120, rabi, 1.0, 0.3), "global")
+    file = tmp_path / "sequence.txt"
+    file.write_text("\n " + made.to_abstract_repr())
+    return str(file)
+
+
+def test_sequence_runs_with_values_noise_and_observables(
+    shell: Shell, sequence: str, tmp_path: Path
+) -> None:
+    model = tmp_path / "noise.json"
+    model.write_text(pulser.NoiseModel(p_false_pos=0.5, p_false_neg=0.5).to_abstract_repr())
+    asked = ("--param", "rabi=2*pi", "--shots", "4000", "--seed", "3", "--observable", "ZII")
+    clean = shell("run", sequence, *asked, "--json").object["pulses"]
+    noisy = shell("run", sequence, *asked, "--noise", str(model), "--json").object["pulses"]
+    assert clean["atoms"] == ["a0", "a1", "a2"]
+    assert clean["expectation"] == pytest.approx([1 - 2 * clean["occupations"][0]])
+    assert sum(clean["counts"].values()) == 4_000
+    assert "111" not in clean["counts"]  # neighbours are in blockade
+    assert noisy["counts"]["111"] == pytest.approx(500, abs=5 * 21)  # each bit is a coin
+
+
+def test_outputs_at_times_are_asked_for_by_name(shell: Shell, sequence: str) -> None:
+    asked = ("--param", "rabi=6", "--output", "energy", "--evaluation-times", "0.25,0.5", "--json")
+    found = shell("run", sequence, *asked).object["pulses"]
+    assert found["evaluation_times"] == [0.25, 0.5, 1.0]
+    assert found["energy"][0] == pytest.approx(0.0, abs=1e-3)  # a constant drive conserves it
+    assert found["occupation"][0][0] < found["occupation"][2][0] == found["occupations"][0]
+    assert "ascending" in shell("run", sequence, "--evaluation-times", "x").err
+
+
+def test_submitted_sequence_is_shown_and_saved_by_its_id(
+    shell: Shell, sequence: str, tmp_path: Path
+) -> None:
+    task = shell("submit", sequence, "--param", "rabi=6", "--shots", "0", code=0).out.strip()
+    file = tmp_path / "result.json"
+    shown = shell("result", task, "--save", str(file), code=0)
+    saved: Any = json.loads(file.read_text())
+    assert "exact" in shown.err
+    assert "3 atoms" in shown.err
+    assert len(saved["pulses"]["occupations"]) == 3
+    assert saved["pulses"]["counts"] is None
+    printed = shell("result", task, code=0)
+    assert [line.split()[0] for line in printed.out.splitlines()] == ["a0", "a1", "a2"]
+    refused = shell("result", task, "--save", str(tmp_path / "result.h5"))
+    assert "saved as JSON" in refused.err
+
+
+def test_json_that_is_no_sequence_is_refused_by_name(
+    shell: Shell, sequence: str, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.json"
+    other.write_text('{"qubits": 3}')
+    broken = tmp_path / "broken.json"
+    broken.write_text('{"register": 1, "channels": 2, "operations": 3}')
+    assert "JSON without register, channels, operations" in shell("run", str(other), code=2).err
+    assert "refused by pulser" in shell("run", str(broken)).err
+    assert "no values of the variables rabi" in shell("run", sequence).err
+    assert "NAME=A,B,C" in shell("run", sequence, "--param", "rabi=x").err
+    assert "runs in an environment" in shell("simulate", sequence).err

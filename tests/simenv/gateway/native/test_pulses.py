@@ -1,0 +1,114 @@
+"""Pulse sequences over HTTP: run, swept, refused, and read by no process of the gateway itself."""
+
+import json
+import sys
+from typing import Any
+
+import httpx
+import pytest
+
+from simenv.client.client import Client
+
+pulser = pytest.importorskip("pulser")
+
+
+def sequence(amplitude: str = "rabi", size: int | None = None) -> str:
+    register = pulser.Register.from_coordinates([(5.5 * k, 0) for k in range(3)], prefix="a")
+    made = pulser.Sequence(register, pulser.MockDevice)
+    made.declare_channel("global", "rydberg_global")
+    rabi = made.declare_variable(amplitude, size=size)
+    for each in [rabi] if size is None else rabi:
+        made.add(pulser.Pulse.ConstantPulse(120, each, 1.0, 0.3), "global")
+    return str(made.to_abstract_repr())
+
+
+def ran(api: httpx.Client, **fields: object) -> dict[str, Any]:
+    answer = api.post("/tasks?wait=60", json=fields)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_a_sequence_gives_the_result_of_the_client(api: httpx.Client, env: Client) -> None:
+    asked: dict[str, Any] = {
+        "parameter_values": {"rabi": 6.0},
+        "shots": 300,
+        "seed": 5,
+        "observables": ["ZII"],
+        "outputs": ["counts", "memory", "statevector"],
+    }
+    own: Any = env.run(sequence(), **asked)
+    found = ran(api, program=sequence(), **asked)
+    again = api.get(f"/tasks/{found['task']}/result").json()
+    assert found["pulses"] == own.to_dict()
+    assert again["pulses"] == found["pulses"]
+    assert found["engine"] == "rydberg"
+    assert found["counts"] is None
+
+
+def test_a_plain_text_with_options_in_the_query_runs(api: httpx.Client) -> None:
+    text = sequence("none").replace("none", "other")
+    answer = api.post(
+        "/tasks?shots=10&wait=60", content=text, headers={"Content-Type": "text/plain"}
+    )
+    assert answer.status_code == 400
+    assert "no values of the variables other" in answer.json()["detail"]
+
+
+def test_a_sweep_has_a_task_for_each_value_also_of_arrays(api: httpx.Client) -> None:
+    rows = [[2.0, 3.0], [4.0, 5.0]]
+    body = {"program": sequence(size=2), "parameter_values": {"rabi": rows}, "shots": None}
+    made = api.post("/sweeps", json=body).json()
+    assert made["bindings"] == 2
+    found = [api.get(f"/tasks/{each['id']}/result?wait=60").json() for each in made["tasks"]]
+    alone = ran(api, program=sequence(size=2), parameter_values={"rabi": rows[1]}, shots=None)
+    assert found[1]["pulses"]["occupations"] == alone["pulses"]["occupations"]
+    assert found[0]["pulses"]["occupations"] != alone["pulses"]["occupations"]
+
+
+def test_a_noise_model_comes_as_json(api: httpx.Client) -> None:
+    text = pulser.NoiseModel(p_false_pos=0.5, p_false_neg=0.5).to_abstract_repr()
+    model = json.loads(text)
+    found = ran(
+        api, program=sequence(), parameter_values={"rabi": 6.0}, shots=4_000, seed=1, noise=model
+    )
+    assert found["pulses"]["counts"]["111"] == pytest.approx(500, abs=5 * 21)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"program": "{" * 100 + "}" * 100}, "nested 100 deep"),
+        ({"program": '{"a": "' + "x" * 2**20 + '"}'}, "the limit is 1.0 MiB"),
+        ({"program": '{"a": 1}'}, "refused by pulser"),
+        ({"program": "{"}, "no JSON object"),
+        ({"program": sequence(), "parameter_values": [1.0]}, "a pulse sequence"),
+        ({"program": sequence(), "ranks": 2}, "of a pulse sequence"),
+        ({"program": sequence(), "noise": {"noise_types": ["x"]}}, "the noise model"),
+    ],
+)
+def test_what_cannot_run_is_refused_by_name(
+    api: httpx.Client, fields: dict[str, Any], said: str
+) -> None:
+    fields = {"parameter_values": {"rabi": 6.0}} | fields
+    answer = api.post("/tasks", json=fields)
+    assert answer.status_code in (400, 413), answer.text
+    assert said in answer.json()["detail"]
+
+
+def test_results_are_sent_as_json_alone(api: httpx.Client) -> None:
+    found = ran(api, program=sequence(), parameter_values={"rabi": 6.0}, shots=10)
+    answer = api.get(f"/tasks/{found['task']}/result", headers={"Accept": "application/x-npz"})
+    assert answer.status_code == 400
+    assert "is sent as JSON" in answer.json()["detail"]
+
+
+def test_the_gateway_reads_sequences_in_the_process_of_the_user(
+    api: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise AssertionError("read by the gateway")
+
+    monkeypatch.setattr(sys.modules["pulser"].Sequence, "from_abstract_repr", fails)
+    found = ran(api, program=sequence(), parameter_values={"rabi": 6.0}, shots=10)
+    assert sum(found["pulses"]["counts"].values()) == 10
