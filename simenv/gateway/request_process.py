@@ -25,7 +25,7 @@ MAX_TEXT_BYTES = 32 * 2**20  # of all circuits that are written at once
 _FUNCTIONS = {
     "program": "simenv.client.circuits.untrusted_programs:bound",
     "native": "simenv.gateway.native.programs:decoded",
-    "pulses": "simenv.gateway.native.programs:packed_pulses",
+    "sequence": "simenv.gateway.native.programs:packed_pulses",
     "ibm": "simenv.gateway.ibm.job_request:decoded",
     "iqm": "simenv.gateway.iqm.job_request:checked",
     "circuits": f"{__name__}:circuits",

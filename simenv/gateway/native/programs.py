@@ -68,7 +68,7 @@ def bound_of(sandbox: SandboxProcess, request: TaskRequest | SweepRequest) -> Re
     if is_pulses(source):
         check_text("the pulse sequence", request.program)
         head = type(request).__name__
-        answer = request_process.call(sandbox, "pulses", msgspec.json.encode(request), head)
+        answer = request_process.call(sandbox, "sequence", msgspec.json.encode(request), head)
         return msgspec.msgpack.decode(answer, type=PackedPulses)
     if values is None and (plain := _plain(request.program)) is not None:
         return plain
