@@ -17,6 +17,7 @@ lint:
 	$(PYTHON_BIN)/ruff format --check .
 	$(PYTHON_BIN)/python scripts/unconnected_groups.py
 	$(PYTHON_BIN)/mypy
+	cd distributions/simenv-myqlm && $(CURDIR)/$(PYTHON_BIN)/mypy
 	$(PYTHON_BIN)/lint-imports
 
 test:  # both at once: tests mostly wait

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("bench", "launcher", "noise_models", "simenv", "simulators", "testbed")
+PACKAGES = ("bench", "distributions", "launcher", "noise_models", "simenv", "simulators", "testbed")
 LEAST_LINES = 60  # of a group: smaller ones are helpers, which a module of their own hides
 # Modules that are one thought all the same, with the reason.
 ALLOWED = {

@@ -73,6 +73,7 @@ NOT_PASTED = {
         "",
     ): "the clone, and measured data: tests/bench/test_emulators.py",
     ("docs/guides/monitoring.md", "simenv examples"): "Prometheus runs until it is ended",
+    ("docs/guides/myqlm.md", ""): "myQLM, which nothing here installs: scripts/check_myqlm.py",
     ("docs/guides/operate.md", "python3 -m venv"): "root, systemd and a newer clone",
     ("docs/guides/pools.md", "simenv up --pool sv"): "eight ranks: tests/cluster",
     ("docs/guides/qfw.md", ""): "a QFw: bench qfw_host",

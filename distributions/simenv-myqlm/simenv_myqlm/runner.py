@@ -1,0 +1,224 @@
+"""Jobs as tasks of an environment: one request for each program, one for all of its angles.
+
+Invariant: a job runs once, however often requests are repeated: each submission has an idempotency
+key and a seed that are drawn once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import secrets
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from simenv_myqlm.errors import ConfigError, GatewayError, NoGatewayError
+from simenv_myqlm.gateway import GatewayConnection
+from simenv_myqlm.programs import (
+    Program,
+    check_breaks,
+    measured_qubits,
+    outcome_reader,
+    pauli_sum,
+    program_of,
+    swept,
+)
+from simenv_myqlm.records import Job, Result, Sample
+
+MAX_REQUESTS = 4  # at once; the gateway works at four calls of a token
+MAX_BINDINGS = 4_096  # of one sweep
+PAGE = 100  # results of one answer
+WAIT_S = 60.0  # of one request for a result
+TIMEOUT_S = 3_600.0  # for the result of a job
+SEED_BITS = 53  # whole numbers that every reader of JSON keeps
+OPTIONS = frozenset((
+    "device", "pool", "prefer", "noise", "compile", "qubit_mapping", "engine", "precision",
+    "options", "ranks", "priority", "queue_timeout_s", "run_timeout_s", "reservation", "account",
+    "qos", "name", "partition",
+))  # fmt: skip
+_META = ("task", "engine", "device", "seed", "shots", "snapshot", "node", "version", "truncation")
+
+
+class Runner:
+    """Runs jobs over one connection.
+
+    `seed`: of the first program of each call; None: a new one each time. `amplitudes`: exact
+    samples of all qubits carry amplitudes; without noise alone. `timeout_s`: for each result.
+    `options`: of the gateway's tasks, by their names there, such as device, pool or noise. Raises
+    ConfigError."""
+
+    def __init__(
+        self, connection: GatewayConnection, *, seed: int | None = None, amplitudes: bool = False,
+        timeout_s: float = TIMEOUT_S, **options: Any,
+    ) -> None:  # fmt: skip
+        unknown = sorted(set(options) - OPTIONS)
+        if unknown:
+            raise ConfigError(f"option {unknown[0]!r}", f"one of: {', '.join(sorted(OPTIONS))}")
+        self.connection, self._seed, self._amplitudes = connection, seed, amplitudes
+        self._timeout_s = timeout_s
+        self._options = {name: value for name, value in options.items() if value is not None}
+
+    def run(self, jobs: Sequence[Job]) -> list[Result]:
+        """Run jobs and return their results in order: those whose programs differ in angles alone
+        as one sweep, the others at the same time. Raises SimenvQPUError; `index` of GatewayError
+        is the first of the jobs that it is about."""
+        groups: dict[str, list[tuple[int, Job, Program]]] = {}
+        for index, job in enumerate(jobs):
+            program = program_of(job, measures=not self._is_of_amplitudes(job))
+            form = (program.num_qubits, program.num_measured, program.body, program.needs)
+            key = json.dumps([*form, self._asked(job)], sort_keys=True)
+            groups.setdefault(key, []).append((index, job, program))
+        parts = [
+            group[start : start + MAX_BINDINGS]
+            for group in groups.values()
+            for start in range(0, len(group), MAX_BINDINGS)
+        ]
+        results: dict[int, Result] = {}
+        if len(parts) == 1:
+            found = iter([self._run_part(parts[0], self._seed_of(0))])
+        else:
+            with ThreadPoolExecutor(MAX_REQUESTS) as threads:
+                seeds = map(self._seed_of, range(len(parts)))
+                found = iter(list(threads.map(self._run_part, parts, seeds)))
+        for part, own in zip(parts, found, strict=True):
+            results.update(zip((index for index, _, _ in part), own, strict=True))
+        return [results[index] for index in range(len(jobs))]
+
+    def _seed_of(self, part: int) -> int:
+        if self._seed is None:
+            return secrets.randbits(SEED_BITS)
+        return self._seed if part == 0 else random.Random(f"{self._seed}/{part}").getrandbits(53)
+
+    def _asked(self, job: Job) -> dict[str, Any]:
+        """Return the members of a request that say what a job asks for."""
+        asked: dict[str, Any] = {"shots": job.shots or None}
+        if job.observable is not None:
+            terms, _ = pauli_sum(job.observable, job.circuit.num_qubits)
+            # A sum of nothing is refused there; what a constant costs is one term.
+            asked["observables"] = [terms or {"I" * job.circuit.num_qubits: 0.0}]
+            asked["outputs"] = ["expectation"]
+        elif not job.shots:
+            asked["outputs"] = ["statevector" if self._is_of_amplitudes(job) else "probabilities"]
+        else:
+            asked["outputs"] = ["counts" if job.aggregate else "memory"]
+        return asked
+
+    def _is_of_amplitudes(self, job: Job) -> bool:
+        if not self._amplitudes or job.shots or job.observable is not None:
+            return False
+        return measured_qubits(job) == list(range(job.circuit.num_qubits))
+
+    def _run_part(self, part: Sequence[tuple[int, Job, Program]], seed: int) -> list[Result]:
+        """Run jobs whose programs differ in angles alone."""
+        index, first, program = part[0]
+        body = {**self._options, **self._asked(first), "seed": seed}
+        key = uuid.uuid4().hex
+        try:
+            if len(part) == 1:
+                found = iter([self._run_task(body | {"program": program.text()}, key)])
+            else:
+                text, values = swept([each for _, _, each in part])
+                found = self._run_sweep(body | {"program": text, "parameter_values": values}, key)
+            return [
+                self._result(job, each, answer)
+                for (_, job, each), answer in zip(part, found, strict=True)
+            ]
+        except GatewayError as error:
+            error.index = index
+            raise
+
+    def _run_task(self, body: Mapping[str, Any], key: str) -> dict[str, Any]:
+        status, answer = self.connection.request("POST", f"/tasks?wait={WAIT_S:.0f}", body, key)
+        if status != 202:
+            return _record(answer)
+        (result,) = self._results(str(_record(answer).get("id")), 1)
+        return result
+
+    def _run_sweep(self, body: Mapping[str, Any], key: str) -> Iterator[dict[str, Any]]:
+        _, answer = self.connection.request("POST", "/sweeps", body, key)
+        for task in _record(answer).get("tasks", ()):
+            yield from self._results(str(task["id"]), int(task["bindings"]))
+
+    def _results(self, task: str, bindings: int) -> Iterator[dict[str, Any]]:
+        """Yield the results of a task, in pages as large as an answer may be."""
+        end_s = time.monotonic() + self._timeout_s
+        first, limit = 0, PAGE
+        while first < bindings:
+            wait = min(WAIT_S, max(0.0, end_s - time.monotonic()))
+            path = f"/tasks/{task}/result?wait={wait:.3f}&first={first}&limit={limit}"
+            try:
+                status, answer = self.connection.request("GET", path)
+            except GatewayError as error:
+                if error.status != 413 or limit == 1:
+                    raise
+                limit //= 2  # the page was too large
+                continue
+            if status == 202:
+                if time.monotonic() > end_s:
+                    hint = f"it goes on; GET /api/v1/tasks/{task}/result, or a larger timeout_s="
+                    raise NoGatewayError(
+                        f"task {task} has no result after {self._timeout_s} s", hint
+                    )
+                continue
+            found = _record(answer)
+            page = found.get("results", [found])
+            first += len(page)
+            yield from page
+
+    def _result(self, job: Job, program: Program, answer: Mapping[str, Any]) -> Result:
+        meta = {name: str(answer[name]) for name in _META if answer.get(name) is not None}
+        if answer.get("warnings"):
+            meta["warnings"] = json.dumps(answer["warnings"])
+        if job.observable is not None:
+            _, constant = pauli_sum(job.observable, job.circuit.num_qubits)
+            value = constant + float(answer["expectations"][0])
+            errors = answer.get("std_errors") or [0.0]
+            return Result((), value, float(errors[0]) if job.shots else None, meta)
+        return Result(tuple(_samples(job, program, answer)), meta_data=meta)
+
+
+def _record(answer: Any) -> dict[str, Any]:
+    if not isinstance(answer, dict):
+        raise GatewayError("an answer of another form than this version of simenv-myqlm knows")
+    return answer
+
+
+def _samples(job: Job, program: Program, answer: Mapping[str, Any]) -> Iterator[Sample]:
+    """Yield the samples of a job in the order of their states, or of its shots."""
+    read = outcome_reader(program)
+    if answer.get("statevector") is not None:
+        width = job.circuit.num_qubits
+        for index, (real, imag) in enumerate(answer["statevector"]):
+            weight = real * real + imag * imag
+            if weight > job.amp_threshold**2:
+                state = int(f"{index:0{width}b}"[::-1], 2)  # qubit 0 is lowest there, highest here
+                yield Sample(state, weight, None, complex(real, imag))
+        return
+    if answer.get("memory") is not None:
+        check_breaks(program, Counter(answer["memory"]))
+        for key in answer["memory"]:
+            state, before = read(key)
+            yield Sample(state, intermediate_measurements=before)
+        return
+    if answer.get("counts") is not None:
+        weights: dict[str, float] = answer["counts"]
+        check_breaks(program, weights)
+    else:
+        weights = answer["probabilities"]
+    total = sum(weights.values()) if job.shots else 1.0
+    for (state, before), weight in sorted(
+        ((read(key), weight) for key, weight in weights.items()),
+        key=lambda each: (each[0][0], repr(each[0][1])),
+    ):
+        share = weight / total
+        if not job.shots:
+            if share > job.amp_threshold**2:
+                yield Sample(state, share, None, None, before)
+        elif share >= job.threshold:
+            err = math.sqrt(share * (1 - share) / max(1, job.shots - 1))
+            yield Sample(state, share, err, None, before)
