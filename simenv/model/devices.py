@@ -92,6 +92,7 @@ class CalibrationSource(enum.StrEnum):
     IMPORTED = "imported"  # a file of SIMENV_HOME/devices
     BUNDLED = "bundled"
     INSTALLED = "qiskit-ibm-runtime"
+    STORED = "stored"  # by an environment: the machine of linked QPUs that a client described
 
 
 class QubitInfo(msgspec.Struct, frozen=True, array_like=True):

@@ -195,10 +195,11 @@ def own_bell() -> QuantumCircuit:
 
 @pytest.fixture(scope="module")
 def up() -> Iterator[Live]:
-    path = iqm_clients.import_device()
+    paths = iqm_clients.import_device()
     with environment(pools=POOLS, gateway={"listen": "127.0.0.1:0"}) as live:
         yield live
-    path.unlink()
+    for path in paths:
+        path.unlink()
 
 
 @pytest.fixture(scope="module")
@@ -375,8 +376,10 @@ def test_a_failed_job_names_the_instruction(http: httpx.Client) -> None:
         assert "instruction 6" in error["message"]
 
 
-def submitted(http: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
-    answer = http.post(f"/jobs/{iqm_clients.DEVICE}/circuit", json=body)
+def submitted(
+    http: httpx.Client, body: dict[str, Any], computer: str = iqm_clients.DEVICE
+) -> dict[str, Any]:
+    answer = http.post(f"/jobs/{computer}/circuit", json=body)
     assert answer.status_code == 201, answer.text
     result: dict[str, Any] = answer.json()
     return result
@@ -391,6 +394,31 @@ def ended_job(http: httpx.Client, number: str) -> dict[str, Any]:
 
     until(has_ended, PROGRAM_S)
     return found
+
+
+def test_circuits_run_inside_the_modules_of_linked_qpus(http: httpx.Client) -> None:
+    computer = iqm_clients.LINKED
+    described = http.get(f"/quantum-computers/{computer}/artifacts/static-quantum-architectures")
+    (architecture,) = described.json()
+    chain = [[f"QB{k}", f"QB{k + 1}"] for k in range(1, 10)]
+    assert architecture["connectivity"] == [pair for pair in chain if pair != ["QB5", "QB6"]]
+
+    def ended(first: int) -> dict[str, Any]:
+        """The job of a Bell pair on two neighbours."""
+        qubits = {f"QB{k}": f"QB{k + first - 1}" for k in (1, 2)}
+        mapping = [{"logical_name": a, "physical_name": b} for a, b in qubits.items()]
+        mapping.append({"logical_name": "QB3", "physical_name": "QB10"})
+        circuits = [{"name": "b", "instructions": BELL["instructions"]}]
+        body = {"circuits": circuits, "shots": 500, "qubit_mapping": mapping}
+        return ended_job(http, submitted(http, body, computer)["id"])
+
+    job = ended(7)  # in the second module
+    assert job["status"] == "completed"
+    (measured,) = http.get(f"/jobs/{job['id']}/artifacts/measurements").json()
+    equal = sum(first == second for first, second in measured["both"])
+    assert 0.8 * 500 < equal < 500
+    (error,) = ended(5)["errors"]  # across the link
+    assert "'cz' on QB5, QB6: the device lacks it" in error["message"]
 
 
 def test_older_forms_and_a_qubit_mapping_are_read(http: httpx.Client) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
+from shell import Shell
 
 import simenv
 from simenv.client.client import Client
@@ -79,6 +80,17 @@ def test_frontends_of_qiskit_run_on_the_name_of_a_machine(env: Client) -> None:
     assert pub.data.meas.num_bits == 4
     values = SimenvEstimator(backend).run([(ghz(), "ZZZZ")]).result()[0].data.evs
     assert float(values) > 0.8
+
+
+def test_show_knows_the_name_of_a_machine(env: Client, shell: Shell) -> None:
+    name = env.device_name(MACHINE)
+    outcome = shell("devices", "show", name, code=0)
+    assert f"{name} (stored)" in outcome.out
+    assert "a: 32 qubits (1 for links), b: 32 qubits (1 for links)" in outcome.out
+    found = shell("devices", "show", name, "--json", code=0).object
+    assert found["digest"] == env.device(name).calibration_id
+    assert found["snapshot"]["links"][0]["fidelity"] == LINK.fidelity
+    assert "no device 'machine-x'" in shell("devices", "show", "machine-x", code=4).err
 
 
 def test_a_transpiled_circuit_is_that_of_a_submission(env: Client) -> None:

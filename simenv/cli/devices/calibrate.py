@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from simenv import config, files
+from simenv.calibration import device_files
 from simenv.cli import app, terminal
 from simenv.cli.devices import overview
 from simenv.cli.tasks.circuit_input import noise_of
@@ -114,7 +115,7 @@ def _saved(name: str, fitted: FittedDevice) -> tuple[Path, bool]:
     from simenv.calibration.fit import calibrate
     from simenv.model.devices import date_name
 
-    path = overview.path_of(name)
+    path = device_files.path_of(name)
     files.private_folder(path.parent)
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=path.parent) as staged:
         calibrate.save(Path(staged, path.with_suffix(".h5").name), fitted)
@@ -438,7 +439,7 @@ def _predictor(name: str, default: CalibrationSnapshot) -> Predictor:
     from noise_models import snapshot as snapshots
     from simenv.calibration.score import SeriesPredictor
 
-    folder = overview.folder() / name
+    folder = device_files.folder() / name
     series = []
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
         with overview.calibration_errors(str(path)):

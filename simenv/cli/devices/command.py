@@ -18,6 +18,7 @@ import msgspec
 import typer
 
 from simenv import config
+from simenv.calibration import device_files
 from simenv.cli import app, terminal
 from simenv.cli.devices import details, overview
 from simenv.cli.devices.encode import encode
@@ -276,7 +277,7 @@ def refresh(context: typer.Context, name: Name) -> None:
     if settings is None:
         hint = "a table [devices.NAME] with refresh = COMMAND; simenv up reads it"
         raise NotFoundError(f"device {name!r} has no refresh in {path}", hint=hint)
-    outcome = refresh_now(name, overview.folder(), settings)
+    outcome = refresh_now(name, device_files.folder(), settings)
     if outcome.error:
         raise ConfigError(f"{outcome.error}; device {name} is kept", hint=outcome.hint)
     state = "changed" if outcome.changed else "unchanged"
@@ -305,7 +306,7 @@ def show(
     """Show calibration data: medians, and the lattice coloured by error."""
     from simenv.cli.devices import drawing
 
-    result, source = overview.load(name)
+    result, source = overview.load_shown(name, app.settings_of(context))
     if plot is not None:
         _plot(name, result, plot)
     if qubit is not None and qubit >= result.num_qubits:
@@ -323,7 +324,7 @@ def show(
 @devices.command()
 def remove(context: typer.Context, name: Name) -> None:
     """Remove an imported device. Running tasks are not affected."""
-    path = overview.remove(name)
+    path = device_files.remove(name)
     value = {"name": name, "file": str(path), "removed": True}
     app.settings_of(context).answer(value, [f"device {name} is removed"])
 

@@ -1,28 +1,25 @@
-"""Imported devices on disk, and rows of `simenv devices`.
+"""Devices by name, and rows of `simenv devices`.
 
-There is one file of calibration data for each imported device, in SIMENV_HOME/devices. A fitted
-device NAME.json may have NAME.h5, its fit, and the folder NAME of its dated calibrations. Both go
-when the device is replaced or removed: they describe no other one. Names of devices are looked up
-here first, then among the profiles of `noise_models.library`. Rows are pools of the environment,
-imported devices, and bundled profiles.
+Names of devices are looked up among the files of SIMENV_HOME/devices first, then among the profiles
+of `noise_models.library`. Rows are pools of the environment, imported devices, and bundled
+profiles.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simenv import config, files
+from simenv.calibration import device_files
 from simenv.cli import app, terminal
 from simenv.cli.devices import details
 from simenv.cli.listing import Column, Rows
 from simenv.config.pools import nearest
-from simenv.errors import ConfigError, NoServiceError, NotFoundError, SimenvError
+from simenv.errors import NoServiceError, NotFoundError, SimenvError
 from simenv.model.availability import Availability
-from simenv.model.devices import CalibrationSource, DeviceInfo, DeviceKind
+from simenv.model.devices import MACHINE_PREFIX, CalibrationSource, DeviceInfo, DeviceKind
 
 if TYPE_CHECKING:
     from noise_models.calibration import CalibrationSnapshot
@@ -54,79 +51,16 @@ def calibration_errors(where: str = "") -> Iterator[None]:
         raise CalibrationError(message, hint=error.hint, field=field) from error
 
 
-def folder() -> Path:
-    """Return the folder of imported devices; it may be missing."""
-    return config.home_root() / "devices"
-
-
-def names() -> list[str]:
-    """Return the names of imported devices, sorted."""
-    try:
-        results = [path.stem for path in folder().iterdir() if path.suffix == ".json"]
-    except FileNotFoundError:
-        return []
-    return sorted(name for name in results if _is_name(name))
-
-
-def path_of(name: str) -> Path:
-    """Return the file of a device. Raises ConfigError for a name that no device can have."""
-    return folder() / f"{config.check_name(name, 'device')}.json"
-
-
 def save(name: str, data: bytes) -> tuple[Path, bool]:
-    """Write a device's file by rename, and remove the fit of an earlier device of this name; return
-    the path, and whether it replaced another one. The earlier snapshot is kept beside it, and a
-    line says where; another says that an installed device of this name is hidden.
-
-    Raises ConfigError for the name of a bundled profile, and for data larger than an environment
-    reads.
-    """
-    from noise_models import library
-    from simenv.service.devices.registry import MAX_FILE_BYTES
-
-    if name in library.BUNDLED:
-        hint = "choose another name"
-        raise ConfigError(f"{name} is the name of a bundled profile", hint=hint)
-    if len(data) > MAX_FILE_BYTES:
-        hint = f"an environment reads {MAX_FILE_BYTES} bytes"
-        raise ConfigError(f"a snapshot of {len(data)} bytes", hint=hint)
-    path = path_of(name)
-    files.private_folder(path.parent)
-    replaced = path.exists()
-    if replaced and (former := path.read_bytes()) != data:
-        earlier = _earlier(path)
-        files.write_atomic(earlier, former)
-        terminal.note(f"the earlier {name}: simenv devices import {earlier} --name OTHER")
-    _remove_fit(path)
-    files.write_atomic(path, data, sync=True)
-    if library.resolve(name):
+    """Write a device's file as `device_files.write` does; return the path, and whether it replaced
+    another one. A line says where the earlier snapshot is; another says that an installed device of
+    this name is hidden. Raises ConfigError."""
+    saved = device_files.write(name, data)
+    if saved.earlier is not None:
+        terminal.note(f"the earlier {name}: simenv devices import {saved.earlier} --name OTHER")
+    if saved.hides_installed:
         terminal.note(f"{name} names this device now, in place of that of qiskit-ibm-runtime")
-    return path, replaced
-
-
-def remove(name: str) -> Path:
-    """Remove an imported device and its fit. Raises NotFoundError."""
-    path = path_of(name)
-    try:
-        path.unlink()
-    except FileNotFoundError:
-        hint = nearest(name, names() or ["none"])
-        raise NotFoundError(f"no imported device {name!r}", hint=hint) from None
-    _earlier(path).unlink(missing_ok=True)
-    _remove_fit(path)
-    return path
-
-
-def _earlier(path: Path) -> Path:
-    """Return the file of the snapshot that a device's file replaced last."""
-    return path.with_name(path.name + ".replaced")
-
-
-def _remove_fit(path: Path) -> None:
-    path.with_suffix(".h5").unlink(missing_ok=True)
-    series = path.with_suffix("")
-    if series.is_dir() and not series.is_symlink():
-        shutil.rmtree(series)
+    return saved.path, saved.replaced
 
 
 def load(name: str) -> tuple[CalibrationSnapshot, CalibrationSource]:
@@ -134,24 +68,32 @@ def load(name: str) -> tuple[CalibrationSnapshot, CalibrationSource]:
     Raises CalibrationError, and NotFoundError for an unknown name."""
     from noise_models import library, snapshot
 
-    if _is_name(name) and (path := path_of(name)).is_file():
+    if device_files.is_name(name) and (path := device_files.path_of(name)).is_file():
         with calibration_errors(str(path)):
             return snapshot.load(path.read_bytes()), CalibrationSource.IMPORTED
     resolved = library.resolve(name)
     if not resolved:
-        raise NotFoundError(f"no device {name!r}", hint=nearest(name, [*names(), *library.names()]))
+        raise NotFoundError(
+            f"no device {name!r}", hint=nearest(name, [*device_files.names(), *library.names()])
+        )
     with calibration_errors(name):
         is_bundled = resolved in library.BUNDLED
         source = CalibrationSource.BUNDLED if is_bundled else CalibrationSource.INSTALLED
         return library.load(resolved), source
 
 
-def _is_name(name: str) -> bool:
-    try:
-        config.check_name(name, "device")
-    except ConfigError:
-        return False
-    return True
+def load_shown(name: str, common: app.Settings) -> tuple[CalibrationSnapshot, CalibrationSource]:
+    """Return what `load` does, also of a machine that the environment has stored. Raises
+    NoServiceError if the environment of such a name is not up."""
+    from noise_models import snapshot
+
+    if not name.startswith(MACHINE_PREFIX) or device_files.path_of(name).is_file():
+        return load(name)
+    with common.connect() as client:
+        info = client.device(name)
+        _, document = client.recorded_device(name, info.calibration_id)
+    with calibration_errors(name):
+        return snapshot.load(document), CalibrationSource.STORED
 
 
 GATES_SHOWN = 8
@@ -206,7 +148,7 @@ class Overview:
         else:
             notes.append("no environment is up: no pools are listed")
         others = installed.installed_names()
-        for name in [*names(), *library.BUNDLED, *(others if self._every else ())]:
+        for name in [*device_files.names(), *library.BUNDLED, *(others if self._every else ())]:
             try:
                 snapshot, source = load(name)
             except CalibrationError as error:

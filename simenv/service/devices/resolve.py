@@ -208,7 +208,10 @@ class EmulatedDevices:
 
     def recorded(self, name: str, calibration_id: str) -> Future[EmulatedDevice]:
         """Return a device, or that of a pool, with the stored calibration that has this id: see
-        `DeviceRegistry.recorded`."""
+        `DeviceRegistry.recorded`; a stored document has one, its own."""
+        digest = self._stored(name)
+        if digest and digest == calibration_id:
+            return self.registry.document(digest, self.documents.body(digest))
         return self.registry.recorded(self._by_pool.get(name, name), calibration_id)
 
     def calibrated(self, name: str) -> EmulatedDevice:
@@ -221,15 +224,19 @@ class EmulatedDevices:
     def _emulated(self, name: str) -> EmulatedDevice:
         """Return a device of the registry, or the stored document that a name gives the digest of.
         Raises NotFoundError, OptionError, DocumentPending."""
-        start = name.removeprefix(MACHINE_PREFIX)
-        if start != name and len(start) == MACHINE_DIGITS:
-            digest = self.documents.matching(start)
-            if digest:
-                result = _done(self.registry.document(digest, self.documents.body(digest)))
-                if result.info is not None:
-                    info = msgspec.structs.replace(result.info, name=name)
-                    return msgspec.structs.replace(result, info=info)
+        digest = self._stored(name)
+        if digest:
+            result = _done(self.registry.document(digest, self.documents.body(digest)))
+            if result.info is not None:
+                info = msgspec.structs.replace(result.info, name=name)
+                return msgspec.structs.replace(result, info=info)
         return _done(self.registry.get(name))
+
+    def _stored(self, name: str) -> str:
+        """Return the digest of the document that a name gives the first digits of; "": none."""
+        start = name.removeprefix(MACHINE_PREFIX)
+        is_stored = start != name and len(start) == MACHINE_DIGITS
+        return self.documents.matching(start) if is_stored else ""
 
 
 def _accepted(device: DriftingDevice) -> EmulatedDevice:

@@ -10,7 +10,7 @@ import pytest
 
 from noise_models import library, snapshot as snapshots
 from noise_models.calibration import FitScope
-from simenv.calibration import data
+from simenv.calibration import data, device_files
 from simenv.calibration.accept import below
 from simenv.calibration.fit.identify import (
     EFFECTIVE,
@@ -136,7 +136,7 @@ def test_a_device_that_is_replaced_or_removed_leaves_no_fit(home: Path) -> None:
     overview.save("mine", data)
     assert [path.name for path in folder.iterdir()] == ["mine.json"]
     with_fit()
-    overview.remove("mine")
+    device_files.remove("mine")
     assert not list(folder.iterdir())
 
 

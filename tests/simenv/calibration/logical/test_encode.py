@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from failing import fails
 
 pytest.importorskip("pymatching")
 
@@ -18,6 +19,7 @@ from noise_models import library, snapshot as snapshots
 from noise_models.build import build
 from noise_models.calibration import CalibrationSnapshot, Module
 from simenv import files
+from simenv.calibration import device_files
 from simenv.calibration.logical import encode as encoding
 from simenv.calibration.logical.cx_errors import expected_contrasts
 from simenv.calibration.logical.encode import (
@@ -32,7 +34,7 @@ from simenv.calibration.logical.options import EncodeOptions
 from simenv.calibration.logical.surface_code import rotated
 from simenv.cli.app import run as command
 from simenv.client.client import Client
-from simenv.errors import OptionError, SimenvError
+from simenv.errors import ConfigError, OptionError, SimenvError
 from simenv.frontends.qiskit import SimenvBackend
 
 CHIP = "superconducting-lattice"
@@ -253,6 +255,16 @@ def test_a_device_is_sampled_once_and_programs_run_on_it(
     expected = sum(exact.probabilities[bits] for bits in ("01", "10"))
     assert 0.01 < expected < 0.3
     assert abs(wrong - expected) < 5 * math.sqrt(expected / 4_000)
+
+
+def test_a_saved_device_is_one_of_the_environment(home: Path, client: Client) -> None:
+    made = encode(client, library.load(CHIP), "kept", shots=200)
+    saved = device_files.save(made.snapshot)
+    assert (saved.path, saved.replaced) == (home / "devices" / "kept.json", False)
+    assert client.device("kept").calibration_id == made.snapshot.digest.hex()
+    assert device_files.save(made.snapshot, "other").path == device_files.path_of("other")
+    assert device_files.save(made.snapshot).earlier is None  # it is the same
+    fails(ConfigError, "bundled profile", device_files.save, made.snapshot, CHIP)
 
 
 def test_rotations_become_t_gates_in_every_interface(home: Path, client: Client) -> None:

@@ -21,6 +21,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from waiting import until
 
+import simenv
 from simenv.client.circuits import load
 from simenv.client.client import Client
 from simenv.gateway.context import Caller
@@ -55,6 +56,19 @@ def test_counts_over_http_are_those_of_the_client(api: httpx.Client, env: Client
     assert answer.status_code == 200
     assert answer.json()["counts"] == env.run(BELL, shots=500, seed=7).counts
     assert answer.headers["location"] == f"/api/v1/tasks/{answer.json()['task']}"
+
+
+def test_a_circuit_on_linked_qpus_has_its_own_bits_alone(api: httpx.Client, env: Client) -> None:
+    link = simenv.Link("a.1", "b.0", fidelity=0.97, rate_hz=1e5)
+    machine = env.device_name(simenv.Machine({"a": "ideal", "b": "trapped-ions"}, [link]))
+    body = {"program": BELL, "device": machine, "partition": ["a", "b"], "shots": 400, "seed": 3}
+    found = api.post("/tasks?wait=60", json=body).json()
+    assert {len(bits) for bits in found["counts"]} == {2}
+    assert (found["pairs"], found["modules"]) == ({"a.1-b.0": 1}, ["a", "b"])
+    assert found["wait_s"] == pytest.approx(1e-5)
+    described = api.get(f"/devices/{machine}").json()
+    assert [each["name"] for each in described["modules"]] == ["a", "b"]
+    assert described["links"][0]["pair"] == [1, 32]
 
 
 def test_a_result_has_the_members_of_its_schema(api: httpx.Client) -> None:
