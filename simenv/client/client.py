@@ -177,6 +177,10 @@ class Client(Environment):
         """Ask which engine `submit(circuit, ...)` would choose, and why no other; nothing is run.
         `engine` of the answer is "" if no engine here can run it. Raises ProgramError,
         OptionError."""
+        if is_pulses(circuit):
+            from simenv.client.submission.pulses import explain_pulses, pack_pulses
+
+            return explain_pulses(self._session, pack_pulses(circuit, options), options)
         return explain(self._session, circuit, options, self._devices)
 
     def task(self, task: str | int) -> Task:

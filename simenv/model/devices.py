@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from simenv.model.paradigms import CIRCUIT_FORMATS
 from simenv.model.program import is_gate
 
 
@@ -214,7 +215,7 @@ class DeviceInfo(msgspec.Struct, frozen=True):
     calibration_id: str = ""  # "": nothing was ever measured
     calibrated_s: float = 0.0  # wall clock of the calibration, seconds since 1970; 0: not known
     dt_ns: float = UNKNOWN  # resolution of its clock
-    formats: tuple[str, ...] = ("openqasm2", "openqasm3", "qpy")
+    formats: tuple[str, ...] = CIRCUIT_FORMATS
     unusable: tuple[int, ...] = ()  # numbers that name no qubit, or one that does not work
     angle_limits: tuple[AngleLimits, ...] = ()  # of gates whose angles are limited
     problem: str = ""  # reason why an emulated device has no calibration, and nothing else is known
@@ -226,6 +227,9 @@ class DeviceInfo(msgspec.Struct, frozen=True):
     modules: tuple[ModuleInfo, ...] = ()  # QPUs that it consists of; (): it is one QPU
     links: tuple[LinkInfo, ...] = ()  # between modules
     logical: LogicalInfo | None = None  # None: its qubits are physical
+    # Formats that the pool would run with packages that are not installed, and the command that
+    # installs them.
+    missing_formats: tuple[tuple[str, str], ...] = ()
 
     @property
     def is_discrete(self) -> bool:

@@ -192,6 +192,19 @@ class CompletionEnvelope(Times, frozen=True, kw_only=True, omit_defaults=True):
     metadata: dict[str, Any] = {}  # see `CompletionMetadata`
 
 
+class PulseFacts(msgspec.Struct, frozen=True):
+    """What is known of the run of a pulse sequence. A bit string has the atoms in this order, the
+    first one as its first character."""
+
+    atoms: list[str]  # names
+    basis: str  # ground-rydberg, digital or XY
+    occupations: list[float]  # probability of 1 of each atom, without errors of detection
+    error: float  # estimated bound on 1 - fidelity of the evolution
+    steps: int
+    trajectories: int  # draws of the noise
+    simulator: str
+
+
 class CompletionMetadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Emulated device of a completion, and warnings for the caller; simenv's addition to the
     records of both revisions. Layouts list the device's qubit of each qubit of the circuit."""
@@ -206,6 +219,7 @@ class CompletionMetadata(msgspec.Struct, frozen=True, kw_only=True, omit_default
     gates: dict[str, int] | None = None  # gates that ran, by name
     warnings: list[str] = []
     device_time_s: float | None = None  # time of the task on the device
+    pulses: PulseFacts | None = None
 
 
 class Timeout(msgspec.Struct, frozen=True):

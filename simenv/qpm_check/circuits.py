@@ -9,6 +9,7 @@ plugin's backend, by commands that the user supplies.
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 import subprocess
@@ -53,6 +54,31 @@ DEFINED = (  # gates that a host's compiler defines in the text
     "gate flip(t) a { rx(t) a; }\n"
     "qreg q[2];\ncreg c[2];\nflip(pi) q[0];\ncs q[0],q[1];\nmeasure q -> c;\n"  # 01
 )
+PULSER = "pulser-abstract"  # format of a pulse sequence, as pulser-core writes it
+
+
+def _sequence() -> str:
+    """Sequence of 500 ns that excites the first of three atoms, which are too far from one another
+    to interact: 100, the first atom as the first character."""
+    constant = {"kind": "constant", "duration": 500}
+    pulse = {
+        "op": "pulse", "channel": "laser", "protocol": "min-delay", "phase": 0.0,
+        "post_phase_shift": 0.0, "amplitude": {**constant, "value": 2 * math.pi},
+        "detuning": {**constant, "value": 0.0},
+    }  # fmt: skip
+    target = {"op": "target", "channel": "laser", "target": 0}
+    atoms = [{"name": f"a{k}", "x": 100.0 * (k - 1), "y": 0.0} for k in range(3)]
+    document = {
+        "version": "1", "name": "checked", "register": atoms,
+        "channels": {"laser": "rydberg_local"}, "variables": {}, "operations": [target, pulse],
+        "measurement": None,
+        "device": "MockDevice",
+    }  # fmt: skip
+    return json.dumps(document)
+
+
+FIRST_ATOM = {"format": PULSER, "data": _sequence()}
+NO_SEQUENCE = {"format": PULSER, "data": '{"version": "1", "register": []}'}
 
 
 def number(value: int, bits: int) -> str:

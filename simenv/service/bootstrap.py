@@ -110,7 +110,7 @@ class Warmup:
             warmup.prepare(self._kernels)
             self.cold = not warmup.is_compiled(self._kernels)
             warmup.compile_groups(self._kernels, "admission")
-            from simenv.service.queries import engines  # noqa: F401 - loads admission
+            from simenv.service.queries import engines, explain  # noqa: F401 - load admission
         except BaseException as error:  # noqa: BLE001 - the loop's thread raises it
             self._error = error
         self._loaded.set()

@@ -185,7 +185,8 @@ def test_noise_of_detection_and_of_evolution_comes_from_the_model(env: Client) -
     relaxed: Any = env.run(sequence, shots=200, seed=5, noise=decay, options={"trajectories": 50})
     assert relaxed.trajectories == 50
     assert 0.5 < relaxed.occupations.mean() < 0.97
-    again: Any = env.run(sequence, shots=200, seed=5, noise=decay, options={"trajectories": 50})
+    text = decay.to_abstract_repr()
+    again: Any = env.run(sequence, shots=200, seed=5, noise=text, options={"trajectories": 50})
     assert again.counts == relaxed.counts
 
 
@@ -199,6 +200,7 @@ def test_noise_of_detection_and_of_evolution_comes_from_the_model(env: Client) -
         ({"options": {"tolerance": 0.0}}, "tolerance=0"),
         ({"shots": None, "outputs": "counts"}, "without shots"),
         ({"noise": "on"}, "has no noise model"),
+        ({"noise": '{"noise_types": ["weather"]}'}, "the noise model: "),
         ({"observables": "ZZ"}, "3 qubits|3 wide|2 "),
         ({"parameter_values": {"rabi": 1.0}}, "no variables rabi"),
         ({"evaluation_times": [0.5, 0.25]}, "evaluation_times has 0.5"),
@@ -222,6 +224,22 @@ def test_answers_have_a_limit(env: Client) -> None:
     )  # fmt: skip
     fails(LimitExceededError, text, env.submit, chain(14), outputs="statevector",
           evaluation_times=long)  # fmt: skip
+
+
+def test_explain_has_atoms_nanoseconds_trajectories_and_their_time(env: Client) -> None:
+    short, long = chain(12), chain(20)
+    for _ in range(4):
+        long.add(pulser.Pulse.ConstantPulse(200, 7.0, 1.0, 0.3), "global")
+    first, second = env.explain(short), env.explain(long)
+    assert first.engine == second.engine == pulses.RYDBERG
+    assert (second.sizes.num_qubits, second.sizes.operations) == (20, 1_000)
+    assert 1.0 < second.engines[0].seconds < 60.0
+    assert 0.0 < first.engines[0].seconds < second.engines[0].seconds / 10
+    assert second.engines[0].memory_bytes > 2**20 * 16
+    model = pulser.NoiseModel(relaxation_rate=0.1)
+    noisy = env.explain(short, noise=model, options={"trajectories": 50})
+    assert noisy.engines[0].seconds > 4 * first.engines[0].seconds
+    fails(OptionError, "no option 'bond'", env.explain, short, options={"bond": 4})
 
 
 def test_faults_of_a_sequence_are_named(env: Client) -> None:

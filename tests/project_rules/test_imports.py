@@ -44,7 +44,7 @@ def test_submit_and_local_modules_load_no_transport_or_heavy_library(tmp_path: P
 
 
 def test_service_does_not_load_h5py_or_qiskit() -> None:
-    everything = "import simenv.service.__main__, simenv.service.queries.engines"
+    everything = "import simenv.service.__main__, simenv.service.queries.explain"
     assert loaded(everything, ROOT).isdisjoint({"h5py", "qiskit"})
 
 

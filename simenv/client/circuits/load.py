@@ -36,6 +36,7 @@ from simenv.client.circuits.parameters import PackedCircuit, ParameterSlots
 from simenv.client.circuits.text_checks import label
 from simenv.errors import LimitExceededError, ProgramError, SimenvError
 from simenv.model import MAX_QUBITS, Program
+from simenv.model.paradigms import annealing_refused, is_annealing
 from simenv.transpiler import qiskit_runtime, qpy
 from simenv.transpiler.qiskit_runtime import is_circuit
 
@@ -511,6 +512,8 @@ def _refuse_size(packed: bytes) -> NoReturn:
 
 def _refuse(circuit: Any) -> NoReturn:
     kind = type(circuit).__name__
+    if is_annealing(circuit):
+        raise annealing_refused(f"an object of type {kind}")
     hint = _HINT
     if isinstance(circuit, bytes | bytearray | memoryview):
         hint = "decode it first: " + _HINT

@@ -15,6 +15,8 @@ import msgspec
 from simenv.client.qpm.requests import Request
 from simenv.client.result import Result
 from simenv.client.result_data import Provenance, Stages
+from simenv.client.submission.calls import CallTask
+from simenv.client.submission.pulses import PulseResult
 from simenv.client.tasks.task import Task
 from simenv.errors import SimenvError
 from simenv.model import TaskState
@@ -149,14 +151,15 @@ class CircuitRun:
         if self.final_state() is not TaskState.DONE:
             return None
         task = self.tasks[0]
-        entry = task.result()
+        entry = _data(task)
         where = task.handle.provenance()
         return RunFacts(where, entry.precision, entry.seed, self.shots, self.metadata())
 
     def metadata(self) -> dict[str, Any]:
         """Emulated device and warnings of the result; {} if there are none."""
         if self.final_state() is TaskState.DONE:
-            return device_metadata(self.tasks[0].result(), self.warnings)
+            task = self.tasks[0]
+            return device_metadata(_data(task), self.warnings, _pulse_facts(task))
         return envelopes.plain(envelopes.CompletionMetadata(warnings=list(self.warnings)))
 
 
@@ -166,7 +169,11 @@ _DEVICE_FIELDS = (
 )  # fmt: skip
 
 
-def device_metadata(result: Result, warnings: tuple[str, ...] = ()) -> dict[str, Any]:
+def device_metadata(
+    result: Result,
+    warnings: tuple[str, ...] = (),
+    pulses: envelopes.PulseFacts | None = None,
+) -> dict[str, Any]:
     """Emulated device and warnings of a result as plain data; {} if there are none. `warnings`:
     additional warnings."""
     return envelopes.plain(
@@ -175,6 +182,7 @@ def device_metadata(result: Result, warnings: tuple[str, ...] = ()) -> dict[str,
             initial_layout=_listed(result.initial_layout),
             layout=_listed(result.layout),
             warnings=[*warnings, *result.warnings],
+            pulses=pulses,
         )
     )
 
@@ -203,13 +211,30 @@ def _stages(task: Task) -> Stages | None:
         return None
 
 
+def _data(task: Task) -> Result:
+    """Data of an ended task; of a pulse sequence without the decoded answer."""
+    return task.details if isinstance(task, CallTask) else task.result()
+
+
+def _pulse_facts(task: Task) -> envelopes.PulseFacts | None:
+    result: Any = task.result()
+    if not isinstance(result, PulseResult):
+        return None
+    return envelopes.PulseFacts(
+        list(result.atoms), result.basis, result.occupations.tolist(), result.error, result.steps,
+        result.trajectories, result.simulator,
+    )  # fmt: skip
+
+
 def _amplitudes(task: Task) -> dict[str, Any]:
-    """Amplitudes as [[re, im], ...]; qubit 0 is the least significant index bit."""
-    entry = task.result()
-    vector = entry.statevector.astype("<c16")
+    """Amplitudes as [[re, im], ...]; qubit 0 is the least significant index bit, and so is the last
+    atom of a register."""
+    entry = _data(task)
+    result: Any = task.result()
+    vector = result.statevector.astype("<c16")
     pairs = vector.view("<f8").reshape(-1, 2).tolist()
     return {
-        "type": "statevector", "format": "complex128", "num_qubits": entry.num_qubits,
+        "type": "statevector", "format": "complex128", "num_qubits": len(pairs).bit_length() - 1,
         "num_amplitudes": len(pairs), "data": pairs, "source": "simenv",
         "metadata": {"engine": entry.engine, "precision": entry.precision},
     }  # fmt: skip

@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import combinations
 from typing import Any
@@ -24,6 +24,14 @@ import msgspec
 from simenv import model
 from simenv.client.qpm.requests import ALLOCATION
 from simenv.model.devices import DeviceInfo, DeviceKind, OperationInfo, QubitInfo
+from simenv.model.paradigms import (
+    ANNEALING,
+    ANNEALING_HINT,
+    ANNEALING_REASON,
+    FORMATS,
+    PULSER,
+    paradigms_of,
+)
 from simenv.qpm import answers, telemetry_answers
 
 MOST_EDGES_QUBITS = 256  # all-to-all devices of more qubits list no edges: see `coupling`
@@ -36,10 +44,45 @@ Plain = dict[str, Any]
 
 
 def formats(info: DeviceInfo) -> list[str]:
-    """Circuit formats that the device takes and this process can read: OpenQASM 3 needs its
-    importer."""
-    has_importer = importlib.util.find_spec("qiskit_qasm3_import") is not None
-    return [name for name in info.formats if has_importer or name != "openqasm3"]
+    """Formats that the device takes and this process can read: OpenQASM 3 needs its importer, a
+    pulse sequence pulser."""
+    return [name for name in info.formats if not _unreadable(name)]
+
+
+_PACKAGES = {  # of a format: the module that reads it, and the command that installs that
+    "openqasm3": ("qiskit_qasm3_import", "pip install 'simenv[qasm3]'"),
+    PULSER: ("pulser", "pip install 'simenv[analog]'"),
+}
+
+
+def _unreadable(name: str) -> str:
+    """Return the command that installs what reads a format in this process; "": it is there."""
+    module, command = _PACKAGES.get(name, ("", ""))
+    return command if module and importlib.util.find_spec(module) is None else ""
+
+
+def paradigms(infos: Mapping[str, DeviceInfo]) -> Plain:
+    """Paradigms of programs with their formats, and the libraries (pools) that run them. `missing`:
+    the command that installs what a pool, or this QPM (""), lacks for them."""
+    result: Plain = {}
+    for name, own in FORMATS.items():
+        takes = {pool: set(own).intersection(formats(info)) for pool, info in infos.items()}
+        present = [each for each in own if any(each in found for found in takes.values())]
+        entry: Plain = {"libraries": [pool for pool in takes if takes[pool]], "formats": present}
+        missing = {
+            pool: command
+            for pool, info in infos.items()
+            for each, command in info.missing_formats
+            if each in own
+        }
+        offered = {each for info in infos.values() for each in info.formats}
+        for command in filter(None, map(_unreadable, offered.intersection(own))):
+            missing[""] = command
+        if missing:
+            entry["missing"] = missing
+        result[name] = entry
+    result[ANNEALING] |= {"reason": ANNEALING_REASON, "hint": ANNEALING_HINT}
+    return result
 
 
 def device(
@@ -53,6 +96,7 @@ def device(
             "basis_gates": basis(info),
             "dynamic_circuits": info.dynamic,
             "circuit_formats": formats(info),
+            "paradigms": paradigms_of(formats(info)),
             **_metadata(info),
             **({"max_shots": info.max_shots} if info.max_shots else {}),
         },

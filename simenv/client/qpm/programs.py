@@ -1,17 +1,21 @@
 """Programs of a run request, packed: one for the counts, one for the statevector.
 
-A statevector request runs the program without its final measurements.
+A statevector request runs the program without its final measurements. A pulse sequence is one task
+with both outputs.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from simenv.client.circuits import PackedCircuit, load, untrusted_programs
-from simenv.client.qpm.requests import Request
+from simenv.client.qpm.requests import PulseSource, Request
 from simenv.client.result_data import keys
-from simenv.errors import ProgramError
+from simenv.errors import DECODE_ERRORS, ProgramError
 from simenv.model import OWNERS, Program, is_measurement
+from simenv.model.pulses import check_text
 from simenv.qpm import contract
 
 MAX_STATEVECTOR_QUBITS = 20  # [re, im] pairs of more qubits are gigabytes of Python objects
@@ -82,19 +86,28 @@ class PreparedPrograms(msgspec.Struct, frozen=True):
 
     `counts`: program that gives the counts; `amplitudes`: program that gives the statevector.
     `fixed`: counts of a circuit without measurements. `size_bytes`: bound of the size of kept
-    results.
+    results. `pulses`: a sequence, which gives both.
     """
 
     counts: PackedCircuit | None
     amplitudes: PackedCircuit | None
     fixed: dict[str, int] | None
     size_bytes: int
+    pulses: Any = None
+
+
+_OUTCOME_BYTES = 16  # of a result of atoms: the outcome and its count
 
 
 def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> PreparedPrograms:
     """Pack the circuit. `widest`: limit of a statevector, in qubits. Raises the errors of `load`,
     and ExecutionError if the circuit contradicts the request."""
     source = request.source
+    if isinstance(source, PulseSource):
+        if request.statevector:
+            _check_width(_atoms(source.sequence), widest)
+        size = request.shots * _OUTCOME_BYTES + ((16 << widest) if request.statevector else 0)
+        return PreparedPrograms(None, None, None, size, source.sequence)
     is_file = isinstance(source, bytes)
     loaded = untrusted_programs.load_untrusted(source, "circuit.data") if is_file else load(source)
     program = loaded.program
@@ -102,13 +115,30 @@ def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> PreparedP
     measures = program.measures
     if not request.statevector:
         return PreparedPrograms(loaded, None, None, counts_bytes(program, request.shots))
+    _check_width(width, widest)
+    size = (16 << width) + counts_bytes(program, request.shots)
+    if not measures:
+        return PreparedPrograms(None, loaded, unwritten(program, request.shots), size)
+    return PreparedPrograms(loaded, load(without_final_measurements(program)), None, size)
+
+
+def _check_width(width: int, widest: int) -> None:
+    """Check the width of a statevector. Raises ExecutionError."""
     if width > widest:
         raise contract.ExecutionError(
             f"return_statevector of {width} qubits: 2**{width} amplitudes do not travel as numbers",
             hint=f"at most {widest} qubits here; or Client.submit with "
             'outputs=("statevector",), which hands out an array',
         )
-    size = (16 << width) + counts_bytes(program, request.shots)
-    if not measures:
-        return PreparedPrograms(None, loaded, unwritten(program, request.shots), size)
-    return PreparedPrograms(loaded, load(without_final_measurements(program)), None, size)
+
+
+def _atoms(sequence: Any) -> int:
+    """Number of atoms of a sequence; 0 where its text has none, which pulser will refuse."""
+    if not isinstance(sequence, str):
+        return len(sequence.register.qubits)
+    check_text("the pulse sequence", sequence)
+    try:
+        register = msgspec.json.decode(sequence, type=dict[str, Any]).get("register")
+    except DECODE_ERRORS:
+        return 0
+    return len(register) if isinstance(register, list) else 0

@@ -4,28 +4,40 @@ An invalid argument raises ExecutionError and changes nothing. Values come from 
 so every type and value must be expected.
 
 `read_run` checks `info` of a run. A host sends OpenQASM 2 text under `qasm`, or {"format", "data"}
-under `circuit`, which takes precedence. In one process with the caller, `circuit` may also be a
-QuantumCircuit or a Program. Hosts add keys of their own, so unknown keys, and hints without an
+under `circuit`, which takes precedence; the format "pulser-abstract" is a pulse sequence. In one
+process with the caller, `circuit` may also be a QuantumCircuit, a Program or a pulser.Sequence.
+Hosts add keys of their own, so unknown keys, and hints without an
 effect here, are no error: the completion has a warning that names them. Keys that identify the
 caller (owner, project, policy ...) are left out without a warning, as the contract demands: the
 connection identifies the caller. `noise`, `verbatim` and `qubit_mapping` are for emulated devices;
-other pools refuse them by name unless they are empty.
+other pools refuse them by name unless they are empty. `parameter_values` and `options` are for
+pulse sequences, whose `noise` may also be a noise model of pulser.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 
+from simenv.client.circuits.load import is_pulses
 from simenv.client.submission.noise import factors_of
 from simenv.config import NAME_RULE
 from simenv.errors import OptionError
 from simenv.model import MAX_QUBITS, MAX_SHOTS, Program, task_rules
 from simenv.model.options import SubmitOptions
+from simenv.model.paradigms import (
+    CIRCUIT_FORMATS,
+    PULSER,
+    annealing_refused,
+    is_annealing,
+    is_annealing_format,
+)
+from simenv.model.pulses import MAX_SEQUENCE_BYTES, MAX_VARIABLES
 from simenv.model.reservations import MAX_LABEL_CHARS
 from simenv.model.task_rules import MAX_PREFERRED, MAX_PRIORITY, MAX_REASON_CHARS, MAX_SECONDS
 from simenv.qpm.contract import ExecutionError
@@ -179,7 +191,7 @@ def reservation_of(info: Any, reservation_id: Any) -> int | None:
     return inside if number is None else number
 
 
-FORMATS = ("openqasm2", "openqasm3", "qpy")
+FORMATS = (*CIRCUIT_FORMATS, PULSER)
 _FIELDS_CHARS = 500
 MAX_QPY_BYTES = 16 * 2**20
 _HINTS = {  # hint: the reason why it has no effect
@@ -205,9 +217,15 @@ _READ = frozenset(
 )
 
 
+class PulseSource(msgspec.Struct, frozen=True):
+    """A pulse sequence: a pulser.Sequence, or the text of its abstract representation."""
+
+    sequence: Any
+
+
 class Request(msgspec.Struct, frozen=True):
-    """Checked `info`. `source`: an argument of `load`, or the bytes of a QPY file; `options`: of
-    `Client.submit`."""
+    """Checked `info`. `source`: an argument of `load`, the bytes of a QPY file, or a PulseSource;
+    `options`: of `Client.submit`."""
 
     source: Any
     shots: int
@@ -230,25 +248,27 @@ def read_run(info: Any) -> Request:
     seed, width = inputs.get("seed"), inputs.get("num_qubits")
     if width is not None:  # the host's estimate: checked; the circuit's own width is used
         integer("num_qubits", width, 0, 2**31 - 1)
-    options = {option: reader(inputs.get(name)) for name, (option, reader) in _OPTIONS.items()}
+    source = _source(inputs)
+    readers = _PULSE_OPTIONS if isinstance(source, PulseSource) else _OPTIONS
+    options = {option: reader(inputs.get(name)) for name, (option, reader) in readers.items()}
     return Request(
-        source=_source(inputs),
+        source=source,
         shots=integer("num_shots", inputs["num_shots"], 1, MAX_SHOTS),
         seed=None if seed is None else integer("seed", seed, 0, task_rules.MAX_SEED),
         statevector=truth("return_statevector", inputs.get("return_statevector", False)),
         options=options,  # type: ignore[arg-type]
-        warnings=_warnings(inputs),
+        warnings=_warnings(inputs, readers),
     )
 
 
-def _warnings(inputs: dict[str, Any]) -> tuple[str, ...]:
+def _warnings(inputs: dict[str, Any], readers: Iterable[str]) -> tuple[str, ...]:
     """Warnings: one for all unknown fields, and one for each hint that has no effect."""
     results = [
         f"info: {name} has no effect: {why}"
         for name, why in _HINTS.items()
         if inputs.get(name) is not None
     ]
-    unknown = sorted(str(name) for name in inputs.keys() - _READ - _OPTIONS.keys())
+    unknown = sorted(str(name) for name in inputs.keys() - _READ - set(readers))
     if unknown:
         results.append(f"info: unknown fields have no effect: {', '.join(unknown)[:_FIELDS_CHARS]}")
     return tuple(results)
@@ -337,6 +357,35 @@ def _verbatim(literal: str) -> str:
     return f"verbatim={literal == repr('never')}" if literal else "verbatim"
 
 
+def _pulse_noise(value: Any) -> Any:
+    """Read the noise of a pulse sequence: as `_noise` does, or a noise model of pulser as a text or
+    a table, in its abstract representation."""
+    if isinstance(value, dict) and "noise_types" in value:
+        try:
+            value = json.dumps(value)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise wrong("noise", value, "plain data") from error
+    if isinstance(value, str) and value.lstrip()[:1] == "{":
+        return value
+    return _noise(value)
+
+
+def _variables(value: Any) -> dict[str, Any] | None:
+    """Read the values of a sequence's variables: a number or a list of numbers each."""
+    values = optional_table("parameter_values", value)
+    if len(values) > MAX_VARIABLES:
+        raise wrong("parameter_values", value, f"a table of up to {MAX_VARIABLES} variables")
+    return values or None
+
+
+_PULSE_OPTIONS = {
+    **_OPTIONS,
+    "noise": ("noise", _pulse_noise),
+    "parameter_values": ("parameter_values", _variables),
+    "options": ("options", lambda value: optional_table("options", value) or None),
+}
+
+
 NAMES = {"compile": _verbatim}  # fields of `info` in errors, for options of `Client.submit`
 
 
@@ -344,18 +393,44 @@ def _source(inputs: dict[str, Any]) -> Any:
     circuit = inputs.get("circuit")
     if circuit is None:
         if "qasm" not in inputs:
-            hint = "qasm: OpenQASM 2 as a text"
+            hint = f'qasm: OpenQASM 2 as a text; or circuit: {{"format": "{PULSER}", "data": text}}'
             raise ExecutionError("info has neither qasm nor circuit", hint=hint)
         return _qasm("qasm", inputs["qasm"])
     if isinstance(circuit, Program) or is_circuit(circuit):
         return circuit
+    if not isinstance(circuit, str) and is_pulses(circuit):
+        return PulseSource(circuit)
+    if is_annealing(circuit):
+        raise _annealing(f"a circuit of type {type(circuit).__name__}")
     if not isinstance(circuit, dict):
         raise wrong("circuit", circuit, 'a table {"format", "data"} or a circuit')
     kind, data = circuit.get("format"), circuit.get("data")
+    if is_annealing_format(kind):
+        raise _annealing(f"circuit format {kind!r}")
+    if kind == PULSER:
+        return _pulser(data)
     if kind not in FORMATS:
         message = f"circuit format {short_repr(kind)} cannot be read"
         raise ExecutionError(message, hint=f"of: {', '.join(FORMATS)}")
     return _qpy(data) if kind == "qpy" else _qasm("circuit.data", data)
+
+
+def _annealing(what: str) -> ExecutionError:
+    error = annealing_refused(what)
+    return ExecutionError(error.message, hint=error.hint, reason=Reason.UNSUPPORTED)
+
+
+def _pulser(data: Any) -> PulseSource:
+    """Check the text of a pulse sequence; a table is its JSON, which a host has parsed."""
+    if isinstance(data, dict):
+        try:
+            data = json.dumps(data)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise wrong("circuit.data", data, "a JSON object") from error
+    if not isinstance(data, str) or len(data) > MAX_SEQUENCE_BYTES or not is_pulses(data):
+        wanted = f"Sequence.to_abstract_repr() of pulser, up to {MAX_SEQUENCE_BYTES} bytes"
+        raise wrong("circuit.data", data, wanted)
+    return PulseSource(data)
 
 
 def _qasm(what: str, value: Any) -> str:

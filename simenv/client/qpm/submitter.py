@@ -287,6 +287,12 @@ class CircuitSubmitter:
         }
         if pool:
             del options["prefer"]
+        if prepared.pulses is not None:
+            outputs = ("counts", "statevector") if asked.statevector else ("counts",)
+            if not options.get("prefer"):
+                options.pop("prefer", None)  # no option of pulse sequences
+            options = {**options, "shots": asked.shots, "seed": asked.seed, "outputs": outputs}
+            return (self._client.submit(prepared.pulses, **options),)
         post_or_submit = self._client.post if waits and is_single else self._client.submit
         submit = partial(post_or_submit, **options)
         if prepared.counts is not None:

@@ -130,10 +130,12 @@ class TelemetryBinding(QpmBinding):
         record = envelopes.plain(devices.coupling(subject.name, subject.info))
         return {**_simple(subject), **record, "couplings": couplings}
 
-    def capability_map(self, token: str | None = None) -> dict[str, list[str]]:
-        """Map from each call to the libraries (pools) that it accepts."""
-        pools = list(self._identity.devices())
-        return {call: list(pools) if call in _BY_LIBRARY else [] for call in _CALLS}
+    def capability_map(self, token: str | None = None) -> Plain:
+        """Map from each call to the libraries (pools) that it accepts. Under "paradigms": the
+        formats and libraries of gate and analog programs; annealing has none, with the reason."""
+        infos = self._identity.devices()
+        calls = {call: list(infos) if call in _BY_LIBRARY else [] for call in _CALLS}
+        return {**calls, "paradigms": devices.paradigms(infos)}
 
     def list_scheduler_allocations(
         self, token: str | None = None, filters: Plain | None = None

@@ -28,7 +28,7 @@ from simenv.client.submission.send import send
 from simenv.client.tasks.task import Task, TaskExecutor, deadline_of, number_of
 from simenv.config import application
 from simenv.errors import OptionError
-from simenv.model import TaskSpec, calls as model_calls, task_name
+from simenv.model import TaskOptions, TaskSpec, calls as model_calls, task_name
 from simenv.model.devices import DeviceInfo
 from simenv.model.options import VALUE, CallOptions, SubmitOptions
 from simenv.model.task_rules import checked_integer, checked_key
@@ -112,16 +112,20 @@ def send_calls(
     key = options.get("idempotency_key")
     if key is not None:
         checked_key(key)
-    values: SubmitOptions = {**options, **of_device, "engine": engine}  # type: ignore[typeddict-item]
-    terms = msgspec.structs.replace(
-        submission_options.checked_options(values).task,
-        outputs=(VALUE,),
-        app=application(),
-    )
+    terms = call_terms(engine, options, of_device)
     order = PreparedSubmit(
         terms, [TaskSpec(packed, shots, seed) for packed in calls], single=len(calls) == 1
     )
     return [CallTask(task.handle, read) for task in send(session, order, key)]
+
+
+def call_terms(
+    engine: str, options: CallOptions, of_device: Mapping[str, Any] = NO_DEVICE
+) -> TaskOptions:
+    """Return the checked options of tasks that are calls. Raises OptionError."""
+    values: SubmitOptions = {**options, **of_device, "engine": engine}  # type: ignore[typeddict-item]
+    terms = submission_options.checked_options(values).task
+    return msgspec.structs.replace(terms, outputs=(VALUE,), app=application())
 
 
 def decode_answer(packed: bytes, kind: type[Answer]) -> Answer:

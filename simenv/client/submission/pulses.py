@@ -17,7 +17,7 @@ import msgspec
 from simenv.client.circuits.observables import load_observables
 from simenv.client.connection.session import ServiceSession
 from simenv.client.submission import options as submission_options
-from simenv.client.submission.calls import CallTask, decode_answer, send_calls
+from simenv.client.submission.calls import CallTask, call_terms, decode_answer, send_calls
 from simenv.errors import OptionError, ProgramError, SimenvError
 from simenv.model import Observable, calls as model_calls
 from simenv.model.options import CallOptions
@@ -34,6 +34,7 @@ from simenv.model.pulses import (
 )
 from simenv.model.task_rules import checked_integer, checked_list
 from simenv.wire import codec
+from simenv.wire.messages.explain import Explain, Explanation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,6 +58,7 @@ _WITH_ERRORS = {
 }  # fmt: skip
 _AT_END = ("counts", "memory", "expectation", "statevector")
 _HINT = "a pulser.Sequence, or the text of its to_abstract_repr()"
+_NOISE_HINT = "a pulser.NoiseModel, or the text of its to_abstract_repr()"
 
 
 class PulseResult:
@@ -293,6 +295,16 @@ def submit_pulses(session: ServiceSession, sequence: Any, options: Mapping[str, 
     return send_pulses(session, [pack_pulses(sequence, options)], options)[0]
 
 
+def explain_pulses(
+    session: ServiceSession, packed: bytes, options: Mapping[str, Any]
+) -> Explanation:
+    """Ask which engine would run a call that was packed with these options, and its time and
+    memory; reads no sequence. Raises OptionError."""
+    prepared = _Prepared(options)
+    terms = call_terms(RYDBERG, prepared.calls)
+    return session.request(Explain(0, terms, packed, prepared.shots, 1)).explanation
+
+
 def submit_pulse_sweep(
     session: ServiceSession, sequence: Any, values: Any, options: Mapping[str, Any]
 ) -> list[CallTask]:
@@ -521,11 +533,13 @@ def _numbers_of(name: str, value: Any) -> tuple[float, ...]:
 
 def _noise_text(noise: Any, device: Any) -> str:
     """Return the abstract representation of a noise model; "": none."""
-    if isinstance(noise, str):
+    if isinstance(noise, str) and noise.lstrip()[:1] == "{":
+        model = _noise_model(noise)
+    elif isinstance(noise, str):
         if noise == "off":
             return ""
         if noise not in ("auto", "on"):
-            hint = "auto, on, off, a pulser.NoiseModel, or a file of its abstract representation"
+            hint = f"auto, on, off, or {_NOISE_HINT}, or a file of that"
             raise OptionError(f"noise={noise[:80]!r} of a pulse sequence", hint=hint)
         model = getattr(device, "noise_model", None)
         if model is None and noise == "on":
@@ -539,15 +553,15 @@ def _noise_text(noise: Any, device: Any) -> str:
     if model is None:
         return ""
     if not hasattr(model, "to_abstract_repr") or not hasattr(model, "noise_types"):
-        raise OptionError(f"noise={noise!r:.80} of a pulse sequence", hint="a pulser.NoiseModel")
+        raise OptionError(f"noise={noise!r:.80} of a pulse sequence", hint=_NOISE_HINT)
     return str(model.to_abstract_repr()) if model.noise_types else ""
 
 
-def _noise_model(document: bytes) -> Any:
+def _noise_model(document: bytes | str) -> Any:
     """Return the NoiseModel of an abstract representation."""
-    what, hint = "the noise model", "pulser.NoiseModel(...).to_abstract_repr() writes one"
+    what, hint = "the noise model", _NOISE_HINT
     try:
-        text = document.decode()
+        text = document if isinstance(document, str) else document.decode()
         check_text(what, text)
         return _pulser().NoiseModel.from_abstract_repr(text)
     except SimenvError:

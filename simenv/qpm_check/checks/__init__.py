@@ -7,8 +7,8 @@ import importlib
 from simenv.qpm_check.check import Check
 
 _NAMES = (
-    "loading", "service_record", "records", "execution", "admission", "policy", "scheduler",
-    "telemetry", "inputs", "crowds", "clients", "control", "restarts", "tokens",
+    "loading", "service_record", "records", "execution", "analog", "admission", "policy",
+    "scheduler", "telemetry", "inputs", "crowds", "clients", "control", "restarts", "tokens",
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from launcher.base import Gpu
 from launcher.placement import NodeResources, Placement, ResourceRequest, matches, place
 from simenv.errors import InfeasibleError, OptionError, SimenvError
 from simenv.model import DeviceInfo, DeviceKind, PoolSpec, TaskOptions
+from simenv.model.pulses import RYDBERG
 from simenv.scheduler.core import ClusterLimits, nodes_of
 from simenv.text import size
 from simulators import catalog
@@ -207,9 +208,9 @@ def holds_hardware(pool: PoolSpec) -> bool:
 
 
 def runs_only_calls(pool: PoolSpec) -> bool:
-    """Return whether the pool calls functions and runs no circuits."""
+    """Return whether the pool runs neither circuits nor pulse sequences."""
     card = catalog.card(pool.engine)
-    return card is not None and card.calls
+    return card is not None and card.calls and card.name != RYDBERG
 
 
 def kind_of(pool: PoolSpec) -> DeviceKind:

@@ -176,7 +176,7 @@ class EnvironmentQueries:
 
     def explain(self, message: Explain, identity: Identity, _peer: bytes) -> ReplySteps:
         # This module imports numpy and kernels, which are loaded in a thread.
-        from simenv.service.queries.engines import explain
+        from simenv.service.queries.explain import explain
 
         service = self._service
         while True:

@@ -148,6 +148,10 @@ DEFECTS = {
     "ready_and_not": Defect(
         2, {"restart.first-poll": "completed, and that it is not ready"}, ("polling.oldest",),
     ),
+    "reversed_atoms": Defect(
+        2, {"analog.counts": "'100' in 0%", "analog.paradigms": "annealing has neither"},
+        ("analog.queue", "counts.bits"),
+    ),
     "wrong_binding": Defect(2, {"query.bindings": "no binding 'admission'"}, ("query.selector",)),
 }  # fmt: skip
 

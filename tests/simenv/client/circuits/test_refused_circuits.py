@@ -187,6 +187,18 @@ def test_value_that_is_not_a_circuit_is_refused(value: Any) -> None:
     fails(ProgramError, "is no circuit", load, value)
 
 
+@pytest.mark.parametrize("module", ["dimod.binary.binary_quadratic_model", "dwave.system.samplers"])
+def test_annealing_is_refused_with_the_reason_and_the_package(module: str) -> None:
+    kind = type("BinaryQuadraticModel", (), {"__module__": module})
+    derived = type("Model", (kind,), {"__module__": "of.the.user"})
+    for problem in (kind(), derived()):
+        error = fails(ProgramError, "annealing is not emulated", load, problem)
+        assert "no physics" in error.message
+        assert "dwave-samplers" in error.hint
+    circuit = type("Circuit", (), {"__module__": "dwave.gate.circuit"})
+    fails(ProgramError, "is no circuit", load, circuit())
+
+
 def test_measurement_of_another_name_on_two_qubits_is_refused() -> None:
     circuit = QuantumCircuit(2, 2)
     circuit.append(Instruction("measure_2", 2, 2, []), [0, 1], [0, 1])

@@ -43,7 +43,12 @@ def test_service_is_registered_as_deployed(told: Any) -> None:
     assert "pool main" in told.card().description
     assert find_spec("qiskit_qasm3_import") is not None, "a dependency of the tests"
     (record,) = told.control.host("registered")
-    formats = ["openqasm2", "openqasm3", "qpy"]
+    formats = [
+        "openqasm2",
+        "openqasm3",
+        "qpy",
+        *["pulser-abstract"] * (find_spec("pulser") is not None),
+    ]
     assert record["properties"]["circuit_formats"] == formats
     assert told.connect().methods.get_device_info()["metadata"]["circuit_formats"] == formats
     methods = told.connect().methods

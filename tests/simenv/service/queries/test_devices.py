@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import msgspec
+import pytest
 from failing import fails
 from service import LIMITS, ServiceHarness
 
@@ -10,10 +11,13 @@ from simenv import __version__
 from simenv.errors import NotFoundError
 from simenv.model import MAX_SHOTS, GateInfo, PoolSpec
 from simenv.model.devices import DeviceInfo, DeviceKind, OperationInfo, QubitInfo
+from simenv.model.paradigms import CIRCUIT_FORMATS, PULSER
+from simenv.service.queries import engines
 from simenv.service.queries.devices import DeviceRecords
 from simenv.wire import codec
 from simenv.wire.messages.queries import DeviceDescribed, Devices, Engines, GetDevices, GetEngines
 from simenv.wire.transport.sockets import PeerKind
+from simulators.catalog import cards
 
 QPU = {"name": "qpu", "engine": "hardware", "provider": "lab:one"}
 OPTIONS = {"pools": [{"name": "main", "min": 1, "max": 1}, QPU], "import_from": ("/here",)}
@@ -51,6 +55,29 @@ def test_simulator_device_is_described_by_its_engine_and_memory(bench: ServiceHa
     assert {("h", 1), ("cx", 2), ("ccx", 3)} <= {(gate.name, gate.qubits) for gate in main.gates}
     assert (main.all_to_all, main.dynamic, main.max_shots) == (True, True, MAX_SHOTS)
     assert not any((main.coupling, main.qubits, main.operations, main.calibration_id))
+
+
+def test_formats_of_a_pool_are_those_of_its_engine_and_of_installed_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {"main": "any", "atoms": "rydberg", "dense": "statevector", "compiler": "transpiler"}
+    pools = [{"name": name, "engine": each, "min": 1, "max": 1} for name, each in names.items()]
+    bench = ServiceHarness(tmp_path, pools=pools)
+    engines.ideal.cache_clear()
+    monkeypatch.setattr(cards, "_installed", lambda _modules: True)
+    found = devices(bench)
+    assert {name: each.formats for name, each in found.items()} == {
+        "main": (*CIRCUIT_FORMATS, PULSER), "atoms": (PULSER,), "dense": CIRCUIT_FORMATS,
+    }  # fmt: skip
+    assert found["atoms"].gates == ()
+    engines.ideal.cache_clear()
+    monkeypatch.setattr(cards, "_installed", lambda modules: modules != ("pulser",))
+    found = devices(bench)
+    engines.ideal.cache_clear()
+    assert found["main"].formats == found["dense"].formats == CIRCUIT_FORMATS
+    assert found["atoms"].formats == found["dense"].missing_formats == ()
+    missing = ((PULSER, "pip install 'simenv[analog]'"),)
+    assert found["main"].missing_formats == found["atoms"].missing_formats == missing
 
 
 def test_qubits_of_simulator_device_follow_memory_of_its_own_pool(tmp_path: Path) -> None:

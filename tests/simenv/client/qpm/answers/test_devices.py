@@ -250,3 +250,21 @@ def test_records_have_modules_links_and_logical_qubits() -> None:
     own = record.extensions["simenv"]["logical"]
     assert (own["code"], own["distance"], own["physical_qubits"]) == (LOGICAL.code, 3, 17)
     assert "logical" not in devices.device("duo", info, []).extensions["simenv"]
+
+
+def test_paradigms_name_the_packages_that_pools_and_this_process_lack(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gates = DeviceInfo("main", DeviceKind.IDEAL, "simenv", "", "", "", 3, 1, (), all_to_all=True)
+    lacking = replace(gates, missing_formats=(("pulser-abstract", "pip install x"),))
+    atoms = replace(gates, formats=("pulser-abstract",))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: object())
+    table = devices.paradigms({"main": lacking, "atoms": atoms})
+    assert (table["gate"]["libraries"], table["analog"]["libraries"]) == (["main"], ["atoms"])
+    assert table["analog"]["missing"] == {"main": "pip install x"}
+    assert "missing" not in table["gate"]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    assert devices.formats(atoms) == []
+    table = devices.paradigms({"atoms": atoms})
+    assert (table["analog"]["libraries"], table["analog"]["formats"]) == ([], [])
+    assert table["analog"]["missing"] == {"": "pip install 'simenv[analog]'"}
