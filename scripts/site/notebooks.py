@@ -6,19 +6,23 @@ python scripts/site/notebooks.py FILE ...   # run them and store their outputs
 from __future__ import annotations
 
 import ast
+import base64
 import io
 import json
+import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+DPI = 60  # of figures
 FOLDER = Path(__file__).parents[2] / "examples" / "notebooks"
 
 
 def run(notebook: dict[str, Any]) -> None:
     """Run the cells of a notebook in their order, in one namespace, and replace their outputs: what
-    they print, and the value of an expression at their end."""
+    they print, the value of an expression at their end, and the figures of matplotlib."""
+    os.environ["MPLBACKEND"] = "Agg"
     names: dict[str, Any] = {"__name__": "__main__"}
     count = 0
     for cell in notebook["cells"]:
@@ -36,7 +40,24 @@ def run(notebook: dict[str, Any]) -> None:
                     print(repr(value))
         text = printed.getvalue().splitlines(keepends=True)
         stream = {"name": "stdout", "output_type": "stream", "text": text}
-        cell["execution_count"], cell["outputs"] = count, [stream] if text else []
+        cell["execution_count"] = count
+        cell["outputs"] = [*([stream] if text else []), *_figures()]
+
+
+def _figures() -> list[dict[str, Any]]:
+    """Return the open figures as outputs, and close them."""
+    if "matplotlib.pyplot" not in sys.modules:
+        return []
+    from matplotlib import pyplot
+
+    outputs = []
+    for number in pyplot.get_fignums():
+        png = io.BytesIO()
+        pyplot.figure(number).savefig(png, format="png", dpi=DPI, bbox_inches="tight")
+        data = {"image/png": base64.b64encode(png.getvalue()).decode()}
+        outputs.append({"data": data, "metadata": {}, "output_type": "display_data"})
+    pyplot.close("all")
+    return outputs
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -58,9 +79,12 @@ def _page(path: Path) -> str:
             parts.append(source)
             continue
         parts.append(f"```python\n{source}\n```")
-        shown = "".join(line for output in cell["outputs"] for line in output["text"]).rstrip()
-        if shown:
+        lines = (line for output in cell["outputs"] for line in output.get("text", ()))
+        if shown := "".join(lines).rstrip():
             parts.append(f"```text\n{shown}\n```")
+        for output in cell["outputs"]:
+            if png := output.get("data", {}).get("image/png"):
+                parts.append(f"![figure](data:image/png;base64,{png})")
     parts.append(f"The notebook is `examples/notebooks/{path.name}`.")
     return "\n\n".join(parts) + "\n"
 

@@ -30,7 +30,7 @@ def test_stored_notebooks_have_outputs_which_their_pages_show(
     monkeypatch.syspath_prepend(str(RUNNER.parent))
     import notebooks
 
-    assert len(NOTEBOOKS) == 5
+    assert len(NOTEBOOKS) == 6
     for name, text in notebooks.pages().items():
         assert text.startswith("# "), name
         assert "```text\n" in text, name

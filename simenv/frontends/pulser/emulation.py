@@ -240,7 +240,8 @@ def _value(observable: Any, result: PulseResult, row: int, eigenstates: tuple[st
     if (atoms, basis) != (len(result.atoms), eigenstates):
         text = f"the fidelity with a state of {atoms} atoms in {basis}"
         raise OptionError(text, hint=f"{len(result.atoms)} atoms in {eigenstates}")
-    return abs(sum(np.conj(value) * statevector[k] for k, value in amplitudes.items())) ** 2
+    overlap = sum(np.conj(value) * statevector[k] for k, value in amplitudes.items())
+    return float(abs(overlap) ** 2)
 
 
 def _shots(config: EmulationConfig[Any], runs: int | None) -> int:
