@@ -73,7 +73,7 @@ class GatewayConnection:
         if key:
             headers["Idempotency-Key"] = key
         may_repeat = bool(key) or method == "GET"
-        end_s, pause_s = time.monotonic() + self._retry_s, 0.05
+        end_s, pause_s = time.monotonic() + self._retry_s, 0.0  # idle connections may have ended
         while True:
             try:
                 status, retry_after_s, text = self._exchange(method, PREFIX + path, data, headers)
@@ -95,7 +95,7 @@ class GatewayConnection:
                 if status not in _BUSY or not may_repeat or time.monotonic() + pause_s > end_s:
                     raise _problem(status, text)
             time.sleep(min(max(pause_s, retry_after_s), _LONGEST_PAUSE_S))
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            pause_s = min(max(0.05, 2 * pause_s), _LONGEST_PAUSE_S)
 
     def _exchange(
         self, method: str, path: str, data: bytes | None, headers: dict[str, str]

@@ -13,6 +13,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from simenv_myqlm import formulas
 from simenv_myqlm.errors import BreakError, UnsupportedError
@@ -20,11 +22,12 @@ from simenv_myqlm.formulas import Formula
 from simenv_myqlm.matrices import steps_of
 from simenv_myqlm.records import (
     Break,
-    Circuit,
     Gate,
+    Instruction,
     IntermediateMeasurement,
     Job,
     Logic,
+    Matrix,
     Measure,
     Observable,
     Reset,
@@ -32,6 +35,7 @@ from simenv_myqlm.records import (
 
 MARK = "\0"  # in place of an angle
 MAX_QUBITS = 1_000
+TEMPLATES = 64  # of the last circuits
 _NOISE = 1e-12  # imaginary part of a coefficient, from rounding
 
 # myQLM's gates: number of controls that the name stands for, gate, number of angles.
@@ -64,16 +68,27 @@ _DEFINITIONS = {
 _PLAIN_2 = {"rxx", "rzz"}  # of those, gates of OpenQASM 2
 
 
+class Angle(NamedTuple):
+    """An angle that is a parameter of the circuit, counted over its gates, or its negative."""
+
+    param: int
+    sign: float
+
+    def __neg__(self) -> Angle:
+        return Angle(self.param, -self.sign)
+
+
 @dataclass(frozen=True, slots=True)
-class Program:
-    """A circuit as text. `body`: statements with MARK in place of each of `angles`, in radians.
-    `records`: for each intermediate measurement the position of its instruction and the number of
-    its bits. `breaks`: positions and conditions. `needs`: gates that are to be defined."""
+class Template:
+    """A circuit as text, without its angles. `body`: statements with MARK in place of each of
+    `angles`. `records`: for each intermediate measurement the position of its instruction and the
+    number of its bits. `breaks`: positions and conditions. `needs`: gates that are to be
+    defined."""
 
     num_qubits: int
     num_measured: int
     body: str
-    angles: tuple[float, ...]
+    angles: tuple[float | Angle, ...]
     records: tuple[tuple[int, int], ...]
     breaks: tuple[tuple[int, Formula], ...]
     needs: tuple[str, ...]
@@ -84,11 +99,8 @@ class Program:
         """Bits of all intermediate measurements."""
         return sum(width for _, width in self.records)
 
-    def text(self) -> str:
-        """Return the program with its angles."""
-        return self._written(map(repr, self.angles), self.is_plain, ())
-
-    def _written(self, angles: Iterable[str], is_plain: bool, inputs: Sequence[str]) -> str:
+    def written(self, angles: Iterable[str], is_plain: bool, inputs: Sequence[str]) -> str:
+        """Return the program with texts of its angles and names of its parameters."""
         version, library = ("2.0", "qelib1.inc") if is_plain else ("3.0", "stdgates.inc")
         head = [f"OPENQASM {version};", f'include "{library}";']
         head += [f"input float {name};" for name in inputs]
@@ -105,10 +117,22 @@ class Program:
         return "\n".join([*head, "".join(parts)])
 
 
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A template with its angles, in radians."""
+
+    template: Template
+    angles: tuple[float, ...]
+
+    def text(self) -> str:
+        """Return the program with its angles."""
+        return self.template.written(map(repr, self.angles), self.template.is_plain, ())
+
+
 def swept(programs: Sequence[Program]) -> tuple[str, list[list[float]]]:
-    """Return programs that differ in angles alone as one text with parameters, and the values of
-    these for each program. Angles that are equal in all programs are numbers of the text, and
-    angles that are equal to one another in each program are one parameter."""
+    """Return programs of one template as one text with parameters, and the values of these for each
+    program. Angles that are equal in all programs are numbers of the text, and angles that are
+    equal to one another in each program are one parameter."""
     names: dict[tuple[float, ...], str] = {}
     angles = []
     for column in zip(*(each.angles for each in programs), strict=True):
@@ -119,8 +143,7 @@ def swept(programs: Sequence[Program]) -> tuple[str, list[list[float]]]:
     if not names:  # a sweep has a parameter: here one that changes nothing
         names = {(0.0,) * len(programs): "p0"}
     values = [list(row) for row in zip(*names, strict=True)]
-    written = programs[0]._written(angles, False, list(names.values()))
-    return written, values
+    return programs[0].template.written(angles, False, list(names.values())), values
 
 
 def program_of(job: Job, *, measures: bool = True) -> Program:
@@ -129,32 +152,77 @@ def program_of(job: Job, *, measures: bool = True) -> Program:
     circuit = job.circuit
     if not 0 < circuit.num_qubits <= MAX_QUBITS:
         raise UnsupportedError(f"a circuit of {circuit.num_qubits} qubits", f"1 to {MAX_QUBITS}")
-    writer = _Writer(circuit)
-    measured = measured_qubits(job) if measures and job.observable is None else []
-    writer.measure_at_end(measured)
-    return writer.program(len(measured))
+    measured = measured_qubits(job) if measures and job.observable is None else ()
+    values: list[float] = []
+    structure: list[_Shape | Instruction] = []
+    for position, each in enumerate(circuit.instructions):
+        if isinstance(each, Gate):
+            for value in each.params:
+                values.append(_checked(value, each, position))
+            rest = each.qubits, each.matrix, each.controls, each.formula
+            structure.append((each.name, len(each.params), *rest))
+        else:
+            structure.append(each)
+    template = _template(circuit.num_qubits, tuple(measured), tuple(structure))
+    angles = tuple(
+        [each.sign * values[each.param] if isinstance(each, Angle) else each
+         for each in template.angles]
+    )  # fmt: skip
+    return Program(template, angles)
 
 
-def measured_qubits(job: Job) -> list[int]:
+def _checked(value: float | str, gate: Gate, position: int) -> float:
+    """Return an angle. Raises UnsupportedError."""
+    if isinstance(value, str):
+        hint = "bind the variables: job(name=value), or a plugin such as ScipyMinimizePlugin"
+        text = f"{_named(gate.name, position)} has the free parameter {value!r}"
+        raise UnsupportedError(text, hint)
+    number = float(value)
+    if not math.isfinite(number):
+        text = f"{_named(gate.name, position)} has the angle {number}"
+        raise UnsupportedError(text, "a finite number")
+    return number
+
+
+def _named(name: str, position: int) -> str:
+    return f"gate {name!r} (instruction {position})"
+
+
+def measured_qubits(job: Job) -> Sequence[int]:
     """Return the qubits of a sample's state, the most significant first."""
-    return list(range(job.circuit.num_qubits) if job.qubits is None else job.qubits)
+    return range(job.circuit.num_qubits) if job.qubits is None else job.qubits
+
+
+# A gate without its angles: name, number of angles, qubits, matrix, controls, formula.
+_Shape = tuple[str, int, tuple[int, ...], Matrix | None, tuple[int, ...], str]
+
+
+@lru_cache(maxsize=TEMPLATES)  # circuits of an optimizer differ in angles alone
+def _template(
+    num_qubits: int, measured: tuple[int, ...], structure: tuple[_Shape | Instruction, ...]
+) -> Template:
+    """Translate a circuit without its angles. Raises UnsupportedError."""
+    writer = _Writer(num_qubits, structure)
+    writer.measure_at_end(measured)
+    return writer.template(len(measured))
 
 
 class _Writer:
     """Writes statements of one circuit."""
 
-    def __init__(self, circuit: Circuit) -> None:
-        self._num_qubits = circuit.num_qubits
+    def __init__(self, num_qubits: int, structure: Sequence[_Shape | Instruction]) -> None:
+        self._num_qubits = num_qubits
         self._lines: list[str] = []
-        self._angles: list[float] = []
+        self._angles: list[float | Angle] = []
         self._records: list[tuple[int, int]] = []
         self._breaks: list[tuple[int, Formula]] = []
         self._needs: dict[str, None] = {}
         self._is_plain = True
         self._bits: dict[int, Formula] = {}  # of classical bits; those without are 0
         self._next = 0  # bit of register r
-        for position, each in enumerate(circuit.instructions):
-            if isinstance(each, Gate):
+        self._params = 0  # angles of the gates before
+        for position, each in enumerate(structure):
+            if isinstance(each, tuple):
                 self._gate(each, position)
             elif isinstance(each, Measure):
                 self._measure(each, position)
@@ -167,8 +235,8 @@ class _Writer:
             else:
                 raise UnsupportedError(f"instruction {position} is a {type(each).__name__}")
 
-    def program(self, num_measured: int) -> Program:
-        return Program(
+    def template(self, num_measured: int) -> Template:
+        return Template(
             self._num_qubits, num_measured, "\n".join(self._lines) + "\n", tuple(self._angles),
             tuple(self._records), tuple(self._breaks), tuple(self._needs), self._is_plain,
         )  # fmt: skip
@@ -207,63 +275,55 @@ class _Writer:
             self._lines.append(f"measure {self._qubit(qubit)} -> r[{bit}];")
         return bits
 
-    def _gate(self, each: Gate, position: int) -> None:
-        condition: Formula = True
-        if each.formula:
-            condition = self._formula(each.formula, position)
-        for cbit in each.controls:
+    def _gate(self, shape: _Shape, position: int) -> None:
+        name, count, _, _, controls, formula = shape
+        angles = [Angle(self._params + k, 1.0) for k in range(count)]
+        self._params += count
+        condition: Formula = self._formula(formula, position) if formula else True
+        for cbit in controls:
             condition = formulas.conjunction(condition, self._bits.get(cbit, False))
         if condition is False:
             return
         if condition is True:
-            self._apply(each, position)
+            self._apply(shape, angles, _named(name, position))
             return
         self._is_plain = False
         self._lines.append(f"if ({formulas.written(condition)}) {{")
-        self._apply(each, position)
+        self._apply(shape, angles, _named(name, position))
         self._lines.append("}")
 
-    def _apply(self, each: Gate, position: int) -> None:
-        where = f"gate {each.name!r} (instruction {position})"
-        name, controls, is_inverse = base_of(each.name)
-        for parameter in each.params:
-            if isinstance(parameter, str):
-                hint = (
-                    "bind the variables: job(name=value), or a plugin such as ScipyMinimizePlugin"
-                )
-                raise UnsupportedError(f"{where} has the free parameter {parameter!r}", hint)
-            if not math.isfinite(parameter):
-                raise UnsupportedError(f"{where} has the angle {parameter}", "a finite number")
-        known = GATES.get(name) or (None if each.matrix is not None else _NAMES.get(name))
-        if known is None and each.matrix is None:
+    def _apply(self, shape: _Shape, angles: Sequence[Angle], where: str) -> None:
+        name, _, qubits, matrix, _, _ = shape
+        base, controls, is_inverse = base_of(name)
+        known = GATES.get(base) or (None if matrix is not None else _NAMES.get(base))
+        if known is not None:
+            more, gate, count = known
+            size = controls + more + _TARGETS.get(gate, 1)
+            if len(angles) != count or len(qubits) != size:
+                text = f"{where} has {len(angles)} angles and {len(qubits)} qubits"
+                raise UnsupportedError(text, f"it takes {count} and {size}")
+            self._standard(gate, angles, qubits, controls + more, is_inverse)
+            return
+        if matrix is None:
             hint = "give it a matrix_generator (of 2 qubits at most) or a circuit_generator"
             raise UnsupportedError(f"{where} has neither a known name nor a matrix", hint)
-        if known is not None:
-            more, base, count = known
-            size = controls + more + _TARGETS.get(base, 1)
-            if len(each.params) != count or len(each.qubits) != size:
-                text = f"{where} has {len(each.params)} angles and {len(each.qubits)} qubits"
-                raise UnsupportedError(text, f"it takes {count} and {size}")
-            angles = tuple(map(float, each.params))
-            self._standard(base, angles, each.qubits, controls + more, is_inverse)
-            return
-        steps, phase = steps_of(each.matrix, each.name)
-        width = 1 if len(each.matrix or ()) == 2 else 2
-        if len(each.qubits) != controls + width:
-            text = f"{where} acts on {len(each.qubits)} qubits"
+        steps, phase = steps_of(matrix, name)
+        width = 1 if len(matrix) == 2 else 2
+        if len(qubits) != controls + width:
+            text = f"{where} acts on {len(qubits)} qubits"
             raise UnsupportedError(text, f"its controls and matrix take {controls + width}")
         if is_inverse:
             steps, phase = steps[::-1], -phase
-        own, targets = each.qubits[:controls], each.qubits[controls:]
-        for gate, angles, indices in steps:
-            qubits = [*own, *(targets[k] for k in indices)]
+        own, targets = qubits[:controls], qubits[controls:]
+        for gate, turns, indices in steps:
             more, gate = (1, "x") if gate == "cx" else (0, gate)
-            self._standard(gate, angles, qubits, controls + more, is_inverse)
+            on = [*own, *(targets[k] for k in indices)]
+            self._standard(gate, turns, on, controls + more, is_inverse)
         if controls and phase:
             self._standard("p", (phase,), own, controls - 1, False)
 
     def _standard(
-        self, base: str, angles: Sequence[float], qubits: Sequence[int], controls: int,
+        self, base: str, angles: Sequence[float | Angle], qubits: Sequence[int], controls: int,
         is_inverse: bool,
     ) -> None:  # fmt: skip
         """Write a gate with its first qubits as controls."""
@@ -312,12 +372,12 @@ def base_of(name: str) -> tuple[str, int, bool]:
 Outcome = tuple[int, tuple[IntermediateMeasurement, ...]]  # state, and what was measured before
 
 
-def outcome_reader(program: Program) -> Callable[[str], Outcome]:
+def outcome_reader(template: Template) -> Callable[[str], Outcome]:
     """Return a function from a bit string of the gateway, the last bit of the last register first,
     to the state and the intermediate measurements."""
-    records = program.num_records
+    records = template.num_records
     spans, first = [], 0
-    for position, width in program.records:
+    for position, width in template.records:
         spans.append((position, first, first + width))
         first += width
 
@@ -334,10 +394,10 @@ def outcome_reader(program: Program) -> Callable[[str], Outcome]:
     return read
 
 
-def check_breaks(program: Program, weights: Mapping[str, float]) -> None:
+def check_breaks(template: Template, weights: Mapping[str, float]) -> None:
     """Raise BreakError for the first instruction whose condition holds in some outcome. `weights`:
     shots of each bit string, the last bit of the last register first."""
-    for position, condition in program.breaks:
+    for position, condition in template.breaks:
         shots = 0.0
         for key, weight in weights.items():
             bits = [bit == "1" for bit in key.replace(" ", "")[::-1]]

@@ -8,6 +8,7 @@ controls come first among the qubits of a gate, and its name has `C-` for each, 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 Matrix = tuple[tuple[complex, ...], ...]
 
@@ -103,8 +104,7 @@ class Job:
     threshold: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class IntermediateMeasurement:
+class IntermediateMeasurement(NamedTuple):
     """Outcomes of one instruction; `probability` None: the gateway does not tell it."""
 
     gate_pos: int
@@ -112,8 +112,7 @@ class IntermediateMeasurement:
     probability: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """A state with its probability and the standard error of that; both are None where they are not
     known, and so is the amplitude."""
 

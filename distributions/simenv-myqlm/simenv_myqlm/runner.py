@@ -13,14 +13,17 @@ import secrets
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 from simenv_myqlm.errors import ConfigError, GatewayError, NoGatewayError
 from simenv_myqlm.gateway import GatewayConnection
 from simenv_myqlm.programs import (
+    Outcome,
     Program,
+    Template,
     check_breaks,
     measured_qubits,
     outcome_reader,
@@ -67,11 +70,10 @@ class Runner:
         """Run jobs and return their results in order: those whose programs differ in angles alone
         as one sweep, the others at the same time. Raises SimenvQPUError; `index` of GatewayError
         is the first of the jobs that it is about."""
-        groups: dict[str, list[tuple[int, Job, Program]]] = {}
+        groups: dict[Any, list[tuple[int, Job, Program]]] = {}
         for index, job in enumerate(jobs):
             program = program_of(job, measures=not self._is_of_amplitudes(job))
-            form = (program.num_qubits, program.num_measured, program.body, program.needs)
-            key = json.dumps([*form, self._asked(job)], sort_keys=True)
+            key = program.template, job.shots, job.observable, job.aggregate
             groups.setdefault(key, []).append((index, job, program))
         parts = [
             group[start : start + MAX_BINDINGS]
@@ -111,7 +113,7 @@ class Runner:
     def _is_of_amplitudes(self, job: Job) -> bool:
         if not self._amplitudes or job.shots or job.observable is not None:
             return False
-        return measured_qubits(job) == list(range(job.circuit.num_qubits))
+        return list(measured_qubits(job)) == list(range(job.circuit.num_qubits))
 
     def _run_part(self, part: Sequence[tuple[int, Job, Program]], seed: int) -> list[Result]:
         """Run jobs whose programs differ in angles alone."""
@@ -124,8 +126,12 @@ class Runner:
             else:
                 text, values = swept([each for _, _, each in part])
                 found = self._run_sweep(body | {"program": text, "parameter_values": values}, key)
+            if first.observable is not None:
+                _, constant = pauli_sum(first.observable, first.circuit.num_qubits)
+                return [_mean(first, constant, each) for each in found]
+            read = cache(outcome_reader(program.template))  # results of a sweep share outcomes
             return [
-                self._result(job, each, answer)
+                Result(tuple(_samples(job, each.template, read, answer)), meta_data=_meta(answer))
                 for (_, job, each), answer in zip(part, found, strict=True)
             ]
         except GatewayError as error:
@@ -170,17 +176,6 @@ class Runner:
             first += len(page)
             yield from page
 
-    def _result(self, job: Job, program: Program, answer: Mapping[str, Any]) -> Result:
-        meta = {name: str(answer[name]) for name in _META if answer.get(name) is not None}
-        if answer.get("warnings"):
-            meta["warnings"] = json.dumps(answer["warnings"])
-        if job.observable is not None:
-            _, constant = pauli_sum(job.observable, job.circuit.num_qubits)
-            value = constant + float(answer["expectations"][0])
-            errors = answer.get("std_errors") or [0.0]
-            return Result((), value, float(errors[0]) if job.shots else None, meta)
-        return Result(tuple(_samples(job, program, answer)), meta_data=meta)
-
 
 def _record(answer: Any) -> dict[str, Any]:
     if not isinstance(answer, dict):
@@ -188,9 +183,22 @@ def _record(answer: Any) -> dict[str, Any]:
     return answer
 
 
-def _samples(job: Job, program: Program, answer: Mapping[str, Any]) -> Iterator[Sample]:
+def _meta(answer: Mapping[str, Any]) -> dict[str, str]:
+    meta = {name: str(answer[name]) for name in _META if answer.get(name) is not None}
+    if answer.get("warnings"):
+        meta["warnings"] = json.dumps(answer["warnings"])
+    return meta
+
+
+def _mean(job: Job, constant: float, answer: Mapping[str, Any]) -> Result:
+    error = answer["std_errors"][0] if job.shots else None
+    return Result((), constant + float(answer["expectations"][0]), error, _meta(answer))
+
+
+def _samples(
+    job: Job, template: Template, read: Callable[[str], Outcome], answer: Mapping[str, Any]
+) -> Iterator[Sample]:
     """Yield the samples of a job in the order of their states, or of its shots."""
-    read = outcome_reader(program)
     if answer.get("statevector") is not None:
         width = job.circuit.num_qubits
         for index, (real, imag) in enumerate(answer["statevector"]):
@@ -200,25 +208,22 @@ def _samples(job: Job, program: Program, answer: Mapping[str, Any]) -> Iterator[
                 yield Sample(state, weight, None, complex(real, imag))
         return
     if answer.get("memory") is not None:
-        check_breaks(program, Counter(answer["memory"]))
+        check_breaks(template, Counter(answer["memory"]))
         for key in answer["memory"]:
             state, before = read(key)
             yield Sample(state, intermediate_measurements=before)
         return
-    if answer.get("counts") is not None:
-        weights: dict[str, float] = answer["counts"]
-        check_breaks(program, weights)
-    else:
-        weights = answer["probabilities"]
+    counts = answer.get("counts")
+    weights: dict[str, float] = answer["probabilities"] if counts is None else counts
+    if counts is not None:
+        check_breaks(template, weights)
     total = sum(weights.values()) if job.shots else 1.0
-    for (state, before), weight in sorted(
-        ((read(key), weight) for key, weight in weights.items()),
-        key=lambda each: (each[0][0], repr(each[0][1])),
-    ):
+    least = job.threshold if job.shots else job.amp_threshold**2
+    for (state, before), weight in sorted((read(key), weight) for key, weight in weights.items()):
         share = weight / total
         if not job.shots:
-            if share > job.amp_threshold**2:
+            if share > least:
                 yield Sample(state, share, None, None, before)
-        elif share >= job.threshold:
+        elif share >= least:
             err = math.sqrt(share * (1 - share) / max(1, job.shots - 1))
             yield Sample(state, share, err, None, before)

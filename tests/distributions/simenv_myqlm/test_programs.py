@@ -82,21 +82,24 @@ def test_classical_bits_become_formulas_of_outcomes() -> None:
     assert "if (((r[0]) && (!(r[1])))) {" in lines
     assert not any(line.startswith("y ") for line in lines)  # bit 7 is 0
     assert lines[lines.index("reset q[0];") + 1] == "z q[0];"  # bit 5 is 0 now: no condition
-    assert program.records == ((0, 2), (5, 1))
+    assert program.template.records == ((0, 2), (5, 1))
 
 
 def test_bits_of_a_key_are_the_measured_ones_then_the_final_ones() -> None:
     program = program_of(job(Measure((1, 0), (0, 1)), qubits=2, shots=1))
-    state, before = outcome_reader(program)("10 01")  # f[1] f[0] r[1] r[0]
+    state, before = outcome_reader(program.template)("10 01")  # f[1] f[0] r[1] r[0]
     assert state == 0b01
     assert before == (IntermediateMeasurement(0, (True, False)),)
-    assert outcome_reader(program)("1001") == (state, before)
+    assert outcome_reader(program.template)("1001") == (state, before)
 
 
 def test_breaks_are_checked_for_each_outcome() -> None:
     program = program_of(job(Measure((0,), (0,)), Break("AND 0 TRUE"), qubits=1, shots=1))
-    check_breaks(program, {"10": 4, "00": 3})
-    assert fails(BreakError, "held in 5 shots", check_breaks, program, {"01": 5}).position == 1
+    check_breaks(program.template, {"10": 4, "00": 3})
+    assert (
+        fails(BreakError, "held in 5 shots", check_breaks, program.template, {"01": 5}).position
+        == 1
+    )
 
 
 def test_terms_of_an_observable_are_summed_with_the_last_qubit_first() -> None:
