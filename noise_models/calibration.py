@@ -15,6 +15,8 @@ from typing import Literal
 
 import msgspec
 
+from noise_models.atoms import AnalogCalibration
+
 FORMATS = (1, 2)  # that are read; a snapshot has the first one that holds all of its fields
 _FAMILY = re.compile(r"[A-Za-z][A-Za-z-]*")
 _NAMED_MEASUREMENT = re.compile(r"measure_[A-Za-z0-9_]{1,56}", re.ASCII)
@@ -549,6 +551,9 @@ class CalibrationSnapshot(
     modules: tuple[Module, ...] = ()  # of which each qubit is in one; (): the device is one QPU
     links: tuple[Link, ...] = ()
     logical: LogicalOrigin | None = None  # None: the qubits are physical
+    # Of a device that runs pulse sequences, on at most `num_qubits` atoms; it has no gates. None:
+    # the device runs circuits.
+    analog: AnalogCalibration | None = None
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "format", FORMATS[1 if self._second_format else 0])
@@ -556,7 +561,7 @@ class CalibrationSnapshot(
     @property
     def _second_format(self) -> bool:
         """True if a field is in use that readers of format 1 do not know."""
-        if self.modules or self.links or self.logical is not None:
+        if self.modules or self.links or self.logical is not None or self.analog is not None:
             return True
         if self.outside is not None and self.outside.format == FORMATS[1]:
             return True

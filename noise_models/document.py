@@ -206,4 +206,8 @@ def model(document: Document, options: NoiseOptions = _DEFAULT) -> NoiseModel:
     """Build the noise model of a document with these options. Raises NoiseError."""
     if isinstance(document, custom.CustomModel):
         return ChannelModel(document, options)
+    if document.analog is not None:
+        hint = "a device of gates"
+        text = f"device {document.name} runs pulse sequences, no circuits"
+        raise NoiseError(text, hint=hint)
     return build(document, options)

@@ -30,8 +30,17 @@ COMPONENTS = (
     "qubit.reset",  # |1> after a reset
     "qubit.readout",  # confusion of outcomes
     "qubit.correlated_readout",  # confusion of qubits that are read together
+    "atom.preparation",  # of devices that run pulse sequences: atoms that are not prepared
+    "atom.detection",  # false positives and negatives
+    "atom.temperature",  # Doppler shifts, and motion in the traps
+    "atom.amplitude",  # deviation of the Rabi frequency between shots
+    "atom.waist",  # profile of the lasers of global channels
+    "atom.detuning",  # deviation of the detuning between shots
+    "atom.relaxation",  # T1 of the Rydberg state
+    "atom.dephasing",  # pure dephasing
+    "atom.depolarizing",
 )
-GROUPS = ("all", "gate", "link", "qubit")
+GROUPS = ("all", "gate", "link", "qubit", "atom")
 # Values that replace the measured ones of every qubit, gate or pair: name -> largest value.
 VALUES = {
     "gate.error_1q": 1.0, "gate.error_2q": 1.0, "gate.over_rotation_rad": math.pi,
@@ -46,9 +55,18 @@ VALUES = {
     "qubit.memory_error": 1.0, "qubit.measure_decay": 1.0, "qubit.measure_excitation": 1.0,
     "qubit.readout_decided": 1.0,
     "qubit.measurement_crosstalk_error": 1.0,
+    "atom.state_prep_error": 1.0, "atom.p_false_pos": 1.0, "atom.p_false_neg": 1.0,
+    "atom.temperature_uk": 1e6, "atom.trap_waist_um": 1e6, "atom.trap_depth_uk": 1e9,
+    "atom.amplitude_sigma": 1.0, "atom.laser_waist_um": 1e6, "atom.detuning_sigma_rad_us": 1e6,
+    "atom.t1_us": math.inf, "atom.t_phi_us": math.inf, "atom.hyperfine_t_phi_us": math.inf,
+    "atom.depolarizing_per_us": 1e6,
 }  # fmt: skip
 LARGEST_FACTOR = 1e9  # so that products of three factors and any calibrated value are finite
-_POSITIVE = ("qubit.t1_us", "qubit.t2_us", "qubit.t2_star_us", "qubit.leaked_t1_us")
+_TIMES = (
+    *("qubit.t1_us", "qubit.t2_us", "qubit.t2_star_us", "qubit.leaked_t1_us"),
+    *("atom.t1_us", "atom.t_phi_us", "atom.hyperfine_t_phi_us"),
+)
+_LENGTHS = ("atom.trap_waist_um", "atom.trap_depth_uk", "atom.laser_waist_um")
 RECIPES = ("simenv", "aer", "aer-properties")
 _RECIPE = "recipe."
 _IDLE = "recipe.idle"
@@ -169,10 +187,12 @@ def _switch(name: str, value: object) -> bool:
 
 
 def _number(name: str, value: object, largest: float) -> float:
-    positive = name in _POSITIVE
+    positive = name in _TIMES or name in _LENGTHS
     least = STAR_US[0] if name == "qubit.t2_star_us" else 0.0
     hint = f"a number from 0 to {largest:g}"
-    if positive:
+    if name in _LENGTHS:
+        hint = f"a number above 0, at most {largest:g}"
+    elif positive:
         hint = f"microseconds, at least {least:g}" if least else "microseconds, above 0"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise NoiseError(f"noise option {name} = {value!r}", hint=hint)

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from noise_models import calibration, strict_json as checks
+from noise_models.atoms import AnalogCalibration, check_analog
 from noise_models.layers import check_layers
 from noise_models.linked_modules import check_logical, check_modules, check_paulis
 from noise_models.strict_json import (
@@ -123,6 +124,8 @@ def check(snapshot: calibration.CalibrationSnapshot) -> None:
     check_modules(snapshot)
     if snapshot.logical is not None:
         check_logical(snapshot.logical)
+    if snapshot.analog is not None:
+        _analog(snapshot, snapshot.analog)
     _dates(snapshot)
 
 
@@ -309,6 +312,23 @@ def _rotation(
     checks.check_range(f"{field}.angle_rad", rotation.angle_rad, _ANGLE)
 
 
+# Fields of a device that runs circuits.
+_OF_CIRCUITS = (
+    *("native_gates", "gates", "coupling", "all_to_all", "qubits", "zz", "correlated_readout"),
+    *("measurements", "measurement_crosstalk", "layers", "modules", "links", "logical", "dynamic"),
+    *("fitted", "angle_bounds"),
+)
+
+
+def _analog(snapshot: calibration.CalibrationSnapshot, analog: AnalogCalibration) -> None:
+    """Check a device that runs pulse sequences."""
+    for field in _OF_CIRCUITS:
+        if getattr(snapshot, field):
+            text = "in the snapshot of a device that runs pulse sequences"
+            raise SnapshotError(field, text, hint="a device has gates, or an analog part")
+    check_analog(analog)
+
+
 def _dates(snapshot: calibration.CalibrationSnapshot) -> None:
     checks.check_entries("dates", snapshot.dates, MAX_DATES)
     checked: set[str] = set()
@@ -351,7 +371,7 @@ def from_values(values: Any) -> calibration.CalibrationSnapshot:
     result = checks.converted(values, calibration.CalibrationSnapshot)
     if result.format > stated:
         text = f"{stated}, with fields of format {result.format}"
-        hint = f'modules, links, logical and paulis need "format": {result.format}'
+        hint = f'modules, links, logical, analog and paulis need "format": {result.format}'
         raise SnapshotError("format", text, hint=hint)
     check(result)
     return result

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from noise_models import atoms
+
 if TYPE_CHECKING:
     from noise_models.calibration import CalibrationSnapshot
 
@@ -162,6 +164,9 @@ def measured(snapshot: CalibrationSnapshot) -> list[Measured]:
     for each_term in snapshot.measurement_crosstalk:
         for name in ("measurement_crosstalk_error", "measurement_crosstalk_rad"):
             put(pairs[name], each_term.qubits, getattr(each_term, NAMES[name].key))
+    if snapshot.analog is not None:
+        for parameter, value in atoms.measured(snapshot.analog):
+            put((parameter.name, parameter.title, parameter.unit, False), (), value)
     return [
         Measured(name, title, unit, tuple(values), tuple(values.values()), is_basic)
         for name, (title, unit, is_basic, values) in found.items()

@@ -21,6 +21,7 @@ from noise_models.importers import (
     ionq,
     iqm,
     native,
+    pulser,
     qdmi,
     qhw,
     qiskit_target,
@@ -60,7 +61,7 @@ class Importer(Protocol):
 REGISTRY: dict[str, Importer] = {
     importer.NAME: importer
     for importer in (
-        *(native, qiskit_target, qhw, ibm_properties, cunqa, braket, ionq, iqm, qdmi),
+        *(native, pulser, qiskit_target, qhw, ibm_properties, cunqa, braket, ionq, iqm, qdmi),
         *(trapped_ion, ibm_csv),
     )
 }

@@ -15,6 +15,10 @@ def report(snapshot: CalibrationSnapshot, reasons: Mapping[int, str], recorder: 
     measurement or no relaxation, the coupled pairs without a gate, the places without a gate that
     others have, and the gates without calibration. `reasons`: why a qubit is unusable. The lines
     stand first in a report."""
+    if snapshot.analog is not None:
+        for title in snapshot.analog.uncalibrated:
+            recorder.missing("noise", f"not calibrated, it acts as perfect: {title}")
+        return
     same: dict[str, list[int]] = {}
     for qubit in snapshot.unusable:
         same.setdefault(reasons.get(qubit, "unusable"), []).append(qubit)

@@ -8,6 +8,10 @@ the coordinates that stim gives them, and 8 more along the boundary. Its means a
 that Google Quantum AI published for a processor of as many qubits (Nature 638, 920 (2025), arXiv
 2408.13687): T1 68 us, T2 89 us, errors 0.035 % on one qubit, 0.33 % of CZ, 0.77 % of readout;
 durations are such that a round of the code takes 1.1 us.
+
+`neutral-atoms-analog` runs pulse sequences. Its machine and its figures are those that Amazon
+Braket and the paper (Wurtz et al., arXiv 2306.11727) publish of QuEra's Aquila; the snapshot names
+the source of each.
 """
 
 import importlib.util
@@ -79,8 +83,8 @@ def _files(folder: Path) -> tuple[Path, ...]:
 
 
 BUNDLED = (
-    "ideal", "neutral-atoms", "superconducting-heavy-hex", "superconducting-lattice",
-    "superconducting-square", "trapped-ions",
+    "ideal", "neutral-atoms", "neutral-atoms-analog", "superconducting-heavy-hex",
+    "superconducting-lattice", "superconducting-square", "trapped-ions",
 )  # fmt: skip
 _FOLDER = Path(__file__).parent / "profiles"
 

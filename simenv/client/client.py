@@ -113,7 +113,7 @@ class Client(Environment):
         if is_pulses(circuit):
             from simenv.client.submission.pulses import submit_pulses
 
-            return submit_pulses(self._session, circuit, options)
+            return submit_pulses(self._session, circuit, options, self._devices)
         prepared = prepare_one(circuit, options, self._devices)
         self._session.timings.packed_s += perf_counter() - begun
         task = send(self._session, prepared, options.get("idempotency_key"))[0]
@@ -140,7 +140,7 @@ class Client(Environment):
         if isinstance(work, tuple) and len(work) == 2 and is_pulses(work[0]):
             from simenv.client.submission.pulses import submit_pulse_sweep
 
-            return list(submit_pulse_sweep(self._session, *work, options))
+            return list(submit_pulse_sweep(self._session, *work, options, self._devices))
         begun = perf_counter()
         prepared = prepare_many(work, options, self._devices)
         self._session.timings.packed_s += perf_counter() - begun
@@ -179,8 +179,11 @@ class Client(Environment):
         OptionError."""
         if is_pulses(circuit):
             from simenv.client.submission.pulses import explain_pulses, pack_pulses
+            from simenv.client.submission.sequence_device import device_of
 
-            return explain_pulses(self._session, pack_pulses(circuit, options), options)
+            info = device_of(options, self._devices)
+            packed = pack_pulses(circuit, options, info)
+            return explain_pulses(self._session, packed, options, info)
         return explain(self._session, circuit, options, self._devices)
 
     def task(self, task: str | int) -> Task:

@@ -354,6 +354,11 @@ def is_call(terms: TaskOptions) -> bool:
     return VALUE in terms.outputs
 
 
+def is_pulse_call(terms: TaskOptions) -> bool:
+    """Return whether a task with these options runs a pulse sequence."""
+    return is_call(terms) and _CALLS.get(terms.engine) is PulseCall
+
+
 def check_call_terms(terms: TaskOptions) -> None:
     """Check the options of a call's task. Raises OptionError for those that only circuits have."""
     if terms.engine not in _CALLS:
@@ -361,7 +366,8 @@ def check_call_terms(terms: TaskOptions) -> None:
         raise OptionError(f"output {VALUE!r} was asked of engine {terms.engine[:64]!r}", hint=hint)
     if (terms.outputs, terms.precision) != ((VALUE,), "double"):
         raise OptionError(f"a call has the output {VALUE!r} and no other, and no precision")
-    on_device = ("device", "noise", "snapshot") if terms.engine != DETECTORS else ()
+    has_device = _CALLS[terms.engine] in (DetectionCall, PulseCall)
+    on_device = () if has_device else ("device", "noise", "snapshot")
     for name in ("observables", "options", "chain", "prefer", "parts", *on_device):
         if getattr(terms, name):
             raise OptionError(f"a call has no {name}", hint="that is of circuits")

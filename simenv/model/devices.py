@@ -193,6 +193,15 @@ class LogicalInfo(msgspec.Struct, frozen=True, array_like=True):
     patches: tuple[tuple[int, ...], ...] = ()
 
 
+class AnalogInfo(msgspec.Struct, frozen=True, array_like=True):
+    """What a device runs pulse sequences with; its noise is among the terms."""
+
+    device: str  # abstract representation of a device of pulser-core
+    shot_ns: float  # of one shot, without the sequence
+    overhead_ns: float  # of each task
+    uncalibrated: tuple[str, ...] = ()  # titles of noise that was not measured
+
+
 class DeviceInfo(msgspec.Struct, frozen=True):
     """One pool as a device. `all_to_all`: all pairs are coupled, and `coupling` is empty. The
     operations that it has, and where, are those of `availability`."""
@@ -230,6 +239,7 @@ class DeviceInfo(msgspec.Struct, frozen=True):
     # Formats that the pool would run with packages that are not installed, and the command that
     # installs them.
     missing_formats: tuple[tuple[str, str], ...] = ()
+    analog: AnalogInfo | None = None  # None: it runs circuits; else pulse sequences
 
     @property
     def is_discrete(self) -> bool:

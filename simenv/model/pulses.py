@@ -35,6 +35,10 @@ MAX_TRAJECTORIES = 100_000
 MAX_TIMES = 1_000  # at which a sequence is evaluated, beside its end
 MAX_ANSWER_BYTES = 60 * 2**20
 LEAST_TOLERANCE = 1e-12
+# Defaults of what a call leaves open.
+TOLERANCE = 1e-6  # without noise
+NOISY_TOLERANCE = 1e-4  # of each trajectory
+TRAJECTORIES = 200  # at most one for each shot
 _MOST_ATOMS = 28
 _LIMITS = {"atoms": (1, _MOST_ATOMS), "channels": (1, 64), "duration_ns": (4, 1_000_000)}
 # Sampled, exact, and means of operators; the latter are in the order of an answer's values.
@@ -67,14 +71,17 @@ class PulseCall(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     variables: Annotated[tuple[Variable, ...], msgspec.Meta(max_length=MAX_VARIABLES)] = ()
     binding: int = 0  # index in a sweep, a part of the random key
     observables: Annotated[tuple[Observable, ...], msgspec.Meta(max_length=MAX_OBSERVABLES)] = ()
-    tolerance: float = 1e-6  # of 1 - fidelity
-    modulation: bool = False  # whether the channels' bandwidths act on the pulses
-    noise: str = ""  # abstract representation of a NoiseModel; "": none
-    trajectories: int = 1  # draws of the noise
+    tolerance: float = 0.0  # of 1 - fidelity; 0: by default, with or without noise
+    # Whether the channels' bandwidths act on the pulses; None: on a device.
+    modulation: bool | None = None
+    noise: str = ""  # abstract representation of a NoiseModel; "": none, or that of the device
+    trajectories: int = 0  # draws of the noise; 0: by default
     # Times relative to the duration, ascending, without the end, at which there are outputs too.
     evaluation_times: Annotated[tuple[float, ...], msgspec.Meta(max_length=MAX_TIMES)] = ()
     # Atoms of a register that is mapped, and the trap of each in its layout.
     mapping: Annotated[tuple[tuple[Text, int], ...], msgspec.Meta(max_length=_MOST_ATOMS)] = ()
+    # Whether the device of the task must run the pulses, delays and channels as they are.
+    strict: bool = False
 
     @property
     def times(self) -> tuple[float, ...]:
@@ -124,6 +131,17 @@ class PulseAnswer(msgspec.Struct, frozen=True, array_like=True):
     statevector: bytes = b""  # complex128 [times, 2**atoms]
 
 
+def settled(call: PulseCall, shots: int, *, on_device: bool) -> PulseCall:
+    """Return the call with its noise known and nothing left open, as engines take it."""
+    trajectories = call.trajectories or min(TRAJECTORIES, shots or TRAJECTORIES)
+    return msgspec.structs.replace(
+        call,
+        tolerance=call.tolerance or (NOISY_TOLERANCE if call.noise else TOLERANCE),
+        modulation=on_device if call.modulation is None else call.modulation,
+        trajectories=trajectories if call.noise else 1,
+    )
+
+
 def check_pulses(call: PulseCall) -> None:
     """Check a call as far as is possible without reading the sequence. Raises LimitExceededError,
     OptionError, ProgramError."""
@@ -152,10 +170,10 @@ def check_pulses(call: PulseCall) -> None:
     if len(values) > MAX_VARIABLE_VALUES or not all(map(math.isfinite, values)):
         hint = f"at most {MAX_VARIABLE_VALUES} finite numbers"
         raise OptionError(f"{len(values)} values of variables", hint=hint)
-    if not LEAST_TOLERANCE <= call.tolerance <= 1.0:  # NaN too
+    if call.tolerance != 0.0 and not LEAST_TOLERANCE <= call.tolerance <= 1.0:  # NaN too
         hint = f"{LEAST_TOLERANCE:g} to 1: 1 - fidelity"
         raise OptionError(f"tolerance={call.tolerance!r}", hint=hint)
-    if not 1 <= call.trajectories <= MAX_TRAJECTORIES:
+    if not 0 <= call.trajectories <= MAX_TRAJECTORIES:
         raise OptionError(f"trajectories={call.trajectories}", hint=f"1 to {MAX_TRAJECTORIES}")
     if not 0 <= call.binding < 2**53:
         raise OptionError(f"binding {call.binding}", hint="0 or more")

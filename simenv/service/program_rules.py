@@ -23,7 +23,7 @@ from simenv.model.calls import (
 )
 from simenv.model.options import check_observables, check_options
 from simenv.model.program import check_printable
-from simenv.model.pulses import PulseCall
+from simenv.model.pulses import TRAJECTORIES, PulseCall
 from simenv.scheduler.core import Route
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.text import size
@@ -345,6 +345,12 @@ def check_owner(terms: model.TaskOptions, owner: str) -> None:
         )
 
 
+def _trajectories(call: PulseCall, terms: model.TaskOptions) -> int:
+    """Return the number of trajectories of a pulse sequence, at most, before its noise is known."""
+    is_noisy = bool(call.noise) or (bool(terms.snapshot) and ("all", 0.0) not in terms.noise)
+    return (call.trajectories or TRAJECTORIES) if is_noisy else 1
+
+
 def examined_call(packed: bytes, terms: model.TaskOptions) -> tuple[model.Program, Profile]:
     """Return a call as a program without operations, and its profile.
 
@@ -379,7 +385,7 @@ def examined_call(packed: bytes, terms: model.TaskOptions) -> tuple[model.Progra
             _NO_SIZES,
             num_qubits=pulses.atoms,
             operations=pulses.duration_ns,
-            gates_2q=call.trajectories,
+            gates_2q=_trajectories(call, terms),
         )
     if isinstance(call, TranspileCall):
         return _NO_CIRCUIT, msgspec.structs.replace(

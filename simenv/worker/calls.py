@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from simenv.errors import ProgramError
 from simenv.model import RESULT_FORMAT, DeviceRecord, ResultData, ResultFile, TaskOptions, calls
-from simenv.model.pulses import RYDBERG
+from simenv.model.pulses import RYDBERG, PulseCall, settled
 from simenv.transpiler import qiskit_runtime, qpy
 from simenv.transpiler.transpiler import Transpiler
 from simenv.wire import codec
@@ -34,6 +34,7 @@ from simulators.engine import RunControl
 from simulators.errors import EngineError, Stopped, Unsupported
 
 if TYPE_CHECKING:
+    from simenv.worker.analog.device import PulseDevice
     from simenv.worker.noise import Noise
 
 
@@ -316,7 +317,12 @@ class CallRunner:
         if engine is None:
             raise CallFailed(f"engine {chunk.engine!r} calls no functions")
         call = calls.decode_call(chunk.engine, assigned.program)
+        placed = None
+        if isinstance(call, PulseCall):
+            call, placed = self._on_device(call, assigned, terms)
         value, device, device_ns = engine.call(call, assigned, terms, control)
+        if placed is not None:
+            device, device_ns = placed.record, placed.time_ns
         if len(value) > calls.MAX_VALUE_BYTES:
             text = f"it returned {len(value)} bytes; the limit is {calls.MAX_VALUE_BYTES}"
             raise ValueTooLarge(text, hint="write large data to a file, and return its name")
@@ -327,3 +333,14 @@ class CallRunner:
         sent = b"" if file is not None else value
         data = ResultData(RESULT_FORMAT, (), 0, shots, seed, file=file, value=sent, device=device)
         return codec.encode(data), file, device_ns
+
+    def _on_device(
+        self, call: PulseCall, assigned: AssignedTask, terms: TaskOptions
+    ) -> tuple[PulseCall, PulseDevice | None]:
+        """Return a pulse sequence as it runs, on the task's device if it has one, and that
+        device."""
+        if self._noise is None or not terms.snapshot:
+            return settled(call, assigned.shots, on_device=False), None
+        from simenv.worker.analog.device import on_device  # and those few, pulser
+
+        return on_device(call, assigned, terms, self._noise)

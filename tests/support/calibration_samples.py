@@ -318,6 +318,23 @@ def braket_ionq() -> dict[str, Any]:
     }  # fmt: skip
 
 
+# Device of pulser-core without a noise model.
+ATOM_CHANNEL: dict[str, Any] = {
+    "id": "global", "basis": "ground-rydberg", "addressing": "Global", "max_abs_detuning": 125.0,
+    "max_amp": 15.0, "min_retarget_interval": None, "fixed_retarget_t": None, "max_targets": None,
+    "clock_period": 4, "min_duration": 16, "max_duration": 4_000, "mod_bandwidth": None,
+    "eom_config": None,
+}  # fmt: skip
+ATOM_MACHINE: dict[str, Any] = {
+    "name": "small", "dimensions": 2, "rydberg_level": 70, "min_atom_distance": 4.0,
+    "max_atom_num": 12, "max_radial_distance": 30, "supports_slm_mask": False,
+    "max_layout_filling": 0.5, "max_runs": 500, "requires_layout": False,
+    "reusable_channels": False, "pre_calibrated_layouts": [], "version": "1",
+    "pulser_version": "1.9.1", "channels": [ATOM_CHANNEL], "interaction_coeff_xy": 36288.0,
+    "is_virtual": False,
+}  # fmt: skip
+
+
 def encoded(value: Any) -> bytes:
     """JSON of a value."""
     return json.dumps(value).encode()
@@ -338,4 +355,5 @@ def files() -> dict[str, dict[str, bytes]]:
         "braket": {"properties.json": encoded(braket())},
         "ionq": {"characterization.json": encoded(ionq())},
         "trapped-ion": {"ions.json": encoded(trapped_ion())},
+        "pulser": {"device.json": encoded(ATOM_MACHINE)},
     }  # fmt: skip

@@ -33,6 +33,7 @@ from simenv.model.calls import (
     TranspileCall,
 )
 from simenv.model.devices import (
+    AnalogInfo,
     AngleLimits,
     DeviceInfo,
     LayerInfo,
@@ -138,6 +139,7 @@ NESTED: dict[str, Any] = {
     "service info": info.ServiceInfo, "standby info": info.StandbyInfo, "event": info.Event,
     "angle limits": AngleLimits, "device info": DeviceInfo, "qubit info": QubitInfo,
     "operation info": OperationInfo, "layer info": LayerInfo, "logical info": LogicalInfo,
+    "analog info": AnalogInfo,
     "term info": TermInfo,
     "module info": ModuleInfo, "link use": LinkUse, "link info": LinkInfo,
     "logical use": LogicalUse,

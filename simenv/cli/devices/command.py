@@ -30,6 +30,7 @@ from simenv.errors import ConfigError, NotFoundError, OptionError
 if TYPE_CHECKING:
     from qiskit.transpiler import Target
 
+    from noise_models.atoms import AnalogCalibration
     from noise_models.calibration import CalibrationSnapshot
     from simulators.hardware.engine import MachineDescription
 
@@ -175,7 +176,7 @@ def import_device(
         str,
         typer.Option(
             help="MODULE:FUNCTION that returns a Qiskit BackendV2, whose Target is read instead"
-            " of files."
+            " of files; or MODULE:NAME of a device of Pulser, as pulser:AnalogDevice."
         ),
     ] = "",
     allow_ignored: Annotated[
@@ -192,19 +193,22 @@ def import_device(
 
     if bool(files) == bool(provider):
         raise OptionError("give either FILES or --provider", hint="see: simenv devices import -h")
-    values = _target(provider) if provider else _read(files or [])
+    values = _provided(provider) if provider else _read(files or [])
     if device:
         config.check_name(device, "device")
     with overview.calibration_errors():
         result, report = import_snapshot(values, source_format, allow_ignored=allow_ignored)
         if device and any(line.field == "name" for line in report.defaulted):
             result = msgspec.structs.replace(result, name=device)  # else it keeps its own name
+        if result.analog is not None:
+            _check_machine(result.analog)
         result = _laid_out(result)
         data = snapshots.dump(result)
     device = config.check_name(device or result.name.lower().replace(" ", "-"), "device")
     path, replaced = overview.save(device, data)
     done = (
-        f"{'replaced' if replaced else 'imported'} {device}: {result.num_qubits} qubits,"
+        f"{'replaced' if replaced else 'imported'} {device}: {result.num_qubits}"
+        f" {'qubits' if result.analog is None else 'atoms'},"
         f" format {report.format}, snapshot {result.digest.hex()[:12]}"
     )
     answer(context, device, path, result, report, replaced=replaced, done=done)
@@ -318,7 +322,8 @@ def show(
         details.show_qubit(result, qubit)
         return
     details.show(name, result, source)
-    drawing.show(result)
+    if result.analog is None:
+        drawing.show(result)
 
 
 @devices.command()
@@ -345,14 +350,48 @@ def _read(paths: Iterable[Path]) -> dict[str, bytes]:
     return entries
 
 
-def _target(provider: str) -> dict[str, bytes]:
-    """Return the JSON of the Target of the backend that `provider` returns."""
+def _provided(provider: str) -> dict[str, bytes]:
+    """Return the JSON of the Target of the backend that `provider` returns, or of the device of
+    pulser that it names."""
     from simulators.hardware.engine import describe
 
     if not all(provider.partition(":")):
         raise OptionError(f"--provider {provider}", hint="MODULE:FUNCTION")
+    if (machine := _machine_of(provider)) is not None:
+        return {f"{provider}.json": machine.to_abstract_repr().encode()}
     backend = backend_of(provider)
     return {f"{provider}.json": document(describe(backend, backend.target), backend.target)}
+
+
+def _machine_of(provider: str) -> Any:
+    """Return the device of pulser with this name; None: the name is of something else."""
+    module, _, name = provider.partition(":")
+    if module.partition(".")[0] != "pulser":
+        return None
+    try:
+        result = getattr(importlib.import_module(module), name)
+        return (
+            result if hasattr(result, "to_abstract_repr") and hasattr(result, "channels") else None
+        )
+    except (ImportError, AttributeError) as error:
+        hint = "pip install 'simenv[analog]'; such as pulser:AnalogDevice"
+        raise ConfigError(f"provider {provider}: {error}"[:_CHARS], hint=hint) from error
+
+
+def _check_machine(analog: AnalogCalibration) -> None:
+    """Raise SnapshotError for a machine that an installed pulser does not take."""
+    import importlib.util
+
+    from noise_models.strict_json import SnapshotError
+    from simenv.transpiler.atoms import machine_of, pulser_text
+
+    if importlib.util.find_spec("pulser") is None:
+        return
+    try:
+        machine_of(msgspec.json.encode(analog.device).decode())
+    except Exception as error:  # pulser raises many types
+        text = pulser_text(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+        raise SnapshotError("analog.device", f"refused by pulser: {text[:_CHARS]}") from error
 
 
 def _plot(name: str, calibration: CalibrationSnapshot, path: Path) -> None:

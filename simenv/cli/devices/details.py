@@ -18,6 +18,7 @@ from simenv.cli import terminal
 from simenv.model.devices import UNKNOWN
 
 if TYPE_CHECKING:
+    from noise_models.atoms import AtomMachine
     from noise_models.calibration import (
         CalibrationSnapshot,
         GateCalibration,
@@ -168,12 +169,18 @@ def show(name: str, snapshot: CalibrationSnapshot, source: str) -> None:
     pairs = len({frozenset(pair) for pair in snapshot.coupled})
     lost = len({frozenset(pair) for pair in snapshot.coupling}) - pairs
     coupling = f"{pairs} pairs" + (f", {lost} more without a working gate" if lost else "")
+    if snapshot.analog is not None:
+        coupling = ""
     facts = [
         ("device", f"{name} ({source})"),
         ("model", " ".join(filter(None, (snapshot.provider, snapshot.name, snapshot.version)))),
         ("technology", snapshot.technology),
-        ("qubits", str(snapshot.num_qubits)),
-        ("coupling", "all to all" if snapshot.all_to_all else coupling),
+        ("atoms" if snapshot.analog else "qubits", str(snapshot.num_qubits)),
+        ("machine", "" if snapshot.analog is None else _machine(snapshot.analog.machine)),
+        (
+            "coupling",
+            "all to all" if snapshot.all_to_all else coupling if not snapshot.analog else "",
+        ),
         ("gates", gates),
         ("calibrated", snapshot.calibrated),
         ("fitted from", _fitted(snapshot)),
@@ -184,7 +191,9 @@ def show(name: str, snapshot: CalibrationSnapshot, source: str) -> None:
         ("snapshot", snapshot.digest.hex()[:12]),
         ("clock", f"dt = {snapshot.dt_ns:g} ns" if snapshot.dt_ns else ""),
         ("shots", f"<= {snapshot.max_shots}" if snapshot.max_shots else ""),
-        ("dynamic", "yes" if snapshot.dynamic else "no: measurements stand at the end"),
+        ("dynamic", _dynamic(snapshot)),
+        ("a shot", _shot(snapshot)),
+        ("not known", ", ".join(snapshot.analog.uncalibrated) if snapshot.analog else ""),
     ]
     for key, value in facts:
         if value:
@@ -199,12 +208,53 @@ def show(name: str, snapshot: CalibrationSnapshot, source: str) -> None:
     if rows:
         terminal.line()
         terminal.table([_HEADERS, *rows], left=1)
+    if snapshot.analog is not None:
+        terminal.line()
+        _show_channels(snapshot.analog.machine)
     if snapshot.links:
         terminal.line()
         _show_links(snapshot.links)
     if snapshot.layers:
         terminal.line()
         _show_layers(snapshot.layers)
+
+
+def _dynamic(snapshot: CalibrationSnapshot) -> str:
+    if snapshot.analog is not None:
+        return ""
+    return "yes" if snapshot.dynamic else "no: measurements stand at the end"
+
+
+def _shot(snapshot: CalibrationSnapshot) -> str:
+    """Return the time of a shot without its sequence; "" for a device that runs circuits."""
+    if snapshot.analog is None:
+        return ""
+    return f"{1e-6 * snapshot.reset_ns(()):g} ms and the sequence"
+
+
+def _machine(machine: AtomMachine) -> str:
+    """Return the limits of a machine of atoms."""
+    parts = [
+        f"{machine.min_atom_distance:g} um apart or more",
+        f"within {machine.max_radial_distance:g} um" if machine.max_radial_distance else "",
+        f"{machine.dimensions} dimensions",
+        f"Rydberg level {machine.rydberg_level}" if machine.rydberg_level else "",
+        f"sequences up to {machine.max_sequence_duration} ns"
+        if machine.max_sequence_duration
+        else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _show_channels(machine: AtomMachine) -> None:
+    rows: list[tuple[str, ...]] = [
+        ("CHANNEL", "BASIS", "ADDRESSING", "RABI RAD/US", "DETUNING RAD/US", "LONGEST NS")
+    ]
+    for each in (*machine.channels, *machine.dmm_objects):
+        limits = each.max_amp, each.max_abs_detuning, each.max_duration
+        shown = ["-" if limit is None else f"{limit:.5g}" for limit in limits]
+        rows.append(tuple(map(terminal.clean, (each.id, each.basis, each.addressing, *shown))))
+    terminal.table(rows, left=3)
 
 
 def _modules(snapshot: CalibrationSnapshot) -> str:

@@ -184,6 +184,8 @@ def columns(overview: Overview) -> Sequence[Column[DeviceInfo]]:
 
 
 def _coupling(device: DeviceInfo) -> str:
+    if device.analog is not None:
+        return "atoms"
     if device.all_to_all:
         return "all to all"
     arrow = "directed" if device.directed else "pairs"
@@ -192,6 +194,8 @@ def _coupling(device: DeviceInfo) -> str:
 
 
 def _gates(device: DeviceInfo) -> str:
+    if device.analog is not None:
+        return "pulses"
     names = [gate.name for gate in device.gates if gate.qubits > 0]
     more = len(names) - GATES_SHOWN
     return ",".join(names[:GATES_SHOWN]) + (f",+{more}" if more > 0 else "") or "-"

@@ -111,7 +111,7 @@ class SubmitDevices:
         info = self._info_for(task.device, task.pool, task.prefer)
         if info is None:
             return _without_device(checked), None
-        self._refuse(checked, loaded)
+        self._refuse(info, checked, loaded)
         if task.device and task.device != info.name:  # FakeFez is fez
             task = msgspec.structs.replace(task, device=info.name)
             checked = msgspec.structs.replace(checked, task=task)
@@ -205,8 +205,11 @@ class SubmitDevices:
             compilers = self._compilers
         return compilers.of(info)
 
-    def _refuse(self, checked: CheckedOptions, loaded: PackedCircuit) -> None:
+    def _refuse(self, info: DeviceInfo, checked: CheckedOptions, loaded: PackedCircuit) -> None:
         """Raise OptionError for outputs that an emulated device does not have."""
+        if info.analog is not None:
+            hint = "a pulser.Sequence; or a device of gates: simenv devices"
+            raise OptionError(f"device {info.name!r} runs pulse sequences, no circuits", hint=hint)
         outputs = checked.task.outputs
         for output in ("statevector", "amplitudes", "gradient"):
             if output in outputs:

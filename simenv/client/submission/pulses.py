@@ -18,8 +18,11 @@ from simenv.client.circuits.observables import load_observables
 from simenv.client.connection.session import ServiceSession
 from simenv.client.submission import options as submission_options
 from simenv.client.submission.calls import CallTask, call_terms, decode_answer, send_calls
+from simenv.client.submission.devices import SubmitDevices
+from simenv.client.submission.sequence_device import SequenceDevice, device_of, device_options
 from simenv.errors import OptionError, ProgramError, SimenvError
 from simenv.model import Observable, calls as model_calls
+from simenv.model.devices import DeviceInfo
 from simenv.model.options import CallOptions
 from simenv.model.pulses import (
     OUTPUTS,
@@ -33,6 +36,7 @@ from simenv.model.pulses import (
     check_times,
 )
 from simenv.model.task_rules import checked_integer, checked_list
+from simenv.transpiler.atoms import pulser_text
 from simenv.wire import codec
 from simenv.wire.messages.explain import Explain, Explanation
 
@@ -44,13 +48,9 @@ if TYPE_CHECKING:
 
 _OWN = {
     "shots", "seed", "outputs", "engine", "observables", "noise", "options", "parameter_values",
-    "binding_index", "evaluation_times",
+    "binding_index", "evaluation_times", "device", "compile",
 }  # fmt: skip
-TOLERANCE = 1e-6  # of 1 - fidelity, without noise
-NOISY_TOLERANCE = 1e-4  # of each trajectory
-TRAJECTORIES = 200  # of the noise, at most one for each shot
 MAX_TRAP = 2**20  # number of a trap of a layout
-_TEXT = 300  # characters of pulser's own message
 # Values of a result that have standard errors, and their fields in the answer.
 _WITH_ERRORS = {
     "occupation": "occupation", "correlation": "correlation", "energy": "energy",
@@ -290,32 +290,45 @@ def _numbers(packed: bytes) -> list[int]:
     return np.frombuffer(packed, "<u8").tolist()  # type: ignore[no-any-return]
 
 
-def submit_pulses(session: ServiceSession, sequence: Any, options: Mapping[str, Any]) -> CallTask:
+def submit_pulses(
+    session: ServiceSession, sequence: Any, options: Mapping[str, Any], devices: SubmitDevices
+) -> CallTask:
     """Submit a task that runs a pulse sequence; its result is a PulseResult."""
-    return send_pulses(session, [pack_pulses(sequence, options)], options)[0]
+    info = device_of(options, devices)
+    packed = pack_pulses(sequence, options, info)
+    return send_pulses(session, [packed], options, info)[0]
 
 
 def explain_pulses(
-    session: ServiceSession, packed: bytes, options: Mapping[str, Any]
+    session: ServiceSession,
+    packed: bytes,
+    options: Mapping[str, Any],
+    info: DeviceInfo | None = None,
 ) -> Explanation:
     """Ask which engine would run a call that was packed with these options, and its time and
     memory; reads no sequence. Raises OptionError."""
     prepared = _Prepared(options)
-    terms = call_terms(RYDBERG, prepared.calls)
+    terms = call_terms(RYDBERG, prepared.calls, device_options(options, info))
     return session.request(Explain(0, terms, packed, prepared.shots, 1)).explanation
 
 
 def submit_pulse_sweep(
-    session: ServiceSession, sequence: Any, values: Any, options: Mapping[str, Any]
+    session: ServiceSession,
+    sequence: Any,
+    values: Any,
+    options: Mapping[str, Any],
+    devices: SubmitDevices,
 ) -> list[CallTask]:
     """Submit one task for each binding of the variables of a sequence, all or none. See
     `Client.submit_many`."""
-    return send_pulses(session, pack_pulse_sweep(sequence, values, options), options)
+    info = device_of(options, devices)
+    return send_pulses(session, pack_pulse_sweep(sequence, values, options, info), options, info)
 
 
-def pack_pulses(sequence: Any, options: Mapping[str, Any]) -> bytes:
+def pack_pulses(sequence: Any, options: Mapping[str, Any], info: DeviceInfo | None = None) -> bytes:
     """Check a sequence and its options, and return its encoded PulseCall. Reads the sequence with
-    pulser: a sequence of another user is packed in a process of its own."""
+    pulser: a sequence of another user is packed in a process of its own. `info`: of the device,
+    where it is known; else the worker alone finds what the device cannot do."""
     binding = submission_options.checked_binding(options.get("binding_index", 0))
     values = options.get("parameter_values")
     if values is not None and not isinstance(values, Mapping):
@@ -323,10 +336,12 @@ def pack_pulses(sequence: Any, options: Mapping[str, Any]) -> bytes:
             f"parameter_values={values!r:.80} of a pulse sequence",
             hint="a mapping of its variables to values: {'duration': 200}",
         )
-    return codec.encode(_Prepared(options).call(sequence, values or {}, binding))
+    return codec.encode(_Prepared(options, info).call(sequence, values or {}, binding))
 
 
-def pack_pulse_sweep(sequence: Any, values: Any, options: Mapping[str, Any]) -> list[bytes]:
+def pack_pulse_sweep(
+    sequence: Any, values: Any, options: Mapping[str, Any], info: DeviceInfo | None = None
+) -> list[bytes]:
     """Return the encoded PulseCall of each binding; as `pack_pulses`."""
     if not isinstance(values, Mapping) or not values:
         hint = "a mapping of its variables to lists of values: {'duration': [100, 200]}"
@@ -338,18 +353,31 @@ def pack_pulse_sweep(sequence: Any, values: Any, options: Mapping[str, Any]) -> 
     lengths = {len(column) for column in columns.values()}
     if len(lengths) != 1 or not max(lengths):
         raise OptionError("variables with different numbers of values", hint="one for each binding")
-    prepared = _Prepared(options)
+    prepared = _Prepared(options, info)
     rows = ({name: column[k] for name, column in columns.items()} for k in range(lengths.pop()))
     return [codec.encode(prepared.call(sequence, row, k)) for k, row in enumerate(rows)]
 
 
 def send_pulses(
-    session: ServiceSession, packed: list[bytes], options: Mapping[str, Any]
+    session: ServiceSession,
+    packed: list[bytes],
+    options: Mapping[str, Any],
+    info: DeviceInfo | None = None,
 ) -> list[CallTask]:
-    """Submit packed calls with the options with which they were packed; reads no sequence."""
+    """Submit packed calls with the options with which they were packed; reads no sequence. `info`:
+    what `device_of` returns."""
     prepared = _Prepared(options)
     seed = submission_options.checked_seed(options.get("seed"), options.get("idempotency_key"))
-    return send_calls(session, RYDBERG, packed, PulseResult, prepared.calls, seed, prepared.shots)
+    return send_calls(
+        session,
+        RYDBERG,
+        packed,
+        PulseResult,
+        prepared.calls,
+        seed,
+        prepared.shots,
+        of_device=device_options(options, info),
+    )
 
 
 def pulse_result(result: Result) -> PulseResult | None:
@@ -362,7 +390,7 @@ def pulse_result(result: Result) -> PulseResult | None:
 class _Prepared:
     """Checked options of sequences."""
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Mapping[str, Any], info: DeviceInfo | None = None) -> None:
         submission_options.check_names(options)
         self.calls: CallOptions = {}
         for name, value in options.items():
@@ -382,6 +410,7 @@ class _Prepared:
         self._observables = options.get("observables")
         self._outputs = self._checked_outputs(options.get("outputs"))
         self._times = _checked_times(options.get("evaluation_times"))
+        self._device = SequenceDevice(options, info)
         self._noise = options.get("noise", "auto")
         self._settings = _settings(options.get("options"))
 
@@ -401,23 +430,20 @@ class _Prepared:
 
     def call(self, sequence: Any, values: Mapping[str, Any], binding: int) -> PulseCall:
         """Return the call of a sequence with values for its variables."""
-        settings = self._settings
-        modulation = bool(settings.get("modulation", 0))
+        settings, device = self._settings, self._device
+        modulation = bool(settings["modulation"]) if "modulation" in settings else None
+        is_modulated = device.is_named if modulation is None else modulation
         text, built, variables, mapping = _built(sequence, values)
+        built = device.placed(built)
         sizes = PulseSizes(
             len(built.register.qubits),
             len(built.declared_channels),
-            int(built.get_duration(include_fall_time=modulation)),
+            int(built.get_duration(include_fall_time=is_modulated)),
         )
-        noise = _noise_text(self._noise, built.device)
+        noise = "" if device.gives_noise else _noise_text(self._noise, built.device)
         observables: tuple[Observable, ...] = ()
         if self._observables is not None:
             observables = load_observables(self._observables, sizes.atoms)
-        trajectories = int(settings.get("trajectories", 0))
-        if not noise:
-            trajectories = 1
-        elif not trajectories:
-            trajectories = min(TRAJECTORIES, self.shots or TRAJECTORIES)
         call = PulseCall(
             model_calls.CALL_FORMAT,
             text,
@@ -426,14 +452,17 @@ class _Prepared:
             variables,
             binding,
             observables,
-            float(settings.get("tolerance", NOISY_TOLERANCE if noise else TOLERANCE)),
+            float(settings.get("tolerance", 0.0)),
             modulation,
             noise,
-            trajectories,
+            int(settings.get("trajectories", 0)),
             self._times,
             mapping,
+            device.strict,
         )
         check_pulses(call)
+        if device.is_noisy and "statevector" in self._outputs:
+            raise OptionError("a noisy sequence has no state vector", hint="noise='off'")
         check_shots(call, self.shots)
         return call
 
@@ -501,8 +530,7 @@ def _built(
         except SimenvError:
             raise
         except Exception as error:  # pulser raises many types
-            said = " ".join(str(error).split())[:_TEXT]
-            text = f"the pulse sequence is refused by pulser: {type(error).__name__}: {said}"
+            text = f"the pulse sequence is refused by pulser: {pulser_text(error)}"
             raise ProgramError(text, hint=_HINT) from error
     variables = tuple(
         (str(name), _numbers_of(name, each)) for name, each in sorted(numbers.items())
@@ -567,8 +595,7 @@ def _noise_model(document: bytes | str) -> Any:
     except SimenvError:
         raise
     except Exception as error:  # pulser raises many types
-        said = " ".join(str(error).split())[:_TEXT]
-        raise OptionError(f"{what}: {type(error).__name__}: {said}", hint=hint) from error
+        raise OptionError(f"{what}: {pulser_text(error)}", hint=hint) from error
 
 
 def _pulser() -> Any:

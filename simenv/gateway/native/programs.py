@@ -21,6 +21,7 @@ from simenv.client.circuits.untrusted_programs import BoundCircuit, load_bound
 from simenv.client.client import Client
 from simenv.client.submission.options import under_reservation
 from simenv.client.submission.pulses import pack_pulse_sweep, pack_pulses, send_pulses
+from simenv.client.submission.sequence_device import device_of
 from simenv.client.tasks.task import Task
 from simenv.errors import DECODE_ERRORS, LimitExceededError, OptionError
 from simenv.gateway import request_process
@@ -198,7 +199,8 @@ def submit(
     """Submit one task; see `Client.submit`."""
     options = _options(request, caller, key) | {"trace": trace}
     if isinstance(bound, PackedPulses):
-        return send_pulses(client.session, bound.calls, options)[0]
+        info = device_of(options, client.submit_devices)
+        return send_pulses(client.session, bound.calls, options, info)[0]
     _check_gradient(options, bound)
     if bound.rows is not None:
         options["parameter_values"] = bound.rows
@@ -216,7 +218,8 @@ def submit_sweep(
     """Submit a sweep; see `Client.submit_many`."""
     options = _options(request, caller, key) | {"trace": trace}
     if isinstance(bound, PackedPulses):
-        return list(send_pulses(client.session, bound.calls, options))
+        info = device_of(options, client.submit_devices)
+        return list(send_pulses(client.session, bound.calls, options, info))
     _check_gradient(options, bound)
     return client.submit_many((bound.circuit, bound.rows), **options)
 

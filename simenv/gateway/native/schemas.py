@@ -16,6 +16,7 @@ from simenv.model import Event, ProgressInfo, TaskInfo, Timing
 from simenv.model.accounts import Account, Qos, Receipt, UsageRow, Used, explained_waits
 from simenv.model.devices import (
     UNKNOWN,
+    AnalogInfo,
     DeviceInfo,
     EngineInfo,
     GateInfo,
@@ -319,6 +320,10 @@ class LogicalRecord(LogicalInfo, frozen=True, array_like=False):
     """Code and chip of a device of logical qubits."""
 
 
+class AnalogRecord(AnalogInfo, frozen=True, array_like=False):
+    """What a device runs pulse sequences with."""
+
+
 class DeviceDetails(DeviceInfo, frozen=True):
     """A pool, or an emulated device, with its present calibration."""
 
@@ -330,6 +335,7 @@ class DeviceDetails(DeviceInfo, frozen=True):
     modules: tuple[ModuleRecord, ...] = ()
     links: tuple[LinkRecord, ...] = ()
     logical: LogicalRecord | None = None
+    analog: AnalogRecord | None = None
     dt_ns: Measured = UNKNOWN
 
 

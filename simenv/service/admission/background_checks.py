@@ -106,7 +106,8 @@ def look(packed: bytes, terms: model.TaskOptions, device: DeviceContext | None =
     """Decode and profile a program. Raises SimenvError if no engine can run it with these options,
     or if the device cannot execute it. A call is profiled as a program without operations."""
     if is_call(terms):
-        return program_rules.examined_call(packed, terms)
+        program, profile = program_rules.examined_call(packed, terms)
+        return program, profile if device is None else device.timed(profile)
     program = open_program(packed)
     circuit = Circuit.from_program(program)
     wrong = admission.validation_error(circuit)

@@ -61,7 +61,8 @@ class DeviceContext:
         self.max_shots = 0 if device is None else device.max_shots
         self._device = device
         self._document, self._options = source.document, terms.noise
-        self._fitted = self._of(source.document)
+        self._analog = getattr(source.document, "analog", None)
+        self._fitted = None if self._analog else self._of(source.document)
         self._lock = threading.Lock()  # of attachments
         self._is_optional = is_optional
 
@@ -119,6 +120,17 @@ class DeviceContext:
         if problem:
             raise InfeasibleError(problem, hint=hint)
 
+    def timed(self, profile: Profile) -> Profile:
+        """Return the profile of a call with the times of a device of atoms; of others as it is."""
+        if self._analog is None or self._device is None or self._device.analog is None:
+            return profile
+        timing = self._device.analog
+        noise = NoiseProfile(
+            device_shot_ns=timing.shot_ns + profile.operations,
+            device_overhead_ns=timing.overhead_ns,
+        )
+        return msgspec.structs.replace(profile, noise=noise)
+
     def examined(self, circuit: Circuit, profile: Profile, terms: TaskOptions) -> Profile:
         """Return the profile with that of the circuit's noise. For a circuit that the device cannot
         execute unchanged, raises InfeasibleError, or returns the profile without noise if the
@@ -146,6 +158,7 @@ class DeviceContext:
         try:
             with self._lock:
                 is_fitted = in_force(self._document, circuit) is self._document
+                assert self._fitted is not None  # a device of atoms examines no circuits
                 acting = self._fitted if is_fitted else self._before_fit
                 program = acting.attachment.attach(circuit)
             circuit = program.located(circuit)
@@ -172,6 +185,7 @@ class DeviceContext:
         return noise, strings
 
     def _too_wide(self, circuit: Circuit) -> SimenvError | None:
+        assert self._fitted is not None
         max_qubits = self._fitted.attachment.model.num_qubits
         if not max_qubits or circuit.num_qubits <= max_qubits:
             return None

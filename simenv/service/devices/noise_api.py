@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from noise_models import document, library, linked
+from noise_models import atoms, document, library, linked
 from noise_models.calibration import CalibrationSnapshot
 from noise_models.document import Document
 from noise_models.linked import MachineDesign
@@ -86,6 +86,20 @@ def model_of(noise_document: Document, noise: tuple[tuple[str, float], ...]) -> 
     """Build the noise model of a document with these factors. Raises OptionError."""
     with reported("noise"):
         return document.model(noise_document, NoiseOptions.parse(noise))
+
+
+def check_atoms(noise: tuple[tuple[str, float], ...]) -> None:
+    """Check factors for a device of neutral atoms. Raises OptionError."""
+    with reported("noise"):
+        atoms.check_options(NoiseOptions.parse(noise))
+
+
+def check_gates(noise: tuple[tuple[str, float], ...], device: str) -> None:
+    """Check factors for a device that runs circuits. Raises OptionError."""
+    for name, _ in noise:
+        if name.partition(".")[0] == "atom":
+            text = f"noise option {name} of device {device[:64]!r}, which runs circuits"
+            raise OptionError(text, hint="components of gates, links and qubits")
 
 
 def canonical_noise(noise: tuple[tuple[str, float], ...]) -> tuple[tuple[str, float], ...]:

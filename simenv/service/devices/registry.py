@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from noise_models import terms
+from noise_models.atoms import AnalogCalibration
 from noise_models.calibration import CalibrationSnapshot, LayerCalibration, QubitCalibration
 from simenv.config import NAME_RULE
 from simenv.errors import LimitExceededError, NotFoundError, OptionError
 from simenv.model import MAX_SHOTS, GateInfo, OperationInfo, devices
+from simenv.model.paradigms import CIRCUIT_FORMATS, PULSER
 from simenv.service.fair_queue import CHECKS
 from simenv.text import size
 
@@ -80,6 +82,7 @@ def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> device
         num_qubits=snapshot.num_qubits,
         coordinates=snapshot.coordinates,
         max_shots=snapshot.max_shots or MAX_SHOTS,
+        formats=CIRCUIT_FORMATS if snapshot.analog is None else (PULSER,),
         gates=tuple(
             GateInfo(gate.name, gate.num_qubits, gate.num_params) for gate in snapshot.native_gates
         ),
@@ -110,6 +113,14 @@ def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> device
         logical=None
         if snapshot.logical is None
         else devices.LogicalInfo(**msgspec.structs.asdict(snapshot.logical)),
+        analog=None if snapshot.analog is None else _analog_info(snapshot, snapshot.analog),
+    )
+
+
+def _analog_info(snapshot: CalibrationSnapshot, analog: AnalogCalibration) -> devices.AnalogInfo:
+    text = msgspec.json.encode(analog.device, order="deterministic").decode()
+    return devices.AnalogInfo(
+        text, snapshot.reset_ns(()), snapshot.overhead_ns, analog.uncalibrated
     )
 
 

@@ -18,6 +18,7 @@ import msgspec
 
 from simenv.errors import LimitExceededError, OptionError
 from simenv.model import DeviceInfo, NoiseFactors, PoolSpec, TaskOptions
+from simenv.model.calls import is_pulse_call
 from simenv.model.devices import MACHINE_DIGITS, MACHINE_PREFIX
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service.devices.registry import DeviceRegistry, EmulatedDevice
@@ -117,6 +118,7 @@ class EmulatedDevices:
             source = _done(
                 self.registry.document(terms.snapshot, self.documents.body(terms.snapshot))
             )
+            _check_kind(terms, source)
             info = self._limits_of(terms, source)
             is_optional = is_optional and source.info is not None  # a custom noise model must act
             context = DeviceContext(info, source, terms, is_optional=is_optional)
@@ -259,6 +261,26 @@ def _done(future: Future[EmulatedDevice]) -> EmulatedDevice:
     if not future.done():
         raise DocumentPending(future)
     return future.result()
+
+
+def _check_kind(terms: TaskOptions, source: EmulatedDevice) -> None:
+    """Raise OptionError for a circuit on a device that runs pulse sequences, a sequence on another
+    device, and noise that the device does not have."""
+    from simenv.service.devices import noise_api
+
+    name = terms.device or "of the noise"
+    is_analog = source.info is not None and source.info.analog is not None
+    is_pulses = is_pulse_call(terms)
+    if is_analog and not is_pulses:
+        hint = "a pulser.Sequence; or a device of gates: simenv devices"
+        raise OptionError(f"device {name[:64]!r} runs pulse sequences, no circuits", hint=hint)
+    if is_pulses and not is_analog:
+        hint = "a device of neutral atoms, such as neutral-atoms-analog: simenv devices"
+        raise OptionError(f"device {name[:64]!r} runs circuits, no pulse sequences", hint=hint)
+    if is_analog:
+        noise_api.check_atoms(terms.noise)
+    else:
+        noise_api.check_gates(terms.noise, name)
 
 
 MAX_DOCUMENTS = 64  # of one owner

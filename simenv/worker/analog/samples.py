@@ -114,7 +114,10 @@ def converted(packed: bytes) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pulser, about its own versions
         try:
-            sequence = _built(call)
+            sequence = built_sequence(call)
+            sizes = sizes_of(sequence, modulation=bool(call.modulation))
+            if sizes != call.sizes:
+                raise _other_sizes(sizes, call.sizes)
             noise = _noise_model(call)
             result = _sampled(sequence, noise, request)
         except (ProgramError, OptionError, MemoryError):
@@ -125,7 +128,7 @@ def converted(packed: bytes) -> bytes:
     return msgspec.msgpack.encode(result)
 
 
-def _built(call: PulseCall) -> Any:
+def built_sequence(call: PulseCall) -> Any:
     """Return the sequence with values for its variables."""
     import pulser
 
@@ -133,15 +136,21 @@ def _built(call: PulseCall) -> Any:
     if sequence.is_parametrized() or sequence.is_register_mappable():
         values = {name: value if len(value) > 1 else value[0] for name, value in call.variables}
         sequence = sequence.build(qubits=dict(call.mapping) or None, **values)
-    sizes = PulseSizes(
+    return sequence
+
+
+def sizes_of(sequence: Any, *, modulation: bool) -> PulseSizes:
+    """Return the sizes of a pulser.Sequence without open variables."""
+    return PulseSizes(
         len(sequence.register.qubits),
         len(sequence.declared_channels),
-        int(sequence.get_duration(include_fall_time=call.modulation)),
+        int(sequence.get_duration(include_fall_time=modulation)),
     )
-    if sizes != call.sizes:
-        text = f"the sequence has {_sizes_text(sizes)}; it came with {_sizes_text(call.sizes)}"
-        raise ProgramError(text, hint="client and service should be of one version")
-    return sequence
+
+
+def _other_sizes(sizes: PulseSizes, given: PulseSizes) -> ProgramError:
+    text = f"the sequence has {_sizes_text(sizes)}; it came with {_sizes_text(given)}"
+    return ProgramError(text, hint="client and service should be of one version")
 
 
 def _sizes_text(sizes: PulseSizes) -> str:

@@ -1,0 +1,56 @@
+"""Pulse sequences on machines of neutral atoms, by pulser: channels, registers and timings.
+
+Clients do this to refuse what a machine cannot do, workers to run the sequence. Invariant: pulser
+is imported by the first call alone.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from typing import Any
+
+from simenv.errors import InfeasibleError
+
+_TEXT = 500  # characters of pulser's own messages
+_CAUSES = 3
+
+
+def machine_of(text: str) -> Any:
+    """Return the device of pulser with this abstract representation. Raises errors of pulser."""
+    from pulser.devices import Device, VirtualDevice
+
+    is_virtual = bool(json.loads(text).get("is_virtual"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pulser, about its own versions
+        return (VirtualDevice if is_virtual else Device).from_abstract_repr(text)
+
+
+def on_machine(sequence: Any, text: str, *, strict: bool) -> Any:
+    """Return a sequence on the machine with this abstract representation; `strict`: with pulses,
+    delays and channels as they are. Raises InfeasibleError for what the machine cannot do."""
+    name = "the device"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pulser, about its own versions and changed timings
+        try:
+            machine = machine_of(text)
+            name = f"device {machine.name}"
+            return sequence.with_new_device(machine, strict)
+        except Exception as error:  # pulser raises many types
+            said = pulser_text(error)
+            hint = "a sequence within its limits: simenv devices show"
+            if "layout" in said.lower():
+                hint = "register.with_automatic_layout(device)"
+            elif strict:
+                hint = "compile='auto' lets timings follow the device's rules"
+            raise InfeasibleError(f"{name} cannot run the sequence: {said}", hint=hint) from error
+
+
+def pulser_text(error: Exception) -> str:
+    """Return class and message of an error of pulser and of those that caused it, shortened."""
+    texts: list[str] = []
+    each: BaseException | None = error
+    while each is not None and len(texts) < _CAUSES:
+        texts.append(" ".join(f"{type(each).__name__}: {each}".split()))
+        each = each.__cause__
+    return "; ".join(texts)[:_TEXT]
