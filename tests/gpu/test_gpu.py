@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from arrays import Arrays
 from gpu_bits import circuit_results, repeated_bits, same, table_bits
+from linked_circuits import linked_ghz
 from random_circuits import random_static
 
 from simulators import registry
@@ -55,6 +56,20 @@ def test_counts_are_those_of_the_statevector_engine(device: Device, n: int) -> N
             for engine, plan in zip(engines, plans, strict=True)
         )
         assert value == expected, seed
+
+
+@pytest.mark.parametrize("n", [4, 14])
+def test_circuits_on_linked_qpus_have_the_counts_of_statevector(device: Device, n: int) -> None:
+    """A Bell pair with its wait, corrections by its bits, and the noise of both modules."""
+    circuit, noise = linked_ghz(n)
+    value, expected = (
+        engine.run(
+            engine.plan(circuit, noise, RunOptions()), circuit, Request(500, 8), RunOptions(),
+            RunControl(),
+        )
+        for engine in (GpuEngine(device), StatevectorEngine())
+    )  # fmt: skip
+    assert value == expected
 
 
 def test_state_that_does_not_fit_is_refused_before_it_is_allocated(device: Device) -> None:

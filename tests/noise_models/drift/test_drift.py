@@ -16,6 +16,7 @@ from noise_models.calibration import (
     GateCalibration,
     LayerCalibration,
     LayerGate,
+    PauliError,
     PauliGenerator,
     QubitCalibration,
     T1Jumps,
@@ -25,6 +26,7 @@ from noise_models.limits import limited
 from noise_models.options import NoiseOptions
 from noise_models.snapshot import check, clamps, dump, load
 from noise_models.strict_json import SnapshotError
+from tests.noise_models.snapshots import linked
 
 BASE = library.load("superconducting-lattice")
 
@@ -157,6 +159,25 @@ def test_calibration_outside_a_fit_drifts_with_the_device() -> None:
     assert result.outside.qubits == result.qubits != DETUNED.qubits
     assert result.outside.gates[1:] == result.gates[1:] != DETUNED.gates[1:]
     assert result.outside.gates[0].error != 0.01
+
+
+@pytest.mark.parametrize("paulis", [(), (PauliError("IZ", 0.06), PauliError("XI", 0.02))])
+def test_pairs_of_links_drift_with_the_gates_that_make_them(paulis: tuple[PauliError, ...]) -> None:
+    """Their waits and latencies do not drift."""
+    base = linked()
+    gate = replace(base.gates[-1], error=None if paulis else 0.05, paulis=paulis)
+    link = replace(base.links[0], fidelity=None if paulis else 0.95, paulis=paulis)
+    walk = RandomWalk(replace(base, gates=(*base.gates[:-1], gate), links=(link,)), 3, 60.0, 0.5)
+    found = set()
+    for step in range(20):
+        drifted = walk.snapshot(step)
+        check(drifted)
+        made, own = drifted.gates[-1], drifted.links[0]
+        expected = made.error if not paulis else sum(each.probability for each in made.paulis)
+        assert own.infidelity == pytest.approx(expected)
+        assert (own.mean_wait_ns, own.latency_ns) == (link.mean_wait_ns, link.latency_ns)
+        found.add(round(own.infidelity, 4))
+    assert len(found) > 15
 
 
 def test_rates_of_a_layer_drift_together() -> None:

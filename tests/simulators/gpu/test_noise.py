@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from arrays import Arrays
 from engine_runs import run
+from linked_circuits import linked_ghz
 from noisy import program
 from noisy_runs import device_noise, layers
 from patterned import unitary
@@ -15,6 +16,7 @@ from simulators.circuit.noise import Readout
 from simulators.engine import PauliSum, Request
 from simulators.errors import OutOfMemory
 from simulators.gpu.engine import GpuEngine
+from simulators.simulate import counts_of
 from simulators.statevector.engine import StatevectorEngine
 from testbed.host_device import HostDevice
 
@@ -72,6 +74,17 @@ def test_expectation_values_with_noise_are_those_of_statevector(device: HostDevi
     assert np.allclose(
         np.frombuffer(value.expectations), np.frombuffer(expected.expectations), rtol=0, atol=1e-10
     )
+
+
+def test_circuits_on_linked_qpus_have_the_counts_of_statevector(device: HostDevice) -> None:
+    circuit, noise = linked_ghz(13)
+    value, expected = (
+        run(engine, circuit, Request(SHOTS, 8), noise)
+        for engine in (GpuEngine(device), StatevectorEngine())
+    )
+    assert value == expected
+    assert device.launches
+    assert max(counts_of(value.row(0))) < 2**13  # without the bits of the link
 
 
 def test_dynamic_circuit_with_noise_splits_branches_on_the_device(device: HostDevice) -> None:
