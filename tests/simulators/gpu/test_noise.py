@@ -16,7 +16,6 @@ from simulators.circuit.noise import Readout
 from simulators.engine import PauliSum, Request
 from simulators.errors import OutOfMemory
 from simulators.gpu.engine import GpuEngine
-from simulators.simulate import counts_of
 from simulators.statevector.engine import StatevectorEngine
 from testbed.host_device import HostDevice
 
@@ -84,7 +83,6 @@ def test_circuits_on_linked_qpus_have_the_counts_of_statevector(device: HostDevi
     )
     assert value == expected
     assert device.launches
-    assert max(counts_of(value.row(0))) < 2**13  # without the bits of the link
 
 
 def test_dynamic_circuit_with_noise_splits_branches_on_the_device(device: HostDevice) -> None:
