@@ -1,10 +1,11 @@
 """A QPU of myQLM over an environment of simenv.
 
 `SimenvQPU(url=, token=, device=, ...)` is a `qat.core.qpu.QPUHandler`. Modules: `records` (plain
-values of circuits, jobs and results), `programs` (circuits as OpenQASM), `matrices` (gates that are
-given as matrices), `gateway` (HTTP), `runner` (jobs as tasks and sweeps), `hardware` (noise models
-as devices), `handler` (the only one that imports qat, when it is used). Invariant: nothing here
-imports simenv, and importing this package imports nothing of myQLM.
+values of circuits, jobs and results), `programs` (circuits as OpenQASM), `formulas` (of classical
+bits), `matrices` (gates that are given as matrices), `pulses` (analog jobs), `gateway` (HTTP),
+`runner` (jobs as tasks and sweeps), `hardware` (noise models as devices), `handler` (the only one
+that imports qat, when it is used). Invariant: nothing here imports simenv, and importing this
+package imports nothing of myQLM.
 """
 
 from __future__ import annotations

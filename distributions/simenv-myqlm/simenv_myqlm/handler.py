@@ -15,6 +15,7 @@ from simenv_myqlm.errors import MissingMyQLMError, UnsupportedError
 from simenv_myqlm.gateway import GatewayConnection
 from simenv_myqlm.hardware import HardwareModel, KrausChannel, snapshot_of
 from simenv_myqlm.programs import GATES, base_of
+from simenv_myqlm.pulses import pulse_job
 from simenv_myqlm.records import (
     Break,
     Circuit,
@@ -25,6 +26,7 @@ from simenv_myqlm.records import (
     Matrix,
     Measure,
     Observable,
+    PulseJob,
     Reset,
     Result,
     Term,
@@ -65,7 +67,7 @@ def qpu_class() -> type[Any]:
             super().__init__()
             where = {name: options.pop(name) for name in _CONNECTION if name in options}
             self._runner = Runner(GatewayConnection(**where), **options)
-            self._prepared: list[tuple[Job, Result]] = []
+            self._prepared: list[tuple[Job | PulseJob, Result]] = []
 
         def submit(self, batch: Any, meta_data: Any = None) -> Any:
             """Run a batch, or a job; return myQLM's BatchResult, or its Result."""
@@ -92,15 +94,18 @@ def qpu_class() -> type[Any]:
     return SimenvQPU
 
 
-def record_of(job: Any) -> Job:
+def record_of(job: Any) -> Job | PulseJob:
     """Return a myQLM job as a record. Raises UnsupportedError, MissingMyQLMError."""
     try:
         from qat.comm.shared.ttypes import ProcessingType
     except ImportError as error:
         raise _missing(error) from error
     if getattr(job, "circuit", None) is None:
-        hint = "an analog schedule: submit its Pulser sequence, see the guide; annealing is refused"
-        raise UnsupportedError("the job has no circuit", hint)
+        schedule = getattr(job, "schedule", None)
+        if schedule is None:
+            hint = "circuits and Pulser sequences run; annealing does not: see the guide"
+            raise UnsupportedError("the job has neither a circuit nor a schedule", hint)
+        return pulse_job(getattr(schedule, "_other", None), int(job.nbshots or 0))
     if getattr(job, "psi_0", None) not in (None, ""):
         raise UnsupportedError("the job has an initial state psi_0", "prepare it by gates")
     if job.type == ProcessingType.OBSERVABLE:

@@ -104,6 +104,16 @@ class Job:
     threshold: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class PulseJob:
+    """A pulse sequence of neutral atoms. `sequence`: the text of pulser's `to_abstract_repr()`.
+    `shots` 0: exact. `modulation`: channels have their bandwidth."""
+
+    sequence: str
+    shots: int = 0
+    modulation: bool = False
+
+
 class IntermediateMeasurement(NamedTuple):
     """Outcomes of one instruction; `probability` None: the gateway does not tell it."""
 

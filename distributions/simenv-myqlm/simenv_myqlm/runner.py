@@ -15,9 +15,10 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
+from simenv_myqlm import pulses
 from simenv_myqlm.errors import ConfigError, GatewayError, NoGatewayError
 from simenv_myqlm.gateway import GatewayConnection
 from simenv_myqlm.programs import (
@@ -31,7 +32,7 @@ from simenv_myqlm.programs import (
     program_of,
     swept,
 )
-from simenv_myqlm.records import Job, Result, Sample
+from simenv_myqlm.records import Job, PulseJob, Result, Sample
 
 MAX_REQUESTS = 4  # at once; the gateway works at four calls of a token
 MAX_BINDINGS = 4_096  # of one sweep
@@ -66,29 +67,31 @@ class Runner:
         self._timeout_s = timeout_s
         self._options = {name: value for name, value in options.items() if value is not None}
 
-    def run(self, jobs: Sequence[Job]) -> list[Result]:
+    def run(self, jobs: Sequence[Job | PulseJob]) -> list[Result]:
         """Run jobs and return their results in order: those whose programs differ in angles alone
         as one sweep, the others at the same time. Raises SimenvQPUError; `index` of GatewayError
         is the first of the jobs that it is about."""
+        work: list[_Work] = []
         groups: dict[Any, list[tuple[int, Job, Program]]] = {}
         for index, job in enumerate(jobs):
+            if isinstance(job, PulseJob):
+                work.append(((index,), partial(self._run_pulses, job)))
+                continue
             program = program_of(job, measures=not self._is_of_amplitudes(job))
             key = program.template, job.shots, job.observable, job.aggregate
             groups.setdefault(key, []).append((index, job, program))
-        parts = [
-            group[start : start + MAX_BINDINGS]
-            for group in groups.values()
-            for start in range(0, len(group), MAX_BINDINGS)
-        ]
-        results: dict[int, Result] = {}
-        if len(parts) == 1:
-            found = iter([self._run_part(parts[0], self._seed_of(0))])
+        for group in groups.values():
+            for start in range(0, len(group), MAX_BINDINGS):
+                indices, own, programs = zip(*group[start : start + MAX_BINDINGS], strict=True)
+                work.append((indices, partial(self._run_circuits, own, programs)))
+        work.sort(key=lambda each: each[0][0])
+        seeds = map(self._seed_of, range(len(work)))
+        if len(work) == 1:
+            found = [_ended(work[0], next(seeds))]
         else:
             with ThreadPoolExecutor(MAX_REQUESTS) as threads:
-                seeds = map(self._seed_of, range(len(parts)))
-                found = iter(list(threads.map(self._run_part, parts, seeds)))
-        for part, own in zip(parts, found, strict=True):
-            results.update(zip((index for index, _, _ in part), own, strict=True))
+                found = list(threads.map(_ended, work, seeds))
+        results = dict(item for each in found for item in each)
         return [results[index] for index in range(len(jobs))]
 
     def _seed_of(self, part: int) -> int:
@@ -115,28 +118,36 @@ class Runner:
             return False
         return list(measured_qubits(job)) == list(range(job.circuit.num_qubits))
 
-    def _run_part(self, part: Sequence[tuple[int, Job, Program]], seed: int) -> list[Result]:
+    def _run_pulses(self, job: PulseJob, seed: int) -> list[Result]:
+        asked = pulses.asked(job)
+        options = {**self._options.get("options", {}), **asked.pop("options", {})}
+        body = {**self._options, **asked, "seed": seed} | ({"options": options} if options else {})
+        answer = self._run_task(body, uuid.uuid4().hex)
+        found = answer["pulses"]
+        meta = _meta(answer) | {"n_qubits": str(len(found["atoms"]))}  # as pulser-myqlm writes it
+        if job.shots:
+            meta["n_samples"] = str(job.shots)
+        return [Result(tuple(pulses.samples(job, found)), meta_data=meta)]
+
+    def _run_circuits(
+        self, jobs: Sequence[Job], programs: Sequence[Program], seed: int
+    ) -> list[Result]:
         """Run jobs whose programs differ in angles alone."""
-        index, first, program = part[0]
-        body = {**self._options, **self._asked(first), "seed": seed}
-        key = uuid.uuid4().hex
-        try:
-            if len(part) == 1:
-                found = iter([self._run_task(body | {"program": program.text()}, key)])
-            else:
-                text, values = swept([each for _, _, each in part])
-                found = self._run_sweep(body | {"program": text, "parameter_values": values}, key)
-            if first.observable is not None:
-                _, constant = pauli_sum(first.observable, first.circuit.num_qubits)
-                return [_mean(first, constant, each) for each in found]
-            read = cache(outcome_reader(program.template))  # results of a sweep share outcomes
-            return [
-                Result(tuple(_samples(job, each.template, read, answer)), meta_data=_meta(answer))
-                for (_, job, each), answer in zip(part, found, strict=True)
-            ]
-        except GatewayError as error:
-            error.index = index
-            raise
+        first, template = jobs[0], programs[0].template
+        body, key = {**self._options, **self._asked(first), "seed": seed}, uuid.uuid4().hex
+        if len(jobs) == 1:
+            answers = iter([self._run_task(body | {"program": programs[0].text()}, key)])
+        else:
+            text, values = swept(programs)
+            answers = self._run_sweep(body | {"program": text, "parameter_values": values}, key)
+        if first.observable is not None:
+            _, constant = pauli_sum(first.observable, first.circuit.num_qubits)
+            return [_mean(first, constant, each) for each in answers]
+        read = cache(outcome_reader(template))  # results of a sweep share outcomes
+        return [
+            Result(tuple(_samples(job, template, read, answer)), meta_data=_meta(answer))
+            for job, answer in zip(jobs, answers, strict=True)
+        ]
 
     def _run_task(self, body: Mapping[str, Any], key: str) -> dict[str, Any]:
         status, answer = self.connection.request("POST", f"/tasks?wait={WAIT_S:.0f}", body, key)
@@ -175,6 +186,19 @@ class Runner:
             page = found.get("results", [found])
             first += len(page)
             yield from page
+
+
+_Work = tuple[tuple[int, ...], Callable[[int], list[Result]]]  # indices of jobs, and their run
+
+
+def _ended(work: _Work, seed: int) -> list[tuple[int, Result]]:
+    """Run some jobs; return their results by index."""
+    indices, run = work
+    try:
+        return list(zip(indices, run(seed), strict=True))
+    except GatewayError as error:
+        error.index = indices[0]
+        raise
 
 
 def _record(answer: Any) -> dict[str, Any]:
