@@ -16,7 +16,10 @@ TOKEN = "simenv_secret"
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Gives the answers in their order: status and body; None hangs up."""
+    """Gives the answers in their order: status and body; None hangs up. `declared`: the length that
+    answers claim to have, in place of theirs."""
+
+    declared = 0
 
     answers: list[tuple[int, bytes] | None]
     asked: list[tuple[str, str | None]]
@@ -34,7 +37,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             return
         self.send_response(answer[0])
-        self.send_header("Content-Length", str(len(answer[1])))
+        self.send_header("Content-Length", str(self.server.declared or len(answer[1])))
         self.end_headers()
         self.wfile.write(answer[1])
 
@@ -92,6 +95,14 @@ def test_answers_are_bounded_and_must_be_json(
                       (302, b"")]  # fmt: skip
     for text in ("above 1000 bytes", "no JSON", "answered 500", "answered 302"):
         fails(GatewayError, text, connection.request, "GET", "/status")
+
+
+def test_an_endless_answer_is_read_to_the_bound(
+    server: Server, connection: GatewayConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateways, "MAX_ANSWER_BYTES", 1_000)
+    server.declared, server.answers = 10**12, [(200, b"x" * 1_001)]
+    fails(GatewayError, "above 1000 bytes", connection.request, "GET", "/status")
 
 
 def test_nobody_answers(unused_port: int) -> None:
