@@ -18,7 +18,6 @@ from simenv.model.calls import CALL_FORMAT
 from simenv.model.pulses import PulseCall, PulseSizes
 from simenv.worker.analog.samples import jumps_of, program_of, sampled
 from simulators.engine import RunControl
-from simulators.rydberg import outcomes as out
 from simulators.rydberg.drive import PulseProgram
 from simulators.rydberg.evolution import AtomEvolution
 from simulators.rydberg.jumps import TrajectoryRunner, sorted_jumps
@@ -28,7 +27,6 @@ KINDS = ("global", "local", "modulated", "digital", "XY")
 TOLERANCE = 1e-6  # the default one
 SPACING_UM, LENGTH_NS = 6.0, 1_000
 TIME_TOLERANCE = 1e-5
-SHOTS = 2_000  # of a comparison with noise, each with a trajectory of its own
 
 
 @benchmark(
@@ -36,15 +34,13 @@ SHOTS = 2_000  # of a comparison with noise, each with a trajectory of its own
     trajectories=(500, 50),
 )  # fmt: skip
 def rydberg(report: Report, options: Namespace) -> None:
-    """Random pulse sequences on neutral atoms: fidelity, stated error, time and noise.
+    """Random pulse sequences on neutral atoms: fidelity, stated error, outputs at times, time.
 
     Random sequences of 4 to 10 atoms, of all kinds, against pulser-simulation with tight
     tolerances.
     Times are CPU times in one thread, of a chain 6 um apart that is swept through resonance in
     1 us, with a stated error of at most 1e-5, in turn with emu-sv and pulser-simulation with their
-    defaults. `--python` names an interpreter that has pulser-simulation and emu-sv. Noise:
-    chi-square of 2,000 shots against the density matrix of pulser-simulation, and of two samples
-    where it draws trajectories; the figure is the lowest p-value.
+    defaults. `--python` names an interpreter that has pulser-simulation and emu-sv.
     """
     if not installed("pulser"):
         return report.none_measured("pulser is not installed")
@@ -53,7 +49,6 @@ def rydberg(report: Report, options: Namespace) -> None:
         _fidelities(report, peer, [random_sequence(rng, k) for k in range(options.sequences)])
         for atoms in options.atoms:
             _times(report, peer, atoms, options.rounds)
-        _noise(report, peer, rng)
     _trajectories(report, options.trajectories)
 
 
@@ -233,77 +228,6 @@ def _times(report: Report, peer: Peer, atoms: int, rounds: int) -> None:
             report.at_most(key, float(np.median(own) / np.median(others[kind])))
         elif kind in reasons:
             report.not_measured(key, reasons[kind])
-
-
-def _noise_models() -> dict[str, Any]:
-    from pulser import NoiseModel
-
-    lost = np.zeros((3, 3))
-    lost[2, 0] = 1.0  # of r, g, x
-    return {
-        "dephasing, relaxation": NoiseModel(dephasing_rate=1.0, relaxation_rate=1.5),
-        "depolarizing, detection": NoiseModel(
-            depolarizing_rate=1.0, p_false_pos=0.03, p_false_neg=0.08
-        ),
-        "leakage": NoiseModel(eff_noise_rates=[1.5], eff_noise_opers=[lost], with_leakage=True),
-        "drawn": NoiseModel(
-            temperature=500.0, amp_sigma=0.1, state_prep_error=0.05, p_false_pos=0.02,
-            p_false_neg=0.05,
-        ),
-    }  # fmt: skip
-
-
-def _noise(report: Report, peer: Peer, rng: np.random.Generator) -> None:
-    """Compare distributions of shots with noise."""
-    from scipy.stats import chi2, chi2_contingency
-
-    sequence, atoms = chain(4, 300), 4
-    lowest = 1.0
-    for name, model in _noise_models().items():
-        text = model.to_abstract_repr()
-        counts = _own_counts(sequence, text, int(rng.integers(2**40)))
-        if name == "drawn":
-            answer = peer.ask("counts", sequence, noise=text, trajectories=SHOTS // 2)
-        else:
-            answer = peer.ask("density", sequence, noise=text)
-        if "error" in answer:
-            return report.not_measured("noise_p", f"{name}: {answer['error']}")
-        if name == "drawn":
-            theirs = np.zeros(1 << atoms)
-            for bits, count in answer["values"].items():
-                theirs[int(bits, 2)] += count
-            both = np.array([counts, theirs])
-            rare = both.sum(axis=0) < 20
-            both = np.hstack([both[:, ~rare], both[:, rare].sum(axis=1, keepdims=True)])
-            value = float(chi2_contingency(both[:, both.sum(axis=0) > 0]).pvalue)
-        else:
-            expected = SHOTS * np.array(answer["values"])
-            expected = out.flipped_distribution(expected, (model.p_false_pos, model.p_false_neg))
-            rare = expected < 5
-            cells = [*zip(counts[~rare], expected[~rare], strict=True)]
-            cells.append((counts[rare].sum(), expected[rare].sum()))
-            terms = [(a - b) ** 2 / b for a, b in cells if b > 0]
-            value = float(chi2.sf(sum(terms), len(terms) - 1))
-        print(f"noise {name}: p = {value:.3f}")
-        lowest = min(lowest, value)
-    report.at_least("noise_p", lowest)
-
-
-def _own_counts(sequence: Any, noise: str, seed: int) -> NDArray[np.float64]:
-    """Counts of SHOTS shots, each with a trajectory of its own."""
-    rng = np.random.default_rng(seed)
-    atoms = len(sequence.register.qubits)
-    counts = np.zeros(1 << atoms)
-    runner = None
-    for batch in sampled(call_of(sequence, noise=noise, draws=SHOTS), seed, trusted=True):
-        runner = runner or TrajectoryRunner(sorted_jumps(jumps_of(batch)), 1e-4)
-        errors = batch.false_positive, batch.false_negative
-        for trajectory in batch.trajectories:
-            for _ in range(trajectory.repeats):
-                run = runner.run(program_of(batch, trajectory), rng, RunControl())
-                drawn = out.sample_outcomes(run.state, rng.random(1))
-                counts[int(out.flipped(drawn, atoms, errors, rng)[0])] += 1
-    return counts
 
 
 def _trajectories(report: Report, number: int) -> None:

@@ -61,7 +61,8 @@ def answered(request: dict[str, Any]) -> dict[str, Any]:
         order[:2] = [1, 0]
     if request["kind"] == "density":
         atoms = len(sequence.register.qubits)
-        diagonal = values.diagonal().real.reshape((emulator.dim,) * atoms)
+        weights = values.diagonal().real if state.isoper else abs(values.ravel()) ** 2
+        diagonal = weights.reshape((emulator.dim,) * atoms)
         for axis in range(atoms):
             diagonal = np.take(diagonal, order, axis)
             if emulator.dim == 3:

@@ -1,12 +1,13 @@
 """Noise of atoms by trajectories of a state vector: random unitaries and jumps.
 
-A collapse operator L of an atom with rate r acts in one of two ways (Dalibard, Castin and Molmer,
-1992; Plenio and Knight, 1998):
+A master equation stays the same if a collapse operator L of rate r becomes L + a, and the
+Hamiltonian has -i r (conj(a) L - a L^+) / 2 added (Breuer and Petruccione, The Theory of Open
+Quantum Systems, 2002, sect. 3.2.2). With the right number a, an operator of an atom acts in one of
+two ways (Dalibard, Castin and Molmer, 1992; Plenio and Knight, 1998):
 
-* L proportional to a unitary, or a projector of a state: random events at a fixed rate. A projector
-  P with rate r has the evolution of (1 - 2 P) with r / 4, which is a unitary.
-* else, with L^+ L diagonal: the amplitudes of the atom's states decrease, and a jump comes when the
-  length of the state, squared, falls below a random number.
+* L + a proportional to a unitary: random events at a fixed rate, as of all diagonal operators.
+* (L + a)^+ (L + a) diagonal: the amplitudes of the atom's states decrease, and a jump comes when
+  the length of the state, squared, falls below a random number.
 
 An atom that is lost, in a state that nothing drives and that is measured as 0, is left in state 0
 without drive and interaction.
@@ -40,10 +41,13 @@ class CollapseOperator(msgspec.Struct, frozen=True, eq=False):
 
 
 class NoiseEvents(msgspec.Struct, frozen=True, eq=False):
-    """Jumps by the way in which they act."""
+    """Jumps by the way in which they act, and the terms that they add to the drive of each atom, in
+    rad/us."""
 
     unitaries: tuple[CollapseOperator, ...]
     decays: tuple[CollapseOperator, ...]
+    rabi: complex = 0.0
+    detuning: float = 0.0
 
     @property
     def losses(self) -> tuple[float, float]:
@@ -53,39 +57,76 @@ class NoiseEvents(msgspec.Struct, frozen=True, eq=False):
             total += jump.rate / 2 * _weights(jump.matrix)
         return float(total[0]), float(total[1])
 
+    def added_to(self, program: PulseProgram) -> PulseProgram:
+        """Return a program with these terms."""
+        if not self.rabi and not self.detuning:
+            return program
+        return msgspec.structs.replace(
+            program, rabi=program.rabi + self.rabi, detuning=program.detuning + self.detuning
+        )
+
 
 def sorted_jumps(jumps: Sequence[CollapseOperator]) -> NoiseEvents:
     """Sort collapse operators. Raises Unsupported for one that is neither."""
     unitaries, decays = [], []
+    rabi, detuning = 0j, 0.0
     for jump in jumps:
         if jump.rate <= 0.0 or not jump.matrix.any():
             continue
         matrix = jump.matrix
-        inner, product = matrix[:2, :2], matrix.conj().T @ matrix
-        stays = not matrix[_LOST].any() and not matrix[:, _LOST].any()
         if matrix[:, _LOST].any():
             raise Unsupported("noise that brings lost atoms back", hint="operators that lose atoms")
-        if stays and np.allclose(product[:2, :2], product[0, 0] * np.eye(2), atol=_EPSILON):
-            size = abs(product[0, 0])
-            unitaries.append(CollapseOperator(jump.rate * size, inner / np.sqrt(size)))
-        elif stays and np.allclose(inner, np.diag(np.diag(inner)), atol=_EPSILON):
-            # diag(a, b) and half of a - b in diag(1, -1) differ by a multiple of the identity,
-            # which changes the Hamiltonian by a detuning if a and b have different phases.
-            a, b = inner[0, 0], inner[1, 1]
-            if abs((a * np.conj(b)).imag) > _EPSILON:
-                raise Unsupported("noise by a diagonal operator of complex phases")
-            unitaries.append(
-                CollapseOperator(jump.rate * abs(a - b) ** 2 / 4, np.diag([1.0 + 0j, -1.0]))
-            )
-        elif np.allclose(product, np.diag(np.diag(product)), atol=_EPSILON):
+        if matrix[_LOST].any():
+            if not _is_diagonal(matrix.conj().T @ matrix):
+                hint = "one operator for each state that is lost"
+                raise Unsupported("noise that loses atoms from two states at once", hint=hint)
             decays.append(jump)
+            continue
+        shift, is_unitary = _shift(matrix[:2, :2])
+        shifted = matrix[:2, :2] + shift * np.eye(2)
+        if is_unitary:
+            size = float(np.linalg.norm(shifted)) / np.sqrt(2)
+            if size > _EPSILON:
+                unitaries.append(CollapseOperator(jump.rate * size**2, shifted / size))
         else:
-            raise Unsupported(
-                "noise by an operator whose decay is not diagonal",
-                hint="operators between the states of the basis: dephasing, depolarizing,"
-                " relaxation, leakage",
-            )
-    return NoiseEvents(tuple(unitaries), tuple(decays))
+            full = np.zeros((3, 3), np.complex128)
+            full[:2, :2] = shifted
+            decays.append(CollapseOperator(jump.rate, full))
+        own = np.conj(shift) * matrix[:2, :2]
+        added = -0.5j * jump.rate * (own - own.conj().T)
+        rabi += 2 * added[0, 1]
+        detuning += float((added[0, 0] - added[1, 1]).real)
+    return NoiseEvents(tuple(unitaries), tuple(decays), rabi, detuning)
+
+
+def _shift(matrix: Matrix) -> tuple[complex, bool]:
+    """Return the multiple of the identity with which an operator [2, 2] is proportional to a
+    unitary (True), or has a diagonal product with its adjoint. Raises Unsupported."""
+    mean = -complex(np.trace(matrix)) / 2
+    traceless = matrix + mean * np.eye(2)
+    product = traceless.conj().T @ traceless
+    if np.allclose(product, product[0, 0] * np.eye(2), atol=_EPSILON):
+        return mean, True
+    # conj(a) L_01 + a conj(L_10) = -(L^+ L)_01, as equations of real numbers.
+    up, down = matrix[0, 1], np.conj(matrix[1, 0])
+    columns = np.array([up + down, 1j * (down - up)])
+    value = -(matrix.conj().T @ matrix)[0, 1]
+    parts = np.linalg.lstsq(
+        np.array([columns.real, columns.imag]), np.array([value.real, value.imag]), rcond=None
+    )[0]
+    shift = complex(parts[0], parts[1])
+    shifted = matrix + shift * np.eye(2)
+    if not _is_diagonal(shifted.conj().T @ shifted):
+        raise Unsupported(
+            "noise by an operator whose decay is not diagonal",
+            hint="operators between the states of the basis: dephasing, depolarizing, relaxation,"
+            " leakage",
+        )
+    return shift, False
+
+
+def _is_diagonal(matrix: Matrix) -> bool:
+    return bool(np.allclose(matrix, np.diag(np.diag(matrix)), atol=1e-9 * np.abs(matrix).max()))
 
 
 class NoisyRun(msgspec.Struct, frozen=True, eq=False):
@@ -127,6 +168,7 @@ class TrajectoryRunner:
         observer: Observer = NO_OBSERVER,
     ) -> NoisyRun:
         """Evolve the ground state with random events. Raises Stopped, Unsupported, EngineError."""
+        program = self._events.added_to(program)
         if self._tables is None or not np.array_equal(
             self._tables.interaction, program.interaction
         ):
