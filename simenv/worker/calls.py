@@ -29,7 +29,7 @@ from simenv.transpiler import qiskit_runtime, qpy
 from simenv.transpiler.transpiler import Transpiler
 from simenv.wire import codec
 from simenv.wire.messages.client import AssignChunk, AssignedTask
-from simenv.worker.result_files import ResultFileWriter
+from simenv.worker.result_files import ResultFileWriter, RunCheckpoints
 from simulators.engine import RunControl
 from simulators.errors import EngineError, Stopped, Unsupported
 
@@ -264,10 +264,14 @@ class TranspilerEngine:
 
 
 def call_engine(
-    name: str, *, confined: bool = False, noise: Noise | None = None
+    name: str,
+    *,
+    confined: bool = False,
+    noise: Noise | None = None,
+    checkpoints: RunCheckpoints | None = None,
 ) -> CallEngine | None:
     """Create the engine of calls with that name; None if the name is that of a circuit engine.
-    `confined`: as for `Runner`; `noise`: of the tasks' devices."""
+    `confined`, `checkpoints`: as for `Runner`; `noise`: of the tasks' devices."""
     if name == calls.TRANSPILER:
         return TranspilerEngine()
     if name == calls.FUNCTIONS:
@@ -279,7 +283,7 @@ def call_engine(
     if name == RYDBERG:
         from simenv.worker.analog.engine import PulseEngine  # and those few, SciPy
 
-        return PulseEngine()
+        return PulseEngine(checkpoints)
     return None
 
 
@@ -292,17 +296,21 @@ class CallRunner:
         *,
         confined: bool = False,
         noise: Noise | None = None,
+        checkpoints: RunCheckpoints | None = None,
     ) -> None:
         self._result_writer = result_writer
         self._confined = confined
         self._noise = noise
+        self._checkpoints = checkpoints
         self._engines: dict[str, CallEngine] = {}
 
     def engine(self, name: str) -> CallEngine | None:
         """Return the engine of calls with that name, warmed up; None for a circuit engine."""
         result = self._engines.get(name)
         if result is None:
-            result = call_engine(name, confined=self._confined, noise=self._noise)
+            result = call_engine(
+                name, confined=self._confined, noise=self._noise, checkpoints=self._checkpoints
+            )
         if result is not None and name not in self._engines:
             result.warm_up()
             self._engines[name] = result

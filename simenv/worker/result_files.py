@@ -192,8 +192,10 @@ class RunCheckpoints(msgspec.Struct, frozen=True):
 
     def run_options(self, options: RunOptions, num_qubits: int, task: int) -> RunOptions:
         """Return the options of a run, with the checkpoint folder of its task if it may be long."""
-        if num_qubits < result_files.WIDE_QUBITS:
-            return options
+        return options if num_qubits < result_files.WIDE_QUBITS else self.of_task(options, task)
+
+    def of_task(self, options: RunOptions, task: int) -> RunOptions:
+        """Return the options of a run that may be long, with the checkpoint folder of its task."""
         folder = os.path.join(self.folder, task_name(task))
         return msgspec.structs.replace(
             options, checkpoint_dir=folder, checkpoint_every_s=self.every_s

@@ -167,7 +167,9 @@ class Runner:
         self.has_log = True  # False: standard error is that of the user
         self.loaded_bytes = 0  # resident memory of this process when it had loaded an engine
         self._noise = Noise()
-        self.calls = CallRunner(result_writer, confined=confined, noise=self._noise)
+        self.calls = CallRunner(
+            result_writer, confined=confined, noise=self._noise, checkpoints=checkpoints
+        )
         self._engines: dict[str, engines.Engine] = {}
         self._with_fast_counts: set[str] = set()  # engines, by name
         self._kept_states: list[engines.StateCache] = []  # those of the engines that keep any

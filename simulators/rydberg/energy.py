@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.engine import RunControl
 from simulators.rydberg.drive import Drive, PulseProgram, Reals
 
 Amplitudes = NDArray[np.complex128]
@@ -22,21 +23,21 @@ class EnergyMoments:
         self._drives: dict[tuple[int, ...], tuple[PulseProgram, Drive]] = {}
 
     def of(
-        self, state: Amplitudes, time_ns: float, lost: Sequence[int] = ()
+        self, state: Amplitudes, time_ns: float, lost: Sequence[int], control: RunControl
     ) -> tuple[float, float]:
         """Return <H> in rad/us and <H^2> of a normalised state [2**n]; `lost`: atoms that are
-        lost."""
+        lost. Raises Stopped."""
         key = tuple(sorted(lost))
         if key not in self._drives:
             rest = self._program.without(key)
             self._drives = {key: (rest, Drive(rest))}
         program, drive = self._drives[key]
-        moved = _hamiltonian_times(program, drive, time_ns, state)
+        moved = _hamiltonian_times(program, drive, time_ns, state, control)
         return float(np.vdot(state, moved).real), float(np.vdot(moved, moved).real)
 
 
 def _hamiltonian_times(
-    program: PulseProgram, drive: Drive, time_ns: float, state: Amplitudes
+    program: PulseProgram, drive: Drive, time_ns: float, state: Amplitudes, control: RunControl
 ) -> Amplitudes:
     """H |state>."""
     rabi, detuning = drive.at(time_ns)
@@ -50,11 +51,13 @@ def _hamiltonian_times(
     result: Amplitudes = energies * state
     del energies
     for atom in range(program.atoms):
+        control.check()
         source = state.reshape(1 << atom, 2, -1)
         target = result.reshape(1 << atom, 2, -1)
         target[:, 0] += (rabi[atom] / 2) * source[:, 1]
         target[:, 1] += (np.conj(rabi[atom]) / 2) * source[:, 0]
     for j, k in zip(*np.nonzero(np.triu(program.exchange)), strict=True):
+        control.check()
         shape = 1 << j, 2, 1 << (k - j - 1), 2, -1
         source, target = state.reshape(shape), result.reshape(shape)
         target[:, 0, :, 1] += program.exchange[j, k] * source[:, 1, :, 0]

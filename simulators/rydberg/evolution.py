@@ -196,6 +196,15 @@ class AtomEvolution:
         return result, reached, distance
 
     @property
+    def pace(self) -> tuple[float, float]:
+        """Length of the next window in ns, and the one that follows a rough part of the drive."""
+        return self._length, self._resume
+
+    @pace.setter
+    def pace(self, lengths: tuple[float, float]) -> None:
+        self._length, self._resume = lengths
+
+    @property
     def previous(self) -> Reals:
         """State before the last step."""
         return self._levels[-1]

@@ -15,6 +15,7 @@ without drive and interaction.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -137,15 +138,31 @@ class NoisyRun(msgspec.Struct, frozen=True, eq=False):
     steps: int
 
 
+class TrajectoryPoint(msgspec.Struct, frozen=True, array_like=True):
+    """Place of a trajectory between two windows: with its state, all that it goes on from."""
+
+    now: float  # ns
+    distance: float
+    steps: int
+    pace: tuple[float, float]
+    lost: tuple[int, ...]
+    since: float
+    length: float
+    threshold: float
+    random: str  # state of its generator, in JSON
+
+
 class Observer(NamedTuple):
     """Times in ns, ascending, and a function of the number of a time, the normalised state [2**n]
-    there, and the atoms that are lost by then."""
+    there, and the atoms that are lost by then. `before_window`: called with the state and the place
+    of the trajectory before each window, when all earlier times have been observed."""
 
     times_ns: Sequence[float]
     observe: Callable[[int, Matrix, Sequence[int]], None]
+    before_window: Callable[[Reals, Callable[[], TrajectoryPoint]], None] = lambda *_: None
 
 
-NO_OBSERVER = Observer((), lambda _number, _state, _lost: None)
+NO_OBSERVER = Observer((), lambda *_: None)
 
 
 class TrajectoryRunner:
@@ -166,18 +183,23 @@ class TrajectoryRunner:
         rng: np.random.Generator,
         control: RunControl,
         observer: Observer = NO_OBSERVER,
+        begun: tuple[Reals, TrajectoryPoint] | None = None,
     ) -> NoisyRun:
-        """Evolve the ground state with random events. Raises Stopped, Unsupported, EngineError."""
+        """Evolve the ground state with random events, or go on from a state and its place in an
+        earlier run with the same arguments. Raises Stopped, Unsupported, EngineError."""
         program = self._events.added_to(program)
         if self._tables is None or not np.array_equal(
             self._tables.interaction, program.interaction
         ):
             self._tables = InteractionTables(program.interaction)
         trajectory = _Trajectory(program, self._events, self._tolerance, rng, self._tables)
+        if begun is not None:
+            trajectory.resume(*begun)
         for number, time_ns in enumerate(observer.times_ns):
-            trajectory.advance(time_ns, control)
-            observer.observe(number, trajectory.amplitudes(), trajectory.lost)
-        trajectory.advance(float(program.duration_ns), control)
+            if begun is None or time_ns > begun[1].now:
+                trajectory.advance(time_ns, control, observer)
+                observer.observe(number, trajectory.amplitudes(), trajectory.lost)
+        trajectory.advance(float(program.duration_ns), control, observer)
         return trajectory.result()
 
 
@@ -212,10 +234,38 @@ class _Trajectory:
         steps = self._steps + self._evolution.steps
         return NoisyRun(self.amplitudes(), min(1.0, self._distance**2), steps)
 
-    def advance(self, end: float, control: RunControl) -> None:
+    def point(self) -> TrajectoryPoint:
+        """Return the place of the trajectory."""
+        return TrajectoryPoint(
+            self._now,
+            self._distance,
+            self._steps + self._evolution.steps,
+            self._evolution.pace,
+            tuple(self.lost),
+            self._since,
+            self._length,
+            self._threshold,
+            json.dumps(self._rng.bit_generator.state),
+        )
+
+    def resume(self, state: Reals, point: TrajectoryPoint) -> None:
+        """Go to a place of an earlier run. The array of the state is used from now on."""
+        self.lost[:] = point.lost
+        if self.lost:
+            self._evolution = self._evolve()
+        self._evolution.pace = point.pace
+        self._state, self._now, self._distance = state, point.now, point.distance
+        self._steps = point.steps
+        self._since, self._length, self._threshold = point.since, point.length, point.threshold
+        while self._planned and self._planned[-1][0] <= self._now:
+            self._planned.pop()
+        self._rng.bit_generator.state = json.loads(point.random)
+
+    def advance(self, end: float, control: RunControl, observer: Observer) -> None:
         """Evolve the state up to a time in ns."""
         planned = self._planned
         while self._now < end:
+            observer.before_window(self._state, self.point)
             now = self._now
             stop = min(end, planned[-1][0]) if planned else end
             self._state, reached, error = self._evolution.step(self._state, now, stop, control)

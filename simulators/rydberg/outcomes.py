@@ -18,26 +18,28 @@ Outcomes = NDArray[np.uint64]
 
 def occupations(state: Amplitudes) -> Reals:
     """Probability of 1 of each atom: [n]."""
-    probabilities = np.abs(state) ** 2
-    n = state.size.bit_length() - 1
-    result = np.empty(n)
-    for atom in range(n):
-        result[atom] = probabilities.reshape(1 << atom, 2, -1)[:, 1].sum()
-    return result
+    joint, first, last = _halves(state)
+    return np.concatenate([joint.sum(axis=1) @ first, joint.sum(axis=0) @ last])
 
 
 def correlations(state: Amplitudes) -> Reals:
     """Probability of 1 of both atoms of each pair: [n, n], with `occupations` on the diagonal."""
-    n = state.size.bit_length() - 1
-    high = n // 2
-    joint = (np.abs(state) ** 2).reshape(1 << high, -1)
-    first, last = _bits(high), _bits(n - high)
+    joint, first, last = _halves(state)
+    high = first.shape[1]
+    n = high + last.shape[1]
     result = np.empty((n, n))
     result[:high, :high] = first.T @ (joint.sum(axis=1)[:, None] * first)
     result[high:, high:] = last.T @ (joint.sum(axis=0)[:, None] * last)
     result[:high, high:] = first.T @ (joint @ last)
     result[high:, :high] = result[:high, high:].T
     return result
+
+
+def _halves(state: Amplitudes) -> tuple[Reals, Reals, Reals]:
+    """Probabilities by the states of the first and the last atoms, and the values of both."""
+    n = state.size.bit_length() - 1
+    high = n // 2
+    return (np.abs(state) ** 2).reshape(1 << high, -1), _bits(high), _bits(n - high)
 
 
 def _bits(atoms: int) -> Reals:

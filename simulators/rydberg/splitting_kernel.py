@@ -194,7 +194,7 @@ def _rotate_bits(numbers, at, size, stride, turns, first, last):  # type: ignore
 
 
 @device_function
-def _rotate_group(state, first, last, turns, scratch):  # type: ignore[no-untyped-def]
+def _rotate_group(state, first, last, turns, scratch, control):  # type: ignore[no-untyped-def]
     """Rotate the bits first .. last - 1 of the whole state, which are above a tile: rows of all
     values of these bits are copied to the scratch buffer, as many columns as it holds."""
     half, stride = state.size // 2, 1 << first
@@ -203,6 +203,8 @@ def _rotate_group(state, first, last, turns, scratch):  # type: ignore[no-untype
     row = 2 * width  # real parts, then imaginary ones
     for block in range(0, half, rows * stride):
         for column in range(block, block + stride, width):
+            if control[0]:
+                return
             for r in range(rows):
                 j = column + r * stride
                 for k in range(0, width, LANES):
@@ -233,12 +235,12 @@ def _exchange_pair(state, b, c, cosine, sine):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _exchange_pairs(state, exchange, span, backwards):  # type: ignore[no-untyped-def]
+def _exchange_pairs(state, exchange, span, backwards, control):  # type: ignore[no-untyped-def]
     n = exchange.shape[0]
     for number in range(n * n):
         place = n * n - 1 - number if backwards else number
         b, c = place // n, place % n
-        if c < b and exchange[b, c]:
+        if c < b and exchange[b, c] and not control[0]:
             cosine, sine = simd.cosine_sine(span * exchange[b, c])
             _exchange_pair(state, b, c, cosine, sine)
 
@@ -252,9 +254,9 @@ def _pass(source, state, steps, place, scratch, control):  # type: ignore[no-unt
     n = steps.phases.shape[1]
     low = min(n, TILE_ATOMS)
     half, tile = state.size // 2, 1 << low
-    if control[0]:
-        return
     for high in range(half >> low):
+        if control[0]:
+            return
         _diagonal_and_lanes(source, state, steps, place, low, high, scratch)
         if turned:
             for start in (high << low, half + (high << low)):
@@ -262,7 +264,7 @@ def _pass(source, state, steps, place, scratch, control):  # type: ignore[no-unt
     first = low
     while first < n and turned:
         last = min(n, first + _GROUP)
-        _rotate_group(state, first, last, steps.rotations[k], scratch)
+        _rotate_group(state, first, last, steps.rotations[k], scratch, control)
         first = last
 
 
@@ -280,10 +282,10 @@ def run_steps(source, state, steps, scratch, control):  # type: ignore[no-untype
         simd.store(state, j, simd.load(source, j))
     span = 0.5 * steps.length_us[0]
     for k in range(number):
-        _exchange_pairs(state, steps.exchange, span, False)
+        _exchange_pairs(state, steps.exchange, span, False, control)
         _pass(state, state, steps, (k, False, True), scratch, control)
         _pass(state, state, steps, (k + 1, False, False), scratch, control)
-        _exchange_pairs(state, steps.exchange, span, True)
+        _exchange_pairs(state, steps.exchange, span, True, control)
 
 
 @kernel("REALS REALS REALS -> REAL", group="rydberg")

@@ -29,7 +29,7 @@ from simulators.engine import EngineResult, RunControl, RunOptions
 FORMAT = 1
 _BLOCK = 1 << 18  # amplitudes written at a time: 4 MiB in double precision
 _NEW = ".new"  # suffix of an unfinished file
-_NAME = "amplitudes"
+_NAME, _RECORD = "amplitudes", "record"
 
 Amplitudes = NDArray[np.complexfloating[Any, Any]]
 
@@ -44,12 +44,12 @@ class CheckpointHeader(msgspec.Struct, frozen=True):
     positions: tuple[int, ...]  # position of each wire; (): in order
 
 
-def write(path: Path, mark: CheckpointHeader, amplitudes: Amplitudes) -> None:
-    """Write a file under a temporary name and rename it. Raises OSError, and then removes the
-    temporary file."""
+def write(path: Path, mark: CheckpointHeader, amplitudes: Amplitudes, record: bytes = b"") -> None:
+    """Write a file under a temporary name and rename it. `record`: what else belongs to the state.
+    Raises OSError, and then removes the temporary file."""
     temporary = path.with_name(path.name + _NEW)
     try:
-        _fill(temporary, mark, amplitudes)
+        _fill(temporary, mark, amplitudes, record)
         temporary.replace(path)
         _sync(path.parent)
     except BaseException as error:
@@ -72,9 +72,9 @@ def header_of(path: Path) -> CheckpointHeader | None:
         return None
 
 
-def read(path: Path, mark: CheckpointHeader, into: Amplitudes) -> bool:
-    """Fill `into` from a file with that header; False if the header differs or the file is damaged:
-    then `into` is undefined."""
+def read(path: Path, mark: CheckpointHeader, into: Amplitudes) -> bytes | None:
+    """Fill `into` from a file with that header, and return its record; None if the header differs
+    or the file is damaged: then `into` is undefined."""
     import h5py
 
     try:
@@ -82,22 +82,25 @@ def read(path: Path, mark: CheckpointHeader, into: Amplitudes) -> bool:
             table = file[_NAME]
             fits = table.shape == into.shape and table.dtype == into.dtype
             if not fits or msgspec.json.decode(file.attrs["mark"], type=CheckpointHeader) != mark:
-                return False
-            crc = 0
+                return None
+            record = bytes(file[_RECORD][...]) if _RECORD in file else b""
+            crc = zlib.crc32(record)
             for at in range(0, into.size, _BLOCK):
                 part = slice(at, min(at + _BLOCK, into.size))
                 table.read_direct(into, part, part)
                 crc = zlib.crc32(into[part].view(np.uint8).data, crc)
-            return bool(file.attrs["checksum"] == crc)
+            return record if file.attrs["checksum"] == crc else None
     except (OSError, KeyError, TypeError, ValueError):
-        return False
+        return None
 
 
-def _fill(path: Path, mark: CheckpointHeader, amplitudes: Amplitudes) -> None:
+def _fill(path: Path, mark: CheckpointHeader, amplitudes: Amplitudes, record: bytes) -> None:
     import h5py
 
-    crc = 0
+    crc = zlib.crc32(record)
     with h5py.File(path, "w", libver=("v110", "v110"), locking=False) as file:
+        if record:
+            file.create_dataset(_RECORD, data=np.frombuffer(record, np.uint8))
         table = file.create_dataset(_NAME, amplitudes.shape, amplitudes.dtype)
         for at in range(0, amplitudes.size, _BLOCK):
             part = slice(at, min(at + _BLOCK, amplitudes.size))
@@ -159,6 +162,7 @@ class Checkpointer:
         self._turn = 0
         self._next_s = time.monotonic() + every_s
         self._begun = self._missed = ""  # remarks for the result
+        self.record = b""  # of the checkpoint that was restored
 
     @classmethod
     def of(
@@ -218,10 +222,12 @@ class Checkpointer:
             return None
         turn, mark = entries[done]
         begin = amplitudes[0]
-        if not least(int(read(self._path(turn), mark, amplitudes))):
+        record = read(self._path(turn), mark, amplitudes)
+        if not least(int(record is not None)):
             amplitudes[:] = 0.0
             amplitudes[0] = begin
             return None
+        self.record = record or b""
         self._before = done
         self._begun = f"from pass {done} of {self._way.passes}"
         self._turn = 1 - turn
@@ -233,8 +239,14 @@ class Checkpointer:
         self._done += result
         return result
 
-    def sweep_done(self, amplitudes: Amplitudes, positions: Sequence[int] = ()) -> None:
-        """Count a finished sweep, and write a checkpoint if it is time."""
+    def sweep_done(
+        self,
+        amplitudes: Amplitudes,
+        positions: Sequence[int] = (),
+        record: Callable[[], bytes] = bytes,
+    ) -> None:
+        """Count a finished sweep, and write a checkpoint if it is time. `record`: returns what else
+        belongs to the state."""
         kept = self.is_kept
         self._done += 1
         if not kept:
@@ -242,22 +254,22 @@ class Checkpointer:
         early = -1 if self._control.is_preempted else int(time.monotonic() < self._next_s)
         early = self._place.least(early)  # -1: one rank is asked to end, so all are
         if early <= 0:
-            self._keep(amplitudes, positions)
+            self._keep(amplitudes, positions, record())
         if early < 0:
             self._is_preempted = True
             self._control.stop()
 
-    def _keep(self, amplitudes: Amplitudes, positions: Sequence[int]) -> None:
+    def _keep(self, amplitudes: Amplitudes, positions: Sequence[int], record: bytes) -> None:
         """Write a checkpoint in all ranks, or in none: then the previous one stays."""
         begin_s = time.monotonic()
         place, path = self._place, self._path(self._turn)
         mark = CheckpointHeader(
             self._way.digest, self._done, place.rank, place.ranks, tuple(positions)
         )
-        why = self._no_room(amplitudes.nbytes)
+        why = self._no_room(amplitudes.nbytes + len(record))
         if place.least(int(not why)):
             try:
-                write(path, mark, amplitudes)
+                write(path, mark, amplitudes, record)
             except OSError as error:
                 why = " ".join(str(error).split())[:_WORDS]
             if place.least(int(not why)):

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from simenv.model.pulses import PulseCall
 from simenv.worker.analog.samples import SampledSequence, noiseless
+from simulators.engine import RunControl
 from simulators.execution.philox import uniforms
 from simulators.rydberg import outcomes as out
 from simulators.rydberg.drive import Reals
@@ -25,11 +27,32 @@ _DRAWS = 64  # random numbers of a shot at one time: its outcome, then the detec
 Numbers = NDArray[np.uint64]
 
 
+class ObservedSums(msgspec.Struct, frozen=True, array_like=True):
+    """Observations as they are stored in a checkpoint; arrays are little-endian."""
+
+    first: int
+    last: int
+    means: bytes
+    squares: bytes
+    outcomes: tuple[bytes, ...]
+    counts: tuple[bytes, ...]
+    memory: bytes
+    states: list[bytes]
+
+
 class Observations:
     """Sums of the values at each time, and outcomes of the shots."""
 
-    def __init__(self, call: PulseCall, shots: int, seed: int, sequence: SampledSequence) -> None:
+    def __init__(
+        self,
+        call: PulseCall,
+        shots: int,
+        seed: int,
+        sequence: SampledSequence,
+        control: RunControl,
+    ) -> None:
         """`sequence`: for its rates of detection and its Hamiltonian without noise."""
+        self._control = control
         self._call, self._shots, self._seed = call, shots, seed
         duration = call.sizes.duration_ns
         self.times_ns = tuple(time * duration for time in call.times)
@@ -57,7 +80,7 @@ class Observations:
         self._first, self._last = self._last, self._last + trajectories
 
     def observe(self, number: int, state: out.Amplitudes, lost: Sequence[int]) -> None:
-        """Add the state at the time of this number."""
+        """Add the state at the time of this number. Raises Stopped."""
         values = self._values(number, state, lost)
         weight = self._last - self._first
         distance = values - self._means[number]
@@ -70,17 +93,20 @@ class Observations:
                 self._shots * each // self._call.trajectories for each in (self._first, self._last)
             )
             for begin in range(first, last, _CHUNK):
+                self._control.check()
                 self._draw(number, state, np.arange(begin, min(last, begin + _CHUNK)))
 
     def _values(self, number: int, state: out.Amplitudes, lost: Sequence[int]) -> Reals:
         parts = [out.occupations(state)]
+        self._control.check()
         if "correlation" in self._call.outputs:
             parts.append(out.correlations(state).ravel())
         if self._energy is not None:
-            parts.append(np.array(self._energy.of(state, self.times_ns[number], lost)))
-        if self._call.observables:
-            pairs = zip(self._call.observables, self._coefficients, strict=True)
-            parts.append(np.array([out.expectation(state, one.labels, own) for one, own in pairs]))
+            moments = self._energy.of(state, self.times_ns[number], lost, self._control)
+            parts.append(np.array(moments))
+        for observable, own in zip(self._call.observables, self._coefficients, strict=True):
+            self._control.check()
+            parts.append(np.array([out.expectation(state, observable.labels, own)]))
         return np.concatenate(parts)
 
     def _draw(self, number: int, state: out.Amplitudes, shots: NDArray[np.int64]) -> None:
@@ -115,6 +141,31 @@ class Observations:
         uniforms(*key, np.uint64(_DRAWS * number + draw), shots, result)
         return result
 
+    def saved(self) -> ObservedSums:
+        """Return all that has been observed."""
+        for number in range(len(self._counts)):
+            self._count(number)
+        return ObservedSums(
+            self._first,
+            self._last,
+            self._means.tobytes(),
+            self._squares.tobytes(),
+            tuple(each.tobytes() for each, _ in self._counts),
+            tuple(each.tobytes() for _, each in self._counts),
+            self._memory.tobytes(),
+            self._states,
+        )
+
+    def restore(self, saved: ObservedSums) -> None:
+        """Go to what an earlier run of the same call had observed."""
+        self._first, self._last = saved.first, saved.last
+        self._means[...] = np.frombuffer(saved.means).reshape(self._means.shape)
+        self._squares[...] = np.frombuffer(saved.squares).reshape(self._squares.shape)
+        self._memory[...] = _numbers(saved.memory).reshape(self._memory.shape)
+        pairs = zip(saved.outcomes, saved.counts, strict=True)
+        self._counts = [(_numbers(outcomes), _numbers(counts)) for outcomes, counts in pairs]
+        self._states = list(saved.states)
+
     def fields(self) -> dict[str, Any]:
         """Fields of the answer."""
         fields: dict[str, Any] = {}
@@ -136,3 +187,7 @@ class Observations:
         if self._states:
             fields["statevector"] = b"".join(self._states)
         return fields
+
+
+def _numbers(packed: bytes) -> Numbers:
+    return np.frombuffer(packed, np.uint64)

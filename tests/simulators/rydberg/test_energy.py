@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from simulators.engine import RunControl
 from simulators.rydberg.drive import Drive, PulseProgram
 from simulators.rydberg.energy import EnergyMoments
 
@@ -61,4 +62,4 @@ def test_moments_are_those_of_the_matrix(constant: str, lost: tuple[int, ...]) -
     state /= np.linalg.norm(state)
     moved = matrix @ state
     expected = np.vdot(state, moved).real, np.vdot(moved, moved).real
-    assert EnergyMoments(program).of(state, TIME_NS, lost) == pytest.approx(expected)
+    assert EnergyMoments(program).of(state, TIME_NS, lost, RunControl()) == pytest.approx(expected)

@@ -41,10 +41,10 @@ def amplitudes(seed: int, kind: str = "complex128") -> NDArray[np.complexfloatin
 @pytest.mark.parametrize("kind", ["complex128", "complex64"])
 def test_checkpoint_restores_amplitudes(tmp_path: Path, kind: str) -> None:
     path, state = tmp_path / "a.h5", amplitudes(1, kind)
-    checkpoint.write(path, MARK, state)
+    checkpoint.write(path, MARK, state, b"with it")
     assert checkpoint.header_of(path) == MARK
     found = np.zeros_like(state)
-    assert checkpoint.read(path, MARK, found)
+    assert checkpoint.read(path, MARK, found) == b"with it"
     assert np.array_equal(found, state)
     assert [each.name for each in tmp_path.iterdir()] == ["a.h5"]
 

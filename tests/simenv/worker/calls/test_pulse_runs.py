@@ -1,0 +1,123 @@
+"""Runs of pulse sequences that end in the middle: the next attempt goes on, to the same answer."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from attempts import Tired, dying
+
+from simenv.model import TaskOptions, calls
+from simenv.model.pulses import PulseCall, PulseSizes
+from simenv.wire.messages.client import AssignedTask
+from simenv.worker.analog.engine import PulseEngine
+from simenv.worker.result_files import RunCheckpoints
+from simulators.engine import RunControl
+from simulators.errors import Stopped
+from simulators.statevector import checkpoint
+
+pulser = pytest.importorskip("pulser")
+ALL = ("counts", "memory", "statevector", "occupation", "correlation", "energy")
+NOISES: dict[str, dict[str, Any]] = {
+    "none": {},
+    "constant in a shot": {"amp_sigma": 0.1, "p_false_neg": 0.1},
+    "prepared alike": {"state_prep_error": 0.1},
+    "events": {"dephasing_rate": 2.0, "relaxation_rate": 3.0},
+}
+
+
+@pytest.fixture(autouse=True)
+def _writes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "_SHARE", 0)
+
+
+def call_of(noise: dict[str, Any], atoms: int = 4, pulses: int = 3) -> PulseCall:
+    register = pulser.Register.from_coordinates([(6 * k, 0) for k in range(atoms)], prefix="q")
+    sequence = pulser.Sequence(register, pulser.MockDevice)
+    sequence.declare_channel("global", "rydberg_global")
+    for number in range(pulses):
+        sequence.add(pulser.Pulse.ConstantPulse(100, 8.0, 1.0, float(number)), "global")
+    return PulseCall(
+        calls.CALL_FORMAT, sequence.to_abstract_repr(), PulseSizes(atoms, 1, 100 * pulses),
+        tuple(each for each in ALL if not noise or each != "statevector"),
+        noise=pulser.NoiseModel(**noise).to_abstract_repr() if noise else "",
+        trajectories=12 if noise else 1, evaluation_times=(0.2, 0.5), tolerance=1e-6,
+    )  # fmt: skip
+
+
+def run(call: PulseCall, folder: Path | None, control: RunControl, shots: int = 100) -> bytes:
+    checkpoints = RunCheckpoints(folder, 0.0) if folder is not None else None
+    assigned = AssignedTask(5, 1, 0, b"", shots, 7, b"", 0, trusted=True)
+    return PulseEngine(checkpoints).call(call, assigned, TaskOptions(), control)[0]
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_an_attempt_goes_on_where_a_dead_one_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noise: str
+) -> None:
+    call = call_of(NOISES[noise])
+    expected = run(call, None, RunControl())
+    # Nanoseconds and trajectories: in the second of the times, or in a later trajectory.
+    left = {"none": 180, "prepared alike": 460}.get(noise, 1_700)
+    with dying(monkeypatch), pytest.raises(Stopped):
+        run(call, tmp_path, Tired(left))
+    (folder,) = tmp_path.iterdir()
+    assert list(folder.glob("*.h5"))
+    control = RunControl()
+    assert run(call, tmp_path, control) == expected
+    assert 0.2 < control.progress.before < 0.95, "done by the first attempt"
+    assert not folder.exists()
+
+
+def test_another_seed_or_sequence_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with dying(monkeypatch), pytest.raises(Stopped):
+        run(call_of({}), tmp_path, Tired(180))
+    control = RunControl()
+    other = call_of({}, pulses=4)
+    assert run(other, tmp_path, control) == run(other, None, RunControl())
+    assert control.progress.before == 0.0
+
+
+def test_a_preempted_run_leaves_a_checkpoint(tmp_path: Path) -> None:
+    class Preempted(Tired):
+        __slots__ = ()
+
+        def stop(self) -> None:
+            if self.is_preempted:
+                super().stop()
+            else:
+                self.preempt()
+
+    call = call_of({})
+    with pytest.raises(Stopped):
+        run(call, tmp_path, Preempted(180))
+    control = RunControl()
+    assert run(call, tmp_path, control) == run(call, None, RunControl())
+    assert control.progress.before > 0.2
+
+
+@pytest.mark.parametrize("outputs", [("counts",), ("energy", "correlation", "counts")])
+def test_a_wide_run_stops_soon(outputs: tuple[str, ...]) -> None:
+    times = tuple(k / 600 for k in range(600))
+    call = msgspec.structs.replace(call_of({}, atoms=22), outputs=outputs, evaluation_times=times)
+    control = RunControl()
+    ended: list[float] = []
+
+    def work() -> None:
+        with pytest.raises(Stopped):
+            run(call, None, control, shots=10)
+        ended.append(time.thread_time())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while control.progress.done < 2 and thread.is_alive():
+        time.sleep(0.01)
+    assert thread.ident is not None
+    begun = time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
+    control.stop()
+    thread.join(60)
+    assert ended[0] - begun < 0.5, "CPU time"
