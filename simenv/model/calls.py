@@ -6,10 +6,10 @@ sent with it; a worker refuses a circuit whose sizes differ.
 
 Calls: tasks with a function or circuits to compile in place of a program, and their values. A task
 is a call if its only output is VALUE. The engine determines the struct in `program`: TRANSPILER a
-`TranspileCall`, FUNCTIONS a `FunctionCall`, DETECTORS a `DetectionCall`, RYDBERG a `PulseCall`
-(`simenv.model.pulses`). All of them are encoded as msgpack arrays whose first element is
-CALL_FORMAT. Only `FunctionCall` and `FunctionAnswer` contain bytes of `pickle`; only the
-environment's own user sends and receives them.
+`TranspileCall`, FUNCTIONS a `FunctionCall`, DETECTORS a `DetectionCall`, AUTO and each of
+PULSE_ENGINES a `PulseCall` (`simenv.model.pulses`). All of them are encoded as msgpack arrays whose
+first element is CALL_FORMAT. Only `FunctionCall` and `FunctionAnswer` contain bytes of `pickle`;
+only the environment's own user sends and receives them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from simenv.errors import (
 from simenv.model.devices import DeviceInfo
 from simenv.model.options import VALUE, TaskOptions
 from simenv.model.program import Text, check_printable, digest
-from simenv.model.pulses import RYDBERG, PulseCall, check_pulses
+from simenv.model.pulses import PULSE_ENGINES, PulseCall, check_pulses
 from simenv.model.task import DeviceRecord
 from simenv.text import short_repr, size
 
@@ -260,7 +260,8 @@ def row_bytes(call: DetectionCall) -> int:
 
 CALL_FORMAT = 1
 TRANSPILER, FUNCTIONS = "transpiler", "functions"  # engines
-CALL_ENGINES = (TRANSPILER, FUNCTIONS, DETECTORS, RYDBERG)
+CALL_ENGINES = (TRANSPILER, FUNCTIONS, DETECTORS, *PULSE_ENGINES)
+AUTO = "auto"  # of the calls, pulse sequences alone have several engines
 MAX_CALL_BYTES = 16 * 2**20  # of a task's function with its arguments, or of its circuits
 MAX_VALUE_BYTES = 64 * 2**20  # of the returned value
 MAX_CIRCUITS = 256  # of one task
@@ -345,7 +346,7 @@ _CALLS: dict[str, type[Call]] = {
     TRANSPILER: TranspileCall,
     FUNCTIONS: FunctionCall,
     DETECTORS: DetectionCall,
-    RYDBERG: PulseCall,
+    **dict.fromkeys((AUTO, *PULSE_ENGINES), PulseCall),
 }
 
 
@@ -366,9 +367,10 @@ def check_call_terms(terms: TaskOptions) -> None:
         raise OptionError(f"output {VALUE!r} was asked of engine {terms.engine[:64]!r}", hint=hint)
     if (terms.outputs, terms.precision) != ((VALUE,), "double"):
         raise OptionError(f"a call has the output {VALUE!r} and no other, and no precision")
-    has_device = _CALLS[terms.engine] in (DetectionCall, PulseCall)
-    on_device = () if has_device else ("device", "noise", "snapshot")
-    for name in ("observables", "options", "chain", "prefer", "parts", *on_device):
+    is_pulses = _CALLS[terms.engine] is PulseCall
+    on_device = () if is_pulses or terms.engine == DETECTORS else ("device", "noise", "snapshot")
+    options = () if is_pulses else ("options",)
+    for name in ("observables", "chain", "prefer", "parts", *options, *on_device):
         if getattr(terms, name):
             raise OptionError(f"a call has no {name}", hint="that is of circuits")
 

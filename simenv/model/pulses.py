@@ -22,7 +22,9 @@ from simenv.model.task import Observable
 from simenv.model.task_rules import MAX_OBSERVABLES
 from simenv.text import size
 
-RYDBERG = "rydberg"  # the engine
+RYDBERG = "rydberg"  # the engine of this project
+EMULATORS = ("emu-mps", "emu-sv", "pulser-simulation")  # engines that are packages of others
+PULSE_ENGINES = (RYDBERG, *EMULATORS)
 MAX_SEQUENCE_BYTES = 2**20
 MAX_NESTING = 32  # of objects and lists in the text
 MAX_NUMBERS = 8_000_000  # samples of all atoms: atoms * nanoseconds
@@ -39,8 +41,8 @@ LEAST_TOLERANCE = 1e-12
 TOLERANCE = 1e-6  # without noise
 NOISY_TOLERANCE = 1e-4  # of each trajectory
 TRAJECTORIES = 200  # at most one for each shot
-_MOST_ATOMS = 28
-_LIMITS = {"atoms": (1, _MOST_ATOMS), "channels": (1, 64), "duration_ns": (4, 1_000_000)}
+MAX_ATOMS = 256  # engines take fewer
+_LIMITS = {"atoms": (1, MAX_ATOMS), "channels": (1, 64), "duration_ns": (4, 1_000_000)}
 # Sampled, exact, and means of operators; the latter are in the order of an answer's values.
 OUTPUTS = (
     *("counts", "memory", "statevector"),
@@ -79,7 +81,7 @@ class PulseCall(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     # Times relative to the duration, ascending, without the end, at which there are outputs too.
     evaluation_times: Annotated[tuple[float, ...], msgspec.Meta(max_length=MAX_TIMES)] = ()
     # Atoms of a register that is mapped, and the trap of each in its layout.
-    mapping: Annotated[tuple[tuple[Text, int], ...], msgspec.Meta(max_length=_MOST_ATOMS)] = ()
+    mapping: Annotated[tuple[tuple[Text, int], ...], msgspec.Meta(max_length=MAX_ATOMS)] = ()
     # Whether the device of the task must run the pulses, delays and channels as they are.
     strict: bool = False
 
@@ -103,16 +105,17 @@ class PulseCall(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
 
 class PulseAnswer(msgspec.Struct, frozen=True, array_like=True):
     """Outcomes of a sequence. An outcome is a number whose binary digits, highest first, are the
-    atoms in the register's order. Arrays are little-endian; those not asked for are empty. Their
-    first axis is that of `times`, whose last is the end."""
+    atoms in the register's order: one word for each 64 atoms, highest first. Arrays are
+    little-endian; those not asked for are empty. Their first axis is that of `times`, whose last is
+    the end."""
 
     format: int
     shots: int
     seed: int
-    atoms: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)]  # names, in order
+    atoms: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_ATOMS)]  # names, in order
     basis: str
     simulator: str  # name and version of the engine and of pulser-core
-    error: float  # estimated bound on 1 - fidelity of the evolution
+    error: float  # estimated bound on 1 - fidelity of the evolution; NaN: none is known
     steps: int
     trajectories: int
     duration_ns: int
@@ -125,10 +128,11 @@ class PulseAnswer(msgspec.Struct, frozen=True, array_like=True):
     # without noise.
     standard_errors: bytes = b""
     outcomes: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=MAX_TIMES + 1)] = ()
-    # Of each time: uint64, distinct outcomes, ascending; and shots of each.
+    # Of each time: uint64 [outcomes, words], distinct, ascending; and shots of each.
     counts: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=MAX_TIMES + 1)] = ()
-    memory: bytes = b""  # uint64 [times, shots]
+    memory: bytes = b""  # uint64 [times, shots, words]
     statevector: bytes = b""  # complex128 [times, 2**atoms]
+    remark: str = ""  # about the accuracy, where `error` has none
 
 
 def settled(call: PulseCall, shots: int, *, on_device: bool) -> PulseCall:
@@ -220,14 +224,20 @@ def _check_outputs(call: PulseCall) -> None:
             )
 
 
+def words(atoms: int) -> int:
+    """Number of 64-bit words of an outcome."""
+    return -(-atoms // 64)
+
+
 def answer_bytes(call: PulseCall, shots: int) -> int:
     """Bytes of the answer with this number of shots, at most."""
     states = 1 << call.sizes.atoms
+    outcome = 8 * words(call.sizes.atoms)
     each = 8 * sum(call.widths.values()) * (2 if call.noise else 1)
     if "counts" in call.outputs:
-        each += 16 * min(shots, states)
+        each += (outcome + 8) * min(shots, states)
     if "memory" in call.outputs:
-        each += 8 * shots
+        each += outcome * shots
     if "statevector" in call.outputs:
         each += 16 * states
     return len(call.times) * each

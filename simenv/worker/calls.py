@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from simenv.errors import ProgramError
 from simenv.model import RESULT_FORMAT, DeviceRecord, ResultData, ResultFile, TaskOptions, calls
-from simenv.model.pulses import RYDBERG, PulseCall, settled
+from simenv.model.pulses import EMULATORS, RYDBERG, PulseCall, settled
 from simenv.transpiler import qiskit_runtime, qpy
 from simenv.transpiler.transpiler import Transpiler
 from simenv.wire import codec
@@ -284,6 +284,10 @@ def call_engine(
         from simenv.worker.analog.engine import PulseEngine  # and those few, SciPy
 
         return PulseEngine(checkpoints)
+    if name in EMULATORS:
+        from simenv.worker.analog.emulators import EmulatorEngine  # and those few, PyTorch
+
+        return EmulatorEngine(name)
     return None
 
 
@@ -325,6 +329,7 @@ class CallRunner:
         if engine is None:
             raise CallFailed(f"engine {chunk.engine!r} calls no functions")
         call = calls.decode_call(chunk.engine, assigned.program)
+        control.threads = control.threads or max(1, chunk.slots)
         placed = None
         if isinstance(call, PulseCall):
             call, placed = self._on_device(call, assigned, terms)

@@ -4,7 +4,7 @@ import functools
 
 from msgspec import structs
 
-from simulators.catalog import cards as catalog_cards, costs, preference
+from simulators.catalog import cards as catalog_cards, costs, emulators, preference
 from simulators.catalog.cards import EngineCard, EngineOption, NoiseSupport
 from simulators.catalog.installed import installed
 
@@ -217,6 +217,7 @@ CARDS: tuple[EngineCard, ...] = (
         parallel=catalog_cards.Parallelism(threads=True),
     ),
     *catalog_cards.CALL_CARDS,
+    *emulators.EMULATOR_CARDS,
     structs.replace(
         _STATEVECTOR, name="fault", module="simulators.fault.engine:FaultEngine",
         summary="misbehaves on request, for drills; else as statevector", pool="named",

@@ -331,6 +331,7 @@ CALL_CARDS: tuple[EngineCard, ...] = (
         summary="evolves neutral atoms under pulse sequences of Pulser, with a measured error",
         costs=PulseCost(), package=Package(("pulser",), "pip install 'simenv[analog]'"),
         precisions=("double",), pool="calls", kernels=Kernels(later=("rydberg",)),
+        auto=AutoChoice(lambda _profile, _width: 0),
     ),
     EngineCard(
         name="functions", module="", outputs=("value",), max_qubits=0,

@@ -100,7 +100,8 @@ def send_calls(
     of_device: Mapping[str, Any] = NO_DEVICE,
 ) -> list[CallTask]:
     """Submit packed calls, all or none; return their tasks in order. `of_device`: options `device`
-    and `noise` of calls that have a device. Raises like `Client.submit_many`."""
+    and `noise` of calls that have a device, and `options` of engines. Raises like
+    `Client.submit_many`."""
     submission_options.check_names(options, CallOptions)
     for index, packed in enumerate(calls):
         if len(packed) > model_calls.MAX_CALL_BYTES:

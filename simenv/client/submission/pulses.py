@@ -8,6 +8,8 @@ pulser is imported by the first sequence, and only then.
 
 from __future__ import annotations
 
+import functools
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -25,7 +27,9 @@ from simenv.model import Observable, calls as model_calls
 from simenv.model.devices import DeviceInfo
 from simenv.model.options import CallOptions
 from simenv.model.pulses import (
+    EMULATORS,
     OUTPUTS,
+    PULSE_ENGINES,
     RYDBERG,
     PulseAnswer,
     PulseCall,
@@ -34,6 +38,7 @@ from simenv.model.pulses import (
     check_shots,
     check_text,
     check_times,
+    words,
 )
 from simenv.model.task_rules import checked_integer, checked_list
 from simenv.transpiler.atoms import pulser_text
@@ -76,7 +81,9 @@ class PulseResult:
         self.atoms = answer.atoms  # names, in the register's order
         self.basis = answer.basis  # ground-rydberg, digital or XY
         self.simulator = answer.simulator  # name and version
-        self.error = answer.error  # estimated bound on 1 - fidelity of the evolution
+        # Estimated bound on 1 - fidelity of the evolution; NaN if the engine states none.
+        self.error = answer.error
+        self.remark = answer.remark  # about the accuracy, where `error` is NaN
         self.steps = answer.steps
         self.trajectories = answer.trajectories  # draws of the noise, which shots share
         self.duration_ns = answer.duration_ns
@@ -98,7 +105,7 @@ class PulseResult:
     def counts_at(self) -> list[dict[str, int]]:
         """Counts at each time, of as many shots."""
         pairs = zip(self._answer.outcomes, self._answer.counts, strict=True)
-        result = [self._counted(_numbers(one), _numbers(other)) for one, other in pairs]
+        result = [self._counted(self._outcomes(one), _numbers(other)) for one, other in pairs]
         return result or self._missing("counts", 'outputs="counts" with shots')
 
     @property
@@ -109,7 +116,7 @@ class PulseResult:
     @property
     def memory_at(self) -> list[list[str]]:
         """Bit string of each shot at each time."""
-        outcomes = _numbers(self._answer.memory)
+        outcomes = self._outcomes(self._answer.memory)
         if not outcomes:
             self._missing("the bits of each shot", 'outputs="memory" with shots')
         rows = range(0, len(outcomes), self.shots)
@@ -249,10 +256,8 @@ class PulseResult:
         }
 
     def __repr__(self) -> str:
-        return (
-            f"<PulseResult: {len(self.atoms)} atoms, {self.shots} shots,"
-            f" 1 - fidelity below {self.error:.1g}>"
-        )
+        error = "" if math.isnan(self.error) else f", 1 - fidelity below {self.error:.1g}"
+        return f"<PulseResult: {len(self.atoms)} atoms, {self.shots} shots{error}>"
 
     def _table(self, name: str, hint: str) -> NDArray[np.float64]:
         import numpy as np
@@ -271,6 +276,13 @@ class PulseResult:
 
     def _missing(self, what: str, hint: str) -> NoReturn:
         raise OptionError(f"{what} of the sequence were not requested", hint=hint)
+
+    def _outcomes(self, packed: bytes) -> list[int]:
+        numbers, size = _numbers(packed), words(len(self.atoms))
+        if size == 1:
+            return numbers
+        rows = (numbers[first : first + size] for first in range(0, len(numbers), size))
+        return [functools.reduce(lambda high, low: high << 64 | low, row) for row in rows]
 
 
 def _plain(value: Any) -> Any:
@@ -308,7 +320,8 @@ def explain_pulses(
     """Ask which engine would run a call that was packed with these options, and its time and
     memory; reads no sequence. Raises OptionError."""
     prepared = _Prepared(options)
-    terms = call_terms(RYDBERG, prepared.calls, device_options(options, info))
+    of_device = device_options(options, info) | prepared.engine_options
+    terms = call_terms(prepared.engine, prepared.calls, of_device)
     return session.request(Explain(0, terms, packed, prepared.shots, 1)).explanation
 
 
@@ -370,19 +383,19 @@ def send_pulses(
     seed = submission_options.checked_seed(options.get("seed"), options.get("idempotency_key"))
     return send_calls(
         session,
-        RYDBERG,
+        prepared.engine,
         packed,
         PulseResult,
         prepared.calls,
         seed,
         prepared.shots,
-        of_device=device_options(options, info),
+        of_device=device_options(options, info) | prepared.engine_options,
     )
 
 
 def pulse_result(result: Result) -> PulseResult | None:
     """Return the outcomes of a pulse sequence in a task's Result; None: it ran something else."""
-    if result.engine != RYDBERG or not result.has("value"):
+    if result.engine not in PULSE_ENGINES or not result.has("value"):
         return None
     return PulseResult(result.value)
 
@@ -401,10 +414,10 @@ class _Prepared:
                     f"{name}= of a pulse sequence: {value!r:.60}",
                     hint=f"options are {', '.join(sorted(_OWN))} and those of tasks",
                 )
-        engine = options.get("engine", "auto")
-        if engine not in ("auto", RYDBERG):
-            hint = f"engine={RYDBERG!r}, or none"
-            raise OptionError(f"engine {engine!r:.80} runs no pulse sequences", hint=hint)
+        self.engine = options.get("engine", model_calls.AUTO)
+        if self.engine not in (model_calls.AUTO, *PULSE_ENGINES):
+            hint = f"engine= one of {', '.join(PULSE_ENGINES)}, or none"
+            raise OptionError(f"engine {self.engine!r:.80} runs no pulse sequences", hint=hint)
         shots = options.get("shots", submission_options.DEFAULTS["shots"])
         self.shots = submission_options.checked_options({"shots": shots}).shots
         self._observables = options.get("observables")
@@ -412,7 +425,15 @@ class _Prepared:
         self._times = _checked_times(options.get("evaluation_times"))
         self._device = SequenceDevice(options, info)
         self._noise = options.get("noise", "auto")
-        self._settings = _settings(options.get("options"))
+        given = _settings(options.get("options"))
+        self._settings = {name: given[name] for name in _SETTINGS if name in given}
+        others = {name: given[name] for name in given if name not in _SETTINGS}
+        self.engine_options = {"options": others} if others else {}
+        if "tolerance" in given:  # no other engine has one
+            if self.engine in EMULATORS:
+                hint = f"engine={RYDBERG!r} has one"
+                raise OptionError(f"engine {self.engine!r} has no option 'tolerance'", hint=hint)
+            self.engine = RYDBERG
 
     def _checked_outputs(self, given: Any) -> tuple[str, ...]:
         if given is None:
@@ -475,20 +496,16 @@ def _checked_times(given: Any) -> tuple[float, ...]:
     return times
 
 
-_SETTINGS = ("tolerance", "trajectories", "modulation")
+_SETTINGS = ("tolerance", "trajectories", "modulation")  # the service checks those of the engines
 
 
 def _settings(given: Any) -> dict[str, float]:
-    """Check the engine's own options."""
+    """Check options."""
     values = (
         {}
         if given is None
         else dict(submission_options.checked_options({"options": given}).task.options)
     )
-    for name in values:
-        if name not in _SETTINGS:
-            hint = f"options are {', '.join(_SETTINGS)}"
-            raise OptionError(f"engine {RYDBERG!r} has no option {name[:64]!r}", hint=hint)
     if "trajectories" in values:
         checked_integer("trajectories", values["trajectories"], 1, 100_000)  # type: ignore[arg-type]
     return values

@@ -15,7 +15,7 @@ import msgspec
 from simenv.errors import NotFoundError, OptionError
 from simenv.model import WorkerState, task_name
 from simenv.model.accounts import WaitReason
-from simenv.model.calls import CALL_ENGINES
+from simenv.model.calls import is_call
 from simenv.scheduler import core
 from simenv.scheduler.events import devices
 from simenv.scheduler.scaling import jobs
@@ -529,7 +529,7 @@ def granted_bytes(worker: state_nodes.Worker) -> int:
 
 
 def _has_call(worker: state_nodes.Worker) -> bool:
-    return any(record.batch.terms.engine in CALL_ENGINES for record in worker.held.values())
+    return any(is_call(record.batch.terms) for record in worker.held.values())
 
 
 def process_bytes(worker: state_nodes.Worker) -> int:

@@ -16,6 +16,7 @@ import msgspec
 
 from simenv.errors import InfeasibleError, OptionError, SimenvError
 from simenv.model import PoolSpec, TaskOptions
+from simenv.model.calls import is_call
 from simenv.scheduler.core import ClusterLimits, Route, nodes_of, rank_gpus
 from simenv.scheduler.routing import engine_support, ranks
 from simulators import catalog
@@ -154,6 +155,7 @@ def _automatic_cards(request: RoutingRequest) -> list[EngineCard]:
         card
         for card in catalog.engine_cards()
         if card.auto is not None
+        and card.calls == is_call(request.terms)
         and not (card.auto.only_noise and profile.noise is None)
         and not (card.pool == "gpu" and not any(runs(pool, card) for pool in pools))
     ]
@@ -285,7 +287,11 @@ def _named(terms: TaskOptions) -> EngineCard:
 
 def _check_options(terms: TaskOptions) -> None:
     """Raise OptionError for an option that no engine of `auto` has."""
-    cards = [card for card in catalog.engine_cards() if card.auto is not None]
+    cards = [
+        card
+        for card in catalog.engine_cards()
+        if card.auto is not None and card.calls == is_call(terms)
+    ]
     for name, _ in terms.options:
         if not any(option.name == name for card in cards for option in card.options):
             hint = "; ".join(engine_support.option_hint(card) for card in cards if card.options)

@@ -57,7 +57,8 @@ def unsupported_reason(
         return InfeasibleError(f"engine {card.name!r} {lack}", hint=ELSEWHERE)
     if isinstance(card.costs, SweepCost) and (text := card.costs.refusal(profile)):
         return InfeasibleError(f"engine {card.name!r}: {text}", hint=ELSEWHERE)
-    if profile.num_qubits > card.max_qubits and (card.method == "clifford" or card.dense_qubits):
+    is_fixed = card.method == "clifford" or card.dense_qubits or card.calls
+    if profile.num_qubits > card.max_qubits and is_fixed:
         text = f"engine {card.name!r} needs {profile.num_qubits} qubits; it takes {card.max_qubits}"
         return InfeasibleError(text, hint=ELSEWHERE)
     return None
@@ -85,7 +86,7 @@ def expected_truncation(card: EngineCard, profile: Profile, terms: TaskOptions) 
         is_bounded = not card.value(terms.options, "uncertified")
         return float(card.value(terms.options, "tolerance")) if is_bounded else -1.0
     if not {"bond", "cutoff"} <= names:
-        return 0.0
+        return -1.0 if "bond" in names else 0.0
     settings = catalog.settings_of(card.name, terms.options, auto=terms.engine == "auto")
     bond, cutoff = (card.value(settings, name) for name in ("bond", "cutoff"))
     tolerance = card.value(settings, "tolerance") if "tolerance" in names else 1.0

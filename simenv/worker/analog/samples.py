@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import msgspec
@@ -80,6 +81,16 @@ def sampled(call: PulseCall, seed: int, *, trusted: bool) -> Iterator[SampledSeq
         yield result
 
 
+def checked_sequence(call: PulseCall, seed: int, *, trusted: bool) -> tuple[Any, Any]:
+    """Return the sequence and the noise model of a call, as pulser's objects. Those of another user
+    are read and sampled in a process of its own before: they take as much time and memory here.
+    Raises like `sampled`."""
+    if not trusted:
+        _PROCESS.convert(msgspec.msgpack.encode(Request(call, seed, 0, 1)))
+    with _errors_of_pulser():
+        return _checked(call)
+
+
 def program_of(sequence: SampledSequence, trajectory: Trajectory) -> PulseProgram:
     """Return the arrays of a trajectory."""
     n = len(sequence.atoms)
@@ -110,22 +121,32 @@ def converted(packed: bytes) -> bytes:
     """Read a sequence and sample it: a Request in, a SampledSequence out. Raises ProgramError,
     OptionError."""
     request = msgspec.msgpack.decode(packed, type=Request)
-    call = request.call
+    with _errors_of_pulser():
+        result = _sampled(*_checked(request.call), request)
+    return msgspec.msgpack.encode(result)
+
+
+@contextmanager
+def _errors_of_pulser() -> Iterator[None]:
+    """Raise ProgramError for the many types of pulser's errors."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pulser, about its own versions
         try:
-            sequence = built_sequence(call)
-            sizes = sizes_of(sequence, modulation=bool(call.modulation))
-            if sizes != call.sizes:
-                raise _other_sizes(sizes, call.sizes)
-            noise = _noise_model(call)
-            result = _sampled(sequence, noise, request)
+            yield
         except (ProgramError, OptionError, MemoryError):
             raise
-        except Exception as error:  # pulser raises many types
+        except Exception as error:
             text = " ".join(f"{type(error).__name__}: {error}".split())[:_TEXT]
             raise ProgramError(f"pulser cannot sample the sequence: {text}") from error
-    return msgspec.msgpack.encode(result)
+
+
+def _checked(call: PulseCall) -> tuple[Any, Any]:
+    """Return the sequence, whose sizes are those of the call, and the noise model."""
+    sequence = built_sequence(call)
+    sizes = sizes_of(sequence, modulation=bool(call.modulation))
+    if sizes != call.sizes:
+        raise _other_sizes(sizes, call.sizes)
+    return sequence, _noise_model(call)
 
 
 def built_sequence(call: PulseCall) -> Any:

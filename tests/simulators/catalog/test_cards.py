@@ -47,13 +47,13 @@ def test_automatic_engines_are_named() -> None:
     automatic = [entry.name for entry in catalog.CARDS if entry.auto is not None]
     assert automatic == [
         "statevector", "stabilizer", "mps", "contraction", "sweep", "pauli", "densitymatrix",
-        "gpu", "gpu_sweep",
+        "gpu", "gpu_sweep", "rydberg", "emu-mps",
     ]  # fmt: skip
     assert [entry.name for entry in catalog.CARDS if not entry.in_default_pool] == [
         "gpu", "gpu_sweep", "hardware", "external", "functions", "fault",
     ]  # fmt: skip
     assert [entry.name for entry in catalog.CARDS if entry.calls] == [
-        "transpiler", "detectors", "rydberg", "functions"
+        "transpiler", "detectors", "rydberg", "functions", "emu-mps", "emu-sv", "pulser-simulation",
     ]  # fmt: skip
     assert [entry.name for entry in catalog.CARDS if entry.pool == "functions"] == ["functions"]
 
