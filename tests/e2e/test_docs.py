@@ -55,6 +55,7 @@ NOT_PASTED = {
     ("docs/concepts/gpu.md", "PYTHONPATH=."): "a GPU: make gpu",
     ("docs/guides/gpu.md", ""): "a GPU: make gpu",
     ("docs/guides/benchmarks.md", ""): "the clone, and hours: tests/e2e/test_benchmarks.py",
+    ("docs/guides/atom_emulators.md", ""): "packages of another licence: e2e/test_emulators.py",
     ("docs/guides/certification.md", "simenv certify qpu"): "a real device",
     ("docs/guides/device_data.md", "simenv devices refresh"): "a command of the site: "
     "tests/e2e/test_drifting_devices.py",

@@ -2,15 +2,20 @@
 
 import importlib.util
 import math
+import os
+import signal
+import time
 from typing import Any
 
 import numpy as np
 import pytest
 from failing import fails
+from waiting import until
 
 import simenv
 from simenv.client.client import Client
-from simenv.errors import InfeasibleError, OptionError, TaskFailedError
+from simenv.errors import InfeasibleError, OptionError, TaskCancelledError, TaskFailedError
+from simenv.model import TaskState
 
 pulser = pytest.importorskip("pulser")
 PATIENCE_S = 300.0
@@ -42,18 +47,27 @@ def chain(atoms: int, spacing: float = 6.0, duration: int = 200) -> Any:
 
 @pytest.mark.parametrize("engine", EACH)
 def test_an_emulator_agrees_with_our_engine(env: Client, engine: str) -> None:
-    observables = ["ZIII:0.5,IXYI:2", "YIII"]
-    asked: dict[str, Any] = {"shots": 2_000, "seed": 5, "observables": observables}
+    asked: dict[str, Any] = {
+        "shots": 2_000, "seed": 5, "observables": ["ZIII:0.5,IXYI:2", "YIII"],
+        "evaluation_times": [0.3, 0.8], "outputs": ("counts", "correlation", "energy"),
+    }  # fmt: skip
     own: Any = env.run(chain(4), **asked)
     task = env.submit(chain(4), engine=engine, **asked)
     result: Any = task.result(PATIENCE_S)
     assert task.details.engine == engine  # type: ignore[attr-defined]
-    assert result.occupations == pytest.approx(own.occupations, abs=2e-3)
-    assert result.expectation == pytest.approx(own.expectation, abs=5e-3)
-    assert result.atoms == own.atoms
-    assert sum(result.counts.values()) == 2_000
-    ones = sum(n for text, n in result.counts.items() if text[0] == "1")
-    assert ones / 2_000 == pytest.approx(own.occupations[0], abs=0.06)
+    assert result.occupation == pytest.approx(own.occupation, abs=2e-3)
+    assert result.correlation == pytest.approx(own.correlation, abs=2e-3)
+    assert result.expectation_at == pytest.approx(own.expectation_at, abs=5e-3)
+    # At the end pulser-simulation switches off the pulses, and our engine as it does.
+    assert result.energy[:-1] == pytest.approx(own.energy[:-1], abs=0.05)
+    squares = own.energy_second_moment[:-1]
+    assert result.energy_second_moment[:-1] == pytest.approx(squares, rel=0.02)
+    assert (result.atoms, result.duration_ns) == (own.atoms, own.duration_ns)
+    for counts, occupation in zip(result.counts_at, own.occupation, strict=True):
+        assert sum(counts.values()) == 2_000
+        ones = sum(number for text, number in counts.items() if text[0] == "1")
+        assert ones / 2_000 == pytest.approx(occupation[0], abs=0.06)
+    assert not result.standard_error("occupation").any()
     assert math.isnan(result.error)
     assert "no bound" in result.remark
     assert "nan" not in repr(result)
@@ -65,16 +79,17 @@ def test_the_same_seed_gives_the_same_shots(env: Client, engine: str) -> None:
         temperature=300.0, amp_sigma=0.1, relaxation_rate=0.5, p_false_pos=0.02
     )
     asked: dict[str, Any] = {
-        "engine": engine, "shots": 101, "noise": noise, "options": {"trajectories": 7},
+        "engine": engine, "shots": 101, "noise": noise, "options": {"trajectories": 3},
         "outputs": ("counts", "memory"),
     }  # fmt: skip
-    first, again, other = (env.submit(chain(3), seed=seed, **asked) for seed in (1, 1, 2))
+    first, again, other = (env.submit(chain(3, 6.0, 60), seed=seed, **asked) for seed in (1, 1, 2))
     results: list[Any] = [task.result(PATIENCE_S) for task in (first, again, other)]
     assert results[0].memory == results[1].memory != results[2].memory
     assert np.array_equal(results[0].occupations, results[1].occupations)
     assert not np.array_equal(results[0].occupations, results[2].occupations)
     assert len(results[0].memory) == sum(results[0].counts.values()) == 101
-    assert results[0].trajectories == 7
+    assert results[0].trajectories == 3
+    assert (results[0].standard_error("occupation") > 0.0).all()
 
 
 @pytest.mark.parametrize("engine", EACH)
@@ -87,6 +102,33 @@ def test_a_state_vector_has_our_order_of_atoms(env: Client, engine: str) -> None
     own: Any = env.run(chain(3), **asked)
     result: Any = env.run(chain(3), engine=engine, **asked)
     assert abs(np.vdot(own.statevector, result.statevector)) == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("engine", EACH)
+def test_killed_worker_leaves_the_same_samples(engine: str) -> None:
+    asked: dict[str, Any] = {"engine": engine, "shots": 100, "seed": 11}
+    sequence = chain(8, 6.0, 3_000)
+    with simenv.local(workers=1) as client:
+        oracle: Any = client.run(sequence, **asked)
+        task = client.submit(sequence, **asked)
+        until(lambda: client.tasks([task])[0].state is TaskState.RUNNING)
+        time.sleep(0.1)
+        os.kill(client.workers()[0].pid, signal.SIGKILL)
+        result: Any = task.result(PATIENCE_S)
+        assert task.details.attempts == 2  # type: ignore[attr-defined]
+    assert result.counts == oracle.counts
+
+
+@pytest.mark.parametrize("engine", EACH[:2])
+def test_a_cancelled_run_ends_between_its_steps(engine: str) -> None:
+    with simenv.local(workers=1) as client:
+        client.run(chain(2, 6.0, 20), engine=engine, shots=1)  # loads the package
+        worker = client.workers()[0].pid
+        task = client.submit(chain(10, 6.0, 100_000), engine=engine, shots=1)
+        until(lambda: client.tasks([task])[0].state is TaskState.RUNNING)
+        client.cancel([task])
+        fails(TaskCancelledError, "", task.result, PATIENCE_S)
+        assert client.workers()[0].pid == worker
 
 
 @wide

@@ -273,6 +273,6 @@ def test_worker_refuses_what_a_client_says_wrongly(env: Client, tmp_path: Path) 
             order = PreparedSubmit(terms, [TaskSpec(codec.encode(wrong), 10, 1)], single=True)
             task = send(far.session, order, None)[0]
             assert fails(TaskFailedError, message, task.result, PATIENCE_S).reason == "program"
-        huge = msgspec.structs.replace(call, sizes=pulses.PulseSizes(100, 1, 200))
+        huge = msgspec.structs.replace(call, sizes=pulses.PulseSizes(1000, 1, 200))
         order = PreparedSubmit(terms, [TaskSpec(codec.encode(huge), 10, 1)], single=True)
-        fails(LimitExceededError, "atoms = 100", send, far.session, order, None)
+        fails(LimitExceededError, "atoms = 1000", send, far.session, order, None)

@@ -134,6 +134,10 @@ OTHER_TESTS = {
     "transpiler": ("e2e/test_transpiling.py", "test_killed_worker_changes_nothing"),
     "detectors": ("e2e/test_transpiling.py", "test_killed_worker_leaves_the_same_answer"),
     "rydberg": ("e2e/test_pulses.py", "test_killed_worker_leaves_the_same_samples"),
+    **dict.fromkeys(
+        ("emu-mps", "emu-sv", "pulser-simulation"),
+        ("e2e/test_emulators.py", "test_killed_worker_leaves_the_same_samples"),
+    ),
     "functions": ("e2e/test_functions.py", "test_function_goes_on_in_another_worker_when"),
 }
 

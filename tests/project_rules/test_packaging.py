@@ -81,8 +81,9 @@ def test_declared_dependencies_are_those_imported() -> None:
     optional = {module(line) for name in names for line in extras[name]}
     optional -= {"nvidia_cuda_nvrtc", "nvidia_cuda_nvrtc_cu12"}  # loaded as a library, by ctypes
     optional -= {"httptools", "uvloop"}  # loaded by uvicorn
-    # numba's compiler, the parser's runtime, the base of ibm-quantum-schemas: theirs to choose
-    inside = {"llvmlite", "antlr4", "pydantic"}
+    # numba's compiler, the parser's runtime, the base of
+    # ibm-quantum-schemas, and PyTorch, which emu-mps and emu-sv bring along: theirs to choose
+    inside = {"llvmlite", "antlr4", "pydantic", "torch"}
     assert core <= imported()
     assert optional <= imported()
     assert imported() <= core | optional | inside

@@ -244,10 +244,10 @@ class _Run:
         errors = []
         for name, width in call.widths.items():
             values = [
-                [_mean_and_error(value, self._trajectories) for value in self._at_times(results, tag)]
+                [_mean_and_error(each, self._trajectories) for each in self._at_times(results, tag)]
                 for tag in self._tags(name)
             ]
-            table = np.array(values).transpose(2, 1, 0, 3)  # [2, times, tags, values of a tag]
+            table = np.array(values).transpose(2, 1, 0, 3)  # [2, times, tags, numbers of a tag]
             means, deviations = table.reshape(2, len(call.times), width)
             fields[name] = means.astype("<f8").tobytes()
             errors.append(deviations)

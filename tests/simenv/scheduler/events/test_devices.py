@@ -7,7 +7,8 @@ from failing import fails
 
 from simenv.errors import InsufficientError, NotFoundError, OptionError
 from simenv.model import AdmissionReason, PoolSpec, ReservationRequest, TaskState, Workload
-from simenv.model.calls import CALL_ENGINES
+from simenv.model.calls import AUTO, CALL_ENGINES
+from simenv.model.options import VALUE
 from simenv.scheduler import core
 from simenv.scheduler.admission.availability import draining_refusal, memory_refusal
 from simenv.scheduler.events import devices, reservations, workers
@@ -355,7 +356,7 @@ def test_large_program_is_granted_the_memory_of_its_plan(machine: CheckedSchedul
     assert memory_bound(worker) >= before + 255 * MIB
 
 
-@pytest.mark.parametrize("engine", CALL_ENGINES)
+@pytest.mark.parametrize("engine", [AUTO, *CALL_ENGINES])
 def test_call_is_granted_the_memory_of_its_slots(engine: str, machine: CheckedScheduler) -> None:
     """A worker that compiles circuits of 120 qubits and 300 layers takes 1.3 GiB."""
     machine.submit(1, cost=60_000.0)
@@ -364,7 +365,7 @@ def test_call_is_granted_the_memory_of_its_slots(engine: str, machine: CheckedSc
     worker.report.base_bytes = 120 * MIB
     assert memory_bound(worker) < GIB
     (record,) = worker.held.values()
-    terms = msgspec.structs.replace(record.batch.terms, engine=engine)
+    terms = msgspec.structs.replace(record.batch.terms, engine=engine, outputs=(VALUE,))
     record.batch = msgspec.structs.replace(record.batch, terms=terms)
     assert memory_bound(worker) >= 1.5 * worker.host.node.memory_bytes
 
