@@ -239,7 +239,7 @@ def test_explain_has_atoms_nanoseconds_trajectories_and_their_time(env: Client) 
     model = pulser.NoiseModel(relaxation_rate=0.1)
     noisy = env.explain(short, noise=model, options={"trajectories": 50})
     assert noisy.engines[0].seconds > 4 * first.engines[0].seconds
-    fails(OptionError, "no option 'bond'", env.explain, short, options={"bond": 4})
+    fails(OptionError, "an option 'bnd'", env.explain, short, options={"bnd": 4})
 
 
 def test_faults_of_a_sequence_are_named(env: Client) -> None:

@@ -320,7 +320,7 @@ def explain_pulses(
     """Ask which engine would run a call that was packed with these options, and its time and
     memory; reads no sequence. Raises OptionError."""
     prepared = _Prepared(options)
-    of_device = device_options(options, info) | prepared.engine_options
+    of_device = {**device_options(options, info), **prepared.engine_options}
     terms = call_terms(prepared.engine, prepared.calls, of_device)
     return session.request(Explain(0, terms, packed, prepared.shots, 1)).explanation
 
@@ -389,7 +389,7 @@ def send_pulses(
         prepared.calls,
         seed,
         prepared.shots,
-        of_device=device_options(options, info) | prepared.engine_options,
+        of_device={**device_options(options, info), **prepared.engine_options},
     )
 
 
