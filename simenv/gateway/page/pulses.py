@@ -16,8 +16,9 @@ from simenv.client.client import Client
 from simenv.errors import LimitExceededError, OptionError, ProgramError, SimenvError
 from simenv.gateway import request_process
 from simenv.model.calls import decode_call, is_call
-from simenv.model.pulses import PulseCall
+from simenv.model.pulses import PulseCall, settled
 from simenv.sandbox.function_process import SandboxProcess
+from simenv.transpiler.atoms import built_sequence, on_machine, pulser_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +30,6 @@ MAX_SLOTS = 200  # of a channel
 MAX_SAMPLES = 20_000_000  # nanoseconds of all channels: 480 MB of the process
 _FLAT = 1e-9  # of the largest value of a curve: bends below it are none
 _DIGITS = 6
-_TEXT = 300  # characters of pulser's own message
 
 Curve = tuple[list[int], list[float]]  # times in ns and values: straight lines between them
 
@@ -49,9 +49,9 @@ class ChannelPulses(msgspec.Struct, frozen=True):
 
 
 class PulseDrawing(msgspec.Struct, frozen=True):
-    """A sequence as it was submitted. `atoms`: name, and x and y in um, of each; `blockade_um`:
-    distance in which the largest Rabi frequency of the sequence excites one of two atoms alone, 0:
-    none."""
+    """A sequence without its noise, on its task's device if that has one. `atoms`: name, and x and
+    y in um, of each; `blockade_um`: distance in which the largest Rabi frequency of the sequence
+    excites one of two atoms alone, 0: none."""
 
     device: str
     duration_ns: int
@@ -73,37 +73,39 @@ def drawing_of(client: Client, task: str, sandbox: SandboxProcess) -> bytes:
     if call.sizes.channels * call.sizes.duration_ns > MAX_SAMPLES:
         text = f"{call.sizes.channels} channels for {call.sizes.duration_ns} ns; channels times"
         raise LimitExceededError(f"{text} nanoseconds may be {MAX_SAMPLES} in a drawing")
-    return request_process.call(sandbox, "pulses", msgspec.msgpack.encode(call))
+    info = client.device(terms.device).analog if terms.device else None
+    machine = None if info is None else info.device
+    return request_process.call(sandbox, "pulses", msgspec.msgpack.encode(call), machine)
 
 
-def drawn(data: bytes) -> bytes:
-    """Sample the sequence of a PulseCall; called in the process. Raises ProgramError, OptionError
+def drawn(data: bytes, machine: str = "") -> bytes:
+    """Sample the sequence of a PulseCall; called in the process. `machine`: abstract representation
+    of the device that it is put on; "": none. Raises ProgramError, InfeasibleError, and OptionError
     without pulser-core."""
     call = msgspec.msgpack.decode(data, type=PulseCall)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pulser, about its own versions
         try:
-            return msgspec.json.encode(_drawing(call))
+            return msgspec.json.encode(_drawing(call, machine))
         except ImportError as error:
             hint = "pip install 'simenv[analog]' where the gateway runs"
             raise OptionError("pulse sequences are drawn by pulser-core", hint=hint) from error
         except (SimenvError, MemoryError):
             raise
         except Exception as error:  # pulser raises many types
-            text = " ".join(f"{type(error).__name__}: {error}".split())[:_TEXT]
-            raise ProgramError(f"pulser cannot sample the sequence: {text}") from error
+            text = f"pulser cannot sample the sequence: {pulser_text(error)}"
+            raise ProgramError(text) from error
 
 
-def _drawing(call: PulseCall) -> PulseDrawing:
+def _drawing(call: PulseCall, machine: str) -> PulseDrawing:
     import numpy as np
-    import pulser
     from pulser.sampler import sample
 
-    sequence: Any = pulser.Sequence.from_abstract_repr(call.sequence)
-    if sequence.is_parametrized() or sequence.is_register_mappable():
-        values = {name: value if len(value) > 1 else value[0] for name, value in call.variables}
-        sequence = sequence.build(qubits=dict(call.mapping) or None, **values)
-    samples = sample(sequence, modulation=call.modulation)
+    sequence = built_sequence(call)
+    if machine:
+        sequence = on_machine(sequence, machine, strict=call.strict)
+    is_modulated = settled(call, 1, on_device=bool(machine)).modulation
+    samples = sample(sequence, modulation=bool(is_modulated))
     declared = sequence.declared_channels
     channels = [
         _channel(name, declared[name], each)

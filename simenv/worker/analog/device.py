@@ -23,9 +23,9 @@ from simenv.model.devices import device_time_ns, wall_clock_s
 from simenv.model.options import STALE
 from simenv.model.pulses import PulseCall, PulseSizes, check_pulses, settled
 from simenv.sandbox.function_process import SandboxProcess
-from simenv.transpiler.atoms import on_machine, pulser_text
+from simenv.transpiler.atoms import built_sequence, on_machine, pulser_text
 from simenv.wire.messages.client import AssignedTask
-from simenv.worker.analog.samples import built_sequence, sizes_of
+from simenv.worker.analog.samples import sizes_of
 from simenv.worker.noise import Noise
 from simulators.errors import Unsupported
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from simenv.errors import OptionError, ProgramError
 from simenv.model.pulses import PulseCall, PulseSizes
 from simenv.sandbox.function_process import SandboxProcess
+from simenv.transpiler.atoms import built_sequence
 from simulators.rydberg.drive import PulseProgram
 from simulators.rydberg.jumps import CollapseOperator
 
@@ -147,17 +148,6 @@ def _checked(call: PulseCall) -> tuple[Any, Any]:
     if sizes != call.sizes:
         raise _other_sizes(sizes, call.sizes)
     return sequence, _noise_model(call)
-
-
-def built_sequence(call: PulseCall) -> Any:
-    """Return the sequence with values for its variables."""
-    import pulser
-
-    sequence = pulser.Sequence.from_abstract_repr(call.sequence)
-    if sequence.is_parametrized() or sequence.is_register_mappable():
-        values = {name: value if len(value) > 1 else value[0] for name, value in call.variables}
-        sequence = sequence.build(qubits=dict(call.mapping) or None, **values)
-    return sequence
 
 
 def sizes_of(sequence: Any, *, modulation: bool) -> PulseSizes:

@@ -42,6 +42,7 @@ READY = {
     "waiting": "#content .stages", "lost": "#content .stages", "task": "#content .outcomes",
     "device": "qubit-map circle", "logical": ".patches circle", "pulses": ".pulses path",
 }  # fmt: skip
+ATOMS = "neutral-atoms-analog"
 TICK_MS = 10_000  # a sample of the stored series comes every ten seconds
 
 FILTERS: dict[str, Any] = {"states": ()}  # of a task stream: none
@@ -592,6 +593,19 @@ def test_register_and_pulses_of_a_sequence_are_drawn(env: Shown, page: Page) -> 
     expect(local.locator("path.area")).to_have_count(3)
     expect(local.locator(".slot text")).to_have_text(["q0", "q4"])
     expect(page.get_by_text("Zero throughout: phase.")).to_be_visible()
+
+
+def test_machine_of_neutral_atoms_has_limits_channels_and_noise(env: Shown, page: Page) -> None:
+    faults = Faults(page, env.url)
+    page.goto(f"{env.url}/ui/devices/{ATOMS}")
+    channels = page.get_by_role("region", name="Channels")
+    expect(channels.locator("tbody tr")).to_have_count(1)
+    expect(channels).to_contain_text("0 to 15.8 rad/µs")
+    expect(page.get_by_text("Least distance of atoms")).to_be_visible()
+    expect(page.get_by_text("Probability that 1 is read as 0")).to_be_visible()
+    expect(page.get_by_text("Coupling map")).to_have_count(0)
+    assert not faults.found
+    assert not violations(page)
 
 
 def test_sequence_that_cannot_be_drawn_says_why_as_text(env: Shown, page: Page) -> None:

@@ -83,6 +83,24 @@ def test_many_bends_keep_the_extremes_and_bound_the_points() -> None:
     assert kept == pytest.approx(values[times], rel=1e-5)
 
 
+def test_a_sequence_is_drawn_as_it_is_on_its_device() -> None:
+    """The bandwidth of the device's channel makes pulses longer."""
+    sequence = two_atoms()
+    sequence.add(pulser.Pulse.ConstantPulse(200, 3.0, 0.0, 0.0), "global")
+    call = call_of(sequence)
+    machine = pulser.AnalogDevice.to_abstract_repr()
+    body = drawings.drawn(msgspec.msgpack.encode(call), machine)
+    result = msgspec.json.decode(body, type=drawings.PulseDrawing)
+    assert result.device == "AnalogDevice"
+    assert result.duration_ns > 200
+    times, values = result.channels[0].amplitude
+    assert 0.0 < values[0] < 1.0 < max(values) <= 3.0
+    assert times[-1] == result.duration_ns - 1
+    plain = msgspec.structs.replace(call, modulation=False)
+    body = drawings.drawn(msgspec.msgpack.encode(plain), machine)
+    assert msgspec.json.decode(body, type=drawings.PulseDrawing).duration_ns == 200
+
+
 def client_of(call: object, engine: str = RYDBERG) -> Client:
     """Return a client whose only task has this call."""
     terms = TaskOptions(outputs=(VALUE,), engine=engine)
@@ -105,7 +123,7 @@ def test_text_of_another_user_is_read_in_a_process_of_its_own() -> None:
             ProgramError, "pulser cannot sample", drawings.drawing_of, client_of(broken), "t-1",
             sandbox,
         )  # fmt: skip
-        assert len(error.message) < 500
+        assert len(error.message) < 700
     finally:
         sandbox.close()
     fails(LimitExceededError, "64 channels", drawings.drawing_of, client_of(wide), "t-1", sandbox)

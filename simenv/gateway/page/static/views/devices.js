@@ -3,6 +3,7 @@
 
 import { get } from "../api.js";
 import { card, clock, count, duration, facts, figure, h, mark, own, table } from "../dom.js";
+import { draw as drawMachine } from "../machine.js";
 import { draw as drawPatches } from "../patches.js";
 import { MAX_QUBITS, median } from "../qubit_map.js";
 import { history as series } from "../series.js";
@@ -221,7 +222,8 @@ function one() {
       ...(device.logical ? [["Logical qubits", logicalText(device.logical)]] : []),
       ...(device.layers?.length ? [["Layers with learned errors", device.layers.map(({ gates, error }) => h("div", null, `${gates.join(", ")}: error ${figure(error)}`))]] : []),
     ])),
-    !isIdeal(device) ? h("div", { class: "beside", "data-key": "qubits" }, card("Coupling map",
+    device.analog ? [card("Machine", drawMachine(device.analog.device)), card("Noise", facts(termsOf(null)),
+      device.analog.uncalibrated.length ? lost(`Not calibrated: ${device.analog.uncalibrated.join(", ")}.`) : null)] : !isIdeal(device) ? h("div", { class: "beside", "data-key": "qubits" }, card("Coupling map",
       h("form", { class: "limits", onsubmit: (event) => event.preventDefault() },
         h("label", null, "Colour of qubits", h("select", { onchange: (event) => { [shown, limits.qubits] = [event.target.value, null]; drawMap(); draw(); } },
           Object.entries(QUBIT_FIGURES).map(([key, [label]]) => h("option", { value: key, selected: key === shown }, label)))),
