@@ -1,8 +1,9 @@
 """Build a release from the last commit, twice, and check it: python scripts/release.py [--out dist]
 
 It writes an sdist, a wheel for every platform, and for each Python a wheel for x86-64 that carries
-compiled kernels for two levels of vector units; a software bill of materials (CycloneDX), the notes
-of this version from CHANGELOG.md, and SHA256SUMS. Ends with 1 where a check or a goal fails:
+compiled kernels for two levels of vector units; a wheel of simenv-myqlm; a software bill of
+materials (CycloneDX), the notes of this version from CHANGELOG.md, and SHA256SUMS. Ends with 1
+where a check or a goal fails:
 
 - The second build, from another folder, has the same hashes (SOURCE_DATE_EPOCH: the commit's time).
 - `twine check --strict` accepts the metadata.
@@ -102,10 +103,12 @@ def export(folder: Path) -> Path:
 
 
 def build(python: Path, tree: Path, kind: str, out: Path, epoch: str, kernels: str = "") -> Path:
-    """Build an sdist or wheel of a source tree; return its path."""
+    """Build an sdist or wheel of a source tree, with the manual if it is simenv's; return its
+    path."""
     before = set(out.glob("*"))
     environ = {"SOURCE_DATE_EPOCH": epoch, "SIMENV_WHEEL_KERNELS": kernels}
-    environ["SIMENV_WHEEL_MAN"] = str(manual(tree)) if kind == "wheel" else ""
+    has_manual = kind == "wheel" and (tree / "simenv").exists()
+    environ["SIMENV_WHEEL_MAN"] = str(manual(tree)) if has_manual else ""
     run(python, "-m", "hatchling", "build", "-t", kind, "-d", out, cwd=tree, **environ)
     (built,) = set(out.glob("*")) - before
     return built
@@ -256,6 +259,8 @@ def release(out: Path, interpreters: Sequence[str]) -> list[str]:
         same([build(python, tree, "sdist", to, epoch) for tree, to in builds])
         wheels = [build(python, tree, "wheel", to, epoch) for tree, to in builds]
         same(wheels)
+        others = [(tree / "distributions/simenv-myqlm", to) for tree, to in builds]
+        same([build(python, tree, "wheel", to, epoch) for tree, to in others])
         for number, interpreter in enumerate(interpreters):
             say(f"--- {run(interpreter, '-V').strip()}")
             home = folder / f"python{number}"

@@ -66,7 +66,7 @@ class GatewayConnection:
         """Send a request; return status, which is below 300, and JSON of its answer. `path`: below
         /api/v1; `key`: idempotency key, without which only GET is repeated. Raises GatewayError,
         NoGatewayError."""
-        data = None if body is None else json.dumps(body, allow_nan=False).encode()
+        data = None if body is None else _encoded(body)
         headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
         if data is not None:
             headers["Content-Type"] = "application/json"
@@ -183,6 +183,14 @@ def _context(ca_file: str | os.PathLike[str] | None) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=given)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"the certificates {given} cannot be read: {error}", "ca_file=") from None
+
+
+def _encoded(body: Any) -> bytes:
+    try:
+        return json.dumps(body, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        hint = "options are numbers, texts, lists and dictionaries of them"
+        raise ConfigError(f"a request that JSON cannot hold: {error}", hint) from None
 
 
 def _decoded(text: bytes) -> Any:

@@ -87,6 +87,12 @@ def test_a_refusal_is_not_repeated(server: Server, connection: GatewayConnection
     assert (error.code, error.status, len(server.asked)) == ("option", 400, 1)
 
 
+def test_options_that_json_cannot_hold_are_refused(connection: GatewayConnection) -> None:
+    for value in (float("nan"), {1, 2}, object()):
+        body = {"noise": value}
+        fails(ConfigError, "JSON cannot hold", connection.request, "POST", "/tasks", body, "k")
+
+
 def test_answers_are_bounded_and_must_be_json(
     server: Server, connection: GatewayConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import simenv
+
 DISTRIBUTION = Path(__file__).parents[3] / "distributions" / "simenv-myqlm"
 CODE = """
 import sys
@@ -57,11 +59,20 @@ def test_wheel_works_in_an_environment_without_simenv(wheel: Path, tmp_path: Pat
     assert "myQLM cannot be imported" in done.stdout
 
 
+def test_version_is_that_of_simenv(wheel: Path) -> None:
+    import simenv_myqlm
+
+    assert simenv_myqlm.__version__ == simenv.__version__
+    assert wheel.name == f"simenv_myqlm-{simenv.__version__}-py3-none-any.whl"
+
+
 def test_wheel_needs_numpy_alone_and_holds_its_own_modules(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as files:
         names = files.namelist()
         (metadata,) = (name for name in names if name.endswith("METADATA"))
         lines = files.read(metadata).decode().splitlines()
+        (licence,) = (name for name in names if name.endswith("LICENSE"))
+        assert b"Version 2.0, January 2004" in files.read(licence)
     assert [line for line in lines if line.startswith("Requires-Dist")] == [
         "Requires-Dist: numpy>=1.24"
     ]
