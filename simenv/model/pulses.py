@@ -84,6 +84,8 @@ class PulseCall(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     mapping: Annotated[tuple[tuple[Text, int], ...], msgspec.Meta(max_length=MAX_ATOMS)] = ()
     # Whether the device of the task must run the pulses, delays and channels as they are.
     strict: bool = False
+    # The interaction that predicts the steps, of the closest pair; for forecasts alone.
+    interaction_rad_us: float = 0.0
 
     @property
     def times(self) -> tuple[float, ...]:
@@ -177,6 +179,8 @@ def check_pulses(call: PulseCall) -> None:
     if call.tolerance != 0.0 and not LEAST_TOLERANCE <= call.tolerance <= 1.0:  # NaN too
         hint = f"{LEAST_TOLERANCE:g} to 1: 1 - fidelity"
         raise OptionError(f"tolerance={call.tolerance!r}", hint=hint)
+    if not 0.0 <= call.interaction_rad_us < math.inf:  # NaN too
+        raise OptionError(f"an interaction of {call.interaction_rad_us!r} rad/us")
     if not 0 <= call.trajectories <= MAX_TRAJECTORIES:
         raise OptionError(f"trajectories={call.trajectories}", hint=f"1 to {MAX_TRAJECTORIES}")
     if not 0 <= call.binding < 2**53:

@@ -23,11 +23,12 @@ from simenv.model.calls import (
 )
 from simenv.model.options import check_observables, check_options
 from simenv.model.program import check_printable
-from simenv.model.pulses import TRAJECTORIES, PulseCall
+from simenv.model.pulses import NOISY_TOLERANCE, TOLERANCE, TRAJECTORIES, PulseCall
 from simenv.scheduler.core import Route
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.text import size
 from simulators import catalog
+from simulators.catalog.cards import pulse_steps
 from simulators.catalog.decoders import decoder_card
 from simulators.circuit.analysis.measurements import rest_layout
 from simulators.circuit.analysis.profile import Profile
@@ -345,10 +346,13 @@ def check_owner(terms: model.TaskOptions, owner: str) -> None:
         )
 
 
-def _trajectories(call: PulseCall, terms: model.TaskOptions) -> int:
-    """Return the number of trajectories of a pulse sequence, at most, before its noise is known."""
+def _pulse_work(call: PulseCall, terms: model.TaskOptions) -> tuple[int, int]:
+    """Return the steps of a trajectory of a pulse sequence and the number of trajectories, at most,
+    before its noise is known."""
     is_noisy = bool(call.noise) or (bool(terms.snapshot) and ("all", 0.0) not in terms.noise)
-    return (call.trajectories or TRAJECTORIES) if is_noisy else 1
+    tolerance = call.tolerance or (NOISY_TOLERANCE if is_noisy else TOLERANCE)
+    steps = pulse_steps(call.sizes.duration_ns, call.interaction_rad_us, tolerance)
+    return steps, (call.trajectories or TRAJECTORIES) if is_noisy else 1
 
 
 def examined_call(packed: bytes, terms: model.TaskOptions) -> tuple[model.Program, Profile]:
@@ -357,8 +361,8 @@ def examined_call(packed: bytes, terms: model.TaskOptions) -> tuple[model.Progra
     The profile has one operation for each circuit to compile and a gate for each entry of the
     compiler's table, one operation for a function, the sizes of a circuit with detectors, which has
     a gate for each of its operations on a device, and of a pulse sequence its atoms, its
-    nanoseconds and a gate for each trajectory. Only workers decode the pickles, circuits and
-    sequences in a call. Raises ProgramError, OptionError,
+    nanoseconds, a gate on one qubit for each step and one on two for each trajectory. Only workers
+    decode the pickles, circuits and sequences in a call. Raises ProgramError, OptionError,
     LimitExceededError, VersionMismatchError.
     """
     call = decode_call(terms.engine, packed)
@@ -381,11 +385,13 @@ def examined_call(packed: bytes, terms: model.TaskOptions) -> tuple[model.Progra
         )
     if isinstance(call, PulseCall):
         pulses = call.sizes
+        steps, trajectories = _pulse_work(call, terms)
         return _NO_CIRCUIT, msgspec.structs.replace(
             _NO_SIZES,
             num_qubits=pulses.atoms,
             operations=pulses.duration_ns,
-            gates_2q=_trajectories(call, terms),
+            gates_1q=steps,
+            gates_2q=trajectories,
         )
     if isinstance(call, TranspileCall):
         return _NO_CIRCUIT, msgspec.structs.replace(

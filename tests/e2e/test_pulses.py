@@ -242,6 +242,20 @@ def test_explain_has_atoms_nanoseconds_trajectories_and_their_time(env: Client) 
     fails(OptionError, "an option 'bnd'", env.explain, short, options={"bnd": 4})
 
 
+def test_steps_are_forecast_from_the_closest_pair_and_the_tolerance(env: Client) -> None:
+    rng = np.random.default_rng(8)
+    for spacing, tolerance in ((4.5, 1e-6), (6.5, 1e-8), (7.5, 1e-4), (14.0, 1e-6)):
+        register = pulser.Register.triangular_lattice(2, 3, spacing=spacing, prefix="q")
+        sequence = pulser.Sequence(register, pulser.MockDevice)
+        sequence.declare_channel("global", "rydberg_global")
+        for rabi, detuning in rng.uniform((4.0, -10.0), (12.0, 10.0), (3, 2)):
+            sequence.add(pulser.Pulse.ConstantPulse(200, rabi, detuning, 0.0), "global")
+        options = {"tolerance": tolerance}
+        steps = env.explain(sequence, options=options).sizes.gates_1q
+        result: Any = env.run(sequence, shots=None, options=options)
+        assert result.steps / 3 < steps < 3 * result.steps, (spacing, steps, result.steps)
+
+
 def test_faults_of_a_sequence_are_named(env: Client) -> None:
     fails(ProgramError, "no JSON object", env.submit, "{")
     fails(ProgramError, "refused by pulser", env.submit, "{}")

@@ -130,7 +130,7 @@ class CircuitRegistry:
     queued."""
 
     def __init__(self, session: ServiceSession, retention: CompletionRetention) -> None:
-        self._session = session
+        self.session = session
         self.retention = retention
         self.offer: Callable[[CircuitRun], bool] = lambda _: False
         self._runs: dict[str, CircuitRun] = {}
@@ -145,13 +145,13 @@ class CircuitRegistry:
 
     def next_number(self) -> int:
         """Next qtask id, from 1."""
-        with self._session.channel.lock:
+        with self.session.channel.lock:
             self._last += 1
             return self._last
 
     def enter(self, run: CircuitRun, *, queued: bool) -> None:
         """Register a circuit. `queued`: queue its completion."""
-        with self._session.channel.lock:
+        with self.session.channel.lock:
             run.queued = queued
             self._runs[run.cid] = run
             self._by_number[run.number] = run.cid
@@ -161,11 +161,11 @@ class CircuitRegistry:
             self._open[run.cid] = run
             for task in run.tasks:
                 task.handle.on_end(partial(self._part_ended, run))
-            self._session.channel.notify()
+            self.session.channel.notify()
 
     def queue_from_now_on(self, run: CircuitRun) -> None:
         """Queue the completion of a circuit whose synchronous caller has left."""
-        with self._session.channel.lock:
+        with self.session.channel.lock:
             if not run.queued:
                 run.queued = True
                 if run.over:
@@ -174,12 +174,12 @@ class CircuitRegistry:
     def look(self) -> None:
         """Process the messages that have arrived and evict expired completions, without waiting.
         Raises ServiceLostError."""
-        channel = self._session.channel
+        channel = self.session.channel
         channel.enter()
         if self._connected_as != channel.client:  # a forked child: another connection
             self._connected_as = channel.client
             handles = [task.handle for run in self.unfinished() for task in run.tasks]
-            self._session.tasks.subscribe(handles)
+            self.session.tasks.subscribe(handles)
         channel.poll(strict=True)
         now = monotonic()
         with channel.lock:
@@ -194,18 +194,18 @@ class CircuitRegistry:
         if self._open and now - self._requested_s >= REPEAT_S:
             self._requested_s = now
             tasks = [task for run in self._open.values() for task in run.tasks]
-            self._session.tasks.watch([task.handle.number for task in tasks])
+            self.session.tasks.watch([task.handle.number for task in tasks])
 
     def ask_for(self, run: CircuitRun) -> None:
         """Request the result of a circuit again, because a message may have been lost."""
-        with self._session.channel.lock:
-            self._session.tasks.watch([task.handle.number for task in run.tasks])
+        with self.session.channel.lock:
+            self.session.tasks.watch([task.handle.number for task in run.tasks])
 
     def find(
         self, cid: str | None = None, number: int | None = None
     ) -> CircuitRun | RetiredCircuit | None:
         """Circuit by cid or qtask id; None if it is unknown."""
-        with self._session.channel.lock:
+        with self.session.channel.lock:
             if cid is None and number is not None:
                 cid = self._by_number.get(number)
             if cid is None:
@@ -214,7 +214,7 @@ class CircuitRegistry:
 
     def first(self, cid: str | None, reservation: int = 0) -> CircuitRun | None:
         """Ready circuit of that cid, else the oldest of the reservation; it stays queued."""
-        with self._session.channel.lock:
+        with self.session.channel.lock:
             if cid is None:
                 return self._ready.oldest(reservation)
             run = self._runs.get(cid)
@@ -222,7 +222,7 @@ class CircuitRegistry:
 
     def take(self, cid: str | None, reservation: int = 0) -> CircuitRun | None:
         """Remove and return the circuit of `first`."""
-        with self._session.channel.lock:
+        with self.session.channel.lock:
             run = self.first(cid, reservation)
             if run is not None:
                 self._ready.drop(run)
@@ -230,13 +230,13 @@ class CircuitRegistry:
 
     def has_of(self, reservation: int) -> bool:
         """Return whether a circuit of the reservation is open or ready."""
-        with self._session.channel.lock:
+        with self.session.channel.lock:
             return self._has_completions(reservation)
 
     def numbers_of(self, tasks: Iterable[int]) -> dict[int, CircuitRun]:
         """Registered circuits by the numbers of their tasks."""
         wanted = set(tasks)
-        with self._session.channel.lock:
+        with self.session.channel.lock:
             return {
                 task.handle.number: run
                 for run in self._runs.values()
@@ -246,7 +246,7 @@ class CircuitRegistry:
 
     def unfinished(self) -> list[CircuitRun]:
         """Circuits that were accepted and have not ended."""
-        with self._session.channel.lock:
+        with self.session.channel.lock:
             return list(self._open.values())
 
     @property
@@ -261,7 +261,7 @@ class CircuitRegistry:
             run.cid, run.number, run.final_state(), run.times(dequeued_s), run.facts(), reason,
             round(time() * 1e9), run.reservation,
         )  # fmt: skip
-        with self._session.channel.lock:
+        with self.session.channel.lock:
             self._forget(run)
             self._gone[run.cid] = gone
             while len(self._gone) > GONE_KEPT:
@@ -270,13 +270,13 @@ class CircuitRegistry:
 
     def closed(self, reservation: int) -> None:
         """Note the end of a reservation; the first call counts."""
-        with self._session.channel.lock:
+        with self.session.channel.lock:
             if self._has_completions(reservation):
                 self._closed_s.setdefault(reservation, monotonic())
 
     def drop(self, run: CircuitRun) -> None:
         """Remove a circuit and its record."""
-        with self._session.channel.lock:
+        with self.session.channel.lock:
             run.queued = False
             self._ready.drop(run)
             self._forget(run)
@@ -284,18 +284,18 @@ class CircuitRegistry:
 
     def expire(self) -> bool:
         """Evict expired completions. True if no circuit is left."""
-        with self._session.channel.lock:
+        with self.session.channel.lock:
             self._purge()
             return not self._runs
 
     def has_gone(self, reasons: Sequence[Reason]) -> bool:
         """Return whether a recorded circuit was removed for one of these reasons."""
-        with self._session.channel.lock:
+        with self.session.channel.lock:
             return any(gone.reason in reasons for gone in self._gone.values())
 
     def clear(self) -> None:
         """Remove all circuits and records; later completions are ignored."""
-        with self._session.channel.lock:
+        with self.session.channel.lock:
             for run in list(self._runs.values()):
                 self.drop(run)
             self._gone.clear()

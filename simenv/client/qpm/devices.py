@@ -23,7 +23,7 @@ import msgspec
 
 from simenv import model
 from simenv.client.qpm.requests import ALLOCATION
-from simenv.model.devices import DeviceInfo, DeviceKind, OperationInfo, QubitInfo
+from simenv.model.devices import DeviceInfo, DeviceKind, OperationInfo, QubitInfo, TermInfo
 from simenv.model.paradigms import (
     ANNEALING,
     ANNEALING_HINT,
@@ -107,6 +107,7 @@ def device(
                 "gates": [_gate(gate.name, gate.qubits, gate.params) for gate in info.gates],
                 "engines": [_engine(engine) for engine in engines],
                 **_logical(info),
+                **_analog(info),
                 **_without_nan({"dt": info.dt_ns * 1e-9}),
             }
         },
@@ -148,6 +149,12 @@ def calibration(name: str, info: DeviceInfo) -> telemetry_answers.QhwCalibration
     extensions: Plain = {}
     if measured:
         extensions[EXTENSION] = {"qubit_metrics": qubits_told, "gate_metrics": gates_told, **UNITS}
+    if info.analog is not None:
+        told = [_term(term) for term in info.terms]
+        measured = [entry["name"] for entry in told]
+        extensions[EXTENSION] = {
+            "analog_metrics": told, "not_calibrated": list(info.analog.uncalibrated),
+        }  # fmt: skip
     return telemetry_answers.QhwCalibration(
         schema="qhw-calibration-v1", provider=info.provider, device=_head(name, info),
         metadata=_metadata(info), extensions=extensions, raw=_RAW,
@@ -159,6 +166,26 @@ def calibration(name: str, info: DeviceInfo) -> telemetry_answers.QhwCalibration
             "summaries": _summaries(qubits_told, gates_told),
         },
     )  # fmt: skip
+
+
+def _term(term: TermInfo) -> Plain:
+    """A quantity of all atoms of a device."""
+    value = term.values[0] if len(term.values) == 1 else list(term.values)
+    return {"name": term.name, "title": term.title, "unit": term.unit, "value": value}
+
+
+def _analog(info: DeviceInfo) -> Plain:
+    """Machine of a device of neutral atoms, as pulser writes it, and its times; {} for gates."""
+    if info.analog is None:
+        return {}
+    return {
+        "analog": {
+            "pulser_device": info.analog.device,
+            "shot": info.analog.shot_ns * 1e-9,
+            "overhead": info.analog.overhead_ns * 1e-9,
+            "time_unit": "s",
+        }
+    }
 
 
 def _modules(info: DeviceInfo) -> Plain:

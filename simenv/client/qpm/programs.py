@@ -13,9 +13,14 @@ import msgspec
 from simenv.client.circuits import PackedCircuit, load, untrusted_programs
 from simenv.client.qpm.requests import PulseSource, Request
 from simenv.client.result_data import keys
-from simenv.errors import DECODE_ERRORS, ProgramError
+from simenv.client.submission.pulses import pack_pulses
+from simenv.client.submission.untrusted_pulses import pack_untrusted
+from simenv.errors import ProgramError
 from simenv.model import OWNERS, Program, is_measurement
-from simenv.model.pulses import check_text
+from simenv.model.calls import decode_call
+from simenv.model.devices import DeviceInfo
+from simenv.model.options import SubmitOptions
+from simenv.model.pulses import RYDBERG, PulseCall
 from simenv.qpm import contract
 
 MAX_STATEVECTOR_QUBITS = 20  # [re, im] pairs of more qubits are gigabytes of Python objects
@@ -86,28 +91,28 @@ class PreparedPrograms(msgspec.Struct, frozen=True):
 
     `counts`: program that gives the counts; `amplitudes`: program that gives the statevector.
     `fixed`: counts of a circuit without measurements. `size_bytes`: bound of the size of kept
-    results. `pulses`: a sequence, which gives both.
+    results. `pulses`: the encoded call of a sequence, which gives both.
     """
 
     counts: PackedCircuit | None
     amplitudes: PackedCircuit | None
     fixed: dict[str, int] | None
     size_bytes: int
-    pulses: Any = None
+    pulses: bytes = b""
 
 
 _OUTCOME_BYTES = 16  # of a result of atoms: the outcome and its count
 
 
-def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> PreparedPrograms:
-    """Pack the circuit. `widest`: limit of a statevector, in qubits. Raises the errors of `load`,
+def prepare(
+    request: Request, widest: int = MAX_STATEVECTOR_QUBITS, device: DeviceInfo | None = None
+) -> PreparedPrograms:
+    """Pack the circuit. `widest`: limit of a statevector, in qubits; `device`: of a pulse sequence,
+    None: none. Raises the errors of `load`,
     and ExecutionError if the circuit contradicts the request."""
     source = request.source
     if isinstance(source, PulseSource):
-        if request.statevector:
-            _check_width(_atoms(source.sequence), widest)
-        size = request.shots * _OUTCOME_BYTES + ((16 << widest) if request.statevector else 0)
-        return PreparedPrograms(None, None, None, size, source.sequence)
+        return _prepared_pulses(request, source.sequence, widest, device)
     is_file = isinstance(source, bytes)
     loaded = untrusted_programs.load_untrusted(source, "circuit.data") if is_file else load(source)
     program = loaded.program
@@ -132,13 +137,23 @@ def _check_width(width: int, widest: int) -> None:
         )
 
 
-def _atoms(sequence: Any) -> int:
-    """Number of atoms of a sequence; 0 where its text has none, which pulser will refuse."""
-    if not isinstance(sequence, str):
-        return len(sequence.register.qubits)
-    check_text("the pulse sequence", sequence)
-    try:
-        register = msgspec.json.decode(sequence, type=dict[str, Any]).get("register")
-    except DECODE_ERRORS:
-        return 0
-    return len(register) if isinstance(register, list) else 0
+def _prepared_pulses(
+    request: Request, sequence: Any, widest: int, device: DeviceInfo | None
+) -> PreparedPrograms:
+    options = pulse_options(request)
+    reader = pack_untrusted if isinstance(sequence, str) else pack_pulses
+    packed = reader(sequence, options, device)
+    call = decode_call(RYDBERG, packed)
+    assert isinstance(call, PulseCall)
+    atoms, size = call.sizes.atoms, request.shots * _OUTCOME_BYTES
+    if request.statevector:
+        _check_width(atoms, widest)
+        size += 16 << atoms
+    return PreparedPrograms(None, None, None, size, packed)
+
+
+def pulse_options(request: Request) -> SubmitOptions:
+    """Options of the task of a pulse sequence."""
+    outputs = ("counts", "statevector") if request.statevector else ("counts",)
+    given = {name: value for name, value in request.options.items() if value not in (None, ())}
+    return {**given, "shots": request.shots, "seed": request.seed, "outputs": outputs}  # type: ignore[typeddict-item]

@@ -23,9 +23,13 @@ from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm import circuit_run, programs, requests
 from simenv.client.qpm.completion_queues import CircuitRegistry
 from simenv.client.qpm.identity import as_qpm_error, asked
+from simenv.client.submission.devices import SubmitDevices
+from simenv.client.submission.pulses import send_pulses
 from simenv.client.submission.send import PostedTask
+from simenv.client.submission.sequence_device import device_of
 from simenv.client.tasks.task import Task
 from simenv.model import ReservationInfo, ReservationState
+from simenv.model.devices import DeviceInfo
 from simenv.model.options import SubmitOptions
 from simenv.qpm import contract, envelopes
 from simenv.wire.messages.accounting import Accounts, GetAccounts
@@ -192,6 +196,8 @@ class TaskClient(Protocol):
     def submit(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Task: ...
     def post(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Task: ...
     def cancel(self, tasks: Iterable[Task | str | int]) -> list[str]: ...
+    @property
+    def submit_devices(self) -> SubmitDevices: ...
 
 
 class CircuitSubmitter:
@@ -236,8 +242,12 @@ class CircuitSubmitter:
         created_s = time()
         cid, number = str(uuid.uuid4()), self.registry.next_number()
         try:
-            prepared = programs.prepare(asked, self._widest)
-            tasks = self._submit(asked, prepared, under, waits=not queued)
+            device = None
+            if isinstance(asked.source, requests.PulseSource):
+                pool = self._pool or under.device
+                device = device_of({"pool": pool or None}, self._client.submit_devices)
+            prepared = programs.prepare(asked, self._widest, device)
+            tasks = self._submit(asked, prepared, under, device, waits=not queued)
         except (errors.NoServiceError, errors.InsufficientError) as error:
             raise as_qpm_error(error) from error
         except errors.NoDeviceError as error:
@@ -272,11 +282,13 @@ class CircuitSubmitter:
         asked: requests.Request,
         prepared: programs.PreparedPrograms,
         under: ReservationRef,
+        device: DeviceInfo | None,
         *,
         waits: bool,
     ) -> tuple[Task, ...]:
-        """Submit the programs of a request. `waits`: the caller waits for the results, so that the
-        acceptance of a single program may come with its result."""
+        """Submit the programs of a request. `device`: of a pulse sequence; `waits`: the caller
+        waits for the results, so that the acceptance of a single program may come with its result.
+        """
         tasks: list[Task] = []
         pool = self._pool or under.device
         is_single = prepared.counts is None or prepared.amplitudes is None
@@ -287,12 +299,10 @@ class CircuitSubmitter:
         }
         if pool:
             del options["prefer"]
-        if prepared.pulses is not None:
-            outputs = ("counts", "statevector") if asked.statevector else ("counts",)
-            if not options.get("prefer"):
-                options.pop("prefer", None)  # no option of pulse sequences
-            options = {**options, "shots": asked.shots, "seed": asked.seed, "outputs": outputs}
-            return (self._client.submit(prepared.pulses, **options),)
+        if prepared.pulses:
+            of_task = {"pool": pool or None, "reservation": under.number or None}
+            terms = {**programs.pulse_options(asked), **of_task}
+            return tuple(send_pulses(self.registry.session, [prepared.pulses], terms, device))
         post_or_submit = self._client.post if waits and is_single else self._client.submit
         submit = partial(post_or_submit, **options)
         if prepared.counts is not None:

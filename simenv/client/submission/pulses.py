@@ -480,6 +480,7 @@ class _Prepared:
             self._times,
             mapping,
             device.strict,
+            _interaction(built),
         )
         check_pulses(call)
         if device.is_noisy and "statevector" in self._outputs:
@@ -566,6 +567,30 @@ def _mapping(given: Any) -> tuple[tuple[str, int], ...]:
     if not all(isinstance(name, str) for name in given):
         raise OptionError("atoms of a pulse sequence have texts as names")
     return tuple((name, checked_integer(name, trap, 0, MAX_TRAP)) for name, trap in given.items())
+
+
+def _interaction(built: Any) -> float:
+    """Return the interaction that determines the steps, in rad/us: of the closest pair, or in the
+    basis XY, where pairs do not commute, the largest of an atom with all others. 0.0: none."""
+    import numpy as np
+
+    bases = built.get_addressed_bases()
+    is_xy = "XY" in bases
+    if not is_xy and "ground-rydberg" not in bases:
+        return 0.0
+    device = built.device
+    places = np.array([np.asarray(each.as_array()) for each in built.register.qubits.values()])
+    distances = np.linalg.norm(places[:, None] - places[None], axis=-1)
+    np.fill_diagonal(distances, np.inf)
+    with np.errstate(all="ignore"):
+        if is_xy:
+            found = (device.interaction_coeff_xy / distances**3).sum(axis=1).max()
+        else:
+            found = device.interaction_coeff / distances.min() ** 6
+    return min(float(found), _STRONGEST) if found >= 0.0 else _STRONGEST  # NaN too
+
+
+_STRONGEST = 1e12  # rad/us: atoms at one place
 
 
 def _numbers_of(name: str, value: Any) -> tuple[float, ...]:

@@ -1,34 +1,47 @@
 """Pulse sequences of a host: run, polled, pushed and described; annealing is refused by name."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from failing import fails
 from hosts import Endpoint, completion
-from live import Live
+from live import Live, environment
 from waiting import until
 
 import simenv
 from simenv.client.qpm.provider import QPM
+from simenv.client.submission import untrusted_pulses
 from simenv.qpm.contract import ExecutionError, InProgressError
 from simenv.qpm_check.circuits import FIRST_ATOM
 
 pulser = pytest.importorskip("pulser")
 
 
+ENDLESS = FIRST_ATOM["data"].replace('"duration": 500', f'"duration": {10**9}')
+
+
 def info(circuit: Any = FIRST_ATOM, **more: Any) -> dict[str, Any]:
     return {"circuit": circuit, "num_qubits": 3, "num_shots": 200, "seed": 5, **more}
 
 
-def sequence(atoms: int = 3, rabi: Any = 7.0, duration_ns: int = 150) -> Any:
+@pytest.fixture(scope="module", autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    untrusted_pulses.SEQUENCES.close()
+
+
+def sequence(atoms: int = 3, rabi: Any = 7.0, spacing_um: float = 5.5) -> Any:
     """A resonant pulse on a chain of atoms in blockade of their neighbours."""
-    register = pulser.Register.from_coordinates([(5.5 * k, 0) for k in range(atoms)], prefix="a")
+    register = pulser.Register.from_coordinates(
+        [(spacing_um * k, 0) for k in range(atoms)], prefix="a"
+    )
     result = pulser.Sequence(register, pulser.MockDevice)
     result.declare_channel("laser", "rydberg_global")
     if isinstance(rabi, str):
         rabi = result.declare_variable(rabi)
-    result.add(pulser.Pulse.ConstantPulse(duration_ns, rabi, 1.0, 0.3), "laser")
+    result.add(pulser.Pulse.ConstantPulse(150, rabi, 1.0, 0.3), "laser")
     return result
 
 
@@ -99,6 +112,7 @@ def test_variables_noise_and_options_of_the_engine_reach_the_task(qpm: QPM) -> N
         ({"circuit": {"format": "pulser-abstract", "data": "{}"}}, "refused by pulser"),
         ({"circuit": {"format": "pulser-abstract", "data": 4}}, "to_abstract_repr"),
         ({"circuit": {"format": "pulser-abstract"}}, "to_abstract_repr"),
+        ({"circuit": {"format": "pulser-abstract", "data": ENDLESS}}, "memory|allocate|10 s"),
         ({"noise": {"gate.depolarizing": 2}}, "noise="),
         ({"noise": '{"noise_types": ["weather"]}'}, "the noise model: "),
         ({"verbatim": True}, "verbatim"),
@@ -146,3 +160,27 @@ def test_capability_map_has_paradigms_with_pools_and_reasons(live: Live, qpm: QP
     record = qpm.get_device_info(lib="main")
     assert record["metadata"]["paradigms"] == ["gate", "analog"]
     assert "pulser-abstract" in qpm.query().properties["circuit_formats"]
+
+
+def test_pool_of_atoms_is_described_and_checks_sequences_by_its_machine() -> None:
+    pools = [{"name": "atoms", "device": "neutral-atoms-analog"}, {"name": "gates", "min": 0}]
+    with environment(pools=pools, durability="process") as live, live.client() as env:
+        atoms = env.qpm_with(pool="atoms")
+        assert atoms.query().properties["circuit_formats"] == ["pulser-abstract"]
+        record = atoms.get_device_info()
+        assert (record["device"]["technology"], record["metadata"]["paradigms"]) == (
+            "neutral-atom",
+            ["analog"],
+        )
+        machine = record["extensions"]["simenv"]["analog"]
+        assert pulser.devices.Device.from_abstract_repr(machine["pulser_device"]).max_atom_num
+        snapshot = atoms.get_calibration_snapshot()
+        told = snapshot["extensions"]["simenv"]["analog_metrics"]
+        assert snapshot["calibration"]["observation_count"] == len(told) > 2
+        close = info(sequence(2, spacing_um=2.0))
+        fails(ExecutionError, "minimal distance between atoms", atoms.sync_run, close)
+        text = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1]; measure q -> c;'
+        fails(ExecutionError, "pulse sequences", atoms.sync_run, {"qasm": text, "num_shots": 1})
+        table = env.qpm.capability_map()["paradigms"]
+        assert table["analog"]["libraries"] == ["atoms", "gates"]
+        assert table["gate"]["libraries"] == ["gates"]
