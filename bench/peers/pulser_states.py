@@ -4,11 +4,11 @@ It runs in the interpreter that has the emulators, and imports nothing of this p
 
     PYTHON pulser_states.py
 
-A request is {"kind", "sequence", "modulation", "noise", "trajectories", "dt"} in JSON, an answer
-{"seconds", "values"} or {"error"}; seconds are CPU times in one thread. Kinds: `state` and `time`
-by pulser-simulation (QuTiP), the former with tight tolerances, `density` and `counts` with noise,
-`emu-sv`. Values of a state are real and imaginary parts; bit strings and indices have the first
-atom as their highest digit.
+A request is {"kind", "sequence", "modulation", "noise", "trajectories", "dt", "config"} in JSON,
+an answer {"seconds", "values"} or {"error"}; seconds are CPU times in one thread. Kinds: `state`
+and `time` by pulser-simulation (QuTiP), the former with tight tolerances, `density` and `counts`
+with noise, `results` of an emulation's configuration, `emu-sv`. Values of a state are real and
+imaginary parts; bit strings and indices have the first atom as their highest digit.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ def answered(request: dict[str, Any]) -> dict[str, Any]:
     from pulser_simulation import QutipEmulator
 
     how = {"with_modulation": request.get("modulation", False), "noise_model": noise}
+    if request["kind"] == "results":
+        return _results(sequence, request["config"])
     if request["kind"] == "counts":
         return _counts(sequence, noise, request["trajectories"])
     emulator = QutipEmulator.from_sequence(sequence, evaluation_times="Minimal", **how)
@@ -91,6 +93,16 @@ def _counts(sequence: Any, noise: Any, trajectories: int) -> dict[str, Any]:
     found = QutipBackendV2(sequence, config=config).run().final_bitstrings
     values = {text: int(count) for text, count in found.items()}
     return {"seconds": time.process_time() - begin, "values": values}
+
+
+def _results(sequence: Any, text: str) -> dict[str, Any]:
+    from pulser_simulation import QutipBackendV2, QutipConfig
+
+    config = QutipConfig.from_abstract_repr(text)
+    begin = time.process_time()
+    results = QutipBackendV2(sequence, config=config).run()
+    seconds = time.process_time() - begin
+    return {"seconds": seconds, "values": json.loads(results.to_abstract_repr())}
 
 
 def _emu_sv(sequence: Any, dt: int) -> dict[str, Any]:
