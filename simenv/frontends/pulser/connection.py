@@ -7,6 +7,7 @@ a batch, so any process of the user reads them with the batch's id.
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from collections.abc import Mapping, Sequence
 from time import time
@@ -35,8 +36,10 @@ from simenv.errors import (
 )
 from simenv.frontends.pulser.emulation import SimenvConfig, results_of, submit_options
 from simenv.model import TaskState
+from simenv.model.devices import CalibrationSource
 from simenv.model.jobs import BLOB_PART_BYTES, JobRecord, JobTask
 from simenv.model.task import joint_state
+from simenv.transpiler.atoms import machine_of
 
 __all__ = ["SimenvConnection"]
 
@@ -112,17 +115,20 @@ class SimenvConnection(RemoteConnection):  # type: ignore[misc]  # pulser is unt
         """Submit jobs as a new batch, or to an open one; return their results to come.
 
         `job_params`: runs and variables of each job; None: one job, or none in a batch that is
-        opened. `config`: of an emulation; None: the bit strings of a QPU, with the noise of the
-        sequence's device. `options`: in place of those of the connection. A batch that is refused
-        in part is cancelled. Raises like `Client.submit`, KeyConflictError for a closed batch.
+        opened. `config`: of an emulation; None: the bit strings of the sequence's device, with the
+        limits, times and noise of the environment's device of that name. `options`: in place of
+        those of the connection. A batch that is refused in part is cancelled. Raises like
+        `Client.submit`, KeyConflictError for a closed batch.
         """
         record = self._opened(sequence, config) if batch_id is None else self._open(batch_id)
         params = job_params if job_params is not None else [] if open else [JobParams()]
-        number = len(record.tasks)
+        given = {**self._options, **options}
         tasks = []
         try:
-            for k, each in enumerate(params, number):
-                asked = {**self._asked(sequence, config, each), **self._options, **options}
+            if config is None and not given.keys() & {"device", "pool"}:
+                given |= self._device_option(sequence.device.name)
+            for k, each in enumerate(params, len(record.tasks)):
+                asked = {**self._asked(sequence, config, each), **given}
                 tasks.append(self._client.submit(sequence, binding_index=k, **asked))
             ids = tuple((task.id, 0) for task in tasks)
             self._change(record.id, ids, is_closed=batch_id is None and not open)
@@ -147,7 +153,14 @@ class SimenvConnection(RemoteConnection):  # type: ignore[misc]  # pulser is unt
         if config is not None:
             built = sequence.build(**variables) if variables else sequence
             return asked | submit_options(config, built, runs)
-        return asked if runs is None else asked | {"shots": runs}
+        if runs is not None:
+            asked["shots"] = runs
+        return asked
+
+    def _device_option(self, name: str) -> dict[str, str]:
+        """Return the option for a device of the environment; none for another name."""
+        is_known = name in self._client.device_names()
+        return {"device": name} if is_known and self._client.device(name).analog else {}
 
     def get_results(self, batch_id: str, job_ids: list[str] | None = None) -> RemoteResults:
         """Return the results of a batch, of these jobs in this order or of all."""
@@ -161,8 +174,15 @@ class SimenvConnection(RemoteConnection):  # type: ignore[misc]  # pulser is unt
             self._client.cancel(chosen)
 
     def fetch_available_devices(self) -> dict[str, Device]:
-        """Return the devices that sequences may be written for, by name."""
-        return {device.name: device for device in _DEVICES}
+        """Return the devices that sequences may be written for, by name: those of Pulser, which run
+        without noise, and the environment's devices of neutral atoms."""
+        devices = {device.name: device for device in _DEVICES}
+        for name, source in self._client.device_names().items():
+            if source is not CalibrationSource.INSTALLED:  # they run circuits
+                analog = self._client.device(name).analog
+                if analog is not None:
+                    devices[name] = dataclasses.replace(machine_of(analog.device), name=name)
+        return devices
 
     def supports_open_batch(self) -> bool:
         """Return True: jobs may be added to a batch until it is closed."""

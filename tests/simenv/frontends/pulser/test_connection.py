@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("pulser")
@@ -101,6 +103,19 @@ def test_devices_are_those_that_sequences_may_be_written_for(env: Client) -> Non
     connection = SimenvConnection(env)
     devices = connection.fetch_available_devices()
     assert devices["AnalogDevice"] == pulser.AnalogDevice
+    machine = devices["neutral-atoms-analog"]
+    apart = pulser.Register.rectangle(1, 2, spacing=20.0, prefix="q")
+    flip = pulser.Sequence(apart, machine)
+    flip.declare_channel("ising", "rydberg_global")
+    flip.add(pulser.Pulse.ConstantPulse(250, 4 * np.pi, 0.0, 0.0), "ising")
+    batch = pulser.QPUBackend(flip, connection).run([{"runs": 500}], wait=True)
+    details: Any = env.task(batch.job_ids[0]).result()
+    assert details.device == "neutral-atoms-analog"
+    counts = batch[0].final_bitstrings
+    assert 250 < counts["11"] < 475, "errors of detection"
+    too_many = pulser.QPUBackend(flip, connection)
+    with pytest.raises(ValueError, match="1000"):
+        too_many.run([{"runs": 2_000}])
     renamed = dataclasses.replace(pulser.AnalogDevice, name="Elsewhere")
     sequence = pulser.Sequence(hexagon().register, renamed)
     sequence.declare_channel("ising", "rydberg_global")
