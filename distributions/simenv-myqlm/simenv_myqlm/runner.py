@@ -39,6 +39,7 @@ MAX_BINDINGS = 4_096  # of one sweep
 PAGE = 100  # results of one answer
 WAIT_S = 60.0  # of one request for a result
 TIMEOUT_S = 3_600.0  # for the result of a job
+_PAUSE_S = 0.05  # between two requests for a result that has not come
 SEED_BITS = 53  # whole numbers that every reader of JSON keeps
 OPTIONS = frozenset((
     "device", "pool", "prefer", "noise", "compile", "qubit_mapping", "engine", "precision",
@@ -184,6 +185,8 @@ class Runner:
                 continue
             found = _record(answer)
             page = found.get("results", [found])
+            if not page:
+                raise _unknown_form()
             first += len(page)
             yield from page
 
@@ -197,13 +200,24 @@ def _ended(work: _Work, seed: int) -> list[tuple[int, Result]]:
     try:
         return list(zip(indices, run(seed), strict=True))
     except GatewayError as error:
-        error.index = indices[0]
-        raise
+        found = error
+        if error.status == 413:  # its hint is for programs that choose the form of an answer
+            hint = "fewer measured qubits, shots or terms"
+            found = GatewayError(error.message, hint, error.code, error.status)
+        found.index = indices[0]
+        raise found from error.__cause__
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise _unknown_form() from error
+
+
+def _unknown_form() -> GatewayError:
+    text = "an answer of another form than this version of simenv-myqlm knows"
+    return GatewayError(text, "does its version go with the gateway's?")
 
 
 def _record(answer: Any) -> dict[str, Any]:
     if not isinstance(answer, dict):
-        raise GatewayError("an answer of another form than this version of simenv-myqlm knows")
+        raise _unknown_form()
     return answer
 
 

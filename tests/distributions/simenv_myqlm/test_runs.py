@@ -230,6 +230,14 @@ def test_refusals_name_the_job_the_reason_and_the_way_out(connection: GatewayCon
     assert error.index == 1
 
 
+def test_a_result_that_is_too_large_names_what_makes_it_smaller(
+    connection: GatewayConnection,
+) -> None:
+    wide = Circuit(18, tuple(Gate("H", (), (k,)) for k in range(18)))
+    error = fails(GatewayError, "2\\*\\*|outcomes", Runner(connection).run, [Job(wide)])
+    assert (error.status, error.hint) == (413, "fewer measured qubits, shots or terms")
+
+
 def test_a_wrong_token_is_refused_and_not_shown(connection: GatewayConnection) -> None:
     other = GatewayConnection(connection.url, "simenv_wrong_" + "x" * 30)
     error = fails(GatewayError, "", Runner(other).run, [Job(BELL, 10)])
