@@ -42,6 +42,11 @@ def is_annealing(program: Any) -> bool:
     return not roots.isdisjoint(("dimod", "dwave", "pyqubo", "cpp_pyqubo"))
 
 
+def is_annealing_text(text: str) -> bool:
+    """Return whether a text in JSON is a model of dimod, as its `to_serializable` writes it."""
+    return any(f'"{name}QuadraticModel"' in text for name in ("Binary", "Constrained", "Discrete"))
+
+
 def is_annealing_format(name: Any) -> bool:
     """Return whether the name of a format means problems of annealing."""
     return isinstance(name, str) and name.lower() in ANNEALING_FORMATS

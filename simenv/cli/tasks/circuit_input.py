@@ -40,6 +40,7 @@ from simenv.cli import app, execute
 from simenv.client.tasks.progress import LOG, PATIENCE_S, ProgressLine, progress_line
 from simenv.errors import OptionError, ProgramError, SimenvError, rename_options
 from simenv.model.options import OPTIONS, CallOptions
+from simenv.model.paradigms import annealing_refused, is_annealing_text
 from simenv.model.pulses import MAX_SEQUENCE_BYTES, OUTPUTS as OF_SEQUENCES
 from simenv.model.task_rules import OUTPUTS, PRECISIONS
 from simenv.text import elapsed
@@ -85,6 +86,8 @@ def _read_program(file: str, asked: CircuitOptions) -> PackedCircuit | PulseText
         return _loaded(source, file, asked.channels())
     if not all(f'"{key}"' in text for key in _KEYS):
         name = "stdin" if file == "-" else file
+        if is_annealing_text(text):
+            raise annealing_refused(name)
         message = f"{name} is JSON without {', '.join(_KEYS)}: no program"
         hint = "a pulse sequence is the text of pulser's Sequence.to_abstract_repr()"
         raise ProgramError(message, hint=hint)

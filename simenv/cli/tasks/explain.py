@@ -319,7 +319,10 @@ def explain(
         )
         return
     terminal.fitted(advice(file, result), indent=2)
-    terminal.fitted(f"{'stdin' if file == '-' else file}: {summary(result)}", indent=2)
+    sizes = summary(result)
+    if pulses is not None:
+        sizes = terminal.counted(result.sizes.num_qubits, "atom")
+    terminal.fitted(f"{'stdin' if file == '-' else file}: {sizes}", indent=2)
     listing(CHOICE_COLUMNS, Style(False, aligned=True), lambda: result.engines)
     if error := max((each.sampling_error for each in result.engines), default=0.0):
         terminal.note(

@@ -26,6 +26,7 @@ from simenv.errors import OptionError, ProgramError, SimenvError
 from simenv.model import Observable, calls as model_calls
 from simenv.model.devices import DeviceInfo
 from simenv.model.options import CallOptions
+from simenv.model.paradigms import annealing_refused, is_annealing_text
 from simenv.model.pulses import (
     EMULATORS,
     OUTPUTS,
@@ -523,6 +524,8 @@ def _built(
         try:
             if isinstance(sequence, str):
                 check_text("the pulse sequence", sequence)
+                if is_annealing_text(sequence):
+                    raise annealing_refused("a model of dimod")
                 text, sequence = sequence, pulser.Sequence.from_abstract_repr(sequence)
             else:
                 text = sequence.to_abstract_repr()

@@ -20,7 +20,12 @@ from simenv.client.circuits.load import is_pulses
 from simenv.client.circuits.untrusted_programs import BoundCircuit, load_bound
 from simenv.client.client import Client
 from simenv.client.submission.options import under_reservation
-from simenv.client.submission.pulses import pack_pulse_sweep, pack_pulses, send_pulses
+from simenv.client.submission.pulses import (
+    explain_pulses,
+    pack_pulse_sweep,
+    pack_pulses,
+    send_pulses,
+)
 from simenv.client.submission.sequence_device import device_of
 from simenv.client.tasks.task import Task
 from simenv.errors import DECODE_ERRORS, LimitExceededError, OptionError
@@ -33,6 +38,7 @@ from simenv.gateway.native.schemas import (
     TaskRequest,
     record,
 )
+from simenv.model.devices import DeviceInfo
 from simenv.model.pulses import check_text
 from simenv.sandbox.function_process import SandboxProcess
 from simenv.transpiler import qpy
@@ -62,13 +68,17 @@ class PackedPulses(msgspec.Struct, frozen=True, array_like=True):
 ReadProgram = BoundCircuit | PackedPulses
 
 
-def bound_of(sandbox: SandboxProcess, request: TaskRequest | SweepRequest) -> ReadProgram:
+def bound_of(
+    client: Client, sandbox: SandboxProcess, request: TaskRequest | SweepRequest
+) -> ReadProgram:
     """Return the program of a request, with values for its parameters, if it has any. Raises
-    ProgramError, OptionError, LimitExceededError."""
+    ProgramError, OptionError, LimitExceededError, InfeasibleError for a pulse sequence that its
+    device cannot run."""
     source, values = _source(request), request.parameter_values
     if is_pulses(source):
         check_text("the pulse sequence", request.program)
-        head = type(request).__name__
+        info = device_of(_given(request), client.submit_devices)
+        head = type(request).__name__, b"" if info is None else msgspec.msgpack.encode(info)
         answer = request_process.call(sandbox, "sequence", msgspec.json.encode(request), head)
         return msgspec.msgpack.decode(answer, type=PackedPulses)
     if values is None and (plain := _plain(request.program)) is not None:
@@ -103,19 +113,25 @@ _KINDS: dict[str, type[TaskRequest | SweepRequest]] = {
 }
 
 
-def packed_pulses(body: bytes, kind: str) -> bytes:
-    """Read the pulse sequence of a request in JSON; called in the process of the user. Raises
-    OptionError, ProgramError, LimitExceededError."""
+def packed_pulses(body: bytes, head: list[Any]) -> bytes:
+    """Read the pulse sequence of a request in JSON; called in the process of the user. `head`: the
+    kind of the request, and the encoded DeviceInfo of its device, b"": none. Raises OptionError,
+    ProgramError, LimitExceededError, InfeasibleError."""
+    kind, device = head
+    info = msgspec.msgpack.decode(device, type=DeviceInfo) if device else None
     request = msgspec.json.decode(body, type=_KINDS[kind])
-    return msgspec.msgpack.encode(_packed_pulses(request))
+    return msgspec.msgpack.encode(_packed_pulses(request, info))
 
 
-def _packed_pulses(request: TaskRequest | SweepRequest) -> PackedPulses:
+def _packed_pulses(
+    request: TaskRequest | SweepRequest, info: DeviceInfo | None = None
+) -> PackedPulses:
     options = _given(request)
     values = options.pop("parameter_values", None)
     if isinstance(request, SweepRequest):
-        return PackedPulses(pack_pulse_sweep(request.program, values, options))
-    return PackedPulses([pack_pulses(request.program, options | {"parameter_values": values})])
+        return PackedPulses(pack_pulse_sweep(request.program, values, options, info))
+    options["parameter_values"] = values
+    return PackedPulses([pack_pulses(request.program, options, info)])
 
 
 def decoded(body: bytes, kind: str) -> bytes:
@@ -228,10 +244,11 @@ def explain(
     client: Client, request: TaskRequest, bound: ReadProgram, caller: Caller
 ) -> ExplanationRecord:
     """Ask which engine would run a program; see `Client.explain`."""
-    if isinstance(bound, PackedPulses):
-        hint = "the engine rydberg runs it, in any pool of that engine or of any"
-        raise OptionError("no engines are compared for a pulse sequence", hint=hint)
     options = _options(request, caller, None)
+    if isinstance(bound, PackedPulses):
+        info = device_of(options, client.submit_devices)
+        explanation = explain_pulses(client.session, bound.calls[0], options, info)
+        return record(explanation, ExplanationRecord)
     if bound.rows is not None:
         options["parameter_values"] = bound.rows
     explanation = client.explain(bound.circuit, **options)
@@ -240,17 +257,17 @@ def explain(
 
 async def read_request(
     request: Request[Any, Any, Any], kind: type[R], *, waits: bool = False
-) -> Callable[[SandboxProcess], tuple[R, ReadProgram]]:
+) -> Callable[[Client, SandboxProcess], tuple[R, ReadProgram]]:
     """Read the body of a request: JSON of `kind`; a form with the file `program` and JSON in
     `options`; or the program itself, with its options in the query. `waits`: the route knows `wait`
-    there. Returns a function that decodes it, with the process of the user; it blocks and raises
-    OptionError, ProgramError, LimitExceededError. Raises OptionError."""
+    there. Returns a function that decodes it, with the client and the process of the user; it
+    blocks and raises OptionError, ProgramError, LimitExceededError. Raises OptionError."""
     media_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
     if media_type == JSON and len(body := await request.body()) > request_process.SMALL_BYTES:
         _check_names(request, media_type, waits=waits)
-        return lambda sandbox: read_large(sandbox, body, kind)
+        return lambda _client, sandbox: read_large(sandbox, body, kind)
     asked = await _read_small(request, kind, waits=waits)
-    return lambda sandbox: (asked, bound_of(sandbox, asked))
+    return lambda client, sandbox: (asked, bound_of(client, sandbox, asked))
 
 
 def _check_names(request: Request[Any, Any, Any], media_type: str, *, waits: bool) -> None:

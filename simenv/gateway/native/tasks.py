@@ -60,7 +60,7 @@ async def submit_task(
     read = await programs.read_request(request, schemas.TaskRequest, waits=True)
 
     def submit(client: Client) -> Task:
-        body, bound = read(gateway.sandbox(caller))
+        body, bound = read(client, gateway.sandbox(caller))
         key = _key(idempotency_key)
         return programs.submit(client, body, bound, caller, key, trace_of(request))
 
@@ -107,7 +107,7 @@ async def submit_sweep(
     read = await programs.read_request(request, schemas.SweepRequest)
 
     def submit(client: Client) -> list[Task]:
-        body, bound = read(gateway.sandbox(caller))
+        body, bound = read(client, gateway.sandbox(caller))
         key = _key(idempotency_key)
         return programs.submit_sweep(client, body, bound, caller, key, trace_of(request))
 
@@ -127,7 +127,7 @@ async def explain(
     read = await programs.read_request(request, schemas.TaskRequest)
 
     def ask(client: Client) -> schemas.ExplanationRecord:
-        body, bound = read(gateway.sandbox(caller))
+        body, bound = read(client, gateway.sandbox(caller))
         return programs.explain(client, body, bound, caller)
 
     return await gateway.call(caller, ask)

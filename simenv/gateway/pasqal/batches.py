@@ -21,6 +21,7 @@ import msgspec
 from simenv.client.client import Client
 from simenv.client.submission.options import checked_seed
 from simenv.client.submission.pulses import send_pulses
+from simenv.client.submission.sequence_device import device_of
 from simenv.errors import (
     KeyConflictError,
     LimitExceededError,
@@ -167,7 +168,8 @@ def _submitted(client: Client, jobs: Sequence[PackedJob], caller: Caller, trace:
         for _, group in groupby(jobs, key=lambda job: sorted(job.options.items(), key=str)):
             each = list(group)
             options = of_all | {"seed": drawn} | each[0].options
-            tasks = send_pulses(client.session, [job.call for job in each], options)
+            info = device_of(options, client.submit_devices)
+            tasks = send_pulses(client.session, [job.call for job in each], options, info)
             accepted += [task.id for task in tasks]
     except BaseException:
         if accepted:

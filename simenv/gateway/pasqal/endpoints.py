@@ -39,6 +39,7 @@ from simenv.gateway.pasqal.batches import StoredBatch
 from simenv.gateway.pasqal.links import ResultLinks
 from simenv.gateway.problems import status_of
 from simenv.model import FINAL_STATES, TaskState
+from simenv.model.devices import CalibrationSource, DeviceInfo
 from simenv.model.jobs import JobSelector
 from simenv.token_buckets import TokenBuckets
 
@@ -117,19 +118,27 @@ class PasqalService:
     async def call(self, caller: Caller, function: Callable[..., Any], *args: Any) -> Any:
         return await self.gateway.call(caller, function, *args)
 
-    def devices(self, _client: Client) -> dict[str, str]:
-        """Return abstract representations of devices by name. Blocks."""
+    def of_pulser(self) -> dict[str, str]:
+        """Return abstract representations of devices that every environment has, by name.
+        Blocks."""
         if self._devices is None:
             sandbox = request_process.request_sandbox()
             try:
-                pairs = msgspec.msgpack.decode(
-                    request_process.call(sandbox, "pasqal_devices", b""),
-                    type=list[tuple[str, str]],
-                )
+                pairs = request_process.call(sandbox, "pasqal_devices", b"")
             finally:
                 sandbox.close()
-            self._devices = dict(pairs)
+            self._devices = dict(msgspec.msgpack.decode(pairs, type=list[tuple[str, str]]))
         return self._devices
+
+    def devices(self, client: Client) -> dict[str, str]:
+        """Return those and the devices of the environment, under its names. Blocks."""
+        own = {name: info.analog for name, info in atom_devices(client).items()}
+        renamed = {
+            name: msgspec.json.encode(msgspec.json.decode(found.device) | {"name": name}).decode()
+            for name, found in own.items()
+            if found is not None
+        }
+        return self.of_pulser() | renamed
 
     def result(self, client: Client, caller: Caller, job_id: str) -> bytes | None:
         """Return the result of a job as it is downloaded; None: it is not done. Blocks."""
@@ -141,6 +150,16 @@ class PasqalService:
         _, config = batches.texts(client, batch)
         sandbox = self.gateway.sandbox(caller)
         return request_process.call(sandbox, "pasqal_result", value, config)
+
+
+def atom_devices(client: Client) -> dict[str, DeviceInfo]:
+    """Return the devices of neutral atoms that tasks can name."""
+    infos = [
+        client.device(name)
+        for name, source in client.device_names().items()
+        if source is not CalibrationSource.INSTALLED
+    ]
+    return {info.name: info for info in infos if info.analog is not None}
 
 
 def _state(batch: StoredBatch, job_id: str, place: int) -> TaskState:
@@ -266,7 +285,8 @@ def _batch_routes(service: PasqalService) -> list[Any]:
         sandbox, trace = service.gateway.sandbox(caller), trace_of(request)
 
         def added(client: Client) -> Plain:
-            answer = request_process.call(sandbox, "pasqal_batch", body, encoding)
+            devices = msgspec.msgpack.encode(atom_devices(client))
+            answer = request_process.call(sandbox, "pasqal_batch", body, (encoding, devices))
             packed = msgspec.msgpack.decode(answer, type=requests.PackedBatch)
             batch = batches.add(client, packed, caller, trace)
             return _batch(batch, caller, sequence_builder=packed.sequence or None)
@@ -339,8 +359,10 @@ def _change_routes(service: PasqalService) -> list[Any]:
             batch = batches.find(client, number)
             if not batch.is_open:
                 raise KeyConflictError(f"batch {number} is closed", hint="make another batch")
+            device = atom_devices(client).get(batch.device_type)
+            sequence, config = batches.texts(client, batch)
             known = requests.AddedJobs(
-                batch.device_type, *batches.texts(client, batch), len(batch.states)
+                batch.device_type, sequence, config, len(batch.states), device
             )
             head = (encoding, msgspec.msgpack.encode(known))
             answer = request_process.call(sandbox, "pasqal_jobs", body, head)
@@ -525,7 +547,7 @@ def _device_routes(service: PasqalService) -> list[Any]:
 
     @get("/v1/devices/public-specs", sync_to_thread=True)
     def public() -> Response[Any]:
-        found = service.devices(service.gateway.observer())
+        found = service.of_pulser()
         return _answer([{"device_type": name, "specs": text} for name, text in found.items()])
 
     return [availability, of_caller, by_name, public]

@@ -15,6 +15,7 @@ import msgspec
 
 from simenv.client.submission.pulses import PulseResult, pack_pulses
 from simenv.errors import DECODE_ERRORS, LimitExceededError, OptionError, ProgramError
+from simenv.model.devices import DeviceInfo
 from simenv.model.pulses import check_text
 
 MAX_BODY_BYTES = 32 * 2**20  # unpacked
@@ -91,12 +92,14 @@ class PackedBatch(msgspec.Struct, frozen=True, array_like=True):
 
 
 class AddedJobs(msgspec.Struct, frozen=True, array_like=True):
-    """What is known of the batch to which jobs are added. `first`: number of its jobs."""
+    """What is known of the batch to which jobs are added. `first`: number of its jobs; `device`: of
+    the environment, None: none of its type's name."""
 
     device_type: str
     sequence: str
     config: str
     first: int
+    device: DeviceInfo | None = None
 
 
 def unpacked(body: bytes, encoding: str) -> bytes:
@@ -115,9 +118,11 @@ def unpacked(body: bytes, encoding: str) -> bytes:
     return data
 
 
-def batch(body: bytes, encoding: str) -> bytes:
-    """Read a batch; called in the process of the user. Returns a PackedBatch. Raises OptionError,
-    ProgramError, LimitExceededError."""
+def batch(body: bytes, head: list[Any]) -> bytes:
+    """Read a batch; called in the process of the user. `head`: the encoding of the body, and the
+    environment's devices of neutral atoms, as encoded DeviceInfos. Returns a PackedBatch. Raises
+    OptionError, ProgramError, LimitExceededError, InfeasibleError."""
+    encoding, devices = head
     try:
         asked = msgspec.json.decode(unpacked(body, encoding), type=BatchBody)
     except DECODE_ERRORS as error:
@@ -125,7 +130,8 @@ def batch(body: bytes, encoding: str) -> bytes:
     _check(asked)
     sequence, config = asked.sequence_builder or "", asked.backend_configuration or ""
     device_type = asked.device_type or _device_of(sequence or _first(asked.jobs))
-    known = AddedJobs(device_type, sequence, config, 0)
+    infos = msgspec.msgpack.decode(devices, type=dict[str, DeviceInfo])
+    known = AddedJobs(device_type, sequence, config, 0, infos.get(device_type))
     is_open = asked.open if asked.complete is None else not asked.complete
     if not asked.jobs and not is_open:
         raise OptionError("a closed batch without jobs", hint="jobs, or open=True")
@@ -198,10 +204,15 @@ def _packed_job(asked: JobBody, number: int, known: AddedJobs, config: Any) -> P
         options = {"shots": asked.runs}
         if known.device_type in EMULATORS:
             options["noise"] = "off"
-    call = pack_pulses(text, options | {"parameter_values": variables, "binding_index": number})
-    line = msgspec.json.encode({"runs": asked.runs, "variables": asked.variables})
     sent = {name: options[name] for name in ("shots", "seed") if options.get(name) is not None}
-    return PackedJob(call, {"shots": None} | sent, line + b"\n")
+    sent = {"shots": None} | sent
+    if known.device is not None:
+        options["device"] = sent["device"] = known.device.name
+        sent["noise"] = options.get("noise", "auto") if config is None else "off"
+    asked_for = options | {"parameter_values": variables, "binding_index": number}
+    call = pack_pulses(text, asked_for, known.device)
+    line = msgspec.json.encode({"runs": asked.runs, "variables": asked.variables})
+    return PackedJob(call, sent, line + b"\n")
 
 
 def _built(text: str, variables: Mapping[str, Any]) -> Any:

@@ -47,6 +47,13 @@ def test_outputs_at_times_are_asked_for_by_name(shell: Shell, sequence: str) -> 
     assert "ascending" in shell("run", sequence, "--evaluation-times", "x").err
 
 
+def test_explain_counts_atoms(shell: Shell, sequence: str) -> None:
+    asked = ("--param", "rabi=6", "--device", "neutral-atoms-analog")
+    found = shell("explain", sequence, *asked, code=0).out
+    assert "sequence.txt: 3 atoms" in found
+    assert "s on the device" in found
+
+
 def test_submitted_sequence_is_shown_and_saved_by_its_id(
     shell: Shell, sequence: str, tmp_path: Path
 ) -> None:
@@ -73,6 +80,9 @@ def test_json_that_is_no_sequence_is_refused_by_name(
     broken.write_text('{"register": 1, "channels": 2, "operations": 3}')
     assert "JSON without register, channels, operations" in shell("run", str(other), code=2).err
     assert "refused by pulser" in shell("run", str(broken)).err
+    model = tmp_path / "model.json"
+    model.write_text('{"type": "BinaryQuadraticModel"}')
+    assert "annealing is not emulated" in shell("run", str(model)).err
     assert "no values of the variables rabi" in shell("run", sequence).err
     assert "NAME=A,B,C" in shell("run", sequence, "--param", "rabi=x").err
     assert "runs in an environment" in shell("simulate", sequence).err

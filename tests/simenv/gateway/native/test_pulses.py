@@ -85,6 +85,8 @@ def test_a_noise_model_comes_as_json(api: httpx.Client) -> None:
         ({"program": sequence(), "parameter_values": [1.0]}, "a pulse sequence"),
         ({"program": sequence(), "ranks": 2}, "of a pulse sequence"),
         ({"program": sequence(), "noise": {"noise_types": ["x"]}}, "the noise model"),
+        ({"program": sequence(), "device": "neutral-atoms-analog", "shots": 10**6}, "shots"),
+        ({"program": '{"type": "BinaryQuadraticModel"}'}, "annealing is not emulated"),
     ],
 )
 def test_what_cannot_run_is_refused_by_name(
@@ -92,8 +94,15 @@ def test_what_cannot_run_is_refused_by_name(
 ) -> None:
     fields = {"parameter_values": {"rabi": 6.0}} | fields
     answer = api.post("/tasks", json=fields)
-    assert answer.status_code in (400, 413), answer.text
+    assert answer.status_code in (400, 413, 422), answer.text
     assert said in answer.json()["detail"]
+
+
+def test_explain_says_engine_and_time_on_a_device(api: httpx.Client) -> None:
+    asked = {"program": sequence(), "parameter_values": {"rabi": 6.0}, "shots": 10}
+    found = api.post("/explain", json={**asked, "device": "neutral-atoms-analog"}).json()
+    assert (found["engine"], found["sizes"]["num_qubits"]) == ("rydberg", 3)
+    assert "on the device" in found["engines"][0]["why"]
 
 
 def test_results_are_sent_as_json_alone(api: httpx.Client) -> None:

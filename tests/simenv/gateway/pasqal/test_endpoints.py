@@ -139,6 +139,34 @@ def test_what_cannot_run_is_refused_by_name(
     assert api.get("/v1/batches").json()["pagination"]["total"] == before
 
 
+def test_a_batch_runs_on_the_environments_device_of_its_name(
+    api: httpx.Client, env: Client
+) -> None:
+    name = "neutral-atoms-analog"
+    text = api.get("/v1/devices/specs").json()["data"][name]
+    device = pulser.devices.Device.from_abstract_repr(text)
+    assert device.name == name
+
+    def on_device(amplitude: float) -> str:
+        register = pulser.Register.from_coordinates([(0, 0), (8, 0)], prefix="q")
+        made = pulser.Sequence(register, pulser.MockDevice)
+        made.declare_channel("global", "rydberg_global")
+        made.add(pulser.Pulse.ConstantPulse(100, amplitude, 0.0, 0.0), "global")
+        return str(made.to_abstract_repr())
+
+    jobs = [{"runs": 20}]
+    batch = made(api, sequence_builder=on_device(6.0), jobs=jobs, device_type=name)
+    done(api, batch["id"])
+    stored = env.jobs.get(batch["id"]).tasks[0][0]
+    assert env.task(stored).result().device == name
+    refused = api.post(
+        "/v1/batches",
+        json={"sequence_builder": on_device(600.0), "jobs": jobs, "device_type": name},
+    )
+    assert refused.status_code in (400, 422), refused.text
+    assert "amplitude" in refused.json()["message"]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
