@@ -248,7 +248,7 @@ CHOICE_COLUMNS: tuple[Column[Choice], ...] = (
 
 @app.with_options(
     circuit_input.CircuitOptions,
-    *("seed", "param", "run_timeout", *circuit_input.QUEUED),
+    *("seed", "run_timeout", *circuit_input.QUEUED),
 )
 def explain(
     context: typer.Context,
@@ -304,6 +304,9 @@ def explain(
     with circuit_input.errors_for_command_line(), contextlib.ExitStack() as stack:
         client, _, loaded = circuit_input.client_and_circuit(common, file, asked, stack)
         pulses = loaded if isinstance(loaded, circuit_input.PulseText) else None
+        if pulses is None and asked.param:
+            hint = "its costs do not depend on them; those of a pulse sequence do"
+            raise OptionError("--param of a circuit", hint=hint)
         with circuit_input.answer_progress():
             result = client.explain(loaded.program, **asked.arguments(pulses))
     if common.as_json:
