@@ -1,6 +1,9 @@
 // A pulse sequence: the register of its atoms, and the pulses of each channel in time.
 
 import { count, figure, h, many, s } from "./dom.js";
+import { color } from "./qubit_map.js";
+
+export const ENGINES = ["rydberg", "emu-mps", "emu-sv", "pulser-simulation"]; // that run sequences
 
 const MAX_ATOMS = 300; // drawn
 const MAX_NAMES = 64; // atoms with their names
@@ -16,7 +19,7 @@ function round(value) {
   return power * ([5, 2, 1].find((each) => each * power <= value * (1 + 1e-9)) ?? 1);
 }
 
-function register({ atoms, blockade_um: blockade, is_flat: flat }) {
+function register({ atoms, blockade_um: blockade, is_flat: flat }, occupations) {
   const shown = atoms.slice(0, MAX_ATOMS);
   const low = [1, 2].map((axis) => Math.min(...shown.map((atom) => atom[axis]))), high = [1, 2].map((axis) => Math.max(...shown.map((atom) => atom[axis])));
   const extent = Math.max(high[0] - low[0], high[1] - low[1]) || 1, unit = (SIZE - 2 * EDGE) / extent;
@@ -32,14 +35,15 @@ function register({ atoms, blockade_um: blockade, is_flat: flat }) {
     h("div", { class: "register", role: "region", tabindex: 0, "aria-label": label },
       s("svg", { width: Math.max(width, 120), height: bottom + 22, viewBox: `0 0 ${Math.max(width, 120)} ${bottom + 22}`, role: "img", "aria-label": label },
         blocked.map(([a, b]) => s("line", { class: "blockade", x1: at[a][0], y1: at[a][1], x2: at[b][0], y2: at[b][1] }, s("title", null, `${um(away(a, b))} apart`))),
-        at.map(([x, y], index) => s("g", { class: "atom" }, s("title", null, `${shown[index][0]} at ${figure(shown[index][1], 5)}, ${um(shown[index][2])}`),
-          s("circle", { cx: x, cy: y, r: radius }),
+        at.map(([x, y], index) => s("g", { class: "atom" }, s("title", null, `${shown[index][0]} at ${figure(shown[index][1], 5)}, ${um(shown[index][2])}${occupations ? `, 1 with probability ${figure(occupations[index])}` : ""}`),
+          s("circle", { cx: x, cy: y, r: radius, css: occupations && { fill: color(occupations[index]) } }),
           shown.length <= MAX_NAMES ? s("text", { x, y: y + radius + 8 }, shortened(shown[index][0], 8)) : null)),
         s("path", { class: "bar", d: `M${EDGE} ${bottom + 4}v6h${bar * unit}v-6` }), s("text", { class: "label", x: EDGE + bar * unit + 6, y: bottom + 9 }, um(bar)))),
     h("p", { class: "muted" }, [
       `${many(atoms.length, "atom")}${shown.length < atoms.length ? `, the first ${count(shown.length)} drawn` : ""}, the nearest two ${um(nearest)} apart.`,
       blockade ? ` Blockade radius at the largest Rabi frequency: ${um(blockade)}${blocked.length ? "; lines join atoms within it" : ""}.` : "",
       flat ? "" : " Seen along z.",
+      occupations ? " Colours: the probability of 1 at the end, dark for 0 and light for 1; the title of an atom has its value." : "",
     ].join("")),
   ];
 }
@@ -74,11 +78,11 @@ function channel(each, duration) {
     acting.length && acting.length < 3 ? h("p", { class: "muted" }, `Zero throughout: ${QUANTITIES.filter((each) => !acting.includes(each)).map(([key]) => key).join(", ")}.`) : null];
 }
 
-// `drawing`: a PulseDrawing. Returns nodes of the register and of the pulses.
-export function draw(drawing) {
+// `drawing`: a PulseDrawing; `occupations`: of its atoms, null without a result. Returns nodes of the register and of the pulses.
+export function draw(drawing, occupations) {
   const more = drawing.num_channels - drawing.channels.length;
   return {
-    register: register(drawing),
+    register: register(drawing, occupations),
     pulses: [drawing.channels.map((each) => channel(each, Math.max(1, drawing.duration_ns))), more > 0 ? h("p", { class: "muted" }, `${many(more, "further channel")} not drawn.`) : null],
   };
 }

@@ -31,6 +31,7 @@ from noise_models import design
 from simenv.calibration.logical import surface_code
 from simenv.gateway.native import schemas
 from simenv.gateway.page import views
+from simenv.model.pulses import PULSE_ENGINES
 from simenv.service.devices.registry import device_info
 
 VIEWS = (
@@ -578,9 +579,12 @@ def test_patches_without_their_chip_are_those_of_the_code(env: Shown, page: Page
 
 
 def test_register_and_pulses_of_a_sequence_are_drawn(env: Shown, page: Page) -> None:
+    env.client.task(env.pulses).wait()
     opened(page, env, "pulses")
     register = page.get_by_role("region", name="Register of 6 atoms")
     expect(register.locator(".atom")).to_have_count(6)
+    expect(register.locator(".atom title").first).to_contain_text("1 with probability")
+    expect(page.locator(".outcomes code")).not_to_have_count(0)
     expect(register.locator(".blockade")).to_have_count(7)  # neighbours 6 um apart, within 7.6 um
     expect(
         page.get_by_text("Blockade radius at the largest Rabi frequency: 7.58 µm")
@@ -593,6 +597,13 @@ def test_register_and_pulses_of_a_sequence_are_drawn(env: Shown, page: Page) -> 
     expect(local.locator("path.area")).to_have_count(3)
     expect(local.locator(".slot text")).to_have_text(["q0", "q4"])
     expect(page.get_by_text("Zero throughout: phase.")).to_be_visible()
+
+
+def test_page_knows_the_engines_of_sequences() -> None:
+    text = (Path(views.__file__).parent / "static" / "pulses.js").read_text()
+    assert re.findall(r'"([^"]+)"', text.partition("ENGINES = [")[2].partition("]")[0]) == [
+        *PULSE_ENGINES
+    ]
 
 
 def test_machine_of_neutral_atoms_has_limits_channels_and_noise(env: Shown, page: Page) -> None:

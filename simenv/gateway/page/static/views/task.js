@@ -2,7 +2,7 @@
 
 import { get, send } from "../api.js";
 import { draw as drawCircuit } from "../circuit.js";
-import { draw as drawPulses } from "../pulses.js";
+import { ENGINES, draw as drawPulses } from "../pulses.js";
 import { card, clock, count, duration, facts, figure, h, many, mark, progress, slotHours, startOf, table } from "../dom.js";
 import { actions, refresh, render, report, subject, title } from "../shell.js";
 
@@ -138,7 +138,7 @@ function draw() {
         result && row.bindings > 1 ? h("p", { class: "muted" }, `Of binding ${count(row.binding)}, the first of ${count(row.bindings)}.`) : null,
         result && circuit?.can_compare && !ideal ? h("button", { onclick: compare, disabled: idealState === "running" },
           idealState === "running" ? "Computing …" : "Compare with the ideal distribution") : null)),
-    pulses ? (pulses.problem ? card("Pulse sequence", h("p", { class: "muted" }, `Not drawn: ${pulses.problem}`)) : Object.entries({ Register: "register", Pulses: "pulses" }).map(([name, key]) => card(name, drawPulses(pulses)[key]))) : card("Circuit", circuit ? drawCircuit(circuit) : h("p", { class: "muted" }, "Its program is no circuit, or is no longer kept.")),
+    pulses ? (pulses.problem ? card("Pulse sequence", h("p", { class: "muted" }, `Not drawn: ${pulses.problem}`)) : Object.entries({ Register: "register", Pulses: "pulses" }).map(([name, key]) => card(name, drawPulses(pulses, result?.pulses?.occupations)[key]))) : card("Circuit", circuit ? drawCircuit(circuit) : h("p", { class: "muted" }, "Its program is no circuit, or is no longer kept.")),
     card("Attempts", h("p", null, `${many(row.attempts, "attempt")}.`),
       lost.length ? table("Lost attempts", [
         { name: "Time", of: (event) => clock(event.time_s) }, { name: "Event", of: (event) => event.kind }, { name: "Why", of: (event) => event.message, line: true },
@@ -152,11 +152,12 @@ async function load() {
   if (row && FINAL.includes(row.state)) return;
   const path = `/tasks/${encodeURIComponent(id)}`;
   row = await get(path);
-  if (row.engine === "rydberg") pulses ??= await get(`${path}/pulses`).catch((error) => ({ problem: error.message }));
+  if (ENGINES.includes(row.engine)) pulses ??= await get(`${path}/pulses`).catch((error) => ({ problem: error.message }));
   else if (row.num_qubits) circuit ??= await quiet(get(`${path}/operations`));
   if (row.state === "DONE") {
     const found = await quiet(get(`${path}/result`));
     result = found?.results ? found.results[0] : found;
+    if (result?.pulses) result = { ...result, counts: result.pulses.counts, expectations: result.pulses.expectation };
   }
   if (row.attempts > 1) lost = (await quiet(get(`${path}/events`), [])).filter((event) => LOST.includes(event.kind));
   draw();
