@@ -10,12 +10,16 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.harness import SEED, Report, benchmark, installed, timed
+from simenv.model import TaskOptions
 from simenv.model.calls import CALL_FORMAT
-from simenv.model.pulses import PulseCall, PulseSizes
+from simenv.model.pulses import PulseAnswer, PulseCall, PulseSizes
+from simenv.wire.messages.client import AssignedTask
+from simenv.worker.analog.engine import PulseEngine
 from simenv.worker.analog.samples import jumps_of, program_of, sampled
 from simulators.engine import RunControl
 from simulators.rydberg.drive import PulseProgram
@@ -25,6 +29,8 @@ from simulators.rydberg.jumps import TrajectoryRunner, sorted_jumps
 PEER = Path(__file__).parents[1] / "peers" / "pulser_states.py"
 KINDS = ("global", "local", "modulated", "digital", "XY")
 TOLERANCE = 1e-6  # the default one
+TIGHT = 1e-11  # of values at times
+TIMES = (0.2, 0.45, 0.7)
 SPACING_UM, LENGTH_NS = 6.0, 1_000
 TIME_TOLERANCE = 1e-5
 
@@ -47,6 +53,7 @@ def rydberg(report: Report, options: Namespace) -> None:
     rng = np.random.default_rng(options.seed)
     with Peer(options.python) as peer:
         _fidelities(report, peer, [random_sequence(rng, k) for k in range(options.sequences)])
+        _observables(report, peer, rng)
         for atoms in options.atoms:
             _times(report, peer, atoms, options.rounds)
     _trajectories(report, options.trajectories)
@@ -179,6 +186,43 @@ def _fidelities(report: Report, peer: Peer, sequences: list[tuple[str, Any]]) ->
         print(f"{kind:10}{atoms:3} atoms: 1 - F {error:.1e}, stated {evolved.error:.1e}")
     report.at_most("infidelity", max(errors))
     report.at_least("bounded_share", bounded / len(errors))
+
+
+def _observables(report: Report, peer: Peer, rng: np.random.Generator) -> None:
+    """Compare values at times: one sequence of each kind, and one with noise whose energy is that
+    of the Hamiltonian without."""
+    from pulser import NoiseModel
+
+    cases = [(kind, sequence, "") for kind, sequence in (random_sequence(rng, k) for k in range(5))]
+    cases.append(("waist", chain(5, 300), NoiseModel(laser_waist=15.0).to_abstract_repr()))
+    largest = 0.0
+    for kind, sequence, noise in cases:
+        modulation = kind == "modulated"
+        answer = peer.ask(
+            "observables", sequence, modulation=modulation, noise=noise, times=[*TIMES, 1.0]
+        )
+        if "error" in answer:
+            return report.not_measured("observables", answer["error"])
+        call = call_of(sequence, modulation=modulation, noise=noise)
+        call = msgspec.structs.replace(
+            call, outputs=("occupation", "correlation", "energy"), evaluation_times=TIMES,
+            tolerance=TIGHT,
+        )  # fmt: skip
+        assigned = AssignedTask(1, 1, 0, b"", 0, 1, b"", 0, trusted=True)
+        own = msgspec.msgpack.decode(
+            PulseEngine().call(call, assigned, TaskOptions(), RunControl())[0], type=PulseAnswer
+        )
+        rows = [
+            np.frombuffer(each).reshape(len(call.times), -1)
+            for each in (own.occupation, own.correlation, own.energy)
+        ]
+        difference = np.abs(np.hstack(rows) - answer["values"])
+        given = program(sequence, modulation=modulation)
+        scale = max(np.abs(each).max(initial=0.0) for each in (given.interaction, given.rabi))
+        difference[:, -2:] /= scale, scale**2
+        print(f"{kind:10} values at times: largest difference {difference.max():.1e}")
+        largest = max(largest, float(difference.max()))
+    report.at_most("observables", largest)
 
 
 def chain(atoms: int, length_ns: int = LENGTH_NS) -> Any:
