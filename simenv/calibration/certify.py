@@ -338,7 +338,11 @@ ABSOLUTE_BOUNDS = {  # if they are larger than GATE_BOUND of the claim
     "preparation_error": 0.003, "reset_error": 0.003, "excited": 0.003,
     "zz_angle_rad": 0.003, "z_angle_rad": 0.003, "joint_flip": 0.003,
     "layer_decay": 3e-4, "pair_error": 1e-3,
+    "p_false_pos": 0.01, "p_false_neg": 0.02, "rabi_scale": 0.01, "rabi_contrast": 0.1,
 }  # fmt: skip
+# Of devices of neutral atoms, whose sequences are far shorter than T1.
+_OF_ATOMS = ("p_false_pos", "p_false_neg", "rabi_scale", "rabi_contrast")
+RELATIVE_BOUNDS = {"rydberg_t1_us": 0.35, "rydberg_t2_star_us": 0.2}
 LONGEST_US = 2e4  # longer claimed times are confirmed by a lower limit
 DEAD_ERROR = 0.5  # gates with larger errors do not work
 TIMES = ("t1_us", "t2_us", "t2_ramsey_us")
@@ -405,6 +409,10 @@ def bound(quantity: str, claimed: float) -> float:
         return TIME_BOUND * claimed
     if quantity in ("p01", "p10"):
         return READOUT_BOUND
+    if quantity in RELATIVE_BOUNDS:
+        return RELATIVE_BOUNDS[quantity] * claimed
+    if quantity in _OF_ATOMS:
+        return ABSOLUTE_BOUNDS[quantity]
     if quantity in ABSOLUTE_BOUNDS:
         relative = LEAKAGE_2Q_BOUND if quantity in _PAIR_LEAKS else GATE_BOUND
         return max(relative * abs(claimed), ABSOLUTE_BOUNDS[quantity])

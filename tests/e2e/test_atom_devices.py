@@ -13,6 +13,9 @@ from failing import fails
 
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot
+from simenv.calibration import atom_certify
+from simenv.calibration.atom_experiments import AtomShots
+from simenv.calibration.certify import ClaimVerdict
 from simenv.client.client import Client
 from simenv.errors import InfeasibleError, OptionError, SimenvWarning
 
@@ -146,3 +149,18 @@ def test_sequence_of_another_user_gives_the_same_samples(up: live.Live, tmp_path
         expected: Any = own.run(pulse(), **options)
         found: Any = others["ann"].run(pulse(), **options)
     assert found.counts == expected.counts
+
+
+def test_certify_finds_that_t1_of_a_device_was_altered(env: Client) -> None:
+    path = stored("altered-atoms", changed(t1_us=2.5))
+    try:
+        few = AtomShots(dark=20, flipped=40, ramsey=4, rabi=4)
+        found = atom_certify.certify(env, "altered-atoms", changed(t1_us=25.0), effort=few, seed=1)
+    finally:
+        path.unlink()
+    by_name = {each.quantity: each for each in found.comparisons}
+    assert by_name["rydberg_t1_us"].verdict is ClaimVerdict.OUTSIDE
+    assert by_name["rydberg_t1_us"].recovered == pytest.approx(2.5, rel=0.35)
+    assert len(by_name) == 6
+    assert not found.passed
+    assert found.device_s == pytest.approx(found.shots * 1e-3, rel=0.01)

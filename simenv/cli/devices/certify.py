@@ -66,11 +66,20 @@ def certify(
             client = stack.enter_context(execute.started(_WORKERS))
         info, _ = certify.device_under_test(client, device)
         claimed = _claims(claims, device, info)
-        shots = ExperimentShots(longest_delay_ns=1e9 * longest_delay).scaled(effort)
-        result = certify.certify(
-            client, device, claimed, qubits=_qubits(qubits), seed=seed, effort=shots,
-            progress=details.progress,
-        )  # fmt: skip
+        if info.analog is None:
+            shots = ExperimentShots(longest_delay_ns=1e9 * longest_delay).scaled(effort)
+            result = certify.certify(
+                client, device, claimed, qubits=_qubits(qubits), seed=seed, effort=shots,
+                progress=details.progress,
+            )  # fmt: skip
+        else:
+            from simenv.calibration import atom_certify
+            from simenv.calibration.atom_experiments import AtomShots
+
+            result = atom_certify.certify(
+                client, device, claimed, seed=seed, effort=AtomShots().scaled(effort),
+                progress=details.progress,
+            )  # fmt: skip
         with contextlib.suppress(NotAllowedError, NotFoundError):  # it is no pool's device
             client.record_device_figure(device, "certified", result.confirmed)
         if out:
@@ -111,7 +120,12 @@ def _save(
     from noise_models import snapshot
     from simenv.calibration.certify import recovered
 
-    built = recovered(claimed, certificate.measured, time.time(), name)
+    if claimed.analog is not None:
+        from simenv.calibration import atom_certify
+
+        built = atom_certify.recovered(claimed, certificate.measured.estimates, name)
+    else:
+        built = recovered(claimed, certificate.measured, time.time(), name)
     path, replaced = overview.save(name, snapshot.dump(built))
     action = "replaced" if replaced else "saved"
     terminal.note(f"{action} device {name}, the recovered snapshot of {info.name}: {path}")

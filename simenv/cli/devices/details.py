@@ -436,6 +436,10 @@ TITLES = {
     "readout_decided": "decision of a readout", "over_rotation_rad": "rotation by a gate",
     "error_other": "error of another gate", "joint_flip": "joint flip of two records",
     "error_per_clifford": "error of a two-qubit Clifford",
+    "p_false_pos": "0 read as 1", "p_false_neg": "1 read as 0, with preparation and half turn",
+    "rydberg_t1_us": "T1 of the Rydberg state", "rydberg_t2_star_us": "T2* (Ramsey)",
+    "rabi_scale": "Rabi frequency / that of the pulses",
+    "rabi_contrast": "contrast of a late Rabi oscillation",
 }  # fmt: skip
 _SUMMARY_HEADERS = (
     *("QUANTITY", "N", "MEDIAN", "WORST/BOUND", "AT", "BOUND", "WIDTH/BOUND", "VERDICT"),
@@ -523,7 +527,7 @@ def _names(comparisons: Sequence[ClaimComparison]) -> str:
 def name_of(each: ClaimComparison) -> str:
     """Return qubit or pair and quantity, such as `pair 3-5: two-qubit gate error`."""
     kind = {0: f"gate {each.gate}", 1: "qubit", 2: "pair"}.get(len(each.qubits), "qubits")
-    place = f"{kind} {qubits_label(each)}".rstrip()
+    place = f"{kind} {qubits_label(each)}".rstrip() if each.qubits or each.gate else "atoms"
     return f"{place}: {TITLES.get(each.quantity, each.quantity)}"
 
 

@@ -1,0 +1,138 @@
+"""Experiments on atoms find what a device has, and what was altered."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from noise_models import library
+from noise_models.atoms import AnalogCalibration
+from noise_models.calibration import CalibrationSnapshot
+from simenv.calibration import atom_certify, atom_experiments as experiments
+from simenv.calibration.atom_experiments import AtomShots, Share
+from simenv.calibration.certify import ClaimVerdict, compare
+from simenv.errors import OptionError
+from simenv.transpiler.atoms import machine_of
+
+pulser = pytest.importorskip("pulser")
+SNAPSHOT = library.load("neutral-atoms-analog")
+# One draw of amplitude and detuning is enough for the method; the bundled device has both.
+FIGURES: dict[str, Any] = {
+    "amplitude_sigma": 0.0, "detuning_sigma_rad_us": 0.0, "t1_us": 20.0, "t_phi_us": 5.0,
+}  # fmt: skip
+
+
+def changed(**figures: Any) -> CalibrationSnapshot:
+    assert SNAPSHOT.analog is not None
+    analog = msgspec.structs.replace(SNAPSHOT.analog, **{**FIGURES, **figures})
+    return msgspec.structs.replace(SNAPSHOT, analog=analog)
+
+
+def analog_of(snapshot: CalibrationSnapshot) -> AnalogCalibration:
+    assert snapshot.analog is not None
+    return snapshot.analog
+
+
+MACHINE = machine_of(json.dumps(analog_of(SNAPSHOT).device))
+PLAN = experiments.plan(MACHINE, AtomShots())
+
+
+def drawn(snapshot: CalibrationSnapshot, seed: int) -> dict[Any, Share]:
+    """Shares of bits that are drawn from the exact shares."""
+    rng = np.random.default_rng(seed)
+    result = {}
+    for each in PLAN.experiments:
+        expected = atom_certify.expected_share(each, PLAN.channel, MACHINE, analog_of(snapshot))
+        bits = each.shots * experiments.ATOMS
+        mean = rng.binomial(bits, expected.mean) / bits
+        result[each] = Share(mean, math.sqrt(mean * (1.0 - mean) / bits), bits)
+    return result
+
+
+def verdicts(device: CalibrationSnapshot, claims: CalibrationSnapshot) -> Mapping[str, Any]:
+    found = experiments.estimates(drawn(device, 5))
+    claimed = atom_certify.claimed_values(PLAN, MACHINE, claims)
+    compared = compare(found, lambda each: claimed.get(each.quantity))
+    return {each.quantity: each.verdict for each in compared}
+
+
+def test_device_as_claimed_is_confirmed() -> None:
+    found = verdicts(changed(), changed())
+    assert set(found.values()) == {ClaimVerdict.WITHIN}
+    assert len(found) == 6
+
+
+@pytest.mark.parametrize(
+    ("figures", "quantity"),
+    [
+        ({"t1_us": 10.0}, experiments.T1),
+        ({"t_phi_us": 2.5}, experiments.T2_STAR),
+        ({"p_false_pos": 0.03}, experiments.FALSE_POS),
+        ({"p_false_neg": 0.12}, experiments.FALSE_NEG),
+        ({"state_prep_error": 0.05}, experiments.FALSE_NEG),
+        ({"amplitude_sigma": 0.05}, experiments.RABI_CONTRAST),
+    ],
+)
+def test_altered_device_is_found_out(figures: dict[str, float], quantity: str) -> None:
+    assert verdicts(changed(**figures), changed())[quantity] is ClaimVerdict.OUTSIDE
+
+
+def test_claims_are_the_figures_of_the_snapshot() -> None:
+    claimed = atom_certify.claimed_values(PLAN, MACHINE, changed())
+    assert claimed[experiments.T1] == pytest.approx(20.0, rel=1e-3)
+    assert claimed[experiments.T2_STAR] == pytest.approx(1.0 / (1.0 / 40.0 + 0.2), rel=0.01)
+    assert claimed[experiments.FALSE_POS] == 0.01
+    assert claimed[experiments.RABI_SCALE] == pytest.approx(1.0, abs=1e-3)
+    unmeasured = changed(t1_us=None, p_false_neg=None, amplitude_sigma=None)
+    left = atom_certify.claimed_values(PLAN, MACHINE, unmeasured)
+    assert left.keys() == {experiments.FALSE_POS, experiments.T2_STAR, experiments.RABI_SCALE}
+
+
+def test_noise_between_shots_is_averaged() -> None:
+    wide = changed(t1_us=None, t_phi_us=None, detuning_sigma_rad_us=0.5)
+    waits = [each for each in PLAN.experiments if each.name.startswith("ramsey")]
+    shares = {
+        (each.name, each.wait_ns): atom_certify.expected_share(
+            each, PLAN.channel, MACHINE, analog_of(wide)
+        ).mean
+        for each in waits[4:6]
+    }
+    (wait_ns,) = {wait for _, wait in shares}
+    contrast = shares["ramsey +", wait_ns] - shares["ramsey -", wait_ns]
+    # A quarter turn counts as 2 / pi of its duration.
+    time_us = 1e-3 * (wait_ns + 4 / math.pi * waits[0].steps[0].duration_ns)
+    expected = 0.91 * 0.99 * math.exp(-0.5 * (0.5 * time_us) ** 2)
+    assert contrast == pytest.approx(expected, abs=0.01)
+
+
+def test_sequences_fit_the_machines_of_pulser() -> None:
+    for machine in (pulser.AnalogDevice, pulser.DigitalAnalogDevice, pulser.MockDevice):
+        plan = experiments.plan(machine, AtomShots())
+        for each in plan.experiments:
+            experiments.sequence_of(each, plan.channel, machine)
+    raman = pulser.devices.VirtualDevice(
+        name="raman", dimensions=2, rydberg_level=60,
+        channel_objects=(pulser.channels.Raman.Global(None, None),),
+    )  # fmt: skip
+    with pytest.raises(OptionError, match="no channel to certify"):
+        experiments.plan(raman, AtomShots())
+
+
+def test_shots_that_share_a_draw_widen_the_error() -> None:
+    alone = experiments.share_of({"10": 50, "01": 50})
+    together = experiments.share_of({"11": 50, "00": 50})
+    assert alone.mean == together.mean == 0.5
+    assert together.std_error == pytest.approx(0.05)
+    assert 0.0 < alone.std_error < together.std_error
+
+
+def test_recovered_snapshot_has_the_measured_figures() -> None:
+    found = experiments.estimates(drawn(changed(t1_us=10.0), 5))
+    result = atom_certify.recovered(SNAPSHOT, found, "measured")
+    assert analog_of(result).t1_us == pytest.approx(10.0, rel=0.1)
+    assert analog_of(result).sources["t1_us"] == "simenv certify"
+    assert analog_of(result).amplitude_sigma == 0.02
