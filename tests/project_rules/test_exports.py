@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 import simenv
 from simenv import library
 
@@ -59,3 +61,15 @@ def test_each_public_name_can_be_read() -> None:
         assert getattr(simenv, name) is not None
     for name in library.__all__:
         assert getattr(library, name) is not None
+
+
+def test_public_names_of_pulsers_interfaces_are_these() -> None:
+    interfaces = pytest.importorskip("simenv.frontends.pulser", exc_type=ImportError)
+    assert sorted(interfaces.__all__) == [
+        "RemoteSimenvEmulator",
+        "SimenvConfig",
+        "SimenvConnection",
+        "SimenvEmulator",
+        "SimenvOperator",
+        "SimenvState",
+    ]

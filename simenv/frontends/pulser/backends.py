@@ -35,10 +35,12 @@ class SimenvEmulator(EmulatorBackend):  # type: ignore[misc]  # pulser is untype
         config: EmulationConfig[Any] | None = None,
         mimic_qpu: bool = False,
         env: Client | str | None = None,
+        **options: Any,
     ) -> None:
-        """`env`: a client; a name, or None: each run connects by `simenv.connect(env)`."""
+        """`env`: a client; a name, or None: each run connects by `simenv.connect(env)`. `options`:
+        of the task, as in `Client.submit`: engine, pool, priority, account ..."""
         super().__init__(sequence, config=config, mimic_qpu=mimic_qpu)
-        self._env = env
+        self._env, self._options = env, options
 
     def run(self) -> Results:
         """Run the sequence and return its results. Raises like `Client.run`."""
@@ -48,7 +50,7 @@ class SimenvEmulator(EmulatorBackend):  # type: ignore[misc]  # pulser is untype
             return self._run(client)
 
     def _run(self, client: Client) -> Results:
-        options = submit_options(self._config, self._sequence, None)
+        options = submit_options(self._config, self._sequence, None) | self._options
         result: Any = client.run(self._sequence, **options)
         assert isinstance(result, PulseResult)
         return results_of(self._config, result)

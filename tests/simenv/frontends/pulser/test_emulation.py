@@ -111,7 +111,8 @@ def test_a_remote_emulation_is_read_by_another_connection(env: Client) -> None:
 
 
 def test_default_configurations_have_bit_strings_and_the_state(env: Client) -> None:
-    results = SimenvEmulator(hexagon(), env=env).run()
+    results = SimenvEmulator(hexagon(), env=env, name="hexagon").run()
+    assert env.queue(done=True, limit=1)[1][0].name == "hexagon"
     assert sum(results.final_bitstrings.values()) == 1_000
     assert sum(results.final_state.sample(num_shots=30).values()) == 30
     remote = RemoteSimenvEmulator(hexagon("t"), SimenvConnection(env))
