@@ -67,7 +67,7 @@ def main() -> None:
 def _guide(environment: Shown, chromium: Browser) -> None:
     _work(environment, SECONDS)
     page = _page(chromium, GUIDE)
-    for name in ("overview", "task", "device"):
+    for name in ("overview", "task", "device", "pulses"):
         page.goto(f"{environment.url}{environment.paths[name]}?last=900")
         page.wait_for_selector(READY)
         if name == "task":
