@@ -121,10 +121,32 @@ class GatewayConnection:
 
     def _opened(self) -> http.client.HTTPConnection:
         if self._tls is None:
-            return http.client.HTTPConnection(self._host, self._port, timeout=self._request_s)
-        return http.client.HTTPSConnection(
-            self._host, self._port, timeout=self._request_s, context=self._tls
-        )
+            return _Connection(self._host, self._port, timeout=self._request_s)
+        return _TlsConnection(self._host, self._port, timeout=self._request_s, context=self._tls)
+
+
+class _OneWrite(http.client.HTTPConnection):
+    """Sends head and body of a request together: two packets would wake the gateway twice."""
+
+    def request(self, *words: Any, **named: Any) -> None:
+        self._parts: list[bytes] | None = []
+        super().request(*words, **named)
+        parts, self._parts = self._parts, None
+        super().send(b"".join(parts or ()))
+
+    def send(self, data: Any) -> None:
+        if self._parts is None:
+            super().send(data)
+        else:
+            self._parts.append(data)
+
+
+class _Connection(_OneWrite):
+    """Over plain TCP."""
+
+
+class _TlsConnection(_OneWrite, http.client.HTTPSConnection):
+    """Over TLS."""
 
 
 def _parsed(url: str) -> tuple[str, int, bool]:

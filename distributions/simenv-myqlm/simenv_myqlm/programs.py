@@ -22,6 +22,7 @@ from simenv_myqlm.formulas import Formula
 from simenv_myqlm.matrices import steps_of
 from simenv_myqlm.records import (
     Break,
+    Circuit,
     Gate,
     Instruction,
     IntermediateMeasurement,
@@ -94,6 +95,9 @@ class Template:
     needs: tuple[str, ...]
     is_plain: bool
 
+    def __hash__(self) -> int:
+        return hash(self.body)  # of one text: that of all fields takes longer than a comparison
+
     @property
     def num_records(self) -> int:
         """Bits of all intermediate measurements."""
@@ -153,16 +157,16 @@ def program_of(job: Job, *, measures: bool = True) -> Program:
     if not 0 < circuit.num_qubits <= MAX_QUBITS:
         raise UnsupportedError(f"a circuit of {circuit.num_qubits} qubits", f"1 to {MAX_QUBITS}")
     measured = measured_qubits(job) if measures and job.observable is None else ()
-    values: list[float] = []
+    given: list[float | str] = []
     structure: list[_Shape | Instruction] = []
-    for position, each in enumerate(circuit.instructions):
+    for each in circuit.instructions:
         if isinstance(each, Gate):
-            for value in each.params:
-                values.append(_checked(value, each, position))
+            given += each.params
             rest = each.qubits, each.matrix, each.controls, each.formula
             structure.append((each.name, len(each.params), *rest))
         else:
             structure.append(each)
+    values = _checked(given, circuit)
     template = _template(circuit.num_qubits, tuple(measured), tuple(structure))
     angles = tuple(
         [each.sign * values[each.param] if isinstance(each, Angle) else each
@@ -171,17 +175,23 @@ def program_of(job: Job, *, measures: bool = True) -> Program:
     return Program(template, angles)
 
 
-def _checked(value: float | str, gate: Gate, position: int) -> float:
-    """Return an angle. Raises UnsupportedError."""
-    if isinstance(value, str):
-        hint = "bind the variables: job(name=value), or a plugin such as ScipyMinimizePlugin"
-        text = f"{_named(gate.name, position)} has the free parameter {value!r}"
-        raise UnsupportedError(text, hint)
-    number = float(value)
-    if not math.isfinite(number):
-        text = f"{_named(gate.name, position)} has the angle {number}"
-        raise UnsupportedError(text, "a finite number")
-    return number
+def _checked(given: Sequence[float | str], circuit: Circuit) -> list[float]:
+    """Return the angles of all gates. Raises UnsupportedError for the first that is none."""
+    if str not in map(type, given):
+        values = list(map(float, given))
+        if all(map(math.isfinite, values)):
+            return values
+    gates = ((k, each) for k, each in enumerate(circuit.instructions) if isinstance(each, Gate))
+    for position, each in gates:
+        for value in each.params:
+            if isinstance(value, str):
+                hint = "bind the variables: job(name=value), or ScipyMinimizePlugin and its like"
+                text = f"{_named(each.name, position)} has the free parameter {value!r}"
+                raise UnsupportedError(text, hint)
+            if not math.isfinite(value):
+                text = f"{_named(each.name, position)} has the angle {value}"
+                raise UnsupportedError(text, "a finite number")
+    raise UnsupportedError("a gate has a parameter that is no number", "angles in radians")
 
 
 def _named(name: str, position: int) -> str:
