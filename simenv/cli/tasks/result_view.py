@@ -7,6 +7,7 @@ only the answer.
 from __future__ import annotations
 
 import itertools
+import math
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -250,7 +251,10 @@ def _show_pulses(result: PulseResult) -> None:
     terminal.note("occupation of each atom, the probability of 1:")
     terminal.bars(shares, {name: f"{share:.6f}" for name, share in shares.items()})
     drawn = f", {result.trajectories} trajectories" if result.trajectories > 1 else ""
-    terminal.note(f"{result.simulator}: 1 - fidelity below {result.error:.1g}{drawn}")
+    bound = f"1 - fidelity below {result.error:.1g}"
+    if math.isnan(result.error):
+        bound = "no bound on its error is known"
+    terminal.note(f"{result.simulator}: {bound}{drawn}")
 
 
 def _amplitudes(vector: NDArray[np.complexfloating], width: int) -> None:

@@ -207,7 +207,7 @@ class PulseRecord(msgspec.Struct, frozen=True, kw_only=True):
     energy: list[float] | None
     energy_second_moment: list[float] | None
     standard_errors: dict[str, Any]  # over the trajectories of noise, by name
-    error: float
+    error: Measured  # estimated bound on 1 - fidelity
     steps: int
     trajectories: int
     simulator: str

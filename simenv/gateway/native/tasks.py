@@ -31,6 +31,7 @@ from simenv.gateway.limits import exchange_of
 from simenv.gateway.native import programs, results, schemas
 from simenv.gateway.native.schemas import MAX_LIST, MAX_WAIT_S, record
 from simenv.model import FINAL_STATES, Event, TaskState, decode_program
+from simenv.model.calls import is_call
 from simenv.model.task_rules import checked_key
 from simenv.sandbox.function_process import SandboxProcess
 from simenv.wire.messages.history import NEWEST, GetHistory, LogRow
@@ -311,7 +312,11 @@ async def get_circuit(
 
 
 def _circuit(client: Client, task_id: str, sandbox: SandboxProcess) -> schemas.TaskCircuit:
-    spec = client.history.submitted(task_id).spec
+    submitted = client.history.submitted(task_id)
+    spec = submitted.spec
+    if is_call(submitted.terms):
+        text = f"task {task_id} runs no circuit: engine {submitted.terms.engine}"
+        raise NotFoundError(text, hint=f"GET /api/v1/tasks/{task_id}/result")
     program = decode_program(spec.program)
     operations = len(program.ops) // 2
     drawing = openqasm3 = ""

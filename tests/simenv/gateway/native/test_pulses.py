@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from simenv.client.client import Client
+from simenv.gateway.native import schemas
 
 pulser = pytest.importorskip("pulser")
 
@@ -41,6 +42,7 @@ def test_a_sequence_gives_the_result_of_the_client(api: httpx.Client, env: Clien
     found = ran(api, program=sequence(), **asked)
     again = api.get(f"/tasks/{found['task']}/result").json()
     assert found["pulses"] == own.to_dict()
+    assert set(found["pulses"]) == set(schemas.PulseRecord.__struct_fields__)
     assert again["pulses"] == found["pulses"]
     assert found["engine"] == "rydberg"
     assert found["counts"] is None
@@ -110,6 +112,8 @@ def test_results_are_sent_as_json_alone(api: httpx.Client) -> None:
     answer = api.get(f"/tasks/{found['task']}/result", headers={"Accept": "application/x-npz"})
     assert answer.status_code == 400
     assert "is sent as JSON" in answer.json()["detail"]
+    circuit = api.get(f"/tasks/{found['task']}/circuit")
+    assert (circuit.status_code, circuit.json()["code"]) == (404, "not_found")
 
 
 def test_the_gateway_reads_sequences_in_the_process_of_the_user(
