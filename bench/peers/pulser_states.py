@@ -8,8 +8,10 @@ A request is {"kind", "sequence", "modulation", "noise", "trajectories", "dt", "
 an answer {"seconds", "values"} or {"error"}; seconds are CPU times in one thread. Kinds: `state`
 and `time` by pulser-simulation (QuTiP), the former with tight tolerances, `density` and `counts`
 with noise, `observables` at the request's `times`: occupation, correlation, energy and its second
-moment, `results` of an emulation's configuration, `emu-sv`. Values of a state are real and
-imaginary parts; bit strings and indices have the first atom as their highest digit.
+moment, `results` of an emulation's configuration, `emu-sv`; and `emu-mps`, with {"shots", "seed",
+"precision", "bond"}, whose values are occupations and whose seconds are wall-clock time. Values of
+a state are real and imaginary parts; bit strings and indices have the first atom as their highest
+digit.
 """
 
 from __future__ import annotations
@@ -44,6 +46,8 @@ def answered(request: dict[str, Any]) -> dict[str, Any]:
     noise = NoiseModel.from_abstract_repr(request["noise"]) if request.get("noise") else None
     if request["kind"] == "emu-sv":
         return _emu_sv(sequence, request["dt"])
+    if request["kind"] == "emu-mps":
+        return _emu_mps(sequence, request)
     from pulser_simulation import QutipEmulator
 
     how = {"with_modulation": request.get("modulation", False), "noise_model": noise}
@@ -139,6 +143,23 @@ def _emu_sv(sequence: Any, dt: int) -> dict[str, Any]:
     begin = time.process_time()
     SVBackend(sequence, config=config).run()
     return {"seconds": time.process_time() - begin, "values": []}
+
+
+def _emu_mps(sequence: Any, request: dict[str, Any]) -> dict[str, Any]:
+    import torch
+    from emu_mps import MPSBackend, MPSConfig
+    from pulser.backend import BitStrings, Occupation
+
+    torch.set_num_threads(1)
+    torch.manual_seed(request["seed"])
+    config = MPSConfig(
+        observables=[Occupation(), BitStrings(num_shots=request["shots"])], dt=request["dt"],
+        precision=request["precision"], max_bond_dim=request["bond"], log_level=50, gpu=False,
+    )  # fmt: skip
+    begin = time.perf_counter()
+    results = MPSBackend(sequence, config=config).run()
+    seconds = time.perf_counter() - begin
+    return {"seconds": seconds, "values": [float(each) for each in results.occupation[-1]]}
 
 
 if __name__ == "__main__":
