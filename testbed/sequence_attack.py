@@ -23,6 +23,7 @@ from simenv.client.client import Client
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.pulses import pack_pulses
 from simenv.client.submission.send import send
+from simenv.client.tasks.task import Task
 from simenv.errors import SimenvError, TaskFailedError
 from simenv.model import TaskOptions, TaskSpec, calls, pulses
 from simenv.model.options import VALUE
@@ -31,16 +32,18 @@ from simenv.wire import codec
 
 VALUES = {"rabi": [2.0, 3.0], "duration": 60}
 SHOTS = 10
+A_ROUND = 40  # documents that are read and sent before their ends are awaited
 RUN_S = 30.0  # of a task
 PATIENCE_S = 300.0
 LOOK_S = 0.1
+MOST_CHARS = 1_000  # of a message
 # Errors that nothing foresaw: an exception's class, with its file and line in a worker.
 UNFORESEEN = re.compile(r"\(\w+\.py:\d+, in |cannot be (read|sampled|placed): \w+$|Traceback")
 
 
 class Attack(NamedTuple):
     """Ends of all documents. `unforeseen`: kind of document and text of errors that nothing
-    foresaw; `longest_s`: of each document, by kind."""
+    foresaw; `longest_s`: to read a document, by kind."""
 
     ends: Counter[str]
     unforeseen: list[tuple[str, str]]
@@ -59,42 +62,44 @@ def attacked(client: Client, documents: Sequence[tuple[str, str]], seed: int) ->
     reader = SandboxProcess(__name__, "packed", "pulse sequence", ("reading", "read"), 20.0)
     found = Attack(Counter(), [], {})
     rng = random.Random(seed)
+    sent: list[tuple[str, Task]] = []
     try:
-        for kind, text in documents:
+        for number, (kind, text) in enumerate(documents, 1):
             begin = time.monotonic()
-            call, end = _read(reader, text, found, kind)
-            if call is None or rng.random() < 0.2:
-                call = _forged(rng, text, call)
-            other = _sent(client, call, found, kind)
-            found.ends[f"client: {end}"] += 1
-            found.ends[f"service: {other}"] += 1
+            call = _read(reader, text, found, kind)
             took_s = time.monotonic() - begin
             found.longest_s[kind] = max(found.longest_s.get(kind, 0.0), took_s)
+            if call is None or rng.random() < 0.2:
+                call = _forged(rng, text, call)
+            if (task := _submitted(client, call, found, kind)) is not None:
+                sent.append((kind, task))
+            if number % A_ROUND == 0 or number == len(documents):
+                for place, task in sent:
+                    found.ends[f"service: {_ended(task, found, place)}"] += 1
+                sent.clear()
     finally:
         reader.close()
     return found
 
 
-def _read(
-    reader: SandboxProcess, text: str, found: Attack, kind: str
-) -> tuple[pulses.PulseCall | None, str]:
+def _read(reader: SandboxProcess, text: str, found: Attack, kind: str) -> pulses.PulseCall | None:
     try:
         answer = reader.convert(text.encode("utf-8", "surrogatepass"))
     except SimenvError as error:
-        _note(found, kind, str(error))
-        return None, type(error).__name__
-    return msgspec.msgpack.decode(answer, type=pulses.PulseCall), "accepted"
+        _note(found, kind, error)
+        found.ends[f"client: {type(error).__name__}"] += 1
+        return None
+    found.ends["client: accepted"] += 1
+    return msgspec.msgpack.decode(answer, type=pulses.PulseCall)
 
 
 def _forged(rng: random.Random, text: str, call: pulses.PulseCall | None) -> pulses.PulseCall:
     """Return a call past the client, whose sizes and options lie."""
     sizes = pulses.PulseSizes(
-        rng.choice((1, 3, 28)), rng.choice((1, 2, 64)), rng.choice((4, 100, 200_000))
+        rng.choice((1, 3, 3, 20, 28)), rng.choice((1, 2, 64)), rng.choice((4, 100, 200_000))
     )
     if call is None:
-        variables = tuple((name, tuple(map(float, value))) if isinstance(value, list)
-                          else (name, (float(value),)) for name, value in VALUES.items())  # fmt: skip
-        given = variables if '"rabi"' in text else ()
+        given = (("rabi", (2.0, 3.0)), ("duration", (60.0,))) if '"rabi"' in text else ()
         call = pulses.PulseCall(calls.CALL_FORMAT, text, sizes, ("counts",), given)
     match rng.randrange(6):
         case 0:
@@ -113,24 +118,34 @@ def _forged(rng: random.Random, text: str, call: pulses.PulseCall | None) -> pul
             return call
 
 
-def _sent(client: Client, call: pulses.PulseCall, found: Attack, kind: str) -> str:
+def _submitted(client: Client, call: pulses.PulseCall, found: Attack, kind: str) -> Task | None:
     terms = TaskOptions(outputs=(VALUE,), engine=pulses.RYDBERG, run_timeout_s=RUN_S)
     try:
         spec = TaskSpec(codec.encode(call), SHOTS, 1)
-        (task,) = send(client.session, PreparedSubmit(terms, [spec], single=True), None)
+        return send(client.session, PreparedSubmit(terms, [spec], single=True), None)[0]
+    except SimenvError as error:
+        _note(found, kind, error)
+        found.ends[f"service: {type(error).__name__}"] += 1
+        return None
+
+
+def _ended(task: Task, found: Attack, kind: str) -> str:
+    try:
         task.result(PATIENCE_S)
     except TaskFailedError as error:
-        _note(found, kind, str(error))
+        _note(found, kind, error)
         return f"failed, {error.reason}"
     except SimenvError as error:
-        _note(found, kind, str(error))
+        _note(found, kind, error)
         return type(error).__name__
     return "ran"
 
 
-def _note(found: Attack, kind: str, text: str) -> None:
-    if UNFORESEEN.search(text) or not text.isprintable():
-        found.unforeseen.append((kind, text[:400]))
+def _note(found: Attack, kind: str, error: SimenvError) -> None:
+    """Note an error that nothing foresaw, that is long, or that a terminal would obey."""
+    text = error.message
+    if UNFORESEEN.search(text) or not text.isprintable() or len(text) > MOST_CHARS:
+        found.unforeseen.append((kind, text[:MOST_CHARS]))
 
 
 @contextmanager

@@ -66,8 +66,16 @@ REASONS = {
     ),
     "program": ("The circuit cannot be read.", "correct the circuit as the message says"),
     "limit": (
-        "The budget of the account was spent, or the value of a function is too large.",
+        "The budget of the account was spent, or a value or a pulse sequence is too large.",
         "`simenv usage` shows the budget; write large values to a file",
+    ),
+    "option": (
+        "An option of a pulse sequence does not suit it.",
+        "change the option that the message names",
+    ),
+    "infeasible": (
+        "The device of the task cannot run its pulse sequence.",
+        "change the sequence, or take another device",
     ),
     "dependency": (
         "A task that this one comes after failed.",

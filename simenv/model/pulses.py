@@ -8,6 +8,7 @@ with it. A worker refuses a sequence that is larger than its sizes.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -48,6 +49,8 @@ OUTPUTS = (
     *("counts", "memory", "statevector"),
     *("occupation", "correlation", "energy", "expectation"),
 )
+_PARTS = {"register": MAX_ATOMS, "channels": 64, "operations": 10_000, "variables": MAX_VARIABLES}
+_SAID = 200  # characters of the parser's own message
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _BRACKET = re.compile(r"[\[\]{}]")
 
@@ -286,3 +289,21 @@ def check_text(what: str, text: str) -> None:
     if deepest > MAX_NESTING:
         text = f"{what} is nested {deepest} deep; the limit is {MAX_NESTING}"
         raise LimitExceededError(text, hint="formulas of fewer operations in its variables")
+
+
+def check_parts(text: str) -> None:
+    """Check the numbers of parts of a sequence, before pulser reads it: it takes long for many.
+    `text`: one that `check_text` has passed. Raises LimitExceededError, ProgramError."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:  # a number of too many digits, too
+        said = str(error)[:_SAID]
+        hint = "Sequence.to_abstract_repr() of pulser-core writes one"
+        raise ProgramError(f"the pulse sequence is no JSON object: {said}", hint=hint) from error
+    for name, most in _PARTS.items():
+        part = document.get(name)
+        if isinstance(part, dict | list) and len(part) > most:
+            raise LimitExceededError(
+                f"the sequence has {len(part)} {name}; the limit is {most}",
+                hint="a smaller sequence, or several",
+            )

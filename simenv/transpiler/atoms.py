@@ -11,16 +11,18 @@ import warnings
 from typing import Any
 
 from simenv.errors import InfeasibleError
-from simenv.model.pulses import PulseCall
+from simenv.model.pulses import PulseCall, check_parts
 
 _TEXT = 500  # characters of pulser's own messages
 _CAUSES = 3
 
 
 def built_sequence(call: PulseCall) -> Any:
-    """Return the sequence with values for its variables."""
+    """Return the sequence with values for its variables. Raises LimitExceededError, ProgramError,
+    errors of pulser."""
     import pulser
 
+    check_parts(call.sequence)
     sequence = pulser.Sequence.from_abstract_repr(call.sequence)
     if sequence.is_parametrized() or sequence.is_register_mappable():
         values = {name: value if len(value) > 1 else value[0] for name, value in call.variables}

@@ -22,7 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simenv import model
-from simenv.errors import ProgramError, StoreError
+from simenv.errors import (
+    InfeasibleError,
+    LimitExceededError,
+    OptionError,
+    ProgramError,
+    StoreError,
+)
 from simenv.model import calls, task
 from simenv.model.options import REFUSED
 from simenv.process import exit_process, log_line, resident_bytes
@@ -114,7 +120,8 @@ FAILURE_CHARS = 2_000  # of a message: lists of failed tasks hold thousands of t
 # Errors whose codes are the reasons of failures.
 CODED_ERRORS = (
     *(errors.MachineRefused, errors.MachineFailed, errors.BadAnswer, errors.StaleCalibration),
-    *(errors.OtherOutcome, errors.TruncatedState, CallFailed, ValueTooLarge, ProgramError),
+    *(errors.OtherOutcome, errors.TruncatedState, CallFailed, ValueTooLarge),
+    *(ProgramError, OptionError, LimitExceededError, InfeasibleError),  # of sequences in a worker
 )
 _DONE = messages.STATES.index(model.TaskState.DONE)
 FAILED = messages.STATES.index(model.TaskState.FAILED)

@@ -35,6 +35,7 @@ from simenv.model.pulses import (
     PulseAnswer,
     PulseCall,
     PulseSizes,
+    check_parts,
     check_pulses,
     check_shots,
     check_text,
@@ -524,6 +525,7 @@ def _built(
         try:
             if isinstance(sequence, str):
                 check_text("the pulse sequence", sequence)
+                check_parts(sequence)
                 if is_annealing_text(sequence):
                     raise annealing_refused("a model of dimod")
                 text, sequence = sequence, pulser.Sequence.from_abstract_repr(sequence)

@@ -17,7 +17,7 @@ from noise_models.atoms import AnalogCalibration
 from noise_models.calibration import CalibrationSnapshot
 from noise_models.options import NoiseOptions
 from noise_models.strict_json import NoiseError
-from simenv.errors import OptionError, ProgramError
+from simenv.errors import OptionError, ProgramError, SimenvError
 from simenv.model import DeviceRecord, TaskOptions
 from simenv.model.devices import device_time_ns, wall_clock_s
 from simenv.model.options import STALE
@@ -135,6 +135,8 @@ def placed(packed: bytes) -> bytes:
         warnings.simplefilter("ignore")  # of pulser, about its own versions
         try:
             sequence = built_sequence(call)
+        except (SimenvError, MemoryError):
+            raise
         except Exception as error:  # pulser raises many types
             text = f"pulser cannot read the sequence: {pulser_text(error)}"
             raise ProgramError(text) from error

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simenv.errors import OptionError, ProgramError
+from simenv.errors import ProgramError, SimenvError
 from simenv.model.pulses import PulseCall, PulseSizes
 from simenv.sandbox.function_process import SandboxProcess
 from simenv.transpiler.atoms import built_sequence
@@ -134,7 +134,7 @@ def _errors_of_pulser() -> Iterator[None]:
         warnings.simplefilter("ignore")  # of pulser, about its own versions
         try:
             yield
-        except (ProgramError, OptionError, MemoryError):
+        except (SimenvError, MemoryError):
             raise
         except Exception as error:
             text = " ".join(f"{type(error).__name__}: {error}".split())[:_TEXT]
