@@ -191,6 +191,9 @@ def _parameter(value: Any) -> float | str:
     """Return an angle, or the text of an expression of free variables."""
     if callable(getattr(value, "get_variables", None)) and value.get_variables():
         return str(value)
+    for attribute in ("double_p", "int_p"):  # of a parameter as it is stored
+        if (number := getattr(value, attribute, None)) is not None:
+            return float(number)
     try:
         return float(value)
     except (TypeError, ValueError):

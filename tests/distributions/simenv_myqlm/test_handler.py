@@ -122,6 +122,13 @@ def test_free_parameters_are_named(connection: GatewayConnection) -> None:
     fails(UnsupportedError, "free parameter", Runner(connection).run, [made])
 
 
+def test_stored_parameters_are_angles() -> None:
+    stored = SimpleNamespace(double_p=0.25, int_p=None)
+    gates = {"RY": qat.definition("RY", (stored,)), "RX": qat.definition("RX", (1,))}
+    found = handler.record_of(qat.job(circuit(("RY", [0]), ("RX", [0]), gates=gates)))
+    assert [each.params for each in found.circuit.instructions] == [(0.25,), (1.0,)]
+
+
 def test_schedules_carry_sequences() -> None:
     schedule = SimpleNamespace(_other=json.dumps({"abstr_seq": "{}", "modulation": True}).encode())
     job = qat.job(None, schedule=schedule, nbshots=10)
