@@ -34,7 +34,7 @@ from simenv.qpm_check.target import FAMILY, CheckTarget, named
 
 
 class CircuitSource(msgspec.Struct, frozen=True):
-    """Circuit as a host sends it. `format`: openqasm2 or openqasm3."""
+    """Circuit as a host sends it. `format`: openqasm2, openqasm3 or pulser-abstract."""
 
     name: str
     text: str

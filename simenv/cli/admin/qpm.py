@@ -345,7 +345,9 @@ def diff(
     context: typer.Context,
     pool1: Annotated[str, typer.Argument(help="A pool of the environment that is up.")],
     pool2: Annotated[str, typer.Argument(help="Another pool, such as that of a device.")],
-    files: Annotated[list[Path], typer.Argument(help="OpenQASM files, or folders of *.qasm.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="OpenQASM files, pulse sequences, or folders of *.qasm.")
+    ],
     shots: Annotated[int, typer.Option(min=1, help="Shots of each circuit on each pool.")] = 1024,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the circuits; devices ignore it.")] = 7,
     bound: Annotated[
@@ -407,9 +409,12 @@ def diff(
 
 
 def _sources(files: Sequence[Path]) -> list[CircuitSource]:
-    """Read the circuits, named by their files. Raises NotFoundError, and ProgramError for one that
-    any pool would refuse."""
+    """Read circuits and pulse sequences, named by their files. Raises NotFoundError, and
+    ProgramError for one that any pool would refuse."""
     from simenv.client.circuits import text_checks
+    from simenv.client.circuits.load import is_pulses
+    from simenv.model.paradigms import PULSER
+    from simenv.model.pulses import check_text
     from simenv.qpm_check.comparison import CircuitSource
 
     paths = [path for file in files for path in (sorted(file.glob("*.qasm")) or [file])]
@@ -418,10 +423,14 @@ def _sources(files: Sequence[Path]) -> list[CircuitSource]:
     for path in paths:
         if not path.is_file():
             raise NotFoundError(f"{path}: no such file", hint="OpenQASM files, or their folder")
-        read_circuit(str(path))
-        text = path.read_text(encoding="utf-8", errors="replace")
-        version = text_checks.inspect(text, str(path)).version
         name = path.name if names.count(path.name) == 1 else str(path)
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if is_pulses(text):
+            check_text(name, text)
+            sources.append(CircuitSource(name, text, PULSER))
+            continue
+        read_circuit(str(path))
+        version = text_checks.inspect(text, str(path)).version
         sources.append(CircuitSource(name, text, f"openqasm{version}"))
     return sources
 

@@ -16,6 +16,7 @@ from launcher.base import Gpu
 from launcher.placement import NodeResources, Placement, ResourceRequest, matches, place
 from simenv.errors import InfeasibleError, OptionError, SimenvError
 from simenv.model import DeviceInfo, DeviceKind, PoolSpec, TaskOptions
+from simenv.model.options import VALUE
 from simenv.model.pulses import RYDBERG
 from simenv.scheduler.core import ClusterLimits, nodes_of
 from simenv.text import size
@@ -46,6 +47,9 @@ def unsupported_reason(
     if problem:
         return OptionError(problem, hint=option_hint(card))
     missing = [output for output in terms.outputs if output not in card.outputs]
+    if VALUE in missing:
+        text = f"engine {card.name!r} runs circuits, no pulse sequences and no calls"
+        return InfeasibleError(text, hint=ELSEWHERE)
     if missing:
         hint = f"it has: {', '.join(card.outputs)}"
         return InfeasibleError(f"engine {card.name!r} has no output {missing[0]!r}", hint=hint)

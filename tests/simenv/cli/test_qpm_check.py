@@ -17,6 +17,7 @@ from simenv.client import launch
 from simenv.errors import StartFailedError
 from simenv.qpm_check import checks
 from simenv.qpm_check.check import VerdictState
+from simenv.qpm_check.circuits import FIRST_ATOM
 
 
 def last_line(captured: pytest.CaptureFixture[str]) -> dict[str, object]:
@@ -150,6 +151,19 @@ def test_circuit_refused_by_one_pool_is_a_difference(shell: Shell, tmp_path: Pat
 def test_pool_compared_with_itself_is_same(shell: Shell, circuits: Path) -> None:
     outcome = shell("qpm", "diff", "main", "main", str(circuits / "bell.qasm"), "--json").object
     assert {row["finding"] for row in outcome["rows"]} == {"same"}
+
+
+def test_pulse_sequence_differs_where_a_pool_runs_none(shell: Shell, tmp_path: Path) -> None:
+    pytest.importorskip("pulser")
+    path = tmp_path / "atoms.json"
+    path.write_text(FIRST_ATOM["data"])
+    answer = shell("qpm", "diff", "main", "main", str(path), "--json")
+    assert {row["finding"] for row in answer.object["rows"]} == {"same"}
+    answer = shell("qpm", "diff", "main", "qpu", str(path), "--json", code=1)
+    (row,) = (r for r in answer.object["rows"] if r["what"] == "a circuit's async_run")
+    assert row["first"] == "ACCEPTED"
+    assert "FAILED (provider-submission-failed)" in row["second"]
+    assert "runs circuits, no pulse sequences" in row["second"]
 
 
 def test_paused_pool_ends_diff_at_timeout(shell: Shell, environment: Live, circuits: Path) -> None:
