@@ -57,7 +57,9 @@ def test_pages_load_nothing_from_the_web(site: Path) -> None:
     for page in site.rglob("*.html"):
         fetched = Fetched()
         fetched.feed(page.read_text())
-        assert not [each for each in fetched.addresses if "//" in each], page
+        # Pictures of notebooks are in the page; their base64 may have two slashes.
+        addresses = [each for each in fetched.addresses if not each.startswith("data:")]
+        assert not [each for each in addresses if "//" in each], page
 
 
 def test_search_leaves_out_the_changelog_and_pages_of_figures(
