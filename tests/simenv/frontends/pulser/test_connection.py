@@ -124,7 +124,7 @@ def test_devices_are_those_that_sequences_may_be_written_for(env: Client) -> Non
         pulser.QPUBackend(sequence, connection).run([{"runs": 1}])
 
 
-def test_results_survive_the_deaths_of_worker_and_service() -> None:
+def test_results_survive_the_death_of_the_service() -> None:
     with environment() as live:
         with live.client() as client:
             oracle = SimenvConnection(client, seed=3).submit(
