@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.engine.rydberg import Peer, call_of, chain
+from bench.engine.rydberg import Peer, call_of
 from bench.harness import SEED, Report, benchmark, installed
 from simenv.worker.analog.samples import jumps_of, program_of, sampled
 from simulators.engine import RunControl
@@ -66,27 +66,27 @@ def noise_models() -> dict[str, tuple[Any, Any]]:
     lost = np.zeros((3, 3))
     lost[2, 0] = 1.0  # of r, g, x
     pumped = np.array([[0.3, 0.2j], [0.9, -0.5 - 0.4j]])  # of r, g; of no special form
-    spectrum = {"detuning_hf_psd": (1.0, 2.0, 1.5), "detuning_hf_omegas": (5.0, 20.0, 40.0)}
-    thermal = {"temperature": 60.0, "trap_waist": 1.0, "trap_depth": 150.0}
-    ising, local, digital, exchange = chain(4, 300), _local(), _digital(), _exchange()
+    spectrum = {"detuning_hf_psd": (3.0, 5.0, 4.0), "detuning_hf_omegas": (5.0, 20.0, 40.0)}
+    thermal = {"temperature": 60.0, "trap_waist": 1.0, "trap_depth": 100.0}
+    ising, local, digital, exchange = _resonant(), _local(), _digital(), _exchange()
     return {
-        "preparation": (ising, NoiseModel(state_prep_error=0.1)),
-        "detection": (ising, NoiseModel(p_false_pos=0.03, p_false_neg=0.08)),
-        "temperature: Doppler shifts": (ising, NoiseModel(temperature=3_000.0)),
+        "preparation": (ising, NoiseModel(state_prep_error=0.2)),
+        "detection": (ising, NoiseModel(p_false_pos=0.08, p_false_neg=0.15)),
+        "temperature: Doppler shifts": (ising, NoiseModel(temperature=10_000.0)),
         "temperature: positions": (ising, NoiseModel(**thermal, disable_doppler=True)),
-        "amplitude": (ising, NoiseModel(amp_sigma=0.2)),
+        "amplitude": (ising, NoiseModel(amp_sigma=0.3)),
         "waist": (ising, NoiseModel(laser_waist=20.0)),
-        "detuning": (ising, NoiseModel(detuning_sigma=4.0)),
+        "detuning": (ising, NoiseModel(detuning_sigma=9.0)),
         "detuning: spectrum": (ising, NoiseModel(**spectrum)),
         "dephasing": (ising, NoiseModel(dephasing_rate=1.5)),
-        "hyperfine dephasing": (digital, NoiseModel(hyperfine_dephasing_rate=1.5)),
+        "hyperfine dephasing": (digital, NoiseModel(hyperfine_dephasing_rate=4.0)),
         "relaxation": (ising, NoiseModel(relaxation_rate=1.5)),
         "depolarizing": (ising, NoiseModel(depolarizing_rate=1.5)),
         "leakage": (
             ising, NoiseModel(eff_noise_rates=[1.5], eff_noise_opers=[lost], with_leakage=True)
         ),
         "operator": (ising, NoiseModel(eff_noise_rates=[1.2], eff_noise_opers=[pumped])),
-        "detuning map": (_mapped(), NoiseModel(dmm_sigma=0.4)),
+        "detuning map": (_mapped(), NoiseModel(dmm_sigma=0.8)),
         "mixture, global": (
             ising,
             NoiseModel(
@@ -118,6 +118,19 @@ def _register(atoms: int, spacing_um: float) -> Any:
 
     places = [(spacing_um * k, 3.0 * (k % 2)) for k in range(atoms)]
     return pulser.Register.from_coordinates(places, prefix="q")
+
+
+def _resonant() -> Any:
+    """Pulses of four atoms near resonance, about one and a half turns of a single atom."""
+    import pulser
+    from pulser.waveforms import BlackmanWaveform
+
+    sequence = pulser.Sequence(_register(4, 6.5), pulser.MockDevice)
+    sequence.declare_channel("global", "rydberg_global")
+    sequence.add(pulser.Pulse.ConstantPulse(300, 11.0, 1.0, 0.0), "global")
+    sequence.delay(60, "global")
+    sequence.add(pulser.Pulse.ConstantDetuning(BlackmanWaveform(250, 5.0), 2.0, 0.8), "global")
+    return sequence
 
 
 def _local() -> Any:
