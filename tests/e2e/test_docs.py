@@ -36,6 +36,7 @@ BY_TESTS = {
     "docs/guides/http.md": "tests/simenv/gateway/native/test_guide.py",
     "docs/guides/identity.md": "tests/e2e/test_identity_guide.py",
     "docs/guides/iqm.md": "tests/e2e/test_gateway_iqm.py",
+    "docs/guides/pasqal.md": "tests/e2e/test_gateway_pasqal.py",
     "docs/guides/qpi.md": "tests/e2e/test_qpi.py",
     "docs/guides/hardware_qpm.md": "tests/e2e/test_qpm_docs.py",
     "docs/guides/runtime.md": "tests/e2e/test_gateway_ibm.py",

@@ -3,6 +3,7 @@ client."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from live import Live, environment
 from packages import bring
+from snippets import fresh_environ
 
 from simenv.cli.admin.gateway import variables
 from simenv.client.client import Client
@@ -157,11 +159,31 @@ def found_by(
     return result
 
 
-def test_a_program_of_pasqals_client_runs_unchanged(settings: Mapping[str, str]) -> None:
+def interpreter() -> Path:
+    """Python with pulser-pasqal; skips the test where it cannot be had, but not in CI."""
     why = bring("vendor_client.sh", "pasqal", FOLDER)
     if why:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(why)
-    found = found_by(FOLDER / "bin" / "python", PULSER_PASQAL, settings)
+    return FOLDER / "bin" / "python"
+
+
+def test_commands_of_the_guide_run(tmp_path: Path) -> None:
+    """In an empty folder, but for the virtual environment of pulser-pasqal."""
+    text = (Path(__file__).parents[2] / "docs" / "guides" / "pasqal.md").read_text()
+    (block,) = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    commands = [line for line in block.splitlines() if "pip install" not in line]
+    (tmp_path / "pasqal").symlink_to(interpreter().parents[1])
+    ended = subprocess.run(
+        ["bash", "-ec", "\n".join(commands)],
+        env=fresh_environ(tmp_path), cwd=tmp_path,
+        capture_output=True, text=True, timeout=PROGRAM_S, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "ok {'" in ended.stdout
+
+
+def test_a_program_of_pasqals_client_runs_unchanged(settings: Mapping[str, str]) -> None:
+    found = found_by(interpreter(), PULSER_PASQAL, settings)
     assert found["status"] == "DONE"
     assert sum(found["counts"][0].values()) == 100
     assert found["counts"][1] == {"000": 50}
