@@ -51,6 +51,20 @@ def test_modulation_of_a_schedule_is_an_option_of_the_task(connection: GatewayCo
     assert result.meta_data["shots"] == "100"
 
 
+def test_a_device_of_neutral_atoms_has_its_noise(connection: GatewayConnection) -> None:
+    pulser = pytest.importorskip("pulser")
+    register = pulser.Register.rectangle(1, 2, spacing=8.0, prefix="q")
+    sequence = pulser.Sequence(
+        register.with_automatic_layout(pulser.AnalogDevice), pulser.AnalogDevice
+    )
+    sequence.declare_channel("global", "rydberg_global")
+    sequence.add(pulser.Pulse.ConstantPulse(500, 2 * math.pi, 0.0, 0.0), "global")
+    job = pulse_job(json.dumps({"abstr_seq": sequence.to_abstract_repr()}).encode(), 200)
+    (result,) = Runner(connection, device="neutral-atoms-analog", seed=1).run([job])
+    assert result.meta_data["device"] == "neutral-atoms-analog"
+    assert sum(sample.probability or 0.0 for sample in result.samples) == pytest.approx(1)
+
+
 @pytest.mark.parametrize(
     ("carried", "text"),
     [
