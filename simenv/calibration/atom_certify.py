@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from noise_models.atoms import AnalogCalibration
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration import atom_experiments as experiments
-from simenv.calibration.atom_experiments import AtomShots, Experiment, Share
+from simenv.calibration.atom_experiments import AtomExperiment, AtomShots, OnesShare
 from simenv.calibration.certify import CONFIDENCE, Certificate, compare, device_under_test
 from simenv.calibration.experiments.estimators import Estimate
 from simenv.calibration.experiments.procedure import ExperimentResults, RoughEstimates
@@ -56,7 +56,7 @@ def certify(
         raise OptionError(f"device {name[:64]!r} runs circuits", hint="simenv.calibration.certify")
     machine = machine_of(info.analog.device)
     plan = experiments.plan(machine, effort or AtomShots())
-    tasks: list[tuple[Experiment, Any]] = []
+    tasks: list[tuple[AtomExperiment, Any]] = []
     for experiment in plan.experiments:
         sequence = experiments.sequence_of(experiment, plan.channel, machine)
         left = experiment.shots
@@ -68,7 +68,7 @@ def certify(
             )  # fmt: skip
             tasks.append((experiment, task))
             left -= shots
-    counts: dict[Experiment, dict[str, int]] = {each: {} for each in plan.experiments}
+    counts: dict[AtomExperiment, dict[str, int]] = {each: {} for each in plan.experiments}
     device_s = 0.0
     for number, (experiment, task) in enumerate(tasks):
         progress(f"{experiment.name}, sequence {number + 1} of {len(tasks)}")
@@ -115,8 +115,8 @@ def claimed_values(
 
 
 def expected_share(
-    experiment: Experiment, channel: str, machine: Any, analog: AnalogCalibration
-) -> Share:
+    experiment: AtomExperiment, channel: str, machine: Any, analog: AnalogCalibration
+) -> OnesShare:
     """Return the share of ones of an experiment by a snapshot."""
     from pulser.sampler import sample
 
@@ -131,7 +131,7 @@ def expected_share(
     prepared = float(ones) * (1.0 - (analog.state_prep_error or 0.0))
     false_pos, false_neg = analog.p_false_pos or 0.0, analog.p_false_neg or 0.0
     # Shares that follow from a snapshot have no errors; estimators divide by them.
-    return Share(false_pos + (1.0 - false_pos - false_neg) * prepared, 1e-9)
+    return OnesShare(false_pos + (1.0 - false_pos - false_neg) * prepared, 1e-9)
 
 
 def _excited(

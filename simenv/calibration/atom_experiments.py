@@ -48,7 +48,7 @@ class AtomShots(msgspec.Struct, frozen=True):
         return AtomShots(**{name: max(50, round(n * factor)) for name, n in fields.items()})
 
 
-class Step(msgspec.Struct, frozen=True):
+class PulseStep(msgspec.Struct, frozen=True):
     """A pulse, or a wait where the Rabi frequency is 0."""
 
     duration_ns: int
@@ -56,18 +56,18 @@ class Step(msgspec.Struct, frozen=True):
     phase: float = 0.0
 
 
-class Experiment(msgspec.Struct, frozen=True):
+class AtomExperiment(msgspec.Struct, frozen=True):
     """A sequence of steps. `wait_ns`: of a wait under study; `turns`: of the whole pulse, in half
     turns."""
 
     name: str
-    steps: tuple[Step, ...]
+    steps: tuple[PulseStep, ...]
     shots: int
     wait_ns: int = 0
     turns: float = 0.0
 
 
-class Share(msgspec.Struct, frozen=True):
+class OnesShare(msgspec.Struct, frozen=True):
     """Mean share of ones, its standard error, and the number of bits that it is of."""
 
     mean: float
@@ -75,14 +75,14 @@ class Share(msgspec.Struct, frozen=True):
     bits: int = 1
 
 
-Shares = Mapping[Experiment, Share]
+Shares = Mapping[AtomExperiment, OnesShare]
 
 
 class AtomPlan(msgspec.Struct, frozen=True):
     """Experiments on a machine, and what its sequences are made of."""
 
     channel: str
-    experiments: tuple[Experiment, ...]
+    experiments: tuple[AtomExperiment, ...]
 
 
 def channel_of(machine: Any) -> tuple[str, Any]:
@@ -111,19 +111,19 @@ def plan(machine: Any, shots: AtomShots) -> AtomPlan:
     if longest < 4 * half_ns:
         text = f"sequences of {longest} ns on device {machine.name[:64]!r}"
         raise OptionError(text, hint="longer ones: they are to show the decay of the atoms")
-    half, quarter = Step(half_ns, rabi), Step(half_ns // 2, rabi)
+    half, quarter = PulseStep(half_ns, rabi), PulseStep(half_ns // 2, rabi)
     found = [
-        Experiment(DARK, (Step(least),), shots.dark),
-        Experiment(FLIPPED, (half,), shots.flipped),
-        Experiment(WAITED, (half, Step(longest)), shots.flipped, longest),
+        AtomExperiment(DARK, (PulseStep(least),), shots.dark),
+        AtomExperiment(FLIPPED, (half,), shots.flipped),
+        AtomExperiment(WAITED, (half, PulseStep(longest)), shots.flipped, longest),
     ]
     for k in range(DELAYS):
         wait = _multiple(least + (longest - least) * k // (DELAYS - 1), clock)
         wait = min(wait, longest)
         found += [
-            Experiment(
+            AtomExperiment(
                 f"ramsey {sign}",
-                (quarter, Step(wait), Step(quarter.duration_ns, rabi, phase)),
+                (quarter, PulseStep(wait), PulseStep(quarter.duration_ns, rabi, phase)),
                 shots.ramsey,
                 wait,
             )
@@ -132,8 +132,8 @@ def plan(machine: Any, shots: AtomShots) -> AtomPlan:
     turns = max(1, round(_USED * longest / half_ns / 2) - 1)
     for part in range(1, 5):  # at slopes and extrema of one oscillation
         total = 2 * turns + 0.5 * part
-        steps = (Step(_multiple(round(total * half_ns), clock // 2), rabi),)
-        found.append(Experiment("rabi", steps, shots.rabi, turns=total))
+        steps = (PulseStep(_multiple(round(total * half_ns), clock // 2), rabi),)
+        found.append(AtomExperiment("rabi", steps, shots.rabi, turns=total))
     return AtomPlan(name, tuple(found))
 
 
@@ -141,7 +141,7 @@ def _multiple(duration_ns: int, clock: int) -> int:
     return -(-duration_ns // clock) * clock
 
 
-def sequence_of(experiment: Experiment, channel: str, machine: Any) -> Any:
+def sequence_of(experiment: AtomExperiment, channel: str, machine: Any) -> Any:
     """Return the sequence of pulser that makes an experiment on a machine."""
     from pulser import Pulse, Register, Sequence
 
@@ -159,7 +159,7 @@ def sequence_of(experiment: Experiment, channel: str, machine: Any) -> Any:
     return sequence
 
 
-def share_of(counts: Mapping[str, int]) -> Share:
+def share_of(counts: Mapping[str, int]) -> OnesShare:
     """Return the share of ones. Atoms of one shot share the draws of the laser, so that the
     standard error is that of the shots."""
     shots = sum(counts.values())
@@ -171,7 +171,7 @@ def share_of(counts: Mapping[str, int]) -> Share:
     bits = shots * width
     kept = (mean * bits + 1.0) / (bits + 2.0)  # of shares that are all alike
     least = kept * (1.0 - kept) / bits
-    return Share(mean, math.sqrt(max(variance / shots, least)), bits)
+    return OnesShare(mean, math.sqrt(max(variance / shots, least)), bits)
 
 
 def estimates(shares: Shares) -> tuple[Estimate, ...]:
@@ -189,7 +189,7 @@ def estimates(shares: Shares) -> tuple[Estimate, ...]:
     )
 
 
-def _t1(dark: Share, flipped: Share, after: Share, wait_ns: int) -> Estimate:
+def _t1(dark: OnesShare, flipped: OnesShare, after: OnesShare, wait_ns: int) -> Estimate:
     """T1 from the ones that a wait leaves: (P(t) - P(dark)) / (P(0) - P(dark)) = exp(-t / T1)."""
     before, left = flipped.mean - dark.mean, after.mean - dark.mean
     if min(before, left) <= 0.0:
@@ -204,7 +204,7 @@ def _t1(dark: Share, flipped: Share, after: Share, wait_ns: int) -> Estimate:
 def _t2_star(shares: Shares) -> Estimate:
     """T2* as the time constant of an exponential through the contrasts of a Ramsey experiment; the
     logarithm of each has its contrast as its weight."""
-    found: dict[int, dict[str, Share]] = {}
+    found: dict[int, dict[str, OnesShare]] = {}
     for each, share in shares.items():
         if each.name.startswith("ramsey"):
             found.setdefault(each.wait_ns, {})[each.name] = share

@@ -13,7 +13,7 @@ from noise_models import library
 from noise_models.atoms import AnalogCalibration
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration import atom_certify, atom_experiments as experiments
-from simenv.calibration.atom_experiments import AtomShots, Share
+from simenv.calibration.atom_experiments import AtomShots, OnesShare
 from simenv.calibration.certify import ClaimVerdict, compare
 from simenv.errors import OptionError
 from simenv.transpiler.atoms import machine_of
@@ -41,7 +41,7 @@ MACHINE = machine_of(json.dumps(analog_of(SNAPSHOT).device))
 PLAN = experiments.plan(MACHINE, AtomShots())
 
 
-def drawn(snapshot: CalibrationSnapshot, seed: int) -> dict[Any, Share]:
+def drawn(snapshot: CalibrationSnapshot, seed: int) -> dict[Any, OnesShare]:
     """Shares of bits that are drawn from the exact shares."""
     rng = np.random.default_rng(seed)
     result = {}
@@ -49,7 +49,7 @@ def drawn(snapshot: CalibrationSnapshot, seed: int) -> dict[Any, Share]:
         expected = atom_certify.expected_share(each, PLAN.channel, MACHINE, analog_of(snapshot))
         bits = each.shots * experiments.ATOMS
         mean = rng.binomial(bits, expected.mean) / bits
-        result[each] = Share(mean, math.sqrt(mean * (1.0 - mean) / bits), bits)
+        result[each] = OnesShare(mean, math.sqrt(mean * (1.0 - mean) / bits), bits)
     return result
 
 
