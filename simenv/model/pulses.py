@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Annotated
 
@@ -289,6 +289,17 @@ def check_text(what: str, text: str) -> None:
     if deepest > MAX_NESTING:
         text = f"{what} is nested {deepest} deep; the limit is {MAX_NESTING}"
         raise LimitExceededError(text, hint="formulas of fewer operations in its variables")
+
+
+def check_atoms(names: Iterable[object]) -> None:
+    """Check the names of a register's atoms. Raises LimitExceededError, OptionError."""
+    for name in map(str, names):
+        if len(name) > MAX_NAME_CHARS:
+            raise LimitExceededError(
+                f"the name of an atom has {len(name)} characters; the limit is {MAX_NAME_CHARS}",
+                hint="a shorter name",
+            )
+        check_printable("the name of an atom", name)
 
 
 def check_parts(text: str) -> None:

@@ -61,10 +61,12 @@ def on_machine(sequence: Any, text: str, *, strict: bool) -> Any:
 
 
 def pulser_text(error: Exception) -> str:
-    """Return class and message of an error of pulser and of those that caused it, shortened."""
+    """Return class and message of an error of pulser and of those that caused it, shortened and
+    without the control characters of a sequence that they quote."""
     texts: list[str] = []
     each: BaseException | None = error
     while each is not None and len(texts) < _CAUSES:
         texts.append(" ".join(f"{type(each).__name__}: {each}".split()))
         each = each.__cause__
-    return "; ".join(texts)[:_TEXT]
+    text = "; ".join(texts)[:_TEXT]
+    return "".join(char if char.isprintable() else "?" for char in text)

@@ -1,14 +1,18 @@
 """A sample of the benchmark `hostile_pulses`: hostile pulse sequences end in foreseen errors."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from failing import fails
 from live import with_keys
 
 import simenv
+from simenv.client.client import Client
+from simenv.errors import SimenvError
 from testbed import hostile_sequences
 from testbed.sequence_attack import attacked, peaks
 
@@ -39,3 +43,15 @@ def test_hostile_sequences_end_in_results_or_foreseen_errors(tmp_path: Path) -> 
         result: Any = far.run(hostile_sequences.originals()[2], shots=20, seed=1)
         assert sum(result.counts.values()) == 20
         assert math.isfinite(result.error)
+
+
+def test_names_that_a_terminal_obeys_are_refused_before_they_are_shown(env: Client) -> None:
+    text = hostile_sequences.originals()[2]
+    for name in ("\x1b[31m", "\ud800", "x" * 300):
+        atom, channel = (json.loads(text) for _ in range(2))
+        atom["register"][0]["name"] = name
+        channel["channels"] = {"mw": name}
+        for document in (atom, channel):
+            error = fails(SimenvError, "", env.submit, json.dumps(document))
+            assert error.message.isprintable()
+            assert len(error.message) < 1_000

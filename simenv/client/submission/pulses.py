@@ -35,6 +35,7 @@ from simenv.model.pulses import (
     PulseAnswer,
     PulseCall,
     PulseSizes,
+    check_atoms,
     check_parts,
     check_pulses,
     check_shots,
@@ -458,6 +459,7 @@ class _Prepared:
         is_modulated = device.is_named if modulation is None else modulation
         text, built, variables, mapping = _built(sequence, values)
         built = device.placed(built)
+        check_atoms(built.register.qubit_ids)
         sizes = PulseSizes(
             len(built.register.qubits),
             len(built.declared_channels),

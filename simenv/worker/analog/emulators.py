@@ -39,6 +39,7 @@ from pulser.backend.observable import AggregationMethod
 from simenv.errors import SimenvError
 from simenv.model import Observable as PauliSum, TaskOptions, calls
 from simenv.model.pulses import PulseAnswer, PulseCall, check_shots, words
+from simenv.transpiler.atoms import pulser_text
 from simenv.wire import codec
 from simenv.wire.messages.client import AssignedTask
 from simenv.worker.analog.samples import checked_sequence
@@ -47,7 +48,6 @@ from simulators.engine import STEPS, RunControl
 from simulators.errors import EngineError, OutOfMemory, Unsupported
 from simulators.execution.philox import block_seed
 
-_TEXT = 300  # characters of a package's own message
 _BASES = {"ground-rydberg": "gr", "digital": "gh", "XY": "ud"}  # states 0 and 1
 _ORDER = "rghudx01"  # of eigenstates, in pulser
 _JUMPS = {"dephasing", "relaxation", "depolarizing", "eff_noise", "leakage"}  # during the evolution
@@ -109,7 +109,7 @@ class EmulatorEngine:
             except (EngineError, SimenvError, MemoryError):
                 raise
             except Exception as error:  # the packages raise many types
-                text = " ".join(f"{type(error).__name__}: {error}".split())[:_TEXT]
+                text = pulser_text(error)
                 if "can't allocate memory" in text:  # PyTorch's RuntimeError
                     raise OutOfMemory(f"engine {self.name!r}: {text}") from error
                 hint = "engine='rydberg' may run it"

@@ -17,13 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simenv.errors import ProgramError, SimenvError
-from simenv.model.pulses import PulseCall, PulseSizes
+from simenv.model.pulses import PulseCall, PulseSizes, check_atoms
 from simenv.sandbox.function_process import SandboxProcess
-from simenv.transpiler.atoms import built_sequence
+from simenv.transpiler.atoms import built_sequence, pulser_text
 from simulators.rydberg.drive import PulseProgram
 from simulators.rydberg.jumps import CollapseOperator
 
-_TEXT = 300  # characters of pulser's own message
 BATCH_BYTES = 16 * 2**20  # of the samples that are converted at once
 _BASES = {"ground-rydberg": ("g", "r"), "digital": ("g", "h"), "XY": ("u", "d")}  # 0 and 1
 # Terms of pulser's Hamiltonian that are none of the states here.
@@ -137,13 +136,14 @@ def _errors_of_pulser() -> Iterator[None]:
         except (SimenvError, MemoryError):
             raise
         except Exception as error:
-            text = " ".join(f"{type(error).__name__}: {error}".split())[:_TEXT]
-            raise ProgramError(f"pulser cannot sample the sequence: {text}") from error
+            text = f"pulser cannot sample the sequence: {pulser_text(error)}"
+            raise ProgramError(text) from error
 
 
 def _checked(call: PulseCall) -> tuple[Any, Any]:
     """Return the sequence, whose sizes are those of the call, and the noise model."""
     sequence = built_sequence(call)
+    check_atoms(sequence.register.qubit_ids)
     sizes = sizes_of(sequence, modulation=bool(call.modulation))
     if sizes != call.sizes:
         raise _other_sizes(sizes, call.sizes)
