@@ -49,8 +49,8 @@ def rydberg_noise(report: Report, options: Namespace) -> None:
             if "error" in answer:
                 return report.none_measured(f"{name}: {answer['error']}")
             test = _test(answer, (model.p_false_pos, model.p_false_neg))
-            value = test(counts(sequence, model, options.shots, seed))
-            alone = test(counts(sequence, None, options.shots, seed))
+            value = test(counts(sequence, model, options.shots, seed), True)
+            alone = test(counts(sequence, None, options.shots, seed), False)
             print(f"{name}: p = {value:.3g}; without noise {alone:.2g}", flush=True)
             values.append(value)
             seen += alone < ALONE
@@ -219,8 +219,9 @@ def _reference(peer: Peer, sequence: Any, model: Any, shots: int) -> dict[str, A
 
 def _test(
     answer: dict[str, Any], rates: tuple[float, float]
-) -> Callable[[NDArray[np.float64]], float]:
-    """Return the p-value of counts without errors of detection, which are drawn for them."""
+) -> Callable[[NDArray[np.float64], bool], float]:
+    """Return the p-value of counts without errors of detection, which are drawn for them if the
+    second argument is true."""
     from scipy.stats import chi2, chi2_contingency
 
     rng = np.random.default_rng(SEED)
@@ -234,17 +235,17 @@ def _test(
             out.flipped(outcomes, atoms, rates, numbers).astype(int), minlength=own.size
         ).astype(np.float64)
 
-    def of_samples(own: NDArray[np.float64]) -> float:
+    def of_samples(own: NDArray[np.float64], is_read: bool) -> float:
         theirs = np.zeros(own.size)
         for bits, count in values.items():
             theirs[int(bits, 2)] += count
-        both = np.array([read(own), theirs])
+        both = np.array([read(own) if is_read else own, theirs])
         rare = both.sum(axis=0) < 4 * LEAST
         both = np.hstack([both[:, ~rare], both[:, rare].sum(axis=1, keepdims=True)])
         return float(chi2_contingency(both[:, both.sum(axis=0) > 0]).pvalue)
 
-    def of_distribution(own: NDArray[np.float64]) -> float:
-        own = read(own)
+    def of_distribution(own: NDArray[np.float64], is_read: bool) -> float:
+        own = read(own) if is_read else own
         expected = out.flipped_distribution(own.sum() * np.array(values), rates)
         rare = expected < LEAST
         cells = [*zip(own[~rare], expected[~rare], strict=True)]
