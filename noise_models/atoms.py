@@ -123,6 +123,11 @@ class Parameter:
     is_time: bool = False  # the argument is the rate 1 / time
     is_expected: bool = True
 
+    @property
+    def is_share(self) -> bool:
+        """True for probabilities and relative deviations."""
+        return self.limits == UNIT
+
 
 _LENGTH: Range = (1e-3, 1e6)
 PARAMETERS = (
@@ -154,7 +159,6 @@ PARAMETERS = (
               "Depolarizing rate", "1/us", limits=(0.0, 1e6), is_expected=False),
 )  # fmt: skip
 _BY_NAME = {f"atom.{each.name}": each for each in PARAMETERS}
-_PROBABILITIES = ("state_prep_error", "p_false_pos", "p_false_neg", "amp_sigma")
 
 
 def check_analog(analog: AnalogCalibration) -> None:
@@ -223,7 +227,7 @@ def pulser_noise(analog: AnalogCalibration, options: NoiseOptions) -> dict[str, 
         if value is None or not factor or (not value and each.power > 0.0):
             continue
         result = (1.0 / value if each.is_time else value) * factor**each.power
-        results[each.pulser] = min(result, 1.0) if each.pulser in _PROBABILITIES else result
+        results[each.pulser] = min(result, 1.0) if each.is_share else result
     traps = {"trap_waist", "trap_depth"}
     if "temperature" not in results or not traps <= results.keys():
         results = {name: value for name, value in results.items() if name not in traps}
@@ -262,7 +266,7 @@ def limited(analog: AnalogCalibration, options: NoiseOptions) -> tuple[str, ...]
         factor = options.factor(each.component)
         value = options.replaced(f"atom.{each.name}")
         value = getattr(analog, each.name) if value is None else value
-        if each.pulser in _PROBABILITIES and value is not None and value * factor > 1.0 + 1e-12:
+        if each.is_share and value is not None and value * factor > 1.0 + 1e-12:
             text = f"{each.component} * {factor:g} is above the physical limit for {each.name}"
             results.append(f"{text}; the limit acts there")
     return tuple(results)

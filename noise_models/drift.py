@@ -20,6 +20,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from noise_models import atoms
+from noise_models.atoms import AnalogCalibration
 from noise_models.calibration import (
     CalibrationSnapshot,
     CorrelatedReadout,
@@ -119,6 +121,7 @@ _ERRORS = (
     *("measure_decay", "measure_excitation"),
 )
 _BESIDE = "measured"  # place of the crosstalk of a measurement
+_ATOMS = "atoms"  # place of the noise of a device that runs pulse sequences
 _Operation = TypeVar("_Operation", GateCalibration, MeasurementCalibration)
 _Factors = Mapping[tuple[object, ...], float]  # of each value, by `_places`
 
@@ -196,6 +199,8 @@ def _places(base: CalibrationSnapshot) -> tuple[tuple[object, ...], ...]:
             results.update({(group.qubits,): None for group in each.correlated_readout})
             results.update({(_BESIDE, own.qubits): None for own in each.measurement_crosstalk})
             results.update({layer_key(own): None for own in each.layers})
+            analog = () if each.analog is None else atoms.measured(each.analog)
+            results.update({(_ATOMS, parameter.name): None for parameter, _ in analog})
     return tuple(results)
 
 
@@ -220,7 +225,19 @@ def _at(base: CalibrationSnapshot, factors: _Factors) -> CalibrationSnapshot:
         ),
         layers=tuple(_layer(each, factors[layer_key(each)]) for each in base.layers),
         outside=None if base.outside is None else _at(base.outside, factors),
+        analog=None if base.analog is None else _atoms(base.analog, factors),
     )
+
+
+def _atoms(analog: AnalogCalibration, factors: _Factors) -> AnalogCalibration:
+    """Measured noise of atoms, each value times its factor; probabilities are at most _MOST."""
+    changes = {}
+    for each, value in atoms.measured(analog):
+        drifted = value * factors[_ATOMS, each.name]
+        if each.is_share:
+            drifted = _limited(value, drifted)
+        changes[each.name] = min(max(drifted, each.limits[0]), each.limits[1])
+    return msgspec.structs.replace(analog, **changes)
 
 
 def _layer(layer: LayerCalibration, factor: float) -> LayerCalibration:

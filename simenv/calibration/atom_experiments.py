@@ -38,7 +38,7 @@ class AtomShots(msgspec.Struct, frozen=True):
     """Shots of a sequence of each experiment; each shot has its own draw of the noise."""
 
     dark: int = 1_000
-    flipped: int = 2_000
+    flipped: int = 4_000
     ramsey: int = 400
     rabi: int = 400
 

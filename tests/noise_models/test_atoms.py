@@ -10,6 +10,7 @@ import pytest
 from noise_models import atoms, document, library, snapshot
 from noise_models.atoms import AnalogCalibration
 from noise_models.calibration import CalibrationSnapshot, NativeGate
+from noise_models.drift import RandomWalk
 from noise_models.importers import import_snapshot
 from noise_models.options import NoiseOptions
 from noise_models.strict_json import NoiseError, SnapshotError
@@ -158,3 +159,15 @@ def test_each_figure_of_the_bundled_device_has_a_source() -> None:
     assert measured | {"device"} == bundled.analog.sources.keys()
     assert bundled.max_shots == bundled.analog.machine.max_runs == 1_000
     assert bundled.num_qubits == bundled.analog.machine.max_atom_num
+
+
+def test_each_figure_of_atoms_drifts_within_its_limits() -> None:
+    base = device(t1_us=50.0, p_false_neg=0.4, temperature_uk=20.0)
+    walk = RandomWalk(base, 3, 3_600.0, 1.0)
+    found = [walk.snapshot(step).analog for step in range(1, 40)]
+    assert walk.snapshot(0) == base
+    for name in ("t1_us", "p_false_neg", "temperature_uk"):
+        assert len({getattr(each, name) for each in found}) > 20
+    assert max(each.p_false_neg or 0.0 for each in found if each) <= 0.5
+    assert all(each is not None and each.p_false_pos is None for each in found)
+    snapshot.check(walk.snapshot(39))
