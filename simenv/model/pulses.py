@@ -51,7 +51,9 @@ OUTPUTS = (
 )
 _PARTS = {"register": MAX_ATOMS, "channels": 64, "operations": 10_000, "variables": MAX_VARIABLES}
 _SAID = 200  # characters of the parser's own message
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# A string without an end reaches to that of the text: a search that went on behind each quote would
+# take the square of the text's length.
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _BRACKET = re.compile(r"[\[\]{}]")
 
 Values = Annotated[tuple[float, ...], msgspec.Meta(max_length=MAX_VARIABLE_VALUES)]
