@@ -11,6 +11,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from itertools import groupby
+from threading import Lock
 from time import monotonic
 from typing import Any
 from urllib.parse import parse_qs
@@ -28,6 +30,7 @@ from simenv.errors import (
     DECODE_ERRORS,
     KeyConflictError,
     KeyRefusedError,
+    LimitExceededError,
     NotFoundError,
     OptionError,
     SimenvError,
@@ -48,6 +51,7 @@ PREFIX = "/pasqal"
 TYPES = (*requests.EMULATORS, "EMU_FRESNEL")
 MAX_PAGE = 100
 MAX_SCANNED = 1_000  # batches whose jobs are looked through for a listing without a batch
+MAX_RESULT_BYTES = 32 * 2**20  # of the results of a batch in one answer
 _FORM_BYTES = 4_096
 _LOG = logging.getLogger("simenv.gateway")
 AnyRequest = Request[Any, Any, Any]
@@ -114,6 +118,7 @@ class PasqalService:
         self.links = ResultLinks()
         self.guesses = TokenBuckets()
         self._devices: dict[str, str] | None = None
+        self._reading = Lock()  # so that many callers without a token start one process
 
     async def call(self, caller: Caller, function: Callable[..., Any], *args: Any) -> Any:
         return await self.gateway.call(caller, function, *args)
@@ -121,14 +126,15 @@ class PasqalService:
     def of_pulser(self) -> dict[str, str]:
         """Return abstract representations of devices that every environment has, by name.
         Blocks."""
-        if self._devices is None:
-            sandbox = request_process.request_sandbox()
-            try:
-                pairs = request_process.call(sandbox, "pasqal_devices", b"")
-            finally:
-                sandbox.close()
-            self._devices = dict(msgspec.msgpack.decode(pairs, type=list[tuple[str, str]]))
-        return self._devices
+        with self._reading:
+            if self._devices is None:
+                sandbox = request_process.request_sandbox()
+                try:
+                    pairs = request_process.call(sandbox, "pasqal_devices", b"")
+                finally:
+                    sandbox.close()
+                self._devices = dict(msgspec.msgpack.decode(pairs, type=list[tuple[str, str]]))
+            return self._devices
 
     def devices(self, client: Client) -> dict[str, str]:
         """Return those and the devices of the environment, under its names. Blocks."""
@@ -146,8 +152,13 @@ class PasqalService:
         batch = batches.find(client, batch_id)
         if _state(batch, job_id, place) is not TaskState.DONE:
             return None
+        return self.result_of(client, caller, batch, place, batches.texts(client, batch)[1])
+
+    def result_of(
+        self, client: Client, caller: Caller, batch: StoredBatch, place: int, config: str
+    ) -> bytes:
+        """Return the result of a job that is done. `config`: of the batch. Blocks."""
         value = client.task(batch.record.tasks[place][0]).result(10.0).value
-        _, config = batches.texts(client, batch)
         sandbox = self.gateway.sandbox(caller)
         return request_process.call(sandbox, "pasqal_result", value, config)
 
@@ -341,8 +352,20 @@ def _batch_routes(service: PasqalService) -> list[Any]:
 
         def read(client: Client) -> dict[str, msgspec.Raw]:
             batch = batches.find(client, number)
-            found = {job: service.result(client, caller, job) for job in batch.job_ids[:MAX_PAGE]}
-            return {job: msgspec.Raw(data) for job, data in found.items() if data is not None}
+            _, config = batches.texts(client, batch)
+            found: dict[str, msgspec.Raw] = {}
+            left = MAX_RESULT_BYTES
+            for place, job in enumerate(batch.job_ids):
+                if batch.states[place] is not TaskState.DONE:
+                    continue
+                data = service.result_of(client, caller, batch, place, config)
+                left -= len(data)
+                if left < 0:
+                    text = f"the results of {len(batch.job_ids)} jobs take more than"
+                    text += f" {MAX_RESULT_BYTES} bytes, the limit of one answer"
+                    raise LimitExceededError(text, hint="GET jobs/ID/results_link, one by one")
+                found[job] = msgspec.Raw(data)
+            return found
 
         return _answer(await service.call(caller, read))
 
@@ -447,8 +470,10 @@ def _job_routes(service: PasqalService) -> list[Any]:
         def page(client: Client) -> tuple[list[Plain], int]:
             wanted = [place for batch in chosen(client) for place in places(batch)]
             rows: list[Plain] = []
-            for batch, place in wanted[offset : offset + limit]:
-                rows += _jobs(client, batch, [place])
+            of_page = wanted[offset : offset + limit]
+            for _, group in groupby(of_page, key=lambda each: each[0].id):
+                each = list(group)  # a batch's variables are read once
+                rows += _jobs(client, each[0][0], [place for _, place in each])
             return rows, len(wanted)
 
         def chosen(client: Client) -> list[StoredBatch]:

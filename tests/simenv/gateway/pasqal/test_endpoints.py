@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -11,7 +12,9 @@ from gateway_stand_in import GatewayStandIn, gateway_of
 from waiting import until
 
 from simenv.client.client import Client
+from simenv.gateway import request_process
 from simenv.gateway.pasqal import endpoints, requests
+from simenv.sandbox.function_process import SandboxProcess
 
 pulser = pytest.importorskip("pulser")
 
@@ -95,6 +98,40 @@ def test_jobs_have_own_sequences_and_one_batch_has_pages(api: httpx.Client) -> N
     full = api.get(f"/v1/batches/{number}/full_results").json()["data"]
     widths = [len(next(iter(full[page["data"][0]["id"]]["counter"]))) for page in pages]
     assert widths == [1, 3]
+
+
+def test_results_of_a_batch_in_one_answer_are_bounded_and_complete(
+    api: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [{"runs": k, "variables": {"rabi": 0.0}} for k in range(1, 4)]
+    found = made(api, jobs=jobs)
+    done(api, found["id"])
+    monkeypatch.setattr(endpoints, "MAX_PAGE", 2)
+    full = api.get(f"/v1/batches/{found['id']}/full_results").json()["data"]
+    assert [full[job]["counter"] for job in found["job_ids"]] == [{"00": k} for k in (1, 2, 3)]
+    monkeypatch.setattr(endpoints, "MAX_RESULT_BYTES", 50)
+    answer = api.get(f"/v1/batches/{found['id']}/full_results")
+    assert answer.status_code == 413
+    assert "results_link" in answer.json()["message"]
+
+
+def test_many_callers_without_a_token_start_one_process(
+    gateway: GatewayStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, started = endpoints.PasqalService(gateway), []
+
+    begin = request_process.request_sandbox
+
+    def counted() -> SandboxProcess:
+        started.append(1)
+        return begin()
+
+    monkeypatch.setattr(request_process, "request_sandbox", counted)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: service.of_pulser(), range(4)))
+    assert (len(started), {tuple(each) for each in found}) == (
+        1, {("AnalogDevice", "DigitalAnalogDevice")},
+    )  # fmt: skip
 
 
 def test_an_open_batch_gets_jobs_until_it_is_closed(api: httpx.Client) -> None:
