@@ -26,10 +26,11 @@ from numpy.typing import NDArray
 from simulators.engine import RunControl
 from simulators.errors import Unsupported
 from simulators.rydberg.drive import PulseProgram, Reals
-from simulators.rydberg.evolution import AtomEvolution, InteractionTables
+from simulators.rydberg.evolution import SHORTEST_NS, AtomEvolution, InteractionTables
 
 _LOST = 2
 _EPSILON = 1e-12
+_NEAR = 1e-3  # error of the time of a jump, as a part of the probability of jumps in its step
 Matrix = NDArray[np.complex128]
 
 
@@ -270,10 +271,9 @@ class _Trajectory:
             stop = min(end, planned[-1][0]) if planned else end
             self._state, reached, error = self._evolution.step(self._state, now, stop, control)
             if self._events.decays:
-                following = self._squared_length(reached - self._since)
+                following = self._squared_length(self._state, reached)
                 if following < self._threshold:
-                    part = np.log(self._length / self._threshold) / np.log(self._length / following)
-                    self._jump_at(now + min(1.0, float(part)) * (reached - now), control)
+                    self._jump_before(reached, following, control)
                     continue
                 self._length = following
             self._distance += error
@@ -283,10 +283,28 @@ class _Trajectory:
                 if atom not in self.lost:
                     _apply(self._state, self._bit(atom), matrix)
 
-    def _jump_at(self, time: float, control: RunControl) -> None:
-        """Repeat the last step up to a time, and jump there."""
+    def _jump_before(self, reached: float, following: float, control: RunControl) -> None:
+        """Repeat the last step up to the time at which the length is that of the jump, and jump
+        there. `following`: the length at the end of the step, `reached`.
+
+        The rate of jumps follows the states of the atoms, which may change within a step as often
+        as its length allows: the time is found by false position (Illinois; Dowell and Jarratt,
+        1971), since the length only decreases."""
         before = self._evolution.previous.copy()  # its array is used again
-        state, error = self._evolution.advance(before, self._now, time, control)
+        (low, high), goal = (self._now, reached), np.log(self._threshold)
+        above, below = float(np.log(self._length) - goal), float(np.log(following) - goal)
+        near, side = _NEAR * (above - below), 0
+        while True:
+            time = low + above / (above - below) * (high - low)
+            state, error = self._evolution.advance(before.copy(), self._now, time, control)
+            rest = float(np.log(self._squared_length(state, time)) - goal)
+            if abs(rest) <= near or high - low <= SHORTEST_NS:
+                break
+            if rest > 0.0:
+                low, above, below = time, rest, below / 2 if side > 0 else below
+            else:
+                high, below, above = time, rest, above / 2 if side < 0 else above
+            side = 1 if rest > 0.0 else -1
         self._distance += error
         self._state = self._jump(state)
         self._now = self._since = time
@@ -310,12 +328,12 @@ class _Trajectory:
                 planned += [(float(time), atom, jump.matrix) for time in times]
         return sorted(planned, key=lambda event: -event[0])
 
-    def _squared_length(self, elapsed_ns: float) -> float:
-        """Squared length of the state, with the losses that are common to both states of an
-        atom."""
+    def _squared_length(self, state: Reals, time: float) -> float:
+        """Squared length of a state at a time, with the losses that are common to both states of
+        an atom."""
         alive = self._program.atoms - len(self.lost)
-        common = 2 * self._base * alive * elapsed_ns * 1e-3
-        return float(np.dot(self._state, self._state) * np.exp(-common))
+        common = 2 * self._base * alive * (time - self._since) * 1e-3
+        return float(np.dot(state, state) * np.exp(-common))
 
     def _jump(self, state: Reals) -> Reals:
         """Draw an operator and an atom by their weights, and apply it; return the new state."""

@@ -93,6 +93,23 @@ def test_trajectories_have_the_mean_of_the_master_equation_at_each_time(kind: st
     assert np.all(np.abs(mean - exact) < 5 * spread + 1e-3)
 
 
+def test_jumps_within_a_step_follow_the_population() -> None:
+    """A single atom is driven so fast that its population oscillates within one step."""
+    rabi, rate, samples = 62.8, 5.0, 201
+    program = PulseProgram(
+        np.full((samples, 1), rabi, np.complex128), np.zeros((samples, 1)), np.zeros((1, 1)), NONE
+    )
+    runner = TrajectoryRunner(sorted_jumps([CollapseOperator(rate, operator(0, 1))]), 1e-3)
+    rng, control = np.random.default_rng(1), RunControl()
+    values = [abs(runner.run(program, rng, control).state[1]) ** 2 for _ in range(1_000)]
+    energy, decay = rabi / 2 * np.array([[0, 1], [1, 0]]), operator(0, 1)[:2, :2]
+    one, lost = np.eye(2), rate / 2 * decay.conj().T @ decay
+    left = -1j * energy - lost
+    total = np.kron(left, one) + np.kron(one, left.conj()) + rate * np.kron(decay, decay.conj())
+    exact = (scipy.linalg.expm(total * (samples - 1) * 1e-3) @ [1, 0, 0, 0])[3].real
+    assert abs(np.mean(values) - exact) < 3.5 * np.std(values) / np.sqrt(len(values))
+
+
 def test_noise_without_a_trajectory_is_refused() -> None:
     spiral = (1 + 1j) * (operator(0, 1) + operator(1, 0)) + operator(0, 0) - operator(1, 1)
     with pytest.raises(Unsupported, match="not diagonal"):
