@@ -85,6 +85,8 @@ def capability_map(session: CheckSession) -> None:
     result = session.q.capability_map()
     expect(isinstance(result, dict) and result, f"capability_map answered {short_repr(result)}")
     for call, libraries in result.items():
+        if call == "paradigms":  # a table: see `analog.paradigms`
+            continue
         names = isinstance(libraries, list) and all(isinstance(each, str) for each in libraries)
         is_right = isinstance(call, str) and names
         expect(is_right, f"capability_map[{call!r}] is {short_repr(libraries)}")
