@@ -78,12 +78,22 @@ def bound_of(
     if is_pulses(source):
         check_text("the pulse sequence", request.program)
         info = device_of(_given(request), client.submit_devices)
-        head = type(request).__name__, b"" if info is None else msgspec.msgpack.encode(info)
-        answer = request_process.call(sandbox, "sequence", msgspec.json.encode(request), head)
-        return msgspec.msgpack.decode(answer, type=PackedPulses)
+        return _read_pulses(sandbox, msgspec.json.encode(request), type(request), info)
     if values is None and (plain := _plain(request.program)) is not None:
         return plain
     return load_bound(source, values, sandbox, b"program 0\n")
+
+
+def _read_pulses(
+    sandbox: SandboxProcess,
+    body: bytes,
+    kind: type[TaskRequest | SweepRequest],
+    info: DeviceInfo | None,
+) -> PackedPulses:
+    """Read the pulse sequence of a request in JSON in the process of its user."""
+    head = kind.__name__, b"" if info is None else msgspec.msgpack.encode(info)
+    answer = request_process.call(sandbox, "sequence", body, head)
+    return msgspec.msgpack.decode(answer, type=PackedPulses)
 
 
 def _source(request: ProgramRequest) -> str | bytes:
@@ -154,14 +164,18 @@ def decoded(body: bytes, kind: str) -> bytes:
     return msgspec.msgpack.encode(_Decoded(options, bound, values is not None, pulses))
 
 
-def read_large(sandbox: SandboxProcess, body: bytes, kind: type[R]) -> tuple[R, ReadProgram]:
+def read_large(
+    client: Client, sandbox: SandboxProcess, body: bytes, kind: type[R]
+) -> tuple[R, ReadProgram]:
     """Decode a large body in the process of its user; return the request without its program and
-    parameter values, and these. Blocks. Raises OptionError, ProgramError, LimitExceededError."""
+    parameter values, and these. Blocks. Raises as `bound_of`."""
     answer = request_process.call(sandbox, "native", body, kind.__name__)
     found = msgspec.msgpack.decode(answer, type=_Decoded)
     request = msgspec.json.decode(found.options, type=kind)
     if found.pulses is not None:
-        return request, found.pulses
+        # Its device is known only now, and refuses what it cannot run.
+        info = device_of(_given(request), client.submit_devices)
+        return request, found.pulses if info is None else _read_pulses(sandbox, body, kind, info)
     return request, untrusted_programs.bound_circuit(found.bound, found.has_values)
 
 
@@ -265,7 +279,7 @@ async def read_request(
     media_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
     if media_type == JSON and len(body := await request.body()) > request_process.SMALL_BYTES:
         _check_names(request, media_type, waits=waits)
-        return lambda _client, sandbox: read_large(sandbox, body, kind)
+        return lambda client, sandbox: read_large(client, sandbox, body, kind)
     asked = await _read_small(request, kind, waits=waits)
     return lambda client, sandbox: (asked, bound_of(client, sandbox, asked))
 

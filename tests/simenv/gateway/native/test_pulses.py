@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from simenv.client.client import Client
+from simenv.gateway import request_process
 from simenv.gateway.native import schemas
 
 pulser = pytest.importorskip("pulser")
@@ -98,6 +99,21 @@ def test_what_cannot_run_is_refused_by_name(
     answer = api.post("/tasks", json=fields)
     assert answer.status_code in (400, 413, 422), answer.text
     assert said in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("route", ["/tasks", "/sweeps", "/explain"])
+def test_a_large_sequence_is_refused_by_its_device_when_it_is_sent(
+    api: httpx.Client, route: str
+) -> None:
+    text = json.loads(sequence())
+    text["operations"] = 250 * text["operations"]
+    body = {"program": json.dumps(text), "parameter_values": {"rabi": 1.0}, "shots": 10}
+    if route == "/sweeps":
+        body["parameter_values"] = {"rabi": [1.0, 1.1]}
+    assert len(body["program"]) > request_process.SMALL_BYTES
+    answer = api.post(route, json={**body, "device": "neutral-atoms-analog"})
+    assert answer.status_code == 422, answer.text
+    assert "device neutral-atoms-analog cannot run the sequence" in answer.json()["detail"]
 
 
 def test_explain_says_engine_and_time_on_a_device(api: httpx.Client) -> None:
