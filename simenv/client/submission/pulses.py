@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -521,16 +522,12 @@ def _built(
 ) -> tuple[str, Any, tuple[tuple[str, tuple[float, ...]], ...], tuple[tuple[str, int], ...]]:
     """Return the text of a sequence, the sequence with values for its variables, these, and the
     trap of each atom of a register that is mapped."""
-    pulser = _pulser()
+    _pulser()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pulser, about its own versions
         try:
             if isinstance(sequence, str):
-                check_text("the pulse sequence", sequence)
-                check_parts(sequence)
-                if is_annealing_text(sequence):
-                    raise annealing_refused("a model of dimod")
-                text, sequence = sequence, pulser.Sequence.from_abstract_repr(sequence)
+                text, sequence = sequence, read_sequence(sequence)
             else:
                 text = sequence.to_abstract_repr()
             is_mapped = sequence.is_register_mappable()
@@ -561,6 +558,23 @@ def _built(
         (str(name), _numbers_of(name, each)) for name, each in sorted(numbers.items())
     )
     return text, built, variables, mapping
+
+
+_last_read = threading.local()  # building assigns the variables of a sequence
+
+
+def read_sequence(text: str) -> Any:
+    """Return the pulser.Sequence of a text; the same object for the text that this thread has read
+    last, as bindings and jobs share texts, and pulser takes far longer to read one than to build
+    it. Raises ProgramError, LimitExceededError, errors of pulser."""
+    if getattr(_last_read, "text", None) != text:
+        check_text("the pulse sequence", text)
+        check_parts(text)
+        if is_annealing_text(text):
+            raise annealing_refused("a model of dimod")
+        sequence = _pulser().Sequence.from_abstract_repr(text)
+        _last_read.text, _last_read.sequence = text, sequence
+    return _last_read.sequence
 
 
 _MAPPING = "qubits"  # the name in pulser's Sequence.build

@@ -13,8 +13,14 @@ from typing import Annotated, Any
 
 import msgspec
 
-from simenv.client.submission.pulses import PulseResult, pack_pulses
-from simenv.errors import DECODE_ERRORS, LimitExceededError, OptionError, ProgramError
+from simenv.client.submission.pulses import PulseResult, pack_pulses, read_sequence
+from simenv.errors import (
+    DECODE_ERRORS,
+    LimitExceededError,
+    OptionError,
+    ProgramError,
+    SimenvError,
+)
 from simenv.model.devices import DeviceInfo
 from simenv.model.pulses import check_text
 
@@ -218,12 +224,11 @@ def _packed_job(asked: JobBody, number: int, known: AddedJobs, config: Any) -> P
 def _built(text: str, variables: Mapping[str, Any]) -> Any:
     """Return a pulser.Sequence, built if it has variables. Raises ProgramError,
     LimitExceededError."""
-    import pulser
-
-    check_text("the pulse sequence", text)
     try:
-        sequence = pulser.Sequence.from_abstract_repr(text)
+        sequence = read_sequence(text)
         return sequence.build(**variables) if variables else sequence
+    except SimenvError:
+        raise
     except Exception as error:  # pulser raises many types
         said = " ".join(str(error).split())[:300]
         message = f"the pulse sequence is refused by pulser: {type(error).__name__}: {said}"
