@@ -171,6 +171,28 @@ def test_vqe_of_40_steps_is_the_same_by_sweeps_and_step_by_step(
         again = again - 0.5 * (values[:4] - values[4:]) / 2
 
 
+def test_vqe_of_40_steps_finds_the_ground_state_on_a_device(
+    connection: GatewayConnection,
+) -> None:
+    """The descent with shots and the noise of fez: its angles are judged without noise."""
+    runner = Runner(connection, device="fez", seed=9)
+    angles = np.array([0.1, 2.9, 0.2, 0.3])
+    shifts = np.concatenate([np.eye(4), -np.eye(4)]) * math.pi / 2
+    measured = []
+    for _ in range(40):
+        jobs = [
+            Job(ansatz(angles + shift), 1_000, observable=H2) for shift in [0 * angles, *shifts]
+        ]
+        found = runner.run(jobs)
+        assert len({each.meta_data["task"].partition(".")[0] for each in found}) == 1  # one sweep
+        values = np.array([each.value for each in found])
+        measured.append(values[0])
+        angles = angles - 0.5 * (values[1:5] - values[5:]) / 2
+    assert mean_of(H2, ansatz(angles)) == pytest.approx(H2_GROUND, abs=0.03)
+    last = np.mean(measured[-10:])
+    assert H2_GROUND + 0.003 < last < H2_GROUND + 0.1  # noise raises the energy
+
+
 @pytest.mark.parametrize("device", [None, "fez"])
 def test_observables_have_the_error_of_their_shots(
     connection: GatewayConnection, device: str | None
@@ -193,6 +215,22 @@ DYNAMIC = (
     H0, Measure((0,), (0,)), Logic("NOT 0", 1), Gate("X", (), (1,), controls=(1,)),
     Reset((0,), (0,)), Gate("RX", (math.pi,), (0,), formula="XOR 0 NOT 1"),
 )  # fmt: skip
+
+
+def test_intermediate_measurements_on_a_device_have_its_errors(
+    connection: GatewayConnection,
+) -> None:
+    (result,) = Runner(connection, device="fez", seed=6).run([Job(Circuit(2, DYNAMIC), SHOTS)])
+    right = 0.0
+    for sample in result.samples:
+        first, second = sample.intermediate_measurements
+        assert [first.gate_pos, second.gate_pos] == [1, 4]
+        right += (
+            (sample.probability or 0.0)
+            * (first.cbits == second.cbits)
+            * (sample.state == (2 if first.cbits == (True,) else 1))
+        )
+    assert 0.8 < right < 0.999
 
 
 def test_intermediate_measurements_and_conditions_are_reported(
