@@ -7,6 +7,7 @@ module against the real classes: `scripts/check_myqlm.py` does, for those who ha
 
 from __future__ import annotations
 
+import threading
 import warnings
 from functools import cache
 from typing import Any
@@ -67,26 +68,29 @@ def qpu_class() -> type[Any]:
             super().__init__()
             where = {name: options.pop(name) for name in _CONNECTION if name in options}
             self._runner = Runner(GatewayConnection(**where), **options)
-            self._prepared: list[tuple[Job | PulseJob, Result]] = []
+            # Of each thread: a served handler runs batches of several callers at a time.
+            self._prepared = threading.local()
 
         def submit(self, batch: Any, meta_data: Any = None) -> Any:
             """Run a batch, or a job; return myQLM's BatchResult, or its Result."""
             records = [record_of(job) for job in getattr(batch, "jobs", None) or [batch]]
             # The base asks `submit_job` for each; what it adds to jobs and results stays its own.
-            self._prepared = list(zip(records, self._runner.run(records), strict=True))
+            results = self._runner.run(records)
+            self._prepared.results = list(zip(records, results, strict=True))
             try:
                 return (
                     super().submit(batch) if meta_data is None else super().submit(batch, meta_data)
                 )
             finally:
-                self._prepared = []
+                del self._prepared.results
 
         def submit_job(self, job: Any) -> Any:
             """Return the Result of one job."""
             record = record_of(job)
-            for index, (prepared, result) in enumerate(self._prepared):
+            results: list[tuple[Job | PulseJob, Result]] = getattr(self._prepared, "results", [])
+            for index, (prepared, result) in enumerate(results):
                 if prepared == record:
-                    del self._prepared[index]
+                    del results[index]
                     return result_of(result)
             return result_of(self._runner.run([record])[0])
 

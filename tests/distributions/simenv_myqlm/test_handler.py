@@ -4,6 +4,8 @@ The real classes are checked by `scripts/check_myqlm.py` alone, where a licensee
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from types import SimpleNamespace
 from typing import Any
 
@@ -62,6 +64,31 @@ def test_a_job_gives_samples_and_a_batch_gives_results_in_order(qpu: Any) -> Non
     for k, each in enumerate(found):
         assert each.raw_data[0].probability == pytest.approx(np.cos(0.05 * k) ** 2)
     assert len({each.meta_data["task"].partition(".")[0] for each in found}) == 1
+
+
+def test_batches_of_two_threads_run_once_each(qpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, sent, both = qpu._runner.run, [], Barrier(2)
+    base = type(qpu).__mro__[1]
+    submit = base.submit
+
+    def counted(records: Any) -> Any:
+        sent.append(len(records))
+        return run(records)
+
+    def together(*given: Any) -> Any:
+        both.wait(60)
+        return submit(*given)
+
+    monkeypatch.setattr(qpu._runner, "run", counted)
+    monkeypatch.setattr(base, "submit", together)
+    batches = [
+        SimpleNamespace(jobs=[qat.job(circuit((gate, [0]))), qat.job(circuit((gate, [1])))])
+        for gate in ("X", "H")
+    ]
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(qpu.submit, batches))
+    assert sent == [2, 2]
+    assert [[len(each.raw_data) for each in batch.results] for batch in found] == [[1, 1], [2, 2]]
 
 
 def test_gates_of_matrices_have_the_controls_of_their_definitions(qpu: Any) -> None:
