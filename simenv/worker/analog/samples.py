@@ -7,6 +7,7 @@ pulser-core, which is not public: `pyproject.toml` bounds its version.
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -196,6 +197,8 @@ def _sampled(sequence: Any, noise: Any, request: Request) -> SampledSequence:
     if samples._slm_mask.end > 0 and basis == "XY":
         raise ProgramError("an SLM mask in XY mode", hint="a sequence without config_slm_mask")
     drawn = data.noise_trajectories
+    if noise.dmm_sigma:
+        drawn = [(_own_map_factors(one, noise.dmm_sigma), repeats) for one, repeats in drawn]
     chosen = drawn[request.first : request.last]
     atoms = tuple(str(name) for name in sequence.register.qubit_ids)
     trajectories = tuple(
@@ -218,6 +221,16 @@ def _sampled(sequence: Any, noise: Any, request: Request) -> SampledSequence:
         trajectories,
         ideal,
     )
+
+
+def _own_map_factors(drawn: Any, sigma: float) -> Any:
+    """Return a trajectory with factors of its detuning maps of its own: those of pulser 1.9.1 are
+    one object that all trajectories share, with the factors of the last one."""
+    factors = {
+        name: max(0.0, float(np.random.normal(1.0, sigma))) if name.startswith("dmm_") else 1.0
+        for name in drawn.dmm_det_fluctuation
+    }
+    return dataclasses.replace(drawn, dmm_det_fluctuation=factors)
 
 
 def _trajectory(samples: Any, drawn: Any, repeats: int, basis: str, sequence: Any) -> Trajectory:
