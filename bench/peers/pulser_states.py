@@ -93,7 +93,7 @@ def _counts(sequence: Any, noise: Any, trajectories: int) -> dict[str, Any]:
     from pulser_simulation import QutipBackendV2, QutipConfig
 
     config = QutipConfig(
-        observables=[BitStrings(num_shots=trajectories)], noise_model=noise,
+        observables=[BitStrings(num_shots=1)], noise_model=noise,
         n_trajectories=trajectories,
     )  # fmt: skip
     begin = time.process_time()
