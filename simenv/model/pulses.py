@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -50,6 +50,7 @@ OUTPUTS = (
     *("occupation", "correlation", "energy", "expectation"),
 )
 _PARTS = {"register": MAX_ATOMS, "channels": 64, "operations": 10_000, "variables": MAX_VARIABLES}
+_WAVEFORMS = 4  # of a pulse: amplitude, detuning and phase; and of a detuning map
 _SAID = 200  # characters of the parser's own message
 # A string without an end reaches to that of the text: a search that went on behind each quote would
 # take the square of the text's length.
@@ -320,3 +321,30 @@ def check_parts(text: str) -> None:
                 f"the sequence has {len(part)} {name}; the limit is {most}",
                 hint="a smaller sequence, or several",
             )
+    channels = document.get("channels")
+    most = (
+        _WAVEFORMS
+        * _LIMITS["duration_ns"][1]
+        * (len(channels) if isinstance(channels, dict) else 1)
+    )
+    total = _durations(document.get("operations"))
+    if total > most:
+        raise LimitExceededError(
+            f"the pulses of the sequence have waveforms of {total:.3g} ns; the limit is {most}",
+            hint="a shorter sequence",
+        )
+
+
+def _durations(operations: Any) -> float:
+    """Return the sum of all durations that are numbers: pulser makes a sample for each ns."""
+    total, left = 0.0, [operations]
+    while left:
+        each = left.pop()
+        if isinstance(each, dict):
+            duration = each.get("duration")
+            if isinstance(duration, int | float) and duration > 0:
+                total += min(duration, 1e18)
+            left += each.values()
+        elif isinstance(each, list):
+            left += each
+    return total
