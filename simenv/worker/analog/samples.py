@@ -178,16 +178,27 @@ def _noise_model(call: PulseCall) -> Any:
 def _sampled(sequence: Any, noise: Any, request: Request) -> SampledSequence:
     import pulser
     from pulser import NoiseModel
-    from pulser._hamiltonian_data.hamiltonian_data import HamiltonianData
+    from pulser._hamiltonian_data.hamiltonian_data import (
+        HamiltonianData,
+        has_shot_to_shot_except_spam,
+    )
     from pulser.sampler import sample
 
     call = request.call
     duration = call.sizes.duration_ns
     samples = sample(sequence, modulation=call.modulation, extended_duration=duration)
     samples = samples.extend_duration(duration + 1)
-    np.random.seed(np.random.SeedSequence(request.seed).generate_state(4))  # pulser draws there
+    # Where no two draws are alike, those of a batch have a seed of their own: the others are not
+    # drawn with it.
+    is_drawn_alone = has_shot_to_shot_except_spam(noise)
+    number, skipped = call.trajectories, 0
+    if is_drawn_alone:
+        number, skipped = min(request.last, number) - request.first, request.first
+    key = (skipped,) if skipped else ()
+    seeds = np.random.SeedSequence(request.seed, spawn_key=key)
+    np.random.seed(seeds.generate_state(4))  # pulser draws there
     atoms_of = samples, sequence.register, sequence.device
-    data = HamiltonianData(*atoms_of, noise, call.trajectories)
+    data = HamiltonianData(*atoms_of, noise, number)
     basis = data.basis_data.basis_name.removesuffix("_with_error")
     if basis not in _BASES:
         raise ProgramError(
@@ -199,7 +210,7 @@ def _sampled(sequence: Any, noise: Any, request: Request) -> SampledSequence:
     drawn = data.noise_trajectories
     if noise.dmm_sigma:
         drawn = [(_own_map_factors(one, noise.dmm_sigma), repeats) for one, repeats in drawn]
-    chosen = drawn[request.first : request.last]
+    chosen = drawn if is_drawn_alone else drawn[request.first : request.last]
     atoms = tuple(str(name) for name in sequence.register.qubit_ids)
     trajectories = tuple(
         _trajectory(data._sample_with_trajectory(one), one, repeats, basis, sequence)
@@ -214,7 +225,7 @@ def _sampled(sequence: Any, noise: Any, request: Request) -> SampledSequence:
         atoms,
         basis,
         f"pulser-core {pulser.__version__}",
-        len(drawn),
+        call.trajectories if is_drawn_alone else len(drawn),
         float(noise.p_false_pos),
         float(noise.p_false_neg),
         _jumps(data, basis),

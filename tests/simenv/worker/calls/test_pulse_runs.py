@@ -12,6 +12,7 @@ from attempts import Tired, dying
 from simenv.model import TaskOptions, calls
 from simenv.model.pulses import PulseCall, PulseSizes
 from simenv.wire.messages.client import AssignedTask
+from simenv.worker.analog import samples
 from simenv.worker.analog.engine import PulseEngine
 from simenv.worker.result_files import RunCheckpoints
 from simulators.engine import RunControl
@@ -121,3 +122,49 @@ def test_a_wide_run_stops_soon(outputs: tuple[str, ...]) -> None:
     control.stop()
     thread.join(60)
     assert ended[0] - begun < 0.5, "CPU time"
+
+
+LOT = 30  # trajectories of a batch
+DRAWN: dict[str, Any] = {"amp_sigma": 0.1, "temperature": 50.0, "state_prep_error": 0.1}
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "BATCH_BYTES", LOT * 24 * 4 * 301)
+
+
+def drawn(trajectories: int, noise: dict[str, Any] = DRAWN) -> list[samples.SampledSequence]:
+    call = msgspec.structs.replace(call_of(noise), trajectories=trajectories)
+    return list(samples.sampled(call, 5, trusted=True))
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_batches_have_all_trajectories_once() -> None:
+    batches = drawn(100)
+    assert [len(each.trajectories) for each in batches] == [30, 30, 30, 10]
+    rabi = [each.rabi for batch in batches for each in batch.trajectories]
+    assert len(set(rabi)) == 100
+    assert rabi == [each.rabi for batch in drawn(100) for each in batch.trajectories]
+    assert rabi[:60] == [each.rabi for batch in drawn(60) for each in batch.trajectories]
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_draws_that_are_alike_are_counted_over_all_batches() -> None:
+    batches = drawn(2_000, {"state_prep_error": 0.2})
+    assert sum(each.repeats for batch in batches for each in batch.trajectories) == 2_000
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_a_batch_draws_no_other_trajectories(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pulser._hamiltonian_data import hamiltonian_data
+
+    numbers: list[int] = []
+    inner = hamiltonian_data.HamiltonianData._create_noise_trajectories
+
+    def counted(self: Any, number: int) -> Any:
+        numbers.append(number)
+        return inner(self, number)
+
+    monkeypatch.setattr(hamiltonian_data.HamiltonianData, "_create_noise_trajectories", counted)
+    drawn(100)
+    assert sum(numbers) == 100 + 1  # and that without noise, for the energy
