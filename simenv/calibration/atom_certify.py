@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _WAVE_NUMBER = 8.7
 _SPEED = math.sqrt(1.380649e-23 * 1e-6 / 1.45e-25)
 _NODES = 11  # of a quadrature
+_DIGITS = 9  # of samples in rad/us and distances in um
 _Array = NDArray[np.complex128]
 
 
@@ -126,8 +127,12 @@ def expected_share(
         samples = sample(sequence, modulation=True)
     drive = samples.to_nested_dict()["Global"]["ground-rydberg"]
     arrays = [np.asarray(drive[key], np.float64) for key in ("amp", "det", "phase")]
-    coordinates = [np.asarray(each) for each in sequence.register.qubits.values()]
-    ones = np.mean([_excited(arrays, analog, float(place[0])) for place in coordinates])
+    # Only a beam of a finite waist tells atoms apart, by their distances from its axis.
+    is_beam = analog.laser_waist_um is not None
+    qubits = sequence.register.qubits.values()
+    distances = np.abs([float(np.asarray(each)[0]) if is_beam else 0.0 for each in qubits])
+    unique, atoms = np.unique(np.round(distances, _DIGITS), return_counts=True)
+    ones = np.average([_excited(arrays, analog, float(each)) for each in unique], weights=atoms)
     prepared = float(ones) * (1.0 - (analog.state_prep_error or 0.0))
     false_pos, false_neg = analog.p_false_pos or 0.0, analog.p_false_neg or 0.0
     # Shares that follow from a snapshot have no errors; estimators divide by them.
@@ -145,15 +150,15 @@ def _excited(
     waist = analog.laser_waist_um
     beam = 1.0 if waist is None else math.exp(-((from_axis_um / waist) ** 2))
     factors = beam * np.maximum(1.0 + scales, 0.0)
-    draws = list(itertools.product(factors, shifts))
+    draws = np.array(list(itertools.product(factors, shifts)))
+    scaled, shifted = draws.T[:, :, None, None]
     weights = np.outer(scale_weights, shift_weights).ravel()
     decay = _dissipator(analog)
     states: _Array = np.zeros((len(draws), 4), np.complex128)
     states[:, 0] = 1.0
     for rabi, detuning, phase, duration_us in _segments(arrays):
-        generators = np.array(
-            [_hamiltonian(rabi * factor, detuning + shift, phase) for factor, shift in draws]
-        )
+        generators = scaled * _hamiltonian(rabi, 0.0, phase)
+        generators = generators + (detuning + shifted) * _hamiltonian(0.0, 1.0, 0.0)
         steps = _exponentials((generators + decay) * duration_us)
         states = np.einsum("kij,kj->ki", steps, states)
     return float(weights @ states[:, 3].real)
@@ -171,8 +176,8 @@ def _segments(
     arrays: list[NDArray[np.float64]],
 ) -> list[tuple[float, float, float, float]]:
     """Return (Rabi frequency, detuning, phase, duration in us) of each run of equal samples, which
-    are one nanosecond apart."""
-    rows = np.stack(arrays, axis=1)
+    are one nanosecond apart. Modulated pulses of a constant value have rounding errors."""
+    rows = np.round(np.stack(arrays, axis=1), _DIGITS)
     changes = np.flatnonzero(np.any(rows[1:] != rows[:-1], axis=1)) + 1
     starts = [0, *changes.tolist()]
     ends = [*starts[1:], len(rows)]

@@ -109,6 +109,31 @@ def test_noise_between_shots_is_averaged() -> None:
     assert contrast == pytest.approx(expected, abs=0.01)
 
 
+def test_modulated_pulses_have_few_pieces() -> None:
+    """Each piece has an exponential for each draw: a claim of thousands takes minutes."""
+    from pulser.sampler import sample
+
+    machine = pulser.AnalogDevice  # its channel has a bandwidth
+    plan = experiments.plan(machine, AtomShots())
+    for each in plan.experiments:
+        sequence = experiments.sequence_of(each, plan.channel, machine)
+        drive = sample(sequence, modulation=True).to_nested_dict()["Global"]["ground-rydberg"]
+        pieces = atom_certify._segments([drive[key] for key in ("amp", "det", "phase")])
+        total = sum(duration for *_, duration in pieces)
+        assert total == pytest.approx(1e-3 * len(drive["amp"]))
+        assert len(pieces) < 1_200, each.name
+
+
+def test_a_beam_of_a_finite_waist_weakens_pulses_by_the_distances_of_atoms() -> None:
+    waist = 100.0
+    half = PLAN.experiments[1]
+    places = experiments.sequence_of(half, PLAN.channel, MACHINE).register.qubits.values()
+    analog = AnalogCalibration(device=analog_of(SNAPSHOT).device, laser_waist_um=waist)
+    share = atom_certify.expected_share(half, PLAN.channel, MACHINE, analog)
+    turns = [math.pi * math.exp(-((float(np.asarray(each)[0]) / waist) ** 2)) for each in places]
+    assert share.mean == pytest.approx(np.mean(np.sin(np.array(turns) / 2) ** 2), abs=0.01)
+
+
 def test_sequences_fit_the_machines_of_pulser() -> None:
     for machine in (pulser.AnalogDevice, pulser.DigitalAnalogDevice, pulser.MockDevice):
         plan = experiments.plan(machine, AtomShots())
