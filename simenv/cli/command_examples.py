@@ -38,10 +38,9 @@ simenv run examples/bell.qasm
 simenv run examples/bell.qasm --device {_DEVICE}"""),
     "run": _of(f"""
 {_FILES}
-simenv run examples/bell.qasm --shots 4096 --seed 7
-simenv run examples/bell.qasm --device {_DEVICE} --save bell.json
+simenv run examples/bell.qasm --shots 4096 --device {_DEVICE} --save bell.json
 simenv run - --json < examples/bell.qasm
-simenv run examples/atoms.json  # a pulse sequence of neutral atoms"""),
+simenv run examples/atoms.json --seed 7"""),
     "submit": _of(f"""
 {_FILES}
 {_TASK}
