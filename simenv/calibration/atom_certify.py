@@ -92,7 +92,7 @@ def claimed_values(
     plan: experiments.AtomPlan, machine: Any, claims: CalibrationSnapshot | None
 ) -> dict[str, float]:
     """Return the values that a snapshot claims, by quantity. What was not measured claims nothing,
-    where it is a quantity of its own."""
+    where no other figure changes the same quantity."""
     if claims is None or claims.analog is None:
         return {}
     analog = claims.analog
@@ -100,18 +100,20 @@ def claimed_values(
         each: expected_share(each, plan.channel, machine, analog) for each in plan.experiments
     }
     found: dict[str, Estimate] = {each.quantity: each for each in experiments.estimates(shares)}
-    needed = {
-        experiments.FALSE_POS: analog.p_false_pos,
-        experiments.FALSE_NEG: analog.p_false_neg,
-        experiments.T1: analog.t1_us,
-        experiments.T2_STAR: analog.t_phi_us or analog.detuning_sigma_rad_us
-        or analog.temperature_uk,
-        experiments.RABI_CONTRAST: analog.amplitude_sigma,
+    every = analog.depolarizing_per_us  # which shortens both times
+    causes: dict[str, tuple[float | None, ...]] = {
+        experiments.FALSE_POS: (analog.p_false_pos,),
+        experiments.FALSE_NEG: (analog.p_false_neg,),
+        experiments.T1: (analog.t1_us, every),
+        experiments.T2_STAR: (
+            analog.t_phi_us, analog.detuning_sigma_rad_us, analog.temperature_uk, every,
+        ),
+        experiments.RABI_CONTRAST: (analog.amplitude_sigma,),
     }  # fmt: skip
     return {
         name: each.value
         for name, each in found.items()
-        if each.has_signal and needed.get(name, 0.0) is not None
+        if each.has_signal and any(value is not None for value in causes.get(name, (0.0,)))
     }
 
 

@@ -92,6 +92,19 @@ def test_claims_are_the_figures_of_the_snapshot() -> None:
     assert left.keys() == {experiments.FALSE_POS, experiments.T2_STAR, experiments.RABI_SCALE}
 
 
+def test_each_figure_claims_the_quantities_that_it_changes() -> None:
+    def claimed(**figures: float) -> dict[str, float]:
+        analog = AnalogCalibration(device=analog_of(SNAPSHOT).device, **figures)
+        snapshot = msgspec.structs.replace(SNAPSHOT, analog=analog)
+        return atom_certify.claimed_values(PLAN, MACHINE, snapshot)
+
+    assert claimed().keys() == {"rabi_scale"}
+    assert "rydberg_t2_star_us" in claimed(detuning_sigma_rad_us=0.0), "of no dephasing"
+    found = claimed(depolarizing_per_us=0.1)
+    assert found.keys() == {"rabi_scale", "rydberg_t1_us", "rydberg_t2_star_us"}
+    assert found["rydberg_t2_star_us"] == pytest.approx(10.0, rel=0.05)
+
+
 def test_noise_between_shots_is_averaged() -> None:
     wide = changed(t1_us=None, t_phi_us=None, detuning_sigma_rad_us=0.5)
     waits = [each for each in PLAN.experiments if each.name.startswith("ramsey")]
