@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 _WAVE_NUMBER = 8.7
 _SPEED = math.sqrt(1.380649e-23 * 1e-6 / 1.45e-25)
 _NODES = 11  # of a quadrature
+_TIMES = experiments.T1, experiments.T2_STAR
+_LONGEST_CLAIM_US = 1e9
 _DIGITS = 9  # of samples in rad/us and distances in um
 _Array = NDArray[np.complex128]
 
@@ -113,7 +115,10 @@ def claimed_values(
     return {
         name: each.value
         for name, each in found.items()
-        if each.has_signal and any(value is not None for value in causes.get(name, (0.0,)))
+        if each.has_signal
+        and any(value is not None for value in causes.get(name, (0.0,)))
+        # A time that is none but rounding errors, as of a dephasing of 0, claims nothing.
+        and (name not in _TIMES or 0.0 < each.value < _LONGEST_CLAIM_US)
     }
 
 
