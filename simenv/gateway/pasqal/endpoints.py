@@ -47,8 +47,6 @@ from simenv.model.jobs import JobSelector
 from simenv.token_buckets import TokenBuckets
 
 PREFIX = "/pasqal"
-# Types of devices that emulate: without noise, but that of a configuration.
-TYPES = (*requests.EMULATORS, "EMU_FRESNEL")
 MAX_PAGE = 100
 MAX_SCANNED = 1_000  # batches whose jobs are looked through for a listing without a batch
 MAX_RESULT_BYTES = 32 * 2**20  # of the results of a batch in one answer
@@ -555,7 +553,7 @@ def _device_routes(service: PasqalService) -> list[Any]:
     async def availability(request: AnyRequest) -> Response[Any]:
         """Without a token, as QRMI asks."""
         wanted = request.query_params.get("device_type", "").upper()
-        found = [name for name in TYPES if wanted in ("", name)]
+        found = [name for name in requests.TYPES if wanted in ("", name)]
         up = {"status": "UP", "availability": "ACTIVE"}
         return _answer([{"device_type": name, **up} for name in found])
 

@@ -44,6 +44,7 @@ EMULATORS = (
     "EMU_MPS",
     "EMU_TN",
 )  # without noise, but that of a configuration
+TYPES = (*EMULATORS, "EMU_FRESNEL")  # of devices that emulate
 
 Name = Annotated[str, msgspec.Meta(max_length=320)]
 Sequence = Annotated[str, msgspec.Meta(max_length=2**21)]
@@ -135,8 +136,13 @@ def batch(body: bytes, head: list[Any]) -> bytes:
         raise OptionError(f"the batch: {error!s:.300}") from error
     _check(asked)
     sequence, config = asked.sequence_builder or "", asked.backend_configuration or ""
-    device_type = asked.device_type or _device_of(sequence or _first(asked.jobs))
     infos = msgspec.msgpack.decode(devices, type=dict[str, DeviceInfo])
+    device_type = asked.device_type or ""
+    if not (device_type in TYPES or device_type in infos):
+        device_type = _device_of(sequence or _first(asked.jobs))
+    if asked.device_type not in (None, device_type):
+        hint = f"{', '.join(TYPES)}, a device of the environment, or the sequence's {device_type!r}"
+        raise OptionError(f"there is no device_type {asked.device_type[:80]!r}", hint=hint)
     known = AddedJobs(device_type, sequence, config, 0, infos.get(device_type))
     is_open = asked.open if asked.complete is None else not asked.complete
     if not asked.jobs and not is_open:

@@ -71,6 +71,14 @@ def test_a_packed_body_is_unpacked_within_its_bound(
     assert api.post("/v1/batches", content=b"x", headers=headers).status_code == 400
 
 
+def test_a_type_of_device_that_is_not_known_is_refused_by_name(api: httpx.Client) -> None:
+    for known in ("EMU_FRESNEL", "MockDevice"):
+        assert made(api, device_type=known)["device_type"] == known
+    answer = api.post("/v1/batches", json=batch(device_type="EMU_FRE"))
+    assert answer.status_code in (400, 422)
+    assert "'EMU_FRE'; EMU_FREE" in answer.json()["message"]
+
+
 def test_results_come_by_a_link_without_a_token(api: httpx.Client) -> None:
     number = made(api)["id"]
     done(api, number)
