@@ -11,7 +11,7 @@ import itertools
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,9 +22,16 @@ from noise_models.atoms import AnalogCalibration
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration import atom_experiments as experiments
 from simenv.calibration.atom_experiments import AtomExperiment, AtomShots, OnesShare
-from simenv.calibration.certify import CONFIDENCE, Certificate, compare, device_under_test
+from simenv.calibration.certify import (
+    CONFIDENCE,
+    Certificate,
+    compare,
+    device_under_test,
+    not_tested,
+)
 from simenv.calibration.experiments.estimators import Estimate
 from simenv.calibration.experiments.procedure import ExperimentResults, RoughEstimates
+from simenv.calibration.untested import UntestedTerm
 from simenv.errors import OptionError
 from simenv.transpiler.atoms import machine_of
 
@@ -36,6 +43,22 @@ if TYPE_CHECKING:
 _WAVE_NUMBER = 8.7
 _SPEED = math.sqrt(1.380649e-23 * 1e-6 / 1.45e-25)
 _NODES = 11  # of a quadrature
+# The quantity in which an experiment sees a figure of a snapshot; "": none does.
+_SEEN_IN = {
+    "p_false_pos": experiments.FALSE_POS,
+    "p_false_neg": experiments.FALSE_NEG,
+    "state_prep_error": experiments.FALSE_NEG,
+    "amplitude_sigma": experiments.RABI_CONTRAST,
+    "laser_waist_um": experiments.RABI_SCALE,
+    "detuning_sigma_rad_us": experiments.T2_STAR,
+    "temperature_uk": experiments.T2_STAR,
+    "t_phi_us": experiments.T2_STAR,
+    "t1_us": experiments.T1,
+    "depolarizing_per_us": experiments.T1,
+    "trap_waist_um": "",
+    "trap_depth_uk": "",
+    "hyperfine_t_phi_us": "",
+}
 _TIMES = experiments.T1, experiments.T2_STAR
 _LONGEST_CLAIM_US = 1e9
 _DIGITS = 9  # of samples in rad/us and distances in um
@@ -82,6 +105,7 @@ def certify(
     found = experiments.estimates({each: experiments.share_of(n) for each, n in counts.items()})
     claimed = claimed_values(plan, machine, claims)
     comparisons = compare(found, lambda each: claimed.get(each.quantity), CONFIDENCE)
+    comparisons += [not_tested(each) for each in untested_figures(claims, claimed)]
     measured = ExperimentResults(found, (), RoughEstimates({}, {}, {}, {}, {}, ()), {})
     return Certificate(
         name, "" if claims is None else claims.digest.hex(), CONFIDENCE, tuple(comparisons),
@@ -120,6 +144,24 @@ def claimed_values(
         # A time that is none but rounding errors, as of a dephasing of 0, claims nothing.
         and (name not in _TIMES or 0.0 < each.value < _LONGEST_CLAIM_US)
     }
+
+
+def untested_figures(
+    claims: CalibrationSnapshot | None, claimed: Collection[str]
+) -> list[UntestedTerm]:
+    """Return the figures of a snapshot that act, and that none of the claimed quantities has."""
+    if claims is None or claims.analog is None:
+        return []
+    terms = []
+    for name, quantity in _SEEN_IN.items():
+        value = getattr(claims.analog, name)
+        if not value or quantity in claimed:
+            continue
+        text = "no experiment of one atom on the Rydberg transition sees it"
+        if quantity:
+            text = f"it is seen in {quantity}, of which the snapshot has no value"
+        terms.append(UntestedTerm("atom", name, (), value, text))
+    return terms
 
 
 def expected_share(

@@ -42,7 +42,12 @@ from simenv.calibration.experiments.estimators import (
     without_signal,
 )
 from simenv.calibration.experiments.plans import Counts, PoolRunner, TestLayout
-from simenv.calibration.untested import NO_EQUILIBRIUM, WIDEST_GROUP, untested
+from simenv.calibration.untested import (
+    NO_EQUILIBRIUM,
+    WIDEST_GROUP,
+    UntestedTerm,
+    untested,
+)
 from simenv.errors import OptionError
 from simenv.model.availability import Availability
 from simenv.model.devices import DeviceInfo, DeviceKind
@@ -721,13 +726,15 @@ def compared(
     scales = measured.scales
     tested = scales.t1_ns, list(scales.rate_2q)
     terms = untested(claims, native_set(info), estimates, tested, longest_us)
-    return result + [
-        ClaimComparison(
-            each.quantity, each.qubits, each.gate, each.claimed, math.inf, -math.inf, math.inf,
-            0.0, ClaimVerdict.UNTESTED, reason=each.reason, by_parts=each.by_parts,
-        )
-        for each in terms
-    ]  # fmt: skip
+    return result + [not_tested(each) for each in terms]
+
+
+def not_tested(term: UntestedTerm) -> ClaimComparison:
+    """Return the comparison of a claim that no experiment measures."""
+    return ClaimComparison(
+        term.quantity, term.qubits, term.gate, term.claimed, math.inf, -math.inf, math.inf, 0.0,
+        ClaimVerdict.UNTESTED, reason=term.reason, by_parts=term.by_parts,
+    )  # fmt: skip
 
 
 def _half_turn(info: DeviceInfo) -> tuple[str, ...]:

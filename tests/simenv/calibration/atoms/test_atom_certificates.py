@@ -105,6 +105,20 @@ def test_each_figure_claims_the_quantities_that_it_changes() -> None:
     assert found["rydberg_t2_star_us"] == pytest.approx(10.0, rel=0.05)
 
 
+def test_figures_that_no_experiment_sees_are_named() -> None:
+    def untested(**figures: float | None) -> set[str]:
+        snapshot = changed(**figures)
+        claimed = atom_certify.claimed_values(PLAN, MACHINE, snapshot)
+        return {each.quantity for each in atom_certify.untested_figures(snapshot, claimed)}
+
+    assert untested() == set()
+    found = untested(p_false_neg=None, state_prep_error=0.2, hyperfine_t_phi_us=1e3)
+    assert found == {"state_prep_error", "hyperfine_t_phi_us"}
+    assert "trap_waist_um" in untested(trap_waist_um=1.0, trap_depth_uk=20.0)
+    fields = set(AnalogCalibration.__struct_fields__) - {"device", "sources"}
+    assert fields == set(atom_certify._SEEN_IN), "a figure that no certificate speaks of"
+
+
 def test_noise_between_shots_is_averaged() -> None:
     wide = changed(t1_us=None, t_phi_us=None, detuning_sigma_rad_us=0.5)
     waits = [each for each in PLAN.experiments if each.name.startswith("ramsey")]
