@@ -531,7 +531,7 @@ def test_modules_and_links_are_drawn_and_are_no_gates(env: Shown, page: Page) ->
     info["operations"][0]["error"] = 0.1
     info["logical"] = {
         "code": "rotated surface code", "distance": 3, "decoder": "pymatching", "chip": "fez",
-        "physical_qubits": 17, "round_ns": 1100, "extrapolated": True,
+        "physical_qubits": 17, "round_ns": 1100, "extrapolated": True, "patches": [],
     }  # fmt: skip
     page.route("**/api/v1/devices/lattice", lambda route: route.fulfill(json=info))
     opened(page, env, "device")
