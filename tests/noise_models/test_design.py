@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from failing import fails
 
-from noise_models import calibration, library, snapshot, terms
+from noise_models import atoms, calibration, library, snapshot, terms
 from noise_models.design import TEMPLATE, DeviceDesign, lattice, snapshot_of
 from noise_models.strict_json import SnapshotError
 
@@ -200,6 +200,9 @@ def test_page_has_every_field_of_the_json() -> None:
     ):  # fmt: skip
         for field in linked.__struct_fields__:
             assert f"`{field}`" in data or f'"{field}"' in data, field
+    data = (Path(__file__).parents[2] / "docs/guides/atom_devices.md").read_text()
+    for field in atoms.AnalogCalibration.__struct_fields__:
+        assert f"`{field}`" in data, field
 
 
 def test_numbers_of_numpy_become_those_of_python() -> None:
