@@ -385,7 +385,7 @@ def test_each_missing_extra_has_pip_command(monkeypatch: pytest.MonkeyPatch) -> 
         f"pip install 'simenv[{extra}]'"
         for extra in (
             "qasm3", "plots", "qpm", "stabilizer", "contraction", "aer", "quimb", "qec",
-            "analog", "functions", "ldpc",
+            "analog", "functions", "emulators", "emulators", "emulators", "ldpc",
         )
     ]  # fmt: skip
 

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,26 +32,35 @@ from testbed.http_requests import Requests, Route, attack, filled
 MUTATED = int(os.environ.get("SIMENV_MUTATED_REQUESTS", "2000"))
 GROWTH_BYTES = 400 * 2**20
 QASM = str(qasm2.dumps(http_requests.bell()))
+PULSES = (Path(__file__).parents[3] / "examples/atoms.json").read_text()
 IBM = "/experimental/api/v1"
+PASQAL = "/pasqal/core-fast/api"
 # What belongs to a user, by the beginning of the path.
 OWNED = {
     "/api/v1/tasks/": "task", "/api/v1/reservations/": "reservation", "/api/v1/jobs/": "iqm_job",
     f"{IBM}/jobs/": "ibm_job", f"{IBM}/sessions/": "session",
+    f"{PASQAL}/v1/batches/": "batch", f"{PASQAL}/v2/batches/": "batch",
+    f"{PASQAL}/v1/jobs/": "batch_job", f"{PASQAL}/v2/jobs/": "batch_job",
 }  # fmt: skip
-# What is everybody's to see, or an admin's to change.
+# What is everybody's to see, or an admin's to change, or is refused to all.
 OF_NOBODY = (
     "/api/v1/devices/", "/api/v1/positions/", "/api/v1/nodes/", "/api/v1/quantum-computers/",
     "/api/v1/calibration-sets/", "/api/v1/jobs/{name}/{kind}", f"{IBM}/backends/", "/ui",
+    "/pasqal/results/", f"{PASQAL}/v1/devices/", f"{PASQAL}/v1/workloads",
+    f"{PASQAL}/v2/workloads", f"{PASQAL}/v1/cudaq", f"{PASQAL}/v1/batches/{{number}}/rebatch",
 )  # fmt: skip
-# For programs without a token: the login, the page's files, the probe, descriptions without data,
-# and the metrics, from this host.
+# For programs without a token: logins, the page's files, the probe, descriptions without data,
+# links with a secret of their own, and the metrics, from this host.
 PUBLIC = (
     "/login", "/health/live", "/health/ready", "/metrics",
     "/", "/ui", "/ui/{path}", "/ui/static/{digest}/{name}",
     "/api/v1/openapi.json", f"{IBM}/versions", "/identity/token",
+    "/pasqal/oauth/token", "/pasqal/results/{secret}",
+    f"{PASQAL}/v1/devices", f"{PASQAL}/v1/devices/public-specs",
 )  # fmt: skip
 KINDS = {"kind": "measurements"}
 BODIES: dict[str, Any] = {
+    "/v1/batches/{number}/tags": ["stolen"], "/v2/batches/{number}/jobs": [{"runs": 1}],
     "/tags": {"tags": ["stolen"]}, "/renew": {"for_s": 5}, "/drain": {"reason": "stolen"},
     "/sessions/{number}": {"accepting_jobs": False},
 }  # fmt: skip
@@ -109,17 +119,22 @@ def owned(ana: httpx.Client) -> dict[str, str]:
     def made(path: str, body: dict[str, Any]) -> str:
         answer = ana.post(path, json=body)
         assert answer.is_success, answer.text
-        return str(answer.json()["id"])
+        found = answer.json()
+        return str(found.get("data", found)["id"])
 
     task = made("/api/v1/tasks", {"program": QASM, "shots": 10})
     ana.get(f"/api/v1/tasks/{task}/result", params={"wait": 30}).raise_for_status()
     job = {"program_id": "sampler", "backend": "main", "params": {"pubs": []}, "tags": ["hers"]}
+    batch = made(f"{PASQAL}/v1/batches", {"sequence_builder": PULSES, "jobs": [{"runs": 9}]})
+    jobs = ana.get(f"{PASQAL}/v2/jobs", params={"batch_id": batch}).json()["data"]
     measured = {"name": "measure", "locus": ["QB1"], "args": {"key": "m"}}
     return {
         "task": task,
         "ibm_job": made(f"{IBM}/jobs", job),
         "session": made(f"{IBM}/sessions", {"mode": "batch", "backend": "main"}),
         "iqm_job": made("/api/v1/jobs/main/circuit", {"circuits": [{"instructions": [measured]}]}),
+        "batch": batch,
+        "batch_job": str(jobs[0]["id"]),
         "reservation": made("/api/v1/reservations", {"pool": "main", "for_s": 600}),
     }
 
@@ -146,7 +161,9 @@ def state(ana: httpx.Client, owned: dict[str, str]) -> list[Any]:
     """What ana sees of her own."""
     job = ana.get(f"{IBM}/jobs/{owned['ibm_job']}").json()
     session = ana.get(f"{IBM}/sessions/{owned['session']}").json()
+    batch = ana.get(f"{PASQAL}/v2/batches/{owned['batch']}").json()["data"]
     return [
+        (batch["status"] == "CANCELED", batch["tags"], batch["jobs_count"]),
         ana.get(f"/api/v1/tasks/{owned['task']}").json()["state"],
         (job["status"], job["tags"]),
         (session["accepting_jobs"], session["state"]),

@@ -10,6 +10,7 @@ from shell import Shell
 
 from simenv.cli.tasks import circuit_input
 from simenv.errors import NotReservedError, OptionError
+from simenv.model import pulses
 from simenv.model.task_rules import OUTPUTS
 
 BELL = str(Path(__file__).parents[4] / "examples" / "bell.qasm")
@@ -121,7 +122,7 @@ def test_amplitudes_are_printed_in_their_order(shell: Shell, bell: str, command:
 
 
 def test_every_output_has_its_word(shell: Shell, bell: str) -> None:
-    assert tuple(map(str, circuit_input.Output)) == OUTPUTS
+    assert set(map(str, circuit_input.Output)) == {*OUTPUTS, *pulses.OUTPUTS}
     words = ["--output", "amplitudes", "--amplitude", "101"]
     printed = shell("simulate", bell, *words, "--json", code=0).object
     assert list(printed["amplitudes"]) == ["101"]
