@@ -52,15 +52,15 @@ def test_checkpoint_restores_amplitudes(tmp_path: Path, kind: str) -> None:
 def test_damaged_or_foreign_checkpoint_is_rejected(tmp_path: Path) -> None:
     path, state = tmp_path / "a.h5", amplitudes(1)
     checkpoint.write(path, MARK, state)
-    assert not checkpoint.read(path, CheckpointHeader("abc", 8, 1, 4, (0, 2, 1)), state.copy())
-    assert not checkpoint.read(path, MARK, state[: state.size // 2].copy())
-    assert not checkpoint.read(path, MARK, state.astype(np.complex64))
+    assert checkpoint.read(path, CheckpointHeader("abc", 8, 1, 4, (0, 2, 1)), state.copy()) is None
+    assert checkpoint.read(path, MARK, state[: state.size // 2].copy()) is None
+    assert checkpoint.read(path, MARK, state.astype(np.complex64)) is None
     with h5py.File(path, "r+") as file:
         file["amplitudes"][100] += 1e-16 + 1e-13
-    assert not checkpoint.read(path, MARK, state.copy())
+    assert checkpoint.read(path, MARK, state.copy()) is None
     path.write_bytes(path.read_bytes()[:1000])
     assert checkpoint.header_of(path) is None
-    assert not checkpoint.read(path, MARK, state.copy())
+    assert checkpoint.read(path, MARK, state.copy()) is None
     assert checkpoint.header_of(tmp_path / "none.h5") is None
 
 
