@@ -123,7 +123,9 @@ class PulseAnswer(msgspec.Struct, frozen=True, array_like=True):
     atoms: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_ATOMS)]  # names, in order
     basis: str
     simulator: str  # name and version of the engine and of pulser-core
-    error: float  # estimated bound on 1 - fidelity of the evolution; NaN: none is known
+    # Estimated bound on 1 - fidelity of the evolution, with noise of those between two jumps; NaN:
+    # none is known.
+    error: float
     steps: int
     trajectories: int
     duration_ns: int
