@@ -132,7 +132,7 @@ class SimenvConnection(RemoteConnection):  # type: ignore[misc]  # pulser is unt
                 tasks.append(self._client.submit(sequence, binding_index=k, **asked))
             ids = tuple((task.id, 0) for task in tasks)
             self._change(record.id, ids, is_closed=batch_id is None and not open)
-        except BaseException:
+        except BaseException:  # also an interrupt: a batch has all jobs of a call, or none
             if tasks:
                 self._client.cancel(tasks)
             if batch_id is None:

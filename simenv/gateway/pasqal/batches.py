@@ -124,7 +124,7 @@ def add(client: Client, packed: PackedBatch, caller: Caller, trace: str) -> Stor
     blobs |= {name: text.encode() for name, text in _texts(packed) if text}
     try:
         return _batch(client, client.jobs.add(record, blobs))
-    except BaseException:  # nobody knows the tasks
+    except BaseException:  # also an interrupt: nobody knows the tasks
         client.cancel(accepted)
         raise
 
@@ -152,7 +152,7 @@ def add_jobs(
             text = f"variables of {len(lines)} bytes; the limit is {BLOB_PART_BYTES}"
             raise LimitExceededError(text, hint="fewer jobs at once")
         client.jobs.change(batch.id, changed, blobs={_JOBS: lines} if lines else None)
-    except BaseException:
+    except BaseException:  # also an interrupt: the batch does not have the tasks
         client.cancel(accepted)
         raise
     return find(client, batch.id)
@@ -171,7 +171,7 @@ def _submitted(client: Client, jobs: Sequence[PackedJob], caller: Caller, trace:
             info = device_of(options, client.submit_devices)
             tasks = send_pulses(client.session, [job.call for job in each], options, info)
             accepted += [task.id for task in tasks]
-    except BaseException:
+    except BaseException:  # also an interrupt: all jobs are submitted, or none
         if accepted:
             client.cancel(accepted)
         raise
