@@ -6,8 +6,8 @@ forms, part by part as the client reads them, without a copy of the result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
+import threading
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from litestar import Response
@@ -120,24 +120,49 @@ def encoded(result: Result, media_type: str, exchange: HttpExchange) -> Response
     headers = {"Content-Disposition": f'attachment; filename="{result.task}{suffix}"'}
     if size is not None:
         headers["Content-Length"] = str(size)
-    sent = _pieces(blocks)
-    exchange.resources.callback(_end, sent, blocks)
+    sent = _Pieces(blocks)
+    exchange.resources.callback(sent.close)
     return Stream(sent, media_type=media_type, headers=headers)
 
 
-def _pieces(blocks: Iterator[bytes | bytearray | memoryview]) -> Iterator[bytes]:
-    """Yield blocks in pieces: a block of a mapped file is read when the client has room for it."""
-    for block in blocks:
-        view = memoryview(block)
-        for start in range(0, len(view), PART_BYTES):
-            yield bytes(view[start : start + PART_BYTES])
+class _Pieces:
+    """Blocks in pieces: a block of a mapped file is read when the client has room for it.
 
+    Invariant: once closed it holds no file. A thread may be reading a piece then; this thread
+    closes the file when it has it, as nothing else may end a generator that runs.
+    """
 
-def _end(*iterators: Any) -> None:
-    """End generators, and so close the files that they map; one that a thread runs ends later."""
-    for each in iterators:
-        with suppress(ValueError):
-            each.close()
+    def __init__(self, blocks: Any) -> None:
+        self._blocks = blocks  # a generator
+        self._pieces = self._read()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            with self._lock:
+                return next(self._pieces)
+        finally:
+            if self._closed:
+                self.close()
+
+    def close(self) -> None:
+        self._closed = True
+        if self._lock.acquire(blocking=False):
+            try:
+                self._pieces.close()
+                self._blocks.close()
+            finally:
+                self._lock.release()
+
+    def _read(self) -> Generator[bytes, None, None]:
+        for block in self._blocks:
+            view = memoryview(block)
+            for start in range(0, len(view), PART_BYTES):
+                yield bytes(view[start : start + PART_BYTES])
 
 
 def page(task: Task, first: int, limit: int, exchange: HttpExchange) -> dict[str, Any]:
