@@ -141,11 +141,11 @@ def _change(rng: random.Random, document: Any) -> None:
         case 2 if isinstance(node, list):
             node.extend(copy.deepcopy(node[:20]) * rng.choice((1, 2, 50)))
         case 3 if isinstance(node, dict):
-            node[rng.choice(("extra", "\x07", "x" * 99))] = rng.choice(ODD)
+            node[rng.choice(("extra", "\x07", "x" * 99))] = copy.deepcopy(rng.choice(ODD))
         case 4 if isinstance(node[key], int | float) and not isinstance(node[key], bool):
             node[key] = node[key] * rng.choice((-1, 10, 1_000, 1e-6)) + rng.choice((0, 1, 0.5))
         case _:
-            node[key] = rng.choice(ODD)
+            node[key] = copy.deepcopy(rng.choice(ODD))
 
 
 def _keys(node: Any) -> list[Any]:

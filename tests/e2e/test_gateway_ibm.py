@@ -121,11 +121,11 @@ except Exception as error:
 """
 CANCELLED = """
 from qiskit import QuantumCircuit
-wide = QuantumCircuit(20)
+wide = QuantumCircuit(23)
 for layer in range(40):
-    for qubit in range(20):
+    for qubit in range(23):
         wide.rx(0.1 + layer, qubit)
-    for qubit in range(19):
+    for qubit in range(22):
         wide.cx(qubit, qubit + 1)
 wide.measure_all()
 main = service.backend("main")

@@ -97,11 +97,11 @@ circuit.measure(1, 1)
 circuit.measure(2, 2)
 job = backend.run(transpile(circuit, backend), shots=100)
 found = {"counts": job.result().get_counts(), "error": job.error_message()}
-wide = QuantumCircuit(18)
+wide = QuantumCircuit(20)
 for layer in range(12):
-    for qubit in range(18):
+    for qubit in range(20):
         wide.rx(0.1 + layer, qubit)
-    for qubit in range(17):
+    for qubit in range(19):
         wide.cx(qubit, qubit + 1)
 wide.measure_all()
 wide = transpile(wide, backend, optimization_level=0)
