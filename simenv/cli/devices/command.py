@@ -1,16 +1,10 @@
-"""`simenv devices`: list, show, import and remove devices; and Qiskit's Targets as JSON.
-
-`noise_models.importers.qiskit_target` reads the JSON form of a Qiskit Target. Qiskit is imported
-here, never by noise_models. Times are in seconds, frequencies in hertz.
-"""
+"""`simenv devices`: list, show, import and remove devices."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
-import math
 import sys
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,11 +22,7 @@ from simenv.cli.listing import Columns, NoHeader, Style, Watch, listing
 from simenv.errors import ConfigError, NotFoundError, OptionError
 
 if TYPE_CHECKING:
-    from qiskit.transpiler import Target
-
-    from noise_models.atoms import AnalogCalibration
     from noise_models.calibration import CalibrationSnapshot
-    from simulators.hardware.engine import MachineDescription
 
 _CHARS = 300  # of a provider's error message
 
@@ -52,86 +42,6 @@ def backend_of(provider: str) -> Any:
         raise ConfigError(f"provider {provider}: {message}") from error
     return backend
 
-
-def document(description: MachineDescription, target: Target) -> bytes:
-    """Return the JSON of a backend's Target with the backend's description."""
-    qubits = [
-        {
-            "t1_s": _number(getattr(each, "t1", None)),
-            "t2_s": _number(getattr(each, "t2", None)),
-            "frequency_hz": _number(getattr(each, "frequency", None)),
-        }
-        for each in target.qubit_properties or ()
-    ]
-    operations = [each for name in target.operation_names for each in _operations(target, name)]
-    return msgspec.json.encode(
-        {
-            "kind": "qiskit-target", "format": 1, "name": description.model,
-            "provider": description.provider, "version": description.version,
-            "technology": description.technology, "max_shots": description.max_shots,
-            "calibrated": description.calibration_id, "num_qubits": target.num_qubits or 0,
-            "dt_s": _number(target.dt), "qubits": qubits, "operations": operations,
-        }
-    )  # fmt: skip
-
-
-def _operations(target: Target, name: str) -> list[dict[str, Any]]:
-    """Return one entry for each set of qubits, or one with `qubits` null for all."""
-    from qiskit.circuit import Gate
-
-    operation = target.operation_from_name(name)
-    is_gate = isinstance(operation, Gate)
-    angles = [] if not is_gate else [_number(each) for each in operation.params]
-    bounds = None
-    if hasattr(target, "gate_has_angle_bounds") and target.gate_has_angle_bounds(name):
-        bounds = [_bounds(target, name, index, len(angles)) for index in range(len(angles))]
-    return [
-        {
-            "name": name, "gate": is_gate,
-            "num_qubits": operation.num_qubits if is_gate else len(qubits or ()),
-            "num_params": len(angles), "fixed": any(each is not None for each in angles),
-            "angle_bounds": bounds,
-            "qubits": None if qubits is None else list(qubits),
-            "error": _number(getattr(properties, "error", None)),
-            "duration_s": _number(getattr(properties, "duration", None)),
-        }
-        for qubits, properties in target[name].items()
-    ]  # fmt: skip
-
-
-def _bounds(target: Target, name: str, index: int, count: int) -> list[float] | None:
-    """Return the smallest and the largest angle of a gate's parameter, found by bisection: a Target
-    only answers whether angles are supported. None: there is no such interval."""
-    eighths = [math.pi / 8 * step for step in range(-32, 33)]
-    for other in (0.0, math.pi / 8, -math.pi / 8):
-
-        def has(angle: float, rest: float = other) -> bool:
-            angles = [rest] * count
-            angles[index] = angle
-            return bool(target.supported_angle_bound(name, angles))
-
-        supported = [angle for angle in eighths if has(angle)]
-        if supported:
-            low, high = supported[0], supported[-1]
-            ends = [_edge(has, low, low - math.pi / 8), _edge(has, high, high + math.pi / 8)]
-            return None if len(supported) == len(eighths) else ends
-    return None
-
-
-def _edge(has: Callable[[float], bool], inside: float, outside: float) -> float:
-    """Return the last supported angle on the way from one inside to one outside."""
-    for _ in range(60):
-        middle = 0.5 * (inside + outside)
-        inside, outside = (middle, outside) if has(middle) else (inside, middle)
-    return inside
-
-
-def _number(value: Any) -> float | None:
-    is_finite = isinstance(value, int | float) and math.isfinite(value)
-    return float(value) if is_finite else None
-
-
-_MAX_BYTES = 64 * 2**20  # of a file; 1,000 qubits take 2 MB
 
 devices = typer.Typer(help="List devices; import, show and remove calibration data.")
 
@@ -188,30 +98,20 @@ def import_device(
     ] = False,
 ) -> None:
     """Import calibration data as a device, and report which fields were used."""
-    from noise_models import snapshot as snapshots
-    from noise_models.importers import import_snapshot
+    from simenv.calibration.device_import import import_device as imported
 
     if bool(files) == bool(provider):
         raise OptionError("give either FILES or --provider", hint="see: simenv devices import -h")
-    values = _provided(provider) if provider else _read(files or [])
-    if device:
-        config.check_name(device, "device")
+    source = _provided(provider) if provider else files
     with overview.calibration_errors():
-        result, report = import_snapshot(values, source_format, allow_ignored=allow_ignored)
-        if device and any(line.field == "name" for line in report.defaulted):
-            result = msgspec.structs.replace(result, name=device)  # else it keeps its own name
-        if result.analog is not None:
-            _check_machine(result.analog)
-        result = _laid_out(result)
-        data = snapshots.dump(result)
-    device = config.check_name(device or result.name.lower().replace(" ", "-"), "device")
-    path, replaced = overview.save(device, data)
+        made = imported(source, device, source_format=source_format, allow_ignored=allow_ignored)
+    result, report, saved = made.snapshot, made.report, overview.noted(made.name, made.saved)
     done = (
-        f"{'replaced' if replaced else 'imported'} {device}: {result.num_qubits}"
+        f"{'replaced' if saved.replaced else 'imported'} {made.name}: {result.num_qubits}"
         f" {'qubits' if result.analog is None else 'atoms'},"
         f" format {report.format}, snapshot {result.digest.hex()[:12]}"
     )
-    answer(context, device, path, result, report, replaced=replaced, done=done)
+    answer(context, made.name, saved.path, result, report, replaced=saved.replaced, done=done)
 
 
 devices.command("new")(new)
@@ -238,11 +138,12 @@ def layers(
     """Add learned errors of layers to a device: gates that act at the same time."""
     from noise_models import snapshot as snapshots
     from noise_models.layers import with_layers
+    from simenv.calibration.device_import import read_files
     from simenv.calibration.noise_learner import SOURCE, read_layers
 
     device = config.check_name(device or name, "device")
     before, _ = overview.load(name)
-    (data,) = _read([file]).values()
+    (data,) = read_files([file]).values()
     source = f"{SOURCE}, {hashlib.sha256(data).hexdigest()[:12]}"
     with overview.calibration_errors(str(file)):
         learned = read_layers(data, calibrated=date, source=source)
@@ -258,16 +159,6 @@ def layers(
     app.settings_of(context).answer(
         value, [done, *(f"  {each}" for each in details.layer_lines(learned))]
     )
-
-
-def _laid_out(snapshot: CalibrationSnapshot) -> CalibrationSnapshot:
-    """Return a snapshot with coordinates: its own, or those of its couplings, computed once."""
-    from simenv.transpiler import lattice
-
-    if snapshot.coordinates or not snapshot.coupling or snapshot.num_qubits > lattice.MAX_QUBITS:
-        return snapshot
-    places = lattice.positions(snapshot.num_qubits, snapshot.coupling).round(3).tolist()
-    return msgspec.structs.replace(snapshot, coordinates=tuple((x, y) for x, y in places))
 
 
 @devices.command()
@@ -334,33 +225,12 @@ def remove(context: typer.Context, name: Name) -> None:
     app.settings_of(context).answer(value, [f"device {name} is removed"])
 
 
-def _read(paths: Iterable[Path]) -> dict[str, bytes]:
-    entries: dict[str, bytes] = {}
-    for path in paths:
-        if path.name in entries:
-            raise OptionError(f"two files with the name {path.name}", hint="give each file once")
-        try:
-            with path.open("rb") as file:
-                entries[path.name] = file.read(_MAX_BYTES + 1)
-        except OSError as error:
-            raise OptionError(f"cannot read {path}: {error.strerror}") from error
-        if len(entries[path.name]) > _MAX_BYTES:
-            hint = "name a file of one device"
-            raise OptionError(f"{path} has more than {_MAX_BYTES:,} bytes", hint=hint)
-    return entries
-
-
-def _provided(provider: str) -> dict[str, bytes]:
-    """Return the JSON of the Target of the backend that `provider` returns, or of the device of
-    pulser that it names."""
-    from simulators.hardware.engine import describe
-
+def _provided(provider: str) -> Any:
+    """Return the backend of Qiskit, or the device of pulser, that `provider` names."""
     if not all(provider.partition(":")):
         raise OptionError(f"--provider {provider}", hint="MODULE:FUNCTION")
-    if (machine := _machine_of(provider)) is not None:
-        return {f"{provider}.json": machine.to_abstract_repr().encode()}
-    backend = backend_of(provider)
-    return {f"{provider}.json": document(describe(backend, backend.target), backend.target)}
+    machine = _machine_of(provider)
+    return backend_of(provider) if machine is None else machine
 
 
 def _machine_of(provider: str) -> Any:
@@ -376,22 +246,6 @@ def _machine_of(provider: str) -> Any:
     except (ImportError, AttributeError) as error:
         hint = "pip install 'simenv[analog]'; such as pulser:AnalogDevice"
         raise ConfigError(f"provider {provider}: {error}"[:_CHARS], hint=hint) from error
-
-
-def _check_machine(analog: AnalogCalibration) -> None:
-    """Raise SnapshotError for a machine that an installed pulser does not take."""
-    import importlib.util
-
-    from noise_models.strict_json import SnapshotError
-    from simenv.transpiler.atoms import machine_of, pulser_text
-
-    if importlib.util.find_spec("pulser") is None:
-        return
-    try:
-        machine_of(msgspec.json.encode(analog.device).decode())
-    except Exception as error:  # pulser raises many types
-        text = pulser_text(error.__cause__ if isinstance(error.__cause__, Exception) else error)
-        raise SnapshotError("analog.device", f"refused by pulser: {text[:_CHARS]}") from error
 
 
 def _plot(name: str, calibration: CalibrationSnapshot, path: Path) -> None:

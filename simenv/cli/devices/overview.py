@@ -23,6 +23,7 @@ from simenv.model.devices import MACHINE_PREFIX, CalibrationSource, DeviceInfo, 
 
 if TYPE_CHECKING:
     from noise_models.calibration import CalibrationSnapshot
+    from simenv.calibration.device_files import SavedDevice
     from simenv.client.client import Client
 
 
@@ -52,15 +53,20 @@ def calibration_errors(where: str = "") -> Iterator[None]:
 
 
 def save(name: str, data: bytes) -> tuple[Path, bool]:
-    """Write a device's file as `device_files.write` does; return the path, and whether it replaced
-    another one. A line says where the earlier snapshot is; another says that an installed device of
-    this name is hidden. Raises ConfigError."""
-    saved = device_files.write(name, data)
+    """Write a device's file as `device_files.write` does, and what `noted` prints; return the path,
+    and whether it replaced another one. Raises ConfigError."""
+    saved = noted(name, device_files.write(name, data))
+    return saved.path, saved.replaced
+
+
+def noted(name: str, saved: SavedDevice) -> SavedDevice:
+    """Print a line that says where the earlier snapshot of this name is, and one that says that an
+    installed device of this name is hidden; return the file."""
     if saved.earlier is not None:
         terminal.note(f"the earlier {name}: simenv devices import {saved.earlier} --name OTHER")
     if saved.hides_installed:
         terminal.note(f"{name} names this device now, in place of that of qiskit-ibm-runtime")
-    return saved.path, saved.replaced
+    return saved
 
 
 def load(name: str) -> tuple[CalibrationSnapshot, CalibrationSource]:

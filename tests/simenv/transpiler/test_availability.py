@@ -24,7 +24,7 @@ from noise_models.calibration import (
     QubitCalibration,
 )
 from noise_models.importers import import_snapshot
-from simenv.cli.devices.command import document
+from simenv.calibration.device_import import target_document
 from simenv.client.circuits import load
 from simenv.client.circuits.decoder import to_qiskit
 from simenv.client.submission.compiler import Compiler
@@ -107,7 +107,7 @@ def test_target_of_each_fake_device_has_what_its_own_lists_and_works(name: str) 
     """Each device is imported from its Target, and from its files where it has some."""
     backend = getattr(importlib.import_module(FAKE), name)()
     given = backend.target
-    imported, _ = import_snapshot({"target.json": document(describe(backend, given), given)})
+    imported, _ = import_snapshot({"target.json": target_document(describe(backend, given), given)})
     snapshots = [imported]
     if library.resolve(backend.name):
         snapshots.append(library.load(backend.name))
