@@ -27,7 +27,7 @@ from simulators.rydberg.evolution import AtomEvolution
 from simulators.rydberg.jumps import TrajectoryRunner, sorted_jumps
 
 PEER = Path(__file__).parents[1] / "peers" / "pulser_states.py"
-KINDS = ("global", "local", "modulated", "digital", "XY")
+KINDS = ("global", "local", "modulated", "digital", "XY", "masked", "masked XY")
 TOLERANCE = 1e-6  # the default one
 TIGHT = 1e-11  # of values at times
 TIMES = (0.2, 0.45, 0.7)
@@ -36,14 +36,14 @@ TIME_TOLERANCE = 1e-5
 
 
 @benchmark(
-    seed=SEED, sequences=(20, 5), rounds=(3, 1), python=sys.executable, atoms=([12, 16, 20], [12]),
+    seed=SEED, sequences=(28, 7), rounds=(3, 1), python=sys.executable, atoms=([12, 16, 20], [12]),
     trajectories=(500, 50),
 )  # fmt: skip
 def rydberg(report: Report, options: Namespace) -> None:
     """Random pulse sequences on neutral atoms: fidelity, stated error, outputs at times, time.
 
-    Random sequences of 4 to 10 atoms, of all kinds, against pulser-simulation with tight
-    tolerances.
+    Random sequences of 4 to 10 atoms, of all kinds, SLM masks among them, against
+    pulser-simulation with tight tolerances.
     Times are CPU times in one thread, of a chain 6 um apart that is swept through resonance in
     1 us, with a stated error of at most 1e-5, in turn with emu-sv and pulser-simulation with their
     defaults. `--python` names an interpreter that has pulser-simulation and emu-sv.
@@ -108,7 +108,8 @@ def random_sequence(rng: np.random.Generator, number: int) -> tuple[str, Any]:
     import pulser
 
     kind = KINDS[number % len(KINDS)]
-    atoms = int(rng.integers(4, 9 if kind == "XY" else 11))
+    is_xy = kind.endswith("XY")
+    atoms = int(rng.integers(4, 9 if is_xy else 11))
     places: list[NDArray[np.float64]] = []
     while len(places) < atoms:
         place = rng.uniform(-10, 10, 2)
@@ -116,7 +117,10 @@ def random_sequence(rng: np.random.Generator, number: int) -> tuple[str, Any]:
             places.append(place)
     register = pulser.Register.from_coordinates(places, prefix="q")
     sequence = pulser.Sequence(register, _device(kind))
-    channels = {"digital": ["raman_local"], "XY": ["mw_global"]}.get(kind, ["rydberg_global"])
+    if kind.startswith("masked"):
+        masked = rng.choice(atoms, int(rng.integers(1, atoms)), replace=False)
+        sequence.config_slm_mask([f"q{k}" for k in masked])
+    channels = ["raman_local" if kind == "digital" else "mw_global" if is_xy else "rydberg_global"]
     if kind == "local":
         channels.append("rydberg_local")
     for channel in channels:
@@ -126,7 +130,7 @@ def random_sequence(rng: np.random.Generator, number: int) -> tuple[str, Any]:
         channel = channels[int(rng.integers(len(channels)))]
         if channel.endswith("local"):
             sequence.target(f"q{rng.integers(atoms)}", channel)
-        sequence.add(_random_pulse(rng, fixed=kind == "XY"), channel)
+        sequence.add(_random_pulse(rng, fixed=is_xy), channel)
     return kind, sequence
 
 
@@ -193,7 +197,10 @@ def _observables(report: Report, peer: Peer, rng: np.random.Generator) -> None:
     of the Hamiltonian without."""
     from pulser import NoiseModel
 
-    cases = [(kind, sequence, "") for kind, sequence in (random_sequence(rng, k) for k in range(5))]
+    cases = [
+        (kind, sequence, "")
+        for kind, sequence in (random_sequence(rng, k) for k in range(len(KINDS)))
+    ]
     cases.append(("waist", chain(5, 300), NoiseModel(laser_waist=15.0).to_abstract_repr()))
     largest = 0.0
     for kind, sequence, noise in cases:

@@ -31,7 +31,7 @@ EXACT = ("occupation", "correlation_matrix", "fidelity")
 
 
 @harness.benchmark(
-    seed=harness.SEED, sequences=(15, 5), rounds=(15, 3), python=sys.executable, tutorials="",
+    seed=harness.SEED, sequences=(21, 7), rounds=(15, 3), python=sys.executable, tutorials="",
 )  # fmt: skip
 def pulser(report: harness.Report, options: Namespace) -> None:
     """Programs of Pulser: values of observables, time that the backend adds, and tutorials.

@@ -30,8 +30,12 @@ class PulseProgram(msgspec.Struct, frozen=True, eq=False):
             + sum_{j<k} interaction_jk n_j n_k + exchange_jk (|01><10|_jk + h.c.) + constant
 
     `constant`: energy of the index 0, which changes no state: sum_k detuning_k, or
-    sum_{j<k} interaction_jk. The latter is of atoms that interact in the state 0; their detunings
-    contain the interaction then.
+    sum_{j<k} interaction_jk. The latter is of atoms that interact in the state 0, (1 - n_j)
+    (1 - n_k) instead of n_j n_k; `Drive` adds what this is more to the detunings.
+
+    Both interactions of the pairs of `masked` atoms have a factor in time, the spline through 0 at
+    the samples up to `masked_ns` and 1 at those after, the rule of pulser-simulation for an SLM
+    mask.
     """
 
     rabi: NDArray[np.complex128]  # [T + 1, n], rad/us, at 0, 1 .. T ns
@@ -39,6 +43,8 @@ class PulseProgram(msgspec.Struct, frozen=True, eq=False):
     interaction: Reals  # [n, n], rad/us, symmetric
     exchange: Reals  # [n, n], rad/us, symmetric; [0, 0] if there is none
     constant: Literal["", "detuning", "interaction"] = ""
+    masked: tuple[int, ...] = ()
+    masked_ns: int = 0
 
     @property
     def atoms(self) -> int:
@@ -68,6 +74,12 @@ class PulseProgram(msgspec.Struct, frozen=True, eq=False):
         if not all(np.isfinite(each).all() for each in arrays):
             raise Unsupported("pulses or interactions that are not finite numbers")
 
+    @property
+    def masked_pairs(self) -> NDArray[np.bool_]:
+        """Whether a pair has a masked atom: [n, n]."""
+        is_masked = np.isin(np.arange(self.atoms), self.masked)
+        return is_masked[:, None] | is_masked
+
     def without(self, atoms: Sequence[int]) -> PulseProgram:
         """Return the program with these atoms neither driven nor interacting."""
         if not atoms:
@@ -75,13 +87,13 @@ class PulseProgram(msgspec.Struct, frozen=True, eq=False):
         lost = list(atoms)
         rabi, detuning = self.rabi.copy(), self.detuning.copy()
         interaction, exchange = self.interaction.copy(), self.exchange.copy()
-        if self.constant == "interaction":
-            detuning -= interaction[:, lost].sum(axis=1)
         rabi[:, lost] = detuning[:, lost] = 0.0
         for matrix in (interaction, exchange):
             if matrix.size:
                 matrix[lost] = matrix[:, lost] = 0.0
-        return PulseProgram(rabi, detuning, interaction, exchange, self.constant)
+        return msgspec.structs.replace(
+            self, rabi=rabi, detuning=detuning, interaction=interaction, exchange=exchange
+        )
 
 
 _THIRDS = np.array([0.0, 1 / 3, 1 / 2, 2 / 3, 1.0])  # edges of one, two and three steps
@@ -92,6 +104,7 @@ LEVELS = (slice(0, 1), slice(1, 3), slice(3, 6))  # the steps of each number
 _STEP_WEIGHTS = np.array([1 / 24, -16 / 15, -16 / 15, 81 / 40, 81 / 40, 81 / 40])
 _LEAST_JUMP = 0.25  # rad/us
 _SUDDEN = 8.0  # a jump is so many times the changes beside it
+_UNMASKED_DIGITS = 12
 
 
 class WindowMeans(msgspec.Struct, frozen=True, eq=False):
@@ -103,6 +116,7 @@ class WindowMeans(msgspec.Struct, frozen=True, eq=False):
 
     rabi: NDArray[np.complex128]  # [6, n]
     detuning: Reals  # [6, n]
+    unmasked: Reals  # [6], the factor of the interactions of masked atoms
     lengths_us: Reals  # [6], of the steps
     roughness: float
 
@@ -114,7 +128,22 @@ class Drive:
         from scipy.interpolate import make_interp_spline  # here: it takes 0.3 s to import
 
         self._atoms = program.atoms
-        columns = np.hstack([program.rabi.real, program.rabi.imag, program.detuning])
+        detuning, unmasked = program.detuning, np.ones((len(program.rabi), 1))
+        pairs = program.masked_pairs
+        present = [each[pairs] for each in (program.interaction, program.exchange) if each.size]
+        # As a column it is in rad/us, as the others are.
+        self._strength = float(np.abs(np.concatenate(present)).max(initial=0.0)) or 1.0
+        if program.masked:
+            unmasked[: program.masked_ns + 1] = 0.0
+        if program.constant == "interaction":
+            shifts = [
+                np.where(each, program.interaction, 0.0).sum(axis=1) for each in (~pairs, pairs)
+            ]
+            detuning = detuning + shifts[0] + unmasked * shifts[1]
+        self.peak = float(np.abs(program.rabi).max() + np.abs(detuning).max())
+        columns = np.hstack(
+            [program.rabi.real, program.rabi.imag, detuning, self._strength * unmasked]
+        )
         places: dict[bytes, int] = {}  # of equal columns, such as those of global pulses
         by_column = np.ascontiguousarray(columns.T)
         self._columns = np.array([places.setdefault(c.tobytes(), len(places)) for c in by_column])
@@ -131,13 +160,15 @@ class Drive:
         jumps = (changes > _LEAST_JUMP) & (changes > _SUDDEN * beside)
         self.jumps_ns = np.flatnonzero(jumps.any(axis=1)) + 0.5  # times of sudden changes
 
-    def at(self, time_ns: float) -> tuple[NDArray[np.complex128], Reals]:
-        """Rabi frequency and detuning [n] at a time."""
-        rabi, detuning = self._by_atom(self._spline(np.array([time_ns])))
-        return rabi[0], detuning[0]
+    def at(self, time_ns: float) -> tuple[NDArray[np.complex128], Reals, float]:
+        """Rabi frequency and detuning [n] at a time, and the factor of the interactions of masked
+        atoms."""
+        rabi, detuning, unmasked = self._by_atom(self._spline(np.array([time_ns])))
+        return rabi[0], detuning[0], float(unmasked[0])
 
-    def means(self, edges_ns: Reals) -> tuple[NDArray[np.complex128], Reals]:
-        """Means of the Rabi frequency and detuning [len(edges_ns) - 1, n] between the edges."""
+    def means(self, edges_ns: Reals) -> tuple[NDArray[np.complex128], Reals, Reals]:
+        """Means of the Rabi frequency and detuning [len(edges_ns) - 1, n] between the edges, and of
+        the factor of the interactions of masked atoms [len(edges_ns) - 1]."""
         return self._by_atom(np.diff(self._integral(edges_ns), axis=0) / np.diff(edges_ns)[:, None])
 
     def window(self, start_ns: float, length_ns: float) -> WindowMeans:
@@ -149,13 +180,15 @@ class Drive:
         ends, areas = first[_EDGES].sum(axis=1), np.diff(second[_EDGES], axis=1)[:, 0]
         moments = lengths[:, None] / 2 * ends - areas
         rough = _STEP_WEIGHTS @ moments
-        rabi, detuning = self._by_atom(means)
-        return WindowMeans(rabi, detuning, 1e-3 * lengths, 1e-6 * float(np.abs(rough).max()))
+        roughness = 1e-6 * float(np.abs(rough).max())
+        return WindowMeans(*self._by_atom(means), 1e-3 * lengths, roughness)
 
-    def _by_atom(self, unique: Reals) -> tuple[NDArray[np.complex128], Reals]:
+    def _by_atom(self, unique: Reals) -> tuple[NDArray[np.complex128], Reals, Reals]:
         values = unique[:, self._columns]
         n = self._atoms
-        return values[:, :n] + 1j * values[:, n : 2 * n], values[:, 2 * n :]
+        # Exactly 0 or 1 far from the end of the mask, where one table serves all steps of a length.
+        unmasked = np.round(values[:, -1] / self._strength, _UNMASKED_DIGITS)
+        return values[:, :n] + 1j * values[:, n : 2 * n], values[:, 2 * n : -1], unmasked
 
 
 class DriveRotations(msgspec.Struct, frozen=True, eq=False):

@@ -40,13 +40,14 @@ def _hamiltonian_times(
     program: PulseProgram, drive: Drive, time_ns: float, state: Amplitudes, control: RunControl
 ) -> Amplitudes:
     """H |state>."""
-    rabi, detuning = drive.at(time_ns)
-    constant = 0.0
+    rabi, detuning, unmasked = drive.at(time_ns)
+    factors = np.where(program.masked_pairs, unmasked, 1.0)
+    interaction, constant = program.interaction * factors, 0.0
     if program.constant == "detuning":
         constant = float(detuning.sum())
     elif program.constant == "interaction":
-        constant = float(program.interaction.sum()) / 2
-    energies = _diagonal(-detuning, program.interaction)
+        constant = float(interaction.sum()) / 2
+    energies = _diagonal(-detuning, interaction)
     energies += constant
     result: Amplitudes = energies * state
     del energies
@@ -60,8 +61,9 @@ def _hamiltonian_times(
         control.check()
         shape = 1 << j, 2, 1 << (k - j - 1), 2, -1
         source, target = state.reshape(shape), result.reshape(shape)
-        target[:, 0, :, 1] += program.exchange[j, k] * source[:, 1, :, 0]
-        target[:, 1, :, 0] += program.exchange[j, k] * source[:, 0, :, 1]
+        strength = program.exchange[j, k] * factors[j, k]
+        target[:, 0, :, 1] += strength * source[:, 1, :, 0]
+        target[:, 1, :, 0] += strength * source[:, 0, :, 1]
     return result
 
 

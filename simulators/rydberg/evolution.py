@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -28,7 +29,15 @@ from numpy.typing import NDArray
 
 from simulators.engine import RunControl
 from simulators.errors import EngineError
-from simulators.rydberg.drive import LEVELS, Drive, DriveRotations, PulseProgram, Reals, rotations
+from simulators.rydberg.drive import (
+    LEVELS,
+    Drive,
+    DriveRotations,
+    PulseProgram,
+    Reals,
+    WindowMeans,
+    rotations,
+)
 from simulators.rydberg.splitting_kernel import (
     LEAST_ATOMS,
     SCRATCH,
@@ -62,27 +71,55 @@ class Evolved(msgspec.Struct, frozen=True, eq=False):
     steps: int
 
 
+class InteractionTerms(NamedTuple):
+    """Interactions during steps of one length, as the kernel takes them."""
+
+    pairs: Reals  # [bits, bits]
+    exchange: Reals  # [bits, bits]; [0, 0]: none
+    table: Reals  # [2, 2 * 2**low]: phases of the lowest bits over half a step and over a whole one
+
+
 class InteractionTables:
-    """Phases of the interaction of the lowest bits, for the lengths of steps that occur."""
+    """Interactions of a program, for the lengths of steps that occur and the factors of masked
+    atoms."""
 
-    def __init__(self, interaction: Reals) -> None:
-        """`interaction`: [n, n] over atoms."""
-        self.interaction = interaction
-        self.pairs = by_bits(interaction)  # as the kernel takes it
-        low = min(len(self.pairs), TILE_ATOMS)
-        self._energies = _energies(self.pairs[:low, :low])
-        self._tables: OrderedDict[float, Reals] = OrderedDict()
+    def __init__(self, program: PulseProgram) -> None:
+        self._of = program.interaction, program.exchange
+        self._masked = program.masked
+        self._pairs = by_bits(program.interaction)
+        self._exchange = np.zeros((0, 0))
+        if program.exchange.any():
+            self._exchange = by_bits(program.exchange)
+        self._is_masked = by_bits(program.masked_pairs.astype(np.float64)) != 0.0
+        low = slice(min(len(self._pairs), TILE_ATOMS))
+        kept, masked = (
+            np.where(each, self._pairs, 0.0)[low, low]
+            for each in (~self._is_masked, self._is_masked)
+        )
+        self._energies = _energies(kept), _energies(masked)
+        self._terms: OrderedDict[tuple[float, float], InteractionTerms] = OrderedDict()
 
-    def table(self, length_us: float) -> Reals:
-        """Phases over half a step and over a whole one: [2, 2 * 2**low]."""
-        table = self._tables.get(length_us)
-        if table is None:
-            angles = np.multiply.outer((length_us / 2, length_us), self._energies)
+    def are_of(self, program: PulseProgram) -> bool:
+        """Whether a program has these interactions."""
+        given = zip(self._of, (program.interaction, program.exchange), strict=True)
+        return self._masked == program.masked and all(np.array_equal(*each) for each in given)
+
+    def at(self, length_us: float, unmasked: float) -> InteractionTerms:
+        """Interactions in steps of this length. `unmasked`: factor of those of masked atoms."""
+        key = length_us, unmasked
+        terms = self._terms.get(key)
+        if terms is None:
+            factors = np.where(self._is_masked, unmasked, 1.0)
+            pairs = self._pairs * factors
+            exchange = self._exchange * factors if self._exchange.size else self._exchange
+            energies = self._energies[0] + unmasked * self._energies[1]
+            angles = np.multiply.outer((length_us / 2, length_us), energies)
             table = np.hstack([np.cos(angles), -np.sin(angles)])
-            self._tables[length_us] = table
-            if len(self._tables) > _TABLES:
-                self._tables.popitem(last=False)
-        return table
+            terms = InteractionTerms(pairs, exchange, table)
+            self._terms[key] = terms
+            if len(self._terms) > _TABLES:
+                self._terms.popitem(last=False)
+        return terms
 
 
 class AtomEvolution:
@@ -104,9 +141,7 @@ class AtomEvolution:
         self._drive = Drive(program)
         self._end_ns = float(program.duration_ns)
         self._per_ns = math.sqrt(tolerance) / self._end_ns
-        self._tables = tables or InteractionTables(program.interaction)
-        exchange = program.exchange
-        self._exchange = by_bits(exchange) if exchange.any() else np.zeros((0, 0))
+        self._tables = tables or InteractionTables(program)
         self._losses = np.zeros(self._bits)
         if losses is not None:
             self._losses[: self._atoms] = losses[::-1]
@@ -114,9 +149,10 @@ class AtomEvolution:
         self._levels: list[Reals] = []
         self._length = FIRST_NS
         self._resume = 0.0  # length before a rough part of the drive
-        peak = np.abs(program.rabi).max() + np.abs(program.detuning).max()
         strongest = np.abs(program.interaction).max() + np.abs(program.exchange).max(initial=0.0)
-        self._commutator = float(peak + strongest) / 2  # of the drive of an atom, in rad/us
+        self._commutator = (
+            float(self._drive.peak + strongest) / 2
+        )  # of the drive of an atom, in rad/us
         self.steps = 0
 
     def ground_state(self) -> Reals:
@@ -173,8 +209,7 @@ class AtomEvolution:
                 continue
             every = rotations(means)
             for steps, target in zip(LEVELS, levels, strict=True):
-                length_us = float(means.lengths_us[steps.start])
-                self._cross(state, target, every, steps, length_us, control)
+                self._cross(state, target, every, means, steps, control)
             control.check()
             distance += math.sqrt(extrapolate(*levels))
             if distance <= allowed or window <= SHORTEST_NS:
@@ -220,12 +255,19 @@ class AtomEvolution:
         state: Reals,
         target: Reals,
         every: DriveRotations,
+        means: WindowMeans,
         chosen: slice,
-        length_us: float,
         control: RunControl,
     ) -> None:
         """Apply these steps of a window; write the result to `target`."""
-        number = chosen.stop - chosen.start
+        number, unmasked = chosen.stop - chosen.start, means.unmasked[chosen]
+        if (unmasked != unmasked[0]).any():  # each step has interactions of its own
+            for k in range(chosen.start, chosen.stop):
+                self._cross(state, target, every, means, slice(k, k + 1), control)
+                state = target
+            return
+        length_us = float(means.lengths_us[chosen.start])
+        terms = self._tables.at(length_us, float(unmasked[0]))
         n, whole = self._bits, every.whole[chosen].sum()
         turns, phases = np.zeros((number, n, 2)), np.zeros((2 * number, n))
         turns[..., 0] = 1.0
@@ -233,8 +275,7 @@ class AtomEvolution:
         phases[:, : self._atoms] = every.phases[chosen].reshape(2 * number, -1)[:, ::-1]
         steps = Steps(
             number, np.array([length_us]), turns, phases, self._losses,
-            np.array([math.cos(whole), math.sin(whole)]), self._tables.pairs, self._exchange,
-            self._tables.table(length_us),
+            np.array([math.cos(whole), math.sin(whole)]), *terms,
         )  # fmt: skip
         run_steps(state, target, steps, self._scratch, control.flag)
         self.steps += number

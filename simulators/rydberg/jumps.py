@@ -189,10 +189,8 @@ class TrajectoryRunner:
         """Evolve the ground state with random events, or go on from a state and its place in an
         earlier run with the same arguments. Raises Stopped, Unsupported, EngineError."""
         program = self._events.added_to(program)
-        if self._tables is None or not np.array_equal(
-            self._tables.interaction, program.interaction
-        ):
-            self._tables = InteractionTables(program.interaction)
+        if self._tables is None or not self._tables.are_of(program):
+            self._tables = InteractionTables(program)
         trajectory = _Trajectory(program, self._events, self._tolerance, rng, self._tables)
         if begun is not None:
             trajectory.resume(*begun)

@@ -57,6 +57,23 @@ def test_two_atoms_in_blockade_oscillate_together(env: Client) -> None:
     assert 0.0 < result.error <= 1e-6
 
 
+def test_a_masked_atom_waits_and_then_exchanges_the_excitation(env: Client) -> None:
+    register = pulser.Register.from_coordinates([(0, 0), (10, 0)], prefix="q")
+    sequence = pulser.Sequence(register, pulser.MockDevice)
+    sequence.config_slm_mask(["q1"])
+    sequence.declare_channel("microwave", "mw_global")
+    sequence.add(pulser.Pulse.ConstantPulse(100, 10 * np.pi, 0.0, 0.0), "microwave")
+    sequence.delay(300, "microwave")
+    result: Any = env.run(
+        sequence, shots=None, evaluation_times=(0.125, 0.245), outputs=("occupation", "energy")
+    )
+    assert result.occupation[0] == pytest.approx([0.5, 0.0], abs=0.02), "half of a pulse"
+    assert result.occupation[1] == pytest.approx([1.0, 0.0], abs=0.02)
+    angle = pulser.MockDevice.interaction_coeff_xy / 10**3 * 0.3  # within 300 ns
+    expected = [np.cos(angle) ** 2, np.sin(angle) ** 2]
+    assert result.occupation[2] == pytest.approx(expected, abs=0.01)
+
+
 def test_killed_worker_leaves_the_same_samples() -> None:
     long = chain(16)
     for _ in range(20):

@@ -55,7 +55,7 @@ class Trajectory(msgspec.Struct, frozen=True, array_like=True):
 class SampledSequence(msgspec.Struct, frozen=True, array_like=True):
     """A sequence as arrays. `drawn`: number of different trajectories; `jumps`: (rate, matrix as
     complex128 [3, 3] over 0, 1 and lost), of each atom; `noiseless`: the arrays without noise, if
-    the call needs them."""
+    the call needs them; `masked` and `masked_ns`: as a PulseProgram has them."""
 
     atoms: tuple[str, ...]
     basis: str
@@ -66,6 +66,8 @@ class SampledSequence(msgspec.Struct, frozen=True, array_like=True):
     jumps: tuple[tuple[float, bytes], ...]
     trajectories: tuple[Trajectory, ...]
     noiseless: Trajectory | None = None
+    masked: tuple[int, ...] = ()
+    masked_ns: int = 0
 
 
 def sampled(call: PulseCall, seed: int, *, trusted: bool) -> Iterator[SampledSequence]:
@@ -102,6 +104,8 @@ def program_of(sequence: SampledSequence, trajectory: Trajectory) -> PulseProgra
         np.frombuffer(trajectory.interaction).reshape(n, n),
         exchange.reshape(n, n) if exchange.size else np.zeros((0, 0)),
         _CONSTANTS[sequence.basis],
+        sequence.masked,
+        sequence.masked_ns,
     )
 
 
@@ -205,8 +209,6 @@ def _sampled(sequence: Any, noise: Any, request: Request) -> SampledSequence:
             f"the sequence drives transitions of the bases {sorted(samples.used_bases)}",
             hint="channels of one basis: atoms have two levels here",
         )
-    if samples._slm_mask.end > 0 and basis == "XY":
-        raise ProgramError("an SLM mask in XY mode", hint="a sequence without config_slm_mask")
     drawn = data.noise_trajectories
     if noise.dmm_sigma:
         drawn = [(_own_map_factors(one, noise.dmm_sigma), repeats) for one, repeats in drawn]
@@ -221,6 +223,11 @@ def _sampled(sequence: Any, noise: Any, request: Request) -> SampledSequence:
         without = HamiltonianData(*atoms_of, NoiseModel(), 1)
         (one, _) = without.noise_trajectories[0]
         ideal = _trajectory(without._sample_with_trajectory(one), one, 1, basis, sequence)
+    mask = samples._slm_mask
+    masked: tuple[int, ...] = ()
+    if basis == "XY" and mask.end > 0:  # else its detunings are in the samples
+        names = list(sequence.register.qubit_ids)
+        masked = tuple(sorted(names.index(name) for name in mask.targets))
     return SampledSequence(
         atoms,
         basis,
@@ -231,6 +238,8 @@ def _sampled(sequence: Any, noise: Any, request: Request) -> SampledSequence:
         _jumps(data, basis),
         trajectories,
         ideal,
+        masked,
+        int(mask.end),
     )
 
 
@@ -266,7 +275,6 @@ def _trajectory(samples: Any, drawn: Any, repeats: int, basis: str, sequence: An
         rabi, detuning, interaction = np.conj(rabi), -detuning, np.zeros_like(interaction)
     elif basis == "XY":  # the interaction is that of two atoms in the state 0
         exchange = matrices[0]
-        detuning += interaction.sum(axis=1)
     return Trajectory(
         int(repeats),
         np.ascontiguousarray(rabi).tobytes(),

@@ -1,5 +1,6 @@
 """Moments of the energy against dense matrices."""
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ def given(constant: str) -> PulseProgram:
 
 def dense(program: PulseProgram, present: list[int]) -> NDArray[np.complex128]:
     """The Hamiltonian of the docstring of PulseProgram, of the present atoms."""
-    rabi, detuning = Drive(program).at(TIME_NS)
+    rabi, detuning, unmasked = Drive(msgspec.structs.replace(program, constant="")).at(TIME_NS)
     total = np.zeros((1 << ATOMS, 1 << ATOMS), np.complex128)
     for k in present:
         lowering = rabi[k] / 2 * on({k: RAISE})
@@ -40,23 +41,24 @@ def dense(program: PulseProgram, present: list[int]) -> NDArray[np.complex128]:
         if program.constant == "detuning":
             total += detuning[k] * np.eye(1 << ATOMS)
         for j in (j for j in present if j < k):
-            if program.constant == "interaction":  # of the state 0, not of 1
-                zeros = on({j: np.eye(2) - NUMBER, k: np.eye(2) - NUMBER})
-                total += program.interaction[j, k] * zeros
-            else:
-                total += program.interaction[j, k] * on({j: NUMBER, k: NUMBER})
-            total += program.exchange[j, k] * on({j: RAISE, k: RAISE.T})
-            total += program.exchange[j, k] * on({j: RAISE.T, k: RAISE})
+            factor = unmasked if {j, k} & set(program.masked) else 1.0
+            # Of the state 0, or of 1.
+            own = np.eye(2) - NUMBER if program.constant == "interaction" else NUMBER
+            total += factor * program.interaction[j, k] * on({j: own, k: own})
+            total += factor * program.exchange[j, k] * on({j: RAISE, k: RAISE.T})
+            total += factor * program.exchange[j, k] * on({j: RAISE.T, k: RAISE})
     return total
 
 
 @pytest.mark.parametrize("constant", ["", "detuning", "interaction"])
 @pytest.mark.parametrize("lost", [(), (2,)])
-def test_moments_are_those_of_the_matrix(constant: str, lost: tuple[int, ...]) -> None:
-    program = given(constant)
+@pytest.mark.parametrize("masked", [(), (0, 2)])
+def test_moments_are_those_of_the_matrix(
+    constant: str, lost: tuple[int, ...], masked: tuple[int, ...]
+) -> None:
+    # The time is beside the end of the mask, where the factor is neither 0 nor 1.
+    program = msgspec.structs.replace(given(constant), masked=masked, masked_ns=4)
     matrix = dense(program, [k for k in range(ATOMS) if k not in lost])
-    if constant == "interaction":  # as `samples` writes atoms that interact in the state 0
-        program.detuning[:] += program.interaction.sum(axis=1)
     rng = np.random.default_rng(8)
     state = rng.normal(size=1 << ATOMS) + 1j * rng.normal(size=1 << ATOMS)
     state /= np.linalg.norm(state)

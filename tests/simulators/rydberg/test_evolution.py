@@ -1,5 +1,6 @@
 """Evolution of atoms against dense matrices."""
 
+import msgspec
 import numpy as np
 import pytest
 import scipy.linalg
@@ -30,18 +31,19 @@ def dense_state(given: PulseProgram, steps: int = 32) -> NDArray[np.complex128]:
     n = given.atoms
     index = np.arange(1 << n)
     ones = [(index >> (n - 1 - k)) & 1 for k in range(n)]
-    fixed = np.zeros((1 << n, 1 << n), np.complex128)
+    fixed = np.zeros((2, 1 << n, 1 << n), np.complex128)  # without and with masked atoms
     for j in range(n):
         for k in range(j):
-            fixed += np.diag(given.interaction[j, k] * ones[j] * ones[k])
+            place = int(bool({j, k} & set(given.masked)))
+            fixed[place] += np.diag(given.interaction[j, k] * ones[j] * ones[k])
             if given.exchange.size:
                 both = (1 << (n - 1 - j)) | (1 << (n - 1 - k))
                 from_states = index[ones[j] != ones[k]]
-                fixed[from_states ^ both, from_states] += given.exchange[j, k]
+                fixed[place, from_states ^ both, from_states] += given.exchange[j, k]
     edges = np.linspace(0, given.duration_ns, given.duration_ns * steps + 1)
     state = np.eye(1, 1 << n, dtype=np.complex128)[0]
-    for rabi, detuning in zip(*Drive(given).means(edges), strict=True):
-        matrix = fixed.copy()
+    for rabi, detuning, unmasked in zip(*Drive(given).means(edges), strict=True):
+        matrix = fixed[0] + unmasked * fixed[1]
         for k in range(n):
             bit = 1 << (n - 1 - k)
             matrix -= np.diag(detuning[k] * ones[k])
@@ -60,6 +62,25 @@ def test_state_is_that_of_dense_matrices(atoms: int, exchange: bool) -> None:
     evolved = AtomEvolution(given, 1e-10).run(RunControl())
     assert evolved.state == pytest.approx(expected, abs=2e-5), "the common phase too"
     assert abs(np.vdot(expected, evolved.state)) ** 2 == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("masked", [(1,), (0, 3), (0, 1, 2, 3)])
+def test_masked_atoms_interact_after_the_mask(masked: tuple[int, ...]) -> None:
+    given = program(4, 31, exchange=True)
+    given = msgspec.structs.replace(given, masked=masked, masked_ns=24)
+    expected = dense_state(given)
+    evolved = AtomEvolution(given, 1e-10).run(RunControl())
+    assert abs(np.vdot(expected, evolved.state)) ** 2 == pytest.approx(1.0, abs=1e-9)
+    coarse = AtomEvolution(given, 1e-5).run(RunControl())
+    assert 1 - abs(np.vdot(expected, coarse.state)) ** 2 <= coarse.error + 1e-9
+
+
+def test_factor_of_masked_atoms_is_a_spline() -> None:
+    given = msgspec.structs.replace(program(3, 1), masked=(1,), masked_ns=24)
+    factors = [Drive(given).at(time)[2] for time in (0.0, 10.0, 24.0, 24.5, 25.0, 60.0)]
+    assert factors == pytest.approx([0.0, 0.0, 0.0, 0.5, 1.0, 1.0], abs=1e-9)
+    always = msgspec.structs.replace(given, masked_ns=60)
+    assert Drive(always).at(60.0)[2] == 0.0, "to the end"
 
 
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-5, 1e-7])
@@ -111,7 +132,7 @@ def test_drive_is_the_spline_through_its_samples() -> None:
     times = np.arange(21.0)[:, None]
     polynomial = 3 + 2 * times - 0.7 * times**2 + 0.01 * times**3
     given = PulseProgram(polynomial * (1 + 2j), polynomial, np.zeros((1, 1)), NONE)
-    rabi, detuning = Drive(given).means(np.array([4.2, 4.2 + 1e-3]))
+    rabi, detuning, _ = Drive(given).means(np.array([4.2, 4.2 + 1e-3]))
     at = 4.2 + 5e-4
     assert detuning[0, 0] == pytest.approx(3 + 2 * at - 0.7 * at**2 + 0.01 * at**3)
     assert rabi[0, 0] == pytest.approx((1 + 2j) * detuning[0, 0])

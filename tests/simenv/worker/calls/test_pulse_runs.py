@@ -26,6 +26,8 @@ NOISES: dict[str, dict[str, Any]] = {
     "constant in a shot": {"amp_sigma": 0.1, "p_false_neg": 0.1},
     "prepared alike": {"state_prep_error": 0.1},
     "events": {"dephasing_rate": 2.0, "relaxation_rate": 3.0},
+    "masked": {},
+    "masked, events": {"dephasing_rate": 2.0, "state_prep_error": 0.1},
 }
 
 
@@ -34,12 +36,18 @@ def _writes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "_SHARE", 0)
 
 
-def call_of(noise: dict[str, Any], atoms: int = 4, pulses: int = 3) -> PulseCall:
+def call_of(
+    noise: dict[str, Any], atoms: int = 4, pulses: int = 3, masked: bool = False
+) -> PulseCall:
+    """`masked`: microwave pulses, with a mask on two atoms during the first one."""
     register = pulser.Register.from_coordinates([(6 * k, 0) for k in range(atoms)], prefix="q")
     sequence = pulser.Sequence(register, pulser.MockDevice)
-    sequence.declare_channel("global", "rydberg_global")
+    if masked:
+        sequence.config_slm_mask(["q0", "q3"])
+    sequence.declare_channel("global", "mw_global" if masked else "rydberg_global")
     for number in range(pulses):
-        sequence.add(pulser.Pulse.ConstantPulse(100, 8.0, 1.0, float(number)), "global")
+        detuning = 0.0 if masked else 1.0
+        sequence.add(pulser.Pulse.ConstantPulse(100, 8.0, detuning, float(number)), "global")
     return PulseCall(
         calls.CALL_FORMAT, sequence.to_abstract_repr(), PulseSizes(atoms, 1, 100 * pulses),
         tuple(each for each in ALL if not noise or each != "statevector"),
@@ -58,10 +66,11 @@ def run(call: PulseCall, folder: Path | None, control: RunControl, shots: int = 
 def test_an_attempt_goes_on_where_a_dead_one_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noise: str
 ) -> None:
-    call = call_of(NOISES[noise])
+    call = call_of(NOISES[noise], masked="masked" in noise)
     expected = run(call, None, RunControl())
-    # Nanoseconds and trajectories: in the second of the times, or in a later trajectory.
-    left = {"none": 180, "prepared alike": 460}.get(noise, 1_700)
+    # Nanoseconds and trajectories: in the second of the times, or in a later trajectory; before the
+    # end of the mask.
+    left = {"none": 180, "masked": 80, "prepared alike": 460}.get(noise, 1_700)
     with dying(monkeypatch), pytest.raises(Stopped):
         run(call, tmp_path, Tired(left))
     (folder,) = tmp_path.iterdir()
