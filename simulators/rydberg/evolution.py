@@ -173,14 +173,18 @@ class AtomEvolution:
         """Evolve the ground state from the first sample to the last. Raises Stopped,
         StepTooShort."""
         control.expect(int(self._end_ns), NANOSECONDS)
-        state, distance = self.advance(self.ground_state(), 0.0, self._end_ns, control)
-        return Evolved(self.amplitudes(state), min(1.0, distance**2), self.steps)
+        state, now, total = self.ground_state(), 0.0, 0.0
+        while now < self._end_ns:
+            state, reached, distance = self.step(state, now, self._end_ns, control)
+            control.advance(NANOSECONDS, reached - now)
+            now, total = reached, total + distance
+        return Evolved(self.amplitudes(state), min(1.0, total**2), self.steps)
 
     def advance(
         self, state: Reals, start: float, end: float, control: RunControl
     ) -> tuple[Reals, float]:
-        """Return the state at the end and the bound on its distance from the exact one. The array
-        that was given is used for other states."""
+        """Return the state at the end and the bound on its distance from the exact one; not counted
+        as progress. The array that was given is used for other states."""
         now, total = start, 0.0
         while now < end:
             state, now, distance = self.step(state, now, end, control)
@@ -226,7 +230,6 @@ class AtomEvolution:
         self._length = max(following, self._resume)
         self._resume = 0.0
         levels[-1], result = state, levels[-1]
-        control.advance(NANOSECONDS, window)
         reached = end if end - now - window < SHORTEST_NS else now + window
         return result, reached, distance
 

@@ -26,7 +26,12 @@ from numpy.typing import NDArray
 from simulators.engine import RunControl
 from simulators.errors import Unsupported
 from simulators.rydberg.drive import PulseProgram, Reals
-from simulators.rydberg.evolution import SHORTEST_NS, AtomEvolution, InteractionTables
+from simulators.rydberg.evolution import (
+    NANOSECONDS,
+    SHORTEST_NS,
+    AtomEvolution,
+    InteractionTables,
+)
 
 _LOST = 2
 _EPSILON = 1e-12
@@ -268,15 +273,16 @@ class _Trajectory:
             now = self._now
             stop = min(end, planned[-1][0]) if planned else end
             self._state, reached, error = self._evolution.step(self._state, now, stop, control)
+            following = self._length
             if self._events.decays:
                 following = self._squared_length(self._state, reached)
-                if following < self._threshold:
-                    self._jump_before(reached, following, control)
-                    continue
-                self._length = following
-            self._distance += error
-            self._now = reached
-            while planned and planned[-1][0] <= reached:
+            if following < self._threshold:
+                self._jump_before(reached, following, control)
+            else:
+                self._length, self._now = following, reached
+                self._distance += error
+            control.advance(NANOSECONDS, self._now - now)
+            while planned and planned[-1][0] <= self._now:
                 _, atom, matrix = planned.pop()
                 if atom not in self.lost:
                     _apply(self._state, self._bit(atom), matrix)

@@ -2,7 +2,8 @@
 
 A sequence of another user is read in a process of its own (`simenv.sandbox.function_process`).
 Noise that is constant during a shot is drawn as pulser-simulation draws it, by the same class of
-pulser-core, which is not public: `pyproject.toml` bounds its version.
+pulser-core, which is not public: `pyproject.toml` bounds its version. Where preparation alone is
+drawn, many trajectories are alike, and each kind of them is one draw, which is repeated.
 """
 
 from __future__ import annotations
@@ -195,9 +196,9 @@ def _sampled(sequence: Any, noise: Any, request: Request) -> SampledSequence:
     # Where no two draws are alike, those of a batch have a seed of their own: the others are not
     # drawn with it.
     is_drawn_alone = has_shot_to_shot_except_spam(noise)
-    number, skipped = call.trajectories, 0
+    number, skipped = 1, 0
     if is_drawn_alone:
-        number, skipped = min(request.last, number) - request.first, request.first
+        number, skipped = min(request.last, call.trajectories) - request.first, request.first
     key = (skipped,) if skipped else ()
     seeds = np.random.SeedSequence(request.seed, spawn_key=key)
     np.random.seed(seeds.generate_state(4))  # pulser draws there
@@ -209,10 +210,14 @@ def _sampled(sequence: Any, noise: Any, request: Request) -> SampledSequence:
             f"the sequence drives transitions of the bases {sorted(samples.used_bases)}",
             hint="channels of one basis: atoms have two levels here",
         )
-    drawn = data.noise_trajectories
+    distinct, chosen = call.trajectories, data.noise_trajectories
     if noise.dmm_sigma:
-        drawn = [(_own_map_factors(one, noise.dmm_sigma), repeats) for one, repeats in drawn]
-    chosen = drawn if is_drawn_alone else drawn[request.first : request.last]
+        chosen = [(_own_map_factors(one, noise.dmm_sigma), repeats) for one, repeats in chosen]
+    if not is_drawn_alone:
+        wrong, numbers = _preparations(seeds, noise.state_prep_error, call)
+        distinct, batch = len(numbers), slice(request.first, request.last)
+        pairs = zip(wrong[batch], numbers[batch].tolist(), strict=True)
+        chosen = [(_prepared(data, row), repeats) for row, repeats in pairs]
     atoms = tuple(str(name) for name in sequence.register.qubit_ids)
     trajectories = tuple(
         _trajectory(data._sample_with_trajectory(one), one, repeats, basis, sequence)
@@ -232,7 +237,7 @@ def _sampled(sequence: Any, noise: Any, request: Request) -> SampledSequence:
         atoms,
         basis,
         f"pulser-core {pulser.__version__}",
-        call.trajectories if is_drawn_alone else len(drawn),
+        distinct,
         float(noise.p_false_pos),
         float(noise.p_false_neg),
         _jumps(data, basis),
@@ -241,6 +246,27 @@ def _sampled(sequence: Any, noise: Any, request: Request) -> SampledSequence:
         masked,
         int(mask.end),
     )
+
+
+def _preparations(
+    seeds: np.random.SeedSequence, error: float, call: PulseCall
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Draw which atoms are prepared wrongly in each trajectory. Return the distinct rows
+    [rows, atoms], and how often each was drawn."""
+    atoms = call.sizes.atoms
+    if not error:
+        return np.zeros((1, atoms), np.bool_), np.array([call.trajectories])
+    wrong = np.random.default_rng(seeds).random((call.trajectories, atoms)) < error
+    rows, repeats = np.unique(np.packbits(wrong, axis=1), axis=0, return_counts=True)
+    return np.unpackbits(rows, axis=1, count=atoms).astype(np.bool_), repeats
+
+
+def _prepared(data: Any, wrong: NDArray[np.bool_]) -> Any:
+    """Return the trajectory in which these atoms, and nothing else, are wrong."""
+    (one, _) = data.noise_trajectories[0]
+    bad_atoms = dict(zip(data.register.qubit_ids, wrong.tolist(), strict=True))
+    matrix = data._noisy_interaction_matrix(data.register, bad_atoms)
+    return dataclasses.replace(one, bad_atoms=bad_atoms, interaction_matrix=matrix)
 
 
 def _own_map_factors(drawn: Any, sigma: float) -> Any:

@@ -110,6 +110,20 @@ def test_jumps_within_a_step_follow_the_population() -> None:
     assert abs(np.mean(values) - exact) < 3.5 * np.std(values) / np.sqrt(len(values))
 
 
+def test_progress_counts_a_step_that_is_repeated_for_a_jump_once() -> None:
+    class Counted(RunControl):
+        __slots__ = ("total",)
+
+        def advance(self, unit: str, done: float = 1, *, before: bool = False) -> None:
+            self.total = getattr(self, "total", 0.0) + done
+
+    runner = TrajectoryRunner(sorted_jumps(NOISE["all"]), 1e-5)
+    for seed in range(5):
+        control = Counted()
+        runner.run(pair(), np.random.default_rng(seed), control)
+        assert control.total == pytest.approx(SAMPLES - 1)
+
+
 def test_noise_without_a_trajectory_is_refused() -> None:
     spiral = (1 + 1j) * (operator(0, 1) + operator(1, 0)) + operator(0, 0) - operator(1, 1)
     with pytest.raises(Unsupported, match="not diagonal"):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from attempts import Tired, dying
 
@@ -161,6 +162,31 @@ def test_batches_have_all_trajectories_once() -> None:
 def test_draws_that_are_alike_are_counted_over_all_batches() -> None:
     batches = drawn(2_000, {"state_prep_error": 0.2})
     assert sum(each.repeats for batch in batches for each in batch.trajectories) == 2_000
+
+
+def test_each_trajectory_has_a_preparation_of_its_own() -> None:
+    rate, number = 0.2, 4_000
+    found = np.zeros(2**4)
+    for batch in drawn(number, {"state_prep_error": rate}):
+        for one in batch.trajectories:
+            rabi = samples.program_of(batch, one).rabi
+            found[np.packbits(~rabi.any(axis=0)).item() >> 4] += one.repeats
+    bits = np.arange(2**4)[:, None] >> np.arange(4) & 1
+    expected = number * np.where(bits, rate, 1 - rate).prod(axis=1)
+    distance = ((found - expected) ** 2 / expected).sum()
+    assert distance < 57.9, "chi-square of 15 degrees of freedom, five sigma"
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_preparations_are_drawn_once_for_all_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "BATCH_BYTES", 3 * 24 * 4 * 301)
+    made: list[int] = []
+    inner = samples._prepared
+    monkeypatch.setattr(samples, "_prepared", lambda data, row: made.append(1) or inner(data, row))
+    batches = drawn(2_000, {"state_prep_error": 0.2})
+    rows = [each.rabi for batch in batches for each in batch.trajectories]
+    assert len(batches) == 6
+    assert len(made) == len(set(rows)) == len(rows) == 16
 
 
 @pytest.mark.usefixtures("small_batches")
