@@ -57,7 +57,7 @@ from simenv.model import (
     decode_program,
     task_name,
 )
-from simenv.model.calls import is_call
+from simenv.model.calls import is_call, is_pulse_call
 from simenv.model.program import qubits_of
 from simenv.model.views import check_window
 from simenv.transpiler import lattice
@@ -158,7 +158,8 @@ class LiveFeed(Feed):
 class TaskOperations(msgspec.Struct, frozen=True):
     """The circuit of a task, to be drawn. `operations`: the first ones of `total`, each a name,
     qubits, clbits and parameters, which are radians, or names of parameters of a sweep. `device`:
-    that the task runs on; `can_compare`: whether `ideal` takes the task."""
+    that the task runs on; `can_compare`: whether `ideal` takes the task; `is_pulses`: it is a
+    sequence, which has no operations, but a drawing of its own."""
 
     num_qubits: int
     num_clbits: int
@@ -167,12 +168,15 @@ class TaskOperations(msgspec.Struct, frozen=True):
     operations: list[tuple[str, list[int], list[int], list[float | str]]]
     device: str
     can_compare: bool
+    is_pulses: bool = False
 
 
 def operations_of(client: Client, task: str, limit: int) -> TaskOperations:
     """Return the first `limit` operations of a task's program. Raises NotFoundError, and
-    OptionError for a call."""
+    OptionError for a call that is no pulse sequence."""
     submitted = client.history.submitted(task)
+    if is_pulse_call(submitted.terms):
+        return TaskOperations(0, 0, (), 0, [], submitted.terms.device, False, is_pulses=True)
     if is_call(submitted.terms):
         raise OptionError(f"task {task} is a call of engine {submitted.terms.engine}: no circuit")
     spec = submitted.spec

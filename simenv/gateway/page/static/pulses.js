@@ -3,8 +3,6 @@
 import { count, figure, h, many, s } from "./dom.js";
 import { color } from "./qubit_map.js";
 
-export const ENGINES = ["rydberg", "emu-mps", "emu-sv", "pulser-simulation"]; // that run sequences
-
 const MAX_ATOMS = 300; // drawn
 const MAX_NAMES = 64; // atoms with their names
 const [SIZE, EDGE] = [300, 26]; // of the register in px

@@ -31,7 +31,6 @@ from noise_models import design
 from simenv.calibration.logical import surface_code
 from simenv.gateway.native import schemas
 from simenv.gateway.page import views
-from simenv.model.pulses import PULSE_ENGINES
 from simenv.service.devices.registry import device_info
 
 VIEWS = (
@@ -597,13 +596,6 @@ def test_register_and_pulses_of_a_sequence_are_drawn(env: Shown, page: Page) -> 
     expect(local.locator("path.area")).to_have_count(3)
     expect(local.locator(".slot text")).to_have_text(["q0", "q4"])
     expect(page.get_by_text("Zero throughout: phase.")).to_be_visible()
-
-
-def test_page_knows_the_engines_of_sequences() -> None:
-    text = (Path(views.__file__).parent / "static" / "pulses.js").read_text()
-    assert re.findall(r'"([^"]+)"', text.partition("ENGINES = [")[2].partition("]")[0]) == [
-        *PULSE_ENGINES
-    ]
 
 
 def test_machine_of_neutral_atoms_has_limits_channels_and_noise(env: Shown, page: Page) -> None:

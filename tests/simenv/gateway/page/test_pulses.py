@@ -10,11 +10,12 @@ from failing import fails
 
 from simenv.client.client import Client
 from simenv.errors import LimitExceededError, OptionError, ProgramError
-from simenv.gateway.page import pulses as drawings
+from simenv.gateway.page import pulses as drawings, views
 from simenv.gateway.request_process import request_sandbox
 from simenv.model import TaskOptions
+from simenv.model.calls import AUTO, TRANSPILER
 from simenv.model.options import VALUE
-from simenv.model.pulses import RYDBERG, PulseCall, PulseSizes
+from simenv.model.pulses import PULSE_ENGINES, RYDBERG, PulseCall, PulseSizes
 from simenv.wire import codec
 
 pulser = pytest.importorskip("pulser")
@@ -134,3 +135,11 @@ def test_a_task_that_is_no_sequence_is_refused_by_name() -> None:
     submitted = SimpleNamespace(terms=terms, spec=SimpleNamespace(program=b""))
     client = cast(Client, SimpleNamespace(history=SimpleNamespace(submitted=lambda _: submitted)))
     fails(OptionError, "t-7 is no pulse", drawings.drawing_of, client, "t-7", request_sandbox())
+
+
+@pytest.mark.parametrize("engine", [AUTO, *PULSE_ENGINES])
+def test_sequences_are_known_as_such_on_every_engine(engine: str) -> None:
+    """By this the page asks for a drawing of pulses."""
+    call = call_of(two_atoms())
+    assert views.operations_of(client_of(call, engine), "t-1", 10).is_pulses
+    fails(OptionError, "no circuit", views.operations_of, client_of(call, TRANSPILER), "t-1", 10)

@@ -2,7 +2,7 @@
 
 import { get, send } from "../api.js";
 import { draw as drawCircuit } from "../circuit.js";
-import { ENGINES, draw as drawPulses } from "../pulses.js";
+import { draw as drawPulses } from "../pulses.js";
 import { card, clock, count, duration, facts, figure, h, many, mark, progress, slotHours, startOf, table } from "../dom.js";
 import { actions, refresh, render, report, subject, title } from "../shell.js";
 
@@ -118,7 +118,7 @@ function draw() {
       ...(result?.warnings ?? []).map((text) => h("p", { class: "warning" }, text)),
       facts([
         ["User", row.owner], ["Account", row.account], ["Class", row.qos],
-        ["Program", pulses?.atoms ? `${many(pulses.atoms.length, "atom")} for ${count(pulses.duration_ns)} ns` : `${many(row.num_qubits, "qubit")}${circuit ? `, ${many(circuit.total, "operation")}` : ""}`],
+        ["Program", pulses?.atoms ? `${many(pulses.atoms.length, "atom")} for ${count(pulses.duration_ns)} ns` : `${many(row.num_qubits, "qubit")}${circuit?.total ? `, ${many(circuit.total, "operation")}` : ""}`],
         ["Sampled", row.shots ? `${many(row.shots, "shot")}, seed ${row.seed}` : "exact"],
         ["Bindings", row.bindings > 1 ? `${count(row.bindings)} from number ${row.binding}` : ""],
         ["Pool", row.pool], ["Engine", row.engine], ["Why this engine", result?.engine_reason],
@@ -152,8 +152,8 @@ async function load() {
   if (row && FINAL.includes(row.state)) return;
   const path = `/tasks/${encodeURIComponent(id)}`;
   row = await get(path);
-  if (ENGINES.includes(row.engine)) pulses ??= await get(`${path}/pulses`).catch((error) => ({ problem: error.message }));
-  else if (row.num_qubits) circuit ??= await quiet(get(`${path}/operations`));
+  if (row.num_qubits) circuit ??= await quiet(get(`${path}/operations`));
+  if (circuit?.is_pulses) pulses ??= await get(`${path}/pulses`).catch((error) => ({ problem: error.message }));
   if (row.state === "DONE") {
     const found = await quiet(get(`${path}/result`));
     result = found?.results ? found.results[0] : found;
