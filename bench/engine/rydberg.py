@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from bench.harness import SEED, Report, benchmark, installed, timed
 from simenv.model import TaskOptions
 from simenv.model.calls import CALL_FORMAT
-from simenv.model.pulses import PulseAnswer, PulseCall, PulseSizes
+from simenv.model.pulses import PulseAnswer, PulseCall
+from simenv.transpiler.atoms import sizes_of
 from simenv.wire.messages.client import AssignedTask
 from simenv.worker.analog.engine import PulseEngine
 from simenv.worker.analog.samples import jumps_of, program_of, sampled
@@ -86,12 +87,7 @@ def call_of(
     sequence: Any, *, modulation: bool = False, noise: str = "", draws: int = 1
 ) -> PulseCall:
     """Return the call that the client would send."""
-    sizes = PulseSizes(
-        len(sequence.register.qubits),
-        len(sequence.declared_channels),
-        int(sequence.get_duration(include_fall_time=modulation)),
-    )
-    text = sequence.to_abstract_repr()
+    sizes, text = sizes_of(sequence, modulation=modulation), sequence.to_abstract_repr()
     return PulseCall(
         CALL_FORMAT, text, sizes, (), modulation=modulation, noise=noise, trajectories=draws
     )

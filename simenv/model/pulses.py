@@ -26,6 +26,7 @@ from simenv.text import size
 RYDBERG = "rydberg"  # the engine of this project
 EMULATORS = ("emu-mps", "emu-sv", "pulser-simulation")  # engines that are packages of others
 PULSE_ENGINES = (RYDBERG, *EMULATORS)
+BASES = {"ground-rydberg": ("g", "r"), "digital": ("g", "h"), "XY": ("u", "d")}  # states 0 and 1
 MAX_SEQUENCE_BYTES = 2**20
 MAX_NESTING = 32  # of objects and lists in the text
 MAX_NUMBERS = 8_000_000  # samples of all atoms: atoms * nanoseconds

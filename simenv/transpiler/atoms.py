@@ -8,13 +8,40 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from simenv.errors import InfeasibleError
-from simenv.model.pulses import PulseCall, check_parts
+from simenv.errors import InfeasibleError, ProgramError, SimenvError
+from simenv.model.pulses import PulseCall, PulseSizes, check_parts
 
 _TEXT = 500  # characters of pulser's own messages
 _CAUSES = 3
+
+
+@contextmanager
+def errors_of_pulser(
+    text: str, kind: type[SimenvError] = ProgramError, *, hint: str = ""
+) -> Iterator[None]:
+    """Raise errors of pulser, which have many types, as this kind, with `text` before their own.
+    Its warnings, about its versions and changed timings, are not shown."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except (SimenvError, MemoryError):
+            raise
+        except Exception as error:
+            raise kind(f"{text}: {pulser_text(error)}", hint=hint) from error
+
+
+def sizes_of(sequence: Any, *, modulation: bool) -> PulseSizes:
+    """Return the sizes of a pulser.Sequence without open variables."""
+    return PulseSizes(
+        len(sequence.register.qubits),
+        len(sequence.declared_channels),
+        int(sequence.get_duration(include_fall_time=modulation)),
+    )
 
 
 def built_sequence(call: PulseCall) -> Any:

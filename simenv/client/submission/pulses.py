@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import math
 import threading
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,7 +22,7 @@ from simenv.client.submission import options as submission_options
 from simenv.client.submission.calls import CallTask, call_terms, decode_answer, send_calls
 from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.sequence_device import SequenceDevice, device_of, device_options
-from simenv.errors import OptionError, ProgramError, SimenvError
+from simenv.errors import OptionError
 from simenv.model import Observable, calls as model_calls
 from simenv.model.devices import DeviceInfo
 from simenv.model.options import CallOptions
@@ -35,7 +34,6 @@ from simenv.model.pulses import (
     RYDBERG,
     PulseAnswer,
     PulseCall,
-    PulseSizes,
     check_atoms,
     check_parts,
     check_pulses,
@@ -45,7 +43,7 @@ from simenv.model.pulses import (
     words,
 )
 from simenv.model.task_rules import checked_integer, checked_list
-from simenv.transpiler.atoms import pulser_text
+from simenv.transpiler.atoms import errors_of_pulser, sizes_of
 from simenv.wire import codec
 from simenv.wire.messages.explain import Explain, Explanation
 
@@ -66,6 +64,7 @@ _WITH_ERRORS = {
     "energy_second_moment": "energy", "expectation_at": "expectation",
 }  # fmt: skip
 _AT_END = ("counts", "memory", "expectation", "statevector")
+REFUSED = "the pulse sequence is refused by pulser"
 _HINT = "a pulser.Sequence, or the text of its to_abstract_repr()"
 _NOISE_HINT = "a pulser.NoiseModel, or the text of its to_abstract_repr()"
 
@@ -461,11 +460,7 @@ class _Prepared:
         text, built, variables, mapping = _built(sequence, values)
         built = device.placed(built)
         check_atoms(built.register.qubit_ids)
-        sizes = PulseSizes(
-            len(built.register.qubits),
-            len(built.declared_channels),
-            int(built.get_duration(include_fall_time=is_modulated)),
-        )
+        sizes = sizes_of(built, modulation=is_modulated)
         noise = "" if device.gives_noise else _noise_text(self._noise, built.device)
         observables: tuple[Observable, ...] = ()
         if self._observables is not None:
@@ -523,37 +518,28 @@ def _built(
     """Return the text of a sequence, the sequence with values for its variables, these, and the
     trap of each atom of a register that is mapped."""
     _pulser()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of pulser, about its own versions
-        try:
-            if isinstance(sequence, str):
-                text, sequence = sequence, read_sequence(sequence)
-            else:
-                text = sequence.to_abstract_repr()
-            is_mapped = sequence.is_register_mappable()
-            mapping = _mapping(values.get(_MAPPING)) if is_mapped else ()
-            numbers = {
-                name: value
-                for name, value in values.items()
-                if not (is_mapped and name == _MAPPING)
-            }
-            is_open = sequence.is_parametrized()
-            if numbers and not is_open:
-                names = ", ".join(map(str, numbers))
-                raise OptionError(f"the sequence has no variables {names}")
-            missing = sorted(set(sequence.declared_variables) - set(numbers)) if is_open else []
-            if missing:
-                names = ", ".join(map(str, missing))
-                hint = "parameter_values= has a value, or a list of them, for each"
-                raise OptionError(f"no values of the variables {names:.80}", hint=hint)
-            built = sequence
-            if is_open or mapping:
-                built = sequence.build(qubits=dict(mapping) or None, **numbers)
-        except SimenvError:
-            raise
-        except Exception as error:  # pulser raises many types
-            text = f"the pulse sequence is refused by pulser: {pulser_text(error)}"
-            raise ProgramError(text, hint=_HINT) from error
+    with errors_of_pulser(REFUSED, hint=_HINT):
+        if isinstance(sequence, str):
+            text, sequence = sequence, read_sequence(sequence)
+        else:
+            text = sequence.to_abstract_repr()
+        is_mapped = sequence.is_register_mappable()
+        mapping = _mapping(values.get(_MAPPING)) if is_mapped else ()
+        numbers = {
+            name: value for name, value in values.items() if not (is_mapped and name == _MAPPING)
+        }
+        is_open = sequence.is_parametrized()
+        if numbers and not is_open:
+            names = ", ".join(map(str, numbers))
+            raise OptionError(f"the sequence has no variables {names}")
+        missing = sorted(set(sequence.declared_variables) - set(numbers)) if is_open else []
+        if missing:
+            names = ", ".join(map(str, missing))
+            hint = "parameter_values= has a value, or a list of them, for each"
+            raise OptionError(f"no values of the variables {names:.80}", hint=hint)
+        built = sequence
+        if is_open or mapping:
+            built = sequence.build(qubits=dict(mapping) or None, **numbers)
     variables = tuple(
         (str(name), _numbers_of(name, each)) for name, each in sorted(numbers.items())
     )
@@ -650,15 +636,11 @@ def _noise_text(noise: Any, device: Any) -> str:
 
 def _noise_model(document: bytes | str) -> Any:
     """Return the NoiseModel of an abstract representation."""
-    what, hint = "the noise model", _NOISE_HINT
-    try:
+    what = "the noise model"
+    with errors_of_pulser(what, OptionError, hint=_NOISE_HINT):
         text = document if isinstance(document, str) else document.decode()
         check_text(what, text)
         return _pulser().NoiseModel.from_abstract_repr(text)
-    except SimenvError:
-        raise
-    except Exception as error:  # pulser raises many types
-        raise OptionError(f"{what}: {pulser_text(error)}", hint=hint) from error
 
 
 def _pulser() -> Any:

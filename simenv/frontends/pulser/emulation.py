@@ -40,7 +40,7 @@ from simenv.frontends.pulser.states import (
     pauli_terms,
     projector_terms,
 )
-from simenv.model.pulses import MAX_TIMES
+from simenv.model.pulses import BASES, MAX_TIMES
 
 # Output of a task that has the values of an observable.
 _OUTPUTS: Mapping[type[Observable], str] = {
@@ -54,7 +54,6 @@ _OUTPUTS: Mapping[type[Observable], str] = {
     Fidelity: "statevector",
     StateResult: "statevector",
 }
-_BASIS_STATES = {"ground-rydberg": ("g", "r"), "digital": ("g", "h"), "XY": ("u", "d")}
 _DRAWN = {"doppler", "amplitude", "detuning", "register", "dmm_sigma"}  # once for each trajectory
 
 
@@ -144,7 +143,7 @@ def submit_options(config: EmulationConfig[Any], built: Any, runs: int | None) -
 def results_of(config: EmulationConfig[Any], result: PulseResult) -> Results:
     """Return the results of a task in Pulser's form."""
     results = Results(atom_order=result.atoms, total_duration=result.duration_ns)
-    eigenstates = _BASIS_STATES[result.basis]
+    eigenstates = BASES[result.basis]
     means = {part.tag: part for part in _pauli_sums(config, not _has_state(result))}
     for observable in config.observables:
         for time in _times(config, observable, result.duration_ns):

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from pulser.backend import Operator, State
 
 from simenv.errors import LimitExceededError, OptionError
+from simenv.model.pulses import BASES
 from simenv.model.task_rules import MAX_TERMS
 
 __all__ = ["SimenvOperator", "SimenvState"]
 
 MAX_ATOMS = 26  # of a state in this process: 1 GiB
-_BASES = ("gr", "gh", "ud", "01")  # names of the states 0 and 1
 _PAULI = {(0, 0): "I", (1, 0): "X", (1, 1): "Y", (0, 1): "Z"}
 # |a><b| as factors of I, Z, X and XZ.
 _UNITS = {
@@ -40,9 +40,9 @@ PauliTerms = dict[Masks, complex]
 def basis_of(eigenstates: Sequence[str]) -> tuple[str, str]:
     """Return the names of the states 0 and 1 of these eigenstates, in any order. Raises
     OptionError."""
-    for basis in _BASES:
+    for basis in (*BASES.values(), ("0", "1")):
         if set(basis) == set(eigenstates):
-            return basis[0], basis[1]
+            return basis
     hint = "r and g, g and h, u and d, or 0 and 1"
     raise OptionError(f"eigenstates {tuple(eigenstates)!r:.80}", hint=hint)
 

@@ -7,18 +7,17 @@ between which they are straight.
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from simenv.client.client import Client
-from simenv.errors import LimitExceededError, OptionError, ProgramError, SimenvError
+from simenv.errors import LimitExceededError, OptionError
 from simenv.gateway import request_process
 from simenv.model.calls import decode_call, is_call
 from simenv.model.pulses import PulseCall, settled
 from simenv.sandbox.function_process import SandboxProcess
-from simenv.transpiler.atoms import built_sequence, on_machine, pulser_text
+from simenv.transpiler.atoms import built_sequence, errors_of_pulser, on_machine
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,18 +82,12 @@ def drawn(data: bytes, machine: str = "") -> bytes:
     of the device that it is put on; "": none. Raises ProgramError, InfeasibleError, and OptionError
     without pulser-core."""
     call = msgspec.msgpack.decode(data, type=PulseCall)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of pulser, about its own versions
+    with errors_of_pulser("pulser cannot sample the sequence"):
         try:
             return msgspec.json.encode(_drawing(call, machine))
         except ImportError as error:
             hint = "pip install 'simenv[analog]' where the gateway runs"
             raise OptionError("pulse sequences are drawn by pulser-core", hint=hint) from error
-        except (SimenvError, MemoryError):
-            raise
-        except Exception as error:  # pulser raises many types
-            text = f"pulser cannot sample the sequence: {pulser_text(error)}"
-            raise ProgramError(text) from error
 
 
 def _drawing(call: PulseCall, machine: str) -> PulseDrawing:

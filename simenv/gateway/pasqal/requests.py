@@ -13,16 +13,16 @@ from typing import Annotated, Any
 
 import msgspec
 
-from simenv.client.submission.pulses import PulseResult, pack_pulses, read_sequence
+from simenv.client.submission.pulses import REFUSED, PulseResult, pack_pulses, read_sequence
 from simenv.errors import (
     DECODE_ERRORS,
     LimitExceededError,
     OptionError,
     ProgramError,
-    SimenvError,
 )
 from simenv.model.devices import DeviceInfo
 from simenv.model.pulses import check_text
+from simenv.transpiler.atoms import errors_of_pulser
 
 MAX_BODY_BYTES = 32 * 2**20  # unpacked
 MAX_JOBS = 1_000  # of one batch
@@ -230,15 +230,9 @@ def _packed_job(asked: JobBody, number: int, known: AddedJobs, config: Any) -> P
 def _built(text: str, variables: Mapping[str, Any]) -> Any:
     """Return a pulser.Sequence, built if it has variables. Raises ProgramError,
     LimitExceededError."""
-    try:
+    with errors_of_pulser(REFUSED):
         sequence = read_sequence(text)
         return sequence.build(**variables) if variables else sequence
-    except SimenvError:
-        raise
-    except Exception as error:  # pulser raises many types
-        said = " ".join(str(error).split())[:300]
-        message = f"the pulse sequence is refused by pulser: {type(error).__name__}: {said}"
-        raise ProgramError(message) from error
 
 
 def configuration(text: str) -> Any:
@@ -251,15 +245,10 @@ def configuration(text: str) -> Any:
     from simenv.frontends.pulser.emulation import SimenvConfig
 
     check_text("the backend configuration", text)
-    try:
+    with errors_of_pulser("the backend configuration", OptionError):
         given = json.loads(text)
         kept = {name: value for name, value in given.items() if name not in _METHODS}
         config = SimenvConfig.from_abstract_repr(json.dumps(kept))
-    except OptionError:
-        raise
-    except Exception as error:  # pulser raises many types
-        said = " ".join(str(error).split())[:300]
-        raise OptionError(f"the backend configuration: {type(error).__name__}: {said}") from error
     if any(isinstance(each, StateResult) for each in config.observables):
         hint = "SimenvEmulator, or outputs='statevector' of the HTTP API"
         raise OptionError("states are no results of this API", hint=hint)

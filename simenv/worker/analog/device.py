@@ -8,7 +8,6 @@ get a call whose sequence is on the device, with the noise that acts, and know n
 from __future__ import annotations
 
 import json
-import warnings
 
 import msgspec
 
@@ -17,15 +16,14 @@ from noise_models.atoms import AnalogCalibration
 from noise_models.calibration import CalibrationSnapshot
 from noise_models.options import NoiseOptions
 from noise_models.strict_json import NoiseError
-from simenv.errors import OptionError, ProgramError, SimenvError
+from simenv.errors import OptionError, ProgramError
 from simenv.model import DeviceRecord, TaskOptions
 from simenv.model.devices import device_time_ns, wall_clock_s
 from simenv.model.options import STALE
 from simenv.model.pulses import PulseCall, PulseSizes, check_pulses, settled
 from simenv.sandbox.function_process import SandboxProcess
-from simenv.transpiler.atoms import built_sequence, on_machine, pulser_text
+from simenv.transpiler.atoms import built_sequence, errors_of_pulser, on_machine, sizes_of
 from simenv.wire.messages.client import AssignedTask
-from simenv.worker.analog.samples import sizes_of
 from simenv.worker.noise import Noise
 from simulators.errors import Unsupported
 
@@ -131,15 +129,8 @@ def placed(packed: bytes) -> bytes:
 
     request = msgspec.msgpack.decode(packed, type=PlaceRequest)
     call = request.call
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of pulser, about its own versions
-        try:
-            sequence = built_sequence(call)
-        except (SimenvError, MemoryError):
-            raise
-        except Exception as error:  # pulser raises many types
-            text = f"pulser cannot read the sequence: {pulser_text(error)}"
-            raise ProgramError(text) from error
+    with errors_of_pulser("pulser cannot read the sequence"):
+        sequence = built_sequence(call)
         result = on_machine(sequence, request.machine, strict=call.strict)
         sizes = sizes_of(result, modulation=bool(call.modulation))
         if (sizes.atoms, sizes.channels) != (call.sizes.atoms, call.sizes.channels):

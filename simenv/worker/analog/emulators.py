@@ -38,7 +38,7 @@ from pulser.backend.observable import AggregationMethod
 
 from simenv.errors import SimenvError
 from simenv.model import Observable as PauliSum, TaskOptions, calls
-from simenv.model.pulses import PulseAnswer, PulseCall, check_shots, words
+from simenv.model.pulses import BASES, PulseAnswer, PulseCall, check_shots, words
 from simenv.transpiler.atoms import pulser_text
 from simenv.wire import codec
 from simenv.wire.messages.client import AssignedTask
@@ -48,7 +48,6 @@ from simulators.engine import STEPS, RunControl
 from simulators.errors import EngineError, OutOfMemory, Unsupported
 from simulators.execution.philox import block_seed
 
-_BASES = {"ground-rydberg": "gr", "digital": "gh", "XY": "ud"}  # states 0 and 1
 _ORDER = "rghudx01"  # of eigenstates, in pulser
 _JUMPS = {"dephasing", "relaxation", "depolarizing", "eff_noise", "leakage"}  # during the evolution
 _DENSITY = 2**16  # elements of a density matrix of pulser-simulation
@@ -77,7 +76,7 @@ _EMULATORS = {
     ),
     "emu-sv": Emulator("emu_sv", "SVBackend", "SVConfig", ("ground-rydberg",)),
     _OWN: Emulator(
-        "pulser_simulation", "QutipBackendV2", "QutipConfig", tuple(_BASES), has_jumps=False
+        "pulser_simulation", "QutipBackendV2", "QutipConfig", tuple(BASES), has_jumps=False
     ),
 }
 
@@ -209,7 +208,7 @@ class _Run:
             result.append(CorrelationMatrix(**means))
         if "energy" in call.outputs:
             result += [Energy(**means), EnergySecondMoment(**means)]
-        states = self._emulator.names.get(self._basis, _BASES[self._basis])
+        states = self._emulator.names.get(self._basis, "".join(BASES[self._basis]))
         states += "x" if self._noise.with_leakage else ""
         for number, observable in enumerate(call.observables):
             operator = operators.from_operator_repr(

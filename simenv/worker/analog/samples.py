@@ -9,24 +9,22 @@ drawn, many trajectories are alike, and each kind of them is one draw, which is 
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simenv.errors import ProgramError, SimenvError
-from simenv.model.pulses import PulseCall, PulseSizes, check_atoms
+from simenv.errors import ProgramError
+from simenv.model.pulses import BASES, PulseCall, PulseSizes, check_atoms
 from simenv.sandbox.function_process import SandboxProcess
-from simenv.transpiler.atoms import built_sequence, pulser_text
+from simenv.transpiler.atoms import built_sequence, errors_of_pulser, sizes_of
 from simulators.rydberg.drive import PulseProgram
 from simulators.rydberg.jumps import CollapseOperator
 
 BATCH_BYTES = 16 * 2**20  # of the samples that are converted at once
-_BASES = {"ground-rydberg": ("g", "r"), "digital": ("g", "h"), "XY": ("u", "d")}  # 0 and 1
+_CANNOT = "pulser cannot sample the sequence"
 # Terms of pulser's Hamiltonian that are none of the states here.
 _CONSTANTS: dict[str, Literal["", "detuning", "interaction"]] = {
     "ground-rydberg": "", "digital": "detuning", "XY": "interaction",
@@ -91,7 +89,7 @@ def checked_sequence(call: PulseCall, seed: int, *, trusted: bool) -> tuple[Any,
     Raises like `sampled`."""
     if not trusted:
         _PROCESS.convert(msgspec.msgpack.encode(Request(call, seed, 0, 1)))
-    with _errors_of_pulser():
+    with errors_of_pulser(_CANNOT):
         return _checked(call)
 
 
@@ -127,23 +125,9 @@ def converted(packed: bytes) -> bytes:
     """Read a sequence and sample it: a Request in, a SampledSequence out. Raises ProgramError,
     OptionError."""
     request = msgspec.msgpack.decode(packed, type=Request)
-    with _errors_of_pulser():
+    with errors_of_pulser(_CANNOT):
         result = _sampled(*_checked(request.call), request)
     return msgspec.msgpack.encode(result)
-
-
-@contextmanager
-def _errors_of_pulser() -> Iterator[None]:
-    """Raise ProgramError for the many types of pulser's errors."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of pulser, about its own versions
-        try:
-            yield
-        except (SimenvError, MemoryError):
-            raise
-        except Exception as error:
-            text = f"pulser cannot sample the sequence: {pulser_text(error)}"
-            raise ProgramError(text) from error
 
 
 def _checked(call: PulseCall) -> tuple[Any, Any]:
@@ -154,15 +138,6 @@ def _checked(call: PulseCall) -> tuple[Any, Any]:
     if sizes != call.sizes:
         raise _other_sizes(sizes, call.sizes)
     return sequence, _noise_model(call)
-
-
-def sizes_of(sequence: Any, *, modulation: bool) -> PulseSizes:
-    """Return the sizes of a pulser.Sequence without open variables."""
-    return PulseSizes(
-        len(sequence.register.qubits),
-        len(sequence.declared_channels),
-        int(sequence.get_duration(include_fall_time=modulation)),
-    )
 
 
 def _other_sizes(sizes: PulseSizes, given: PulseSizes) -> ProgramError:
@@ -205,7 +180,7 @@ def _sampled(sequence: Any, noise: Any, request: Request) -> SampledSequence:
     atoms_of = samples, sequence.register, sequence.device
     data = HamiltonianData(*atoms_of, noise, number)
     basis = data.basis_data.basis_name.removesuffix("_with_error")
-    if basis not in _BASES:
+    if basis not in BASES:
         raise ProgramError(
             f"the sequence drives transitions of the bases {sorted(samples.used_bases)}",
             hint="channels of one basis: atoms have two levels here",
@@ -318,7 +293,7 @@ def _drive(values: Any) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
 def _jumps(data: Any, basis: str) -> tuple[tuple[float, bytes], ...]:
     """Return the collapse operators of each atom over its states 0, 1 and lost."""
     lindblad = data.lindblad_data
-    order = [*_BASES[basis], _LEAKED]
+    order = [*BASES[basis], _LEAKED]
     own = data.basis_data.eigenbasis
     result = []
     for coefficient, operator in lindblad.local_collapse_ops:
