@@ -29,7 +29,7 @@ PULSE_ENGINES = (RYDBERG, *EMULATORS)
 BASES = {"ground-rydberg": ("g", "r"), "digital": ("g", "h"), "XY": ("u", "d")}  # states 0 and 1
 MAX_SEQUENCE_BYTES = 2**20
 MAX_NESTING = 32  # of objects and lists in the text
-MAX_NUMBERS = 8_000_000  # samples of all atoms: atoms * nanoseconds
+MAX_NUMBERS = 8_000_000  # samples of all atoms, or channels: atoms * nanoseconds
 MAX_VARIABLES = 256
 MAX_VARIABLE_VALUES = 4_096  # of all variables
 MAX_NAME_CHARS = 256
@@ -43,6 +43,7 @@ LEAST_TOLERANCE = 1e-12
 TOLERANCE = 1e-6  # without noise
 NOISY_TOLERANCE = 1e-4  # of each trajectory
 TRAJECTORIES = 200  # at most one for each shot
+MAX_RATE = 1e12  # rad/us: more than atoms at a distance have
 MAX_ATOMS = 256  # engines take fewer
 _LIMITS = {"atoms": (1, MAX_ATOMS), "channels": (1, 64), "duration_ns": (4, 1_000_000)}
 # Sampled, exact, and means of operators; the latter are in the order of an answer's values.
@@ -91,8 +92,10 @@ class PulseCall(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     mapping: Annotated[tuple[tuple[Text, int], ...], msgspec.Meta(max_length=MAX_ATOMS)] = ()
     # Whether the device of the task must run the pulses, delays and channels as they are.
     strict: bool = False
-    # The interaction that predicts the steps, of the closest pair; for forecasts alone.
-    interaction_rad_us: float = 0.0
+    # What predicts the steps, for forecasts alone: `simulators.catalog.cards.pulse_steps`.
+    rate_rad_us: float = 0.0
+    jumps: int = 0
+    evolutions: int = 0  # of the trajectories, as equal draws may share one; 0: all
 
     @property
     def times(self) -> tuple[float, ...]:
@@ -146,9 +149,14 @@ class PulseAnswer(msgspec.Struct, frozen=True, array_like=True):
     remark: str = ""  # about the accuracy, where `error` has none
 
 
+def default_trajectories(shots: int) -> int:
+    """Number of draws of the noise for so many shots; 0 shots: exact."""
+    return min(TRAJECTORIES, shots or TRAJECTORIES)
+
+
 def settled(call: PulseCall, shots: int, *, on_device: bool) -> PulseCall:
     """Return the call with its noise known and nothing left open, as engines take it."""
-    trajectories = call.trajectories or min(TRAJECTORIES, shots or TRAJECTORIES)
+    trajectories = call.trajectories or default_trajectories(shots)
     return msgspec.structs.replace(
         call,
         tolerance=call.tolerance or (NOISY_TOLERANCE if call.noise else TOLERANCE),
@@ -170,12 +178,7 @@ def check_pulses(call: PulseCall) -> None:
                 f"the sequence has {name} = {value}; the limits are {least} and {most}",
                 hint="a shorter sequence, or one of fewer atoms",
             )
-    if call.sizes.atoms * call.sizes.duration_ns > MAX_NUMBERS:
-        raise LimitExceededError(
-            f"{call.sizes.atoms} atoms for {call.sizes.duration_ns} ns; atoms times nanoseconds"
-            f" may be {MAX_NUMBERS}",
-            hint="a shorter sequence",
-        )
+    _check_samples(call.sizes)
     names = [("a variable", name) for name, _ in call.variables]
     for what, name in names + [("an atom", name) for name, _ in call.mapping]:
         if len(name) > MAX_NAME_CHARS:
@@ -188,14 +191,29 @@ def check_pulses(call: PulseCall) -> None:
     if call.tolerance != 0.0 and not LEAST_TOLERANCE <= call.tolerance <= 1.0:  # NaN too
         hint = f"{LEAST_TOLERANCE:g} to 1: 1 - fidelity"
         raise OptionError(f"tolerance={call.tolerance!r}", hint=hint)
-    if not 0.0 <= call.interaction_rad_us < math.inf:  # NaN too
-        raise OptionError(f"an interaction of {call.interaction_rad_us!r} rad/us")
-    if not 0 <= call.trajectories <= MAX_TRAJECTORIES:
-        raise OptionError(f"trajectories={call.trajectories}", hint=f"1 to {MAX_TRAJECTORIES}")
+    if (
+        not 0.0 <= call.rate_rad_us <= MAX_RATE or not 0 <= call.jumps <= _LIMITS["duration_ns"][1]
+    ):  # NaN too
+        text = f"a forecast from {call.rate_rad_us!r} rad/us and {call.jumps} jumps of the drive"
+        raise OptionError(text, hint=f"0 to {MAX_RATE:g} rad/us, and a jump each nanosecond")
+    for name in ("trajectories", "evolutions"):
+        if not 0 <= getattr(call, name) <= MAX_TRAJECTORIES:
+            text = f"{name}={getattr(call, name)}"
+            raise OptionError(text, hint=f"1 to {MAX_TRAJECTORIES}")
     if not 0 <= call.binding < 2**53:
         raise OptionError(f"binding {call.binding}", hint="0 or more")
     check_times(call.evaluation_times)
     _check_outputs(call)
+
+
+def _check_samples(sizes: PulseSizes) -> None:
+    for what, number in (("atoms", sizes.atoms), ("channels", sizes.channels)):
+        if number * sizes.duration_ns > MAX_NUMBERS:
+            raise LimitExceededError(
+                f"{number} {what} for {sizes.duration_ns} ns; {what} times nanoseconds may be"
+                f" {MAX_NUMBERS}",
+                hint="a shorter sequence",
+            )
 
 
 def check_times(times: Sequence[float]) -> None:

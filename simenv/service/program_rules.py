@@ -347,12 +347,14 @@ def check_owner(terms: model.TaskOptions, owner: str) -> None:
 
 
 def _pulse_work(call: PulseCall, terms: model.TaskOptions) -> tuple[int, int]:
-    """Return the steps of a trajectory of a pulse sequence and the number of trajectories, at most,
-    before its noise is known."""
+    """Return the steps of an evolution of a pulse sequence and the number of evolutions, before the
+    noise of its device is known."""
     is_noisy = bool(call.noise) or (bool(terms.snapshot) and ("all", 0.0) not in terms.noise)
     tolerance = call.tolerance or (NOISY_TOLERANCE if is_noisy else TOLERANCE)
-    steps = pulse_steps(call.sizes.duration_ns, call.interaction_rad_us, tolerance)
-    return steps, (call.trajectories or TRAJECTORIES) if is_noisy else 1
+    sizes = call.sizes
+    steps = pulse_steps(sizes.atoms, sizes.duration_ns, call.rate_rad_us, call.jumps, tolerance)
+    trajectories = call.evolutions or call.trajectories or TRAJECTORIES
+    return steps, trajectories if is_noisy else 1
 
 
 def examined_call(packed: bytes, terms: model.TaskOptions) -> tuple[model.Program, Profile]:

@@ -255,7 +255,7 @@ def test_explain_has_atoms_nanoseconds_trajectories_and_their_time(env: Client) 
     assert second.engines[0].memory_bytes > 2**20 * 16
     model = pulser.NoiseModel(relaxation_rate=0.1)
     noisy = env.explain(short, noise=model, options={"trajectories": 50})
-    assert noisy.engines[0].seconds > 4 * first.engines[0].seconds
+    assert noisy.engines[0].seconds > 3 * first.engines[0].seconds
     fails(OptionError, "an option 'bnd'", env.explain, short, options={"bnd": 4})
 
 

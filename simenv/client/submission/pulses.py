@@ -22,6 +22,7 @@ from simenv.client.submission import options as submission_options
 from simenv.client.submission.calls import CallTask, call_terms, decode_answer, send_calls
 from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.sequence_device import SequenceDevice, device_of, device_options
+from simenv.client.submission.sequence_steps import evolutions, step_terms
 from simenv.errors import OptionError
 from simenv.model import Observable, calls as model_calls
 from simenv.model.devices import DeviceInfo
@@ -40,6 +41,7 @@ from simenv.model.pulses import (
     check_shots,
     check_text,
     check_times,
+    default_trajectories,
     words,
 )
 from simenv.model.task_rules import checked_integer, checked_list
@@ -461,7 +463,11 @@ class _Prepared:
         built = device.placed(built)
         check_atoms(built.register.qubit_ids)
         sizes = sizes_of(built, modulation=is_modulated)
-        noise = "" if device.gives_noise else _noise_text(self._noise, built.device)
+        model = None if device.gives_noise else _noise_of(self._noise, built.device)
+        noise = "" if model is None else str(model.to_abstract_repr())
+        trajectories = int(settings.get("trajectories", 0))
+        if not trajectories and (noise or device.gives_noise):  # the service knows no shots here
+            trajectories = default_trajectories(self.shots)
         observables: tuple[Observable, ...] = ()
         if self._observables is not None:
             observables = load_observables(self._observables, sizes.atoms)
@@ -476,13 +482,16 @@ class _Prepared:
             float(settings.get("tolerance", 0.0)),
             modulation,
             noise,
-            int(settings.get("trajectories", 0)),
+            trajectories,
             self._times,
             mapping,
             device.strict,
-            _interaction(built),
         )
         check_pulses(call)
+        terms = step_terms(built, modulation=is_modulated)
+        call = msgspec.structs.replace(
+            call, **terms._asdict(), evolutions=evolutions(model, sizes.atoms, trajectories)
+        )
         if device.is_noisy and "statevector" in self._outputs:
             raise OptionError("a noisy sequence has no state vector", hint="noise='off'")
         check_shots(call, self.shots)
@@ -576,30 +585,6 @@ def _mapping(given: Any) -> tuple[tuple[str, int], ...]:
     return tuple((name, checked_integer(name, trap, 0, MAX_TRAP)) for name, trap in given.items())
 
 
-def _interaction(built: Any) -> float:
-    """Return the interaction that determines the steps, in rad/us: of the closest pair, or in the
-    basis XY, where pairs do not commute, the largest of an atom with all others. 0.0: none."""
-    import numpy as np
-
-    bases = built.get_addressed_bases()
-    is_xy = "XY" in bases
-    if not is_xy and "ground-rydberg" not in bases:
-        return 0.0
-    device = built.device
-    places = np.array([np.asarray(each.as_array()) for each in built.register.qubits.values()])
-    distances = np.linalg.norm(places[:, None] - places[None], axis=-1)
-    np.fill_diagonal(distances, np.inf)
-    with np.errstate(all="ignore"):
-        if is_xy:
-            found = (device.interaction_coeff_xy / distances**3).sum(axis=1).max()
-        else:
-            found = device.interaction_coeff / distances.min() ** 6
-    return min(float(found), _STRONGEST) if found >= 0.0 else _STRONGEST  # NaN too
-
-
-_STRONGEST = 1e12  # rad/us: atoms at one place
-
-
 def _numbers_of(name: str, value: Any) -> tuple[float, ...]:
     many = value if isinstance(value, Iterable) else [value]
     try:
@@ -608,13 +593,13 @@ def _numbers_of(name: str, value: Any) -> tuple[float, ...]:
         raise OptionError(f"{name}={value!r:.80}", hint="a number, or a list of them") from error
 
 
-def _noise_text(noise: Any, device: Any) -> str:
-    """Return the abstract representation of a noise model; "": none."""
+def _noise_of(noise: Any, device: Any) -> Any:
+    """Return a pulser.NoiseModel with noise; None: none."""
     if isinstance(noise, str) and noise.lstrip()[:1] == "{":
         model = _noise_model(noise)
     elif isinstance(noise, str):
         if noise == "off":
-            return ""
+            return None
         if noise not in ("auto", "on"):
             hint = f"auto, on, off, or {_NOISE_HINT}, or a file of that"
             raise OptionError(f"noise={noise[:80]!r} of a pulse sequence", hint=hint)
@@ -628,10 +613,10 @@ def _noise_text(noise: Any, device: Any) -> str:
     else:
         model = noise
     if model is None:
-        return ""
+        return None
     if not hasattr(model, "to_abstract_repr") or not hasattr(model, "noise_types"):
         raise OptionError(f"noise={noise!r:.80} of a pulse sequence", hint=_NOISE_HINT)
-    return str(model.to_abstract_repr()) if model.noise_types else ""
+    return model if model.noise_types else None
 
 
 def _noise_model(document: bytes | str) -> Any:
