@@ -9,7 +9,7 @@ perfect, and is named by `uncalibrated`. All atoms are alike.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -239,7 +239,12 @@ def check_options(options: NoiseOptions) -> None:
     if options.recipe != "simenv" or not options.idle:
         text = f"recipe {options.recipe}" if options.idle else "noise option idle = False"
         raise NoiseError(f"{text} of a neutral-atom device", hint=f"factors: {_listed()}")
-    for name, _ in (*options.factors, *options.values):
+    check_names(name for name, _ in (*options.factors, *options.values))
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raise NoiseError for a factor or value that a device of atoms does not have, of 1 too."""
+    for name in names:
         if name not in GROUPS and not name.startswith("atom."):
             text = f"noise option {name} of a neutral-atom device, which runs pulse sequences"
             raise NoiseError(text, hint=known_names(name, (*GROUPS, *COMPONENTS, *_BY_NAME)))

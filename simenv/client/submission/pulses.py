@@ -21,7 +21,12 @@ from simenv.client.connection.session import ServiceSession
 from simenv.client.submission import options as submission_options
 from simenv.client.submission.calls import CallTask, call_terms, decode_answer, send_calls
 from simenv.client.submission.devices import SubmitDevices
-from simenv.client.submission.sequence_device import SequenceDevice, device_of, device_options
+from simenv.client.submission.sequence_device import (
+    SequenceDevice,
+    device_of,
+    device_options,
+    noise_option,
+)
 from simenv.client.submission.sequence_steps import evolutions, step_terms
 from simenv.errors import OptionError
 from simenv.model import Observable, calls as model_calls
@@ -429,7 +434,7 @@ class _Prepared:
         self._outputs = self._checked_outputs(options.get("outputs"))
         self._times = _checked_times(options.get("evaluation_times"))
         self._device = SequenceDevice(options, info)
-        self._noise = options.get("noise", "auto")
+        self._noise = noise_option(options)
         given = _settings(options.get("options"))
         self._settings = {name: given[name] for name in _SETTINGS if name in given}
         others = {name: given[name] for name in given if name not in _SETTINGS}
@@ -518,6 +523,8 @@ def _settings(given: Any) -> dict[str, float]:
     )
     if "trajectories" in values:
         checked_integer("trajectories", values["trajectories"], 1, 100_000)  # type: ignore[arg-type]
+    if values.get("modulation", 0.0) not in (0.0, 1.0):
+        raise OptionError(f"modulation={values['modulation']!r}", hint="0 or 1")
     return values
 
 

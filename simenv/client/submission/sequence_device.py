@@ -19,6 +19,7 @@ from simenv.transpiler.atoms import on_machine
 
 _NAMED = ("auto", "on", "off")
 _MODES = ("auto", "never")
+_MODELS = {"noise_types", "kind", "errors"}  # fields of noise models, of atoms and of circuits
 
 
 def device_of(options: Mapping[str, Any], devices: SubmitDevices) -> DeviceInfo | None:
@@ -34,21 +35,43 @@ def device_of(options: Mapping[str, Any], devices: SubmitDevices) -> DeviceInfo 
 
 
 def device_options(options: Mapping[str, Any], info: DeviceInfo | None) -> Mapping[str, Any]:
-    """Return the options of the device as they are sent. `info`: what `device_of` returns."""
+    """Return the options of the device as they are sent. `info`: what `device_of` returns. Raises
+    OptionError for options that only a device has."""
     if info is None:
+        _check_without_device(options)
         return NO_DEVICE
-    noise = options.get("noise", "auto")
+    noise = noise_option(options)
     return {
         "device": None if options.get("device") is None else info.name,
         "noise": noise if _is_of_device(noise) else "off",
     }
 
 
+def noise_option(options: Mapping[str, Any]) -> Any:
+    """Return the option `noise`, of which None is the default."""
+    noise = options.get("noise")
+    return "auto" if noise is None else noise
+
+
+def _check_without_device(options: Mapping[str, Any]) -> None:
+    """Raise OptionError for options that mean nothing without a device."""
+    noise, mode = noise_option(options), options.get("compile", "auto")
+    if _is_scaled(noise) or mode != "auto":
+        name = "noise" if _is_scaled(noise) else "compile"
+        hint = "device='NAME': simenv devices; noise= is a pulser.NoiseModel otherwise"
+        text = f"{name}={options[name]!r:.60} of a pulse sequence without a device"
+        raise OptionError(text, hint=hint)
+
+
+def _is_scaled(noise: Any) -> bool:
+    return isinstance(noise, Mapping) and _is_of_device(noise)
+
+
 def _is_of_device(noise: Any) -> bool:
     """Return whether noise is that of a device, possibly scaled, and no noise model."""
     if isinstance(noise, str):
         return noise in _NAMED
-    return isinstance(noise, Mapping) and "noise_types" not in noise
+    return isinstance(noise, Mapping) and not _MODELS.intersection(noise)
 
 
 class SequenceDevice:
@@ -57,23 +80,18 @@ class SequenceDevice:
     def __init__(self, options: Mapping[str, Any], info: DeviceInfo | None) -> None:
         """`info`: None where no device is named, or the service is not asked for it. Raises
         OptionError."""
-        noise, mode = options.get("noise", "auto"), options.get("compile", "auto")
+        noise, mode = noise_option(options), options.get("compile", "auto")
         self._info = info
         self._noise = noise
         self.is_named = info is not None or options.get("device") is not None
-        is_given = self.is_named or options.get("pool") is not None
-        is_scaled = isinstance(noise, Mapping) and _is_of_device(noise)
-        if not is_given and (is_scaled or mode != "auto"):
-            name = "noise" if is_scaled else "compile"
-            hint = "device='NAME': simenv devices; noise= is a pulser.NoiseModel otherwise"
-            text = f"{name}={options[name]!r:.60} of a pulse sequence without a device"
-            raise OptionError(text, hint=hint)
+        if not self.is_named and options.get("pool") is None:
+            _check_without_device(options)
         if mode not in _MODES:
             hint = "auto: timings follow the rules of the device; never: they stay as they are"
             raise OptionError(f"compile={mode!r:.60} of a pulse sequence", hint=hint)
         self.strict = mode == "never"
         # By the service, from the device's calibration.
-        self.gives_noise = (self.is_named and _is_of_device(noise)) or is_scaled
+        self.gives_noise = (self.is_named and _is_of_device(noise)) or _is_scaled(noise)
 
     @property
     def is_noisy(self) -> bool:

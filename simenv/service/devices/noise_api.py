@@ -92,13 +92,15 @@ def check_atoms(noise: tuple[tuple[str, float], ...]) -> None:
     """Check factors for a device of neutral atoms. Raises OptionError."""
     with reported("noise"):
         atoms.check_options(NoiseOptions.parse(noise))
+        atoms.check_names(name for name, _ in noise)
 
 
 def check_gates(noise: tuple[tuple[str, float], ...], device: str) -> None:
     """Check factors for a device that runs circuits. Raises OptionError."""
     for name, _ in noise:
         if name.partition(".")[0] == "atom":
-            text = f"noise option {name} of device {device[:64]!r}, which runs circuits"
+            named = f"device {device[:64]!r}, which runs circuits" if device else "a circuit"
+            text = f"noise option {name} of {named}"
             raise OptionError(text, hint="components of gates, links and qubits")
 
 

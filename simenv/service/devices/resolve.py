@@ -132,6 +132,11 @@ class EmulatedDevices:
         preference for an ideal pool may leave out: there it stays as it was requested."""
         from simenv.service.devices import noise_api
 
+        # Canonical factors lack those of 1, which are of a device of the other kind all the same.
+        if is_pulse_call(terms):
+            noise_api.check_atoms(terms.noise)
+        else:
+            noise_api.check_gates(terms.noise, terms.device)
         result = noise_api.canonical_noise(terms.noise)
         return result or (terms.noise if any(map(self._is_ideal, terms.prefer)) else result)
 
@@ -264,10 +269,8 @@ def _done(future: Future[EmulatedDevice]) -> EmulatedDevice:
 
 
 def _check_kind(terms: TaskOptions, source: EmulatedDevice) -> None:
-    """Raise OptionError for a circuit on a device that runs pulse sequences, a sequence on another
-    device, and noise that the device does not have."""
-    from simenv.service.devices import noise_api
-
+    """Raise OptionError for a circuit on a device that runs pulse sequences, and for a sequence on
+    another device."""
     name = terms.device or "of the noise"
     is_analog = source.info is not None and source.info.analog is not None
     is_pulses = is_pulse_call(terms)
@@ -277,10 +280,6 @@ def _check_kind(terms: TaskOptions, source: EmulatedDevice) -> None:
     if is_pulses and not is_analog:
         hint = "a device of neutral atoms, such as neutral-atoms-analog: simenv devices"
         raise OptionError(f"device {name[:64]!r} runs circuits, no pulse sequences", hint=hint)
-    if is_analog:
-        noise_api.check_atoms(terms.noise)
-    else:
-        noise_api.check_gates(terms.noise, name)
 
 
 MAX_DOCUMENTS = 64  # of one owner
