@@ -408,7 +408,7 @@ _BY_CODE: dict[str, type[SimenvError]] = {kind.code: kind for kind in _tree(Sime
 # An option of `Client.submit` in a text: NAME= or NAME=LITERAL; capitals stand for any value. Keys
 # of a pool, as in NAME:device=DEVICE,workers=2, are none.
 _OPTION = re.compile(
-    r"(?<![:,\w])([a-z_]+)=(None|True|False|\.\.\.|[A-Z]+\b|-?\d[\d_.e+-]*|'[^']*'|\"[^\"]*\"|\([^()]*\)|\[[^\]]*\]|\{[^}]*\})?"
+    r"(?<![:,\w])([a-z_]+)=(None|True|False|\.\.\.|[A-Z]+\b|-?\d[\d_.e+-]*|'[^']*'|\"[^\"]*\"|\([^()]*\)|\[[^\]]*\]|\{(?:[^{}]|\{[^{}]*\})*\})?"
     r"(?!\w)"
 )
 

@@ -200,13 +200,20 @@ def option_text(
     if value is True:
         return flag
     if isinstance(value, dict):
-        value = [f"{key}={each}" for key, each in value.items()]
+        value = [f"{key}={_typed(each)}" for key, each in value.items()]
     if not isinstance(value, list | tuple):
         return f"{flag} {value}"
     texts = [str(each) for each in value if each is not ...]
     if is_repeated:
         return " ".join(f"{flag} {word}" for word in texts)
     return f"{flag} {','.join(texts)}"
+
+
+def _typed(value: object) -> object:
+    """Return a value within a table as it is typed."""
+    if not isinstance(value, dict):
+        return value
+    return ",".join(f"{key}:{each}" for key, each in value.items())
 
 
 USAGE = 2

@@ -174,9 +174,11 @@ def check_pulses(call: PulseCall) -> None:
     for name, (least, most) in _LIMITS.items():
         value = getattr(call.sizes, name)
         if not least <= value <= most:
+            hint = "a shorter sequence, or one of fewer atoms"
+            if value < least:
+                hint = "a register, a channel, and a pulse"
             raise LimitExceededError(
-                f"the sequence has {name} = {value}; the limits are {least} and {most}",
-                hint="a shorter sequence, or one of fewer atoms",
+                f"the sequence has {name} = {value}; the limits are {least} and {most}", hint=hint
             )
     _check_samples(call.sizes)
     names = [("a variable", name) for name, _ in call.variables]

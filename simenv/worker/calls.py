@@ -344,7 +344,9 @@ class CallRunner:
             file = self._result_writer.put_value(value, assigned, terms, chunk)
         shots, seed = assigned.shots, assigned.seed
         sent = b"" if file is not None else value
-        data = ResultData(RESULT_FORMAT, (), 0, shots, seed, file=file, value=sent, device=device)
+        width = call.sizes.atoms if isinstance(call, PulseCall) else 0
+        fields = RESULT_FORMAT, (), width, shots, seed
+        data = ResultData(*fields, file=file, value=sent, device=device)
         return codec.encode(data), file, device_ns
 
     def _on_device(

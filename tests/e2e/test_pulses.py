@@ -215,6 +215,7 @@ def test_noise_of_detection_and_of_evolution_comes_from_the_model(env: Client) -
         ({"outputs": "probabilities"}, "outputs .* of a pulse sequence"),
         ({"options": {"bond": 4}}, "has no option 'bond'"),
         ({"options": {"tolerance": 1e-13}}, "tolerance=1e-13"),
+        ({"options": {"modulation": 0.5}}, "modulation=0.5"),
         ({"shots": None, "outputs": "counts"}, "without shots"),
         ({"noise": "on"}, "has no noise model"),
         ({"noise": '{"noise_types": ["weather"]}'}, "the noise model: "),
@@ -222,7 +223,7 @@ def test_noise_of_detection_and_of_evolution_comes_from_the_model(env: Client) -
         ({"parameter_values": {"rabi": 1.0}}, "no variables rabi"),
         ({"evaluation_times": [0.5, 0.25]}, "evaluation_times has 0.5"),
         ({"evaluation_times": [1.5]}, "evaluation_times has 1.5"),
-        ({"evaluation_times": [float("nan")]}, "evaluation_times has nan"),
+        ({"evaluation_times": [float("nan")]}, "evaluation_times=.nan"),
         ({"evaluation_times": "half"}, "evaluation_times="),
     ],
 )
@@ -280,6 +281,13 @@ def test_faults_of_a_sequence_are_named(env: Client) -> None:
     fails(LimitExceededError, "nested 40 deep", env.submit, deep)
     fails(LimitExceededError, "limit is 1", env.submit, "{" + " " * 2**20 + "}")
     fails(ProgramError, "goes to `submit` or `run`", env.post, chain())
+    empty = pulser.Sequence(chain().register, pulser.MockDevice)
+    fails(LimitExceededError, "channels = 0.*\n.*a pulse", env.submit, empty)
+    values: dict[str, Any] = {"parameter_values": {"rabi": 1.0, "rbai": 2.0}}
+    message = "no variables rbai\n.*its variables are rabi"
+    fails(OptionError, message, env.submit, chain(amplitude="rabi"), **values)
+    values["parameter_values"] = {"rabi": 10**400}
+    fails(ProgramError, "refused by pulser", env.submit, chain(amplitude="rabi"), **values)
     both = chain(2)
     both.declare_channel("raman", "raman_local", initial_target="a0")
     both.add(pulser.Pulse.ConstantPulse(100, 3.0, 0.0, 0.0), "raman")

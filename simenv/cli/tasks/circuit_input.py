@@ -260,16 +260,24 @@ def bindings_of(params: list[str]) -> dict[str, list[float]] | None:
     return values or None
 
 
-def variables_of(params: list[str] | None) -> dict[str, list[float] | float] | None:
+Variable = list[float] | float | dict[str, int]
+
+
+def variables_of(params: list[str] | None) -> dict[str, Variable] | None:
     """Parse NAME=VALUE texts into values of the variables of a pulse sequence; NAME=A,B,C is the
-    value of an array."""
-    values: dict[str, list[float] | float] = {}
+    value of an array, qubits=ATOM:TRAP,ATOM:TRAP that of a register that is mapped."""
+    values: dict[str, Variable] = {}
     for param in params or ():
         name, equals, text = param.partition("=")
+        pairs = [part.rpartition(":") for part in text.split(",")]
+        if all(atom and trap.isdecimal() for atom, _, trap in pairs):
+            values[name] = {atom: int(trap) for atom, _, trap in pairs}
+            continue
         numbers = [_angle(part) for part in text.split(",")]
         known = [number for number in numbers if number is not None]
         if not equals or not name or len(known) < len(numbers):
-            hint = "NAME=VALUE, for example rabi=6.28, or NAME=A,B,C for an array"
+            hint = "NAME=VALUE, for example rabi=6.28, NAME=A,B,C for an array, or"
+            hint += " qubits=q0:3,q1:7 for the traps of atoms"
             raise OptionError(f"--param {param!r:.80}", hint=hint)
         values[name] = known if len(known) > 1 else known[0]
     return values or None

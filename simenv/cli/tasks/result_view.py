@@ -19,6 +19,8 @@ from simenv import errors
 from simenv.cli import app, terminal
 from simenv.client.tasks.progress import LOG
 from simenv.model import Observable
+from simenv.model.calls import decode_call
+from simenv.model.pulses import PulseCall
 from simenv.text import run_time
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ SHOWN = 32  # amplitudes on the screen
 ROWS = 32  # bindings of a sweep on the screen
 BLOCK = 2**20  # amplitudes compared at a time
 COMPILED_S = 0.5  # a task that waited so long for kernels says so
+PAIRS = 12  # atoms whose correlations are on the screen
+COLUMNS = 6  # values at each time on the screen
 LABEL_CHARS = 60  # most characters of an observable on the screen
 
 
@@ -71,6 +75,9 @@ def present(
     observables: Sequence[Observable] = ()
     if result[0].has("expectations") and not as_json:
         observables = client.history.submitted(task).terms.pauli_sums
+    elif _pulses(result[0]) is not None and not as_json:
+        call = decode_call(result[0].engine, client.history.submitted(task).spec.program)
+        observables = call.observables if isinstance(call, PulseCall) else ()
     print_results(result, as_json, save, observables)
 
 
@@ -218,7 +225,7 @@ def _show(result: Result, labels: Sequence[str]) -> None:
         for name, slopes in zip(labels, result.gradients.tolist(), strict=True):
             terminal.line(f"gradient of {name} = " + " ".join(f"{slope:.9g}" for slope in slopes))
     if (pulses := _pulses(result)) is not None:
-        _show_pulses(pulses)
+        _show_pulses(pulses, labels)
     elif result.has("value"):
         terminal.line(f"a value of {terminal.size(len(result.value))}, readable only in Python")
     if result.truncation:
@@ -227,8 +234,9 @@ def _show(result: Result, labels: Sequence[str]) -> None:
         )
 
 
-def _show_pulses(result: PulseResult) -> None:
-    """Print the outcomes of a pulse sequence: bit strings have the first atom first."""
+def _show_pulses(result: PulseResult, labels: Sequence[str]) -> None:
+    """Print the outcomes of a pulse sequence: bit strings have the first atom first. `labels`: of
+    its observables."""
     if result.has("counts"):
         counts = dict(itertools.islice(result.counts.items(), SHOWN))
         terminal.bars(counts, {key: str(count) for key, count in counts.items()})
@@ -243,18 +251,64 @@ def _show_pulses(result: PulseResult) -> None:
     if result.has("statevector"):
         _amplitudes(result.statevector, len(result.atoms))
     if result.has("expectation"):
-        for value in result.expectation.tolist():
-            terminal.line(f"expectation value {value:.12g}")
+        deviations = result.standard_error("expectation_at")[-1].tolist()
+        for name, value, error in zip(labels, result.expectation.tolist(), deviations, strict=True):
+            terminal.line(
+                f"{name} = {value:.9g} +- {error:.2g}" if error > 0 else f"{name} = {value:.12g}"
+            )
+    if result.has("energy"):
+        variance = result.energy_variance[-1]
+        terminal.line(f"energy = {result.energy[-1]:.9g} rad/us, variance {variance:.6g}")
     names = [terminal.clean(name) for name in result.atoms]
-    values = result.occupations.tolist()
-    shares = dict(zip(names, values, strict=True))
+    if result.has("correlation"):
+        _correlations(names, result.correlation[-1])
     terminal.note("occupation of each atom, the probability of 1:")
-    terminal.bars(shares, {name: f"{share:.6f}" for name, share in shares.items()})
+    _occupations(names, result.occupations.tolist())
+    if len(result.evaluation_times) > 1:
+        _at_times(result, labels)
     drawn = f", {result.trajectories} trajectories" if result.trajectories > 1 else ""
     bound = f"1 - fidelity below {result.error:.1g}"
     if math.isnan(result.error):
         bound = "no bound on its error is known"
     terminal.note(f"{result.simulator}: {bound}{drawn}")
+
+
+def _occupations(names: Sequence[str], values: Sequence[float]) -> None:
+    """Print a bar of each atom, in the register's order."""
+    width = max(map(len, names))
+    for name, value in itertools.islice(zip(names, values, strict=True), SHOWN):
+        terminal.line(f"{name.ljust(width)}  {value:.6f}  {'#' * round(20 * value)}".rstrip())
+    if len(names) > SHOWN:
+        terminal.note(f"the first {SHOWN} of {len(names)} atoms; --json prints all")
+
+
+def _correlations(names: Sequence[str], table: NDArray[np.float64]) -> None:
+    """Print the probabilities that both atoms of a pair are 1. `table`: [atoms, atoms]."""
+    if len(names) > PAIRS:
+        terminal.note(f"correlations of {len(names)} atoms: --json prints them")
+        return
+    rows = [
+        [name, *(f"{value:.4f}" for value in row)]
+        for name, row in zip(names, table.tolist(), strict=True)
+    ]
+    terminal.table([["BOTH 1", *names], *rows], left=1)
+
+
+def _at_times(result: PulseResult, labels: Sequence[str]) -> None:
+    """Print a line of each time: the number of atoms that are 1, energy, observables."""
+    columns = {"ATOMS IN 1": result.occupation.sum(axis=1)}
+    if result.has("energy"):
+        columns |= {"ENERGY RAD/US": result.energy, "VARIANCE": result.energy_variance}
+    if result.has("expectation"):
+        columns |= dict(zip(labels, result.expectation_at.T, strict=True))
+    shown = dict(itertools.islice(columns.items(), COLUMNS))
+    rows = [
+        [f"{time * result.duration_ns:.1f}", *(f"{values[k]:.6g}" for values in shown.values())]
+        for k, time in enumerate(result.evaluation_times.tolist()[:SHOWN])
+    ]
+    terminal.table([["NS", *shown], *rows], left=0)
+    if len(shown) < len(columns) or len(rows) < len(result.evaluation_times):
+        terminal.note(f"{len(result.evaluation_times)} times; --json prints all")
 
 
 def _amplitudes(vector: NDArray[np.complexfloating], width: int) -> None:

@@ -73,6 +73,7 @@ _WITH_ERRORS = {
 _AT_END = ("counts", "memory", "expectation", "statevector")
 REFUSED = "the pulse sequence is refused by pulser"
 _HINT = "a pulser.Sequence, or the text of its to_abstract_repr()"
+_HINT_CHARS = 200  # of the names of variables
 _NOISE_HINT = "a pulser.NoiseModel, or the text of its to_abstract_repr()"
 
 
@@ -225,7 +226,7 @@ class PulseResult:
     @property
     def num_outcomes(self) -> int:
         """Number of distinct bit strings at the time with most of them."""
-        return max((len(packed) // 8 for packed in self._answer.outcomes), default=0)
+        return max((len(packed) // 8 for packed in self._answer.counts), default=0)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as builtins: None for outputs that were not requested, and for those
@@ -260,6 +261,7 @@ class PulseResult:
                 if self.has(_WITH_ERRORS[name])
             },
             "error": self.error,
+            "remark": self.remark,
             "steps": self.steps,
             "trajectories": self.trajectories,
             "simulator": self.simulator,
@@ -521,6 +523,9 @@ def _settings(given: Any) -> dict[str, float]:
         if given is None
         else dict(submission_options.checked_options({"options": given}).task.options)
     )
+    if values.get("modulation", 0.0) not in (0.0, 1.0):
+        hint = "1: the bandwidths of the channels act on the pulses; 0: they do not"
+        raise OptionError(f"modulation={values['modulation']!r}", hint=hint)
     if "trajectories" in values:
         checked_integer("trajectories", values["trajectories"], 1, 100_000)  # type: ignore[arg-type]
     if values.get("modulation", 0.0) not in (0.0, 1.0):
@@ -548,7 +553,13 @@ def _built(
         if numbers and not is_open:
             names = ", ".join(map(str, numbers))
             raise OptionError(f"the sequence has no variables {names}")
-        missing = sorted(set(sequence.declared_variables) - set(numbers)) if is_open else []
+        declared = set(sequence.declared_variables)
+        unknown = sorted(set(map(str, numbers)) - declared) if is_open else []
+        if unknown:
+            hint = f"its variables are {', '.join(sorted(map(str, declared)))}"
+            text = f"the sequence has no variables {', '.join(unknown):.80}"
+            raise OptionError(text, hint=hint[:_HINT_CHARS])
+        missing = sorted(declared - set(numbers)) if is_open else []
         if missing:
             names = ", ".join(map(str, missing))
             hint = "parameter_values= has a value, or a list of them, for each"
@@ -595,9 +606,12 @@ def _mapping(given: Any) -> tuple[tuple[str, int], ...]:
 def _numbers_of(name: str, value: Any) -> tuple[float, ...]:
     many = value if isinstance(value, Iterable) else [value]
     try:
-        return tuple(float(each) for each in many)
-    except (TypeError, ValueError) as error:
+        numbers = tuple(float(each) for each in many)
+    except (TypeError, ValueError, OverflowError) as error:
         raise OptionError(f"{name}={value!r:.80}", hint="a number, or a list of them") from error
+    if not all(map(math.isfinite, numbers)):
+        raise OptionError(f"{name}={value!r:.80}", hint="finite numbers")
+    return numbers
 
 
 def _noise_of(noise: Any, device: Any) -> Any:

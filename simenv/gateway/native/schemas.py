@@ -208,6 +208,7 @@ class PulseRecord(msgspec.Struct, frozen=True, kw_only=True):
     energy_second_moment: list[float] | None
     standard_errors: dict[str, Any]  # over the trajectories of noise, by name
     error: Measured  # estimated bound on 1 - fidelity
+    remark: str  # about the accuracy, where `error` has none
     steps: int
     trajectories: int
     simulator: str

@@ -17,7 +17,7 @@ from launcher.placement import NodeResources, Placement, ResourceRequest, matche
 from simenv.errors import InfeasibleError, OptionError, SimenvError
 from simenv.model import DeviceInfo, DeviceKind, PoolSpec, TaskOptions
 from simenv.model.options import VALUE
-from simenv.model.pulses import RYDBERG
+from simenv.model.pulses import PULSE_ENGINES
 from simenv.scheduler.core import ClusterLimits, nodes_of
 from simenv.text import size
 from simulators import catalog
@@ -50,6 +50,9 @@ def unsupported_reason(
     if VALUE in missing:
         text = f"engine {card.name!r} runs circuits, no pulse sequences and no calls"
         return InfeasibleError(text, hint=ELSEWHERE)
+    if card.calls and missing:
+        kind = "pulse sequences" if card.name in PULSE_ENGINES else "calls"
+        return InfeasibleError(f"engine {card.name!r} runs {kind}, no circuits", hint=ELSEWHERE)
     if missing:
         hint = f"it has: {', '.join(card.outputs)}"
         return InfeasibleError(f"engine {card.name!r} has no output {missing[0]!r}", hint=hint)
@@ -215,7 +218,7 @@ def holds_hardware(pool: PoolSpec) -> bool:
 def runs_only_calls(pool: PoolSpec) -> bool:
     """Return whether the pool runs neither circuits nor pulse sequences."""
     card = catalog.card(pool.engine)
-    return card is not None and card.calls and card.name != RYDBERG
+    return card is not None and card.calls and card.name not in PULSE_ENGINES
 
 
 def kind_of(pool: PoolSpec) -> DeviceKind:

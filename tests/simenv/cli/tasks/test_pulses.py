@@ -86,3 +86,47 @@ def test_json_that_is_no_sequence_is_refused_by_name(
     assert "no values of the variables rabi" in shell("run", sequence).err
     assert "NAME=A,B,C" in shell("run", sequence, "--param", "rabi=x").err
     assert "runs in an environment" in shell("simulate", sequence).err
+
+
+def test_all_outputs_are_shown_with_their_observables_and_times(
+    shell: Shell, sequence: str
+) -> None:
+    asked = ("--param", "rabi=6", "--shots", "0", "--output", "energy", "--output", "correlation")
+    times = ("--observable", "ZII:2", "--evaluation-times", "0.5")
+    task = shell("submit", sequence, *asked, *times, code=0).out.strip()
+    lines = shell("result", task, code=0).out.splitlines()
+    found = shell("result", task, "--json", code=0)
+    pulses = found.object["pulses"]
+    assert found.object["num_qubits"] == 3
+    values = {line.split(" = ")[0]: float(line.split(" = ")[1].split()[0]) for line in lines[:2]}
+    assert values["ZII:2"] == pytest.approx(pulses["expectation"][0])
+    assert values["energy"] == pytest.approx(pulses["energy"][1])
+    table = [line.split() for line in lines]
+    assert table[2] == ["BOTH", "1", "a0", "a1", "a2"]
+    assert float(table[3][3]) == pytest.approx(pulses["correlation"][1][0][2], abs=1e-4)
+    assert table[-3] == ["NS", "ATOMS", "IN", "1", "ENERGY", "RAD/US", "VARIANCE", "ZII:2"]
+    assert float(table[-2][0]) == 60.0
+    assert float(table[-2][-1]) == pytest.approx(pulses["expectation_at"][0][0], rel=1e-4)
+
+
+def test_traps_of_a_mapped_register_are_typed_as_they_are_named(
+    shell: Shell, tmp_path: Path
+) -> None:
+    layout = pulser.register.special_layouts.TriangularLatticeLayout(30, 6.0)
+    made = pulser.Sequence(layout.make_mappable_register(2), pulser.MockDevice)
+    made.declare_channel("global", "rydberg_global")
+    made.add(pulser.Pulse.ConstantPulse(100, 3.0, 0.0, 0.0), "global")
+    file = tmp_path / "mapped.json"
+    file.write_text(made.to_abstract_repr())
+    refused = shell("run", str(file)).err
+    assert "--param qubits=q0:3,q1:7" in refused
+    found = shell("run", str(file), "--param", "qubits=q0:3,q1:7", "--json", code=0).object
+    assert found["pulses"]["atoms"] == ["q0", "q1"]
+
+
+def test_a_variable_that_the_sequence_lacks_is_refused(shell: Shell, sequence: str) -> None:
+    for asked in (["--param", "rab=6"], ["--param", "rabi=6", "--param", "rab=6"]):
+        refused = shell("run", sequence, *asked, code=2).err
+        assert "no variables rab" in refused
+        assert "its variables are rabi" in refused
+    assert "rabi=nan" in shell("run", sequence, "--param", "rabi=nan", code=2).err

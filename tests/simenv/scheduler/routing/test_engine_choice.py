@@ -12,7 +12,7 @@ from simenv.errors import InfeasibleError, OptionError
 from simenv.model import PoolSpec, TaskOptions
 from simenv.scheduler.core import ClusterLimits
 from simenv.scheduler.routing import engine_choice
-from simenv.scheduler.routing.engine_support import expected_truncation
+from simenv.scheduler.routing.engine_support import expected_truncation, runs_only_calls
 from simulators import catalog
 from simulators.catalog import cards
 from simulators.chain.trial import choice_profile
@@ -397,3 +397,21 @@ def test_expected_truncation_is_bounded_where_bonds_are_known() -> None:
     statevector = catalog.card("statevector")
     assert statevector is not None
     assert expected_truncation(statevector, tangled, auto) == 0.0
+
+
+def test_engines_of_calls_refuse_circuits_by_what_they_run() -> None:
+    for name, kind in (("rydberg", "pulse sequences"), ("transpiler", "calls")):
+        asked = TaskOptions(engine=name)
+        message = f"engine '{name}' runs {kind}, no circuits"
+        fails(
+            InfeasibleError, message, engine_choice.choose, profile(measured(chain(2))), asked,
+            POOLS, LIMITS,
+        )  # fmt: skip
+
+
+def test_pools_of_engines_of_atoms_are_listed_as_devices() -> None:
+    listed = [
+        name for name in ("rydberg", "emu-mps", "emu-sv", "pulser-simulation", "functions")
+        if not runs_only_calls(PoolSpec("atoms", name))
+    ]  # fmt: skip
+    assert listed == ["rydberg", "emu-mps", "emu-sv", "pulser-simulation"]
