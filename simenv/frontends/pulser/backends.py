@@ -17,7 +17,12 @@ from pulser.backend.remote import JobParams, RemoteBackend, RemoteConnection
 
 from simenv.client.client import Client, connect
 from simenv.client.submission.pulses import PulseResult
-from simenv.frontends.pulser.emulation import SimenvConfig, results_of, submit_options
+from simenv.frontends.pulser.emulation import (
+    SimenvConfig,
+    checked_task_options,
+    results_of,
+    submit_options,
+)
 
 __all__ = ["RemoteSimenvEmulator", "SimenvEmulator"]
 
@@ -38,9 +43,10 @@ class SimenvEmulator(EmulatorBackend):  # type: ignore[misc]  # pulser is untype
         **options: Any,
     ) -> None:
         """`env`: a client; a name, or None: each run connects by `simenv.connect(env)`. `options`:
-        of the task, as in `Client.submit`: engine, pool, priority, account ..."""
+        of the task, as in `Client.submit`: engine, pool, priority, account ... Raises OptionError
+        for those that the configuration decides."""
         super().__init__(sequence, config=config, mimic_qpu=mimic_qpu)
-        self._env, self._options = env, options
+        self._env, self._options = env, checked_task_options(options)
 
     def run(self) -> Results:
         """Run the sequence and return its results. Raises like `Client.run`."""
@@ -50,7 +56,7 @@ class SimenvEmulator(EmulatorBackend):  # type: ignore[misc]  # pulser is untype
             return self._run(client)
 
     def _run(self, client: Client) -> Results:
-        options = submit_options(self._config, self._sequence, None) | self._options
+        options = submit_options(self._config, self._sequence, None, self._options)
         result: Any = client.run(self._sequence, **options)
         assert isinstance(result, PulseResult)
         return results_of(self._config, result)

@@ -32,9 +32,16 @@ from simenv.errors import (
     KeyConflictError,
     LimitExceededError,
     NotFoundError,
+    OptionError,
     VersionMismatchError,
 )
-from simenv.frontends.pulser.emulation import SimenvConfig, results_of, submit_options
+from simenv.frontends.pulser.emulation import (
+    SimenvConfig,
+    checked_config,
+    checked_task_options,
+    results_of,
+    submit_options,
+)
 from simenv.model import TaskState
 from simenv.model.devices import CalibrationSource
 from simenv.model.jobs import BLOB_PART_BYTES, JobRecord, JobTask
@@ -78,13 +85,15 @@ class SimenvConnection(RemoteConnection):  # type: ignore[misc]  # pulser is unt
     def __init__(self, env: Client | str | None = None, **options: Any) -> None:
         """`env`: a client; a name, or None: `simenv.connect(env)`, closed by `close`. `options`: of
         each task, as in `Client.submit`: seed, noise, pool, priority, account ... The jobs of a
-        batch share the seed, and their numbers in the batch are a part of the random key.
+        batch share the seed, and their numbers in the batch are a part of the random key; the seed
+        of a configuration comes before it.
 
-        Raises NoServiceError without an environment."""
+        Raises NoServiceError without an environment, OptionError for options that configurations
+        and jobs decide."""
+        self._options = checked_task_options(options)
         self._own = not isinstance(env, Client)
         self._client = env if isinstance(env, Client) else connect(env)
         self._records = JobRecords(self._client.session)
-        self._options = options
 
     @property
     def client(self) -> Client:
@@ -115,20 +124,25 @@ class SimenvConnection(RemoteConnection):  # type: ignore[misc]  # pulser is unt
         """Submit jobs as a new batch, or to an open one; return their results to come.
 
         `job_params`: runs and variables of each job; None: one job, or none in a batch that is
-        opened. `config`: of an emulation; None: the bit strings of the sequence's device, with the
-        limits, times and noise of the environment's device of that name. `options`: in place of
-        those of the connection. A batch that is refused in part is cancelled. Raises like
-        `Client.submit`, KeyConflictError for a closed batch.
+        opened. `config`: of an emulation, the same one for all jobs of a batch, whose `runs` are
+        the shots of bit strings without num_shots; None: the bit strings of the sequence's device,
+        with the limits, times and noise of the environment's device of that name. `options`: in
+        place of those of the connection. A batch that is refused in part is cancelled. Raises like
+        `Client.submit`, KeyConflictError for a closed batch and for one of another configuration.
         """
-        record = self._opened(sequence, config) if batch_id is None else self._open(batch_id)
         params = job_params if job_params is not None else [] if open else [JobParams()]
-        given = {**self._options, **options}
+        for each in params:
+            _check_job(each)
+        given = checked_task_options({**self._options, **options})
+        emulation = None if config is None else checked_config(config)
+        text = _config_text(emulation)
+        record = self._opened(sequence, text) if batch_id is None else self._open(batch_id, text)
         tasks = []
         try:
-            if config is None and not given.keys() & {"device", "pool"}:
+            if emulation is None and not given.keys() & {"device", "pool"}:
                 given |= self._device_option(sequence.device.name)
             for k, each in enumerate(params, len(record.tasks)):
-                asked = {**self._asked(sequence, config, each), **given}
+                asked = _asked(sequence, emulation, each, given)
                 tasks.append(self._client.submit(sequence, binding_index=k, **asked))
             ids = tuple((task.id, 0) for task in tasks)
             self._change(record.id, ids, is_closed=batch_id is None and not open)
@@ -142,20 +156,6 @@ class SimenvConnection(RemoteConnection):  # type: ignore[misc]  # pulser is unt
             for task in tasks:
                 task.wait()
         return self.get_results(record.id, [task.id for task in tasks] or None)
-
-    def _asked(
-        self, sequence: pulser.Sequence, config: EmulationConfig[Any] | None, job: JobParams
-    ) -> dict[str, Any]:
-        """Return the options of one job's task."""
-        variables = job.get("variables") or {}
-        asked: dict[str, Any] = {"parameter_values": variables} if variables else {}
-        runs = job.get("runs")
-        if config is not None:
-            built = sequence.build(**variables) if variables else sequence
-            return asked | submit_options(config, built, runs)
-        if runs is not None:
-            asked["shots"] = runs
-        return asked
 
     def _device_option(self, name: str) -> dict[str, str]:
         """Return the option for a device of the environment; none for another name."""
@@ -223,17 +223,9 @@ class SimenvConnection(RemoteConnection):  # type: ignore[misc]  # pulser is unt
     def _get_job_ids(self, batch_id: str) -> list[str]:
         return [task for task, _ in self._record(batch_id).tasks]
 
-    def _opened(self, sequence: pulser.Sequence, config: EmulationConfig[Any] | None) -> JobRecord:
+    def _opened(self, sequence: pulser.Sequence, config: bytes) -> JobRecord:
         """Store a new batch without jobs."""
-        blobs = {}
-        if config is not None:
-            text = config.to_abstract_repr().encode()
-            if len(text) > BLOB_PART_BYTES:
-                raise LimitExceededError(
-                    f"a configuration of {len(text)} bytes; the limit is {BLOB_PART_BYTES}",
-                    hint="operators and states of fewer terms",
-                )
-            blobs[_CONFIG] = text
+        blobs = {_CONFIG: config} if config else {}
         metadata = msgspec.msgpack.encode(_Metadata(FORMAT, sequence.device.name))
         record = JobRecord(str(uuid.uuid4()), KIND, metadata=metadata)
         return self._records.add(record, blobs)
@@ -249,10 +241,14 @@ class SimenvConnection(RemoteConnection):  # type: ignore[misc]  # pulser is unt
             raise VersionMismatchError(text, hint="read it with the version that stored it")
         return record
 
-    def _open(self, batch_id: str) -> JobRecord:
+    def _open(self, batch_id: str, config: bytes) -> JobRecord:
+        """Return an open batch of this configuration, by which its results are read."""
         record = self._record(batch_id)
         if record.ended_s:
             raise KeyConflictError(f"the batch {batch_id} is closed", hint="submit a new one")
+        if self._records.data(record.id, _CONFIG) != config:
+            text = f"the batch {batch_id} was opened with another configuration"
+            raise KeyConflictError(text, hint="one batch for each configuration")
         return record
 
     def _change(self, batch_id: str, added: tuple[JobTask, ...], *, is_closed: bool) -> None:
@@ -286,3 +282,37 @@ class SimenvConnection(RemoteConnection):  # type: ignore[misc]  # pulser is unt
             return f"{text}: {self._client.task(job).exception()}"
         except NotFoundError as error:
             return f"{text}: {error}"
+
+
+def _check_job(job: Any) -> None:
+    """Raise OptionError for parameters that no job has."""
+    known = ("runs", "variables")
+    unknown = [each for each in job if each not in known] if isinstance(job, Mapping) else [job]
+    if unknown:
+        raise OptionError(f"{unknown[0]!r:.80} of a job", hint=f"a dict of {' and '.join(known)}")
+
+
+def _config_text(config: SimenvConfig | None) -> bytes:
+    """Return a configuration as it is stored; b"" of None. Raises LimitExceededError."""
+    text = b"" if config is None else config.to_abstract_repr().encode()
+    if len(text) > BLOB_PART_BYTES:
+        raise LimitExceededError(
+            f"a configuration of {len(text)} bytes; the limit is {BLOB_PART_BYTES}",
+            hint="operators and states of fewer terms",
+        )
+    return text
+
+
+def _asked(
+    sequence: pulser.Sequence,
+    config: SimenvConfig | None,
+    job: JobParams,
+    given: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the options of one job's task. `given`: of all tasks."""
+    variables, runs = job.get("variables") or {}, job.get("runs")
+    asked: dict[str, Any] = {"parameter_values": variables} if variables else {}
+    if config is not None:
+        built = sequence.build(**variables) if variables else sequence
+        return asked | submit_options(config, built, runs, given)
+    return asked | dict(given) | ({} if runs is None else {"shots": runs})

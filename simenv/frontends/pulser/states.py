@@ -117,6 +117,11 @@ class SimenvOperator(Operator[complex, complex, SimenvState]):  # type: ignore[m
         super().__init__()
         self.terms, self.n_qudits, self._basis = terms, atoms, basis_of(eigenstates)
 
+    @property
+    def eigenstates(self) -> tuple[str, str]:
+        """Names of the states 0 and 1."""
+        return self._basis
+
     @classmethod
     def _from_operator_repr(
         cls, *, eigenstates: Sequence[str], n_qudits: int, operations: Any

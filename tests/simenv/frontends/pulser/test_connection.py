@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("pulser")
 
 import pulser
-from atom_sequences import hexagon
+from atom_sequences import hexagon, pair
 from busy_circuits import ENDLESS
 from failing import fails
 from live import environment
@@ -20,7 +20,7 @@ from pulser.backend.remote import BatchStatus, JobParams, RemoteResultsError
 import simenv
 from simenv.client.client import Client
 from simenv.errors import KeyConflictError, NotFoundError, OptionError
-from simenv.frontends.pulser import SimenvConnection
+from simenv.frontends.pulser import RemoteSimenvEmulator, SimenvConfig, SimenvConnection
 from simenv.model import TaskState
 
 PATIENCE_S = 120.0
@@ -97,6 +97,47 @@ def test_a_refused_job_cancels_the_batch(env: Client) -> None:
     state = env.queue(done=True, limit=2)[1]
     assert TaskState.CANCELLED in {info.state for info in state if info.id != busy.id}
     fails(NotFoundError, "no-such-batch", connection.get_results, "no-such-batch", ["t-1"])
+
+
+def test_parameters_that_no_job_has_are_refused(env: Client) -> None:
+    connection = SimenvConnection(env)
+    config = SimenvConfig(observables=[pulser.backend.BitStrings()])
+    wrong: Any
+    for wrong, message in (({"run": 5}, "'run'"), ("runs", "'runs'"), ({"runs": 0}, "runs=0")):
+        options: Any = {"job_params": [wrong], "config": config}
+        fails(OptionError, message, connection.submit, pair(), **options)
+        if "0" not in message:
+            fails(OptionError, message, connection.submit, pair(), job_params=[wrong])
+
+
+def test_a_batch_has_the_configuration_it_was_opened_with(env: Client) -> None:
+    connection = SimenvConnection(env, seed=7)
+    config = SimenvConfig(observables=[pulser.backend.Occupation()])
+    batch = connection.submit(pair(), open=True, config=config)
+    other = SimenvConfig(observables=[pulser.backend.Occupation(evaluation_times=[0.5])])
+    for wrong in (None, other):
+        options: Any = {"batch_id": batch.batch_id, "config": wrong}
+        fails(KeyConflictError, "another configuration", connection.submit, pair(), **options)
+    added = connection.submit(pair(), batch_id=batch.batch_id, config=config, wait=True)
+    assert len(added[0].occupation[0]) == 2
+    connection._close_batch(batch.batch_id)
+
+
+def test_configurations_are_those_of_any_backend_and_their_seed_comes_first(env: Client) -> None:
+    connection = SimenvConnection(env, seed=7)
+    plain = pulser.backend.EmulationConfig(observables=[pulser.backend.Occupation()])
+    assert connection.submit(pair(), config=plain, wait=True)[0].occupation
+    no_one: Any = pulser.backend.BackendConfig(default_num_shots=5)
+    fails(OptionError, "config=", connection.submit, pair(), config=no_one)
+    state = pulser.backend.StateRepr.from_state_amplitudes(
+        eigenstates=("r", "g"), amplitudes={"rr": 1.0}
+    )
+    excited = plain.with_changes(initial_state=state)
+    fails(OptionError, "initial_state", connection.submit, pair(), config=excited)
+    config = SimenvConfig(observables=[pulser.backend.BitStrings(num_shots=400)], seed=8)
+    backend = RemoteSimenvEmulator(pair(), connection, config=config)
+    batch = backend.run(wait=True)
+    assert env.task(batch.job_ids[0]).result().seed == 8
 
 
 def test_devices_are_those_that_sequences_may_be_written_for(env: Client) -> None:

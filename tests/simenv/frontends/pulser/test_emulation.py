@@ -26,6 +26,7 @@ from simenv.frontends.pulser import (
     SimenvEmulator,
     SimenvState,
 )
+from simenv.frontends.pulser.emulation import submit_options
 
 TIMES = [0.25, 0.75]  # pulser bends the pulse at its end
 AMPLITUDE, DETUNING, DURATION_US = 5.0, 2.0, 0.4  # of `pair`
@@ -198,3 +199,125 @@ def test_what_no_worker_computes_is_refused_by_name(env: Client) -> None:
         observables=[pb.Fidelity(wide)], noise_model=pulser.NoiseModel(p_false_pos=0.1)
     )
     fails(LimitExceededError, "Pauli terms", SimenvEmulator(hexagon(), config=noisy, env=env).run)
+
+
+def test_observables_of_other_atoms_are_refused_before_the_task(env: Client) -> None:
+    states = ("g", "h")
+    lower = [(1.0, [({"hh": 1.0}, [0])])]
+    operator = pb.OperatorRepr.from_operator_repr(eigenstates=states, n_qudits=2, operations=lower)
+    state = pb.StateRepr.from_state_amplitudes(eigenstates=states, amplitudes={"hh": 1.0})
+    wide = pb.StateRepr.from_state_amplitudes(eigenstates=("g", "r"), amplitudes={"rrr": 1.0})
+    noise = pulser.NoiseModel(p_false_pos=0.1)
+    before = env.queue(done=True, limit=1)[1][0].id
+    for observable, message in (
+        (pb.Expectation(operator), "2 atoms in"),
+        (pb.Fidelity(state), "2 atoms in"),
+        (pb.Fidelity(wide), "3 atoms in"),
+        (pb.Occupation(one_state="h"), "one_state='h'"),
+        (pb.BitStrings(one_state="d"), "one_state='d'"),
+    ):
+        for model in (None, noise):
+            config = SimenvConfig(observables=[observable], noise_model=model)
+            fails(OptionError, message, SimenvEmulator(pair(), config=config, env=env).run)
+    assert env.queue(done=True, limit=1)[1][0].id == before
+    named = pb.StateRepr.from_state_amplitudes(eigenstates=("0", "1"), amplitudes={"00": 1.0})
+    config = SimenvConfig(observables=[pb.Fidelity(named, evaluation_times=[0.0])])
+    assert SimenvEmulator(pair(), config=config, env=env).run().fidelity == [pytest.approx(1.0)]
+
+
+def test_options_that_the_configuration_decides_are_refused(env: Client) -> None:
+    options: list[tuple[str, Any]] = [
+        ("shots", 7), ("outputs", "memory"), ("evaluation_times", [0.1]), ("observables", "ZZ"),
+        ("parameter_values", {"t": 1}), ("binding_index", 1),
+    ]  # fmt: skip
+    for name, value in options:
+        fails(OptionError, f"{name}=", SimenvEmulator, pair(), env=env, **{name: value})
+        fails(OptionError, f"{name}=", SimenvConnection, env, **{name: value})
+    some = [pb.Occupation()]
+    fails(OptionError, "backend_options", SimenvConfig, observables=some, backend_options={"x": 1})
+    for name in ("modulation", "trajectories", "tolerance"):
+        emulator = SimenvEmulator(pair(), env=env, options={name: 1})
+        fails(OptionError, name, emulator.run)
+    fails(OptionError, "without values", SimenvEmulator(hexagon("t"), env=env).run)
+
+
+def test_options_of_the_engine_leave_those_of_the_configuration() -> None:
+    config = SimenvConfig(observables=[pb.BitStrings()], with_modulation=True, seed=5)
+    given = {"options": {"dt": 5}, "engine": "emu-sv", "seed": 4}
+    options = submit_options(config, hexagon(), None, given)
+    assert options["options"] == {"modulation": 1, "dt": 5}
+    assert (options["engine"], options["seed"]) == ("emu-sv", 5)
+    assert submit_options(config.with_changes(seed=None), hexagon(), None, given)["seed"] == 4
+
+
+def test_noise_of_the_task_takes_the_place_of_the_configurations(env: Client) -> None:
+    state = pb.StateRepr.from_state_amplitudes(eigenstates=("r", "g"), amplitudes={"gg": 1.0})
+    chosen = [pb.BitStrings(num_shots=20), pb.Fidelity(state), pb.Occupation()]
+    config = SimenvConfig(observables=chosen, n_trajectories=3, default_evaluation_times=[0.0])
+    noise = pulser.NoiseModel(p_false_pos=1.0)
+    noisy = SimenvEmulator(pair(), config=config, env=env, noise=noise).run()
+    assert noisy.bitstrings == [{"11": 20}]
+    assert noisy.fidelity == [pytest.approx(1.0)]
+    own = config.with_changes(noise_model=noise)
+    assert SimenvEmulator(pair(), config=own, env=env, noise="off").run().bitstrings == [{"00": 20}]
+
+
+def test_trajectories_are_aggregated_as_the_observables_say(env: Client) -> None:
+    states, x = ("r", "g"), {"rg": 1.0, "gr": 1.0}
+    spread: dict[str, Any] = {"default_aggregation_method": pb.AggregationMethod.MEANSTD}
+    operators = {"x": x, "raise": {"rg": 1.0}}
+    chosen: list[pb.Observable] = [
+        pb.Occupation(**spread),
+        pb.CorrelationMatrix(**spread),
+        pb.Energy(default_aggregation_method=pb.AggregationMethod.SKIP),
+        pb.EnergyVariance(),
+        *(
+            pb.Expectation(
+                pb.OperatorRepr.from_operator_repr(
+                    eigenstates=states, n_qudits=2, operations=[(1.0, [(single, [0])])]
+                ),
+                tag_suffix=name,
+                **spread,
+            )
+            for name, single in operators.items()
+        ),
+    ]
+    noise = pulser.NoiseModel(state_prep_error=0.5)
+    options: dict[str, Any] = {"observables": chosen, "seed": 3, "n_trajectories": 40}
+    config = SimenvConfig(noise_model=noise, **options)
+    results = SimenvEmulator(pair(100.0), config=config, env=env).run()
+    # Without interaction a trajectory has one of two values: that of an atom, and 0 without it.
+    one = SimenvEmulator(pair(100.0), config=SimenvConfig(**options), env=env).run()
+    full = one.occupation[0][0]
+    mean, deviation = results.occupation[0]
+    share = mean[0] / full
+    expected = full * np.sqrt(share * (1.0 - share) * 40 / 39)
+    assert deviation[0] == pytest.approx(expected, rel=1e-2)
+    assert np.shape(results.correlation_matrix[0]) == (2, 2, 2)
+    assert results.get_result_tags() == [
+        "occupation", "correlation_matrix", "energy_variance", "expectation_x", "expectation_raise",
+    ]  # fmt: skip
+    assert one.energy
+    raised = results.get_result("expectation_raise", 1.0)
+    assert raised[0].real == pytest.approx(results.get_result("expectation_x", 1.0)[0] / 2)
+    assert raised[1] == pytest.approx(abs(one.expectation_raise[0]) * expected / full, rel=1e-2)
+    bag = pb.AggregationMethod.BAG_UNION
+    for wrong in (pb.BitStrings(**spread), pb.Occupation(default_aggregation_method=bag)):
+        fails(OptionError, "default_aggregation_method", SimenvConfig, observables=[wrong])
+
+
+def test_shots_are_multiplied_where_pulser_runs_several_trajectories() -> None:
+    def asked(**noise: Any) -> tuple[int, int]:
+        config = SimenvConfig(
+            observables=[pb.BitStrings(num_shots=10)],
+            noise_model=pulser.NoiseModel(**noise),
+            n_trajectories=4,
+        )
+        options = submit_options(config, pair(), None)
+        return options["shots"], options["options"]["trajectories"]
+
+    assert asked(amp_sigma=0.1) == (40, 4)
+    assert asked(state_prep_error=0.1) == (40, 4)
+    assert asked(relaxation_rate=0.1) == (10, 4)
+    assert asked(laser_waist=100.0) == (10, 1), "the beam's profile is the same each time"
+    assert asked(p_false_pos=0.1) == (10, 1)
