@@ -240,7 +240,7 @@ def _check_states(config: SimenvConfig, built: Any) -> None:
         bases = sample(built).used_bases
     if len(bases) != 1:
         return  # workers say so
-    states, atoms = _BASIS_STATES[bases.pop()], len(built.register.qubits)
+    states, atoms = BASES[bases.pop()], len(built.register.qubits)
     for observable in config.observables:
         what = f"the observable {observable.tag!r:.80}"
         one = getattr(observable, "one_state", None)
