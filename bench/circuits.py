@@ -230,12 +230,14 @@ def clifford_text(
 # --- graphs ---------------------------------------------------------------------------------------
 
 
-def device_pairs(device: str) -> Pairs:
-    """Return the coupled pairs of a device of the library, each once, sorted."""
+def device_pairs(device: str, *, working: bool = False) -> Pairs:
+    """Return the coupled pairs of a device of the library, each once, sorted. `working`: only those
+    with a gate that works, which a service takes as they are."""
     from noise_models import library
 
-    gates = (set(each.qubits) for each in library.load(device).gates if len(each.qubits) == 2)
-    return sorted({(min(pair), max(pair)) for pair in gates})
+    snapshot = library.load(device)
+    pairs = snapshot.coupled if working else snapshot.coupling
+    return sorted({(min(pair), max(pair)) for pair in pairs})
 
 
 def disjoint_layers(pairs: Pairs) -> list[Pairs]:

@@ -51,7 +51,7 @@ def whole_qpu(report: Report, options: Namespace) -> None:
     The same circuits run through IBM's unmodified client and through the QPM; all <Z> of counts are
     compared with those of Pauli propagation. `--deepest`: steps of the deepest circuit.
     """
-    random, pairs = np.random.default_rng(options.seed), device_pairs("fez")
+    random, pairs = np.random.default_rng(options.seed), device_pairs("fez", working=True)
 
     def counts(circuit: QuantumCircuit, key: str) -> None:
         how = {"device": "fez", "shots": SHOTS, "seed": int(random.integers(2**32))}

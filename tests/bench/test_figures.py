@@ -1,5 +1,6 @@
 """Result files, figures, the chart and the command line of the benchmarks."""
 
+import ast
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,7 +13,7 @@ from interpreter import python
 from bench import __main__ as command, chart, figures, record
 from bench.circuits import ansatz_circuit, layered
 from bench.harness import results
-from bench.harness.benchmark import benchmark, titles
+from bench.harness.benchmark import benchmark, load, titles
 from bench.harness.report import Figure, goals
 from bench.service import nodes
 
@@ -268,6 +269,23 @@ def test_list_names_every_benchmark_without_importing_it() -> None:
 def test_every_benchmark_has_a_title_and_goals() -> None:
     assert titles().keys() == goals().keys()
     assert all(title for _, title in titles().values())
+
+
+def test_every_benchmark_can_be_loaded_and_declares_the_options_that_it_reads(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    declared: dict[str, set[str]] = {}
+    for name, (module, title) in titles().items():
+        loaded = load(name)
+        with pytest.raises(SystemExit, match="0"):
+            loaded.run(["--help"], on_figure=print)
+        assert title in capsys.readouterr().out
+        declared.setdefault(module, set()).update(loaded.options)
+    for module, options in declared.items():
+        tree = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
+        places = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute))
+        read = {each.attr for each in places if ast.unparse(each.value) == "options"}
+        assert read <= options, module
 
 
 def test_options_have_a_quick_default_and_help_tells_them(

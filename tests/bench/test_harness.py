@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from qiskit import QuantumCircuit
 
-from bench.circuits import built, engine_circuit, measured, wide_circuit
+from bench.circuits import built, device_pairs, engine_circuit, measured, wide_circuit
 from bench.harness import Report, probed
 from bench.harness.environments import home
 from bench.peers.base import matrix
 from bench.peers.libraries import NAMES
 from bench.peers.process import Peers, Variant, assert_same_circuit
 from bench.service.programs import replayed
+from noise_models import library
 
 
 def test_variants_that_do_not_start_are_missing_alone(capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,6 +104,13 @@ def test_engine_circuit_has_the_gates_in_their_order() -> None:
     names = [circuit.table.names[op] for op in circuit.ops]
     assert names == [name for name, _, _ in gates]
     assert engine_circuit(measured(4, gates)).ops.size == len(gates) + 4
+
+
+def test_working_pairs_are_those_of_gates_without_an_error_of_1() -> None:
+    gates = [each for each in library.load("fez").gates if each.name == "cz"]
+    works = {tuple(sorted(each.qubits)) for each in gates if (each.error or 0.0) < 1.0}
+    assert set(device_pairs("fez", working=True)) == works
+    assert set(device_pairs("fez")) > works
 
 
 @pytest.mark.parametrize("name", [*NAMES, "u", "r", "ecr"])
