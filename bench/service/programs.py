@@ -26,6 +26,7 @@ from bench.peers.process import IsolatedPeer
 from simenv import config
 from simenv.client.client import Client
 from simenv.client.submission.calls import CIRCUITS as CIRCUITS_OF_TASK, FIRST_TASKS
+from simenv.model.availability import Availability
 from simenv.model.devices import DeviceInfo
 from simenv.transpiler.qiskit_runtime import SEED as TRANSPILER_SEED
 from simenv.transpiler.qpy import write_qpy
@@ -198,11 +199,12 @@ CIRCUITS, DEVICE, LEVEL, WORKERS = 200, "sherbrooke", 2, 2
 
 
 class OneProcess:
-    """`qiskit.transpile` in a process with a number of threads."""
+    """`qiskit.transpile` in a process with a number of threads, for the qubits that workers compile
+    for first: those that are read well."""
 
     def __init__(self, threads: int, info: DeviceInfo) -> None:
         os.environ["RAYON_NUM_THREADS"] = str(threads)  # read when the first circuit is routed
-        self._target, self.compiled_last = target_of(info), list[Any]()
+        self._target, self.compiled_last = target_of(Availability(info).well_read), list[Any]()
 
     def transpile(self, circuits: list[Any]) -> tuple[float, float]:
         """Compile circuits, and return the seconds and the CPU seconds that it took."""

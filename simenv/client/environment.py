@@ -202,7 +202,8 @@ class Environment:
 
         The workers of the environment compile, a few circuits in each task. `device`: its name, or
         a pool with one. `level`: 0 to 3 gives the result of `qiskit.transpile` at that optimization
-        level for the device's Target and `seed_transpiler=seed`; None: the circuit that `submit`
+        level for the device's Target and `seed_transpiler=seed`, without the qubits whose
+        measurement hardly tells 0 from 1 where the others suffice; None: the circuit that `submit`
         would run. The result depends only on circuit, calibration, level, seed and the workers'
         Qiskit. `options`: pool, priority, queue_timeout_s, run_timeout_s, reservation, account,
         qos, after, name, idempotency_key, as in `submit`.

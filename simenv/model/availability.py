@@ -113,6 +113,12 @@ class Availability:
         found = self.places("measure").items()
         return tuple(place[0] for place, each in found if each is not None and each.error >= ALIKE)
 
+    @cached_property
+    def well_read(self) -> DeviceInfo:
+        """The device with the qubits of `misread` among those that are not usable."""
+        unusable = tuple(sorted((*self.info.unusable, *self.misread)))
+        return msgspec.structs.replace(self.info, unusable=unusable)
+
     def is_complete(self, qubit: int) -> bool:
         """Return whether a qubit has a measurement, every native gate on one qubit, and a reset if
         the device is dynamic."""

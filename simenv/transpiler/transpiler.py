@@ -217,10 +217,8 @@ class Transpiler:
         self._translation: Any = None  # passes for circuits that are placed
         self.rotations = 0  # of the last circuit, that were synthesized
         self._reading: Transpiler | None = None  # for the qubits that are read well
-        if misread := self._available.misread:
-            unusable = tuple(sorted((*info.unusable, *misread)))
-            reading = msgspec.structs.replace(info, unusable=unusable)
-            self._reading = Transpiler(reading, level, seed)
+        if self._available.misread:
+            self._reading = Transpiler(self._available.well_read, level, seed)
 
     @property
     def name(self) -> str:

@@ -342,6 +342,7 @@ def test_qubit_that_reads_0_and_1_alike_is_chosen_last() -> None:
     misread = QubitCalibration(p01=1.0, p10=0.0)
     info = device_info("line", line(qubits=(misread, *line().qubits[1:])), "0")
     assert Availability(info).misread == (0,)
+    assert 0 not in Availability(Availability(info).well_read).usable
     circuit = QuantumCircuit(1, 1)
     circuit.x(0)
     circuit.measure(0, 0)
