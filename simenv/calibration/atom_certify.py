@@ -1,30 +1,30 @@
 """Certificates of devices of neutral atoms: measured quantities and those of a snapshot.
 
-What a snapshot claims of an experiment follows from the optical Bloch equations of one atom, with
-the mean over the draws of its noise by Gauss-Hermite quadrature: another method than the engine's
-trajectories. The claimed quantities are the estimates from these shares of ones.
+What a snapshot claims of an experiment follows from the optical Bloch equations of one atom
+(`simenv.calibration.atom_model`). The claimed quantities are the estimates from these shares of
+ones. Where a quantity is not as claimed, a fit of each figure by itself to all shares says which of
+them can be the reason.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
-import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from noise_models.atoms import AnalogCalibration
+from noise_models.atoms import PARAMETERS, AnalogCalibration
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration import atom_experiments as experiments
-from simenv.calibration.atom_experiments import AtomExperiment, AtomShots, OnesShare
+from simenv.calibration.atom_experiments import AtomExperiment, AtomShots, Shares
+from simenv.calibration.atom_model import as_read, drive_of, populations
 from simenv.calibration.certify import (
     CONFIDENCE,
     Certificate,
+    ClaimVerdict,
+    FigureFit,
     compare,
     device_under_test,
     not_tested,
@@ -38,11 +38,6 @@ from simenv.transpiler.atoms import machine_of
 if TYPE_CHECKING:
     from simenv.client.client import Client
 
-# Doppler shift of two counterpropagating lasers of rubidium 87: effective wave number in 1/um, and
-# sqrt(k_B / m) in um/us for a temperature of 1 uK.
-_WAVE_NUMBER = 8.7
-_SPEED = math.sqrt(1.380649e-23 * 1e-6 / 1.45e-25)
-_NODES = 11  # of a quadrature
 # The quantity in which an experiment sees a figure of a snapshot; "": none does.
 _SEEN_IN = {
     "p_false_pos": experiments.FALSE_POS,
@@ -59,10 +54,20 @@ _SEEN_IN = {
     "trap_depth_uk": "",
     "hyperfine_t_phi_us": "",
 }
+_OF_READING = ("p_false_pos", "p_false_neg", "state_prep_error")
 _TIMES = experiments.T1, experiments.T2_STAR
 _LONGEST_CLAIM_US = 1e9
-_DIGITS = 9  # of samples in rad/us and distances in um
-_Array = NDArray[np.complex128]
+# Values about which a figure is searched that a snapshot does not have, or has as 0.
+_TYPICAL = {
+    "p_false_pos": 0.02, "p_false_neg": 0.05, "state_prep_error": 0.02, "amplitude_sigma": 0.03,
+    "laser_waist_um": 100.0, "detuning_sigma_rad_us": 0.2, "temperature_uk": 20.0,
+    "t_phi_us": 5.0, "t1_us": 50.0, "depolarizing_per_us": 0.02,
+}  # fmt: skip
+# Of a share, beside its statistics: atoms interact a little, and the model has one atom.
+_MODEL_ERROR = 1e-3
+_LEAST_P = 0.01  # of a fit that explains the counts
+_ALIKE = 6.6  # difference of two chi-squares at 99 %
+_ROUNDS = 3  # of a search, each of half the step
 
 
 def certify(
@@ -88,9 +93,11 @@ def certify(
         left = experiment.shots
         while left > 0:
             shots = min(left, info.max_shots)
+            # Each shot has draws of its own, but where no pulse meets them.
+            draws = shots if experiment.has_pulse else 1
             task = client.submit(
                 sequence, shots=shots, seed=seed + len(tasks), name="certify",
-                options={"trajectories": shots}, **where,
+                options={"trajectories": draws}, **where,
             )  # fmt: skip
             tasks.append((experiment, task))
             left -= shots
@@ -102,15 +109,21 @@ def certify(
         for bits, count in task.result().counts.items():
             totals[bits] = totals.get(bits, 0) + count
         device_s += task.details.device_time_s or 0.0
-    found = experiments.estimates({each: experiments.share_of(n) for each, n in counts.items()})
+    shares = {each: experiments.share_of(n) for each, n in counts.items()}
+    found = experiments.estimates(shares)
     claimed = claimed_values(plan, machine, claims)
     comparisons = compare(found, lambda each: claimed.get(each.quantity), CONFIDENCE)
     comparisons += [not_tested(each) for each in untested_figures(claims, claimed)]
+    outside = any(each.verdict is ClaimVerdict.OUTSIDE for each in comparisons)
+    causes = None
+    if outside and claims is not None and claims.analog is not None:
+        progress("fits of each figure")
+        causes = fitted_figures(plan, machine, claims.analog, shares)
     measured = ExperimentResults(found, (), RoughEstimates({}, {}, {}, {}, {}, ()), {})
     return Certificate(
         name, "" if claims is None else claims.digest.hex(), CONFIDENCE, tuple(comparisons),
         len(tasks), sum(each.shots for each in plan.experiments), time.perf_counter() - begun,
-        measured, device_s,
+        measured, device_s, causes,
     )  # fmt: skip
 
 
@@ -122,8 +135,11 @@ def claimed_values(
     if claims is None or claims.analog is None:
         return {}
     analog = claims.analog
+    drives = [drive_of(each, plan.channel, machine) for each in plan.experiments]
+    excited = populations(drives, analog)
     shares = {
-        each: expected_share(each, plan.channel, machine, analog) for each in plan.experiments
+        each: as_read(population, analog)
+        for each, population in zip(plan.experiments, excited, strict=True)
     }
     found: dict[str, Estimate] = {each.quantity: each for each in experiments.estimates(shares)}
     every = analog.depolarizing_per_us  # which shortens both times
@@ -134,7 +150,11 @@ def claimed_values(
         experiments.T2_STAR: (
             analog.t_phi_us, analog.detuning_sigma_rad_us, analog.temperature_uk, every,
         ),
-        experiments.RABI_CONTRAST: (analog.amplitude_sigma,),
+        # What damps an oscillation; of the amplitude no other experiment knows.
+        experiments.RABI_CONTRAST: (
+            analog.amplitude_sigma, analog.laser_waist_um, analog.t1_us, analog.t_phi_us,
+            analog.detuning_sigma_rad_us, analog.temperature_uk, every,
+        ),
     }  # fmt: skip
     return {
         name: each.value
@@ -164,123 +184,63 @@ def untested_figures(
     return terms
 
 
-def expected_share(
-    experiment: AtomExperiment, channel: str, machine: Any, analog: AnalogCalibration
-) -> OnesShare:
-    """Return the share of ones of an experiment by a snapshot."""
-    from pulser.sampler import sample
+def fitted_figures(
+    plan: experiments.AtomPlan, machine: Any, claims: AnalogCalibration, shares: Shares
+) -> tuple[FigureFit, ...]:
+    """Fit each figure that experiments see to the measured shares, with the others as they are
+    claimed; return those that explain the shares by themselves, the best first. Figures that act
+    alike, as a temperature and a deviation of the detuning do, are told apart by no counts."""
+    drives = [drive_of(each, plan.channel, machine) for each in shares]
+    known: dict[tuple[float | None, ...], list[float]] = {}  # by what acts before the reading
+    best = []
+    for parameter in PARAMETERS:
+        if not _SEEN_IN[parameter.name]:
+            continue
+        claimed = getattr(claims, parameter.name)
+        scale, reach = (claimed, 2) if claimed else (_TYPICAL[parameter.name], 4)
+        highest = parameter.limits[1]
 
-    sequence = experiments.sequence_of(experiment, channel, machine)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of channels without a bandwidth
-        samples = sample(sequence, modulation=True)
-    drive = samples.to_nested_dict()["Global"]["ground-rydberg"]
-    arrays = [np.asarray(drive[key], np.float64) for key in ("amp", "det", "phase")]
-    # Only a beam of a finite waist tells atoms apart, by their distances from its axis.
-    is_beam = analog.laser_waist_um is not None
-    qubits = sequence.register.qubits.values()
-    distances = np.abs([float(np.asarray(each)[0]) if is_beam else 0.0 for each in qubits])
-    unique, atoms = np.unique(np.round(distances, _DIGITS), return_counts=True)
-    ones = np.average([_excited(arrays, analog, float(each)) for each in unique], weights=atoms)
-    prepared = float(ones) * (1.0 - (analog.state_prep_error or 0.0))
-    false_pos, false_neg = analog.p_false_pos or 0.0, analog.p_false_neg or 0.0
-    # Shares that follow from a snapshot have no errors; estimators divide by them.
-    return OnesShare(false_pos + (1.0 - false_pos - false_neg) * prepared, 1e-9)
+        def distance(steps: float, name: str = parameter.name, of: float = scale,
+                     most: float = highest) -> float:  # fmt: skip
+            value = min(of * 2.0**steps, most)
+            analog = msgspec.structs.replace(claims, **{name: value})
+            figures = tuple(getattr(analog, each) for each in _SEEN_IN if each not in _OF_READING)
+            if figures not in known:
+                known[figures] = populations(drives, analog)
+            return _distance(known[figures], analog, shares)
 
-
-def _excited(
-    arrays: list[NDArray[np.float64]], analog: AnalogCalibration, from_axis_um: float
-) -> float:
-    """Return the mean population of the Rydberg state at the end, over the draws of amplitude and
-    detuning. Lasers propagate along y."""
-    doppler = _WAVE_NUMBER * _SPEED * math.sqrt(analog.temperature_uk or 0.0)
-    shifts, shift_weights = _draws(math.hypot(doppler, analog.detuning_sigma_rad_us or 0.0))
-    scales, scale_weights = _draws(analog.amplitude_sigma or 0.0)
-    waist = analog.laser_waist_um
-    beam = 1.0 if waist is None else math.exp(-((from_axis_um / waist) ** 2))
-    factors = beam * np.maximum(1.0 + scales, 0.0)
-    draws = np.array(list(itertools.product(factors, shifts)))
-    scaled, shifted = draws.T[:, :, None, None]
-    weights = np.outer(scale_weights, shift_weights).ravel()
-    decay = _dissipator(analog)
-    states: _Array = np.zeros((len(draws), 4), np.complex128)
-    states[:, 0] = 1.0
-    for rabi, detuning, phase, duration_us in _segments(arrays):
-        generators = scaled * _hamiltonian(rabi, 0.0, phase)
-        generators = generators + (detuning + shifted) * _hamiltonian(0.0, 1.0, 0.0)
-        steps = _exponentials((generators + decay) * duration_us)
-        states = np.einsum("kij,kj->ki", steps, states)
-    return float(weights @ states[:, 3].real)
+        steps, chi_square = _least(distance, [float(k) for k in range(-reach, reach + 1)])
+        value = min(scale * 2.0**steps, highest)
+        best.append(FigureFit(parameter.name, claimed, value, chi_square, len(shares) - 1))
+    best.sort(key=lambda each: each.chi_square)
+    most = best[0].chi_square + _ALIKE
+    fits = (each for each in best if each.chi_square <= most)
+    return tuple(each for each in fits if each.probability >= _LEAST_P)
 
 
-def _draws(sigma: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return nodes and weights of the mean over a normal distribution."""
-    if not sigma:
-        return np.zeros(1), np.ones(1)
-    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-    return sigma * nodes, weights / weights.sum()
-
-
-def _segments(
-    arrays: list[NDArray[np.float64]],
-) -> list[tuple[float, float, float, float]]:
-    """Return (Rabi frequency, detuning, phase, duration in us) of each run of equal samples, which
-    are one nanosecond apart. Modulated pulses of a constant value have rounding errors."""
-    rows = np.round(np.stack(arrays, axis=1), _DIGITS)
-    changes = np.flatnonzero(np.any(rows[1:] != rows[:-1], axis=1)) + 1
-    starts = [0, *changes.tolist()]
-    ends = [*starts[1:], len(rows)]
-    return [
-        (*map(float, rows[first]), 1e-3 * (last - first))  # type: ignore[misc]
-        for first, last in zip(starts, ends, strict=True)
-    ]
-
-
-_ONE = np.eye(2)
-_RAISE = np.array([[0.0, 0.0], [1.0, 0.0]])  # |r><g|
-_NUMBER = np.diag([0.0, 1.0])
-_PAULIS = (
-    np.array([[0, 1], [1, 0]], np.complex128),
-    np.array([[0, -1j], [1j, 0]], np.complex128),
-    np.diag([1.0 + 0j, -1.0]),
-)
-
-
-def _hamiltonian(rabi: float, detuning: float, phase: float) -> _Array:
-    """Return the generator of the rotation, on a density matrix by rows: complex128 [4, 4]."""
-    up = 0.5 * rabi * np.exp(-1j * phase) * _RAISE
-    matrix = up + up.conj().T - detuning * _NUMBER
-    return -1j * (np.kron(matrix, _ONE) - np.kron(_ONE, matrix.T))
-
-
-def _dissipator(analog: AnalogCalibration) -> _Array:
-    """Return the generator of relaxation, pure dephasing and depolarization: complex128 [4, 4]."""
-    rate = analog.depolarizing_per_us or 0.0
-    jumps = [math.sqrt(rate / 4.0) * pauli for pauli in _PAULIS]
-    if analog.t1_us is not None:
-        jumps.append(_RAISE.T / math.sqrt(analog.t1_us))
-    if analog.t_phi_us is not None:
-        jumps.append(_PAULIS[2] / math.sqrt(2.0 * analog.t_phi_us))
-    total: _Array = np.zeros((4, 4), np.complex128)
-    for jump in jumps:
-        square = jump.conj().T @ jump
-        total += np.kron(jump, jump.conj())
-        total -= 0.5 * (np.kron(square, _ONE) + np.kron(_ONE, square.T))
+def _distance(excited: Sequence[float], analog: AnalogCalibration, shares: Shares) -> float:
+    """Return the chi-square of measured shares about those of a calibration."""
+    total = 0.0
+    for population, (each, share) in zip(excited, shares.items(), strict=True):
+        error = math.hypot(share.std_error, _MODEL_ERROR if each.has_pulse else 0.0)
+        total += ((share.mean - as_read(population, analog).mean) / error) ** 2
     return total
 
 
-def _exponentials(matrices: _Array) -> _Array:
-    """Return the exponentials of matrices [k, 4, 4], by scaling and squaring of a Taylor series."""
-    norm = float(np.abs(matrices).sum(axis=2).max())
-    squarings = max(0, math.ceil(math.log2(norm)) + 3) if norm > 0.0 else 0
-    small = matrices / 2.0**squarings
-    result = term = np.broadcast_to(np.eye(4, dtype=np.complex128), small.shape).copy()
-    for order in range(1, 12):  # norms of at most 1/8
-        term = term @ small / order
-        result = result + term
-    for _ in range(squarings):
-        result = result @ result
-    return result
+def _least(of: Callable[[float], float], points: Sequence[float]) -> tuple[float, float]:
+    """Return the place and the value of the least of a function near its least on a grid."""
+    found = {point: of(point) for point in points}
+    step = points[1] - points[0]
+    for _ in range(_ROUNDS):
+        middle = min(found, key=found.__getitem__)
+        step /= 2.0
+        left, right = (found.setdefault(x, of(x)) for x in (middle - step, middle + step))
+        curvature = left - 2.0 * found[middle] + right
+        if curvature > 0.0:
+            vertex = middle + 0.5 * step * (left - right) / curvature
+            found[vertex] = of(vertex)
+    place = min(found, key=found.__getitem__)
+    return place, found[place]
 
 
 def recovered(

@@ -37,10 +37,10 @@ DARK, FLIPPED, WAITED = "dark", "half turn", "wait"
 class AtomShots(msgspec.Struct, frozen=True):
     """Shots of a sequence of each experiment; each shot has its own draw of the noise."""
 
-    dark: int = 1_000
-    flipped: int = 4_000
-    ramsey: int = 400
-    rabi: int = 400
+    dark: int = 8_000
+    flipped: int = 12_000
+    ramsey: int = 1_000
+    rabi: int = 800
 
     def scaled(self, factor: float) -> AtomShots:
         """Return these shots times a factor, at least 50."""
@@ -65,6 +65,11 @@ class AtomExperiment(msgspec.Struct, frozen=True):
     shots: int
     wait_ns: int = 0
     turns: float = 0.0
+
+    @property
+    def has_pulse(self) -> bool:
+        """True if a step has an amplitude."""
+        return any(step.rabi for step in self.steps)
 
 
 class OnesShare(msgspec.Struct, frozen=True):

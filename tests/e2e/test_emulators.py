@@ -92,6 +92,41 @@ def test_the_same_seed_gives_the_same_shots(env: Client, engine: str) -> None:
     assert (results[0].standard_error("occupation") > 0.0).all()
 
 
+def chi_square(one: dict[str, int], other: dict[str, int]) -> tuple[float, int]:
+    """Chi-square of two sets of as many independent shots having one distribution, and its degrees
+    of freedom."""
+    pairs = [(one.get(text, 0), other.get(text, 0)) for text in {*one, *other}]
+    return sum((a - b) ** 2 / (a + b) for a, b in pairs), len(pairs) - 1
+
+
+@pytest.mark.parametrize("engine", EACH)
+def test_noise_of_a_device_reaches_an_emulator(env: Client, engine: str) -> None:
+    register = pulser.Register.rectangle(1, 2, spacing=9.0, prefix="q")
+    sequence = pulser.Sequence(register, pulser.MockDevice)
+    sequence.declare_channel("global", "rydberg_global")
+    sequence.add(pulser.Pulse.ConstantPulse(120, 15.0, 3.0, 0.0), "global")
+    asked: dict[str, Any] = {
+        "device": "neutral-atoms-analog", "shots": 300, "seed": 5,
+        "options": {"trajectories": 300},  # of which each shot has one
+    }  # fmt: skip
+    strong = {
+        "atom.t1_us": 0.2, "atom.p_false_neg": 0.2, "atom.preparation": 10.0, "atom.detuning": 10.0,
+        "atom.amplitude": 5.0, "atom.temperature_uk": 100.0,
+    }  # fmt: skip
+    task = env.submit(sequence, engine=engine, noise=strong, **asked)
+    with pytest.warns(simenv.errors.SimenvWarning, match="no value: Waist of the lasers"):
+        details = task.details
+    result: Any = task.result(PATIENCE_S)
+    own: Any = env.run(sequence, noise=strong, **asked)
+    ideal: Any = env.run(sequence, noise="off", **asked)
+    value, degrees = chi_square(own.counts, result.counts)
+    assert value < degrees + 5.0 * math.sqrt(2.0 * degrees)
+    value, degrees = chi_square(ideal.counts, result.counts)
+    assert value > degrees + 10.0 * math.sqrt(2.0 * degrees)
+    assert (details.engine, details.device) == (engine, "neutral-atoms-analog")
+    assert details.device_time_s == pytest.approx(300 * (0.2 + 120e-9))
+
+
 @pytest.mark.parametrize("engine", EACH)
 def test_a_state_vector_has_our_order_of_atoms(env: Client, engine: str) -> None:
     asked: dict[str, Any] = {"shots": None, "outputs": "statevector"}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         LogicalOrigin,
     )
     from noise_models.terms import Measured
-    from simenv.calibration.certify import Certificate, ClaimComparison
+    from simenv.calibration.certify import Certificate, ClaimComparison, FigureFit
 
 UNITS = {
     "ghz": "GHz",
@@ -465,6 +465,7 @@ def as_json(report: Certificate) -> None:
             "seconds": round(report.seconds, 3),
             "device_time_s": round(report.device_s, 3),
             **{name: [name_of(each) for each in getattr(report, name)] for name in lists},
+            "causes": report.causes,
         }
     )
     for each in report.comparisons:
@@ -482,6 +483,8 @@ def show_certificate(report: Certificate, *, every: bool) -> None:
         terminal.line(f"outside the bound: {sentence(each)}")
     if len(report.culprits) > _SHOWN:
         terminal.line(f"and {len(report.culprits) - _SHOWN} more; --all prints every quantity")
+    if report.causes is not None:
+        terminal.line(_causes(report.causes))
     limited = [each for each in report.comparisons if each.stated is not None]
     if limited:
         terminal.line(
@@ -513,6 +516,18 @@ def show_certificate(report: Certificate, *, every: bool) -> None:
         f"{report.device}: {verdict} at {report.confidence:.0%} simultaneous confidence"
         f" ({report.circuits} circuits, {report.shots} shots, {report.seconds:.0f} s{device})"
     )
+
+
+def _causes(fits: Sequence[FigureFit]) -> str:
+    """Line about the figures that explain the counts of a device of atoms."""
+    if not fits:
+        return "no other value of one figure of the snapshot explains the counts"
+    texts = [
+        f"{each.name} {each.value:.3g}"
+        f" ({'without a claim' if each.claimed is None else f'claimed {each.claimed:g}'})"
+        for each in fits
+    ]
+    return f"one figure explains the counts: {', or '.join(texts)}"
 
 
 def _names(comparisons: Sequence[ClaimComparison]) -> str:

@@ -12,9 +12,10 @@ import pytest
 from noise_models import library
 from noise_models.atoms import AnalogCalibration
 from noise_models.calibration import CalibrationSnapshot
-from simenv.calibration import atom_certify, atom_experiments as experiments
+from simenv.calibration import atom_certify, atom_experiments as experiments, atom_model
 from simenv.calibration.atom_experiments import AtomShots, OnesShare
-from simenv.calibration.certify import ClaimVerdict, compare
+from simenv.calibration.atom_model import drive_of, expected_share
+from simenv.calibration.certify import ClaimVerdict, FigureFit, compare
 from simenv.errors import OptionError
 from simenv.transpiler.atoms import machine_of
 
@@ -46,7 +47,7 @@ def drawn(snapshot: CalibrationSnapshot, seed: int) -> dict[Any, OnesShare]:
     rng = np.random.default_rng(seed)
     result = {}
     for each in PLAN.experiments:
-        expected = atom_certify.expected_share(each, PLAN.channel, MACHINE, analog_of(snapshot))
+        expected = expected_share(drive_of(each, PLAN.channel, MACHINE), analog_of(snapshot))
         bits = each.shots * experiments.ATOMS
         mean = rng.binomial(bits, expected.mean) / bits
         result[each] = OnesShare(mean, math.sqrt(mean * (1.0 - mean) / bits), bits)
@@ -81,6 +82,50 @@ def test_altered_device_is_found_out(figures: dict[str, float], quantity: str) -
     assert verdicts(changed(**figures), changed())[quantity] is ClaimVerdict.OUTSIDE
 
 
+# Of a fifth: figure, its value on the device, quantity, and the figures that act like it.
+WRONG: list[tuple[dict[str, Any], str, float, str, set[str]]] = [
+    ({}, "t1_us", 60.0, experiments.T1, set()),
+    ({}, "detuning_sigma_rad_us", 0.22, experiments.T2_STAR, {"temperature_uk"}),
+    ({"temperature_uk": 50.0}, "temperature_uk", 62.5, experiments.T2_STAR,
+     {"detuning_sigma_rad_us"}),
+    ({}, "p_false_pos", 0.0125, experiments.FALSE_POS, set()),
+    ({}, "p_false_neg", 0.1, experiments.FALSE_NEG, {"state_prep_error"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("others", "name", "value", "quantity", "alike"), WRONG)
+def test_figure_that_is_wrong_by_a_fifth_is_named_with_its_value(
+    others: dict[str, Any], name: str, value: float, quantity: str, alike: set[str]
+) -> None:
+    claims = msgspec.structs.replace(analog_of(SNAPSHOT), **others)
+    device = msgspec.structs.replace(claims, **{name: value})
+    whole = msgspec.structs.replace(SNAPSHOT, analog=claims)
+    shares = drawn(msgspec.structs.replace(SNAPSHOT, analog=device), 3)
+    claimed = atom_certify.claimed_values(PLAN, MACHINE, whole)
+    found = compare(experiments.estimates(shares), lambda each: claimed.get(each.quantity))
+    verdict = {each.quantity: each.verdict for each in found}
+    assert verdict[quantity] is ClaimVerdict.OUTSIDE
+    fits = {each.name: each for each in atom_certify.fitted_figures(PLAN, MACHINE, claims, shares)}
+    assert name in fits
+    assert fits.keys() <= {name} | alike
+    assert fits[name].value == pytest.approx(value, rel=0.1)
+    assert fits[name].claimed == getattr(claims, name)
+
+
+def test_no_figure_alone_explains_two_that_are_wrong() -> None:
+    claims = analog_of(SNAPSHOT)
+    device = msgspec.structs.replace(claims, t1_us=40.0, p_false_pos=0.02, t_phi_us=4.0)
+    shares = drawn(msgspec.structs.replace(SNAPSHOT, analog=device), 3)
+    assert atom_certify.fitted_figures(PLAN, MACHINE, claims, shares) == ()
+
+
+def test_probability_of_a_fit_is_that_of_its_chi_square() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    for chi_square in (5.0, 18.0, 40.0):
+        fit = FigureFit("t1_us", 1.0, 1.0, chi_square, 18)
+        assert fit.probability == pytest.approx(stats.chi2.sf(chi_square, 18), abs=2e-3)
+
+
 def test_claims_are_the_figures_of_the_snapshot() -> None:
     claimed = atom_certify.claimed_values(PLAN, MACHINE, changed())
     assert claimed[experiments.T1] == pytest.approx(20.0, rel=1e-3)
@@ -89,7 +134,8 @@ def test_claims_are_the_figures_of_the_snapshot() -> None:
     assert claimed[experiments.RABI_SCALE] == pytest.approx(1.0, abs=1e-3)
     unmeasured = changed(t1_us=None, p_false_neg=None, amplitude_sigma=None)
     left = atom_certify.claimed_values(PLAN, MACHINE, unmeasured)
-    assert left.keys() == {experiments.FALSE_POS, experiments.T2_STAR, experiments.RABI_SCALE}
+    assert left.keys() == set(claimed) - {experiments.T1, experiments.FALSE_NEG}
+    assert left[experiments.RABI_CONTRAST] > claimed[experiments.RABI_CONTRAST], "T1 damps it"
 
 
 def test_each_figure_claims_the_quantities_that_it_changes() -> None:
@@ -99,9 +145,14 @@ def test_each_figure_claims_the_quantities_that_it_changes() -> None:
         return atom_certify.claimed_values(PLAN, MACHINE, snapshot)
 
     assert claimed().keys() == {"rabi_scale"}
-    assert claimed(detuning_sigma_rad_us=0.0).keys() == {"rabi_scale"}, "a time without an end"
+    none = claimed(detuning_sigma_rad_us=0.0)
+    assert none.keys() == {"rabi_scale", "rabi_contrast"}, "a time without an end is none"
     found = claimed(depolarizing_per_us=0.1)
-    assert found.keys() == {"rabi_scale", "rydberg_t1_us", "rydberg_t2_star_us"}
+    assert found.keys() == {"rabi_scale", "rabi_contrast", "rydberg_t1_us", "rydberg_t2_star_us"}
+    for name, value in (("laser_waist_um", 150.0), ("temperature_uk", 1e4), ("t_phi_us", 5.0),
+                        ("t1_us", 20.0), ("amplitude_sigma", 0.03)):  # fmt: skip
+        contrast = claimed(**{name: value})["rabi_contrast"]
+        assert contrast < none["rabi_contrast"] - 0.02, f"{name} damps the oscillation"
     assert found["rydberg_t2_star_us"] == pytest.approx(10.0, rel=0.05)
 
 
@@ -123,8 +174,8 @@ def test_noise_between_shots_is_averaged() -> None:
     wide = changed(t1_us=None, t_phi_us=None, detuning_sigma_rad_us=0.5)
     waits = [each for each in PLAN.experiments if each.name.startswith("ramsey")]
     shares = {
-        (each.name, each.wait_ns): atom_certify.expected_share(
-            each, PLAN.channel, MACHINE, analog_of(wide)
+        (each.name, each.wait_ns): expected_share(
+            drive_of(each, PLAN.channel, MACHINE), analog_of(wide)
         ).mean
         for each in waits[4:6]
     }
@@ -145,7 +196,7 @@ def test_modulated_pulses_have_few_pieces() -> None:
     for each in plan.experiments:
         sequence = experiments.sequence_of(each, plan.channel, machine)
         drive = sample(sequence, modulation=True).to_nested_dict()["Global"]["ground-rydberg"]
-        pieces = atom_certify._segments([drive[key] for key in ("amp", "det", "phase")])
+        pieces = atom_model._segments([drive[key] for key in ("amp", "det", "phase")])
         total = sum(duration for *_, duration in pieces)
         assert total == pytest.approx(1e-3 * len(drive["amp"]))
         assert len(pieces) < 1_200, each.name
@@ -156,7 +207,7 @@ def test_a_beam_of_a_finite_waist_weakens_pulses_by_the_distances_of_atoms() -> 
     half = PLAN.experiments[1]
     places = experiments.sequence_of(half, PLAN.channel, MACHINE).register.qubits.values()
     analog = AnalogCalibration(device=analog_of(SNAPSHOT).device, laser_waist_um=waist)
-    share = atom_certify.expected_share(half, PLAN.channel, MACHINE, analog)
+    share = expected_share(drive_of(half, PLAN.channel, MACHINE), analog)
     turns = [math.pi * math.exp(-((float(np.asarray(each)[0]) / waist) ** 2)) for each in places]
     assert share.mean == pytest.approx(np.mean(np.sin(np.array(turns) / 2) ** 2), abs=0.01)
 
