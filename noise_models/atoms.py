@@ -68,11 +68,7 @@ class AnalogCalibration(
     def uncalibrated(self) -> tuple[str, ...]:
         """Titles of noise that was not measured. Traps act with a temperature alone, and the
         depolarizing rate is no physical figure: neither is named."""
-        return tuple(
-            each.title
-            for each in PARAMETERS
-            if each.is_expected and getattr(self, each.name) is None
-        )
+        return lacking(self, NoiseOptions())
 
 
 class AtomChannel(msgspec.Struct, frozen=True):
@@ -255,6 +251,17 @@ COMPONENTS = tuple(dict.fromkeys(each.component for each in PARAMETERS))
 
 def _listed() -> str:
     return ", ".join((*GROUPS, *COMPONENTS))
+
+
+def lacking(analog: AnalogCalibration, options: NoiseOptions) -> tuple[str, ...]:
+    """Return the titles of noise that acts as perfect, as it was not measured and has no value."""
+    return tuple(
+        each.title
+        for each in PARAMETERS
+        if each.is_expected
+        and getattr(analog, each.name) is None
+        and options.replaced(f"atom.{each.name}") is None
+    )
 
 
 def limited(analog: AnalogCalibration, options: NoiseOptions) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from simenv.errors import InfeasibleError, OptionError, SimenvWarning
 
 pulser = pytest.importorskip("pulser")
 NAME = "neutral-atoms-analog"
+Z = [[1.0, 0.0], [0.0, -1.0]]
 BELL = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1]; x q[0]; measure q -> c;\n'
 
 
@@ -88,6 +89,32 @@ def test_t1_of_the_snapshot_acts_while_atoms_wait(env: Client) -> None:
     assert result.occupations == pytest.approx(math.exp(-3.0 / 5.0), abs=0.1)
     halved: Any = env.run(sequence, noise={**only, "atom.t1_us": 2.5}, **options)
     assert halved.occupations == pytest.approx(math.exp(-3.0 / 2.5), abs=0.1)
+
+
+def test_explain_lists_the_noise_that_acts_and_what_is_not_calibrated(env: Client) -> None:
+    def noise_of(**options: Any) -> tuple[dict[str, float], tuple[str, ...]]:
+        noise = env.explain(pulse(), shots=10, **options).noise
+        assert noise is not None
+        return {each.name: each.value for each in noise.figures}, noise.uncalibrated
+
+    figures, lacking = noise_of(device=NAME, noise={"atom.detection": 0.5})
+    assert figures["p_false_neg"] == pytest.approx(0.04)
+    assert figures["relaxation_rate"] == pytest.approx(1 / 75)
+    details = env.device(NAME).analog
+    assert details is not None
+    assert lacking == details.uncalibrated != ()
+    replaced = noise_of(device=NAME, noise={"atom.temperature_uk": 20.0})
+    assert replaced[0]["temperature"] == 20.0
+    assert set(lacking) - set(replaced[1]) == {"Temperature"}
+    assert noise_of(device=NAME, noise="off") == ({}, ()) == noise_of()
+    model = pulser.NoiseModel(amp_sigma=0.05, eff_noise_rates=(0.1,), eff_noise_opers=(Z,))
+    expected = {"amp_sigma": 0.05, "eff_noise[0]": 0.1}
+    assert noise_of(noise=model) == (expected, ()) == noise_of(device=NAME, noise=model)
+    strong = env.explain(pulse(), device=NAME, noise={"atom.detection": 1e3}, shots=10).noise
+    assert strong is not None
+    assert "above the physical limit" in strong.warnings[0]
+    circuit = env.explain(BELL)
+    assert circuit.noise is None
 
 
 def test_what_the_machine_cannot_do_is_refused_by_name(env: Client) -> None:

@@ -318,6 +318,7 @@ def explain(
                 "links": [keyed(each) for each in result.links],
                 "remote_gates": result.remote_gates,
                 "logical": None if result.logical is None else keyed(result.logical),
+                "noise": None if result.noise is None else keyed(result.noise),
             }
         )
         return
@@ -331,7 +332,7 @@ def explain(
         terminal.note(
             f"{asked.shots:,} shots: a probability has a standard error of up to {error:.2g}"
         )
-    for line in (*link_lines(result), *logical_lines(result)):
+    for line in (*link_lines(result), *logical_lines(result), *noise_lines(result)):
         terminal.note(line)
     for each in result.engines:
         if each.runs:
@@ -341,6 +342,18 @@ def explain(
     for each in result.engines:
         if each.hint and not (each.able and result.engine):
             terminal.note(f"{each.engine}: {with_names(each.hint, circuit_input.NAMES)}")
+
+
+def noise_lines(explanation: Explanation) -> Iterator[str]:
+    """Return lines about the noise of a pulse sequence; none for a circuit."""
+    noise = explanation.noise
+    if noise is None:
+        return
+    figures = ", ".join(f"{each.name} {each.value:.4g}" for each in noise.figures)
+    yield f"noise: {figures or 'none'}"
+    if noise.uncalibrated:
+        yield f"not calibrated, acts as perfect: {', '.join(noise.uncalibrated)}"
+    yield from noise.warnings
 
 
 def _refuse_others(context: typer.Context, mode: str, own: tuple[str, ...]) -> None:

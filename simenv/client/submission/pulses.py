@@ -52,7 +52,7 @@ from simenv.model.pulses import (
 from simenv.model.task_rules import checked_integer, checked_list
 from simenv.transpiler.atoms import errors_of_pulser, sizes_of
 from simenv.wire import codec
-from simenv.wire.messages.explain import Explain, Explanation
+from simenv.wire.messages.explain import Explain, Explanation, NoiseFigure, NoiseUse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -329,12 +329,33 @@ def explain_pulses(
     options: Mapping[str, Any],
     info: DeviceInfo | None = None,
 ) -> Explanation:
-    """Ask which engine would run a call that was packed with these options, and its time and
-    memory; reads no sequence. Raises OptionError."""
+    """Ask which engine would run a call that was packed with these options, its time and memory,
+    and its noise; reads no sequence. Raises OptionError."""
     prepared = _Prepared(options)
     of_device = {**device_options(options, info), **prepared.engine_options}
     terms = call_terms(prepared.engine, prepared.calls, of_device)
-    return session.request(Explain(0, terms, packed, prepared.shots, 1)).explanation
+    found = session.request(Explain(0, terms, packed, prepared.shots, 1)).explanation
+    call = model_calls.decode_call(prepared.engine, packed)
+    assert isinstance(call, PulseCall)
+    own = NoiseUse(_figures(call.noise)) if call.noise or found.noise is None else found.noise
+    return msgspec.structs.replace(found, noise=own)
+
+
+def _figures(noise: str) -> tuple[NoiseFigure, ...]:
+    """Return the parameters of a NoiseModel that differ from none, of its abstract representation;
+    of its own operators the rates."""
+    given: dict[str, Any] = msgspec.json.decode(noise) if noise else {}
+    figures = {
+        name: float(value)
+        for name, value in given.items()
+        if isinstance(value, int | float) and value and name not in _NO_FIGURES
+    }
+    for number, (rate, _) in enumerate(given.get("eff_noise", ())):
+        figures[f"eff_noise[{number}]"] = float(rate)
+    return tuple(NoiseFigure(*each) for each in sorted(figures.items()))
+
+
+_NO_FIGURES = ("runs", "samples_per_run", "with_leakage")
 
 
 def submit_pulse_sweep(

@@ -32,7 +32,7 @@ from simenv.model.logical_use import LogicalUse
 from simenv.model.options import MAX_NAMES, OPTIONS, Name
 from simenv.model.program import Text
 from simenv.model.task import LinkUse
-from simenv.wire.messages.explain import Choice, Sizes
+from simenv.wire.messages.explain import Choice, NoiseFigure, NoiseUse, Sizes
 from simenv.wire.messages.history import LogRow, Spent
 
 MAX_LIST = 1_000  # rows of one page
@@ -406,6 +406,16 @@ class LogicalUseRecord(LogicalUse, frozen=True, array_like=False):
     """Costs of one shot on a device of logical qubits."""
 
 
+class NoiseFigureRecord(NoiseFigure, frozen=True, array_like=False):
+    """A parameter of pulser's NoiseModel."""
+
+
+class NoiseUseRecord(NoiseUse, frozen=True, array_like=False):
+    """The noise of a pulse sequence, and what its device has no figure of."""
+
+    figures: tuple[NoiseFigureRecord, ...] = ()
+
+
 class ExplanationRecord(msgspec.Struct, frozen=True):
     """The engines considered, the chosen one first; `engine` "": none can run the program."""
 
@@ -415,6 +425,7 @@ class ExplanationRecord(msgspec.Struct, frozen=True):
     links: list[LinkUseRecord]
     remote_gates: int
     logical: LogicalUseRecord | None
+    noise: NoiseUseRecord | None  # of a pulse sequence
 
 
 class ReservationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -20,6 +20,7 @@ from simenv.model.availability import Availability
 from simenv.service import program_rules
 from simenv.service.devices import noise_api
 from simenv.service.devices.registry import EmulatedDevice
+from simenv.wire.messages.explain import NoiseUse
 from simulators.catalog.preference import EXACT_QUBITS
 from simulators.chain.trial import trial_parameters
 from simulators.circuit import device_check
@@ -119,6 +120,13 @@ class DeviceContext:
         problem, hint = device_check.beyond_limits(circuit, limits, bindings)
         if problem:
             raise InfeasibleError(problem, hint=hint)
+
+    @property
+    def atoms_noise(self) -> NoiseUse | None:
+        """The noise of sequences on a device of atoms; None: it runs circuits. Raises
+        OptionError."""
+        analog = self._analog
+        return None if analog is None else noise_api.atoms_noise(analog, self._options)
 
     def timed(self, profile: Profile) -> Profile:
         """Return the profile of a call with the times of a device of atoms; of others as it is."""

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import msgspec
 
 from noise_models import atoms, document, library, linked
+from noise_models.atoms import AnalogCalibration
 from noise_models.calibration import CalibrationSnapshot
 from noise_models.document import Document
 from noise_models.linked import MachineDesign
@@ -19,6 +20,7 @@ from noise_models.options import NoiseOptions
 from noise_models.strict_json import NoiseError
 from simenv.errors import OptionError
 from simenv.model.devices import CalibrationSource
+from simenv.wire.messages.explain import NoiseFigure, NoiseUse
 
 
 @contextmanager
@@ -93,6 +95,17 @@ def check_atoms(noise: tuple[tuple[str, float], ...]) -> None:
     with reported("noise"):
         atoms.check_options(NoiseOptions.parse(noise))
         atoms.check_names(name for name, _ in noise)
+
+
+def atoms_noise(analog: AnalogCalibration, noise: tuple[tuple[str, float], ...]) -> NoiseUse:
+    """Return the noise of a device of neutral atoms with these factors. Raises OptionError."""
+    with reported("noise"):
+        options = NoiseOptions.parse(noise)
+        acting = sorted(atoms.pulser_noise(analog, options).items())
+        figures = tuple(NoiseFigure(name, value) for name, value in acting)
+        if not options.factor("all"):  # "off"
+            return NoiseUse(figures)
+        return NoiseUse(figures, atoms.lacking(analog, options), atoms.limited(analog, options))
 
 
 def check_gates(noise: tuple[tuple[str, float], ...], device: str) -> None:

@@ -26,7 +26,7 @@ from simenv.service.service import ServiceComponents
 from simenv.service.telemetry.recorder import RECORDED
 from simenv.wire import codec
 from simenv.wire.messages import admin, client as m, metrics, queries
-from simenv.wire.messages.explain import Explain, Explained, Explanation
+from simenv.wire.messages.explain import Explain, Explained
 from simenv.wire.rights import Identity
 
 MOST_EVENTS = 1_000
@@ -213,7 +213,7 @@ class EnvironmentQueries:
                     wait_age_s=self._service.starts.age_us(us, now_ns) / 1e6,
                 )
             choices.append(each)
-        explanation = Explanation(result.explanation.sizes, choices)
+        explanation = msgspec.structs.replace(result.explanation, engines=choices)
         return Explained(result.request, explanation)
 
     def devices(self, message: queries.GetDevices) -> ReplySteps:

@@ -71,7 +71,8 @@ def explain(
             else _with_learned_time(each, candidate.route, estimator)
             for each, candidate in zip(choices, considered, strict=True)
         ]
-    return Explained(message.request, Explanation(_sizes(result), choices))
+    noise = None if device is None else device.atoms_noise
+    return Explained(message.request, Explanation(_sizes(result), choices, noise=noise))
 
 
 def _only_named(

@@ -64,6 +64,23 @@ class Sizes(msgspec.Struct, frozen=True, array_like=True):
 _MOST_CUTS = 320  # 9^320 is about 1e305
 
 
+class NoiseFigure(msgspec.Struct, frozen=True, array_like=True):
+    """A parameter of pulser's NoiseModel, such as amp_sigma or relaxation_rate."""
+
+    name: str
+    value: float
+
+
+class NoiseUse(msgspec.Struct, frozen=True, array_like=True):
+    """The noise of a pulse sequence. `figures`: those that act; `uncalibrated`: titles of what its
+    device has no figure of, so that it acts as perfect; `warnings`: about factors that do not act
+    as asked."""
+
+    figures: tuple[NoiseFigure, ...] = ()
+    uncalibrated: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
 class Explanation(msgspec.Struct, frozen=True, array_like=True):
     """The engines considered, the chosen one first."""
 
@@ -74,6 +91,7 @@ class Explanation(msgspec.Struct, frozen=True, array_like=True):
     links: tuple[LinkUse, ...] = ()
     remote_gates: int = 0
     logical: LogicalUse | None = None  # of a device of logical qubits; the client adds it
+    noise: NoiseUse | None = None  # of a pulse sequence; its own model the client adds
 
     @property
     def cutting_overhead(self) -> float:

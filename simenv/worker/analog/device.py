@@ -102,13 +102,7 @@ def _record(
     warned: tuple[str, ...] = ()
     if call.noise and _OFF not in terms.noise:
         warned = atoms.limited(analog, options)
-    lacking = [
-        each.title
-        for each in atoms.PARAMETERS
-        if each.is_expected
-        and getattr(analog, each.name) is None
-        and options.replaced(f"atom.{each.name}") is None
-    ]
+    lacking = atoms.lacking(analog, options)
     if lacking and _OFF not in terms.noise:
         listed = ", ".join(lacking)
         warned = (*warned, f"acted as perfect, as device {snapshot.name} has no value: {listed}")
