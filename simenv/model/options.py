@@ -14,15 +14,14 @@ from typing import Annotated, Any, NamedTuple, Protocol, SupportsIndex, TypedDic
 
 import msgspec
 
-from simenv.errors import LimitExceededError, OptionError
+from simenv.errors import OptionError
 from simenv.model.program import FEW, Text, check_printable
 from simenv.model.task import Chain, EngineOptions, NoiseFactors, Observable, TaskParts
 from simenv.model.task_rules import (
     MAX_NAME_CHARS,
-    MAX_OBSERVABLES,
     MAX_PRIORITY,
-    MAX_TERMS,
     check_bit_strings,
+    check_sums,
     checked_engine_options,
     checked_integer,
     checked_outputs,
@@ -377,19 +376,4 @@ def check_observables(terms: TaskOptions) -> None:
     if ("expectation" in terms.outputs) != bool(sums):
         text = "the output 'expectation' and observables go together; only one was given"
         raise OptionError(text, hint='for example observables="ZZ:0.5"')
-    total = sum(len(o.labels) for o in sums)
-    if len(sums) > MAX_OBSERVABLES or total > MAX_TERMS:
-        raise LimitExceededError(
-            f"{len(sums)} observables with {total} terms; the limits are "
-            f"{MAX_OBSERVABLES} and {MAX_TERMS}",
-            hint="spread them over several tasks",
-        )
-    for observable in sums:
-        if not observable.labels:
-            hint = "leave a sum of nothing out: it is 0, and so is its gradient"
-            raise OptionError("an observable without terms", hint=hint)
-        if len(observable.coefficients) != 8 * len(observable.labels):
-            raise OptionError("an observable needs one coefficient for each label")
-        for label in observable.labels:
-            if label.strip("IXYZ"):
-                raise OptionError(f"observable {label[:40]!r} may hold only I, X, Y, Z")
+    check_sums(sums)

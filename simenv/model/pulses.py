@@ -20,7 +20,7 @@ import msgspec
 from simenv.errors import LimitExceededError, OptionError, ProgramError
 from simenv.model.program import Text, check_printable
 from simenv.model.task import Observable
-from simenv.model.task_rules import MAX_OBSERVABLES
+from simenv.model.task_rules import MAX_OBSERVABLES, check_sums
 from simenv.text import size
 
 RYDBERG = "rydberg"  # the engine of this project
@@ -240,12 +240,11 @@ def _check_outputs(call: PulseCall) -> None:
     if ("expectation" in call.outputs) != bool(call.observables):
         raise OptionError("expectation values need observables, and observables give them")
     atoms = call.sizes.atoms
+    check_sums(call.observables)
     for observable in call.observables:
-        if any(len(label) != atoms or label.strip("IXYZ") for label in observable.labels):
+        if any(len(label) != atoms for label in observable.labels):
             hint = f"{atoms} letters of IXYZ, the first of them for the register's first atom"
             raise OptionError("an observable of a pulse sequence", hint=hint)
-        if len(observable.coefficients) != 8 * len(observable.labels):
-            raise OptionError("an observable whose coefficients are not one for each label")
     if "statevector" in call.outputs:
         if call.noise:
             hint = "noise='off', or counts and expectation values"

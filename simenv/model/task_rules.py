@@ -21,7 +21,7 @@ from typing import Any, SupportsIndex
 
 from simenv.errors import LimitExceededError, OptionError, ProgramError
 from simenv.model.program import is_measurement
-from simenv.model.task import MAX_KEEP_S, MAX_SHOTS, EngineOptions
+from simenv.model.task import MAX_KEEP_S, MAX_SHOTS, EngineOptions, Observable
 
 OUTPUTS = (
     *("counts", "probabilities", "statevector", "expectation", "gradient", "memory"),
@@ -187,6 +187,27 @@ def without_shots(output: str) -> OptionError:
     text = f"shots=None is exact: there {'are no counts' if output == 'counts' else 'is no memory'}"
     hint = 'outputs=("probabilities",) gives the exact distribution; or give shots=1024'
     return OptionError(text, hint=hint)
+
+
+def check_sums(sums: Sequence[Observable]) -> None:
+    """Check numbers, labels and coefficients of observables. Raises LimitExceededError,
+    OptionError."""
+    total = sum(len(o.labels) for o in sums)
+    if len(sums) > MAX_OBSERVABLES or total > MAX_TERMS:
+        raise LimitExceededError(
+            f"{len(sums)} observables with {total} terms; the limits are "
+            f"{MAX_OBSERVABLES} and {MAX_TERMS}",
+            hint="spread them over several tasks",
+        )
+    for observable in sums:
+        if not observable.labels:
+            hint = "leave a sum of nothing out: it is 0, and so is its gradient"
+            raise OptionError("an observable without terms", hint=hint)
+        if len(observable.coefficients) != 8 * len(observable.labels):
+            raise OptionError("an observable needs one coefficient for each label")
+        for label in observable.labels:
+            if label.strip("IXYZ"):
+                raise OptionError(f"observable {label[:40]!r} may hold only I, X, Y, Z")
 
 
 def check_bit_strings(strings: Sequence[str], wanted: bool) -> None:

@@ -5,7 +5,7 @@ An outcome is the index of an amplitude; its highest bit is the first atom.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,12 +48,19 @@ def _bits(atoms: int) -> Reals:
     return np.asarray(index >> np.arange(atoms)[::-1] & 1, np.float64)
 
 
-def expectation(state: Amplitudes, labels: Sequence[str], coefficients: Reals) -> float:
-    """Expectation value of a Pauli sum; the first letter of a label is that of the first atom."""
+def expectation(
+    state: Amplitudes,
+    labels: Sequence[str],
+    coefficients: Reals,
+    check: Callable[[], None] = lambda: None,
+) -> float:
+    """Expectation value of a Pauli sum; the first letter of a label is that of the first atom.
+    `check`: called before each term."""
     index = np.arange(state.size, dtype=np.uint64)
     total = 0.0
     n = state.size.bit_length() - 1
     for label, coefficient in zip(labels, coefficients, strict=True):
+        check()
         flips, signs = 0, 0
         for place, letter in enumerate(label):
             bit = 1 << (n - 1 - place)

@@ -393,7 +393,9 @@ def pack_pulse_sweep(
         hint = "a mapping of its variables to lists of values: {'duration': [100, 200]}"
         raise OptionError(f"values {values!r:.80} of a pulse sequence", hint=hint)
     columns = {
-        name: list(column) if isinstance(column, Iterable) else [column]
+        name: list(column)
+        if isinstance(column, Iterable) and not isinstance(column, Mapping | str)
+        else [column]
         for name, column in values.items()
     }
     lengths = {len(column) for column in columns.values()}

@@ -31,6 +31,7 @@ from simenv.model.devices import (
 from simenv.model.logical_use import LogicalUse
 from simenv.model.options import MAX_NAMES, OPTIONS, Name
 from simenv.model.program import Text
+from simenv.model.pulses import MAX_ATOMS
 from simenv.model.task import LinkUse
 from simenv.wire.messages.explain import Choice, NoiseFigure, NoiseUse, Sizes
 from simenv.wire.messages.history import LogRow, Spent
@@ -40,7 +41,9 @@ MAX_WAIT_S = 60.0  # that one request may wait for a result
 MAX_TEXT_CHARS, MAX_PROGRAM_BYTES = 16 * 2**20, 16 * 2**20
 MAX_SETS = 2**20  # of parameter values, and values of one set
 Values = Annotated[list[float], msgspec.Meta(max_length=MAX_SETS)]
-Variable = float | Values  # of a pulse sequence: a number, or the numbers of an array
+Traps = Annotated[dict[Name, int], msgspec.Meta(max_length=MAX_ATOMS)]  # of a mapped register
+# Of a pulse sequence: a number, the numbers of an array, or the traps of its atoms.
+Variable = float | Values | Traps
 Column = Annotated[list[Variable], msgspec.Meta(max_length=MAX_SETS)]
 Program = Annotated[bytes, msgspec.Meta(max_length=MAX_PROGRAM_BYTES)]
 # NaN, which JSON has as null.
@@ -79,7 +82,8 @@ class ProgramRequest(Options, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 class TaskRequest(ProgramRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One task. `parameter_values`: one binding of the program's free parameters, by name or in
-    their order, or of a sequence's variables, by name; `binding_index`: its index in a sweep."""
+    their order, or of a sequence's variables, by name, and the traps of a register that is mapped
+    as `qubits`; `binding_index`: its index in a sweep."""
 
     parameter_values: (
         Values | Annotated[dict[Name, Variable], msgspec.Meta(max_length=MAX_NAMES)] | None

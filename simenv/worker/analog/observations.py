@@ -105,8 +105,8 @@ class Observations:
             moments = self._energy.of(state, self.times_ns[number], lost, self._control)
             parts.append(np.array(moments))
         for observable, own in zip(self._call.observables, self._coefficients, strict=True):
-            self._control.check()
-            parts.append(np.array([out.expectation(state, observable.labels, own)]))
+            value = out.expectation(state, observable.labels, own, self._control.check)
+            parts.append(np.array([value]))
         return np.concatenate(parts)
 
     def _draw(self, number: int, state: out.Amplitudes, shots: NDArray[np.int64]) -> None:

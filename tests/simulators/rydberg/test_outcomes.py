@@ -22,6 +22,9 @@ def test_expectation_values_are_those_of_matrices() -> None:
         matrix = functools.reduce(np.kron, [PAULIS[letter] for letter in label])
         expected = np.vdot(state, matrix @ state).real
         assert out.expectation(state, (label,), np.array([2.0])) == pytest.approx(2 * expected)
+    checks: list[None] = []
+    out.expectation(state, labels, np.ones(5), lambda: checks.append(None))
+    assert len(checks) == len(labels), "a long sum can be stopped"
     zs = [out.expectation(state, (label,), np.ones(1)) for label in ("ZII", "IZI", "IIZ")]
     assert 1 - 2 * out.occupations(state) == pytest.approx(zs)
 

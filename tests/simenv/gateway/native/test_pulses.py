@@ -69,6 +69,29 @@ def test_a_sweep_has_a_task_for_each_value_also_of_arrays(api: httpx.Client) -> 
     assert found[0]["pulses"]["occupations"] != alone["pulses"]["occupations"]
 
 
+def test_traps_of_a_mapped_register_come_with_the_variables(api: httpx.Client) -> None:
+    layout = pulser.register.special_layouts.TriangularLatticeLayout(30, 6.0)
+    made = pulser.Sequence(layout.make_mappable_register(2), pulser.MockDevice)
+    made.declare_channel("global", "rydberg_global")
+    rabi = made.declare_variable("rabi")
+    made.add(pulser.Pulse.ConstantPulse(200, rabi, 0.0, 0.0), "global")
+    places = [{"q0": 3, "q1": 4}, {"q0": 3, "q1": 27}]
+    asked = {"program": made.to_abstract_repr(), "shots": None}
+    rows = {"rabi": [6.0, 6.0], "qubits": places}
+    answer = api.post("/sweeps", json={**asked, "parameter_values": rows})
+    swept = [
+        api.get(f"/tasks/{each['id']}/result?wait=60").json()["pulses"]["occupations"]
+        for each in answer.json()["tasks"]
+    ]
+    one = ran(api, parameter_values={"rabi": 6.0, "qubits": places[1]}, **asked)
+    assert one["pulses"]["occupations"] == swept[1] != swept[0]
+    refused = api.post("/tasks", json={**asked, "parameter_values": {"rabi": {"q0": 1}}})
+    assert refused.status_code == 400
+    circuit = "OPENQASM 3.0; input float a; qubit q; rx(a) q;"
+    values = {"parameter_values": {"a": {"q0": 1}}}
+    assert api.post("/tasks", json={"program": circuit, **values}).status_code == 400
+
+
 def test_a_noise_model_comes_as_json(api: httpx.Client) -> None:
     text = pulser.NoiseModel(p_false_pos=0.5, p_false_neg=0.5).to_abstract_repr()
     model = json.loads(text)
@@ -87,6 +110,7 @@ def test_a_noise_model_comes_as_json(api: httpx.Client) -> None:
         ({"program": "{"}, "no JSON object"),
         ({"program": sequence(), "parameter_values": [1.0]}, "a pulse sequence"),
         ({"program": sequence(), "ranks": 2}, "of a pulse sequence"),
+        ({"program": sequence(), "observables": ["ZII"] * 5_000}, "5000 observables"),
         ({"program": sequence(), "noise": {"noise_types": ["x"]}}, "the noise model"),
         ({"program": sequence(), "device": "neutral-atoms-analog", "shots": 10**6}, "shots"),
         ({"program": '{"type": "BinaryQuadraticModel"}'}, "annealing is not emulated"),
