@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+MAX_CHARS = 2_000  # of a message: names and lists of a job may be of any length
+
 
 class SimenvQPUError(Exception):
     """Base of all. `message`: the thing, its value and the limit; `hint`: the way out."""
 
     def __init__(self, message: str, hint: str = "") -> None:
+        if len(message) > MAX_CHARS:
+            message = f"{message[:MAX_CHARS]}..."
         super().__init__(f"{message}\n  {hint}" if hint else message)
         self.message, self.hint = message, hint
 

@@ -6,7 +6,7 @@ MAX_NODES nodes at most, though classical bits are replaced by what they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from simenv_myqlm.errors import UnsupportedError
 
@@ -36,15 +36,22 @@ def parse(text: str, bits: Mapping[int, Formula], where: str) -> Formula:
     if len(stack) != 1 or len(words) > MAX_NODES:
         hint = f"AND, OR, XOR, NOT and indices in prefix notation, {MAX_NODES} words at most"
         raise UnsupportedError(f"the formula {text[:80]!r} of {where} cannot be read", hint)
-    if _size(stack[0]) > MAX_NODES:
+    return _bounded(stack[0], where)
+
+
+def conjunction(parts: Iterable[Formula], where: str) -> Formula:
+    """Return that all formulas hold. Raises UnsupportedError that names `where`."""
+    result: Formula = True
+    for _, part in dict.fromkeys((type(part), part) for part in parts):  # True is no index 1
+        result = _bounded(_combined("AND", [result, part]), where)
+    return result
+
+
+def _bounded(formula: Formula, where: str) -> Formula:
+    if _size(formula) > MAX_NODES:
         text = f"the formula of {where} has more than {MAX_NODES} parts of measured bits"
         raise UnsupportedError(text, "fewer classical bits that depend on one another")
-    return stack[0]
-
-
-def conjunction(first: Formula, second: Formula) -> Formula:
-    """Return that both formulas hold."""
-    return _combined("AND", [first, second])
+    return formula
 
 
 def _combined(name: str, parts: list[Formula]) -> Formula:

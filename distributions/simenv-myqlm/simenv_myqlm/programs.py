@@ -289,9 +289,9 @@ class _Writer:
         name, count, _, _, controls, formula = shape
         angles = [Angle(self._params + k, 1.0) for k in range(count)]
         self._params += count
-        condition: Formula = self._formula(formula, position) if formula else True
-        for cbit in controls:
-            condition = formulas.conjunction(condition, self._bits.get(cbit, False))
+        given = [self._formula(formula, position)] if formula else []
+        bits = (self._bits.get(cbit, False) for cbit in controls)
+        condition = formulas.conjunction([*given, *bits], f"instruction {position}")
         if condition is False:
             return
         if condition is True:

@@ -1,6 +1,7 @@
 """Circuits as text, outcomes as states: without a gateway."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -155,6 +156,25 @@ def test_formulas_of_formulas_are_bounded() -> None:
     double = "XOR 0 0"
     fails(UnsupportedError, "more than 200 parts", formulas.parse, double, bits, "instruction 1")
     fails(UnsupportedError, "cannot be read", formulas.parse, "NOT " * 10**5 + "0", {}, "x")
+
+
+def test_a_gate_of_many_classical_controls_is_bounded_and_equal_ones_are_one() -> None:
+    measured, first = Measure((0, 1), (0, 1)), Gate("X", (), (0,))
+    text = program_of(Job(Circuit(2, (measured, replace(first, controls=(1, 0) * 10**5))))).text()
+    assert "if (((r[1]) && (r[0]))) {" in text
+    never = replace(first, controls=(0, 7))  # bit 0 is outcome 0, and 7 was never measured
+    assert "if" not in program_of(Job(Circuit(2, (measured, never)))).text()
+    always = [Logic("NOT 7", 8), replace(first, controls=(8, 1))]
+    text = program_of(Job(Circuit(2, (measured, *always)))).text()
+    assert "if (r[1]) {" in text
+    wide = Measure(tuple(range(400)), tuple(range(400)))
+    many = Circuit(400, (wide, replace(first, controls=tuple(range(400)))))
+    fails(UnsupportedError, "instruction 1 has more than 200 parts", program_of, Job(many))
+
+
+def test_messages_are_bounded() -> None:
+    endless = Circuit(1, (Gate("C-" * 10**5 + "X", (), (0,)),))
+    assert len(str(fails(UnsupportedError, "", program_of, Job(endless)))) < 3_000
 
 
 def test_formulas_hold_as_their_operators_say() -> None:

@@ -71,6 +71,20 @@ def test_pages_are_halved_where_they_are_too_large() -> None:
     assert connection.limits == [100, 50, 25, 12, 6, 3, 1, 1]
 
 
+def test_hints_of_the_gateway_stay_but_those_of_forms_of_answers() -> None:
+    def refused(hint: str) -> str:
+        class Full(Connection):
+            def request(self, method: str, path: str, body: Any = None, key: str = "") -> Any:
+                raise GatewayError("too large", hint, "limit", 413)
+
+        connection: Any = Full((0, None))
+        found: str = fails(GatewayError, "", Runner(connection).run, [turned(0.1)]).hint
+        return found
+
+    assert refused("Accept: application/x-npz") == "fewer measured qubits, shots or terms"
+    assert refused("fewer pulses") == "fewer pulses"
+
+
 def test_jobs_with_other_questions_are_other_requests_and_seeds_are_distinct() -> None:
     observable = Observable((Term(1, "Z", (0,)),))
     jobs = [turned(0.1), turned(0.2), Job(turned(0.3).circuit, 20),
