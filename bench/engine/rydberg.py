@@ -82,6 +82,15 @@ class Peer:
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
 
+    def results(self, sequence: Any, config: str) -> dict[str, Any]:
+        """Return the values of the observables of an emulation's configuration by tag, one for each
+        of their times; the answer has `error` where there are none."""
+        answer = self.ask("results", sequence, config=config)
+        if "error" in answer:
+            return answer
+        found = answer["values"]
+        return {tag: found["results"][key] for tag, key in found["tagmap"].items()}
+
 
 def call_of(
     sequence: Any, *, modulation: bool = False, noise: str = "", draws: int = 1
@@ -191,22 +200,30 @@ def _fidelities(report: Report, peer: Peer, sequences: list[tuple[str, Any]]) ->
 def _observables(report: Report, peer: Peer, rng: np.random.Generator) -> None:
     """Compare values at times: one sequence of each kind, and one with noise whose energy is that
     of the Hamiltonian without."""
-    from pulser import NoiseModel
+    from pulser import NoiseModel, backend
 
+    observables = [
+        backend.Occupation(), backend.CorrelationMatrix(), backend.Energy(),
+        backend.EnergySecondMoment(),
+    ]  # fmt: skip
     cases = [
-        (kind, sequence, "")
+        (kind, sequence, NoiseModel())
         for kind, sequence in (random_sequence(rng, k) for k in range(len(KINDS)))
     ]
-    cases.append(("waist", chain(5, 300), NoiseModel(laser_waist=15.0).to_abstract_repr()))
+    cases.append(("waist", chain(5, 300), NoiseModel(laser_waist=15.0)))
     largest = 0.0
     for kind, sequence, noise in cases:
         modulation = kind == "modulated"
-        answer = peer.ask(
-            "observables", sequence, modulation=modulation, noise=noise, times=[*TIMES, 1.0]
-        )
-        if "error" in answer:
-            return report.not_measured("observables", answer["error"])
-        call = call_of(sequence, modulation=modulation, noise=noise)
+        config = backend.EmulationConfig(
+            observables=observables, default_evaluation_times=[*TIMES, 1.0], noise_model=noise,
+            with_modulation=modulation, n_trajectories=1,
+        )  # fmt: skip
+        found = peer.results(sequence, config.to_abstract_repr())
+        if "error" in found:
+            return report.not_measured("observables", found["error"])
+        theirs = [np.array(found[each.tag]).reshape(len(TIMES) + 1, -1) for each in observables]
+        text = noise.to_abstract_repr() if noise.noise_types else ""
+        call = call_of(sequence, modulation=modulation, noise=text)
         call = msgspec.structs.replace(
             call, outputs=("occupation", "correlation", "energy"), evaluation_times=TIMES,
             tolerance=TIGHT,
@@ -219,7 +236,7 @@ def _observables(report: Report, peer: Peer, rng: np.random.Generator) -> None:
             np.frombuffer(each).reshape(len(call.times), -1)
             for each in (own.occupation, own.correlation, own.energy)
         ]
-        difference = np.abs(np.hstack(rows) - answer["values"])
+        difference = np.abs(np.hstack(rows) - np.hstack(theirs))
         given = program(sequence, modulation=modulation)
         scale = max(np.abs(each).max(initial=0.0) for each in (given.interaction, given.rabi))
         difference[:, -2:] /= scale, scale**2

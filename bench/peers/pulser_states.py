@@ -7,11 +7,10 @@ It runs in the interpreter that has the emulators, and imports nothing of this p
 A request is {"kind", "sequence", "modulation", "noise", "trajectories", "dt", "config"} in JSON,
 an answer {"seconds", "values"} or {"error"}; seconds are CPU times in one thread. Kinds: `state`
 and `time` by pulser-simulation (QuTiP), the former with tight tolerances, `density` and `counts`
-with noise, `observables` at the request's `times`: occupation, correlation, energy and its second
-moment, `results` of an emulation's configuration, `emu-sv`; and `emu-mps`, with {"shots", "seed",
-"precision", "bond"}, whose values are occupations and whose seconds are wall-clock time. Values of
-a state are real and imaginary parts; bit strings and indices have the first atom as their highest
-digit.
+with noise, `results` of an emulation's configuration, `emu-sv`; and `emu-mps`, with {"shots",
+"seed", "precision", "bond"}, whose values are occupations and whose seconds are wall-clock time.
+Values of a state are real and imaginary parts; bit strings and indices have the first atom as their
+highest digit.
 """
 
 from __future__ import annotations
@@ -53,8 +52,6 @@ def answered(request: dict[str, Any]) -> dict[str, Any]:
     how = {"with_modulation": request.get("modulation", False), "noise_model": noise}
     if request["kind"] == "results":
         return _results(sequence, request["config"])
-    if request["kind"] == "observables":
-        return _observables(sequence, noise, request["times"], request.get("modulation", False))
     if request["kind"] == "counts":
         return _counts(sequence, noise, request["trajectories"])
     emulator = QutipEmulator.from_sequence(sequence, evaluation_times="Minimal", **how)
@@ -110,26 +107,6 @@ def _results(sequence: Any, text: str) -> dict[str, Any]:
     results = QutipBackendV2(sequence, config=config).run()
     seconds = time.process_time() - begin
     return {"seconds": seconds, "values": json.loads(results.to_abstract_repr())}
-
-
-def _observables(sequence: Any, noise: Any, times: list[float], modulation: bool) -> dict[str, Any]:
-    """Values of observables, one row for each time: [atoms + atoms**2 + 2] numbers."""
-    from pulser import NoiseModel
-    from pulser.backend import CorrelationMatrix, Energy, EnergySecondMoment, Occupation
-    from pulser_simulation import QutipBackendV2, QutipConfig
-
-    kinds = Occupation, CorrelationMatrix, Energy, EnergySecondMoment
-    config = QutipConfig(
-        observables=[kind(evaluation_times=times) for kind in kinds],
-        noise_model=noise or NoiseModel(), with_modulation=modulation, n_trajectories=1,
-    )  # fmt: skip
-    begin = time.process_time()
-    found = QutipBackendV2(sequence, config=config).run()
-    tags = "occupation", "correlation_matrix", "energy", "energy_second_moment"
-    columns = [[np.ravel(np.real(each)) for each in getattr(found, tag)] for tag in tags]
-    rows = [np.concatenate(row) for row in zip(*columns, strict=True)]
-    seconds = time.process_time() - begin
-    return {"seconds": seconds, "values": np.array(rows).tolist()}
 
 
 def _emu_sv(sequence: Any, dt: int) -> dict[str, Any]:
