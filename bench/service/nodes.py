@@ -422,19 +422,23 @@ def _simulated(workers: int, per_node: int, payload: bytes) -> Iterator[tuple[Cl
     """Run an environment with that many simulated workers. The last process of the site has a
     tenth of the nodes; the others have room for those that replace them."""
     count = workers // per_node
-    dying = count // 10
     slots = {"time": 1_440, "slots": per_node, "memory": "64GiB"}
     settings: dict[str, Any] = {
         "name": "bench-scale", "launcher": {"interface": "127.0.0.1"}, "start_timeout_s": 300.0,
         "pools": [{"name": "main", "min": workers, "max": workers, "slurm": slots}],
     }  # fmt: skip
-    shares = [count] * FARMS + [dying] * bool(dying)
+    shares = [count] * FARMS + [_dying(count)]
     with (
         tempfile.TemporaryDirectory(prefix="simenv-site-") as folder,
         site(Path(folder) / "site", shares, payload, slots=per_node) as where,
         started(settings) as client,
     ):
         yield client, where
+
+
+def _dying(nodes: int) -> int:
+    """Return the number of nodes that fall silent."""
+    return max(1, nodes // 10)
 
 
 def _ready_s(client: Client, workers: int, limit_s: float) -> float:
@@ -453,8 +457,8 @@ def _work(client: Client, count: int) -> tuple[float, float]:
     client.submit(circuits[0], shots=1024).result(60.0)
     service, before = service_process(client), client.status().done
     cpu, begin_s = cpu_s(service), time.monotonic()
-    for seed in range(count // BATCH):
-        client.submit_many(circuits, shots=1024, seed=seed)
+    for seed, first in enumerate(range(0, count, BATCH)):
+        client.submit_many(circuits[: count - first], shots=1024, seed=seed)
     until(lambda: client.status().done - before >= count, WORK_S, look_s=LOOK_S)
     seconds = time.monotonic() - begin_s
     return count / seconds, (cpu_s(service) - cpu) / count * 1e6
@@ -469,7 +473,7 @@ def _size(client: Client, where: Site, workers: int, tasks: int) -> dict[str, fl
     idle = client.status()
     rate, task_us = _work(client, tasks)
     full = client.status()
-    dying = workers // PER_NODE // 10 * PER_NODE
+    dying = _dying(workers // PER_NODE) * PER_NODE
     newest = max((event.seq for event in client.events()), default=0)
     begin_s, losses = time.time(), list[float]()
     where.lose_last()
