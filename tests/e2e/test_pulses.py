@@ -74,7 +74,7 @@ def test_a_masked_atom_waits_and_then_exchanges_the_excitation(env: Client) -> N
     assert result.occupation[2] == pytest.approx(expected, abs=0.01)
 
 
-def test_killed_worker_leaves_the_same_samples() -> None:
+def test_killed_worker_leaves_the_same_samples(env: Client) -> None:
     long = chain(16)
     for _ in range(20):
         long.add(pulser.Pulse.ConstantPulse(150, 7.0, 1.0, 0.3), "global")
@@ -87,6 +87,40 @@ def test_killed_worker_leaves_the_same_samples() -> None:
         result: Any = task.result(PATIENCE_S)
         assert task.details.attempts == 2  # type: ignore[attr-defined]
     assert result.counts == oracle.counts
+    other: Any = env.run(long, shots=500, seed=11)  # one of several workers, of other slots
+    assert other.counts == oracle.counts
+    assert np.array_equal(other.occupations, oracle.occupations)
+
+
+NOISE = {
+    "drawn": {"amp_sigma": 0.1, "state_prep_error": 0.1, "p_false_neg": 0.1},
+    "prepared": {"state_prep_error": 0.2},
+    "events": {"dephasing_rate": 1.0, "relaxation_rate": 2.0},
+}
+
+
+@pytest.mark.parametrize("kind", NOISE)
+def test_samples_of_a_batch_are_those_of_its_tasks_alone(
+    env: Client, tmp_path: Path, kind: str
+) -> None:
+    values = [3.0, 5.0, 7.0, 9.0, 6.0, 4.0]
+    asked: dict[str, Any] = {
+        "shots": 60, "seed": 12, "outputs": ("counts", "memory", "energy"),
+        "noise": pulser.NoiseModel(**NOISE[kind]), "evaluation_times": (0.5,),
+    }  # fmt: skip
+    sequence = chain(3, "rabi")
+    tasks = env.submit_many((sequence, {"rabi": values}), **asked)
+    batch: list[Any] = [task.result(PATIENCE_S) for task in tasks]
+    assert len({tuple(each.memory) for each in batch}) == len(batch)
+    name = f"bits-{kind}"
+    with with_keys(env, tmp_path, name) as keys:
+        # In a process of its own, for a client that has to be trusted with nothing.
+        for client, number in ((env, 4), (keys[name], 4), (env, 0)):
+            alone: Any = client.run(
+                sequence, parameter_values={"rabi": values[number]}, binding_index=number, **asked
+            )
+            assert alone.memory_at == batch[number].memory_at
+            assert alone.energy.tobytes() == batch[number].energy.tobytes()
 
 
 def test_the_text_of_a_sequence_is_the_same_program(env: Client) -> None:

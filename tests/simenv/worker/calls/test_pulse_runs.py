@@ -82,6 +82,16 @@ def test_an_attempt_goes_on_where_a_dead_one_was(
     assert not folder.exists()
 
 
+def test_an_answer_does_not_depend_on_threads() -> None:
+    call = call_of(NOISES["events"], atoms=6)
+    answers = set()
+    for threads in (0, 1, 2, 5):
+        control = RunControl()
+        control.threads = threads
+        answers.add(run(call, None, control))
+    assert len(answers) == 1
+
+
 def test_another_seed_or_sequence_begins_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
