@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,7 @@ def noise_models() -> dict[str, tuple[Any, Any]]:
     spectrum = {"detuning_hf_psd": (3.0, 5.0, 4.0), "detuning_hf_omegas": (5.0, 20.0, 40.0)}
     thermal = {"temperature": 60.0, "trap_waist": 1.0, "trap_depth": 100.0}
     ising, local, digital, exchange = _resonant(), _local(), _digital(), _exchange()
+    masked = _exchange(("q0", "q2"))
     return {
         "preparation": (ising, NoiseModel(state_prep_error=0.2)),
         "detection": (ising, NoiseModel(p_false_pos=0.08, p_false_neg=0.15)),
@@ -112,6 +113,13 @@ def noise_models() -> dict[str, tuple[Any, Any]]:
             NoiseModel(
                 **thermal, disable_doppler=True, depolarizing_rate=1.0, state_prep_error=0.08,
                 p_false_neg=0.06,
+            ),
+        ),
+        "mixture, masked XY": (
+            masked,
+            NoiseModel(
+                **thermal, disable_doppler=True, dephasing_rate=1.5, state_prep_error=0.1,
+                p_false_pos=0.04,
             ),
         ),
     }  # fmt: skip
@@ -168,11 +176,14 @@ def _digital() -> Any:
     return sequence
 
 
-def _exchange() -> Any:
-    """Microwave pulses of four atoms that exchange excitations."""
+def _exchange(masked: Sequence[str] = ()) -> Any:
+    """Microwave pulses of four atoms that exchange excitations; with a mask on some of them during
+    the first pulse."""
     import pulser
 
     sequence = pulser.Sequence(_register(4, 7.0), pulser.MockDevice)
+    if masked:
+        sequence.config_slm_mask(masked)
     sequence.declare_channel("microwave", "mw_global")
     sequence.add(pulser.Pulse.ConstantPulse(150, 9.0, 0.0, 0.0), "microwave")
     sequence.delay(80, "microwave")

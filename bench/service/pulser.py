@@ -69,7 +69,7 @@ def _config(kind: str, atoms: int) -> Any:
 
     from simenv.frontends.pulser import SimenvConfig
 
-    order = {"digital": "gh", "XY": "ud"}.get(kind, "rg")  # of pulser-simulation
+    order = {"digital": "gh", "XY": "ud", "masked XY": "ud"}.get(kind, "rg")  # of pulser-simulation
     zero, one = order if order != "rg" else "gr"
     every_other = "".join((zero, one)[k % 2] for k in range(atoms))
     state = backend.StateRepr.from_state_amplitudes(

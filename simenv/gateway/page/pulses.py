@@ -59,6 +59,8 @@ class PulseDrawing(msgspec.Struct, frozen=True):
     blockade_um: float
     channels: list[ChannelPulses]
     num_channels: int  # of which the first are drawn
+    masked: list[str]  # atoms of an SLM mask
+    mask_ns: int  # its end
 
 
 def drawing_of(client: Client, task: str, sandbox: SandboxProcess) -> bytes:
@@ -127,6 +129,8 @@ def _drawing(call: PulseCall, machine: str) -> PulseDrawing:
         round(blockade_um, _DIGITS),
         channels,
         len(samples.channel_samples),
+        sorted(map(str, samples._slm_mask.targets)),
+        int(samples._slm_mask.end),
     )
 
 

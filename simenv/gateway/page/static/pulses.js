@@ -17,7 +17,7 @@ function round(value) {
   return power * ([5, 2, 1].find((each) => each * power <= value * (1 + 1e-9)) ?? 1);
 }
 
-function register({ atoms, blockade_um: blockade, is_flat: flat }, occupations) {
+function register({ atoms, blockade_um: blockade, is_flat: flat, masked, mask_ns: masking }, occupations) {
   const shown = atoms.slice(0, MAX_ATOMS);
   const low = [1, 2].map((axis) => Math.min(...shown.map((atom) => atom[axis]))), high = [1, 2].map((axis) => Math.max(...shown.map((atom) => atom[axis])));
   const extent = Math.max(high[0] - low[0], high[1] - low[1]) || 1, unit = (SIZE - 2 * EDGE) / extent;
@@ -33,7 +33,7 @@ function register({ atoms, blockade_um: blockade, is_flat: flat }, occupations) 
     h("div", { class: "register", role: "region", tabindex: 0, "aria-label": label },
       s("svg", { width: Math.max(width, 120), height: bottom + 22, viewBox: `0 0 ${Math.max(width, 120)} ${bottom + 22}`, role: "img", "aria-label": label },
         blocked.map(([a, b]) => s("line", { class: "blockade", x1: at[a][0], y1: at[a][1], x2: at[b][0], y2: at[b][1] }, s("title", null, `${um(away(a, b))} apart`))),
-        at.map(([x, y], index) => s("g", { class: "atom" }, s("title", null, `${shown[index][0]} at ${figure(shown[index][1], 5)}, ${um(shown[index][2])}${occupations ? `, 1 with probability ${figure(occupations[index])}` : ""}`),
+        at.map(([x, y], index) => s("g", { class: masked.includes(shown[index][0]) ? "atom masked" : "atom" }, s("title", null, `${shown[index][0]} at ${figure(shown[index][1], 5)}, ${um(shown[index][2])}${occupations ? `, 1 with probability ${figure(occupations[index])}` : ""}`),
           s("circle", { cx: x, cy: y, r: radius, css: occupations && { fill: color(occupations[index]) } }),
           shown.length <= MAX_NAMES ? s("text", { x, y: y + radius + 8 }, shortened(shown[index][0], 8)) : null)),
         s("path", { class: "bar", d: `M${EDGE} ${bottom + 4}v6h${bar * unit}v-6` }), s("text", { class: "label", x: EDGE + bar * unit + 6, y: bottom + 9 }, um(bar)))),
@@ -41,6 +41,7 @@ function register({ atoms, blockade_um: blockade, is_flat: flat }, occupations) 
       `${many(atoms.length, "atom")}${shown.length < atoms.length ? `, the first ${count(shown.length)} drawn` : ""}, the nearest two ${um(nearest)} apart.`,
       blockade ? ` Blockade radius at the largest Rabi frequency: ${um(blockade)}${blocked.length ? "; lines join atoms within it" : ""}.` : "",
       flat ? "" : " Seen along z.",
+      masked.length ? ` An SLM mask is on the ${many(masked.length, "atom")} with broken lines until ${count(masking)} ns.` : "",
       occupations ? " Colours: the probability of 1 at the end, dark for 0 and light for 1; the title of an atom has its value." : "",
     ].join("")),
   ];

@@ -611,6 +611,17 @@ def test_machine_of_neutral_atoms_has_limits_channels_and_noise(env: Shown, page
     assert not violations(page)
 
 
+def test_masked_atoms_of_a_sequence_have_broken_lines(env: Shown, page: Page) -> None:
+    def masked(route: Route) -> None:
+        route.fulfill(json=route.fetch().json() | {"masked": ["q1", "q3"], "mask_ns": 120})
+
+    env.client.task(env.pulses).wait()
+    page.route("**/pulses", masked)
+    opened(page, env, "pulses")
+    expect(page.locator("g.atom.masked text")).to_have_text(["q1", "q3"])
+    expect(page.get_by_text("on the 2 atoms with broken lines until 120 ns.")).to_be_visible()
+
+
 def test_sequence_that_cannot_be_drawn_says_why_as_text(env: Shown, page: Page) -> None:
     problem = {"detail": "<b>pulser</b> cannot sample the sequence"}
     page.route("**/pulses", lambda route: route.fulfill(status=422, json=problem))

@@ -76,6 +76,22 @@ def test_variables_have_their_values_and_local_pulses_their_atoms() -> None:
     assert local.amplitude == ([0, 39, 40, 99], [5.0, 5.0, 2.0, 2.0])
 
 
+@pytest.mark.parametrize("channel", ["rydberg_global", "mw_global"])
+def test_a_mask_has_its_atoms_and_its_end(channel: str) -> None:
+    register = pulser.Register({"left": (-2.0, 0.5), "right": (4.0, 0.5)})
+    sequence = pulser.Sequence(register, pulser.MockDevice)
+    sequence.config_slm_mask(["right"])
+    sequence.declare_channel("global", channel)
+    for duration in (40, 60):
+        sequence.add(pulser.Pulse.ConstantPulse(duration, 5.0, 0.0, 0.0), "global")
+    result = drawn(call_of(sequence))
+    assert (result.masked, result.mask_ns) == (["right"], 40)
+    plain = two_atoms()
+    plain.add(pulser.Pulse.ConstantPulse(40, 5.0, 0.0, 0.0), "global")
+    result = drawn(call_of(plain))
+    assert (result.masked, result.mask_ns) == ([], 0)
+
+
 def test_many_bends_keep_the_extremes_and_bound_the_points() -> None:
     values = np.random.default_rng(1).normal(size=50_000)
     times, kept = drawings._curve(values)
