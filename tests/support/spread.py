@@ -105,6 +105,7 @@ LONG = (
     "tests/simenv/worker/ranks/test_ranks.py",
     "tests/e2e/test_shared_circuits.py",
     "tests/faults/test_reservations_killed.py",
+    "tests/faults/test_batches_killed.py",
     "tests/examples/test_examples.py",
     "tests/e2e/test_benchmarks.py",
     "tests/examples/test_workflows.py",

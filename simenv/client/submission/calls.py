@@ -99,9 +99,24 @@ def send_calls(
     *,
     of_device: Mapping[str, Any] = NO_DEVICE,
 ) -> list[CallTask]:
-    """Submit packed calls, all or none; return their tasks in order. `of_device`: options `device`
-    and `noise` of calls that have a device, and `options` of engines. Raises like
+    """Submit packed calls, all or none; return their tasks in order. Raises like
     `Client.submit_many`."""
+    order = prepare_calls(engine, calls, options, seed, shots, of_device=of_device)
+    tasks = send(session, order, options.get("idempotency_key"))
+    return [CallTask(task.handle, read) for task in tasks]
+
+
+def prepare_calls(
+    engine: str,
+    calls: Sequence[bytes],
+    options: CallOptions,
+    seed: int = 0,
+    shots: int = 0,
+    *,
+    of_device: Mapping[str, Any] = NO_DEVICE,
+) -> PreparedSubmit:
+    """Check packed calls and their options. `of_device`: options `device` and `noise` of calls that
+    have a device, and `options` of engines. Raises OptionError, LimitExceededError."""
     submission_options.check_names(options, CallOptions)
     for index, packed in enumerate(calls):
         if len(packed) > model_calls.MAX_CALL_BYTES:
@@ -114,10 +129,8 @@ def send_calls(
     if key is not None:
         checked_key(key)
     terms = call_terms(engine, options, of_device)
-    order = PreparedSubmit(
-        terms, [TaskSpec(packed, shots, seed) for packed in calls], single=len(calls) == 1
-    )
-    return [CallTask(task.handle, read) for task in send(session, order, key)]
+    specs = [TaskSpec(packed, shots, seed) for packed in calls]
+    return PreparedSubmit(terms, specs, single=len(calls) == 1)
 
 
 def call_terms(

@@ -19,8 +19,10 @@ import msgspec
 from simenv.client.circuits.observables import load_observables
 from simenv.client.connection.session import ServiceSession
 from simenv.client.submission import options as submission_options
-from simenv.client.submission.calls import CallTask, call_terms, decode_answer, send_calls
+from simenv.client.submission.calls import CallTask, call_terms, decode_answer, prepare_calls
 from simenv.client.submission.devices import SubmitDevices
+from simenv.client.submission.prepare import PreparedSubmit
+from simenv.client.submission.send import send
 from simenv.client.submission.sequence_device import (
     SequenceDevice,
     device_of,
@@ -412,15 +414,22 @@ def send_pulses(
     options: Mapping[str, Any],
     info: DeviceInfo | None = None,
 ) -> list[CallTask]:
-    """Submit packed calls with the options with which they were packed; reads no sequence. `info`:
+    """Submit packed calls; see `prepare_pulses`."""
+    order = prepare_pulses(packed, options, info)
+    tasks = send(session, order, options.get("idempotency_key"))
+    return [CallTask(task.handle, PulseResult) for task in tasks]
+
+
+def prepare_pulses(
+    packed: list[bytes], options: Mapping[str, Any], info: DeviceInfo | None = None
+) -> PreparedSubmit:
+    """Check packed calls with the options with which they were packed; reads no sequence. `info`:
     what `device_of` returns."""
     prepared = _Prepared(options)
     seed = submission_options.checked_seed(options.get("seed"), options.get("idempotency_key"))
-    return send_calls(
-        session,
+    return prepare_calls(
         prepared.engine,
         packed,
-        PulseResult,
         prepared.calls,
         seed,
         prepared.shots,

@@ -8,9 +8,10 @@ a batch, so any process of the user reads them with the batch's id.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
-from time import time
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -26,8 +27,12 @@ from pulser.backend.remote import (
 from pulser.devices import Device
 
 from simenv.client.client import Client, connect
+from simenv.client.job_tasks import JobTasks
 from simenv.client.jobs import JobRecords
-from simenv.client.submission.pulses import PulseResult
+from simenv.client.submission.options import checked_seed
+from simenv.client.submission.prepare import PreparedSubmit
+from simenv.client.submission.pulses import PulseResult, pack_pulses, prepare_pulses
+from simenv.client.submission.sequence_device import device_of
 from simenv.errors import (
     KeyConflictError,
     LimitExceededError,
@@ -44,13 +49,15 @@ from simenv.frontends.pulser.emulation import (
 )
 from simenv.model import TaskState
 from simenv.model.devices import CalibrationSource
-from simenv.model.jobs import BLOB_PART_BYTES, JobRecord, JobTask
+from simenv.model.jobs import BLOB_PART_BYTES, JobRecord
 from simenv.model.task import joint_state
+from simenv.model.task_rules import checked_key
 from simenv.transpiler.atoms import machine_of
 
 __all__ = ["SimenvConnection"]
 
 KIND = "pulser"  # of the stored job
+_KEYS = uuid.UUID("4f1b1c0e-7d4e-5d0b-9a55-2b6d3f0c8e17")  # namespace of ids of batches with a key
 FORMAT = 1  # of its metadata
 _CONFIG = "config"  # name of its data: the configuration's abstract representation
 _JOB_STATUS = {
@@ -77,6 +84,22 @@ class _Metadata(msgspec.Struct, frozen=True, array_like=True):
 
     format: int
     device: str
+    content: bytes = b""  # digest of the jobs, where the call had an idempotency key
+
+
+def _check_open(count: int, record: JobRecord) -> None:
+    """Raise KeyConflictError for a batch that is closed, or has other jobs than so many."""
+    if record.ended_s:
+        raise KeyConflictError(f"the batch {record.id} is closed", hint="submit a new one")
+    if len(record.tasks) != count:
+        text = f"the batch {record.id} got other jobs meanwhile"
+        raise KeyConflictError(text, hint="submit the jobs again")
+
+
+def _digest(orders: Sequence[PreparedSubmit], config: bytes) -> bytes:
+    content = [(order.terms.content, order.specs) for order in orders]
+    packed = msgspec.msgpack.encode((content, config))
+    return hashlib.blake2b(packed, digest_size=16).digest()
 
 
 class SimenvConnection(RemoteConnection):  # type: ignore[misc]  # pulser is untyped
@@ -86,7 +109,8 @@ class SimenvConnection(RemoteConnection):  # type: ignore[misc]  # pulser is unt
         """`env`: a client; a name, or None: `simenv.connect(env)`, closed by `close`. `options`: of
         each task, as in `Client.submit`: seed, noise, pool, priority, account ... The jobs of a
         batch share the seed, and their numbers in the batch are a part of the random key; the seed
-        of a configuration comes before it.
+        of a configuration comes before it. Batches that a process of this user had stored when it
+        died get their jobs now.
 
         Raises NoServiceError without an environment, OptionError for options that configurations
         and jobs decide."""
@@ -94,6 +118,8 @@ class SimenvConnection(RemoteConnection):  # type: ignore[misc]  # pulser is unt
         self._own = not isinstance(env, Client)
         self._client = env if isinstance(env, Client) else connect(env)
         self._records = JobRecords(self._client.session)
+        self._tasks = JobTasks(self._client.session)
+        self._tasks.complete_all(KIND)
 
     @property
     def client(self) -> Client:
@@ -127,8 +153,10 @@ class SimenvConnection(RemoteConnection):  # type: ignore[misc]  # pulser is unt
         opened. `config`: of an emulation, the same one for all jobs of a batch, whose `runs` are
         the shots of bit strings without num_shots; None: the bit strings of the sequence's device,
         with the limits, times and noise of the environment's device of that name. `options`: in
-        place of those of the connection. A batch that is refused in part is cancelled. Raises like
-        `Client.submit`, KeyConflictError for a closed batch and for one of another configuration.
+        place of those of the connection; `idempotency_key`: a repeat of the call returns the same
+        batch. The jobs of a call are accepted together or not at all, also if this process dies.
+        Raises like `Client.submit`, KeyConflictError for a closed batch and for one of another
+        configuration.
         """
         params = job_params if job_params is not None else [] if open else [JobParams()]
         for each in params:
@@ -136,26 +164,44 @@ class SimenvConnection(RemoteConnection):  # type: ignore[misc]  # pulser is unt
         given = checked_task_options({**self._options, **options})
         emulation = None if config is None else checked_config(config)
         text = _config_text(emulation)
-        record = self._opened(sequence, text) if batch_id is None else self._open(batch_id, text)
-        tasks = []
-        try:
-            if emulation is None and not given.keys() & {"device", "pool"}:
-                given |= self._device_option(sequence.device.name)
-            for k, each in enumerate(params, len(record.tasks)):
-                asked = _asked(sequence, emulation, each, given)
-                tasks.append(self._client.submit(sequence, binding_index=k, **asked))
-            ids = tuple((task.id, 0) for task in tasks)
-            self._change(record.id, ids, is_closed=batch_id is None and not open)
-        except BaseException:  # also an interrupt: a batch has all jobs of a call, or none
-            if tasks:
-                self._client.cancel(tasks)
-            if batch_id is None:
-                self._records.remove(record.id)
-            raise
+        record = None if batch_id is None else self._open(batch_id, text)
+        first = 0 if record is None else len(record.tasks)
+        orders = self._orders(sequence, emulation, params, given, first)
+        if record is None:
+            key = given.get("idempotency_key")
+            record = self._created(sequence, text, orders, key, is_open=open)
+        elif "idempotency_key" in given:
+            hint = "a key is for a new batch: submit without batch_id="
+            raise OptionError("idempotency_key= of jobs that are added to a batch", hint=hint)
+        else:
+            record = self._tasks.add(record, partial(_check_open, first), orders)
+        tasks = [task for task, _ in record.tasks[first : first + len(params)]]
         if wait:
             for task in tasks:
-                task.wait()
-        return self.get_results(record.id, [task.id for task in tasks] or None)
+                self._client.task(task).wait()
+        return self.get_results(record.id, tasks or None)
+
+    def _orders(
+        self,
+        sequence: pulser.Sequence,
+        config: SimenvConfig | None,
+        params: Sequence[JobParams],
+        given: Mapping[str, Any],
+        first: int,
+    ) -> list[PreparedSubmit]:
+        """Return what is to be submitted for each job. `first`: number of the first one."""
+        shared: dict[str, Any] = dict(given)
+        if config is None and not given.keys() & {"device", "pool"}:
+            shared |= self._device_option(sequence.device.name)
+        drawn = checked_seed(None, given.get("idempotency_key"))
+        orders = []
+        for number, job in enumerate(params, first):
+            options = _asked(sequence, config, job, shared) | {"binding_index": number}
+            if options.get("seed") is None:
+                options["seed"] = drawn
+            info = device_of(options, self._client.submit_devices)
+            orders.append(prepare_pulses([pack_pulses(sequence, options, info)], options, info))
+        return orders
 
     def _device_option(self, name: str) -> dict[str, str]:
         """Return the option for a device of the environment; none for another name."""
@@ -189,7 +235,7 @@ class SimenvConnection(RemoteConnection):  # type: ignore[misc]  # pulser is unt
         return True
 
     def _close_batch(self, batch_id: str) -> None:
-        self._change(batch_id, (), is_closed=True)
+        self._tasks.close(batch_id)
 
     def _fetch_result(self, batch_id: str, job_ids: list[str] | None) -> Sequence[Results]:
         record = self._record(batch_id)
@@ -223,16 +269,41 @@ class SimenvConnection(RemoteConnection):  # type: ignore[misc]  # pulser is unt
     def _get_job_ids(self, batch_id: str) -> list[str]:
         return [task for task, _ in self._record(batch_id).tasks]
 
-    def _opened(self, sequence: pulser.Sequence, config: bytes) -> JobRecord:
-        """Store a new batch without jobs."""
-        blobs = {_CONFIG: config} if config else {}
-        metadata = msgspec.msgpack.encode(_Metadata(FORMAT, sequence.device.name))
-        record = JobRecord(str(uuid.uuid4()), KIND, metadata=metadata)
-        return self._records.add(record, blobs)
+    def _created(
+        self,
+        sequence: pulser.Sequence,
+        text: bytes,
+        orders: Sequence[PreparedSubmit],
+        key: str | None,
+        *,
+        is_open: bool,
+    ) -> JobRecord:
+        """Store a new batch with its jobs, or return that of an earlier call with the key. `text`:
+        its configuration."""
+        number, content = str(uuid.uuid4()), b""
+        if key is not None:
+            number, content = str(uuid.uuid5(_KEYS, checked_key(key))), _digest(orders, text)
+            if (earlier := self._tasks.stored(number)) is not None:
+                return self._repeated(earlier, key, content)
+        metadata = msgspec.msgpack.encode(_Metadata(FORMAT, sequence.device.name, content))
+        record = JobRecord(number, KIND, metadata=metadata)
+        blobs = {_CONFIG: text} if text else {}
+        try:
+            return self._tasks.create(record, orders, blobs, closes=not is_open)
+        except KeyConflictError:  # of a call with the same key at the same time
+            if key is None or (earlier := self._tasks.stored(number)) is None:
+                raise
+            return self._repeated(earlier, key, content)
+
+    def _repeated(self, earlier: JobRecord, key: str, content: bytes) -> JobRecord:
+        if msgspec.msgpack.decode(earlier.metadata, type=_Metadata).content != content:
+            text = f"the key {key!r} was used before with other content"
+            raise KeyConflictError(text, hint="choose another key")
+        return earlier
 
     def _record(self, batch_id: str) -> JobRecord:
         """Return a stored batch. Raises NotFoundError, VersionMismatchError."""
-        record = self._records.get(batch_id)
+        record = self._tasks.complete(batch_id)
         if record.kind != KIND:
             raise NotFoundError(f"{batch_id!r:.80} is no batch of Pulser's jobs")
         stored = msgspec.msgpack.decode(record.metadata, type=_Metadata)
@@ -244,19 +315,11 @@ class SimenvConnection(RemoteConnection):  # type: ignore[misc]  # pulser is unt
     def _open(self, batch_id: str, config: bytes) -> JobRecord:
         """Return an open batch of this configuration, by which its results are read."""
         record = self._record(batch_id)
-        if record.ended_s:
-            raise KeyConflictError(f"the batch {batch_id} is closed", hint="submit a new one")
+        _check_open(len(record.tasks), record)
         if self._records.data(record.id, _CONFIG) != config:
             text = f"the batch {batch_id} was opened with another configuration"
             raise KeyConflictError(text, hint="one batch for each configuration")
         return record
-
-    def _change(self, batch_id: str, added: tuple[JobTask, ...], *, is_closed: bool) -> None:
-        def changed(record: JobRecord) -> JobRecord:
-            ended_s = record.ended_s or (time() if is_closed else 0.0)
-            return msgspec.structs.replace(record, tasks=(*record.tasks, *added), ended_s=ended_s)
-
-        self._records.change(batch_id, changed)
 
     def _config(self, record: JobRecord) -> SimenvConfig | None:
         text = self._records.data(record.id, _CONFIG).decode()

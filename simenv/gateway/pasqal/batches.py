@@ -9,18 +9,21 @@ its batch.
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import groupby
-from time import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from simenv.client.client import Client
+from simenv.client.job_tasks import JobTasks
 from simenv.client.submission.options import checked_seed
-from simenv.client.submission.pulses import send_pulses
+from simenv.client.submission.prepare import PreparedSubmit
+from simenv.client.submission.pulses import prepare_pulses
 from simenv.client.submission.sequence_device import device_of
 from simenv.errors import (
     KeyConflictError,
@@ -34,6 +37,7 @@ from simenv.model import TaskState
 from simenv.model.jobs import BLOB_PART_BYTES, JobRecord, JobSelector
 from simenv.model.pulses import PulseCall
 from simenv.model.task import joint_state
+from simenv.model.task_rules import checked_key
 
 KIND = "pasqal"  # of the stored job
 FORMAT = 1  # of its metadata
@@ -55,6 +59,9 @@ class Metadata(msgspec.Struct, frozen=True, array_like=True):
     format: int
     project: str
     device_type: str
+    content: bytes = b""  # digest of the request, where it had an idempotency key
+    # Digests of the keys of calls that have added jobs, and of their contents.
+    added: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class StoredBatch(msgspec.Struct, frozen=True):
@@ -97,8 +104,32 @@ class StoredBatch(msgspec.Struct, frozen=True):
         return [str(uuid.UUID(int=number + k)) for k in range(1, len(self.states) + 1)]
 
 
-def new_id() -> str:
-    return str(uuid.UUID(int=uuid.uuid4().int & ~_LOW))
+def new_id(key: str | None) -> str:
+    """Return the id of a batch: of a repeated call with an idempotency key, the same one."""
+    drawn = uuid.uuid4() if key is None else uuid.UUID(bytes=_digest(b"batch", key.encode()))
+    return str(uuid.UUID(int=drawn.int & ~_LOW))
+
+
+def _digest(*parts: bytes) -> bytes:
+    return hashlib.blake2b(msgspec.msgpack.encode(parts), digest_size=16).digest()
+
+
+class Repeat(NamedTuple):
+    """The idempotency key of a call, None: it has none, and the digest of its content."""
+
+    key: str | None
+    content: bytes
+
+    @classmethod
+    def of(cls, key: str | None, content: Callable[[], bytes]) -> Repeat:
+        """Raises OptionError."""
+        return cls(None, b"") if key is None else cls(checked_key(key), _digest(content()))
+
+    def check(self, content: bytes) -> None:
+        """Raise KeyConflictError if an earlier call with the key had other content."""
+        if content != self.content:
+            text = f"the key {self.key!r} was used before with other content"
+            raise KeyConflictError(text, hint="choose another key")
 
 
 def place_of(job_id: str) -> tuple[str, int]:
@@ -110,78 +141,109 @@ def place_of(job_id: str) -> tuple[str, int]:
     return str(uuid.UUID(int=number & ~_LOW)), (number & _LOW) - 1
 
 
-def add(client: Client, packed: PackedBatch, caller: Caller, trace: str) -> StoredBatch:
-    """Submit the jobs of a new batch and store it; all or nothing."""
-    number = new_id()
-    accepted = _submitted(client, packed.jobs, caller, trace)
+def add(
+    client: Client, packed: PackedBatch, caller: Caller, trace: str, repeat: Repeat
+) -> StoredBatch:
+    """Submit the jobs of a new batch and store it; all or nothing. Raises KeyConflictError."""
+    number = new_id(repeat.key)
+    if repeat.key is not None and (earlier := _repeated(client, number, repeat)) is not None:
+        return earlier
     labels = [f"device={packed.device_type}", *(f"tag={tag}" for tag in dict.fromkeys(packed.tags))]
+    metadata = Metadata(FORMAT, packed.project, packed.device_type, repeat.content)
     record = JobRecord(
-        number, KIND, 0, 0.0, 0.0 if packed.is_open else time(), tuple(labels),
-        tuple((task, 0) for task in accepted),
-        msgspec.msgpack.encode(Metadata(FORMAT, packed.project, packed.device_type)),
-    )  # fmt: skip
+        number, KIND, labels=tuple(labels), metadata=msgspec.msgpack.encode(metadata)
+    )
     blobs: dict[str, bytes | memoryview] = {_JOBS: b"".join(job.line for job in packed.jobs)}
     blobs |= {name: text.encode() for name, text in _texts(packed) if text}
+    orders = _orders(client, packed.jobs, caller, trace)
+    tasks = JobTasks(client.session)
     try:
-        return _batch(client, client.jobs.add(record, blobs))
-    except BaseException:  # also an interrupt: nobody knows the tasks
-        client.cancel(accepted)
-        raise
+        return _batch(client, tasks.create(record, orders, blobs, closes=not packed.is_open))
+    except KeyConflictError:  # perhaps of a call with the same key at the same time
+        if repeat.key is None or (earlier := _repeated(client, number, repeat)) is None:
+            raise
+        return earlier
+
+
+def _repeated(client: Client, number: str, repeat: Repeat) -> StoredBatch | None:
+    """Return the batch of an earlier call with the key. Raises KeyConflictError."""
+    record = JobTasks(client.session).stored(number)
+    if record is None:
+        return None
+    repeat.check(_metadata(record).content)
+    return _batch(client, record)
 
 
 def _texts(packed: PackedBatch) -> list[tuple[str, str]]:
     return [(_SEQUENCE, packed.sequence), (_CONFIG, packed.config)]
 
 
+def was_added(batch: StoredBatch, repeat: Repeat) -> bool:
+    """Return whether an earlier call with the key has added the jobs. Raises KeyConflictError."""
+    if repeat.key is None:
+        return False
+    content = dict(_metadata(batch.record).added).get(_digest(repeat.key.encode()))
+    if content is not None:
+        repeat.check(content)
+    return content is not None
+
+
 def add_jobs(
-    client: Client, batch: StoredBatch, jobs: Sequence[PackedJob], caller: Caller, trace: str
+    client: Client,
+    batch: StoredBatch,
+    jobs: Sequence[PackedJob],
+    caller: Caller,
+    trace: str,
+    repeat: Repeat,
 ) -> StoredBatch:
     """Submit further jobs of an open batch; all or nothing. Raises KeyConflictError."""
-    accepted = _submitted(client, jobs, caller, trace)
+    lines = b"".join(job.line for job in jobs)
+    if len(lines) > BLOB_PART_BYTES:
+        text = f"variables of {len(lines)} bytes; the limit is {BLOB_PART_BYTES}"
+        raise LimitExceededError(text, hint="fewer jobs at once")
+    metadata = _metadata(batch.record)
+    if repeat.key is not None:
+        pair = _digest(repeat.key.encode()), repeat.content
+        metadata = msgspec.structs.replace(metadata, added=(*metadata.added, pair))
 
-    def changed(record: JobRecord) -> JobRecord:
+    def check(record: JobRecord) -> None:
         if record.ended_s or len(record.tasks) != len(batch.states):
             text = f"batch {batch.id} was closed, or got other jobs meanwhile"
             raise KeyConflictError(text, hint="add the jobs again, or make another batch")
-        tasks = (*record.tasks, *((task, 0) for task in accepted))
-        return msgspec.structs.replace(record, tasks=tasks)
 
-    lines = b"".join(job.line for job in jobs)
-    try:
-        if len(lines) > BLOB_PART_BYTES:
-            text = f"variables of {len(lines)} bytes; the limit is {BLOB_PART_BYTES}"
-            raise LimitExceededError(text, hint="fewer jobs at once")
-        client.jobs.change(batch.id, changed, blobs={_JOBS: lines} if lines else None)
-    except BaseException:  # also an interrupt: the batch does not have the tasks
-        client.cancel(accepted)
-        raise
-    return find(client, batch.id)
+    record = JobTasks(client.session).add(
+        batch.record, check, _orders(client, jobs, caller, trace),
+        metadata=msgspec.msgpack.encode(metadata), blobs={_JOBS: lines} if lines else None,
+    )  # fmt: skip
+    return _batch(client, record)
 
 
-def _submitted(client: Client, jobs: Sequence[PackedJob], caller: Caller, trace: str) -> list[str]:
-    """Submit tasks; return their ids. Jobs of the same shots and seed go in one message."""
+def _orders(
+    client: Client, jobs: Sequence[PackedJob], caller: Caller, trace: str
+) -> list[PreparedSubmit]:
+    """Return what is to be submitted, in the order of the jobs."""
     of_all: dict[str, Any] = {"account": caller.account or None, "trace": trace}
     if caller.reservation:
         of_all["reservation"] = caller.reservation
-    drawn, accepted = checked_seed(None, None), list[str]()
-    try:
-        for _, group in groupby(jobs, key=lambda job: sorted(job.options.items(), key=str)):
-            each = list(group)
-            options = of_all | {"seed": drawn} | each[0].options
-            info = device_of(options, client.submit_devices)
-            tasks = send_pulses(client.session, [job.call for job in each], options, info)
-            accepted += [task.id for task in tasks]
-    except BaseException:  # also an interrupt: all jobs are submitted, or none
-        if accepted:
-            client.cancel(accepted)
-        raise
-    return accepted
+    of_all["seed"] = checked_seed(None, None)
+    orders = []
+    for _, group in groupby(jobs, key=lambda job: sorted(job.options.items(), key=str)):
+        each = list(group)
+        options = of_all | each[0].options
+        info = device_of(options, client.submit_devices)
+        orders.append(prepare_pulses([job.call for job in each], options, info))
+    return orders
+
+
+def complete_all(client: Client) -> None:
+    """Complete the batches that other processes have left."""
+    JobTasks(client.session).complete_all(KIND)
 
 
 def find(client: Client, number: str) -> StoredBatch:
     """Return a batch. Raises NotFoundError."""
     try:
-        record = client.jobs.get(number) if len(number) <= 64 else None
+        record = JobTasks(client.session).complete(number) if len(number) <= 64 else None
     except NotFoundError:
         record = None
     if record is None or record.kind != KIND:
@@ -189,11 +251,17 @@ def find(client: Client, number: str) -> StoredBatch:
     return _batch(client, record)
 
 
-def _batch(client: Client, record: JobRecord) -> StoredBatch:
+def _metadata(record: JobRecord) -> Metadata:
+    """Raises VersionMismatchError."""
     stored = msgspec.msgpack.decode(record.metadata, type=Metadata)
     if stored.format != FORMAT:
         text = f"batch {record.id} has format {stored.format}, this version reads {FORMAT}"
         raise VersionMismatchError(text, hint="read it with the version that stored it")
+    return stored
+
+
+def _batch(client: Client, record: JobRecord) -> StoredBatch:
+    stored = _metadata(record)
     ids = [task for task, _ in record.tasks]
     infos = {info.id: info.state for info in client.tasks(ids)} if ids else {}
     states = tuple(infos.get(task, TaskState.FAILED) for task in ids)  # FAILED: it was removed
@@ -203,7 +271,11 @@ def _batch(client: Client, record: JobRecord) -> StoredBatch:
 def listed(client: Client, selector: JobSelector) -> tuple[list[StoredBatch], int]:
     """Return the batches of a page, and the number of batches on all pages."""
     records, count = client.jobs.listed(selector)
-    return [_batch(client, record) for record in records], count
+    tasks, found = JobTasks(client.session), []
+    for record in records:
+        with suppress(NotFoundError):  # its jobs were refused
+            found.append(_batch(client, tasks.completed(record)))
+    return found, count
 
 
 def texts(client: Client, batch: StoredBatch) -> tuple[str, str]:
@@ -220,13 +292,7 @@ def job_lines(client: Client, batch: StoredBatch) -> list[dict[str, Any]]:
 
 def close(client: Client, number: str) -> StoredBatch:
     """Close a batch: it gets no more jobs."""
-    find(client, number)
-
-    def changed(record: JobRecord) -> JobRecord | None:
-        return None if record.ended_s else msgspec.structs.replace(record, ended_s=time())
-
-    client.jobs.change(number, changed)
-    return find(client, number)
+    return _batch(client, JobTasks(client.session).close(find(client, number).id))
 
 
 def cancel(client: Client, batch: StoredBatch, places: Sequence[int] | None = None) -> StoredBatch:

@@ -38,7 +38,7 @@ from simenv.errors import (
 from simenv.gateway import limits, request_process
 from simenv.gateway.context import Caller, Gateway, trace_of
 from simenv.gateway.pasqal import batches, requests
-from simenv.gateway.pasqal.batches import StoredBatch
+from simenv.gateway.pasqal.batches import Repeat, StoredBatch
 from simenv.gateway.pasqal.links import ResultLinks
 from simenv.gateway.problems import status_of
 from simenv.model import FINAL_STATES, TaskState
@@ -117,8 +117,14 @@ class PasqalService:
         self.guesses = TokenBuckets()
         self._devices: dict[str, str] | None = None
         self._reading = Lock()  # so that many callers without a token start one process
+        self._arrived: set[str] = set()  # users
 
     async def call(self, caller: Caller, function: Callable[..., Any], *args: Any) -> Any:
+        """As `Gateway.call`; a user's first call completes the batches that a gateway which died
+        has left."""
+        if caller.user not in self._arrived:
+            await self.gateway.call(caller, batches.complete_all)
+            self._arrived.add(caller.user)
         return await self.gateway.call(caller, function, *args)
 
     def of_pulser(self) -> dict[str, str]:
@@ -292,12 +298,14 @@ def _batch_routes(service: PasqalService) -> list[Any]:
     async def create(caller: TheCaller, request: AnyRequest) -> Response[Any]:
         encoding, body = request.headers.get("content-encoding", ""), await request.body()
         sandbox, trace = service.gateway.sandbox(caller), trace_of(request)
+        key = request.headers.get("idempotency-key")
 
         def added(client: Client) -> Plain:
+            repeat = Repeat.of(key, lambda: requests.unpacked(body, encoding))
             devices = msgspec.msgpack.encode(atom_devices(client))
             answer = request_process.call(sandbox, "pasqal_batch", body, (encoding, devices))
             packed = msgspec.msgpack.decode(answer, type=requests.PackedBatch)
-            batch = batches.add(client, packed, caller, trace)
+            batch = batches.add(client, packed, caller, trace, repeat)
             return _batch(batch, caller, sequence_builder=packed.sequence or None)
 
         return _answer(await service.call(caller, added))
@@ -375,9 +383,13 @@ def _change_routes(service: PasqalService) -> list[Any]:
     async def add_jobs(caller: TheCaller, request: AnyRequest, number: Part) -> Response[Any]:
         encoding, body = request.headers.get("content-encoding", ""), await request.body()
         sandbox, trace = service.gateway.sandbox(caller), trace_of(request)
+        key = request.headers.get("idempotency-key")
 
         def added(client: Client) -> Plain:
+            repeat = Repeat.of(key, lambda: requests.unpacked(body, encoding))
             batch = batches.find(client, number)
+            if batches.was_added(batch, repeat):
+                return _batch(batch, caller)
             if not batch.is_open:
                 raise KeyConflictError(f"batch {number} is closed", hint="make another batch")
             device = atom_devices(client).get(batch.device_type)
@@ -388,7 +400,7 @@ def _change_routes(service: PasqalService) -> list[Any]:
             head = (encoding, msgspec.msgpack.encode(known))
             answer = request_process.call(sandbox, "pasqal_jobs", body, head)
             jobs = msgspec.msgpack.decode(answer, type=list[requests.PackedJob])
-            return _batch(batches.add_jobs(client, batch, jobs, caller, trace), caller)
+            return _batch(batches.add_jobs(client, batch, jobs, caller, trace, repeat), caller)
 
         return _answer(await service.call(caller, added))
 

@@ -21,7 +21,7 @@ import simenv
 from simenv.client.client import Client
 from simenv.errors import KeyConflictError, NotFoundError, OptionError
 from simenv.frontends.pulser import RemoteSimenvEmulator, SimenvConfig, SimenvConnection
-from simenv.model import TaskState
+from simenv.model.jobs import JobSelector
 
 PATIENCE_S = 120.0
 
@@ -88,14 +88,14 @@ def test_jobs_without_results_are_named(env: Client) -> None:
         connection._fetch_result(batch.batch_id, [second])
 
 
-def test_a_refused_job_cancels_the_batch(env: Client) -> None:
+def test_a_refused_job_leaves_neither_batch_nor_tasks(env: Client) -> None:
     connection = SimenvConnection(env)
-    busy = env.submit(ENDLESS, shots=1)
+    before = env.queue(done=True)[0] + env.queue()[0]
     runs: list[JobParams] = [{"runs": 5}, {"runs": -1}]
-    fails(OptionError, "shots", connection.submit, hexagon(), job_params=runs, after=[busy])
-    env.cancel(busy)
-    state = env.queue(done=True, limit=2)[1]
-    assert TaskState.CANCELLED in {info.state for info in state if info.id != busy.id}
+    fails(OptionError, "shots", connection.submit, hexagon(), job_params=runs)
+    fails(NotFoundError, "", connection.submit, hexagon(), job_params=runs[:1], after=["t-zzzzzz"])
+    assert env.queue(done=True)[0] + env.queue()[0] == before
+    assert env.jobs.listed(JobSelector(("pulser", "submission"), is_open=True))[0] == []
     fails(NotFoundError, "no-such-batch", connection.get_results, "no-such-batch", ["t-1"])
 
 
@@ -138,6 +138,20 @@ def test_configurations_are_those_of_any_backend_and_their_seed_comes_first(env:
     backend = RemoteSimenvEmulator(pair(), connection, config=config)
     batch = backend.run(wait=True)
     assert env.task(batch.job_ids[0]).result().seed == 8
+
+
+def test_a_repeated_call_with_its_key_returns_the_same_batch(env: Client) -> None:
+    runs: list[JobParams] = [{"runs": 5}, {"runs": 6}]
+    options: dict[str, Any] = {"job_params": runs, "idempotency_key": "pulser-1"}
+    first = SimenvConnection(env).submit(hexagon(), wait=True, **options)
+    again = SimenvConnection(env).submit(hexagon(), **options)
+    assert (again.batch_id, again.job_ids) == (first.batch_id, first.job_ids)
+    assert [sum(each.final_bitstrings.values()) for each in again] == [5, 6]
+    options["job_params"] = runs[:1]
+    fails(KeyConflictError, "other content", SimenvConnection(env).submit, hexagon(), **options)
+    opened = SimenvConnection(env).submit(hexagon(), open=True).batch_id
+    options["batch_id"] = opened
+    fails(OptionError, "new batch", SimenvConnection(env).submit, hexagon(), **options)
 
 
 def test_devices_are_those_that_sequences_may_be_written_for(env: Client) -> None:

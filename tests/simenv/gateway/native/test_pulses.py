@@ -92,6 +92,18 @@ def test_traps_of_a_mapped_register_come_with_the_variables(api: httpx.Client) -
     assert api.post("/tasks", json={"program": circuit, **values}).status_code == 400
 
 
+def test_a_repeated_request_with_its_key_gives_the_same_tasks(api: httpx.Client) -> None:
+    headers = {"Idempotency-Key": "pulses"}
+    asked = {"program": sequence(), "parameter_values": {"rabi": 6.0}, "shots": 10}
+    task = [api.post("/tasks", json=asked, headers=headers).json()["id"] for _ in range(2)]
+    assert task[0] == task[1]
+    assert api.post("/tasks", json=asked | {"shots": 9}, headers=headers).status_code == 409
+    asked["parameter_values"] = {"rabi": [1.0, 2.0]}
+    headers = {"Idempotency-Key": "swept pulses"}
+    swept = [api.post("/sweeps", json=asked, headers=headers).json() for _ in range(2)]
+    assert swept[0] == swept[1]
+
+
 def test_a_noise_model_comes_as_json(api: httpx.Client) -> None:
     text = pulser.NoiseModel(p_false_pos=0.5, p_false_neg=0.5).to_abstract_repr()
     model = json.loads(text)

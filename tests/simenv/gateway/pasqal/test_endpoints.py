@@ -159,6 +159,35 @@ def test_an_open_batch_gets_jobs_until_it_is_closed(api: httpx.Client) -> None:
     assert httpx.get(link).json()["counter"] == {"00": 7}
 
 
+def test_a_repeated_request_with_its_key_runs_nothing_again(api: httpx.Client, env: Client) -> None:
+    headers = {"Idempotency-Key": "night 7"}
+    jobs = [{"runs": 4, "variables": {"rabi": 0.0}}] * 2
+    asked = batch(jobs=jobs, open=True)
+    first = api.post("/v1/batches", json=asked, headers=headers).json()["data"]
+    packed = gzip.compress(json.dumps(asked, separators=(",", ":")).encode())
+    again = api.post("/v1/batches", json=asked, headers=headers).json()["data"]
+    assert (again["id"], again["job_ids"]) == (first["id"], first["job_ids"])
+    encoded = headers | {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    assert (
+        api.post("/v1/batches", content=packed, headers=encoded).json()["data"]["id"]
+        == (first["id"])
+    )
+    other = api.post("/v1/batches", json=asked | {"tags": ["x"]}, headers=headers)
+    assert (other.status_code, "other content" in other.json()["message"]) == (409, True)
+    path = f"/v2/batches/{first['id']}/jobs"
+    for _ in range(2):
+        added = api.post(path, json=jobs[:1], headers=headers).json()["data"]
+        assert added["jobs_count"] == 3
+    assert api.post(path, json=jobs, headers=headers).status_code == 409
+    assert (
+        api.post(path, json=jobs, headers={"Idempotency-Key": "8"}).json()["data"]["jobs_count"]
+        == 5
+    )
+    assert api.post("/v1/batches", json=asked, headers={"Idempotency-Key": "~"}).status_code == 400
+    assert len(env.jobs.get(first["id"]).tasks) == 5
+    assert made(api)["id"] != made(api)["id"]
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
