@@ -54,7 +54,29 @@ def built_sequence(call: PulseCall) -> Any:
     if sequence.is_parametrized() or sequence.is_register_mappable():
         values = {name: value if len(value) > 1 else value[0] for name, value in call.variables}
         sequence = sequence.build(qubits=dict(call.mapping) or None, **values)
+    check_measured(sequence)
     return sequence
+
+
+def driven_bases(sequence: Any) -> set[str]:
+    """Return the bases whose transitions a built sequence drives; those of its channels if it has
+    no pulses."""
+    declared = set(sequence.get_addressed_bases())
+    if len(declared) < 2:
+        return declared
+    from pulser.sampler import sample
+
+    return sample(sequence).used_bases or declared
+
+
+def check_measured(sequence: Any) -> None:
+    """Raise ProgramError for a built sequence that measures another basis than the driven one, as
+    pulser-simulation does: the bits would not be those of its states."""
+    measured = sequence._measurement if sequence.is_measured() else None
+    if measured is not None and measured not in (driven := driven_bases(sequence)):
+        names = ", ".join(sorted(driven))
+        hint = "Sequence.measure of that basis, or none"
+        raise ProgramError(f"the sequence measures {measured}, and drives {names}", hint=hint)
 
 
 def machine_of(text: str) -> Any:

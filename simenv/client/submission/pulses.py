@@ -52,7 +52,7 @@ from simenv.model.pulses import (
     words,
 )
 from simenv.model.task_rules import checked_integer, checked_list
-from simenv.transpiler.atoms import errors_of_pulser, sizes_of
+from simenv.transpiler.atoms import check_measured, errors_of_pulser, sizes_of
 from simenv.wire import codec
 from simenv.wire.messages.explain import Explain, Explanation, NoiseFigure, NoiseUse
 
@@ -599,6 +599,7 @@ def _built(
         built = sequence
         if is_open or mapping:
             built = sequence.build(qubits=dict(mapping) or None, **numbers)
+        check_measured(built)
     variables = tuple(
         (str(name), _numbers_of(name, each)) for name, each in sorted(numbers.items())
     )

@@ -29,7 +29,6 @@ from pulser.backend import (
     Results,
     StateResult,
 )
-from pulser.sampler import sample
 
 from simenv.client.submission.pulses import PulseResult
 from simenv.errors import OptionError
@@ -44,6 +43,7 @@ from simenv.frontends.pulser.states import (
     projector_terms,
 )
 from simenv.model.pulses import BASES, MAX_TIMES
+from simenv.transpiler.atoms import driven_bases
 
 # Output of a task that has the values of an observable.
 _OUTPUTS: Mapping[type[Observable], str] = {
@@ -235,9 +235,7 @@ def submit_options(
 def _check_states(config: SimenvConfig, built: Any) -> None:
     """Raise OptionError for observables of another basis than that of the sequence, or of another
     number of atoms."""
-    bases = set(built.get_addressed_bases())
-    if len(bases) > 1:  # of channels, some of which may have no pulses
-        bases = sample(built).used_bases
+    bases = driven_bases(built)
     if len(bases) != 1:
         return  # workers say so
     states, atoms = BASES[bases.pop()], len(built.register.qubits)

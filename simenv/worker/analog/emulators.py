@@ -36,10 +36,10 @@ from pulser.backend import (
 )
 from pulser.backend.observable import AggregationMethod
 
-from simenv.errors import SimenvError
+from simenv.errors import LimitExceededError, SimenvError
 from simenv.model import Observable as PauliSum, TaskOptions, calls
 from simenv.model.pulses import BASES, PulseAnswer, PulseCall, check_shots, words
-from simenv.transpiler.atoms import pulser_text
+from simenv.transpiler.atoms import driven_bases, pulser_text
 from simenv.wire import codec
 from simenv.wire.messages.client import AssignedTask
 from simenv.worker.analog.samples import checked_sequence
@@ -51,14 +51,17 @@ from simulators.execution.philox import block_seed
 _ORDER = "rghudx01"  # of eigenstates, in pulser
 _JUMPS = {"dephasing", "relaxation", "depolarizing", "eff_noise", "leakage"}  # during the evolution
 _DENSITY = 2**16  # elements of a density matrix of pulser-simulation
+_DRAWN_BYTES = 2**28  # of the draws of all trajectories
 _MOST_CHECKS = 500  # of the control in a run: packages look a time up in a list of all
 _RUN, _ORDER_OF_SHOTS = 0, 1  # numbers of streams of random numbers
 _OWN = "pulser-simulation"  # the package that has no PyTorch
 
 
 class Emulator(msgspec.Struct, frozen=True):
-    """Package of an engine. `bases`: those that it evolves; `has_jumps`: it draws the jumps of each
-    trajectory, else it evolves the density matrix; `names`: its own names of states, by basis."""
+    """Package of an engine. `bases`: those that it evolves; `has_leakage`: it has atoms of three
+    levels (emu-mps 2.10.1 has, but exchanges leakage from 0 with that from 1); `has_jumps`: it
+    draws the jumps of each trajectory, else it evolves the density matrix; `names`: its own names
+    of states, by basis."""
 
     module: str
     backend: str
@@ -66,6 +69,7 @@ class Emulator(msgspec.Struct, frozen=True):
     bases: tuple[str, ...]
     least_atoms: int = 1
     has_state: bool = True
+    has_leakage: bool = False
     has_jumps: bool = True
     names: dict[str, str] = {}
 
@@ -76,9 +80,10 @@ _EMULATORS = {
     ),
     "emu-sv": Emulator("emu_sv", "SVBackend", "SVConfig", ("ground-rydberg",)),
     _OWN: Emulator(
-        "pulser_simulation", "QutipBackendV2", "QutipConfig", tuple(BASES), has_jumps=False
+        "pulser_simulation", "QutipBackendV2", "QutipConfig", tuple(BASES), has_leakage=True,
+        has_jumps=False,
     ),
-}
+}  # fmt: skip
 
 
 class EmulatorEngine:
@@ -137,13 +142,27 @@ class _Run:
         self._basis = self._checked_basis()
         is_random = self._has_draws or (self._jumps and self._emulator.has_jumps)
         self._trajectories = call.trajectories if is_random else 1
+        self._check_draws()
         self._steps = 1
         self._settings: dict[str, float] = {}
+
+    def _check_draws(self) -> None:
+        """Raise LimitExceededError for draws of the noise that take too much memory: the packages
+        draw those of all trajectories before the first."""
+        atoms, noise = self._call.sizes.atoms, self._noise
+        phases = len(noise.detuning_hf_omegas or ()) * self._call.sizes.channels
+        each = 16 * atoms**2 + 600 * atoms + 8 * phases  # interactions, atoms of pulser
+        if self._trajectories * each > _DRAWN_BYTES:
+            text = f"{self._trajectories} trajectories of {atoms} atoms"
+            most = _DRAWN_BYTES // each
+            raise LimitExceededError(
+                f"{text}; engine {self._name!r} takes {most}", hint="engine='rydberg', or fewer"
+            )
 
     def _checked_basis(self) -> str:
         """Return the basis of the sequence."""
         name, emulator, atoms = self._name, self._emulator, self._call.sizes.atoms
-        bases = sorted(self._sequence.get_addressed_bases())
+        bases = sorted(driven_bases(self._sequence))
         most = int(math.log(_DENSITY, 3 if self._noise.with_leakage else 2)) // 2
         text = ""
         if "statevector" in self._call.outputs and not emulator.has_state:
@@ -155,6 +174,8 @@ class _Run:
                 f"the sequence drives transitions of the bases {bases}; engine {name!r} evolves one"
                 f" of {', '.join(emulator.bases)}"
             )
+        elif self._noise.with_leakage and not emulator.has_leakage:
+            text = f"engine {name!r} has no leakage"
         elif self._jumps and not emulator.has_jumps and atoms > most:
             text = (
                 f"engine {name!r} evolves the density matrix with noise of"

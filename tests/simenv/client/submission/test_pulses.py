@@ -39,3 +39,23 @@ def test_a_sweep_reads_its_text_once_and_packs_each_binding_as_alone(
         alone = {"shots": 10, "parameter_values": {"duration": row}, "binding_index": index}
         assert pack_pulses(text, alone) == swept[index]
     assert texts[1:] == 3 * [f"{text} ", text]
+
+
+def test_a_measurement_is_of_the_basis_that_is_driven() -> None:
+    def measured(basis: str, *channels: str) -> str:
+        made = pulser.Sequence(pulser.Register({"q0": (0, 0), "q1": (6, 0)}), pulser.MockDevice)
+        for name in channels:
+            target = {"initial_target": "q0"} if name.endswith("local") else {}
+            made.declare_channel(name, name, **target)
+        made.add(pulser.Pulse.ConstantPulse(100, 3.0, 0.0, 0.0), channels[0])
+        made.measure(basis)
+        return str(made.to_abstract_repr())
+
+    both = ("rydberg_global", "raman_local")
+    for text in (measured("ground-rydberg", *both), measured("digital", "raman_local")):
+        pack_pulses(text, {"shots": 10})
+    with pytest.warns(UserWarning, match="not being addressed"):
+        undriven = measured("ground-rydberg", "raman_local")
+    for text in (measured("digital", *both), undriven):
+        with pytest.raises(ProgramError, match=r"measures .*, and drives"):
+            pack_pulses(text, {"shots": 10})
