@@ -27,6 +27,7 @@ MAX_TOKEN_BYTES = 8_192
 REQUEST_S = 90.0  # of one request; the gateway waits at most 60 s for a result
 RETRY_S = 60.0  # for which a gateway that does not answer, or is busy, is asked again
 _LONGEST_PAUSE_S = 5.0
+_PART_BYTES = 2**20  # of an answer, read at once
 _BUSY = (408, 425, 429, 502, 503, 504)
 _ENV = 'eval "$(simenv gateway env)" sets SIMENV_URL, SIMENV_TOKEN and SSL_CERT_FILE'
 _AUTHORITIES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE")  # as the command prints them
@@ -106,7 +107,7 @@ class GatewayConnection:
         try:
             connection.request(method, path, data, headers)
             answer = connection.getresponse()
-            text = answer.read(MAX_ANSWER_BYTES + 1)
+            text = self._body(answer)
         except BaseException:
             connection.close()
             raise
@@ -118,6 +119,20 @@ class GatewayConnection:
             self._idle.append(connection)
         wait = answer.getheader("Retry-After", "")
         return answer.status, float(wait) if wait.isdigit() else 0.0, text
+
+    def _body(self, answer: http.client.HTTPResponse) -> bytes:
+        """Return the body, or more than MAX_ANSWER_BYTES of it. Raises TimeoutError: the timeout of
+        a socket is that of each of its packets."""
+        end_s, parts, left = time.monotonic() + self._request_s, [], MAX_ANSWER_BYTES + 1
+        while left > 0 and (part := answer.read1(min(left, _PART_BYTES))):
+            parts.append(part)
+            left -= len(part)
+            if time.monotonic() > end_s:
+                raise TimeoutError(f"an answer took more than {self._request_s} s")
+        if left > 0 and answer.length:  # of the bytes that its head announced
+            raise http.client.IncompleteRead(b"", answer.length)
+        answer.close()  # the connection may have its next request
+        return b"".join(parts)
 
     def _opened(self) -> http.client.HTTPConnection:
         if self._tls is None:
@@ -218,7 +233,7 @@ def _encoded(body: Any) -> bytes:
 def _decoded(text: bytes) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # nested too deep
         raise GatewayError("an answer that is no JSON", "does url= name a gateway?") from None
 
 
@@ -227,6 +242,6 @@ def _problem(status: int, text: bytes) -> GatewayError:
     try:
         found = json.loads(text)
         detail, hint, code = (str(found.get(key, ""))[:2_000] for key in ("detail", "hint", "code"))
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         detail, hint, code = "", "", ""
     return GatewayError(detail or f"the gateway answered {status}", hint, code, status)

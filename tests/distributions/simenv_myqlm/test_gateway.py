@@ -17,9 +17,11 @@ TOKEN = "simenv_secret"
 
 class Server(http.server.ThreadingHTTPServer):
     """Gives the answers in their order: status and body; None hangs up. `declared`: the length that
-    answers claim to have, in place of theirs."""
+    answers claim to have, in place of theirs; `pieces`: bytes that are sent at a time, 0: all;
+    `cuts`: answers after which the connection ends, and whose length alone is `declared`."""
 
-    declared = 0
+    declared = pieces = cuts = 0
+    ended: threading.Event
 
     answers: list[tuple[int, bytes] | None]
     asked: list[tuple[str, str | None]]
@@ -39,7 +41,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(answer[0])
         self.send_header("Content-Length", str(self.server.declared or len(answer[1])))
         self.end_headers()
-        self.wfile.write(answer[1])
+        if self.server.cuts:
+            self.server.cuts, self.server.declared, self.close_connection = 0, 0, True
+        pieces = self.server.pieces or len(answer[1]) or 1
+        try:
+            for first in range(0, len(answer[1]), pieces):
+                self.wfile.write(answer[1][first : first + pieces])
+                if self.server.pieces:
+                    self.server.ended.wait(0.02)
+        except OSError:  # the client has enough
+            self.close_connection = True
 
     do_GET = do_POST  # noqa: N815
 
@@ -50,10 +61,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Server]:
     with Server(("127.0.0.1", 0), Handler) as made:
-        made.answers, made.asked = [], []
+        made.answers, made.asked, made.ended = [], [], threading.Event()
         thread = threading.Thread(target=made.serve_forever)
         thread.start()
         yield made
+        made.ended.set()
         made.shutdown()
         thread.join()
 
@@ -103,12 +115,33 @@ def test_answers_are_bounded_and_must_be_json(
         fails(GatewayError, text, connection.request, "GET", "/status")
 
 
+def test_a_nested_answer_is_no_json(server: Server, connection: GatewayConnection) -> None:
+    server.answers = [(200, b"[" * 10**5), (400, b"[" * 10**5)]
+    for text in ("no JSON", "answered 400"):
+        fails(GatewayError, text, connection.request, "GET", "/status")
+
+
+def test_an_answer_that_ends_early_is_asked_again(
+    server: Server, connection: GatewayConnection
+) -> None:
+    server.answers, server.declared = [(200, b"{}"), (200, b'{"a": 1}')], 100
+    server.cuts = 1
+    assert connection.request("GET", "/status") == (200, {"a": 1})
+
+
 def test_an_endless_answer_is_read_to_the_bound(
     server: Server, connection: GatewayConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gateways, "MAX_ANSWER_BYTES", 1_000)
     server.declared, server.answers = 10**12, [(200, b"x" * 1_001)]
     fails(GatewayError, "above 1000 bytes", connection.request, "GET", "/status")
+
+
+def test_an_answer_that_comes_in_drops_has_a_time(server: Server) -> None:
+    server.answers, server.pieces = [(200, b" " * 2**20)], 1
+    url = f"http://127.0.0.1:{server.server_port}"
+    with closing(GatewayConnection(url, TOKEN, request_s=0.3, retry_s=0.0)) as slow:
+        fails(NoGatewayError, "took more than 0.3 s", slow.request, "POST", "/tasks", {})
 
 
 def test_nobody_answers(unused_port: int) -> None:
