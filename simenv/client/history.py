@@ -20,7 +20,7 @@ from simenv.client.submission.send import send
 from simenv.client.tasks.task import Task, number_of, row_of
 from simenv.errors import NotFoundError, OptionError
 from simenv.model import Event, TaskState, task_name, task_number
-from simenv.model.calls import is_call
+from simenv.model.calls import is_call, is_pulse_call
 from simenv.model.views import check_window
 from simenv.wire.messages import client as m
 from simenv.wire.messages.history import (
@@ -182,10 +182,11 @@ class TaskHistory:
         """Submit the same task again, bit for bit, under a new id; return one Task for each
         binding.
 
-        It runs at once: `after` is removed. Raises OptionError for a call: `asked` may come from a
-        file of another user, and a function has all rights of this user.
+        It runs at once: `after` is removed. Raises OptionError for a call that is no pulse
+        sequence: `asked` may come from a file of another user, and a function has all rights of
+        this user.
         """
-        if is_call(asked.terms):
+        if is_call(asked.terms) and not is_pulse_call(asked.terms):
             message = f"a call of engine {asked.terms.engine} is not submitted again"
             raise OptionError(message, hint="call the function, or transpile the circuits, again")
         terms = msgspec.structs.replace(asked.terms, after=())

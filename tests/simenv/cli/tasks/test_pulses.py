@@ -130,3 +130,29 @@ def test_a_variable_that_the_sequence_lacks_is_refused(shell: Shell, sequence: s
         assert "no variables rab" in refused
         assert "its variables are rabi" in refused
     assert "rabi=nan" in shell("run", sequence, "--param", "rabi=nan", code=2).err
+
+
+def test_a_bundle_of_a_sequence_runs_again_to_the_same_bit_strings(
+    shell: Shell, sequence: str, tmp_path: Path
+) -> None:
+    asked = ("--param", "rabi=6", "--shots", "200", "--observable", "ZII")
+    task = shell("submit", sequence, *asked, code=0).out.strip()
+    folder, archive = tmp_path / "bundle", tmp_path / "bundle.zip"
+    first = shell("result", task, "--json", "--bundle", str(folder), code=0).object["pulses"]
+    shell("result", task, "--bundle", str(archive), code=0)
+    for place in (folder, archive):
+        again = shell("run", str(place), "--json", code=0).object["pulses"]
+        assert again == first
+    assert json.loads((folder / "result.json").read_text())["pulses"] == first
+    text = (folder / "sequence.json").read_text()
+    assert pulser.Sequence.from_abstract_repr(text).declared_variables
+
+
+def test_a_bundle_has_no_calibration_of_a_device(
+    shell: Shell, sequence: str, tmp_path: Path
+) -> None:
+    asked = ("--param", "rabi=6", "--device", "neutral-atoms-analog", "--shots", "10")
+    task = shell("submit", sequence, *asked, code=0).out.strip()
+    refused = shell("result", task, "--bundle", str(tmp_path / "bundle")).err
+    assert "calibration of a device, which a bundle does not have" in refused
+    assert not (tmp_path / "bundle").exists()
