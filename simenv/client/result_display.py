@@ -18,6 +18,8 @@ number 1 (metadata `format`), with the arrays that the result has:
   amplitudes/bitstrings   uint8 [strings, num_qubits]: 0 and 1, highest qubit first
   amplitudes/values       complex [strings]
 
+A pulse sequence has those of `simenv.client.pulse_arrays`, and `pulses` in its metadata.
+
 In HDF5 these are datasets, and the metadata are attributes of the root. In npz they are arrays with
 `/` in their names, and `metadata` is JSON text. In JSON all data are one object, as in
 `Result.to_dict`.
@@ -35,6 +37,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from simenv import result_files
+from simenv.client import pulse_arrays
 from simenv.client.circuits import to_qiskit
 from simenv.errors import OptionError
 from simenv.files import replacing
@@ -308,6 +311,9 @@ def metadata(result: ResultLike, decoded: DecodedResult) -> dict[str, Any]:
     """Return the metadata of a result as builtins, without its arrays."""
     settings = {k: v for k, v in result.to_dict(arrays=False).items() if k not in _ARRAYS}
     registers = [list(register) for register in decoded.data.registers]
+    pulses = _pulses(result, decoded)
+    if pulses is not None:
+        settings["pulses"] = pulse_arrays.metadata(pulses)
     return {
         "format": result_files.FORMAT,
         "content": "a simenv result",
@@ -316,10 +322,19 @@ def metadata(result: ResultLike, decoded: DecodedResult) -> dict[str, Any]:
     }
 
 
-def contents(decoded: DecodedResult, row: int) -> dict[str, NDArray[Any]]:
+def _pulses(result: ResultLike, decoded: DecodedResult) -> Any:
+    """Return the outcomes of a pulse sequence; None: the task ran something else."""
+    if not decoded.has("value"):
+        return None
+    return pulse_arrays.answer_of(result.engine, decoded.packed("value"))
+
+
+def contents(result: ResultLike, decoded: DecodedResult, row: int) -> dict[str, NDArray[Any]]:
     """Return the arrays by their names in a file; large ones are mapped, not read."""
     import numpy as np
 
+    if (pulses := _pulses(result, decoded)) is not None:
+        return pulse_arrays.arrays(pulses)
     data = decoded.data
     entries: dict[str, NDArray[Any]] = {}
     if decoded.has("statevector"):
@@ -354,7 +369,7 @@ def parts(
     bytes; no file is written. `suffix`: .h5 or .npz. Raises StoreError."""
     if suffix == ".npz":
         return None, _npz_parts(result, decoded, row)
-    return result_files.parts(contents(decoded, row), _attributes(result, decoded))
+    return result_files.parts(contents(result, decoded, row), _attributes(result, decoded))
 
 
 def _attributes(result: ResultLike, decoded: DecodedResult) -> dict[str, str | int | float]:
@@ -367,7 +382,9 @@ def _attributes(result: ResultLike, decoded: DecodedResult) -> dict[str, str | i
 
 def _hdf5(result: ResultLike, decoded: DecodedResult, row: int, path: Path) -> None:
     attributes = _attributes(result, decoded)
-    result_files.write(path, contents(decoded, row), attributes, mode=0o666)  # less the umask
+    result_files.write(
+        path, contents(result, decoded, row), attributes, mode=0o666
+    )  # less the umask
 
 
 class _Written(io.RawIOBase):
@@ -396,7 +413,7 @@ def _npz_parts(result: ResultLike, decoded: DecodedResult, row: int) -> Iterator
     text = msgspec.json.encode(metadata(result, decoded)).decode()
     out = _Written()
     with zipfile.ZipFile(out, "w") as archive:
-        for name, array in {"metadata": np.array(text), **contents(decoded, row)}.items():
+        for name, array in {"metadata": np.array(text), **contents(result, decoded, row)}.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 header = np.lib.format.header_data_from_array_1_0(array)
                 np.lib.format.write_array_header_1_0(member, header)
@@ -416,6 +433,9 @@ def _json(result: ResultLike, decoded: DecodedResult, row: int, path: Path) -> N
     if decoded.has("statevector") and result.num_qubits > JSON_AMPLITUDES.bit_length() - 1:
         message = f"cannot save {path}: {2**result.num_qubits} amplitudes are too many for text"
         raise OptionError(message, hint=f"save {path.with_suffix('.h5')}")
+    if _pulses(result, decoded) is not None:
+        hint = f"save {path.with_suffix('.npz')}; JSON: the to_dict() of its PulseResult"
+        raise OptionError(f"cannot save {path}: the result of a pulse sequence", hint=hint)
     settings = result.to_dict()
     if settings["statevector"] is not None:  # to_dict gives a reference to a file for large ones
         settings["statevector"] = [[a.real, a.imag] for a in decoded.statevector(row).tolist()]

@@ -121,12 +121,9 @@ def _builtins(result: Result) -> dict[str, Any]:
 
 def _save(result: Result, path: Path) -> None:
     """Write a result to a file. Raises OptionError, StoreError."""
-    if _pulses(result) is None:
+    if path.suffix.lower() != ".json" or _pulses(result) is None:
         result.save(path)
         return
-    if path.suffix.lower() != ".json":
-        message = f"cannot save {path}: results of pulse sequences are saved as JSON"
-        raise errors.OptionError(message, hint=f"--save {path.with_suffix('.json')}")
     import msgspec
 
     from simenv.files import replacing

@@ -112,9 +112,6 @@ def encoded(result: Result, media_type: str, exchange: HttpExchange) -> Response
     if media_type == JSON:
         exchange.hold(json_bytes(result))
         return Response(to_json(result), media_type=JSON)
-    if pulse_result(result) is not None:
-        text = f"Accept: {media_type}: the result of a pulse sequence is sent as JSON"
-        raise OptionError(text, hint=f"Accept: {JSON}")
     suffix = _SUFFIXES[media_type]
     size, blocks = result.parts(suffix)
     headers = {"Content-Disposition": f'attachment; filename="{result.task}{suffix}"'}

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from shell import Shell
 
@@ -67,8 +68,11 @@ def test_submitted_sequence_is_shown_and_saved_by_its_id(
     assert saved["pulses"]["counts"] is None
     printed = shell("result", task, code=0)
     assert [line.split()[0] for line in printed.out.splitlines()] == ["a0", "a1", "a2"]
-    refused = shell("result", task, "--save", str(tmp_path / "result.h5"))
-    assert "saved as JSON" in refused.err
+    arrays = tmp_path / "result.npz"
+    shell("result", task, "--save", str(arrays), code=0)
+    with np.load(arrays) as stored:
+        assert stored["pulses/occupation"][-1].tolist() == saved["pulses"]["occupations"]
+        assert "pulses/counts/counts" not in stored
 
 
 def test_json_that_is_no_sequence_is_refused_by_name(

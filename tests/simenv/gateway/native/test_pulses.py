@@ -1,13 +1,20 @@
 """Pulse sequences over HTTP: run, swept, refused, and read by no process of the gateway itself."""
 
+import io
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
+import h5py
 import httpx
+import numpy as np
 import pytest
+from failing import fails
 
 from simenv.client.client import Client
+from simenv.client.submission.pulses import PulseResult
+from simenv.errors import OptionError
 from simenv.gateway import request_process
 from simenv.gateway.native import schemas
 
@@ -159,11 +166,60 @@ def test_explain_says_engine_and_time_on_a_device(api: httpx.Client) -> None:
     assert "on the device" in found["engines"][0]["why"]
 
 
-def test_results_are_sent_as_json_alone(api: httpx.Client) -> None:
+def test_results_are_sent_and_saved_as_npz_and_hdf5(
+    api: httpx.Client, env: Client, tmp_path: Path
+) -> None:
+    outputs = ["counts", "memory", "statevector", "correlation", "energy"]
+    asked = {"program": sequence(), "parameter_values": {"rabi": 6.0}, "shots": 10, "seed": 3}
+    found = ran(api, outputs=outputs, observables=["ZII"], evaluation_times=[0.5], **asked)
+    path = f"/tasks/{found['task']}/result"
+    npz = api.get(path, headers={"Accept": "application/x-npz"})
+    hdf5 = api.get(path, headers={"Accept": "application/x-hdf5"})
+    assert (npz.headers["content-type"], hdf5.status_code) == ("application/x-npz", 200)
+    own, pulses = env.task(found["task"]).result(), found["pulses"]
+    result = PulseResult(own.value)
+    with np.load(io.BytesIO(npz.content)) as stored, h5py.File(io.BytesIO(hdf5.content)) as file:
+        names = sorted(set(stored) - {"metadata"})
+        assert all((file[name][...] == stored[name]).all() for name in names)
+        at = {name.removeprefix("pulses/"): stored[name] for name in names}
+        assert json.loads(str(stored["metadata"]))["pulses"] == json.loads(file.attrs["pulses"])
+        assert json.loads(file.attrs["pulses"])["duration_ns"] == pulses["duration_ns"]
+    assert [name.decode() for name in at["atoms"]] == pulses["atoms"]
+    assert at["times"].tolist() == pulses["evaluation_times"]
+    for name in ("occupation", "correlation"):
+        assert at[name].tolist() == pulses[name]
+    assert at["energy"][:, 0].tolist() == pulses["energy"]
+    assert at["expectation"].tolist() == pulses["expectation_at"]
+    assert (at["statevector"] == result.statevector_at).all()
+    for row, counts in enumerate(result.counts_at):
+        chosen = at["counts/times"] == row
+        texts = [format(int(each), "03b") for each in at["counts/outcomes"][chosen, 0]]
+        assert dict(zip(texts, at["counts/counts"][chosen].tolist(), strict=True)) == counts
+    memory = [[format(int(each), "03b") for each in row] for row in at["memory"][:, :, 0]]
+    assert memory == result.memory_at
+    own.save(tmp_path / "r.npz")
+    assert (tmp_path / "r.npz").stat().st_size == len(npz.content)
+    fails(OptionError, "pulse sequence", own.save, tmp_path / "r.json")
+
+
+def test_standard_errors_are_arrays_in_the_shape_of_their_values(
+    env: Client, tmp_path: Path
+) -> None:
+    noise = pulser.NoiseModel(temperature=50.0)
+    outputs = ("energy", "counts")
+    task: Any = env.submit(
+        sequence(), parameter_values={"rabi": 6.0}, shots=20, noise=noise, outputs=outputs
+    )
+    result = task.result()
+    task.details.save(tmp_path / "r.h5")
+    with h5py.File(tmp_path / "r.h5") as file:
+        errors = file["pulses/standard_errors"]
+        assert (errors["occupation"][...] == result.standard_error("occupation")).all()
+        assert (errors["energy"][:, 1] == result.standard_error("energy_second_moment")).all()
+
+
+def test_a_sequence_has_no_circuit(api: httpx.Client) -> None:
     found = ran(api, program=sequence(), parameter_values={"rabi": 6.0}, shots=10)
-    answer = api.get(f"/tasks/{found['task']}/result", headers={"Accept": "application/x-npz"})
-    assert answer.status_code == 400
-    assert "is sent as JSON" in answer.json()["detail"]
     circuit = api.get(f"/tasks/{found['task']}/circuit")
     assert (circuit.status_code, circuit.json()["code"]) == (404, "not_found")
 
