@@ -46,7 +46,7 @@ _POOLS: tuple[Column[PoolInfo], ...] = (
     Column("WAITING", lambda pool: str(pool.waiting), right=True),
     Column("STARTS_IN", lambda pool: _starts_in(pool), right=True),
     Column("OFF_BY", lambda pool: _off_by(pool), right=True, optional=4),
-    Column("QUBITS", lambda pool: f"<={pool.max_qubits}" if pool.max_qubits else "-", right=True),
+    Column("WIDTH", lambda pool: f"<={pool.max_qubits}" if pool.max_qubits else "-", right=True),
     Column("NODES", lambda pool: folded(pool.nodes) or "-", optional=1),
     Column("STATE", lambda pool: pool.state),
     Column("REASON", lambda pool: f"({pool.reasons})" if pool.reasons else ""),
@@ -74,7 +74,7 @@ _QUEUE: tuple[Column[TaskInfo], ...] = (
     Column("TIME", lambda task: elapsed(task.time_s), right=True),
     Column("STARTS_IN", lambda task: _starts_in(task), right=True),
     Column("ENDS_IN", lambda task: _run_ends_in(task), right=True, optional=4),
-    Column("QUBITS", lambda task: str(task.num_qubits), right=True, optional=1),
+    Column("WIDTH", lambda task: str(task.num_qubits), right=True, optional=1),
     Column("SHOTS", lambda task: str(task.shots), right=True, optional=2),
     Column("WORKER(REASON)", lambda task: f"({task.reason})" if task.reason else _runs(task)),
 )

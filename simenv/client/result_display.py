@@ -111,7 +111,7 @@ def task_html(task: str, name: str, state: str, info: TaskInfo | None) -> str:
     """Return HTML of a task: its state and, before its end, the pending reason."""
     facts = [("state", state)]
     if info is not None:
-        facts += [("qubits", str(info.num_qubits)), ("pool", info.pool), ("worker", info.worker)]
+        facts += [("width", str(info.num_qubits)), ("pool", info.pool), ("worker", info.worker)]
         facts.append(("reason", info.reason))
     return _heading(f"Task {task}", name) + _pairs([(key, value) for key, value in facts if value])
 

@@ -58,7 +58,7 @@ _HISTORY: tuple[Column[LogRow], ...] = (
     Column("RUN_MS", lambda row: _ms(row.timing.run_us), right=True),
     Column("RETURNED", lambda row: terminal.format_time(row.ended_s), optional=9),
     Column("ENGINE", lambda row: row.engine),
-    Column("QUBITS", lambda row: str(row.num_qubits), right=True),
+    Column("WIDTH", lambda row: str(row.num_qubits), right=True),
     Column("SHOTS", lambda row: str(row.shots), right=True),
     Column("BINDINGS", lambda row: str(row.bindings), right=True, optional=6),
     Column("STATE", lambda row: str(row.state)),

@@ -762,7 +762,7 @@ def test_plots_without_samples_say_so(env: Shown, page: Page) -> None:
 def test_tasks_are_sorted_by_any_column_and_stay_so(env: Shown, page: Page) -> None:
     opened(page, env, "tasks")
     region = page.get_by_role("region", name="Tasks")
-    heading = region.get_by_role("columnheader", name="Qubits")
+    heading = region.get_by_role("columnheader", name="Width")
     heading.get_by_role("button").press("Enter")
     expect(heading).to_have_attribute("aria-sort", "ascending")
     column = heading.evaluate("each => each.cellIndex") + 1

@@ -44,7 +44,7 @@ const pools = (info) => table("Pools", [
   { name: "Busy", of: (pool) => [`${pool.busy} `, gauge(pool.busy, pool.workers)], by: (pool) => pool.busy, number: true },
   { name: "Waiting", of: (pool) => count(pool.waiting), by: (pool) => pool.waiting, number: true },
   { name: "A new task begins", of: (pool) => expected(pool.wait_us, pool.wait_off_by), by: (pool) => pool.wait_us, line: "named" },
-  { name: "Qubits", of: (pool) => (pool.max_qubits ? `≤ ${pool.max_qubits}` : "–"), by: (pool) => pool.max_qubits, number: true, wide: true },
+  { name: "Width", of: (pool) => (pool.max_qubits ? `≤ ${pool.max_qubits}` : "–"), by: (pool) => pool.max_qubits, number: true, wide: true },
 ], info.pools, { key: (pool) => pool.name, empty: "There are no pools.", redraw: draw });
 
 // When a task begins, or how far it is.

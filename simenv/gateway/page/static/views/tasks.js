@@ -57,7 +57,7 @@ function draw() {
       { name: "Device", of: (row) => row.device, by: (row) => row.device },
       { name: "Engine", of: (row) => row.engine, by: (row) => row.engine, wide: true },
       { name: "Pool", of: (row) => row.pool, by: (row) => row.pool, wide: true },
-      { name: "Qubits", of: (row) => row.num_qubits, by: (row) => row.num_qubits, number: true, wide: true },
+      { name: "Width", of: (row) => row.num_qubits, by: (row) => row.num_qubits, number: true, wide: true },
       { name: "Shots", of: (row) => (row.shots ? count(row.shots) : "exact"), by: (row) => row.shots, number: true, wide: true },
       { name: "Submitted", of: (row) => clock(row.submitted_s), by: (row) => row.submitted_s },
       { name: "Queued", of: (row) => duration(row.timing.queued_us / 1e6), by: (row) => row.timing.queued_us, number: true },
