@@ -33,7 +33,7 @@ from simenv.wire import codec
 VALUES = {"rabi": [2.0, 3.0], "duration": 60}
 SHOTS = 10
 A_ROUND = 40  # documents that are read and sent before their ends are awaited
-RUN_S = 3.0  # of a task: one in some dozens is changed to run for hours
+RUN_S = 5.0  # of a task: one in some dozens is changed to run for hours
 PATIENCE_S = 300.0
 LOOK_S = 0.1
 MOST_CHARS = 1_000  # of a message

@@ -13,7 +13,7 @@ import os
 import select
 import subprocess
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 
 from simenv.sandbox.frames import FrameBuffer, FrameError, frame, write_some
@@ -112,9 +112,9 @@ class Child:
         self._frames.clear()
         return frames
 
-    def receive(self, timeout_s: float) -> bytes:
-        """Wait for the next frame, while what is queued is written. Raises TimeoutError, FrameError
-        if the process ends."""
+    def receive(self, timeout_s: float, check: Callable[[], object] | None = None) -> bytes:
+        """Wait for the next frame, while what is queued is written. `check`: called every LOOK_S;
+        what it raises ends the wait. Raises TimeoutError, FrameError if the process ends."""
         end_s = monotonic() + timeout_s
         while not self._frames:
             if self.has_ended:
@@ -123,6 +123,8 @@ class Child:
             poll.register(self._out, select.POLLIN)
             if self._unsent:
                 poll.register(self._in, select.POLLOUT)
+            if check is not None:
+                check()
             left_s = max(0.0, end_s - monotonic())
             poll.poll(min(left_s, LOOK_S) * 1e3)
             self._write()

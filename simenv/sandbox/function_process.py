@@ -21,6 +21,7 @@ import signal
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from typing import IO
 
 import msgspec
@@ -73,10 +74,18 @@ class SandboxProcess:
     def _seconds(self) -> float:
         return SECONDS if self._own_seconds is None else self._own_seconds
 
-    def convert(self, data: bytes, name: str = "", *, head: bytes = b"") -> bytes:
+    def convert(
+        self,
+        data: bytes,
+        name: str = "",
+        *,
+        head: bytes = b"",
+        check: Callable[[], object] | None = None,
+    ) -> bytes:
         """Return what the function returns for `data`, with `head` before it. `name`: of the file,
-        for messages. Raises its errors, LimitExceededError for a call that exceeds the limits, ends
-        the process or gets no turn within QUEUE_SECONDS, ProgramError if the process does not
+        for messages. `check`: called often during the wait; what it raises ends the process and is
+        raised. Raises the function's errors, LimitExceededError for a call that exceeds the limits,
+        ends the process or gets no turn within QUEUE_SECONDS, ProgramError if the process does not
         start, ConfigError if there is no Python interpreter for it."""
         prefix = f"{name}: " if name else ""
         if not self._lock.acquire(timeout=QUEUE_SECONDS):
@@ -84,7 +93,7 @@ class SandboxProcess:
             text = f"{prefix}{what}, for {QUEUE_SECONDS:g} s by now"
             raise LimitExceededError(text, hint=f"send it again{self._or_text}")
         try:
-            verdict, answer = self._answer(head, data)
+            verdict, answer = self._answer(head, data, check)
         finally:
             self._lock.release()
         if verdict == _DONE:
@@ -121,7 +130,7 @@ class SandboxProcess:
         with self._lock:
             self._end()
 
-    def _started(self) -> Child:
+    def _started(self, check: Callable[[], object] | None) -> Child:
         if self._pid != os.getpid():
             self._pid, self._child, self._log = os.getpid(), None, None
         if self._child is None:
@@ -133,7 +142,7 @@ class SandboxProcess:
                 log, most_bytes = self._log.fileno(), 1 + MAX_MESSAGE_BYTES
                 fcntl.fcntl(log, fcntl.F_SETFL, os.O_APPEND)  # so that it can be emptied
                 self._child = Child(argv, environ, log, most_bytes=most_bytes)
-                self._child.receive(START_SECONDS)
+                self._child.receive(START_SECONDS, check)
             except OSError as error:
                 if isinstance(error, TimeoutError):
                     reason = f"does not start within {START_SECONDS:g} s"
@@ -145,18 +154,23 @@ class SandboxProcess:
                 text = f"no {self._subject} can be {self._verbs[1]} here: the process for it"
                 hint = f"see that `{python} -c 'import qiskit.qpy, {self._function[0]}'` works"
                 raise ProgramError(f"{text} {reason}", hint=hint + self._or_text) from error
+            except BaseException:
+                self._end()
+                raise
         return self._child
 
-    def _answer(self, head: bytes, data: bytes) -> tuple[bytes, bytes]:
+    def _answer(
+        self, head: bytes, data: bytes, check: Callable[[], object] | None
+    ) -> tuple[bytes, bytes]:
         """Return the verdict, and the function's result or its error. The process is ended if its
         answer was not read completely, because the rest would be taken for the next answer."""
-        child = self._started()
+        child = self._started(check)
         assert self._log is not None
         if os.fstat(self._log.fileno()).st_size:
             self._log.truncate(0)
         try:
             child.send(head, data)
-            reply = child.receive(self._seconds)
+            reply = child.receive(self._seconds, check)
         except TimeoutError:
             self._end()
             return _NO_TIME, b""

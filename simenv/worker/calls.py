@@ -332,7 +332,7 @@ class CallRunner:
         control.threads = control.threads or max(1, chunk.slots)
         placed = None
         if isinstance(call, PulseCall):
-            call, placed = self._on_device(call, assigned, terms)
+            call, placed = self._on_device(call, assigned, terms, control)
         value, device, device_ns = engine.call(call, assigned, terms, control)
         if placed is not None:
             device, device_ns = placed.record, placed.time_ns
@@ -350,7 +350,7 @@ class CallRunner:
         return codec.encode(data), file, device_ns
 
     def _on_device(
-        self, call: PulseCall, assigned: AssignedTask, terms: TaskOptions
+        self, call: PulseCall, assigned: AssignedTask, terms: TaskOptions, control: RunControl
     ) -> tuple[PulseCall, PulseDevice | None]:
         """Return a pulse sequence as it runs, on the task's device if it has one, and that
         device."""
@@ -358,4 +358,4 @@ class CallRunner:
             return settled(call, assigned.shots, on_device=False), None
         from simenv.worker.analog.device import on_device  # and those few, pulser
 
-        return on_device(call, assigned, terms, self._noise)
+        return on_device(call, assigned, terms, self._noise, control)

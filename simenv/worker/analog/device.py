@@ -25,6 +25,7 @@ from simenv.sandbox.function_process import SandboxProcess
 from simenv.transpiler.atoms import built_sequence, errors_of_pulser, on_machine, sizes_of
 from simenv.wire.messages.client import AssignedTask
 from simenv.worker.noise import Noise
+from simulators.engine import RunControl
 from simulators.errors import Unsupported
 
 _OFF = ("all", 0.0)  # factor of `noise="off"`
@@ -54,10 +55,14 @@ class PulseDevice(msgspec.Struct, frozen=True):
 
 
 def on_device(
-    call: PulseCall, assigned: AssignedTask, terms: TaskOptions, noise: Noise
+    call: PulseCall,
+    assigned: AssignedTask,
+    terms: TaskOptions,
+    noise: Noise,
+    control: RunControl,
 ) -> tuple[PulseCall, PulseDevice]:
     """Return the call as it runs on its device, with the device's noise unless it has its own.
-    Raises InfeasibleError for what the machine cannot do, OptionError, Unsupported."""
+    Raises InfeasibleError for what the machine cannot do, OptionError, Unsupported, Stopped."""
     snapshot = noise.calibration(terms)
     analog = snapshot.analog
     if analog is None:
@@ -73,7 +78,7 @@ def on_device(
     call = msgspec.structs.replace(call, modulation=call.modulation is not False)
     request = PlaceRequest(call, machine, json.dumps(figures) if figures else "")
     packed = msgspec.msgpack.encode(request)
-    answer = placed(packed) if assigned.trusted else _PROCESS.convert(packed)
+    answer = placed(packed) if assigned.trusted else _PROCESS.convert(packed, check=control.check)
     result = msgspec.msgpack.decode(answer, type=Placed)
     call = msgspec.structs.replace(
         call,

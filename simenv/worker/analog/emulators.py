@@ -105,7 +105,7 @@ class EmulatorEngine:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the packages, about their own versions
             try:
-                sequence, noise = checked_sequence(call, seed, trusted=assigned.trusted)
+                sequence, noise = checked_sequence(call, seed, control, trusted=assigned.trusted)
                 run = _Run(self.name, call, assigned, (sequence, noise))
                 _seed_generators(seed)
                 results = run.results(terms, control)

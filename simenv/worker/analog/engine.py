@@ -61,7 +61,7 @@ class PulseEngine:
             options = self._checkpoints.of_task(options, assigned.task)
         with Checkpointer.of(options, control) as checkpointer:
             run = _Run(call, assigned, control, checkpointer)
-            for batch in sampled(call, run.seed_of(_DRAWS), trusted=assigned.trusted):
+            for batch in sampled(call, run.seed_of(_DRAWS), control, trusted=assigned.trusted):
                 run.add(batch)
         return codec.encode(run.answer()), None, 0
 

@@ -20,6 +20,7 @@ from simenv.errors import ProgramError
 from simenv.model.pulses import BASES, PulseCall, PulseSizes, check_atoms
 from simenv.sandbox.function_process import SandboxProcess
 from simenv.transpiler.atoms import built_sequence, errors_of_pulser, sizes_of
+from simulators.engine import RunControl
 from simulators.rydberg.drive import PulseProgram
 from simulators.rydberg.jumps import CollapseOperator
 
@@ -69,26 +70,31 @@ class SampledSequence(msgspec.Struct, frozen=True, array_like=True):
     masked_ns: int = 0
 
 
-def sampled(call: PulseCall, seed: int, *, trusted: bool) -> Iterator[SampledSequence]:
+def sampled(
+    call: PulseCall, seed: int, control: RunControl, *, trusted: bool
+) -> Iterator[SampledSequence]:
     """Iterate over batches of trajectories of a sequence. Raises ProgramError, OptionError,
-    LimitExceededError."""
+    LimitExceededError, Stopped."""
     bytes_of_one = 24 * call.sizes.atoms * (call.sizes.duration_ns + 1)
     batch = max(1, BATCH_BYTES // bytes_of_one)
     first, last = 0, 1
     while first < last:
         packed = msgspec.msgpack.encode(Request(call, seed, first, first + batch))
-        answer = converted(packed) if trusted else _PROCESS.convert(packed)
+        answer = converted(packed) if trusted else _PROCESS.convert(packed, check=control.check)
         result = msgspec.msgpack.decode(answer, type=SampledSequence)
         first, last = first + batch, result.drawn
         yield result
 
 
-def checked_sequence(call: PulseCall, seed: int, *, trusted: bool) -> tuple[Any, Any]:
+def checked_sequence(
+    call: PulseCall, seed: int, control: RunControl, *, trusted: bool
+) -> tuple[Any, Any]:
     """Return the sequence and the noise model of a call, as pulser's objects. Those of another user
     are read and sampled in a process of its own before: they take as much time and memory here.
     Raises like `sampled`."""
     if not trusted:
-        _PROCESS.convert(msgspec.msgpack.encode(Request(call, seed, 0, 1)))
+        packed = msgspec.msgpack.encode(Request(call, seed, 0, 1))
+        _PROCESS.convert(packed, check=control.check)
     with errors_of_pulser(_CANNOT):
         return _checked(call)
 

@@ -23,6 +23,7 @@ from simenv.client.qpm.requests import Request
 from simenv.errors import ConfigError, LimitExceededError, ProgramError
 from simenv.sandbox import function_process
 from simenv.sandbox.function_process import SandboxProcess
+from simulators.errors import Stopped
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +191,9 @@ def forked(data):
 
 def holding(data):
     re.match(r'(a+)+$', 'a' * 64 + 'b')
+
+def either(data):
+    return holding(data) if data == b"hold" else data
 """
 TEXTS = {
     "large": (LimitExceededError, "takes more than 1024 MiB of memory"),
@@ -227,10 +231,28 @@ def test_process_that_does_not_start_says_why() -> None:
     assert "no_such_module" in error.hint
 
 
+def test_what_a_check_raises_ends_the_process_and_the_next_call_is_answered(library: str) -> None:
+    process = SandboxProcess(library, "either", "request", seconds=60.0)
+
+    def check() -> None:
+        raise Stopped("the run was stopped")
+
+    with closing(process):
+        with pytest.raises(Stopped):
+            process.convert(b"hold", check=check)
+        assert process._child is None, "stopped while it started"
+        assert process.convert(b"abc", check=lambda: None) == b"abc"
+        child = psutil.Process(pid_of(process))
+        with pytest.raises(Stopped):
+            process.convert(b"hold", check=check)
+        assert not child.is_running()
+        assert process.convert(b"abc") == b"abc"
+
+
 CALLER = """
 from simenv.sandbox import function_process
 process = function_process.SandboxProcess("greedy_library", "holding", seconds=0.5)
-print(process._started().pid, flush=True)
+print(process._started(None).pid, flush=True)
 process.convert(b"")
 """
 

@@ -155,7 +155,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def drawn(trajectories: int, noise: dict[str, Any] = DRAWN) -> list[samples.SampledSequence]:
     call = msgspec.structs.replace(call_of(noise), trajectories=trajectories)
-    return list(samples.sampled(call, 5, trusted=True))
+    return list(samples.sampled(call, 5, RunControl(), trusted=True))
 
 
 @pytest.mark.usefixtures("small_batches")
