@@ -92,8 +92,10 @@ class Load:
                 self._report = msgspec.convert(message, LoadReport)
 
     def await_service(self, since_s: float) -> None:
-        """Wait until it is served again after a fault at a time, monotonic."""
-        wait_for("the client is served", lambda: any(end > since_s for _, end in self.gaps))
+        """Wait until it is served again after a fault at a time, monotonic. It submits nothing
+        while OUTSTANDING tasks wait, as for kernels that a worker compiles."""
+        served = lambda: any(end > since_s for _, end in self.gaps)  # noqa: E731
+        wait_for("the client is served", served, END_S)
 
     def end(self) -> LoadReport:
         """End the client after all its tasks; return what it saw."""

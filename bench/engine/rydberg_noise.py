@@ -246,7 +246,7 @@ def _test(
 
     def of_distribution(own: NDArray[np.float64], is_read: bool) -> float:
         own = read(own) if is_read else own
-        expected = out.flipped_distribution(own.sum() * np.array(values), rates)
+        expected = _flipped(own.sum() * np.array(values), rates)
         rare = expected < LEAST
         cells = [*zip(own[~rare], expected[~rare], strict=True)]
         cells.append((own[rare].sum(), expected[rare].sum()))
@@ -254,3 +254,14 @@ def _test(
         return float(chi2.sf(sum(terms), len(terms) - 1))
 
     return of_samples if isinstance(values, dict) else of_distribution
+
+
+def _flipped(distribution: NDArray[np.float64], rates: tuple[float, float]) -> NDArray[np.float64]:
+    """Return a distribution [2**n] with errors of detection: 0 read as 1, 1 as 0."""
+    false_positive, false_negative = rates
+    matrix = np.array([[1 - false_positive, false_negative], [false_positive, 1 - false_negative]])
+    result = distribution
+    for bit in range(distribution.size.bit_length() - 1):
+        parts = result.reshape(-1, 2, 1 << bit)
+        result = np.einsum("ab,xby->xay", matrix, parts).reshape(-1)
+    return result

@@ -93,14 +93,3 @@ def flipped(
         rate = np.where(value == 1, false_negative, false_positive)
         result ^= (uniforms[bit] < rate).astype(np.uint64) << np.uint64(bit)
     return result
-
-
-def flipped_distribution(distribution: Reals, rates: tuple[float, float]) -> Reals:
-    """Distribution [2**n] of outcomes with errors of detection at the rates of `flipped`."""
-    false_positive, false_negative = rates
-    matrix = np.array([[1 - false_positive, false_negative], [false_positive, 1 - false_negative]])
-    result = distribution
-    for bit in range(distribution.size.bit_length() - 1):
-        parts = result.reshape(-1, 2, 1 << bit)
-        result = np.einsum("ab,xby->xay", matrix, parts).reshape(-1)
-    return result
