@@ -534,3 +534,11 @@ def _reason(reason: object) -> str:
         hint = f"1 to {MAX_REASON_CHARS} characters for other administrators"
         raise OptionError(f"reason={reason!r:.80}", hint=hint)
     return reason
+
+
+def atom_devices(env: Environment) -> dict[str, DeviceInfo]:
+    """Return the devices of neutral atoms that tasks can name, by name; for frontends."""
+    names = env.device_names().items()
+    named = (name for name, source in names if source is not CalibrationSource.INSTALLED)
+    infos = {name: env.device(name) for name in named}
+    return {name: info for name, info in infos.items() if info.analog is not None}

@@ -27,6 +27,7 @@ from pulser.backend.remote import (
 from pulser.devices import Device
 
 from simenv.client.client import Client, connect
+from simenv.client.environment import atom_devices
 from simenv.client.job_tasks import JobTasks
 from simenv.client.jobs import JobRecords
 from simenv.client.submission.options import checked_seed
@@ -48,7 +49,6 @@ from simenv.frontends.pulser.emulation import (
     submit_options,
 )
 from simenv.model import TaskState
-from simenv.model.devices import CalibrationSource
 from simenv.model.jobs import BLOB_PART_BYTES, JobRecord
 from simenv.model.task import joint_state
 from simenv.model.task_rules import checked_key
@@ -223,11 +223,9 @@ class SimenvConnection(RemoteConnection):  # type: ignore[misc]  # pulser is unt
         """Return the devices that sequences may be written for, by name: those of Pulser, which run
         without noise, and the environment's devices of neutral atoms."""
         devices = {device.name: device for device in _DEVICES}
-        for name, source in self._client.device_names().items():
-            if source is not CalibrationSource.INSTALLED:  # they run circuits
-                analog = self._client.device(name).analog
-                if analog is not None:
-                    devices[name] = dataclasses.replace(machine_of(analog.device), name=name)
+        for name, info in atom_devices(self._client).items():
+            assert info.analog is not None
+            devices[name] = dataclasses.replace(machine_of(info.analog.device), name=name)
         return devices
 
     def supports_open_batch(self) -> bool:

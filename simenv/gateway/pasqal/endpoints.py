@@ -26,6 +26,7 @@ from litestar.params import FromPath
 from litestar.types import ControllerRouterHandler
 
 from simenv.client.client import Client
+from simenv.client.environment import atom_devices
 from simenv.errors import (
     DECODE_ERRORS,
     KeyConflictError,
@@ -42,7 +43,6 @@ from simenv.gateway.pasqal.batches import Repeat, StoredBatch
 from simenv.gateway.pasqal.links import ResultLinks
 from simenv.gateway.problems import status_of
 from simenv.model import FINAL_STATES, TaskState
-from simenv.model.devices import CalibrationSource, DeviceInfo
 from simenv.model.jobs import JobSelector
 from simenv.token_buckets import TokenBuckets
 
@@ -165,16 +165,6 @@ class PasqalService:
         value = client.task(batch.record.tasks[place][0]).result(10.0).value
         sandbox = self.gateway.sandbox(caller)
         return request_process.call(sandbox, "pasqal_result", value, config)
-
-
-def atom_devices(client: Client) -> dict[str, DeviceInfo]:
-    """Return the devices of neutral atoms that tasks can name."""
-    infos = [
-        client.device(name)
-        for name, source in client.device_names().items()
-        if source is not CalibrationSource.INSTALLED
-    ]
-    return {info.name: info for info in infos if info.analog is not None}
 
 
 def _state(batch: StoredBatch, job_id: str, place: int) -> TaskState:
