@@ -8,12 +8,11 @@ with it. A worker refuses a sequence that is larger than its sizes.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
@@ -45,15 +44,16 @@ NOISY_TOLERANCE = 1e-4  # of each trajectory
 TRAJECTORIES = 200  # at most one for each shot
 MAX_RATE = 1e12  # rad/us: more than atoms at a distance have
 MAX_ATOMS = 256  # engines take fewer
-_LIMITS = {"atoms": (1, MAX_ATOMS), "channels": (1, 64), "duration_ns": (4, 1_000_000)}
+MAX_CHANNELS = 64
+MAX_DURATION_NS = 1_000_000
+_LIMITS = {
+    "atoms": (1, MAX_ATOMS), "channels": (1, MAX_CHANNELS), "duration_ns": (4, MAX_DURATION_NS),
+}  # fmt: skip
 # Sampled, exact, and means of operators; the latter are in the order of an answer's values.
 OUTPUTS = (
     *("counts", "memory", "statevector"),
     *("occupation", "correlation", "energy", "expectation"),
 )
-_PARTS = {"register": MAX_ATOMS, "channels": 64, "operations": 10_000, "variables": MAX_VARIABLES}
-_WAVEFORMS = 4  # of a pulse: amplitude, detuning and phase; and of a detuning map
-_SAID = 200  # characters of the parser's own message
 # A string without an end reaches to that of the text: a search that went on behind each quote would
 # take the square of the text's length.
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
@@ -193,9 +193,7 @@ def check_pulses(call: PulseCall) -> None:
     if call.tolerance != 0.0 and not LEAST_TOLERANCE <= call.tolerance <= 1.0:  # NaN too
         hint = f"{LEAST_TOLERANCE:g} to 1: 1 - fidelity"
         raise OptionError(f"tolerance={call.tolerance!r}", hint=hint)
-    if (
-        not 0.0 <= call.rate_rad_us <= MAX_RATE or not 0 <= call.jumps <= _LIMITS["duration_ns"][1]
-    ):  # NaN too
+    if not 0.0 <= call.rate_rad_us <= MAX_RATE or not 0 <= call.jumps <= MAX_DURATION_NS:  # NaN too
         text = f"a forecast from {call.rate_rad_us!r} rad/us and {call.jumps} jumps of the drive"
         raise OptionError(text, hint=f"0 to {MAX_RATE:g} rad/us, and a jump each nanosecond")
     for name in ("trajectories", "evolutions"):
@@ -325,48 +323,3 @@ def check_atoms(names: Iterable[object]) -> None:
                 hint="a shorter name",
             )
         check_printable("the name of an atom", name)
-
-
-def check_parts(text: str) -> None:
-    """Check the numbers of parts of a sequence, before pulser reads it: it takes long for many.
-    `text`: one that `check_text` has passed. Raises LimitExceededError, ProgramError."""
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:  # a number of too many digits, too
-        said = str(error)[:_SAID]
-        hint = "Sequence.to_abstract_repr() of pulser-core writes one"
-        raise ProgramError(f"the pulse sequence is no JSON object: {said}", hint=hint) from error
-    for name, most in _PARTS.items():
-        part = document.get(name)
-        if isinstance(part, dict | list) and len(part) > most:
-            raise LimitExceededError(
-                f"the sequence has {len(part)} {name}; the limit is {most}",
-                hint="a smaller sequence, or several",
-            )
-    channels = document.get("channels")
-    most = (
-        _WAVEFORMS
-        * _LIMITS["duration_ns"][1]
-        * (len(channels) if isinstance(channels, dict) else 1)
-    )
-    total = _durations(document.get("operations"))
-    if total > most:
-        raise LimitExceededError(
-            f"the pulses of the sequence have waveforms of {total:.3g} ns; the limit is {most}",
-            hint="a shorter sequence",
-        )
-
-
-def _durations(operations: Any) -> float:
-    """Return the sum of all durations that are numbers: pulser makes a sample for each ns."""
-    total, left = 0.0, [operations]
-    while left:
-        each = left.pop()
-        if isinstance(each, dict):
-            duration = each.get("duration")
-            if isinstance(duration, int | float) and duration > 0:
-                total += min(duration, 1e18)
-            left += each.values()
-        elif isinstance(each, list):
-            left += each
-    return total

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from simenv.errors import InfeasibleError, ProgramError, SimenvError
-from simenv.model.pulses import PulseCall, PulseSizes, check_parts
+from simenv.model.pulse_parts import check_parts
+from simenv.model.pulses import PulseCall, PulseSizes
 
 _TEXT = 500  # characters of pulser's own messages
 _CAUSES = 3
@@ -49,7 +50,7 @@ def built_sequence(call: PulseCall) -> Any:
     errors of pulser."""
     import pulser
 
-    check_parts(call.sequence)
+    check_parts(call.sequence, dict(call.variables))
     sequence = pulser.Sequence.from_abstract_repr(call.sequence)
     if sequence.is_parametrized() or sequence.is_register_mappable():
         values = {name: value if len(value) > 1 else value[0] for name, value in call.variables}

@@ -35,6 +35,7 @@ from simenv.model import Observable, calls as model_calls
 from simenv.model.devices import DeviceInfo
 from simenv.model.options import CallOptions
 from simenv.model.paradigms import annealing_refused, is_annealing_text
+from simenv.model.pulse_parts import check_parts
 from simenv.model.pulses import (
     EMULATORS,
     OUTPUTS,
@@ -43,7 +44,6 @@ from simenv.model.pulses import (
     PulseAnswer,
     PulseCall,
     check_atoms,
-    check_parts,
     check_pulses,
     check_shots,
     check_text,
@@ -560,8 +560,6 @@ def _settings(given: Any) -> dict[str, float]:
         raise OptionError(f"modulation={values['modulation']!r}", hint=hint)
     if "trajectories" in values:
         checked_integer("trajectories", values["trajectories"], 1, 100_000)  # type: ignore[arg-type]
-    if values.get("modulation", 0.0) not in (0.0, 1.0):
-        raise OptionError(f"modulation={values['modulation']!r}", hint="0 or 1")
     return values
 
 
@@ -596,13 +594,15 @@ def _built(
             names = ", ".join(map(str, missing))
             hint = "parameter_values= has a value, or a list of them, for each"
             raise OptionError(f"no values of the variables {names:.80}", hint=hint)
+        variables = tuple(
+            (str(name), _numbers_of(name, each)) for name, each in sorted(numbers.items())
+        )
         built = sequence
+        if is_open:
+            check_parts(text, dict(variables))
         if is_open or mapping:
             built = sequence.build(qubits=dict(mapping) or None, **numbers)
         check_measured(built)
-    variables = tuple(
-        (str(name), _numbers_of(name, each)) for name, each in sorted(numbers.items())
-    )
     return text, built, variables, mapping
 
 

@@ -159,7 +159,13 @@ def _noise(config: SimenvConfig, device: Any, given: Mapping[str, Any]) -> Any:
     """Return the noise as `Client.submit` takes it; "off": none."""
     named = given.get("noise")
     if named is None:
-        model = device.noise_model if config.prefer_device_noise_model else None
+        is_preferred = config.prefer_device_noise_model
+        is_emulated = given.get("device") is not None
+        if is_preferred and (
+            is_emulated or (given.get("pool") and not config.noise_model.noise_types)
+        ):
+            return "auto"  # the service knows the noise of its devices
+        model = device.noise_model if is_preferred else None
         model = model or config.noise_model
     elif named in ("auto", "on") and given.get("device") is None and given.get("pool") is None:
         model = device.noise_model

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from simenv.errors import LimitExceededError, ProgramError
-from simenv.model.pulses import MAX_NESTING, MAX_SEQUENCE_BYTES, check_parts, check_text
+from simenv.model.pulse_parts import check_parts
+from simenv.model.pulses import MAX_NESTING, MAX_SEQUENCE_BYTES, check_text
 
 
 @pytest.mark.timeout(30)
@@ -46,3 +47,64 @@ def test_endless_pulses_are_refused_before_pulser_makes_their_samples(operations
     check_parts(json.dumps({"channels": channels, "operations": [{"duration": 10**6}] * 8}))
     for odd in ([[{"duration": "x"}], {"duration": [True]}], {"duration": None}, 5, None):
         check_parts(json.dumps({"channels": 3, "operations": odd}))
+
+
+@pytest.mark.parametrize(
+    "duration",
+    [
+        {"variable": "d"},
+        {"expression": "index", "lhs": {"variable": "many"}, "rhs": 1},
+        {"expression": "mul", "lhs": {"variable": "one"}, "rhs": 1e9},
+        {"expression": "pow", "lhs": 10, "rhs": {"expression": "add", "lhs": 9, "rhs": 1}},
+        {"expression": "div", "lhs": 1.0, "rhs": 1e-9},
+        {"expression": "exp", "lhs": {"expression": "abs", "lhs": -50}},
+        {"expression": "exp", "lhs": 1e9},
+        {"expression": "ceil", "lhs": {"expression": "neg", "lhs": -2e9}},
+    ],
+)
+def test_durations_by_formulas_are_in_the_sum_once_variables_have_values(duration: object) -> None:
+    waveform = {"kind": "constant", "duration": duration, "value": 1.0}
+    text = json.dumps(
+        {"channels": {"a": "x"}, "operations": [{"op": "pulse", "amplitude": waveform}]}
+    )
+    with pytest.raises(LimitExceededError, match="the limit is 4000000"):
+        check_parts(text, {"d": (1e9,), "many": (1.0, 1e9), "one": (1.0,)})
+    small = {"d": (100.0,), "many": (1.0, 100.0), "one": (1e-7,)}
+    if "variable" in json.dumps(duration):
+        check_parts(text, small)
+        check_parts(text)  # their values come later
+
+
+@pytest.mark.parametrize(
+    "waveform",
+    [
+        {"kind": "blackman_max", "max_val": 1e-9, "area": 1.0},
+        {"kind": "kaiser_max", "max_val": -1e-9, "area": {"variable": "area"}, "beta": 14.0},
+    ],
+)
+def test_durations_that_follow_from_the_area_are_in_the_sum(waveform: dict[str, object]) -> None:
+    def text(**changes: float) -> str:
+        return json.dumps(
+            {"channels": {"a": "x"}, "operations": [{"amplitude": waveform | changes}]}
+        )
+
+    with pytest.raises(LimitExceededError, match="the limit is 4000000"):
+        check_parts(text(), {"area": (-1.0,)})
+    check_parts(text(max_val=-10.0), {"area": (-1.0,)})
+    for odd in (0.0, float("nan")):
+        check_parts(text(max_val=odd), {"area": (-1.0,)})
+
+
+@pytest.mark.parametrize(
+    "duration",
+    [
+        {"variable": "absent"}, {"variable": []}, {"expression": "index", "lhs": 3, "rhs": 7},
+        {"expression": "eval", "lhs": "1", "rhs": 2}, {"expression": {}, "lhs": 1}, {}, {"lhs": 1},
+        {"expression": "add", "lhs": [1, 2], "rhs": [1]}, {"expression": "mul", "lhs": "x"},
+        {"expression": "add", "lhs": [[1], [2, 3]], "rhs": 1}, {"expression": "log", "lhs": -1},
+        {"expression": "index", "lhs": [1], "rhs": {"expression": "log", "lhs": -1}},
+    ],
+)  # fmt: skip
+def test_formulas_that_pulser_refuses_count_as_nothing(duration: object) -> None:
+    text = json.dumps({"channels": {}, "operations": [{"duration": duration}]})
+    check_parts(text, {"d": (1.0,)})

@@ -167,6 +167,21 @@ def test_the_noise_of_the_device_is_preferred_on_request(env: Client) -> None:
         assert results.final_bitstrings == {expected: 10}
 
 
+def test_the_noise_of_a_stored_device_is_preferred_on_request(env: Client) -> None:
+    sequence = pulser.Sequence(pulser.Register.rectangle(1, 2, 20.0, prefix="q"), pulser.MockDevice)
+    sequence.declare_channel("ising", "rydberg_global")
+    sequence.add(pulser.Pulse.ConstantPulse(252, 4 * np.pi, 0.0, 0.0), "ising")
+    named = {"device": "neutral-atoms-analog", "seed": 4}
+    shares = []
+    for preferred in (True, False):
+        config = SimenvConfig(
+            observables=[pb.BitStrings(num_shots=500)], prefer_device_noise_model=preferred
+        )
+        found = SimenvEmulator(sequence, config=config, env=env, **named).run().final_bitstrings
+        shares.append(found["11"] / 500)
+    assert shares[0] < 0.9 < 0.98 < shares[1]  # errors of detection of 0.08
+
+
 def test_what_no_worker_computes_is_refused_by_name(env: Client) -> None:
     class Mine(pb.Occupation):
         pass
