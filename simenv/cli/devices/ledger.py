@@ -30,9 +30,8 @@ def show(
             terminal.require_matplotlib("--plot")
         from simenv.calibration.ledger import circuit_ledger
 
-        result = circuit_ledger(
-            read_circuit(file).program, device, noise=noise_of(noise), compile=compiled
-        )
+        program = read_circuit(file, purpose="a ledger of losses").program
+        result = circuit_ledger(program, device, noise=noise_of(noise), compile=compiled)
     if as_json:
         terminal.json_line({"device": device, **msgspec.to_builtins(_record(result))})
     else:

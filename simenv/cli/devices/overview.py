@@ -215,7 +215,15 @@ def median_pair_error(device: DeviceInfo) -> float:
     return details.median(details.working(each for each in errors if each == each))
 
 
+# Figures of devices of neutral atoms in the columns of qubits; the mean of several.
+_OF_ATOMS = {"readout_error": ("p_false_pos", "p_false_neg"), "t1_us": ("t1_us",)}
+
+
 def _median(device: DeviceInfo, name: str, digits: int = 2) -> str:
+    if device.analog is not None:
+        values = [each.values[0] for each in device.terms if each.name in _OF_ATOMS[name]]
+        is_whole = len(values) == len(_OF_ATOMS[name])
+        return _short(sum(values) / len(values), digits) if is_whole else "-"
     return _short(details.median(getattr(qubit, name) for qubit in device.qubits), digits)
 
 

@@ -112,11 +112,19 @@ def _json_text(source: str | Path) -> str | None:
     return source if source.lstrip()[:1] == "{" else None
 
 
-def read_circuit(file: str, channels: ChannelNames | None = None) -> PackedCircuit:
-    """Read the circuit of a file or of stdin. `channels`: see `load`. Raises ProgramError with the
+def read_circuit(
+    file: str, channels: ChannelNames | None = None, purpose: str = ""
+) -> PackedCircuit:
+    """Read the circuit of a file or of stdin. `channels`: see `load`; `purpose`: what there is of
+    circuits alone, where no environment has it of pulse sequences. Raises ProgramError with the
     place of the error."""
     source = _read(file)
     if _json_text(source) is not None:
+        if purpose:
+            hint = (
+                f"simenv explain {file}: its engine and time; or run it without some of its noise"
+            )
+            raise ProgramError(f"{purpose} is of circuits, and this is a pulse sequence", hint=hint)
         message = "a pulse sequence runs in an environment"
         raise ProgramError(message, hint=f"simenv run {file}, which starts one if none is up")
     return _loaded(source, file, channels)

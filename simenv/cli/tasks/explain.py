@@ -75,7 +75,7 @@ def show(
     from simulators.compiler import warmup
 
     warmup.prepare(kernel_folder())
-    program = circuit_input.read_circuit(file).program
+    program = circuit_input.read_circuit(file, purpose="a plan of passes").program
     sums = load_observables(list(observables), program.num_qubits) if observables else ()
     labels = [label for observable in sums for label in observable.labels]
     wanted = outputs or (("expectation",) if labels else ("counts",))

@@ -542,3 +542,8 @@ def test_bad_links_are_named(shell: Shell, link: str, part: str) -> None:
     result = shell("devices", "link", "a=ideal", "b=ideal", "--name", "x", "--link", link)
     assert result.code != 0
     assert part in result.err
+
+
+def test_figures_of_atoms_are_in_the_columns_of_qubits(shell: Shell, home: Path) -> None:
+    rows = shell("devices", "-o", "name,readout,t1_us", code=0).out.splitlines()
+    assert ["neutral-atoms-analog", "0.045", "75"] in [row.split("\t") for row in rows]

@@ -55,6 +55,21 @@ def test_explain_counts_atoms(shell: Shell, sequence: str) -> None:
     assert "s on the device" in found
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("--plan",), "a plan of passes is of circuits"),
+        (("--ledger", "--device", "neutral-atoms-analog"), "a ledger of losses is of circuits"),
+    ],
+)
+def test_what_is_of_circuits_alone_says_so(
+    shell: Shell, sequence: str, asked: tuple[str, ...], said: str
+) -> None:
+    error = shell("explain", sequence, *asked, code=2).err
+    assert f"{said}, and this is a pulse sequence" in error
+    assert f"simenv explain {sequence}" in error
+
+
 def test_submitted_sequence_is_shown_and_saved_by_its_id(
     shell: Shell, sequence: str, tmp_path: Path
 ) -> None:
