@@ -32,7 +32,7 @@ from simenv.client.job_tasks import JobTasks
 from simenv.client.jobs import JobRecords
 from simenv.client.submission.options import checked_seed
 from simenv.client.submission.prepare import PreparedSubmit
-from simenv.client.submission.pulses import PulseResult, pack_pulses, prepare_pulses
+from simenv.client.submission.pulses import REFUSED, PulseResult, pack_pulses, prepare_pulses
 from simenv.client.submission.sequence_device import device_of
 from simenv.errors import (
     KeyConflictError,
@@ -52,7 +52,7 @@ from simenv.model import TaskState
 from simenv.model.jobs import BLOB_PART_BYTES, JobRecord
 from simenv.model.task import joint_state
 from simenv.model.task_rules import checked_key
-from simenv.transpiler.atoms import machine_of
+from simenv.transpiler.atoms import errors_of_pulser, machine_of
 
 __all__ = ["SimenvConnection"]
 
@@ -374,6 +374,7 @@ def _asked(
     variables, runs = job.get("variables") or {}, job.get("runs")
     asked: dict[str, Any] = {"parameter_values": variables} if variables else {}
     if config is not None:
-        built = sequence.build(**variables) if variables else sequence
+        with errors_of_pulser(REFUSED):
+            built = sequence.build(**variables) if variables else sequence
         return asked | submit_options(config, built, runs, given)
     return asked | dict(given) | ({} if runs is None else {"shots": runs})

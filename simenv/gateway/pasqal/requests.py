@@ -35,7 +35,7 @@ _METHODS = frozenset(
         *("dt", "precision", "max_bond_dim", "max_krylov_dim", "extra_krylov_tolerance"),
         *("krylov_tolerance", "num_gpus_to_use", "gpu", "autosave_dt", "autosave_prefix"),
         *("optimize_qubit_ordering", "interaction_cutoff", "log_level", "log_file", "solver"),
-        *("sampling_rate", "progress_bar"),
+        *("sampling_rate", "progress_bar", "print_progress"),
     }
 )
 EMULATORS = (

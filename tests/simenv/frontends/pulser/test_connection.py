@@ -19,7 +19,7 @@ from pulser.backend.remote import BatchStatus, JobParams, RemoteResultsError
 
 import simenv
 from simenv.client.client import Client
-from simenv.errors import KeyConflictError, NotFoundError, OptionError
+from simenv.errors import KeyConflictError, NotFoundError, OptionError, SimenvError
 from simenv.frontends.pulser import RemoteSimenvEmulator, SimenvConfig, SimenvConnection
 from simenv.model.jobs import JobSelector
 
@@ -108,6 +108,17 @@ def test_parameters_that_no_job_has_are_refused(env: Client) -> None:
         fails(OptionError, message, connection.submit, pair(), **options)
         if "0" not in message:
             fails(OptionError, message, connection.submit, pair(), job_params=[wrong])
+
+
+def test_variables_that_a_sequence_does_not_take_are_refused_by_name(env: Client) -> None:
+    connection = SimenvConnection(env)
+    config = SimenvConfig(observables=[pulser.backend.BitStrings()])
+    wrong: Any
+    for wrong in ({"t": 100, "other": 1}, {"t": -100}):
+        params: list[JobParams] = [{"runs": 5, "variables": wrong}]
+        for each in (config, None):
+            options: Any = {"job_params": params, "config": each}
+            fails(SimenvError, "", connection.submit, hexagon("t"), **options)
 
 
 def test_a_batch_has_the_configuration_it_was_opened_with(env: Client) -> None:
