@@ -91,11 +91,14 @@ def auto(report: Report, options: Namespace) -> None:
     finally:
         engines.close()
     evaluated = [outcome for outcome in outcomes if outcome is not None]
+    if not evaluated:
+        return report.none_measured("no family has a circuit of so few qubits that an engine runs")
     share = sum(outcome <= 1.0 for outcome in evaluated) / len(evaluated)
     failed = sum(outcome == float("inf") for outcome in evaluated)
     print(f"{len(evaluated)} circuits")
     report.at_least("share", share)
     report.at_most("failed", failed)
+    return None
 
 
 def _relative_time(name: str, packed: bytes, engines: _Engines) -> float | None:

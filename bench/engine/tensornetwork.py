@@ -67,41 +67,37 @@ class Case(NamedTuple):
     long: bool = False
 
 
-@benchmark(rounds=(5, 2), most_s=(300.0, 5.0), seed=SEED)
-def tensornetwork(report: Report, options: Namespace) -> None:
-    """Tensor networks: matrix product states compared with Aer's, contraction compared with quimb.
+def _bricks(n: int, seed: int) -> list[Case]:
+    name = f"brickwork, {n} qubits, depth"
+    return [Case(f"{name} {d}", n, brickwork(n, d, seed)) for d in (8, 10, 12)]
 
-    Chains of GHZ, Trotter steps of an Ising chain, and brickwork of random gates: ours is a task,
-    Aer's circuit is built before the clock starts; the same cutoff, one thread. The long one
-    runs once. Contraction: QAOA of p = 1 on a graph of degree 3, through a
-    service, and amplitudes of a grid of 60 qubits; then a contraction whose slices are shared by 4
-    ranks, and chains over 2. Ratios are of CPU seconds, whole paths of wall time.
 
-    Before, chains of 40 qubits with noise, as trajectories, compared with Aer's: the same shots, or
-    fewer, whose time is extrapolated, if they would take longer than `--most-s`. Means of Z and ZZ
-    are compared with Aer's counts, and those of the qubits at both ends with exact values.
-    """
-    aer, seed = installed("qiskit_aer"), options.seed
-
-    def bricks(n: int) -> list[Case]:
-        name = f"brickwork, {n} qubits, depth"
-        return [Case(f"{name} {d}", n, brickwork(n, d, seed)) for d in (8, 10, 12)]
-
-    noisy, plain = bricks(40), bricks(50)
-    noisy.append(Case("TFIM, 40 qubits, 10 steps", 40, list(trotter(40, 10, 0.2, 0.2))))
-    for case, relax in itertools.product(noisy if aer else (), (False, True)):
+def _noisy_chains(report: Report, options: Namespace) -> None:
+    cases = _bricks(40, options.seed)
+    cases.append(Case("TFIM, 40 qubits, 10 steps", 40, list(trotter(40, 10, 0.2, 0.2))))
+    for case, relax in itertools.product(cases if installed("qiskit_aer") else (), (False, True)):
         _noisy_chain(report, case, options, relax=relax)
-    plain = [
+
+
+def _chains(report: Report, options: Namespace) -> None:
+    cases = [
         Case("GHZ, 60 qubits", 60, wide_circuit("ghz", 60, 0), 1e-16),
-        Case("TFIM, 100 qubits, 10 steps", 100, list(trotter(100, 10, 0.2, 0.2))), *plain,
+        Case("TFIM, 100 qubits, 10 steps", 100, list(trotter(100, 10, 0.2, 0.2))),
+        *_bricks(50, options.seed),
         Case("TFIM, 40 qubits, 50 steps, cutoff 1e-10", 40, list(trotter(40, 50, 0.2, 0.2)), 1e-10,
              long=True),
     ]  # fmt: skip
-    for case in plain if aer else ():
+    for case in cases if installed("qiskit_aer") else ():
         _chain(report, case, 1 if case.long else options.rounds)
-    _qaoa(report, options.rounds, seed)
+
+
+def _contractions(report: Report, options: Namespace) -> None:
+    _qaoa(report, options.rounds, options.seed)
     if installed("quimb"):
-        _amplitudes(report, options.rounds, seed)
+        _amplitudes(report, options.rounds, options.seed)
+
+
+def _over_ranks(report: Report, options: Namespace) -> None:
     (one,), (shared,) = (over(k, Circuit("contraction", "edge", 28, depth=4)) for k in (1, 4))
     if abs(one.digest - shared.digest) > 1e-10:
         raise SystemExit(f"4 ranks find {shared.digest}, one finds {one.digest}")
@@ -120,6 +116,29 @@ def tensornetwork(report: Report, options: Namespace) -> None:
         one_s, shared_s = map(statistics.median, walls)
         label = f"brickwork, {kind}: {runs[0].remark}; {one_s:.2f} s in one rank"
         report.at_most(f"{kind}_ranks", shared_s / one_s, label)
+
+
+PARTS = {
+    "noisy": _noisy_chains, "chains": _chains, "contraction": _contractions, "ranks": _over_ranks,
+}  # fmt: skip
+
+
+@benchmark(only=PARTS, rounds=(5, 2), most_s=(300.0, 5.0), seed=SEED)
+def tensornetwork(report: Report, options: Namespace) -> None:
+    """Tensor networks: matrix product states compared with Aer's, contraction compared with quimb.
+
+    Chains of GHZ, Trotter steps of an Ising chain, and brickwork of random gates: ours is a task,
+    Aer's circuit is built before the clock starts; the same cutoff, one thread. The long one
+    runs once. Contraction: QAOA of p = 1 on a graph of degree 3, through a
+    service, and amplitudes of a grid of 60 qubits; then a contraction whose slices are shared by 4
+    ranks, and chains over 2. Ratios are of CPU seconds, whole paths of wall time.
+
+    Before, chains of 40 qubits with noise, as trajectories, compared with Aer's: the same shots, or
+    fewer, whose time is extrapolated, if they would take longer than `--most-s`. Means of Z and ZZ
+    are compared with Aer's counts, and those of the qubits at both ends with exact values.
+    """
+    for part in options.only or PARTS:
+        PARTS[part](report, options)
 
 
 def _alternate(
