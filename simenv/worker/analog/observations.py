@@ -183,7 +183,11 @@ class Observations:
             fields["outcomes"] = tuple(each.astype("<u8").tobytes() for each, _ in self._counts)
             fields["counts"] = tuple(each.astype("<u8").tobytes() for _, each in self._counts)
         if self._memory.size:
-            fields["memory"] = self._memory.astype("<u8").tobytes()
+            memory = self._memory
+            if self._call.trajectories > 1:  # else those of like trajectories are neighbours
+                numbers = self._uniforms(len(self.times_ns), 0, np.arange(self._shots))
+                memory = memory[:, np.argsort(numbers, kind="stable")]
+            fields["memory"] = memory.astype("<u8").tobytes()
         if self._states:
             fields["statevector"] = b"".join(self._states)
         return fields

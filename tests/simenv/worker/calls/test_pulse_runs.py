@@ -11,7 +11,7 @@ import pytest
 from attempts import Tired, dying
 
 from simenv.model import TaskOptions, calls
-from simenv.model.pulses import PulseCall, PulseSizes
+from simenv.model.pulses import PulseAnswer, PulseCall, PulseSizes
 from simenv.wire.messages.client import AssignedTask
 from simenv.worker.analog import samples
 from simenv.worker.analog.engine import PulseEngine
@@ -185,6 +185,19 @@ def test_each_trajectory_has_a_preparation_of_its_own() -> None:
     expected = number * np.where(bits, rate, 1 - rate).prod(axis=1)
     distance = ((found - expected) ** 2 / expected).sum()
     assert distance < 57.9, "chi-square of 15 degrees of freedom, five sigma"
+
+
+def test_shots_of_like_trajectories_are_no_neighbours() -> None:
+    shots, atoms = 4_000, 4
+    call = msgspec.structs.replace(call_of({"state_prep_error": 0.5}), trajectories=shots)
+    answer = msgspec.msgpack.decode(run(call, None, RunControl(), shots), type=PulseAnswer)
+    memory = np.frombuffer(answer.memory, np.uint64).reshape(3, shots)
+    bits = memory[-1, :, None] >> np.arange(atoms, dtype=np.uint64) & np.uint64(1)
+    first, second = bits.reshape(2, shots // 2, atoms).mean(axis=1)
+    assert first == pytest.approx(second, abs=5 / np.sqrt(shots)), "five sigma at most"
+    outcomes = np.frombuffer(answer.outcomes[-1], np.uint64)
+    counts = dict(zip(outcomes, np.frombuffer(answer.counts[-1], np.uint64), strict=True))
+    assert counts == dict(zip(*np.unique(memory[-1], return_counts=True), strict=True))
 
 
 @pytest.mark.usefixtures("small_batches")
