@@ -66,7 +66,7 @@ _TYPICAL = {
 # Of a share, beside its statistics: atoms interact a little, and the model has one atom.
 _MODEL_ERROR = 1e-3
 _LEAST_P = 0.01  # of a fit that explains the counts
-_ALIKE = 6.6  # difference of two chi-squares at 99 %
+_ALIKE = 10.8  # difference of two chi-squares at 99.9 %: no figure is accused by chance
 _ROUNDS = 3  # of a search, each of half the step
 
 

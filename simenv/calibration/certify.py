@@ -345,8 +345,9 @@ ABSOLUTE_BOUNDS = {  # if they are larger than GATE_BOUND of the claim
     "zz_angle_rad": 0.003, "z_angle_rad": 0.003, "joint_flip": 0.003,
     "layer_decay": 3e-4, "pair_error": 1e-3,
 }  # fmt: skip
-# Of devices of neutral atoms: relative, or absolute if that is larger. A figure of the bundled
-# device that is wrong by a fifth is outside, and the default shots resolve it.
+# Of devices of neutral atoms: relative, or absolute if that is larger. T1, T2* or an error of
+# detection of the bundled device that is wrong by a fifth is outside, and the default shots resolve
+# it.
 ATOM_BOUNDS = {
     "p_false_pos": (0.15, 0.001), "p_false_neg": (0.1, 0.003), "rydberg_t1_us": (0.15, 0.0),
     "rydberg_t2_star_us": (0.06, 0.0), "rabi_scale": (0.0, 0.01), "rabi_contrast": (0.0, 0.05),

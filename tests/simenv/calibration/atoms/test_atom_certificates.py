@@ -84,10 +84,10 @@ def test_altered_device_is_found_out(figures: dict[str, float], quantity: str) -
 
 # Of a fifth: figure, its value on the device, quantity, and the figures that act like it.
 WRONG: list[tuple[dict[str, Any], str, float, str, set[str]]] = [
-    ({}, "t1_us", 60.0, experiments.T1, set()),
-    ({}, "detuning_sigma_rad_us", 0.22, experiments.T2_STAR, {"temperature_uk"}),
+    ({}, "t1_us", 60.0, experiments.T1, {"depolarizing_per_us"}),
+    ({}, "detuning_sigma_rad_us", 0.22, experiments.T2_STAR, {"temperature_uk", "t_phi_us"}),
     ({"temperature_uk": 50.0}, "temperature_uk", 62.5, experiments.T2_STAR,
-     {"detuning_sigma_rad_us"}),
+     {"detuning_sigma_rad_us", "t_phi_us"}),
     ({}, "p_false_pos", 0.0125, experiments.FALSE_POS, set()),
     ({}, "p_false_neg", 0.1, experiments.FALSE_NEG, {"state_prep_error"}),
 ]  # fmt: skip
@@ -107,7 +107,7 @@ def test_figure_that_is_wrong_by_a_fifth_is_named_with_its_value(
     assert verdict[quantity] is ClaimVerdict.OUTSIDE
     fits = {each.name: each for each in atom_certify.fitted_figures(PLAN, MACHINE, claims, shares)}
     assert name in fits
-    assert fits.keys() <= {name} | alike
+    assert fits.keys() <= {name} | alike, "figures that do not act like it"
     assert fits[name].value == pytest.approx(value, rel=0.1)
     assert fits[name].claimed == getattr(claims, name)
 
