@@ -104,7 +104,7 @@ def call_of(
 
 def program(sequence: Any, *, modulation: bool = False) -> PulseProgram:
     """Return the arrays of a sequence."""
-    (batch,) = sampled(call_of(sequence, modulation=modulation), 0, trusted=True)
+    (batch,) = sampled(call_of(sequence, modulation=modulation), 0, RunControl(), trusted=True)
     return program_of(batch, batch.trajectories[0])
 
 
@@ -308,7 +308,7 @@ def _trajectories(report: Report, number: int) -> None:
     def run() -> None:
         call = call_of(sequence, noise=model.to_abstract_repr(), draws=number)
         runner = None
-        for batch in sampled(call, 1, trusted=True):
+        for batch in sampled(call, 1, RunControl(), trusted=True):
             runner = runner or TrajectoryRunner(sorted_jumps(jumps_of(batch)), 1e-4)
             for trajectory in batch.trajectories:
                 runner.run(program_of(batch, trajectory), rng, RunControl())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -39,7 +40,7 @@ def rydberg_forecast(report: Report, options: Namespace) -> None:
     ratios = []
     for number, (kind, sequence) in enumerate(cases):
         settings = {"tolerance": TOLERANCES[number % 3], "modulation": int(kind == "modulated")}
-        noise = _model(number // 3, kind) if number % 3 == 0 else "off"
+        noise = _model(number // 3, sequence) if number % 3 == 0 else "off"
         packed = pack_pulses(sequence, {"options": settings, "shots": SHOTS, "noise": noise})
         _, profile = examined_call(packed, TaskOptions(engine=RYDBERG))
         forecast, run = profile.gates_1q * profile.gates_2q, _steps(packed)
@@ -50,11 +51,11 @@ def rydberg_forecast(report: Report, options: Namespace) -> None:
     report.at_most("forecast_off", float(np.exp(np.abs(np.log(ratios)).max())))
 
 
-def _model(number: int, kind: str) -> object:
+def _model(number: int, sequence: Any) -> object:
     from pulser import NoiseModel
 
     models = [{"p_false_pos": 0.02}, {"state_prep_error": 0.05}]
-    if kind not in ("digital", "XY"):
+    if "ground-rydberg" in sequence.get_addressed_bases():
         models += [{"relaxation_rate": 0.1}, {"temperature": 50.0, "dephasing_rate": 0.2}]
     return NoiseModel(**models[number % len(models)])
 

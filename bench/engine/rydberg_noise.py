@@ -197,7 +197,8 @@ def counts(sequence: Any, model: Any, shots: int, seed: int) -> NDArray[np.float
     result = np.zeros(1 << len(sequence.register.qubits))
     text = "" if model is None else model.to_abstract_repr()
     runner = None
-    for batch in sampled(call_of(sequence, noise=text, draws=shots), seed, trusted=True):
+    call = call_of(sequence, noise=text, draws=shots)
+    for batch in sampled(call, seed, RunControl(), trusted=True):
         runner = runner or TrajectoryRunner(sorted_jumps(jumps_of(batch)), TOLERANCE)
         for trajectory in batch.trajectories:
             repeats = trajectory.repeats if runner.is_random else 1
