@@ -95,7 +95,7 @@ from simenv.wire.keyfiles import (
 from simenv.wire.messages import client, metrics, nodes
 from simenv.wire.messages.client import AssignedTask, AttemptResult
 from simenv.wire.messages.credentials import KeyInfo, TokenInfo
-from simenv.wire.messages.explain import Choice, Explanation, Sizes
+from simenv.wire.messages.explain import Choice, Explanation, NoiseFigure, NoiseUse, Sizes
 from simenv.wire.messages.history import LogRow, Spent
 from simenv.wire.messages.identity import CertificateRequest, Denial, UserCertificate
 from simenv.wire.messages.queries import RetainedData
@@ -143,6 +143,8 @@ NESTED: dict[str, Any] = {
     "term info": TermInfo,
     "module info": ModuleInfo, "link use": LinkUse, "link info": LinkInfo,
     "logical use": LogicalUse,
+    "noise use": NoiseUse,
+    "noise figure": NoiseFigure,
     "key info": KeyInfo, "token info": TokenInfo, "durations": metrics.DurationHistogram,
     "metrics of a pool": metrics.PoolMetrics, "metrics of a node": metrics.NodeMetrics,
     "metrics of a device": metrics.DeviceMetrics, "metrics of an account": metrics.AccountMetrics,
