@@ -6,8 +6,8 @@ It runs in the interpreter that has the emulators, and imports nothing of this p
 
 A request is {"kind", "sequence", "modulation", "noise", "trajectories", "dt", "config"} in JSON,
 an answer {"seconds", "values"} or {"error"}; seconds are CPU times in one thread. Kinds: `state`
-and `time` by pulser-simulation (QuTiP), the former with tight tolerances, `density` and `counts`
-with noise, `results` of an emulation's configuration, `emu-sv`; and `emu-mps`, with {"shots",
+and `time` by pulser-simulation (QuTiP), `density` and `counts` with noise, `results` of an
+emulation's configuration, `state` and `results` with tight tolerances; `emu-sv`; and `emu-mps`, with {"shots",
 "seed", "precision", "bond"}, whose values are occupations and whose seconds are wall-clock time.
 Values of a state are real and imaginary parts; bit strings and indices have the first atom as their
 highest digit.
@@ -104,7 +104,9 @@ def _results(sequence: Any, text: str) -> dict[str, Any]:
 
     config = QutipConfig.from_abstract_repr(text)
     begin = time.process_time()
-    results = QutipBackendV2(sequence, config=config).run()
+    backend = QutipBackendV2(sequence, config=config)
+    backend._qutip_options |= TIGHT  # the class takes none
+    results = backend.run()
     seconds = time.process_time() - begin
     return {"seconds": seconds, "values": json.loads(results.to_abstract_repr())}
 
