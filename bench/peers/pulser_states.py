@@ -7,10 +7,10 @@ It runs in the interpreter that has the emulators, and imports nothing of this p
 A request is {"kind", "sequence", "modulation", "noise", "trajectories", "dt", "config"} in JSON,
 an answer {"seconds", "values"} or {"error"}; seconds are CPU times in one thread. Kinds: `state`
 and `time` by pulser-simulation (QuTiP), `density` and `counts` with noise, `results` of an
-emulation's configuration, `state` and `results` with tight tolerances; `emu-sv`; and `emu-mps`, with {"shots",
-"seed", "precision", "bond"}, whose values are occupations and whose seconds are wall-clock time.
-Values of a state are real and imaginary parts; bit strings and indices have the first atom as their
-highest digit.
+emulation's configuration, `emu-sv`; and `emu-mps`, with {"shots", "seed", "precision", "bond"},
+whose values are occupations and whose seconds are wall-clock time. QuTiP has tight tolerances for
+`state` and `results`. Values of a state are real and imaginary parts; bit strings and indices have
+the first atom as their highest digit.
 """
 
 from __future__ import annotations

@@ -38,8 +38,7 @@ def pulser(report: harness.Report, options: Namespace) -> None:
 
     The configuration of an emulation, with observables at four times, of random sequences of all
     kinds, by SimenvEmulator and by pulser-simulation's backend: the largest difference, and the
-    lowest p-value of the bit strings. QuTiP has its default tolerance there. Energies are not
-    compared: a doubly excited pair has thousands of rad/us, with which they weigh that tolerance.
+    lowest p-value of the bit strings. Energies are compared by the benchmark `rydberg`.
     The CPU time of this process that SimenvEmulator adds to `Client.run` with the same options.
     `--tutorials` names the folder `tutorials` of a clone of Pulser's repository, whose notebooks
     run with the names of the backends exchanged; `--python` an interpreter that has
