@@ -104,7 +104,8 @@ def _show(row: LogRow, task_trace: Trace, task: str) -> None:
 
     reason = f"   ({terminal.clean(row.reason)})" if row.reason else ""
     line(f"TASK     {task}  {row.name or '-'}  {terminal.paint(str(row.state))}{reason}")
-    line(f"PROGRAM  {row.num_qubits} qubits, structure {row.structure}")
+    structure = f", structure {row.structure}" if row.structure else ""  # sequences have none
+    line(f"PROGRAM  width {row.num_qubits}{structure}")
     exact = f"{terminal.number(row.shots)} shots" if row.shots else "exact"
     bindings_text = (
         f", {terminal.number(row.bindings)} bindings from number {row.binding} that ran together"

@@ -597,6 +597,11 @@ def _built(
         variables = tuple(
             (str(name), _numbers_of(name, each)) for name, each in sorted(numbers.items())
         )
+        for name, each in variables:  # of which pulser would take the integer part
+            is_int = sequence.declared_variables[name].dtype is int
+            if is_int and not all(map(float.is_integer, each)):
+                hint = "it was declared with dtype=int"
+                raise OptionError(f"{name}={numbers[name]!r:.80}: not a whole number", hint=hint)
         built = sequence
         if is_open:
             check_parts(text, dict(variables))

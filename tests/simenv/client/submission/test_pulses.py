@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from simenv.client.submission.pulses import pack_pulse_sweep, pack_pulses
-from simenv.errors import ProgramError
+from simenv.errors import OptionError, ProgramError
 
 pulser = pytest.importorskip("pulser")
 ROWS = [100, 140, 120]
@@ -39,6 +39,14 @@ def test_a_sweep_reads_its_text_once_and_packs_each_binding_as_alone(
         alone = {"shots": 10, "parameter_values": {"duration": row}, "binding_index": index}
         assert pack_pulses(text, alone) == swept[index]
     assert texts[1:] == 3 * [f"{text} ", text]
+
+
+@pytest.mark.parametrize("value", [200.5, [200.5], float("inf")])
+def test_a_variable_of_integers_takes_no_other_number(value: Any) -> None:
+    for whole in (200, 200.0, [200]):
+        pack_pulses(sequence(), {"shots": 10, "parameter_values": {"duration": whole}})
+    with pytest.raises(OptionError, match="duration="):
+        pack_pulses(sequence(), {"shots": 10, "parameter_values": {"duration": value}})
 
 
 def test_a_measurement_is_of_the_basis_that_is_driven() -> None:
