@@ -123,7 +123,7 @@ function draw() {
         ["Bindings", row.bindings > 1 ? `${count(row.bindings)} from number ${row.binding}` : ""],
         ["Pool", row.pool], ["Engine", row.engine], ["Why this engine", result?.engine_reason],
         ["Device", result?.device ?? row.device], ["Snapshot", result?.snapshot?.slice(0, 16)],
-        ["Worker", row.node ? `${row.worker} on ${row.node}` : row.worker], ["Ranks and slots", row.slots && `${row.ranks} and ${row.slots}`],
+        ["Worker", row.node ? `${row.worker} on ${row.node}` : row.worker], ["Ranks and slots", row.slots ? `${row.ranks} and ${row.slots}` : ""],
         ["Submitted", clock(row.submitted_s)], ["Ended", row.ended_s ? clock(row.ended_s) : ""],
         ["Expected start", row.state === "QUEUED" ? startOf(row) : ""],
         ["Progress", row.state === "RUNNING" ? progress(row) : ""],
