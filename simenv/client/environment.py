@@ -6,6 +6,7 @@ Invariant: a method that changes the environment returns its new state after it 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from html import escape
 from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack, overload
 
@@ -536,9 +537,17 @@ def _reason(reason: object) -> str:
     return reason
 
 
+def stored_devices(env: Environment) -> dict[str, DeviceInfo]:
+    """Return the devices that were imported into the environment, by name; for frontends. One that
+    cannot be read is left out, so that it is in nobody's way: `Environment.device` says why."""
+    infos = {}
+    for name, source in env.device_names().items():
+        if source is not CalibrationSource.INSTALLED:
+            with suppress(OptionError, NotFoundError):
+                infos[name] = env.device(name)
+    return infos
+
+
 def atom_devices(env: Environment) -> dict[str, DeviceInfo]:
-    """Return the devices of neutral atoms that tasks can name, by name; for frontends."""
-    names = env.device_names().items()
-    named = (name for name, source in names if source is not CalibrationSource.INSTALLED)
-    infos = {name: env.device(name) for name in named}
-    return {name: info for name, info in infos.items() if info.analog is not None}
+    """Return those of `stored_devices` that have neutral atoms."""
+    return {name: info for name, info in stored_devices(env).items() if info.analog is not None}

@@ -321,7 +321,7 @@ def test_faults_of_a_sequence_are_named(env: Client) -> None:
     message = "no variables rbai\n.*its variables are rabi"
     fails(OptionError, message, env.submit, chain(amplitude="rabi"), **values)
     values["parameter_values"] = {"rabi": 10**400}
-    fails(ProgramError, "refused by pulser", env.submit, chain(amplitude="rabi"), **values)
+    fails(OptionError, "rabi=1000", env.submit, chain(amplitude="rabi"), **values)
     both = chain(2)
     both.declare_channel("raman", "raman_local", initial_target="a0")
     both.add(pulser.Pulse.ConstantPulse(100, 3.0, 0.0, 0.0), "raman")

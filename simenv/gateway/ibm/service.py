@@ -17,6 +17,7 @@ from litestar import Response
 from litestar.response import Stream
 
 from simenv.client.client import Client
+from simenv.client.environment import stored_devices
 from simenv.errors import (
     DECODE_ERRORS,
     KeyConflictError,
@@ -130,14 +131,14 @@ class ComputeService:
                 if name in infos and not pool.on_demand and pool.engine != _FUNCTION_ENGINE
             ]
             entries.sort(key=lambda entry: bool(entry["is_simulator"]))
+            stored = stored_devices(client)
             for name, source in client.device_names().items():
                 if name in pools:
                     continue
                 if source is CalibrationSource.INSTALLED:
                     entries.append(backends.listed_by_name(name))
-                else:
-                    info = client.device(name)
-                    entries.append(backends.listed(name, info, None, queued))
+                elif name in stored:
+                    entries.append(backends.listed(name, stored[name], None, queued))
             return entries
 
         return {"devices": await self.gateway.call(caller, read)}

@@ -23,6 +23,7 @@ from litestar.types import ControllerRouterHandler
 from simenv import errors
 from simenv._version import __version__
 from simenv.client.client import Client
+from simenv.client.environment import stored_devices
 from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.gateway.context import Caller, trace_of
 from simenv.gateway.ibm import jobs
@@ -31,7 +32,7 @@ from simenv.gateway.ibm.jobs import Job
 from simenv.gateway.ibm.service import ComputeService
 from simenv.gateway.iqm import architecture, job_request
 from simenv.gateway.problems import status_of
-from simenv.model.devices import CalibrationSource, DeviceInfo
+from simenv.model.devices import DeviceInfo
 from simenv.model.views import PoolInfo
 
 PREFIX = "/api/v1"
@@ -132,9 +133,8 @@ async def _offered(service: ComputeService, caller: Caller) -> list[str]:
 
     def read(client: Client) -> list[str]:
         infos = client.devices()
-        for name, source in client.device_names().items():
-            if name not in infos and source is not CalibrationSource.INSTALLED:
-                infos[name] = client.device(name)
+        for name, info in stored_devices(client).items():
+            infos.setdefault(name, info)
         pools = client.pools()
         usable = {name: info for name, info in infos.items() if architecture.is_offered(info)}
         return [name for name in usable if name not in pools or not pools[name].on_demand]

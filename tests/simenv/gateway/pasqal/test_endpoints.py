@@ -8,10 +8,14 @@ from typing import Any
 
 import httpx
 import pytest
+from failing import fails
 from gateway_stand_in import GatewayStandIn, gateway_of
 from waiting import until
 
 from simenv.client.client import Client
+from simenv.config.paths import devices_folder
+from simenv.errors import OptionError
+from simenv.files import private_folder
 from simenv.gateway import request_process
 from simenv.gateway.pasqal import endpoints, requests
 from simenv.sandbox.function_process import SandboxProcess
@@ -77,6 +81,18 @@ def test_a_type_of_device_that_is_not_known_is_refused_by_name(api: httpx.Client
     answer = api.post("/v1/batches", json=batch(device_type="EMU_FRE"))
     assert answer.status_code in (400, 422)
     assert "'EMU_FRE'; EMU_FREE" in answer.json()["message"]
+
+
+def test_a_device_that_cannot_be_read_is_in_nobodys_way(api: httpx.Client, env: Client) -> None:
+    path = private_folder(devices_folder()) / "unreadable.json"
+    path.write_text("{}")
+    try:
+        fails(OptionError, "no kind of noise document", env.device, "unreadable")
+        assert "unreadable" in env.device_names()
+        assert api.get("/v1/devices/specs").status_code == 200
+        done(api, made(api)["id"])
+    finally:
+        path.unlink()
 
 
 def test_results_come_by_a_link_without_a_token(api: httpx.Client) -> None:
