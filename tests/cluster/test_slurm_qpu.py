@@ -411,16 +411,16 @@ def test_reservation_ends_with_node_of_job_and_returns_with_requeued_job(site: S
     try:
         with site.released(lost, "the death of its node"):
             site.cluster.crash("node2")
-        assert site.shown(lost, "%T") == "NODE_FAIL"
+        site.until(lambda: site.shown(lost, "%T") == "NODE_FAIL", lost)  # first COMPLETING
         site.waits_for(requeued, "PENDING BeginTime")
         assert requeued not in site.reservations()
         argv = ["scontrol", "update", f"jobid={requeued}", "excnodelist=", "starttime=now"]
         site.cluster.run(LOGIN, argv)  # else Slurm waits two minutes
         site.until(lambda: requeued in site.reservations(), requeued)
         assert site.reservations()[requeued] != [before]
-    finally:
+    finally:  # later tests need its share
         site.boot("node2")
-    cancel(site, requeued)
+        cancel(site, requeued)
 
 
 def test_reservation_survives_controller_and_ends_with_job(site: Site) -> None:
