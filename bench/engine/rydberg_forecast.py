@@ -5,19 +5,15 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from bench.engine.rydberg import chain, random_sequence
 from bench.harness import SEED, Report, benchmark, installed
 from simenv.client.submission.pulses import pack_pulses
 from simenv.model import TaskOptions
-from simenv.model.calls import decode_call
-from simenv.model.pulses import RYDBERG, PulseAnswer, PulseCall, settled
+from simenv.model.pulses import RYDBERG
 from simenv.service.program_rules import examined_call
-from simenv.wire.messages.client import AssignedTask
-from simenv.worker.analog.engine import PulseEngine
-from simulators.engine import RunControl
+from testbed.pulse_steps import steps_of_run
 
 SHOTS = 5  # of runs with noise: at most one trajectory each
 TOLERANCES = 1e-4, 1e-6, 1e-8
@@ -43,7 +39,7 @@ def rydberg_forecast(report: Report, options: Namespace) -> None:
         noise = _model(number // 3, sequence) if number % 3 == 0 else "off"
         packed = pack_pulses(sequence, {"options": settings, "shots": SHOTS, "noise": noise})
         _, profile = examined_call(packed, TaskOptions(engine=RYDBERG))
-        forecast, run = profile.gates_1q * profile.gates_2q, _steps(packed)
+        forecast, run = profile.gates_1q * profile.gates_2q, steps_of_run(packed, SHOTS)
         ratios.append(forecast / run)
         print(f"{kind:10}{profile.num_qubits:3} atoms: {forecast:7} forecast, {run:7} run")
     report.at_least("forecast_low", float(np.quantile(ratios, 0.05)))
@@ -58,13 +54,3 @@ def _model(number: int, sequence: Any) -> object:
     if "ground-rydberg" in sequence.get_addressed_bases():
         models += [{"relaxation_rate": 0.1}, {"temperature": 50.0, "dephasing_rate": 0.2}]
     return NoiseModel(**models[number % len(models)])
-
-
-def _steps(packed: bytes) -> int:
-    """Return the steps of a run."""
-    call = decode_call(RYDBERG, packed)
-    assert isinstance(call, PulseCall)
-    call = settled(call, SHOTS, on_device=False)
-    assigned = AssignedTask(1, 1, 0, b"", SHOTS, 7, b"", 0, trusted=True)
-    value, _, _ = PulseEngine().call(call, assigned, TaskOptions(), RunControl())
-    return msgspec.msgpack.decode(value, type=PulseAnswer).steps

@@ -5,7 +5,7 @@ Invariant: a method that changes the environment returns its new state after it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from html import escape
 from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack, overload
@@ -537,12 +537,13 @@ def _reason(reason: object) -> str:
     return reason
 
 
-def stored_devices(env: Environment) -> dict[str, DeviceInfo]:
-    """Return the devices that were imported into the environment, by name; for frontends. One that
-    cannot be read is left out, so that it is in nobody's way: `Environment.device` says why."""
+def stored_devices(env: Environment, known: Collection[str] = ()) -> dict[str, DeviceInfo]:
+    """Return the devices that were imported into the environment, by name, but for those of
+    `known`; for frontends. One that cannot be read is left out, so that it is in nobody's way:
+    `Environment.device` says why."""
     infos = {}
     for name, source in env.device_names().items():
-        if source is not CalibrationSource.INSTALLED:
+        if source is not CalibrationSource.INSTALLED and name not in known:
             with suppress(OptionError, NotFoundError):
                 infos[name] = env.device(name)
     return infos

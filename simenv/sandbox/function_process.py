@@ -154,7 +154,7 @@ class SandboxProcess:
                 text = f"no {self._subject} can be {self._verbs[1]} here: the process for it"
                 hint = f"see that `{python} -c 'import qiskit.qpy, {self._function[0]}'` works"
                 raise ProgramError(f"{text} {reason}", hint=hint + self._or_text) from error
-            except BaseException:
+            except BaseException:  # also what `check` raises: the next call starts another process
                 self._end()
                 raise
         return self._child

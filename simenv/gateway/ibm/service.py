@@ -131,7 +131,7 @@ class ComputeService:
                 if name in infos and not pool.on_demand and pool.engine != _FUNCTION_ENGINE
             ]
             entries.sort(key=lambda entry: bool(entry["is_simulator"]))
-            stored = stored_devices(client)
+            stored = stored_devices(client, pools)
             for name, source in client.device_names().items():
                 if name in pools:
                     continue

@@ -133,8 +133,7 @@ async def _offered(service: ComputeService, caller: Caller) -> list[str]:
 
     def read(client: Client) -> list[str]:
         infos = client.devices()
-        for name, info in stored_devices(client).items():
-            infos.setdefault(name, info)
+        infos |= stored_devices(client, infos)
         pools = client.pools()
         usable = {name: info for name, info in infos.items() if architecture.is_offered(info)}
         return [name for name in usable if name not in pools or not pools[name].on_demand]

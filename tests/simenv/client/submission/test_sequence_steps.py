@@ -11,11 +11,9 @@ from simenv.client.submission.pulses import pack_pulses
 from simenv.errors import LimitExceededError, OptionError
 from simenv.model import TaskOptions
 from simenv.model.calls import decode_call
-from simenv.model.pulses import RYDBERG, PulseAnswer, PulseCall, check_pulses, settled
+from simenv.model.pulses import RYDBERG, PulseCall, check_pulses
 from simenv.service.program_rules import examined_call
-from simenv.wire.messages.client import AssignedTask
-from simenv.worker.analog.engine import PulseEngine
-from simulators.engine import RunControl
+from testbed.pulse_steps import steps_of_run
 
 SHOTS = 5
 
@@ -39,16 +37,6 @@ def forecast(packed: bytes) -> tuple[int, int]:
     return profile.gates_1q, profile.gates_2q
 
 
-def steps(packed: bytes, shots: int = SHOTS) -> int:
-    """Steps of a run."""
-    call = decode_call(RYDBERG, packed)
-    assert isinstance(call, PulseCall)
-    call = settled(call, shots, on_device=False)
-    assigned = AssignedTask(1, 1, 0, b"", shots, 7, b"", 0, trusted=True)
-    value, _, _ = PulseEngine().call(call, assigned, TaskOptions(), RunControl())
-    return msgspec.msgpack.decode(value, type=PulseAnswer).steps
-
-
 @pytest.mark.parametrize(
     "given",
     [
@@ -58,8 +46,9 @@ def steps(packed: bytes, shots: int = SHOTS) -> int:
 )  # fmt: skip
 def test_forecast_steps_are_near_those_of_the_run(given: dict[str, Any]) -> None:
     packed = pack_pulses(sequence(**given), {"shots": SHOTS})
-    assert forecast(packed)[0] / steps(packed) == pytest.approx(1.0, abs=0.9)
-    assert steps(packed) / forecast(packed)[0] == pytest.approx(1.0, abs=0.9)
+    expected, taken = forecast(packed)[0], steps_of_run(packed, SHOTS)
+    assert expected / taken == pytest.approx(1.0, abs=0.9)
+    assert taken / expected == pytest.approx(1.0, abs=0.9)
 
 
 @pytest.mark.parametrize(
@@ -77,8 +66,10 @@ def test_no_more_evolutions_are_forecast_than_run(
 ) -> None:
     model = "off" if noise is None else pulser.NoiseModel(**noise)
     packed = pack_pulses(sequence(4.0), {"shots": SHOTS, "noise": model, "options": options})
-    assert forecast(packed)[1] == evolutions
-    assert steps(packed) / (evolutions * forecast(packed)[0]) == pytest.approx(1.0, abs=0.9)
+    expected, number = forecast(packed)
+    assert number == evolutions
+    taken = steps_of_run(packed, SHOTS)
+    assert taken / (evolutions * expected) == pytest.approx(1.0, abs=0.9)
 
 
 def test_noise_of_a_device_is_forecast_for_the_shots() -> None:
