@@ -1,8 +1,7 @@
 """Start of a service: its parts from the configuration, and its first kernels.
 
-Load admission and its kernels in a thread while workers start. Invariant: no module with kernels is
-imported before `warmup.prepare` has set the kernel folder. The event loop runs meanwhile; submits
-wait for admission.
+Load admission and its kernels in a thread while workers start. Invariant: the folder of kernels is
+chosen before any thread starts. The event loop runs meanwhile; submits wait for admission.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ from simenv.wire.keyfiles import (
 from simenv.wire.transport.sockets import PeerKind, open_socket
 from simenv.wire.transport.zmq_transport import ZmqListener
 from simulators import catalog
-from simulators.compiler import warmup
+from simulators.compiler import folder as compiled, warmup
 
 if TYPE_CHECKING:
     from simenv.scheduler.routing.engine_support import RoutingSnapshot
@@ -168,6 +167,8 @@ def build_service(
     paths = EnvironmentPaths(home, configs.state_folder(config, home, environ))
     for folder in (paths.home, paths.state, paths.logs):
         files.private_folder(folder)
+    kernels = configs.kernel_folder(environ)
+    compiled.choose(kernels)
     fault_injection.install(config.faults)
     check_settings(config, paths)
     # `on_failure`: for a start that fails halfway.
@@ -206,7 +207,7 @@ def build_service(
         listener = endpoints.listener
         on_failure.callback(listener.close)
         lease = ConnectionFileLease(paths.connection, listener.keep_sockets)
-        kernels, keys = configs.kernel_folder(environ), endpoints.workers.worker_keys
+        keys = endpoints.workers.worker_keys
         environ_of_workers = _with_segments(environ, segments, allocation)
         workers = processes.WorkerProcesses(
             cluster.launcher, config, paths, results, kernels, environ_of_workers, keys

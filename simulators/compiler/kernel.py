@@ -31,7 +31,7 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from simulators.compiler import numba_pipeline
+from simulators.compiler import folder as folders, numba_pipeline
 from simulators.compiler.kernel_time import booked
 from simulators.compiler.numba_pipeline import COMPILER, patched_numba
 
@@ -236,19 +236,16 @@ def version(folder: Path) -> Path:
     return folder / f"kernels-{_digest()}"
 
 
-def use_cache(folder: Path) -> Path:
-    """Store compiled kernels under `folder`, in a folder of this version, which is returned. It
-    applies to kernels loaded afterwards; `simulators.compiler.warmup.prepare` is the usual
-    caller."""
-    _chosen[:] = [version(folder)]
-    return _chosen[0]
-
-
-_chosen: list[Path] = []  # folder of compiled kernels; empty: chosen at the first need
-
-
 def _folder() -> Path:
-    return _chosen[0] if _chosen else use_cache(_HERE / "__pycache__")
+    """Folder of this version's kernels, in the folder of this process."""
+    return _made(version(folders.current()))
+
+
+@functools.cache
+def _made(folder: Path) -> Path:
+    with suppress(OSError):  # a full disk: kernels are compiled, and not stored
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
 
 
 _PACKAGED = _HERE / "compiler" / "machine_code"
@@ -333,8 +330,8 @@ class Kernel:
 
     @property
     def is_stored(self) -> bool:
-        """True if it need not be compiled: a process has compiled it into the folder of
-        `use_cache`, or the installation carries its machine code."""
+        """True if it need not be compiled: a process has compiled it into the folder of this one,
+        or the installation carries its machine code."""
         return self._packaged() is not None or is_done(self._mark())
 
     @property

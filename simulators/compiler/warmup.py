@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simulators import catalog
+from simulators.compiler import folder as folders
 
 if TYPE_CHECKING:
     from simulators.compiler.kernel import Group, Kernel
@@ -55,13 +56,6 @@ _ALL: tuple[Group, ...] = (
 )  # fmt: skip
 _NICE = 10  # of a process that compiles ahead, so that tasks run first
 
-_prepared: list[Path] = []
-
-
-def prepared_folder() -> Path | None:
-    """Folder of the last call of `prepare`; None before it."""
-    return _prepared[0] if _prepared else None
-
 
 def prepare(folder: Path) -> Path:
     """Store kernels under `folder` (made if necessary); returns the folder of this version. Kernels
@@ -69,8 +63,8 @@ def prepare(folder: Path) -> Path:
     other user can write to `folder`."""
     from simulators.compiler import kernel  # here, because numba takes 0.3 s to import
 
-    chosen = kernel.use_cache(folder)
-    _prepared[:] = [folder]
+    folders.choose(folder)
+    chosen = kernel.version(folder)
     for each in (folder, chosen):  # the mode does not apply to parents
         each.mkdir(mode=0o700, parents=True, exist_ok=True)
     return chosen
@@ -104,9 +98,7 @@ def load_remaining(folder: Path, engine: str) -> bool:
     process. `folder`: as for `prepare`, which has been called. True: all of them are loaded. The
     engine's own `warm_up` then makes the first calls of its kernels, which cost more than later
     ones."""
-    from simulators.compiler import kernel
-
-    kernel.use_cache(folder)
+    folders.choose(folder)
     card = catalog.card(engine)
     if card is None or not card.kernels.later:
         return False

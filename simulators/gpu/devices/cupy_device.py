@@ -22,7 +22,7 @@ from cupy.cuda.memory import OutOfMemoryError
 from numpy.typing import DTypeLike, NDArray
 
 from simulators.catalog.costs import RESERVED_BYTES
-from simulators.compiler import warmup
+from simulators.compiler import folder as folders
 from simulators.errors import DeviceLost, OutOfMemory
 from simulators.gpu.devices.detect import require_gpu
 from simulators.gpu.devices.device import Buffer
@@ -48,7 +48,7 @@ class CupyDevice:
             # Instances of one GPU (MIG) have one address and are visible by different names.
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0]
             self.location = f"{runtime.deviceGetPCIBusId(0)} {visible}"
-        self._folder = folder or warmup.prepared_folder()
+        self._folder = folder or folders.chosen()
         if self._folder is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="simenv-gpu-")
             self._folder = Path(self._temporary.name)

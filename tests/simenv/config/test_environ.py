@@ -15,7 +15,7 @@ from simenv.config import convert, paths
 from simenv.errors import ConfigError
 from simenv.service.bootstrap import build_service
 from simenv.worker import main
-from simulators.compiler import kernel, warmup
+from simulators.compiler import folder, warmup
 
 MPI_WAIT_S = 120.0
 SITE = {"OMPI_MCA_btl": "self,sm,tcp", "OMPI_MCA_pml": "ob1", "PRTE_MCA_x": "1", "UCX_TLS": "tcp"}
@@ -214,6 +214,6 @@ def test_command_refuses_kernel_folder_writable_by_others(
 
 
 def test_prepared_kernel_folder_is_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "_chosen", [tmp_path])
+    monkeypatch.setattr(folder, "_chosen", [tmp_path])
     result = warmup.prepare(tmp_path / "kernels")
     assert result.stat().st_mode & 0o077 == result.parent.stat().st_mode & 0o077 == 0

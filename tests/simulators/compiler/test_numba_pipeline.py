@@ -104,8 +104,8 @@ LOAD = """
 import sys
 from pathlib import Path
 import numpy as np
-from simulators.compiler import kernel
-kernel.use_cache(Path(sys.argv[1]))
+from simulators.compiler import folder
+folder.choose(Path(sys.argv[1]))
 from simulators.circuit.passes.noise_locations import insert_timed
 keys, rows = np.full((4, 3), -1), np.ones((1, 3), np.int64)
 insert_timed(rows, keys)
@@ -123,7 +123,7 @@ def _kernel() -> kernel.Kernel:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(kernel, "_chosen", [tmp_path])
+    monkeypatch.setattr(kernel, "_folder", lambda: tmp_path)
     return tmp_path
 
 
@@ -168,5 +168,5 @@ def test_code_of_other_processor_is_not_read(folder: Path, monkeypatch: pytest.M
 def test_an_unwritable_folder_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    monkeypatch.setattr(kernel, "_chosen", [blocked])
+    monkeypatch.setattr(kernel, "_folder", lambda: blocked)
     assert _kernel()(1) == 2

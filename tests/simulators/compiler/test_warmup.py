@@ -16,7 +16,7 @@ import pytest
 from numba.core import event
 
 import simulators
-from simulators.compiler import kernel, warmup
+from simulators.compiler import folder as folders, kernel, warmup
 from simulators.compiler.kernel import run_once
 from simulators.compiler.kernel_time import booked, busy_ns, spent_ns, working_ns
 
@@ -188,7 +188,7 @@ def test_no_kernel_is_compiled_by_two_processes(tmp_path: Path) -> None:
 def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[kernel.Kernel]:
     """Two kernels in a store of their own; they are all there is."""
     monkeypatch.setattr(kernel, "_kernels", {})
-    monkeypatch.setattr(kernel, "_chosen", [tmp_path])
+    monkeypatch.setattr(folders, "_chosen", [tmp_path])
     monkeypatch.setattr(warmup, "_MODULES", dict.fromkeys(warmup._MODULES, ()))
 
     @kernel.kernel("INT -> INT", group="wide")
@@ -317,7 +317,7 @@ def test_concurrent_first_calls_compile_once(tmp_path: Path, twins: list[kernel.
 
 
 def test_engine_without_kernels_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "use_cache", lambda folder: folder / "kernels")
+    monkeypatch.setattr(kernel, "version", lambda folder: folder / "kernels")
     warmup.compile_group(tmp_path, "foreign")
     assert list((tmp_path / "kernels").iterdir()) == []
 

@@ -13,7 +13,7 @@ from shell import Shell
 from simenv import config
 from simenv.cli.tasks import explain
 from simenv.wire.messages.explain import Choice
-from simulators.compiler import kernel
+from simulators.compiler import folder
 
 HEAD = 'OPENQASM 2.0; include "qelib1.inc";\n'
 MPS = pytest.mark.skipif(not present("mps"), reason="numba is not installed")
@@ -288,9 +288,9 @@ def test_plot_is_a_png(shell: Shell, tmp_path: Path) -> None:
 
 
 def test_kernels_are_kept_in_their_folder(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "_chosen", [])
+    monkeypatch.setattr(folder, "_chosen", [])
     assert shell("explain", BELL, *ON, "--ledger").code == 0
-    assert kernel._chosen == [kernel.version(config.kernel_folder())]
+    assert folder.chosen() == config.kernel_folder()
 
 
 @pytest.mark.parametrize(
