@@ -511,15 +511,19 @@ def _notify(state: str) -> None:
             notifier.sendall(state.encode())
 
 
+_STAGE_S = 3.0  # between two lines: each kernel is a stage
+
+
 class _StageLines:
     """Progress of a start without a terminal: a line for each new stage."""
 
     def __init__(self) -> None:
         self._noted = ""
+        self._next_s = 0.0
 
     def report(self, stage: str, elapsed_s: float) -> None:
-        if elapsed_s >= PATIENCE_S and stage != self._noted:
-            self._noted = stage
+        if elapsed_s >= max(PATIENCE_S, self._next_s) and stage != self._noted:
+            self._noted, self._next_s = stage, elapsed_s + _STAGE_S
             terminal.note(f"starting: {stage}, {elapsed(elapsed_s)}")
 
 
@@ -535,6 +539,10 @@ def _print_start(info: ServiceInfo, file: ConnectionFile, ready_s: float) -> Non
         source = f"   {terminal.clean(info.allocation)}" if info.allocation else ""
         terminal.line(f"nodes    {location}{source}")
     terminal.line(f"pools    {pools(info)}   ready in {ready_s:.1f} s")
+    for pool in info.pools:
+        if pool.state == "starting" and not pool.workers:
+            reason = pool.reason or "its workers are starting"
+            terminal.note(f"pool {pool.name}: {terminal.clean(reason)}; its tasks wait")
     settings = config.read(path.with_name("config.json"))
     if file.address and "keys" in settings.identity.use:
         terminal.line(f"listens  {file.address}   simenv keys add NAME adds a user")

@@ -33,6 +33,7 @@ from simenv.config.paths import (
 )
 from simenv.errors import DECODE_ERRORS, InsufficientError, SimenvError, StartFailedError, by_code
 from simenv.process import find_processes, runs
+from simenv.sandbox.progress import ProgressDeadline, load_text
 
 SERVICE = b"simenv.service"  # in the command line of every service
 
@@ -51,7 +52,9 @@ def last_lines(log: Path, count: int = 1) -> list[str]:
 
 COMMAND_PREFIX, WORKER = b"simenv.", b"simenv.worker"  # in command lines of processes of simenv
 PROGRESS_S = 0.5  # interval of progress reports of a start
-GRACE_S = 30.0  # added to start_timeout_s: the service itself gives up first, with a reason
+# Added to start_timeout_s: the service itself gives up first, with a reason. Both are without
+# progress, see `simenv.sandbox.progress`.
+GRACE_S = 30.0
 POLL_S = 0.01
 QUOTED_LINES = 5
 Progress = Callable[[str, float], object]
@@ -293,7 +296,7 @@ def _await(
 ) -> bool:
     poll = select.poll()  # select.select takes no descriptor above 1023
     poll.register(ready, select.POLLIN)
-    begun = time.monotonic()
+    begun, deadline = time.monotonic(), ProgressDeadline(timeout_s, process.pid)
     received, stage = b"", "the service's process"
     while True:
         line, newline, following_bytes = received.partition(b"\n")
@@ -302,15 +305,16 @@ def _await(
             if not readiness.progress:
                 break
             received, stage = following_bytes, readiness.progress
+            deadline.step()
             continue
-        now_s = time.monotonic() - begun
-        if now_s >= timeout_s:
-            message = f"the service did not become ready within {timeout_s:g} s"
-            raise StartFailedError(message, hint=_quote(paths))
+        left_s = deadline.look()
+        if left_s <= 0.0:
+            message = f"the service did not become ready within {timeout_s:g} s without progress"
+            more = f"start_timeout_s raises the limit ({stage}; {load_text()})"
+            raise StartFailedError(message, hint=f"{more}; {_quote(paths)}")
         if progress is not None:
-            progress(stage, now_s)
-        wait_s = min(timeout_s - now_s, PROGRESS_S if progress is not None else timeout_s)
-        if poll.poll(1e3 * wait_s):
+            progress(stage, time.monotonic() - begun)
+        if poll.poll(1e3 * min(left_s, PROGRESS_S)):
             more = os.read(ready, 65_536)
             if not more:
                 readiness = _readiness(received, process, paths)

@@ -14,10 +14,10 @@ import select
 import subprocess
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from time import monotonic
 
 from simenv.sandbox.frames import FrameBuffer, FrameError, frame, write_some
 from simenv.sandbox.process_tree import end_tree, exit_code, kill_tree
+from simenv.sandbox.progress import ProgressDeadline
 
 READ_BYTES = 2**16  # what a pipe holds
 READS = 16  # of one call of `received`
@@ -113,9 +113,10 @@ class Child:
         return frames
 
     def receive(self, timeout_s: float, check: Callable[[], object] | None = None) -> bytes:
-        """Wait for the next frame, while what is queued is written. `check`: called every LOOK_S;
-        what it raises ends the wait. Raises TimeoutError, FrameError if the process ends."""
-        end_s = monotonic() + timeout_s
+        """Wait for the next frame, while what is queued is written. `timeout_s`: of the time that
+        the process has, see `ProgressDeadline`. `check`: called every LOOK_S; what it raises ends
+        the wait. Raises TimeoutError, FrameError if the process ends."""
+        deadline = ProgressDeadline(timeout_s, self.pid)
         while not self._frames:
             if self.has_ended:
                 raise FrameError("the process has ended")
@@ -125,7 +126,7 @@ class Child:
                 poll.register(self._in, select.POLLOUT)
             if check is not None:
                 check()
-            left_s = max(0.0, end_s - monotonic())
+            left_s = max(0.0, deadline.look())
             poll.poll(min(left_s, LOOK_S) * 1e3)
             self._write()
             self._read()

@@ -6,7 +6,9 @@ given to a function in a separate process, which returns bytes. The process is s
 first call, stays for the next ones, and is restarted after a call that ended it. Files come in
 whose headers `simenv.transpiler.qpy` has passed, as older versions hold code.
 
-A call that outlives its limit of time, as this process has ended meanwhile, is killed by the kernel
+Limits of time are of CPU time, and of the share of a processor that a machine has left for a call
+that waits (`simenv.sandbox.progress`): on a busy machine a call takes longer, and does not fail. A
+call that outlives its limit, as this process has ended meanwhile, is killed by the kernel
 (setitimer(2)): its code may hold the interpreter's lock, so that no thread ends it.
 
     python -P -m simenv.sandbox.function_process MODULE FUNCTION SECONDS
@@ -28,21 +30,23 @@ import msgspec
 
 from simenv.config import interpreter
 from simenv.errors import ConfigError, LimitExceededError, ProgramError, SimenvError
-from simenv.sandbox.child import KILLED_S, Child, decoder_environ
+from simenv.sandbox.child import KILLED_S, LOOK_S, Child, decoder_environ
 from simenv.sandbox.frames import FrameError
 from simenv.sandbox.limits import limit_process
 from simenv.sandbox.parent import ParentChannel
 from simenv.sandbox.program import last_text
+from simenv.sandbox.progress import ProgressDeadline
 from simenv.wire.codec import error_of, refusal
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES, Refusal
 
 MEMORY_BYTES = 2**30  # in addition to the memory of Qiskit itself
 SECONDS = 10.0
-QUEUE_SECONDS = 60.0  # longest wait for the calls of others
-START_SECONDS = 120.0  # longest wait until Qiskit is loaded
+QUEUE_SECONDS = 60.0  # longest wait for one call of others
+START_SECONDS = 120.0  # longest time until Qiskit is loaded
 ERROR_BYTES = 16 * 2**20  # that the functions may print in one call
 _LINE_CHARS = 500  # of what a process said last, in an error
 _LATE_SECONDS = 5.0  # after the limit of a call, which this process is the first to enforce
+_LOST_FACTOR = 60  # wall time to that limit, after which a call is killed in any case
 _QPY = "QPY file"
 _DONE, _REFUSED = b"d", b"w"
 _NO_MEMORY, _TOO_LONG, _FAILED = b"m", b"l", b"f"  # with no text, its length, the kind of the error
@@ -66,6 +70,7 @@ class SandboxProcess:
         self._function, self._subject, self._verbs = (module, function), subject, verbs
         self._own_seconds = seconds
         self._lock = threading.Lock()
+        self._calls = 0  # that have ended
         self._pid = os.getpid()
         self._child: Child | None = None
         self._log: IO[bytes] | None = None
@@ -88,13 +93,11 @@ class SandboxProcess:
         ends the process or gets no turn within QUEUE_SECONDS, ProgramError if the process does not
         start, ConfigError if there is no Python interpreter for it."""
         prefix = f"{name}: " if name else ""
-        if not self._lock.acquire(timeout=QUEUE_SECONDS):
-            what = f"another {self._subject} is being {self._verbs[1]}"
-            text = f"{prefix}{what}, for {QUEUE_SECONDS:g} s by now"
-            raise LimitExceededError(text, hint=f"send it again{self._or_text}")
+        self._wait(prefix, check)
         try:
             verdict, answer = self._answer(head, data, check)
         finally:
+            self._calls += 1
             self._lock.release()
         if verdict == _DONE:
             return answer
@@ -107,6 +110,21 @@ class SandboxProcess:
             raise error
         raise self._error(prefix, len(data), verdict, answer.decode("utf-8", "replace"))
 
+    def _wait(self, prefix: str, check: Callable[[], object] | None) -> None:
+        """Take the turn of this call. Raises LimitExceededError if the call of another one takes
+        too long."""
+        deadline, ended = ProgressDeadline(QUEUE_SECONDS), self._calls
+        while not self._lock.acquire(timeout=LOOK_S):
+            if check is not None:
+                check()
+            if ended != self._calls:
+                deadline.step()
+                ended = self._calls
+            if deadline.is_over:
+                what = f"another {self._subject} is being {self._verbs[1]}"
+                text = f"{prefix}{what}, for {QUEUE_SECONDS:g} s by now"
+                raise LimitExceededError(text, hint=f"send it again{self._or_text}")
+
     def _error(self, prefix: str, size: int, verdict: bytes, said: str) -> SimenvError:
         """Return the error of a call that the function has not answered."""
         what = f"{prefix}{self._verbs[0]} the {self._subject} of {size} bytes"
@@ -114,7 +132,7 @@ class SandboxProcess:
             return ProgramError(f"{prefix}the {self._subject} cannot be {self._verbs[1]}: {said}")
         text = {
             _NO_MEMORY: f"takes more than {MEMORY_BYTES >> 20} MiB of memory",
-            _NO_TIME: f"takes more than {self._seconds:g} s",
+            _NO_TIME: f"takes more than {self._seconds:g} s of CPU time",
             _TOO_LONG: f"gives {said} bytes; the limit is {MAX_MESSAGE_BYTES}",
             _ENDED: f"has failed: its process, with {MEMORY_BYTES >> 20} MiB of memory, {said}",
         }[verdict]
@@ -240,15 +258,23 @@ def main() -> int:
         if len(answer) > MAX_MESSAGE_BYTES:
             verdict, answer = _TOO_LONG, str(len(answer)).encode()
         channel.send(verdict, answer)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _kill_after(0.0)
     return 0
 
 
+_TIMERS = (
+    (signal.ITIMER_PROF, signal.SIGPROF, 1),  # CPU time of all threads
+    (signal.ITIMER_REAL, signal.SIGALRM, _LOST_FACTOR),
+)
+
+
 def _kill_after(seconds: float) -> None:
-    """Have the kernel end this process, whatever the function has made of the signal before."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM,))
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    """Have the kernel end this process after so much CPU time, whatever the function has made of
+    the signals before; 0: do not."""
+    for timer, number, factor in _TIMERS:
+        signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (number,))
+        signal.setitimer(timer, factor * seconds)
 
 
 if __name__ == "__main__":

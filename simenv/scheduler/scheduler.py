@@ -12,6 +12,7 @@ from types import MethodType
 from typing import Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 from simenv import model
+from simenv.model import WorkerState
 from simenv.model.accounts import AccountTree, Billing, Qos
 from simenv.scheduler.core import Action, ClusterLimits, RecordEvent
 from simenv.scheduler.dispatch import (
@@ -224,6 +225,13 @@ class Scheduler:
             actions += dispatcher.assign(state, now_ns)
             dispatcher.note_waits(state, now_ns)
         return actions
+
+    def worker_starts(self, name: str, start: int, since_ns: int) -> None:
+        """Note since when a worker that starts makes no progress, less the time in which the
+        machine kept it waiting."""
+        worker = self.state.cluster.workers.get(name)
+        if worker is not None and worker.start == start and worker.state is WorkerState.STARTING:
+            worker.heard_ns = max(worker.heard_ns, since_ns)
 
     def tick(self, now_ns: int, read_ns: int | None = None) -> list[Action]:
         """Handle the passage of time: enforce timeouts, end tasks after failed parents, detect

@@ -28,6 +28,7 @@ from simenv.config.paths import StartupError, StartupMessage
 from simenv.errors import SimenvError
 from simenv.model import WorkerState
 from simenv.process import SERVICE_GC, freeze_gc
+from simenv.sandbox.progress import load_text
 from simenv.scheduler.views.cluster_info import pool_infos
 from simenv.service.bootstrap import RunningService, Warmup, admission, build_service
 from simenv.service.event_loop import EventLoop
@@ -35,10 +36,13 @@ from simenv.service.journal.database import LeadershipLost, place_of
 from simenv.service.queries.devices import routing_snapshot
 from simenv.service.standby import StandbyService
 from simenv.service.workers.processes import start_compilers
+from simenv.service.workers.starts import LOOK_S, StartMonitor
+from simulators.compiler import warmup
 
 log = logging.getLogger("simenv.service")
 
 LIFELINE_POLL_S = 0.25
+COMPILER_STARTS = 5
 STARTING_POLL_S = 0.01  # poll interval at the start: the loading thread does not wake the loop
 # Text of a log line cannot forge a record or control a terminal.
 _CONTROLS = {
@@ -211,13 +215,23 @@ class Startup:
         self._compiler_launcher = compiler_launcher
         self._ready_fd = ready_fd
         self._kernels = configs.kernel_folder(os.environ)
-        self._loading: Warmup | None = Warmup(self._kernels)
+        self._warmup = Warmup(self._kernels)
+        self._loading: Warmup | None = self._warmup
+        loop = environment.loop
+        self._starts = StartMonitor(loop.scheduler, loop.workers.log_bytes)
+        self._stored = self._all = 0  # kernels
+        self._next_look_s = 0.0
         self._compilers_started = False
-        self._compilers = 0  # that run
+        self._compilers = self._compiler_starts = 0  # that run; how often they were started
         self._reported = ""
 
     def advance(self) -> None:
         """Do the next steps; called between two passes of the loop."""
+        if time.monotonic() >= self._next_look_s:
+            self._next_look_s = time.monotonic() + LOOK_S
+            if self._loading is not None or self._compilers:
+                self._stored, self._all = self._warmup.kernels()
+            self._starts.look(self._stored)
         if self._loading is not None:
             over = self._loading.over()
             if self._loading.cold and not self._compilers_started:
@@ -231,8 +245,14 @@ class Startup:
             self._compilers -= len(self._compiler_launcher.poll_exits())
             if not self._compilers:
                 loop.scheduler.kernels_compiled(True)
+                if self._compiler_starts < COMPILER_STARTS and not warmup.is_compiled(
+                    self._kernels
+                ):
+                    self._start_compilers()  # they were killed, and go on where they were
         if self._loading is None and not self.reported_ready:
-            self.reported_ready = _report_readiness(self._environment, self._ready_fd)
+            self.reported_ready = _report_readiness(
+                self._environment, self._ready_fd, self._compiling
+            )
             if self.reported_ready:
                 self._environment.loop.monitoring.pass_times.restart()
         if not self.reported_ready:
@@ -243,15 +263,22 @@ class Startup:
         pools = self._environment.loop.state.cluster.pools.values()
         target = sum(pool.spec.min for pool in pools)
         ready = sum(info.workers for info in pool_infos(self._environment.loop.state))
-        text = f"{ready} of {target} workers ready"
-        if self._compilers_started:
-            text += "; compiling kernels, once on this machine"
+        text = f"{ready} of {target} workers ready{self._compiling}"
         if text != self._reported:
             self._reported = text
             _report(self._ready_fd, text)
 
+    @property
+    def _compiling(self) -> str:
+        """The state of compilation, for messages; "": nothing is compiled."""
+        if not self._compilers:
+            return ""
+        number = f" {self._stored} of {self._all}" if self._all else ""
+        return f"; compiling kernels{number}, once on this machine"
+
     def _start_compilers(self) -> None:
         home = self._environment.paths.home
+        self._compiler_starts += 1
         try:
             self._compilers = start_compilers(
                 self._compiler_launcher, self._kernels, home, os.environ
@@ -270,31 +297,42 @@ class Startup:
         freeze_gc(SERVICE_GC)
 
 
-def _report_readiness(environment: RunningService, ready_fd: int) -> bool:
+def _report_readiness(environment: RunningService, ready_fd: int, compiling: str) -> bool:
     """Tell the starter when the service is ready or its start has failed. Returns whether it did.
     The service is ready when every pool has its smallest number of workers, or all that can be
-    placed now; after start_timeout_s one worker of each pool is enough. A pool of hardware that is
-    not available counts as ready, and so does a pool of jobs; `status` shows the reason."""
-    state = environment.loop.state
+    placed now; after start_timeout_s one worker of the environment is enough, and the others come
+    when they come. A pool of hardware that is not available counts as ready, and so does a pool of
+    jobs; `status` shows the reason. A pool without a working worker fails the first start of an
+    environment; a later one, with a journal, serves with the pools that stand, or for the tasks
+    that wait. `compiling`: for the message of a failure."""
+    state, journal = environment.loop.state, environment.loop.journal
     age_ns = time.monotonic_ns() - environment.loop.lifecycle.started_ns
     is_late = age_ns > state.limits.start_timeout_ns
-    ready = True
+    ready, stands, failures = True, False, list[str]()
     for info in pool_infos(state):
         pool = state.cluster.pools[info.name]
         is_coming = any(w.state is WorkerState.STARTING for w in pool.workers.values())
         failing = info.state in ("degraded", "quarantined")
         if pool.spec.jobs is not None or (failing and pool.spec.provider):
             continue  # a machine that is not available, or a job that waits, delays no other pool
+        stands = stands or info.workers > 0
         if failing and not (info.workers or is_coming):
-            message = f"pool {info.name} has no working worker: {info.reason}"
-            failure = StartupError("start_failed", message, f"its log: {environment.paths.logs}")
-            _send_message(ready_fd, StartupMessage(error=failure))
-            environment.loop.drain(now=True)
-            return True
+            failures.append(f"pool {info.name} has no working worker: {info.reason}")
+            continue
         lacks_resources = bool(pool.shortage) and not (is_coming or failing)
-        has_enough = info.workers >= pool.spec.min or (is_late and info.workers > 0)
-        ready = ready and (has_enough or lacks_resources)
+        ready = ready and (info.workers >= pool.spec.min or lacks_resources)
+    is_restart = journal.epoch > 1 and not environment.loop.config.lifeline
+    has_tasks = any(pool.queue for pool in state.cluster.pools.values())
+    if failures and not (is_restart and (stands or not ready or has_tasks)):
+        message = f"{'; '.join(failures)}{compiling} ({load_text()})"
+        hint = f"its log: {environment.paths.logs}; start_timeout_s raises the limit of a start"
+        _send_message(ready_fd, StartupMessage(error=StartupError("start_failed", message, hint)))
+        environment.loop.drain(now=True)
+        return True
+    ready = ready or (is_late and stands)
     if ready:
+        for failure in failures:
+            log.warning("%s; its tasks wait", failure)
         _send_message(ready_fd, StartupMessage(ready=True))
     return ready
 

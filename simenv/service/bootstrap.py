@@ -104,6 +104,10 @@ class Warmup:
             raise self._error
         return True
 
+    def kernels(self) -> tuple[int, int]:
+        """Return the numbers of stored kernels and of all, once they are known; else zeros."""
+        return warmup.progress_of(self._kernels) if self.cold else (0, 0)
+
     def _run(self) -> None:
         try:
             warmup.prepare(self._kernels)

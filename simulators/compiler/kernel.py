@@ -36,9 +36,9 @@ from simulators.compiler.kernel_time import booked
 from simulators.compiler.numba_pipeline import COMPILER, patched_numba
 
 _DONE = b"+"
-# Longest wait for another process that compiles a kernel, which takes up to 4 s of processor time:
-# one of lower priority hardly comes to its end on a machine that is busy.
-PATIENCE_S = 30.0
+# Longest wait for another process that compiles a kernel, which takes up to 4 s of processor time,
+# while no kernel of the folder is begun: one that was stopped does not keep others for ever.
+PATIENCE_S = 600.0
 _POLL_S = 0.02
 
 
@@ -50,11 +50,11 @@ class KernelLocked(Exception):
 def run_once(path: Path, *, wait: bool = True, patience_s: float | None = None) -> Iterator[None]:
     """Enter the block in one process at a time, until one has left it without an error: from then
     on no process waits. If the file cannot be made or locked, or another process has it for longer
-    than `patience_s`, there is no order. Raises KernelLocked instead of waiting if `wait` is
-    false."""
+    than `patience_s` in which no file is made in its folder, there is no order. Raises KernelLocked
+    instead of waiting if `wait` is false."""
     lock = -1 if is_done(path) else _opened(path)
     try:
-        if lock >= 0 and not _locked(lock, patience_s if wait else 0.0) and not wait:
+        if lock >= 0 and not _locked(lock, path, patience_s if wait else 0.0) and not wait:
             raise KernelLocked
         yield
         if lock >= 0:
@@ -65,23 +65,33 @@ def run_once(path: Path, *, wait: bool = True, patience_s: float | None = None) 
             os.close(lock)
 
 
-def _locked(lock: int, patience_s: float | None) -> bool:
-    """Lock a file within this time (None: without a limit); False: another process has it."""
+def _locked(lock: int, path: Path, patience_s: float | None) -> bool:
+    """Lock a file within this time since a file was made next to it (None: without a limit); False:
+    another process has it."""
     try:
         if patience_s is None:
             fcntl.flock(lock, fcntl.LOCK_EX)
             return True
-        deadline = time.monotonic() + patience_s
+        changed, deadline = _changed_ns(path.parent), time.monotonic() + patience_s
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return True
             except BlockingIOError:
-                if time.monotonic() >= deadline:
+                if changed != (now := _changed_ns(path.parent)):
+                    changed, deadline = now, time.monotonic() + patience_s
+                elif time.monotonic() >= deadline:
                     return False
             time.sleep(_POLL_S)
     except OSError:  # a file system without locks
         return True
+
+
+def _changed_ns(folder: Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def is_done(path: Path) -> bool:
@@ -344,9 +354,9 @@ class Kernel:
 
     def load(self, *, wait: bool = True) -> bool:
         """Load the machine code from the cache, or compile it; any thread may call this. Processes
-        that need it at the same time compile it once: the others wait for the first, for PATIENCE_S
-        at most, or, with `wait=False`, return False at once. A waiting caller makes its group
-        wanted."""
+        that need it at the same time compile it once: the others wait for the first, while kernels
+        are begun and for PATIENCE_S after the last, or, with `wait=False`, return False at once. A
+        waiting caller makes its group wanted."""
         if self._dispatcher is not None:
             return True
         if wait and not self.is_stored:

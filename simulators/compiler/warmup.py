@@ -12,6 +12,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,12 +50,12 @@ _MODULES: dict[Group, tuple[str, ...]] = {
     "transfer": ("simulators.transfer.evolution",),
 }
 _NOISE: tuple[Group, ...] = ("attachment", "noise")
+TOTAL = "total"  # file in the folder of this version: number of all kernels
 # A service and its worker begin with "small" and "admission"; helpers compile the others.
 _ALL: tuple[Group, ...] = (
     "light_cone", "wide", "noise", "attachment", "deferred", "small", "admission", "trajectories",
     "gradient", "transfer", "distributed", "sweeps", "pauli", "rydberg",
 )  # fmt: skip
-_NICE = 10  # of a process that compiles ahead, so that tasks run first
 
 
 def prepare(folder: Path) -> Path:
@@ -117,7 +118,10 @@ def load_stored(*groups: Group) -> bool:
 def compile_all(folder: Path, progress: Callable[[int, int], object] | None = None) -> None:
     """Compile or load all kernels. `folder`: as for `prepare`, which is called. `progress`: called
     with the numbers of loaded kernels and of all after each of them."""
-    _load(prepare(folder), _ALL, progress)
+    chosen = prepare(folder)
+    with suppress(OSError):  # a full disk: nobody is told how many are left
+        (chosen / TOTAL).write_text(str(len(registered(_ALL))))
+    _load(chosen, _ALL, progress)
 
 
 def want(*groups: Group) -> None:
@@ -126,6 +130,23 @@ def want(*groups: Group) -> None:
 
     for group in groups:
         kernel.want(group)
+
+
+def progress_of(folder: Path) -> tuple[int, int]:
+    """Return the numbers of stored kernels and of all, 0 if no process has said it; imports none of
+    their modules. `folder`: as for `prepare`."""
+    from simulators.compiler import kernel
+
+    chosen = kernel.version(folder)
+    try:
+        total = int((chosen / TOTAL).read_text() or 0)
+    except (OSError, ValueError):
+        total = 0
+    try:
+        names = os.listdir(chosen)
+    except OSError:
+        names = []
+    return sum(name.endswith(".code") for name in names), total
 
 
 def is_compiled(folder: Path) -> bool:
@@ -199,10 +220,9 @@ def compile_package(level: str, folder: Path, scratch: Path) -> None:
 
 def main() -> None:
     """Compile all kernels into the folder named on the command line: first those of the checks of
-    wide circuits, which any first circuit may need, then the others while no task needs the
-    cores."""
+    wide circuits, which any first circuit may need. At normal priority: a worker or a task may wait
+    for the kernel under way."""
     compile_groups(folder := Path(sys.argv[1]), "light_cone")
-    os.nice(_NICE)
     compile_all(folder)
 
 

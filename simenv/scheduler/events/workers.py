@@ -308,8 +308,10 @@ def _expire_silent_workers(
         if worker.held and state.cluster.pools[worker.pool].is_exclusive:
             limit = max(limit, HARDWARE_SILENT_NS)
         if now_ns - worker.heard_ns > limit:
-            problem = "not ready" if starting else "silent"
-            reason = f"{problem} for {(now_ns - worker.heard_ns) / 1e9:.1f} s"
+            silence = f"for {(now_ns - worker.heard_ns) / 1e9:.1f} s"
+            reason = f"silent {silence}"
+            if starting:
+                reason = f"not ready {silence} without progress: start_timeout_s"
             actions.append(core.KillWorker(worker.name, reason, worker.start))
             record = None if starting else _uncharged_task(state, worker)
             # A node falls silent worker by worker: an idle one says nothing about its pool.

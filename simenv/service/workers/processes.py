@@ -255,6 +255,13 @@ class WorkerProcesses:
         """Return the last lines that the last process of a worker has written to its log."""
         return tail(self._log(name), self._log_begins.get(name, 0))
 
+    def log_bytes(self, name: str) -> int:
+        """Return the size of the log of a worker."""
+        try:
+            return self._log(name).stat().st_size
+        except OSError:
+            return 0
+
     def close(self) -> None:
         if self.job_nodes is not None:
             self.job_nodes.close()
