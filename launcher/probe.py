@@ -19,6 +19,7 @@ import msgspec
 from launcher.base import Command, Exit, Launcher, LaunchError, Share
 from launcher.process import children
 from launcher.process.children import describe_exit
+from simenv.sandbox.progress import ProgressDeadline
 
 # Probe of a launcher: two ranks are started through it and must see one another.
 #
@@ -61,7 +62,7 @@ def probe_launcher(
         launcher = create()
         try:
             launcher.start(command)
-            end = _wait(launcher, started + timeout_s)
+            end = _wait(launcher, timeout_s)
         finally:
             launcher.kill("probe")
             launcher.close()
@@ -93,8 +94,9 @@ def probe_single_rank(environ: Mapping[str, str], timeout_s: float = TIMEOUT_S) 
     )
 
 
-def _wait(launcher: Launcher, deadline: float) -> Exit | None:
-    while time.monotonic() < deadline:
+def _wait(launcher: Launcher, timeout_s: float) -> Exit | None:
+    deadline = ProgressDeadline(timeout_s)
+    while not deadline.is_over:
         if exits := launcher.poll_exits():
             return exits[0]
         time.sleep(_POLL_S)  # a launcher is only polled

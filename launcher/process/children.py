@@ -17,6 +17,7 @@ from launcher.base import Command, Exit, LauncherEvent, LaunchError
 from launcher.process.agent import remote_command
 from simenv.sandbox import die_with_parent
 from simenv.sandbox.process_tree import kill_tree
+from simenv.sandbox.progress import LOOK_S, ProgressDeadline
 
 # Child processes of a launcher: start, poll, signal, end. For launchers, from the main thread.
 #
@@ -156,18 +157,29 @@ def _kill(child: _Child) -> None:
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str], timeout_s: float) -> tuple[int, str]:
-    """Run a program without input; return its exit code and its output, with that on stderr. Raises
-    OSError if it cannot be started, subprocess.TimeoutExpired."""
-    done = subprocess.run(
+    """Run a program without input; return its exit code and its output, with that on stderr.
+    `timeout_s`: see `ProgressDeadline`. Raises OSError if it cannot be started,
+    subprocess.TimeoutExpired."""
+    with subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env=dict(environ),
-        timeout=timeout_s,
-        check=False,
-    )
-    return done.returncode, done.stdout.decode("utf-8", "replace")
+    ) as process:
+        deadline = ProgressDeadline(timeout_s, process.pid)
+        while True:
+            try:
+                output, _ = process.communicate(timeout=min(timeout_s, LOOK_S))
+            except subprocess.TimeoutExpired:
+                if deadline.is_over:
+                    process.kill()
+                    raise subprocess.TimeoutExpired(argv, timeout_s) from None
+                continue
+            except BaseException:  # also an interrupt
+                process.kill()
+                raise
+            return process.returncode, output.decode("utf-8", "replace")
 
 
 # Local launcher: plain processes, children of the service's main thread.

@@ -7,6 +7,7 @@ ends once.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
@@ -24,6 +25,7 @@ from launcher.pmix.helper_process import HelperProcess, HelperRequest, HelperRes
 from launcher.process import agent
 from launcher.prte.installation import Prte
 from simenv.sandbox import die_with_parent
+from simenv.sandbox.progress import ProgressDeadline
 
 # Live jobs of a DVM, from two sources that can each fail: events and lists of namespaces. Pure.
 #
@@ -114,12 +116,14 @@ def failure_summary(log: str) -> str:
     return "... " + message[-_MAX_CHARS:].partition(" ")[2]
 
 
+# Times that processes have, less what a busy machine keeps them waiting: see
+# `simenv.sandbox.progress`.
 START_TIMEOUT_S = 10.0
 START_TIMEOUT_PER_NODE_S = 0.1
 RESPONSE_TIMEOUT_S = 10.0
 MAX_PENDING = 16  # pending spawns: behind hundreds of others a response would exceed its timeout
 END_TIMEOUT_S = 2.0  # after SIGKILL
-HELPER_TIMEOUT_S = 5.0  # to connect, also after a restart
+HELPER_TIMEOUT_S = 5.0  # to connect once the DVM has said where, also after a restart
 MAX_HELPER_FAILURES = 3
 SETTLE_S = 1.0  # the helper loses its connection before the end of prte is seen
 # A disconnected node is noticed after 4 s; PRTE's default is more than 5 minutes.
@@ -193,11 +197,13 @@ class Dvm:
         self._environ = {**settings.prte_environ(), "TMPDIR": str(self._files.temporary)}
         self._ready = self._connected = False
         self._connection_lost = 0.0
+        self._starting = ProgressDeadline(START_TIMEOUT_S)
+        self._answering = ProgressDeadline(math.inf)  # whose spent time is that of `_pending`
         self._pending: dict[int, float] = {}  # key of a spawn: deadline of its response
         self._jobs = JobTracker()
         self._helper_failures = 0
         self._prte = self._start_prte()
-        self._helper = self._start_helper(now)
+        self._helper = self._start_helper()
 
     @property
     def slots(self) -> int:
@@ -220,20 +226,24 @@ class Dvm:
         return len(self._pending) >= MAX_PENDING
 
     def spawn(
-        self, key: int, argv: Sequence[str], env: Sequence[str], hosts: Sequence[str], now: float
+        self, key: int, argv: Sequence[str], env: Sequence[str], hosts: Sequence[str]
     ) -> None:
         """Start a job with rank k on hosts[k]. The response `spawned`, `failed` or `not_sent` has
         this key."""
-        self._pending[key] = now + RESPONSE_TIMEOUT_S
+        self._awaits(key)
         self._helper.send(
             HelperRequest("spawn", key, argv=tuple(argv), env=tuple(env), hosts=tuple(hosts))
         )
 
-    def add_node(self, key: int, node: Node, now: float) -> None:
+    def add_node(self, key: int, node: Node) -> None:
         """Add one node to the DVM; the response is that of a spawn."""
-        self._pending[key] = now + RESPONSE_TIMEOUT_S
+        self._awaits(key)
         self._helper.send(HelperRequest("add_nodes", key, hosts=(_host(node),)))
         self.nodes += (node,)
+
+    def _awaits(self, key: int) -> None:
+        self._answering.look()
+        self._pending[key] = self._answering.spent_s + RESPONSE_TIMEOUT_S
 
     def remove_node(self, node: Node) -> None:
         """Forget a node that could not be added."""
@@ -255,7 +265,7 @@ class Dvm:
             return responses
         responses += self._check_helper(now)
         if self.state is DvmState.STARTING:
-            self._check_ready(now)
+            self._check_ready()
         return responses
 
     def close(self) -> None:
@@ -297,27 +307,33 @@ class Dvm:
                 self._connection_lost = now
         return responses
 
-    def _check_ready(self, now: float) -> None:
+    def _check_ready(self) -> None:
         self._ready = self._ready or is_ready(self._files.read_log())
-        limit = START_TIMEOUT_S + START_TIMEOUT_PER_NODE_S * len(self.nodes)
+        self._starting.limit_s = START_TIMEOUT_S + START_TIMEOUT_PER_NODE_S * len(self.nodes)
         if self._ready and self._connected:
             self.state, self.was_up = DvmState.UP, True
-        elif now - self._started > limit:
-            self._lose(f"prte was not ready after {limit:.0f} s{self._files.failure_summary()}")
+        elif self._starting.is_over:
+            limit = f"{self._starting.limit_s:.0f} s"
+            self._lose(f"prte was not ready after {limit}{self._files.failure_summary()}")
 
     def _check_helper(self, now: float) -> list[HelperResponse]:
         if self._helper.ended:
             # The connection is lost a moment before the end of prte is seen; no DVM is left then.
             if now < self._connection_lost + SETTLE_S:
                 return []
-            return self._restart_helper(now, "ended")
-        if any(now > deadline for deadline in self._pending.values()):
-            return self._restart_helper(now, f"gave no answer in {RESPONSE_TIMEOUT_S:.0f} s")
-        if not self._connected and now > self._helper_deadline and self._files.uri.exists():
-            return self._restart_helper(now, f"did not connect in {HELPER_TIMEOUT_S:.0f} s")
+            return self._restart_helper("ended")
+        if self._pending:
+            self._answering.look()
+            if self._answering.spent_s > min(self._pending.values()):
+                return self._restart_helper(f"gave no answer in {RESPONSE_TIMEOUT_S:.0f} s")
+        if not self._connected:
+            if not self._files.uri.exists():
+                self._connecting.step()
+            elif self._connecting.is_over:
+                return self._restart_helper(f"did not connect in {HELPER_TIMEOUT_S:.0f} s")
         return []
 
-    def _restart_helper(self, now: float, reason: str) -> list[HelperResponse]:
+    def _restart_helper(self, reason: str) -> list[HelperResponse]:
         """Restart the helper and fail its pending requests. A job that starts for one of them all
         the same appears in a list of jobs, and is ended."""
         message = f"the PMIx helper {reason}"
@@ -330,7 +346,7 @@ class Dvm:
         else:
             self.helper_restarts.append(message)
             self._connected = False
-            self._helper = self._start_helper(now)
+            self._helper = self._start_helper()
         return given_up
 
     def _lose(self, reason: str) -> None:
@@ -386,14 +402,15 @@ class Dvm:
         self._environ["PATH"] = f"{programs}:{self._environ.get('PATH', os.defpath)}"
         return script.name
 
-    def _start_helper(self, now: float) -> HelperProcess:
-        self._helper_deadline = now + HELPER_TIMEOUT_S
+    def _start_helper(self) -> HelperProcess:
         prte = self._settings.prte
         libraries = [*prte.preload, prte.library]
         pid = self._prte.pid if self._settings.isolated else 0
         with self._files.log.open("ab") as log:
             uri, output = self._files.uri, log.fileno()
-            return HelperProcess(uri, libraries, self._environ, output, network_of=pid)
+            helper = HelperProcess(uri, libraries, self._environ, output, network_of=pid)
+        self._connecting = ProgressDeadline(HELPER_TIMEOUT_S, helper.pid)
+        return helper
 
 
 def _host(node: Node) -> str:

@@ -154,7 +154,7 @@ class DvmSupervisor:
         responses: list[HelperResponse] = []
         if self.dvm is not None:
             previous = self.dvm.state
-            responses = self._handle_own(self.dvm.step(now), now)
+            responses = self._handle_own(self.dvm.step(now))
             self.events += [
                 LauncherEvent("launcher.helper", self._name, f"{reason}: restarted")
                 for reason in self.dvm.helper_restarts
@@ -278,12 +278,12 @@ class DvmSupervisor:
         del self.lost_nodes[name]
         self.events.append(LauncherEvent("node.back", name, "it answers again"))
 
-    def _add_node(self, node: Node, now: float) -> None:
+    def _add_node(self, node: Node) -> None:
         assert self.dvm is not None
         if any(node.name == other.name for other in self.dvm.nodes):
             self._restore_node(node.name)
             return
-        self.dvm.add_node(self._own_key(node), node, now)
+        self.dvm.add_node(self._own_key(node), node)
 
     def _own_key(self, node: Node) -> int:
         """Return the key of a request that adds a node; a job's key is positive."""
@@ -291,7 +291,7 @@ class DvmSupervisor:
         self._joining[-self._own_requests] = node
         return -self._own_requests
 
-    def _handle_own(self, responses: Sequence[HelperResponse], now: float) -> list[HelperResponse]:
+    def _handle_own(self, responses: Sequence[HelperResponse]) -> list[HelperResponse]:
         """Handle the responses to requests of this supervisor; return the others."""
         others = []
         for response in responses:
@@ -301,16 +301,16 @@ class DvmSupervisor:
             elif response.kind == "spawned":
                 self._restore_node(node.name)
             elif self.dvm is not None and node.name not in self._tested:
-                self._test_node(node, now)
+                self._test_node(node)
             elif self.dvm is not None:
                 self.dvm.remove_node(node)
         return others
 
-    def _test_node(self, node: Node, now: float) -> None:
+    def _test_node(self, node: Node) -> None:
         """Run a job on the node, to find out whether it was added. If all slots of the other nodes
         are taken, PRTE places the job that adds a node on that node itself, and reports a failure
         although the node was added. A DVM ends if it is requested twice to add a node."""
         assert self.dvm is not None
         self._tested.add(node.name)
         key = self._own_key(node)
-        self.dvm.spawn(key, ["/bin/sh", "-c", "sleep 0.5"], [], (node.name,), now)
+        self.dvm.spawn(key, ["/bin/sh", "-c", "sleep 0.5"], [], (node.name,))

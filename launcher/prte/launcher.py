@@ -104,7 +104,7 @@ class PrteLauncher:
         self._jobs[self._last_key] = _Job(command, supervisor, hosts)
         now = time.monotonic()
         supervisor.request(now)
-        self._dispatch(now)
+        self._dispatch()
         return 0
 
     def poll_exits(self) -> list[Exit]:
@@ -180,7 +180,7 @@ class PrteLauncher:
                 return supervisor
         raise LaunchError(f"worker {command.name}: {host} is none of the nodes")
 
-    def _dispatch(self, now: float) -> None:
+    def _dispatch(self) -> None:
         """Request the waiting jobs whose nodes are ready."""
         for key, job in list(self._jobs.items()):
             if job.requested or job.namespace:
@@ -198,7 +198,7 @@ class PrteLauncher:
                 job.requested = True
                 log, cwd = str(job.command.log), str(job.command.cwd)
                 argv = ["/bin/sh", "-c", _WRAPPER, log, cwd, *job.command.argv]
-                dvm.spawn(key, argv, self._environ(job), job.hosts, now)
+                dvm.spawn(key, argv, self._environ(job), job.hosts)
 
     def _environ(self, job: _Job) -> list[str]:
         environ = {"TMPDIR": tempfile.gettempdir(), **dict(job.command.environ)}
@@ -220,7 +220,7 @@ class PrteLauncher:
                 self._events += supervisor.events
                 supervisor.events.clear()
                 self.description = self._describe()
-        self._dispatch(now)
+        self._dispatch()
 
     def _handle(self, response: HelperResponse) -> None:
         if response.kind == "ended":

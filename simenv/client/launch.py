@@ -310,8 +310,8 @@ def _await(
         left_s = deadline.look()
         if left_s <= 0.0:
             message = f"the service did not become ready within {timeout_s:g} s without progress"
-            more = f"start_timeout_s raises the limit ({stage}; {load_text()})"
-            raise StartFailedError(message, hint=f"{more}; {_quote(paths)}")
+            way = f"start_timeout_s raises the limit ({stage}; {load_text()})"
+            raise StartFailedError(message, hint=f"{way}; {_quote(paths)}")
         if progress is not None:
             progress(stage, time.monotonic() - begun)
         if poll.poll(1e3 * min(left_s, PROGRESS_S)):

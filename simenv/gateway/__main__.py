@@ -52,7 +52,7 @@ from simenv.wire.transport.sockets import open_socket, open_unix_socket
 ANY_PORT = "127.0.0.1:0"  # where it listens by default
 LOG_BYTES, LOG_FILES = 8 * 2**20, 4
 EPOCH_CHECK_S = 2.0
-START_S = 60.0  # in which the service has to answer
+START_S = 60.0  # in which a service has to answer that did not start this gateway
 END_S = 3  # of requests under way when it ends
 # Defaults of tasks in a shell: what the starter set must not decide about tasks of users.
 OF_TASKS = ("SIMENV_ACCOUNT", "SIMENV_QOS", "SIMENV_RESERVATION", "SIMENV_APP", "TRACEPARENT")
@@ -242,7 +242,7 @@ def _gateway(
     key = paths.gateway / "key.json" if is_child else arguments.service
     own = address.FileAddress(paths.connection)
     endpoint = own if key is None else address.KeyFileAddress(key)
-    observer = Client(endpoint, START_S)
+    observer = _observer(endpoint, paths, arguments.epoch if is_child else 0)
     users = own if paths.connection.exists() else None
     results = None
     if users and paths.config.exists():
@@ -251,6 +251,19 @@ def _gateway(
     pool = ClientPool(observer, users, settings.max_processes, results)
     url = configs.gateway_url(settings, listener.getsockname())
     return RunningGateway(arguments.name, settings, paths.gateway, url, pool)
+
+
+def _observer(endpoint: address.Address, paths: EnvironmentPaths, epoch: int) -> Client:
+    """Connect to the service. `epoch`: of the start that this gateway belongs to, for which it
+    waits as long as it lasts; 0: of none. Raises NoServiceError, ConfigError."""
+    while True:
+        try:
+            return Client(endpoint, START_S)
+        except NoServiceError as error:
+            if not epoch:
+                raise
+            _check_start(paths, epoch)
+            log.warning("waiting for the service, which has too much to do: %s", error)
 
 
 def _uvicorn(app: BoundedApplication, settings: GatewaySettings) -> uvicorn.Config:

@@ -9,14 +9,29 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
 
 from simenv.sandbox.child import KILLED_S, LOOK_S, start
 from simenv.sandbox.die_with_parent import command_line
 from simenv.sandbox.frames import frame, read_frame_async
 from simenv.sandbox.process_tree import end_tree, exit_code, kill_tree
+from simenv.sandbox.progress import ProgressDeadline
 
 _BUFFER_BYTES = 2**20  # read ahead of `receive`
+_Result = TypeVar("_Result")
+
+
+async def before(deadline: ProgressDeadline, awaited: Coroutine[Any, Any, _Result]) -> _Result:
+    """Wait for the result until the deadline. Raises TimeoutError."""
+    task = asyncio.get_running_loop().create_task(awaited)
+    try:
+        while not (await asyncio.wait({task}, timeout=LOOK_S))[0]:
+            if deadline.is_over:
+                raise TimeoutError(f"not within {deadline.limit_s:g} s")
+        return task.result()
+    finally:
+        task.cancel()
 
 
 class AsyncChild:
@@ -69,13 +84,13 @@ class AsyncChild:
 
     async def send(self, *parts: bytes, timeout_s: float) -> None:
         """Send a frame, whose body are these parts, as the process reads. A process that has ended
-        gets nothing: `receive` says so. Raises TimeoutError if it does not read, and kills it."""
+        gets nothing: `receive` says so. `timeout_s`: see `ProgressDeadline`. Raises TimeoutError if
+        it does not read, and kills it."""
         if self._writer.is_closing():
             return
         try:
-            async with asyncio.timeout(timeout_s):
-                self._writer.writelines(frame(*parts))
-                await self._writer.drain()
+            self._writer.writelines(frame(*parts))
+            await before(ProgressDeadline(timeout_s, self.pid), self._writer.drain())
         except ConnectionError:
             pass
         except TimeoutError as error:

@@ -38,8 +38,9 @@ from simenv.gateway.ibm.job_messages import (
 )
 from simenv.gateway.ibm.jobs import Job
 from simenv.model import ReservationState
-from simenv.sandbox.async_child import AsyncChild
+from simenv.sandbox.async_child import AsyncChild, before
 from simenv.sandbox.child import decoder_environ
+from simenv.sandbox.progress import ProgressDeadline
 
 JOB_PROCESS = "simenv.gateway.ibm.job_process"  # which loads what the gateway does not
 MAX_ACTIVE = 32  # jobs of one process
@@ -154,8 +155,7 @@ class UserJobs:
         self._ready.clear()
         self._owner.spawn(self._read(self.process))
         await self._send(self._owner.connection_of(self.caller))
-        async with asyncio.timeout(START_S):
-            await self._ready.wait()
+        await before(ProgressDeadline(START_S, self.process.pid), self._ready.wait())
         if self.process is None:
             raise OSError("it has ended; jobs.log in the gateway's folder says why")
 
