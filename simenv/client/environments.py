@@ -33,6 +33,7 @@ from simenv.config import (
     GatewayFile,
 )
 from simenv.errors import ConfigError, InsufficientError, NoServiceError, SimenvError, TimedOutError
+from simenv.sandbox.progress import ProgressDeadline
 
 if TYPE_CHECKING:
     import psutil
@@ -78,7 +79,7 @@ def _runs(process: psutil.Process) -> bool:
 
 
 ANSWER_S = 5.0
-GATEWAY_S = 20.0  # in which a gateway is ready, once its service is
+GATEWAY_S = 20.0  # in which a gateway is ready, once its service is: see `ProgressDeadline`
 FORCE_S = 10.0  # from SIGTERM to SIGKILL
 LOST_AFTER_S = 30.0  # a remote service that has not touched its connection file (every 5 s) is gone
 WORKERS_S = 5.0  # time in which workers end by themselves after their service
@@ -99,8 +100,8 @@ class ShutdownReport:
 
 def await_gateway(home: Path) -> GatewayFile | None:
     """Return the file of the gateway of an environment, once it is ready; None after GATEWAY_S."""
-    deadline_s = time.monotonic() + GATEWAY_S
-    while (found := config.running_gateway(home)) is None and time.monotonic() < deadline_s:
+    deadline = ProgressDeadline(GATEWAY_S)
+    while (found := config.running_gateway(home)) is None and not deadline.is_over:
         time.sleep(launch.POLL_S)  # of another process: nothing to wait on
     return found
 

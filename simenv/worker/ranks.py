@@ -17,6 +17,7 @@ from zmq.utils import z85
 
 from simenv.errors import NoServiceError
 from simenv.process import exit_process, log_line, resident_bytes
+from simenv.sandbox.progress import ProgressDeadline
 from simenv.wire import codec
 from simenv.wire.keyfiles import KeyPair, WorkerBootstrap
 from simenv.wire.messages.client import EXIT_ORPHAN, EXIT_RANK, AssignChunk, NoiseDocument
@@ -157,7 +158,7 @@ def _connected(
 # error that all ranks raise is the task's; an error that only some ranks raise ends the worker.
 
 BEATS = 3  # heartbeats within the time after which a rank is lost
-GRACE_S = 2.5  # time within which all ranks that share an error report it
+GRACE_S = 2.5  # within which all ranks that share an error report it, on a machine that is idle
 TRACE_CHARS = 4_000
 _POLL_S = 0.5
 _BEAT, _FAILED = b"b", b"f"
@@ -178,7 +179,7 @@ class RankMonitor:
         self._parent = os.getppid()
         self._change = threading.Condition()
         self._failed: dict[int, dict[int, str]] = {}  # errors by number of the task and rank
-        self._since: dict[int, float] = {}  # time of the first report, by number of the task
+        self._since: dict[int, ProgressDeadline] = {}  # from the first report, by number
         self._failed_task = 0  # the task that this rank failed with too
         self._rss_bytes: dict[int, int] = {}
         self._thread = threading.Thread(target=self._run, name="ranks", daemon=True)
@@ -196,7 +197,11 @@ class RankMonitor:
         end the process if one of them does not fail."""
         with self._change:
             self._failed_task = number
-            if self._change.wait_for(lambda: self._all_failed(number), GRACE_S):
+            deadline = ProgressDeadline(GRACE_S)
+            while not self._change.wait_for(lambda: self._all_failed(number), _POLL_S):
+                if deadline.is_over:
+                    break
+            else:
                 self._since.pop(number, None)
                 self._failed.pop(number, None)
                 self._failed_task = 0
@@ -207,7 +212,7 @@ class RankMonitor:
         return len(self._failed.get(number, ())) == len(self._other_ranks)
 
     def _run(self) -> None:
-        received = dict.fromkeys(self._other_ranks, time.monotonic())
+        silences = {rank: ProgressDeadline(self._silence_limit_s) for rank in self._other_ranks}
         pause_s = self._silence_limit_s / BEATS
         next_beat = 0.0
         while True:
@@ -218,11 +223,12 @@ class RankMonitor:
             timeout_s = min(_POLL_S, next_beat - now) if self._since else next_beat - now
             if self._socket.poll(max(0, math.ceil(1000 * timeout_s))):
                 rank, body = self._receive()
-                received[rank] = now = time.monotonic()
+                silences[rank].step()
+                now = time.monotonic()
                 self._record_message(rank, body)
                 if not rank and next_beat - now < pause_s / 2:
                     next_beat = now  # answer the first rank's heartbeat while this thread is awake
-            self._check_ranks(received)
+            self._check_ranks(silences)
 
     def _send(self, body: bytes) -> None:
         if self._socket.type == zmq.DEALER:
@@ -244,20 +250,19 @@ class RankMonitor:
         number, message = int.from_bytes(body[1:9], "little"), body[9:].decode(errors="replace")
         with self._change:
             self._failed.setdefault(number, {})[rank] = message
-            self._since.setdefault(number, time.monotonic())
+            self._since.setdefault(number, ProgressDeadline(GRACE_S))
             self._change.notify()
 
-    def _check_ranks(self, received: dict[int, float]) -> None:
-        now = time.monotonic()
-        for rank, moment in received.items():
-            if now - moment > self._silence_limit_s:
+    def _check_ranks(self, silences: dict[int, ProgressDeadline]) -> None:
+        for rank, silence in silences.items():
+            if silence.is_over:
                 exit_process(
                     EXIT_RANK, f"no message from rank {rank} for {self._silence_limit_s:g} s"
                 )
         if os.getppid() != self._parent:
             exit_process(EXIT_ORPHAN, "the process that started this one has ended")
         for number, since in self._since.copy().items():
-            if now - since > GRACE_S and number != self._failed_task:
+            if since.is_over and number != self._failed_task:
                 self._exit_on_disagreement(number, {})
 
     def _exit_on_disagreement(self, number: int, own_errors: dict[int, str]) -> NoReturn:
