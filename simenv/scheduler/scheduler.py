@@ -226,12 +226,13 @@ class Scheduler:
             dispatcher.note_waits(state, now_ns)
         return actions
 
-    def worker_starts(self, name: str, start: int, since_ns: int) -> None:
+    def worker_starts(self, name: str, start: int, since_ns: int) -> list[Action]:
         """Note since when a worker that starts makes no progress, less the time in which the
         machine kept it waiting."""
         worker = self.state.cluster.workers.get(name)
         if worker is not None and worker.start == start and worker.state is WorkerState.STARTING:
             worker.heard_ns = max(worker.heard_ns, since_ns)
+        return []
 
     def tick(self, now_ns: int, read_ns: int | None = None) -> list[Action]:
         """Handle the passage of time: enforce timeouts, end tasks after failed parents, detect

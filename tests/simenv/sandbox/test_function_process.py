@@ -192,6 +192,13 @@ def forked(data):
 def holding(data):
     re.match(r'(a+)+$', 'a' * 64 + 'b')
 
+def working(data):
+    import time
+    end = time.process_time() + 0.4
+    while time.process_time() < end:
+        pass
+    return data
+
 def either(data):
     return holding(data) if data == b"hold" else data
 """
@@ -247,6 +254,30 @@ def test_what_a_check_raises_ends_the_process_and_the_next_call_is_answered(libr
             process.convert(b"hold", check=check)
         assert not child.is_running()
         assert process.convert(b"abc") == b"abc"
+
+
+@pytest.fixture
+def busy_processor() -> Iterator[None]:
+    """One processor for this process and its children, with eight that compute for ever."""
+    former = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(former)})
+    argv = [sys.executable, "-I", "-S", "-c", "while True: pass"]
+    busy = [subprocess.Popen(argv) for _ in range(8)]
+    try:
+        yield
+    finally:
+        for each in busy:
+            each.kill()
+            each.wait()
+        os.sched_setaffinity(0, former)
+
+
+@pytest.mark.usefixtures("busy_processor")
+def test_call_on_a_busy_processor_takes_longer_and_does_not_fail(library: str) -> None:
+    with closing(SandboxProcess(library, "working", "request", seconds=1.0)) as process:
+        assert process.convert(b"abc") == b"abc"
+    with closing(SandboxProcess(library, "holding", "request", seconds=1.0)) as process:
+        fails(LimitExceededError, "takes more than 1 s of CPU time", process.convert, b"")
 
 
 CALLER = """
