@@ -270,7 +270,7 @@ class DvmSupervisor:
         back = [name for name in probe.reachable if name in self.lost_nodes]
         for name in back:
             if self.up:
-                self._add_node(self.nodes[name], now)
+                self._add_node(self.nodes[name])
             elif self.dvm is None:
                 self._restore_node(name)
 
