@@ -18,8 +18,9 @@ from pathlib import Path
 from launcher import base
 from launcher.allocation.hostlist import same_host
 from launcher.process import agent as agents, children, network_namespace
-from launcher.process.children import LocalLauncher, SubprocessLauncher, describe_exit
+from launcher.process.children import LocalLauncher, SubprocessLauncher
 from simenv.sandbox import die_with_parent
+from simenv.sandbox.process_tree import describe_exit
 
 # Command lines and environments of mpirun: Open MPI 4 and 5, MPICH's and Intel's Hydra. Pure.
 #

@@ -18,7 +18,7 @@ import msgspec
 
 from launcher.base import Command, Exit, Launcher, LaunchError, Share
 from launcher.process import children
-from launcher.process.children import describe_exit
+from simenv.sandbox.process_tree import describe_exit
 from simenv.sandbox.progress import ProgressDeadline
 
 # Probe of a launcher: two ranks are started through it and must see one another.

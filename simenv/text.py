@@ -7,6 +7,16 @@ from collections.abc import Mapping
 _SHOWN_ITEMS = 16  # most entries of a list or table that is shown
 _SHOWN_CHARS = 60
 _SHOWN_BITS = 128
+_ERROR_CHARS = 300  # of an error's own text
+
+
+def error_summary(error: BaseException) -> str:
+    """Return class and text of an error whose class may be anybody's."""
+    try:
+        text = str(error)
+    except Exception as second:  # noqa: BLE001 - of a user's own class
+        text = f"(no text: {type(second).__name__})"
+    return f"{type(error).__name__}: {text}"[:_ERROR_CHARS]
 
 
 def elapsed(seconds: float) -> str:

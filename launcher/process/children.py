@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from launcher.allocation.this_node import is_this_node
 from launcher.base import Command, Exit, LauncherEvent, LaunchError
 from launcher.process.agent import remote_command
 from simenv.sandbox import die_with_parent
-from simenv.sandbox.process_tree import kill_tree
+from simenv.sandbox.process_tree import describe_exit, kill_tree
 from simenv.sandbox.progress import LOOK_S, ProgressDeadline
 
 # Child processes of a launcher: start, poll, signal, end. For launchers, from the main thread.
@@ -134,23 +133,12 @@ class SubprocessLauncher:
         return [child for child in self._children if child.name == name]
 
 
-def describe_exit(code: int) -> str:
-    """Describe an exit code: 'exit 1', 'signal 9 (SIGKILL)'."""
-    if code >= 0:
-        return f"exit {code}"
-    try:
-        return f"signal {-code} ({signal.Signals(-code).name})"
-    except ValueError:
-        return f"signal {-code}"
-
-
 def _kill(child: _Child) -> None:
+    """Kill a child and all that it has started: mpirun starts each rank in its own process group,
+    and a function of a user whatever it likes."""
     if child.process.poll() is not None:
         return
-    if not child.own_process_group:
-        child.process.kill()
-        return
-    kill_tree(child.process.pid)  # mpirun starts each rank in its own process group
+    kill_tree(child.process.pid)
 
 
 # Output of a short program, such as `mpirun --version`.

@@ -22,10 +22,10 @@ from launcher.allocation.this_node import is_this_node
 from launcher.base import Allocation, Command, Exit, LauncherEvent, LaunchError, Node
 from launcher.pmix.helper_process import HelperResponse
 from launcher.process import network_namespace
-from launcher.process.children import describe_exit
 from launcher.prte.dvm import DvmSettings
 from launcher.prte.dvm_supervisor import DvmSupervisor
 from launcher.prte.installation import Prte
+from simenv.sandbox.process_tree import describe_exit
 
 CLOSE_TIMEOUT_S = 3.0
 _POLL_S = 0.01

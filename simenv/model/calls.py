@@ -310,13 +310,14 @@ class FunctionAnswer(msgspec.Struct, frozen=True, array_like=True):
 
 
 # Called with what the function that this process calls has done: units, number of all, unit.
-_reporters: list[Callable[[float, int, str], object]] = []
+Reporter = Callable[[float, int, str], object]
+_reporters: list[Reporter] = []
 _UNIT = re.compile(r"[a-z][a-z -]{0,39}")
 MOST_WORK = 10**15  # units of work, which a message can hold
 
 
 @contextmanager
-def reporting(report: Callable[[float, int, str], object]) -> Iterator[None]:
+def reporting(report: Reporter) -> Iterator[None]:
     """Pass on what `report_progress` is called with."""
     _reporters.append(report)
     try:
@@ -329,7 +330,14 @@ def report_progress(done: float, total: int, unit: str = "iterations") -> None:
     """Report what a function that runs in the environment has done, such as the iterations of a
     variational loop; without effect elsewhere. `total` and `unit` are those of the first report.
     Raises OptionError."""
-    given: tuple[Any, Any, Any] = done, total, unit  # by a caller's code, of any types
+    check_progress(done, total, unit)
+    for report in _reporters:
+        report(done, total, unit)
+
+
+def check_progress(done: float, total: int, unit: str) -> None:
+    """Check values of a caller's code, which may be of any types. Raises OptionError."""
+    given: tuple[Any, Any, Any] = done, total, unit
     are_numbers = isinstance(given[0], int | float) and isinstance(given[1], int)
     if not (are_numbers and 0 <= done <= total <= MOST_WORK):
         text = f"progress of {short_repr(done)} of {short_repr(total)}"
@@ -337,8 +345,6 @@ def report_progress(done: float, total: int, unit: str = "iterations") -> None:
     if not (isinstance(given[2], str) and _UNIT.fullmatch(unit)):
         text = f"progress in {short_repr(unit)}"
         raise OptionError(text, hint="a word in the plural, of lower-case letters: 'iterations'")
-    for report in _reporters:
-        report(done, total, unit)
 
 
 Call = TranspileCall | FunctionCall | DetectionCall | PulseCall

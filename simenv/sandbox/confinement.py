@@ -31,15 +31,16 @@ _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _REFER, _TRUNCATE = 1 << 13, 1 << 14
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
 _ALL_FILES = (1 << 15) - 1  # of ABI 3; the calls of devices (ABI 5) stay allowed
-_NO_NODES = ~(1 << 6 | 1 << 11)  # devices cannot be made
+_DEVICE_NODES = 1 << 6 | 1 << 11
 _OF_A_FILE = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE
 _BIND_TCP, _CONNECT_TCP = 1, 2
-_SCOPES = 3  # abstract Unix sockets and signals, since ABI 6
+_SCOPES, _SIGNALS = 3, 2  # abstract Unix sockets and signals, and those alone, since ABI 6
 LEAST_ABI = 4  # of Linux 6.7, the first that knows TCP
 SCOPED_ABI = 6  # of Linux 6.12
-_PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
+_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38  # linux/prctl.h
 _CAPABILITIES_OF_THIS = struct.pack("=Ii", 0x2008_0522, 0)  # linux/capability.h, version 3
 _SWITCH_USER = 1 << 6 | 1 << 7  # CAP_SETGID, CAP_SETUID
+_TRACE = 1 << 19 | 1 << 21 | 1 << 38  # CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON
 # For programs, libraries, time zones, names of users, and certificates.
 SYSTEM = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt", "/proc", "/sys"),
@@ -112,7 +113,7 @@ def restrict_files(
         for paths, allowed in (
             (rules.read, _READ),
             (rules.listed, _READ_DIR),
-            (rules.write, _ALL_FILES & _NO_NODES),
+            (rules.write, _ALL_FILES & ~_DEVICE_NODES),
         ):
             for path in paths:
                 _allow_path(ruleset, path, allowed & handled)
@@ -126,6 +127,36 @@ def restrict_files(
         left = _SWITCH_USER if may_switch_user else 0  # effective, permitted, inheritable; each low
         sets = struct.pack("=6I", left, left, 0, 0, 0, 0)
         _check(ctypes.CDLL(None, use_errno=True).capset(_CAPABILITIES_OF_THIS, sets))
+
+
+def restrict_processes() -> None:
+    """Let this thread, and all that it starts, not trace processes outside, read their memory,
+    environment and descriptors, nor, since Linux 6.12, signal them; root gives up the capabilities
+    to do so. Files and network stay. Raises OSError where there is no Landlock."""
+    abi = landlock_abi()
+    is_scoped = abi >= SCOPED_ABI
+    nodes = 0 if is_scoped else _DEVICE_NODES  # an empty set of rules is refused
+    attributes = struct.pack("=QQQ", nodes, 0, _SIGNALS if is_scoped else 0)
+    ruleset = _call(_CREATE_RULESET, attributes, len(attributes), 0)
+    try:
+        _no_new_privileges()
+        _call(_RESTRICT_SELF, ruleset, 0)
+    finally:
+        os.close(ruleset)
+    libc, sets = ctypes.CDLL(None, use_errno=True), ctypes.create_string_buffer(24)
+    _check(libc.capget(_CAPABILITIES_OF_THIS, sets))
+    # Effective, permitted, inheritable: the lower halves, then the upper ones.
+    masks = [0xFFFF_FFFF & ~(_TRACE >> 32 * half) for half in (0, 1) for _ in range(3)]
+    held = struct.unpack("=6I", sets.raw)
+    left = [word & mask for word, mask in zip(held, masks, strict=True)]
+    _check(libc.capset(_CAPABILITIES_OF_THIS, struct.pack("=6I", *left)))
+
+
+def forbid_tracing() -> None:
+    """Let no process of this user, which is not privileged, trace this one or read its memory,
+    environment and descriptors, its own child processes included."""
+    if sys.platform.startswith("linux"):
+        _check(ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
 
 
 def _allow_path(ruleset: int, path: Path, allowed: int) -> None:

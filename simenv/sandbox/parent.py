@@ -1,6 +1,7 @@
 """Frames from and to the parent process: the side of the child process.
 
-Invariant: nothing but frames reaches the parent's pipe: what a library prints goes to the log.
+Invariant: nothing but frames reaches the parent's pipe: what a library prints goes to the log. Nor
+does a library, or a program that it starts, read from it: standard input is empty.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ class ParentChannel:
     def __init__(self) -> None:
         self._source = os.fdopen(os.dup(0), "rb")
         self._answers = os.dup(1)
+        empty = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        os.dup2(empty, 0)
+        os.close(empty)
         os.dup2(2, 1)
         self._writing = threading.Lock()
 
@@ -37,7 +41,7 @@ class ParentChannel:
         """Return whether the parent process has ended, or closed its end; wait for that, by default
         for ever. Frames stay unread."""
         watch = select.poll()
-        watch.register(0, 0)  # nothing but the end of the other side
+        watch.register(self._source, 0)  # nothing but the end of the other side
         return bool(watch.poll(None if timeout_s is None else timeout_s * 1e3))
 
     def end_with_parent(self) -> None:

@@ -25,7 +25,7 @@ from typing import NoReturn
 
 PID_OUTSIDE = "PID_OUTSIDE"
 CHECK_TIMEOUT_S = 10.0
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4  # linux/prctl.h
+_PR_SET_PDEATHSIG, _PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 1, 3, 4  # linux/prctl.h
 _NEW_MOUNTS, _NEW_PIDS, _NEW_USER = 0x2_0000, 0x2000_0000, 0x1000_0000  # linux/sched.h
 # linux/mount.h
 _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND, _RECURSIVE, _PRIVATE = 2, 4, 8, 32, 4096, 16384, 1 << 18
@@ -161,12 +161,14 @@ def reveal(paths: Iterable[Path]) -> None:
 
 def switch_user(user: int) -> None:
     """Become this user for good, with all threads, in the group of the same number alone; the
-    process still ends with its parent. Raises OSError."""
+    process still ends with its parent, and is traced by no others than before. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    dumpable = libc.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0)
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
-    # Both were reset with the user; without the first one /proc/self would belong to root.
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+    # Both were reset with the user.
+    libc.prctl(_PR_SET_DUMPABLE, dumpable, 0, 0, 0)
     _die_with_parent()
 
 

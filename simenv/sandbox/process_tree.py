@@ -8,12 +8,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Collection, Iterable
 from contextlib import suppress
-from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _FIRST_PAUSE_S = 1e-3
 _PASSES, _PAUSE_S = 20, 0.05  # over descendants, which may start others meanwhile
+
+
+def children(pid: int) -> list[int]:
+    """Return the pids of the children of all threads of `pid`; [] if /proc has no such lists."""
+    pids: list[int] = []
+    with suppress(OSError):  # it has ended
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with suppress(OSError), open(f"/proc/{pid}/task/{thread}/children") as listed:
+                pids += map(int, listed.read().split())
+    return pids
 
 
 def descendants(pid: int) -> list[int]:
@@ -21,9 +31,7 @@ def descendants(pid: int) -> list[int]:
     children."""
     pids = [pid]
     for parent in pids:
-        for children in Path(f"/proc/{parent}/task").glob("*/children"):
-            with suppress(OSError):
-                pids += [int(child) for child in children.read_text().split()]
+        pids += children(parent)
     return pids[1:]
 
 
@@ -41,6 +49,16 @@ def exit_code(process: subprocess.Popen[bytes]) -> int | None:
     return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
 
 
+def describe_exit(code: int) -> str:
+    """Describe an exit code: 'exit 1', 'signal 9 (SIGKILL)'."""
+    if code >= 0:
+        return f"exit {code}"
+    try:
+        return f"signal {-code} ({signal.Signals(-code).name})"
+    except ValueError:
+        return f"signal {-code}"
+
+
 def end_tree(process: subprocess.Popen[bytes], patience_s: float, killed_s: float) -> None:
     """Wait until a child has ended, for `patience_s` at most; kill it and all that it has started;
     wait for `killed_s` at most, as one that hangs in the kernel stays. Idempotent."""
@@ -55,12 +73,13 @@ def end_tree(process: subprocess.Popen[bytes], patience_s: float, killed_s: floa
 
 
 def kill_tree(pid: int) -> None:
-    """Kill the group that a child leads, which has not been waited for but may have ended, and its
-    descendants in other groups, as they are now."""
+    """Kill a child, which has not been waited for but may have ended, the group that it leads, if
+    it does, and its descendants in other groups, as they are now."""
     below = descendants(pid)
-    with suppress(OSError):
+    _signal_all([pid], signal.SIGKILL)
+    with suppress(OSError):  # it leads none
         os.killpg(pid, signal.SIGKILL)
-    _kill_all(below)
+    _signal_all(below, signal.SIGKILL)
 
 
 def adopt_orphans() -> None:
@@ -70,20 +89,39 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def kill_orphans() -> None:
-    """Kill and reap all descendants of this process, which has no children that it needs."""
+def kill_orphans(keep: Collection[int] = ()) -> bool:
+    """Kill and reap all descendants of this process, but for the children `keep` and theirs; return
+    whether none is left. All are stopped before one is killed, so that those which start others
+    come to an end at the limit of processes."""
+    pause_s = _FIRST_PAUSE_S
     for _ in range(_PASSES):
-        below = descendants(os.getpid())
-        _kill_all(below)
-        with suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+        below: set[int] = set()
+        for _ in range(_PASSES):
+            found = {pid for pid in _below(keep) if pid not in below}
+            _signal_all(found, signal.SIGSTOP)
+            below |= found
+            if not found:
+                break
+        _signal_all(below, signal.SIGKILL)
+        for pid in below:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
         if not below:
-            return
-        time.sleep(_PAUSE_S)
+            return True
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, _PAUSE_S)
+    return False
 
 
-def _kill_all(pids: list[int]) -> None:
+def _below(keep: Collection[int]) -> list[int]:
+    """Return the descendants of this process, but for the children `keep` and theirs."""
+    pids = [pid for pid in children(os.getpid()) if pid not in keep]
+    for parent in pids:
+        pids += children(parent)
+    return pids
+
+
+def _signal_all(pids: Iterable[int], number: signal.Signals) -> None:
     for pid in pids:
         with suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)

@@ -132,6 +132,7 @@ class Scheduler:
     heartbeat_received = SchedulerEvent(workers.heartbeat_received)
     worker_unusable = SchedulerEvent(workers.worker_unusable)
     worker_lost = SchedulerEvent(workers.worker_lost)
+    worker_measured = SchedulerEvent(workers.worker_measured)
     worker_over_disk = SchedulerEvent(workers.worker_over_disk)
     service_memory = SchedulerEvent(workers.service_memory)
 

@@ -10,6 +10,7 @@ import msgspec
 
 from simenv.config import Config
 from simenv.model import TaskState, WorkerState
+from simenv.scheduler.events.workers import memory_bound
 from simenv.scheduler.forecast.expected_starts import ExpectedStarts
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service.accounting.accounts import AccountRegistry
@@ -236,6 +237,7 @@ class WorkerEvents:
     def report(self, now_ns: int) -> None:
         """Report the events since the last tick to the scheduler, and execute its actions."""
         self._report_exits(now_ns)
+        self._report_memory(now_ns)
         isolation = self._service.workers.isolation
         if isolation is not None and now_ns >= self._next_sizes_ns:
             self._next_sizes_ns = now_ns + SIZES_NS
@@ -257,6 +259,19 @@ class WorkerEvents:
                 self._service.executor.execute(actions)
             else:
                 self._service.executor.record_event(event.kind, event.subject, event.message)
+
+    def _report_memory(self, now_ns: int) -> None:
+        """Report what was measured since the last tick, and set the bounds of the next."""
+        watch, scheduler = self._service.workers.memory_watch, self._service.scheduler
+        measured = watch.take()
+        for (name, start), found in measured.items():
+            figures = found.used_bytes, found.processes
+            actions = scheduler.worker_measured(name, start, *figures, now_ns)
+            self._service.executor.execute(actions)
+        for name, _ in measured:
+            worker = scheduler.state.cluster.workers.get(name)
+            if worker is not None:
+                watch.set_bound(name, memory_bound(worker))
 
     def _end_large(self, sizes: object) -> None:
         """End isolated workers whose files take more than all results may."""

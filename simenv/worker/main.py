@@ -30,6 +30,7 @@ from simenv.sandbox.limits import forbid_core_dumps, set_limit
 from simenv.wire import keyfiles
 from simenv.wire.messages.client import EXIT_MPI
 from simenv.worker import mpi_process, ranks
+from simenv.worker.functions import FunctionRules
 from simenv.worker.hardware import HardwareSession
 from simenv.worker.result_files import ResultFileWriter, RunCheckpoints, unavailable_reason
 from simenv.worker.runner import Runner
@@ -56,11 +57,14 @@ def main() -> int:
         service = keyfiles.read_bootstrap(arguments.service, arguments.name, arguments.start)
         if arguments.ranks > 1:
             return _run_rank(arguments, service, parent)
+        functions = FunctionRules(import_from=arguments.import_from)
         if arguments.isolated:
             _compile(arguments)  # while the folder that all share can be written
-            _confine(arguments, partial(_restrict_files, arguments, service))
+            rules = _file_rules(arguments, service)
+            functions = _function_rules(arguments, rules)
+            _confine(arguments, partial(_restrict_files, arguments, service, rules))
         writer = _result_writer(arguments, service)
-        runner = Runner(writer, None, _checkpoints(arguments), confined=arguments.isolated)
+        runner = Runner(writer, None, _checkpoints(arguments), functions=functions)
         hardware = None
         if arguments.provider:
             hardware = HardwareSession.of(arguments.provider, arguments.import_from, arguments.name)
@@ -97,7 +101,8 @@ def _run_rank(arguments: argparse.Namespace, service: keyfiles.WorkerBootstrap, 
     _load(arguments, runner)
     result = ranks.connect(comm, service)
     if arguments.isolated:
-        _confine(arguments, partial(_restrict_files, arguments, service))
+        rules = _file_rules(arguments, service)
+        _confine(arguments, partial(_restrict_files, arguments, service, rules))
     other_ranks = (0,) if comm.rank else tuple(range(1, comm.size))
     silence_s = arguments.lease_s / SILENCE_LIMITS_PER_LEASE
     monitor = ranks.RankMonitor(result.watch, other_ranks, silence_s)
@@ -157,10 +162,12 @@ def _switch_and_filter(arguments: argparse.Namespace, *, allow_tcp: bool) -> Non
     confinement.filter_calls(allow_tcp=allow_tcp)
 
 
-def _restrict_files(arguments: argparse.Namespace, service: keyfiles.WorkerBootstrap) -> None:
-    """Allow this thread only files of the system and of packages, kernels and its own folder, and
-    no TCP but to the service. Ranks need MPI's files, shared memory and network too."""
-    forbid_core_dumps()
+def _file_rules(
+    arguments: argparse.Namespace, service: keyfiles.WorkerBootstrap
+) -> confinement.FileRules:
+    """Return the files that this process may use: those of the system and of packages, kernels and
+    its own folder. Ranks need MPI's files and shared memory too. Raises ConfigError if those would
+    show the environment's own."""
     packages = Path(process.__file__).parents[1]
     libraries = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
     program = shutil.which(shlex.split(arguments.command)[0]) if arguments.command else None
@@ -179,18 +186,33 @@ def _restrict_files(arguments: argparse.Namespace, service: keyfiles.WorkerBoots
         write += (Path("/dev/shm"), Path("/tmp"), Path(tempfile.gettempdir()))
         write += (Path(service.sockets) / "launcher",)
     listed = tuple(Path(folder) for folder in (*sys.path, str(packages)) if folder)
-    rules = confinement.FileRules(read, listed, write).with_system
+    return confinement.FileRules(read, listed, write)
+
+
+def _function_rules(arguments: argparse.Namespace, rules: confinement.FileRules) -> FunctionRules:
+    """Return the files that functions may use: as this process, but of its folder one part alone,
+    where it writes nothing itself."""
+    write = (arguments.results / "tmp",)
+    return FunctionRules(confinement.FileRules(rules.read, rules.listed, write).with_system)
+
+
+def _restrict_files(
+    arguments: argparse.Namespace, service: keyfiles.WorkerBootstrap, rules: confinement.FileRules
+) -> None:
+    """Allow this thread only these files and those of the system, and no TCP but to the service.
+    Ranks need the network too."""
+    forbid_core_dumps()
     if arguments.ranks > 1:
-        confinement.restrict_files(rules, None, scoped=False)
+        confinement.restrict_files(rules.with_system, None, scoped=False)
         return
     if len(os.listdir("/proc/self/task")) > 1:  # the others would stay as they are
         raise OSError(0, "it has several threads already")
     if arguments.own_user:
         files.let_others_read(arguments.kernels)
-        private_namespaces.reveal((*read, *write, Path(service.sockets)))
+        private_namespaces.reveal((*rules.read, *rules.write, Path(service.sockets)))
     port = service.address.rpartition(":")[2]
     ports = [int(port)] if port else []
-    confinement.restrict_files(rules, ports, may_switch_user=arguments.own_user)
+    confinement.restrict_files(rules.with_system, ports, may_switch_user=arguments.own_user)
 
 
 def _load(arguments: argparse.Namespace, runner: Runner) -> None:

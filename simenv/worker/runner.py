@@ -32,9 +32,11 @@ from simenv.errors import (
 from simenv.model import calls, task
 from simenv.model.options import REFUSED
 from simenv.process import exit_process, log_line, resident_bytes
+from simenv.text import error_summary
 from simenv.wire import codec
 from simenv.wire.messages import client as messages
-from simenv.worker.calls import CallFailed, CallRunner, ValueTooLarge, summary
+from simenv.worker.calls import CallRunner
+from simenv.worker.functions import CallFailed, FunctionRules, ValueTooLarge
 from simenv.worker.noise import Noise
 from simenv.worker.result_files import ResultFileWriter, RunCheckpoints
 from simulators import engine as engines, errors, registry
@@ -158,11 +160,11 @@ class Runner:
         comm: MPI.Intracomm | None = None,
         checkpoints: RunCheckpoints | None = None,
         *,
-        confined: bool = False,
+        functions: FunctionRules | None = None,
     ) -> None:
         """`result_writer`: writes large results; without it all results are sent in messages.
         `comm`: the ranks that run each task together. `checkpoints`: those of long runs.
-        `confined`: this process may call functions of the owners of keys."""
+        `functions`: what functions may use; None: all that their worker may."""
         self.control = engines.RunControl()
         self._result_writer = result_writer
         self._comm = comm
@@ -175,7 +177,7 @@ class Runner:
         self.loaded_bytes = 0  # resident memory of this process when it had loaded an engine
         self._noise = Noise()
         self.calls = CallRunner(
-            result_writer, confined=confined, noise=self._noise, checkpoints=checkpoints
+            result_writer, functions=functions, noise=self._noise, checkpoints=checkpoints
         )
         self._engines: dict[str, engines.Engine] = {}
         self._with_fast_counts: set[str] = set()  # engines, by name
@@ -203,6 +205,10 @@ class Runner:
         if isinstance(engine, engines.PartsEngine):
             self._kept_states.append(engine.kept_states)
         self._context = None
+
+    def used_bytes(self) -> int:
+        """Memory of this process and of that of its functions; any thread may call it."""
+        return resident_bytes() + self.calls.child_bytes()
 
     def receive_noise(self, message: messages.NoiseDocument) -> None:
         """Store a noise document for later chunks, which name it by its digest."""
@@ -303,7 +309,7 @@ class Runner:
         where it repeats; return an error that names the class and the line that raised it."""
         last = traceback.extract_tb(error.__traceback__)[-1:]
         place = "".join(f" ({Path(at.filename).name}:{at.lineno}, in {at.name})" for at in last)
-        text = f"{summary(error)}{place}"
+        text = f"{error_summary(error)}{place}"
         if self.has_log and text != self._last_logged:
             self._last_logged = text
             log_line("".join(traceback.format_exception(error)).rstrip())

@@ -252,7 +252,7 @@ class Session:
         name, start, epoch, origin = self._name, self._start, self._epoch, self._origin
         join = m.Join(__version__, name, origin.pid, origin.node, epoch, (), start, origin.ranks)
         self._work.send(codec.encode(join))
-        memory, end = resident_bytes, None
+        memory, end = self._runner.used_bytes, None
         if self._leader is not None:
             memory, end = self._leader.rss_bytes, self._end
         self._heartbeat = HeartbeatThread(

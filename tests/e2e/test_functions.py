@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -48,7 +49,7 @@ PATIENCE_S = 120.0
 
 @by_value
 def scaled(x: int, factor: int = 1) -> tuple[int, int]:
-    return x * factor, os.getpid()
+    return x * factor, os.getppid()  # the worker's
 
 
 def test_values_come_back_from_workers_in_order(env: Client) -> None:
@@ -127,7 +128,7 @@ def test_function_goes_on_in_another_worker_when_one_is_killed(env: Client, tmp_
         open(f"{folder}/{number}", "w").close()
         if number == 0:
             time.sleep(600)
-        return number, os.getpid()
+        return number, os.getppid()
 
     task = env.call(once, str(tmp_path))
     until(lambda: (tmp_path / "0").exists())
@@ -159,12 +160,80 @@ def test_worker_that_leaks_is_ended_and_its_task_fails_as_poison() -> None:
         assert env.call(abs, -7).result(PATIENCE_S) == 7
 
 
-@pytest.mark.parametrize("code", [3, 103])
-def test_function_that_kills_each_worker_fails_as_poison(env: Client, code: int) -> None:
-    with pytest.raises(TaskFailedError) as failed:
-        env.call(os._exit, code).result(PATIENCE_S)
-    assert failed.value.reason == "poison"
+@by_value
+def hold_memory(way: str, num_bytes: int) -> None:
+    import os
+    import time
+
+    page = b"x" * 2**20
+    if way == "memfd":
+        file = os.memfd_create("held")
+        for _ in range(num_bytes >> 20):
+            os.write(file, page)
+    elif way == "shared":  # by four children, of which each has all of it
+        import mmap
+
+        shared = mmap.mmap(-1, num_bytes)
+        for _ in range(4):
+            if os.fork() == 0:
+                break
+        for at in range(0, num_bytes, 4096):
+            shared[at] = 1
+    elif os.fork() == 0:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        held = [bytearray(page) for _ in range(num_bytes >> 20)]
+        assert held
+    time.sleep(120.0)
+
+
+@pytest.mark.parametrize("way", ["memfd", "session"])
+def test_memory_of_children_and_of_files_in_memory_is_bounded(way: str) -> None:
+    """None of it is in the worker's own process."""
+    pools = [{"name": "tools", "engine": "functions", "min": 1, "max": 1}]
+    with simenv.local(pools=pools, memory_per_slot=2**28) as env:
+        with pytest.raises(TaskFailedError) as failed:
+            env.call(hold_memory, way, 2 * 2**30).result(PATIENCE_S)
+        assert failed.value.reason == "poison"
+        assert re.search(r"used \d\.\d GiB of memory where", str(failed.value))
+        assert env.call(abs, -7).result(PATIENCE_S) == 7
+
+
+def test_memory_that_children_share_counts_once() -> None:
+    pools = [{"name": "tools", "engine": "functions", "min": 1, "max": 1}]
+    with simenv.local(pools=pools, memory_per_slot=2**29) as env:
+        task = env.functions(run_timeout_s=4.0).submit(hold_memory, "shared", 2**29)
+        fails(TaskExpiredError, "", task.result, PATIENCE_S)
+
+
+@by_value
+def crash(way: str) -> None:
+    import ctypes
+    import os
+    import signal
+
+    if way == "fault":
+        ctypes.string_at(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "end"),
+    [
+        (os._exit, 3, "exit 3"), (os._exit, 0, "exit 0"),
+        (crash, "fault", r"signal 11 \(SIGSEGV\)"), (crash, "killed", r"signal 9 \(SIGKILL\)"),
+    ],
+)  # fmt: skip
+def test_function_that_ends_its_process_fails_and_its_worker_goes_on(
+    env: Client, function: Any, argument: Any, end: str
+) -> None:
+    restarts = sum(worker.restarts for worker in env.workers())
+    with pytest.raises(TaskFailedError, match=f"its process ended with {end}") as failed:
+        env.call(function, argument).result(PATIENCE_S)
+    assert failed.value.reason == "function"
     assert env.call(pow, 2, 5).result(PATIENCE_S) == 32
+    assert sum(worker.restarts for worker in env.workers()) == restarts, "no worker was killed"
 
 
 @by_value
@@ -188,8 +257,7 @@ def test_running_function_is_cancelled_and_expires(env: Client, obstinate: bool)
     with pytest.raises(TaskExpiredError):
         env.functions(run_timeout_s=0.3).submit(spin, obstinate).result(PATIENCE_S)
     assert env.call(pow, 2, 5).result(PATIENCE_S) == 32
-    if not obstinate:
-        assert sum(worker.restarts for worker in env.workers()) == restarts, "no worker was killed"
+    assert sum(worker.restarts for worker in env.workers()) == restarts, "no worker was killed"
 
 
 def test_sizes_are_limited_and_large_values_go_through_files(env: Client) -> None:

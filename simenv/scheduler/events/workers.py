@@ -36,7 +36,9 @@ GRANT_MARGIN_BYTES = 256 * 2**20  # of each rank: a library, or a kernel that is
 PROCESS_BYTES = 512 * 2**20
 PROGRAM_FACTOR = 16  # memory of a program in the forms in which it is planned, to its packed bytes
 GPU_PROCESS_BYTES = 4 * 2**30  # the same with the context and the libraries of a GPU
-OVER_BEATS = 2  # consecutive heartbeats above the bound: a peak of less than a second may pass
+# Consecutive heartbeats or measurements above the bound: a short peak may pass.
+OVER_BEATS = 2
+MAX_PROCESSES = 4_096  # of a worker with all that its task has started
 MAX_CHECKED = 10_000  # waiting tasks checked when a node is lost; takes 10 ms of the event loop
 LAUNCHER_LOSS_NS = 5_000_000_000  # from the death of a part of the launcher until it is noticed
 _PROBED = "; it is looked for"
@@ -110,7 +112,9 @@ def heartbeat_received(
         return False, []
     if worker.state != WorkerState.STARTING:
         worker.heard_ns = max(worker.heard_ns, now_ns - age_ns)
-    worker.report.rss_bytes, worker.report.base_bytes = beat.rss_bytes, beat.base_bytes
+    worker.report.base_bytes = beat.base_bytes
+    if not worker.report.is_measured:
+        worker.report.rss_bytes = beat.rss_bytes
     worker.report.progress, worker.report.progress_task = beat.progress, task
     worker.report.progress_ns = now_ns - age_ns
     worker.report.cpu_ms, worker.host.busy_ms, worker.host.used_bytes = beat.load
@@ -127,7 +131,8 @@ def heartbeat_received(
             return True, actions + _not_skipped(state, worker, task, fence, now_ns)
         _note_start(state, name, task, fence, now_ns)
         record = worker.held.get(task)
-        if record is not None and record.fence == fence:  # else its grant may be over
+        is_judged = not worker.report.is_measured
+        if is_judged and record is not None and record.fence == fence:  # else its grant may be over
             reason = over_memory_reason(state, worker, record)
             if reason:
                 end = kill_above_limit(state, worker, record, "memory", reason, now_ns)
@@ -573,8 +578,8 @@ def kernel_bound(worker: state_nodes.Worker) -> int:
 def over_memory_reason(
     state: scheduler_state.SchedulerState, worker: state_nodes.Worker, record: core.TaskRecord
 ) -> str:
-    """Return the reason to end a worker that runs this task, by its last heartbeats; "" if there is
-    none."""
+    """Return the reason to end a worker that runs this task, by its last measurements or
+    heartbeats; "" if there is none."""
     used = worker.report.rss_bytes
     if used <= memory_bound(worker):
         worker.report.over_beats = 0
@@ -586,6 +591,33 @@ def over_memory_reason(
         return ""
     name = task_name(record.number)
     return f"{name} used {size(used)} of memory where {size(granted_bytes(worker))} were granted"
+
+
+def worker_measured(
+    state: scheduler_state.SchedulerState,
+    name: str,
+    start: int,
+    used_bytes: int,
+    processes: int,
+    now_ns: int,
+) -> list[core.Action]:
+    """Record what the service has measured of a worker's processes; from now on its heartbeats do
+    not count. End a worker that took too much; the task that it runs is charged."""
+    worker = state.cluster.workers.get(name)
+    if worker is None or worker.start != start:
+        return []
+    worker.report.is_measured, worker.report.rss_bytes = True, used_bytes
+    record = next((r for r in worker.held.values() if r.phase == core.Phase.RUNNING), None)
+    if record is None:
+        record = next(iter(worker.held.values()), None)
+    if record is None:
+        worker.report.over_beats = 0
+        return []
+    if processes > MAX_PROCESSES:
+        reason = f"{task_name(record.number)} had {processes} processes; {MAX_PROCESSES} may be"
+        return kill_above_limit(state, worker, record, "processes", reason, now_ns)
+    reason = over_memory_reason(state, worker, record)
+    return kill_above_limit(state, worker, record, "memory", reason, now_ns) if reason else []
 
 
 def worker_over_disk(

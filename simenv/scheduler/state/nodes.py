@@ -318,12 +318,13 @@ class KeptMemory(msgspec.Struct):
 
 
 class HeartbeatReport(msgspec.Struct):
-    """What the last heartbeats of a worker said."""
+    """What the last heartbeats of a worker said, but for what the service has measured."""
 
     rss_bytes: int = 0
+    is_measured: bool = False  # `rss_bytes`: by the service itself
     base_bytes: int = 0  # of its rank 0 without a task, as it reported it; 0: not yet
     cpu_ms: int = 0  # processor time of its rank 0
-    over_beats: int = 0  # consecutive heartbeats above its grant, see `over_memory_reason`
+    over_beats: int = 0  # consecutive figures above its grant, see `over_memory_reason`
     idle_beats: int = 0  # consecutive idle heartbeats while it holds tasks
     # Progress of a task, the task, and the time of the heartbeat that reported it.
     progress: ProgressInfo | None = None

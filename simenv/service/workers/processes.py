@@ -29,6 +29,7 @@ from simenv.service.workers import account_users
 from simenv.service.workers.endpoints import WorkerKeys
 from simenv.service.workers.isolation import WorkerIsolation
 from simenv.service.workers.job_nodes import JobNodes
+from simenv.service.workers.memory_watch import MemoryWatch
 
 LOG_TAIL_BYTES = 2_000
 LOG_MAX_BYTES = 8 * 2**20
@@ -83,6 +84,7 @@ class WorkerProcesses:
         self._peers: dict[str, WorkerPeer] = {}
         self._names: dict[bytes, str] = {}  # by work socket
         self._beating: dict[bytes, str] = {}  # by control socket
+        self.memory_watch = MemoryWatch()
         self.job_nodes: JobNodes | None = None  # None: all nodes are of the allocation
         self._log_begins: dict[str, int] = {}  # bytes of earlier processes of that name
         self._ending: dict[str, float] = {}  # terminated; monotonic time at which they are killed
@@ -145,9 +147,9 @@ class WorkerProcesses:
             action.start,
             action.shares,
         )
+        is_local = ranks == 1 and self._launcher.name.startswith("local")
+        is_local = is_local and (not node or this_node.is_this_node(node)) and not by_job
         if isolation is not None:
-            is_local = ranks == 1 and self._launcher.name.startswith("local")
-            is_local = is_local and (not node or this_node.is_this_node(node))
             command = isolation.confined(command, results, is_local=is_local)
         try:
             pair = self._keys.make(action.worker, action.start, write=not by_job)
@@ -163,6 +165,8 @@ class WorkerProcesses:
         if isolation is not None:
             isolation.started(action.worker, pid)
         self._forget(action.worker)
+        if is_local and pid:
+            self.memory_watch.add(action.worker, action.start, pid)
         self._peers[action.worker] = WorkerPeer(action.start, has_machine=bool(pool.provider))
         return ""
 
@@ -263,6 +267,7 @@ class WorkerProcesses:
             return 0
 
     def close(self) -> None:
+        self.memory_watch.close()
         if self.job_nodes is not None:
             self.job_nodes.close()
         self._launcher.close()
@@ -272,6 +277,7 @@ class WorkerProcesses:
     def _forget(self, name: str) -> None:
         worker = self._peers.pop(name, None)
         if worker is not None:
+            self.memory_watch.remove(name)
             self._names.pop(worker.work, None)
             self._beating.pop(worker.control, None)
             self._keys.remove(name, worker.start)

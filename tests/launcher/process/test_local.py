@@ -13,8 +13,9 @@ from waiting import until
 
 from launcher.base import Command, Exit, LaunchError
 from launcher.process import network_namespace
-from launcher.process.children import LocalLauncher, describe_exit
+from launcher.process.children import LocalLauncher
 from simenv.sandbox import die_with_parent
+from simenv.sandbox.process_tree import describe_exit
 
 WAIT_S = 60.0
 

@@ -1,16 +1,20 @@
 """Calls in a worker without its sockets: who is trusted, what stops, what is kept."""
 
+import ctypes
 import os
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import cloudpickle
 import msgspec
 import pytest
 from failing import fails
 from qiskit import QuantumCircuit
+from user_programs import by_value
 from watched_progress import WatchedControl
 
 from simenv.errors import OptionError, ProgramError
@@ -36,9 +40,28 @@ from simenv.worker.runner import Runner
 from simulators.engine import RunControl
 from simulators.errors import Stopped
 
-TERMS = TaskOptions(outputs=(VALUE,), engine=FUNCTIONS)
+PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36  # linux/prctl.h
 TRUSTED = AssignedTask(1, 1, 0, b"", 0, 0, b"", 0, trusted=True)
 TERMS = TaskOptions(outputs=(VALUE,))
+
+
+@pytest.fixture(autouse=True)
+def engines_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process must not stay the parent of what other tests leave."""
+    made: list[FunctionEngine] = []
+    create = FunctionEngine.__init__
+
+    def recorded(self: FunctionEngine, *args: Any) -> None:
+        create(self, *args)
+        made.append(self)
+
+    monkeypatch.setattr("simenv.worker.functions.on_exit", lambda _: None)
+    monkeypatch.setattr(FunctionEngine, "__init__", recorded)
+    yield
+    for each in made:
+        each.close()
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
 def pickled(function: object, *args: object) -> FunctionCall:
@@ -80,6 +103,7 @@ def test_function_is_interrupted_and_the_next_one_is_not(waits: bool) -> None:
     fails(Stopped, "", engine.call, pickled(pow, 2, 5), TRUSTED, TERMS, control)
 
 
+@by_value
 def iterated(count: int) -> int:
     for number in range(count):
         report_progress(number + 1, count)

@@ -1,0 +1,315 @@
+"""The child process of functions: what it has of its worker, what a call leaves, what it sends."""
+
+import ctypes
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import msgspec
+import pytest
+from confined import skip_without_confinement
+from failing import fails
+from user_programs import by_value
+
+from simenv.model import TaskOptions
+from simenv.model.calls import CALL_FORMAT, PYTHON, FunctionAnswer, FunctionCall
+from simenv.model.options import VALUE
+from simenv.sandbox.confinement import FileRules
+from simenv.sandbox.process_tree import children
+from simenv.wire.messages.client import AssignedTask
+from simenv.worker import functions
+from simenv.worker.functions import CallFailed, FunctionEngine, FunctionRules
+from simulators.engine import RunControl
+
+PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36  # linux/prctl.h
+TERMS = TaskOptions(outputs=(VALUE,))
+TRUSTED = AssignedTask(1, 1, 0, b"", 0, 0, b"", 0, trusted=True)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[FunctionEngine]:
+    """One whose child is not confined."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(functions, "on_exit", lambda _: None)
+        result = FunctionEngine()
+    yield result
+    result.close()
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+
+
+def called(engine: FunctionEngine, function: Callable[..., Any], *args: Any) -> Any:
+    call = FunctionCall(CALL_FORMAT, PYTHON, "f", cloudpickle.dumps((function, args, {})))
+    value, _, _ = engine.call(call, TRUSTED, TERMS, RunControl())
+    return cloudpickle.loads(msgspec.msgpack.decode(value, type=FunctionAnswer).pickled)
+
+
+@by_value
+def descriptors() -> dict[int, str]:
+    import os
+
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:  # of the listing
+            continue
+    return found
+
+
+def test_child_has_no_descriptor_but_its_frames_and_the_log(
+    engine: FunctionEngine, tmp_path: Path
+) -> None:
+    with (tmp_path / "key").open("w") as secret:
+        os.set_inheritable(secret.fileno(), True)
+        found = called(engine, descriptors)
+    assert found.pop(0) == os.devnull
+    assert found.pop(1) == found.pop(2) == os.readlink("/proc/self/fd/2")
+    assert len(found) == 2
+    assert all(link.startswith("pipe:") for link in found.values())
+
+
+@by_value
+def look_at_worker() -> dict[str, str]:
+    import ctypes
+    import os
+    import signal
+
+    pid, outcomes = os.getppid(), {}
+
+    def attempt(name: str, call: Callable[[], Any]) -> None:
+        try:
+            call()
+            outcomes[name] = "done"
+        except OSError as error:
+            outcomes[name] = type(error).__name__
+
+    def system_call(*arguments: int) -> None:
+        if ctypes.CDLL(None, use_errno=True).syscall(*arguments) < 0:
+            raise OSError(ctypes.get_errno(), "refused")
+
+    for file in ("environ", "mem", "maps", "auxv", "fd/0"):
+        attempt(file, lambda file=file: open(f"/proc/{pid}/{file}", "rb").close())  # type: ignore[misc]
+    attempt("ptrace", lambda: system_call(101, 16, pid, 0, 0))
+    at = ctypes.addressof(ctypes.create_string_buffer(64))
+    part = (ctypes.c_ulong * 2)(at, 8)
+    where = ctypes.addressof(part)
+    attempt("process_vm_readv", lambda: system_call(310, pid, where, 1, where, 1, 0))
+    for number in (0, signal.SIGTERM, signal.SIGSTOP):
+        attempt(f"signal {number}", lambda number=number: os.kill(pid, number))  # type: ignore[misc]
+    try:
+        handle = os.pidfd_open(pid)
+        attempt("pidfd_getfd", lambda: system_call(438, handle, 0, 0))
+    except OSError as error:
+        outcomes["pidfd_getfd"] = type(error).__name__
+    return outcomes
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="numbers of system calls")
+@pytest.mark.parametrize("confined", [False, True])
+def test_child_reaches_nothing_of_its_worker(
+    engine: FunctionEngine, tmp_path: Path, confined: bool
+) -> None:
+    """As this user: root too, and without namespaces."""
+    skip_without_confinement()
+    engine.close()
+    system = FileRules(read=(Path("/"),), write=(tmp_path,))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        if confined:
+            monkeypatch.setattr(engine, "_rules", FunctionRules(system))
+        outcomes = called(engine, look_at_worker)
+        engine.close()
+    assert len(outcomes) == 11
+    assert set(outcomes.values()) == {"PermissionError"}, outcomes
+
+
+@by_value
+def leave_processes(way: str) -> int:
+    import os
+    import subprocess
+    import time
+
+    if way == "session":
+        return subprocess.Popen(["sleep", "600"], start_new_session=True).pid
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.write(write, str(os.getpid()).encode())
+            time.sleep(600)
+        os._exit(0)
+    os.wait()
+    left = int(os.read(read, 20))
+    if way == "ended":
+        os._exit(1)
+    return left
+
+
+@pytest.mark.parametrize("way", ["session", "double fork", "ended"])
+def test_no_process_of_a_call_outlives_it(engine: FunctionEngine, way: str) -> None:
+    called(engine, abs, -1)
+    before = set(children(os.getpid()))
+    if way == "ended":
+        fails(CallFailed, "its process ended with exit 1", called, engine, leave_processes, way)
+        assert not set(children(os.getpid()))
+    else:
+        left = called(engine, leave_processes, way)
+        assert not Path(f"/proc/{left}").exists()
+        assert set(children(os.getpid())) == before, "the child itself stays"
+    assert called(engine, pow, 2, 5) == 32
+
+
+@by_value
+def fork_for_ever() -> None:
+    import os
+
+    count, end = 0, time.monotonic() + 0.3
+    while time.monotonic() < end and count < 200:
+        try:
+            if os.fork() == 0:
+                os.setsid()
+                count += 50
+        except OSError:
+            break
+        count += 1
+
+
+def test_processes_that_go_on_forking_end_with_their_call(engine: FunctionEngine) -> None:
+    before = set(children(os.getpid()))
+    for _ in range(2):
+        try:
+            called(engine, fork_for_ever)
+        except CallFailed:  # one of its processes has answered, too
+            continue
+    assert len(set(children(os.getpid())) - before) <= 1
+    assert called(engine, pow, 2, 5) == 32
+
+
+@by_value
+def send(frames: list[bytes]) -> None:
+    """Write to the pipe to the worker, whatever that makes of it."""
+    import os
+
+    pipes = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if int(name) > 2 and os.readlink(f"/proc/self/fd/{name}").startswith("pipe:"):
+                pipes.append(int(name))
+        except OSError:
+            continue
+    for frame in frames:
+        for pipe in pipes:
+            try:
+                os.write(pipe, frame)
+            except OSError:
+                continue
+
+
+def framed(body: bytes) -> bytes:
+    return len(body).to_bytes(8, "big") + body
+
+
+HOSTILE = {
+    "unknown kind": framed(b"x"),
+    "empty": framed(b""),
+    "longer than the limit": (2**63).to_bytes(8, "big") + b"v",
+    "failure without text": framed(b"f\xc1"),
+    "failure of numbers": framed(b"f" + msgspec.msgpack.encode((1, 2))),
+    "size that is none": framed(b"l" + msgspec.msgpack.encode("large")),
+    "progress that is none": framed(b"p" + msgspec.msgpack.encode((2.0, 1, "rounds"))),
+    "endless progress": framed(b"p" + msgspec.msgpack.encode((1.0, 2**63, "rounds"))),
+    "progress in escapes": framed(b"p" + msgspec.msgpack.encode((1.0, 2, "\x1b[2J"))),
+    "deeply nested": framed(b"p" + b"\x91" * 100_000),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_frame_that_is_no_answer_is_the_error_of_its_task(
+    engine: FunctionEngine, name: str
+) -> None:
+    fails(CallFailed, "its process sent what is no answer", called, engine, send, [HOSTILE[name]])
+    assert called(engine, pow, 2, 5) == 32
+
+
+def test_second_answer_is_not_that_of_the_next_call(engine: FunctionEngine) -> None:
+    forged = framed(b"v" + cloudpickle.dumps("forged"))
+    assert called(engine, send, [forged]) == "forged", "its own value is whatever it likes"
+    assert called(engine, pow, 2, 5) == 32
+
+
+@by_value
+def count_up() -> None:
+    import threading
+
+    def run() -> None:
+        while True:
+            counted[0] += 1
+
+    import builtins
+
+    counted = builtins.counted = [0]  # type: ignore[attr-defined]
+    threading.Thread(target=run, daemon=True).start()
+
+
+@by_value
+def counted() -> int:
+    import builtins
+
+    return int(builtins.counted[0])  # type: ignore[attr-defined]
+
+
+def test_threads_of_a_function_do_not_compute_between_calls(engine: FunctionEngine) -> None:
+    called(engine, count_up)
+    assert engine._child is not None
+    stat = Path(f"/proc/{engine._child.pid}/stat").read_text().rpartition(")")[2].split()
+    assert stat[0] in ("T", "t")
+    assert called(engine, counted) > 0, "it goes on with the next call"
+
+
+def test_output_goes_to_the_log_and_input_is_empty(
+    engine: FunctionEngine, capfd: pytest.CaptureFixture[str]
+) -> None:
+    @by_value
+    def talk() -> str:
+        import subprocess
+        import sys
+
+        print("from Python")  # noqa: T201
+        subprocess.run(["echo", "from a program"], check=True)
+        return sys.stdin.read() + subprocess.run(["cat"], capture_output=True, text=True).stdout
+
+    assert called(engine, talk) == ""
+    logged = capfd.readouterr().err
+    assert "from Python" in logged
+    assert "from a program" in logged
+
+
+def test_stopped_child_that_ignores_the_signal_is_ended(engine: FunctionEngine) -> None:
+    @by_value
+    def hold() -> None:
+        import signal
+
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        while True:
+            pass
+
+    control = RunControl()
+    timer = threading.Timer(0.1, control.stop)
+    timer.start()
+    call = FunctionCall(CALL_FORMAT, PYTHON, "f", cloudpickle.dumps((hold, (), {})))
+    fails(functions.Stopped, "", engine.call, call, TRUSTED, TERMS, control)
+    timer.join()
+    assert engine._child is None
+    assert called(engine, pow, 2, 5) == 32
+
+
+def test_signal_of_an_ended_call_does_not_stop_the_next(engine: FunctionEngine) -> None:
+    called(engine, abs, -1)
+    assert engine._child is not None
+    os.kill(engine._child.pid, signal.SIGUSR1)
+    assert called(engine, time.sleep, 0.05) is None
