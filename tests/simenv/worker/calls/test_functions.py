@@ -15,6 +15,7 @@ import pytest
 from confined import skip_without_confinement
 from failing import fails
 from user_programs import by_value
+from waiting import until
 
 from simenv.model import TaskOptions
 from simenv.model.calls import CALL_FORMAT, PYTHON, FunctionAnswer, FunctionCall
@@ -87,10 +88,10 @@ def look_at_worker() -> dict[str, str]:
             call()
             outcomes[name] = "done"
         except OSError as error:
-            outcomes[name] = type(error).__name__
+            outcomes[name] = f"{type(error).__name__} {error.errno}"
 
     def system_call(*arguments: int) -> None:
-        if ctypes.CDLL(None, use_errno=True).syscall(*arguments) < 0:
+        if ctypes.CDLL(None, use_errno=True).syscall(*map(ctypes.c_long, arguments)) < 0:
             raise OSError(ctypes.get_errno(), "refused")
 
     for file in ("environ", "mem", "maps", "auxv", "fd/0"):
@@ -106,7 +107,7 @@ def look_at_worker() -> dict[str, str]:
         handle = os.pidfd_open(pid)
         attempt("pidfd_getfd", lambda: system_call(438, handle, 0, 0))
     except OSError as error:
-        outcomes["pidfd_getfd"] = type(error).__name__
+        outcomes["pidfd_getfd"] = f"{type(error).__name__} {error.errno}"
     return outcomes
 
 
@@ -125,7 +126,8 @@ def test_child_reaches_nothing_of_its_worker(
         outcomes = called(engine, look_at_worker)
         engine.close()
     assert len(outcomes) == 11
-    assert set(outcomes.values()) == {"PermissionError"}, outcomes
+    refused = {"PermissionError 1", "PermissionError 13"}
+    assert not {name: why for name, why in outcomes.items() if why not in refused}
 
 
 @by_value
@@ -266,8 +268,8 @@ def counted() -> int:
 def test_threads_of_a_function_do_not_compute_between_calls(engine: FunctionEngine) -> None:
     called(engine, count_up)
     assert engine._child is not None
-    stat = Path(f"/proc/{engine._child.pid}/stat").read_text().rpartition(")")[2].split()
-    assert stat[0] in ("T", "t")
+    stat = Path(f"/proc/{engine._child.pid}/stat")
+    until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
     assert called(engine, counted) > 0, "it goes on with the next call"
 
 
@@ -283,6 +285,7 @@ def test_output_goes_to_the_log_and_input_is_empty(
         subprocess.run(["echo", "from a program"], check=True)
         return sys.stdin.read() + subprocess.run(["cat"], capture_output=True, text=True).stdout
 
+    engine.close()  # which has the log of an earlier test
     assert called(engine, talk) == ""
     logged = capfd.readouterr().err
     assert "from Python" in logged
@@ -294,7 +297,7 @@ def test_stopped_child_that_ignores_the_signal_is_ended(engine: FunctionEngine) 
     def hold() -> None:
         import signal
 
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         while True:
             pass
 
