@@ -43,12 +43,13 @@ WAYS: dict[str, list[list[str]]] = {  # commands of each way to start
     "up": [[*CLI, "up", "--workers", "1"], [*CLI, "submit", "bell.qasm", "--wait"]],
     "local": [[sys.executable, "-c", LOCAL]],
 }
+SECOND_ACCOUNT = Path(__file__).parents[2] / "tests" / "support" / "second_account.py"
 HUNG_S = 7_200.0  # of one command: a hang, on any machine
 MOVED_TO = 0x80  # inotify(7)
 _EVENT = struct.Struct("iIII")
 
 
-@benchmark(starts=(20, 4), busy=40, cores=2, ways=list(WAYS))
+@benchmark(starts=(20, 4), busy=40, cores=2, ways=list(WAYS), user=0)
 def cold_starts(report: Report, options: Namespace) -> None:
     """Cold starts beside busy processes: all come up, and each kernel is compiled once.
 
@@ -56,6 +57,7 @@ def cold_starts(report: Report, options: Namespace) -> None:
     that compute for ever: in turn the steps of `make demo` after the set-up (`simenv demo`),
     `simenv run bell.qasm`, `simenv up` and a task, and `simenv.local()` with a task. A start that
     ends with an error is printed with its last words. Kernels are counted as they are stored.
+    `--user 12345`: by this user, who did not install the package; root starts it.
     """
     failed, repeated = [], 0
     with _on_cores(options.cores), busy_processes(options.busy):
@@ -63,7 +65,7 @@ def cold_starts(report: Report, options: Namespace) -> None:
             way = options.ways[number % len(options.ways)]
             begin_s = time.monotonic()
             with tempfile.TemporaryDirectory(prefix="simenv-bench-") as folder:
-                error, again = _start(way, Path(folder))
+                error, again = _start(way, Path(folder), options.user)
             repeated += again
             failed += [way] if error else []
             text = f"start {number + 1} of {options.starts}, {way}: {error or 'up'}"
@@ -72,17 +74,22 @@ def cold_starts(report: Report, options: Namespace) -> None:
     report.at_most("compiled_again", repeated)
 
 
-def _start(way: str, place: Path) -> tuple[str, int]:
+def _start(way: str, place: Path, user: int) -> tuple[str, int]:
     """Run the commands of one start; return the end of what a failed one has written, and how many
-    kernels were stored again."""
-    environ = {**os.environ, "SIMENV_HOME": f"{place}/home", "SIMENV_KERNELS": f"{place}/kernels"}
+    kernels were stored again. `user`: who starts; 0: this one."""
+    prefix: list[str] = []
+    if user:
+        os.chown(place, user, user)
+        prefix = [sys.executable, "-P", str(SECOND_ACCOUNT), str(user), "--"]
+    folders = {"SIMENV_HOME": f"{place}/home", "SIMENV_KERNELS": f"{place}/kernels"}
+    environ = {**os.environ, **folders, "HOME": str(place), "TMPDIR": str(place)}
     (place / "bell.qasm").write_text(BELL)
     with stored_kernels(place / "kernels") as counts:
         error = ""
         for argv in WAYS[way]:
-            error = error or _failure(argv, place, environ)
+            error = error or _failure([*prefix, *argv], place, environ)
         if way == "up":
-            _failure([*CLI, "down", "--now"], place, environ)
+            _failure([*prefix, *CLI, "down", "--now"], place, environ)
     return error, sum(count - 1 for count in counts.values())
 
 

@@ -19,7 +19,6 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _UTIME = (
     11  # field of /proc/PID/stat, counted from the third: utime, stime, cutime, cstime (proc(5))
 )
-_NICE_FACTOR = 1.25  # weight of a process to that of one nice level lower (sched(7))
 LOOK_S = 2.0  # longest time that counts between two looks
 BUSY_PART = 0.5  # a process that runs, or waits to run, for this part of a look is not blocked
 
@@ -38,12 +37,8 @@ def processors() -> int:
 
 
 def cpu_share() -> float:
-    """Share of a processor that one more thread of this process' priority has now, above 0, up to
-    1."""
-    waiting, cores = runnable(), processors()
-    if waiting <= cores:
-        return 1.0
-    return cores / waiting / _NICE_FACTOR ** max(0, os.getpriority(os.PRIO_PROCESS, 0))
+    """Share of a processor that one more thread of common priority has now, above 0, up to 1."""
+    return min(1.0, processors() / max(1, runnable()))
 
 
 def load_text() -> str:
