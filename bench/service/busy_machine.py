@@ -95,9 +95,14 @@ def _start(way: str, place: Path, user: int) -> tuple[str, int]:
 
 def _failure(argv: list[str], cwd: Path, environ: dict[str, str]) -> str:
     """Run a command; return "" or the end of what it has written."""
-    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen(
-        argv, cwd=cwd, env=environ, stdin=subprocess.DEVNULL, process_group=0, **pipe
+        argv,
+        cwd=cwd,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        process_group=0,
     ) as process:
         try:
             output = process.communicate(timeout=HUNG_S)[0].decode(errors="replace")
