@@ -40,6 +40,7 @@ DRILLS = (
     "tests/simenv/gateway/page/test_page.py::test_view_has_no_fault_at_any_width_and_colour_scheme",
     "tests/simenv/qpm_check/test_broken.py",
     "tests/simenv/qpm_check/test_reference.py",
+    "tests/simulators/compiler/test_folder.py::test_second_user_starts_an_environment",
     "tests/simulators/gpu/test_ranks.py::test_case_over_devices_passes_on_each_rank[4",
     "tests/simulators/statevector/distributed/test_distributed.py"
     "::test_distributed_case_passes_on_each_rank[4",
@@ -97,6 +98,7 @@ LONG = (
     "tests/project_rules/",
     "tests/faults/test_engines_killed.py",
     "tests/e2e/test_first_start.py",
+    "tests/simulators/compiler/test_folder.py",
     "tests/e2e/test_service_memory.py",
     "tests/e2e/test_gateway_ibm.py",
     "tests/e2e/test_life.py",

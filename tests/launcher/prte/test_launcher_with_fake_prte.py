@@ -14,7 +14,7 @@ from launcher.prte import dvm, dvm_supervisor, installation
 from launcher.prte.launcher import PrteLauncher
 
 NODE = os.uname().nodename
-WAIT_S = 60.0
+WAIT_S = 600.0  # three starts that hang, on a busy machine
 # What a real one does first, so that a fake can do something else afterwards.
 READY = """
 while [ $# -gt 0 ]; do [ "$1" = --report-uri ] && uri=$2; shift; done
