@@ -13,7 +13,7 @@ import signal
 from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from time import monotonic, sleep
+from time import sleep
 
 import msgspec
 from msgspec import structs
@@ -24,6 +24,7 @@ from simenv.config import EnvironmentPaths, GatewayFile, GatewaySettings
 from simenv.config.paths import GATEWAY, gateway_lock, gateways_of_services
 from simenv.errors import ConfigError
 from simenv.process import runs
+from simenv.sandbox.progress import ProgressDeadline
 from simenv.sandbox.supervised import SupervisedProcess
 from simenv.service.event_loop import EventLoop
 from simenv.service.tokens import OWN_GATEWAY
@@ -107,9 +108,9 @@ def _end_former(home: Path) -> None:
     for pid in former:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    deadline_s = monotonic() + _END_S
+    deadline = ProgressDeadline(_END_S)
     while left := [pid for pid in former if runs(pid, GATEWAY, ending=True)]:
-        if monotonic() > deadline_s:
+        if deadline.is_over:
             text = f"a gateway of an earlier start does not end: process {left[0]}"
             raise ConfigError(text, hint="it holds the port and the lock of the gateway")
         sleep(_POLL_S)
