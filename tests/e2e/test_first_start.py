@@ -3,11 +3,14 @@
 import os
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from live import environment
 from shell import shell_of
+from waiting import until
 
 import simenv
 from simenv.client.tasks import progress
@@ -43,6 +46,28 @@ def test_few_qubits_need_no_wide_kernels(tmp_path: Path, monkeypatch: pytest.Mon
         client.submit(text(3), shots=10).result(RESULT_S)
         assert not any(task.done() for task in wide)
         assert [len(task.result(RESULT_S).counts) > 0 for task in wide] == [True] * 3
+
+
+def test_killed_compiler_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels = tmp_path / "kernels"
+    without_kernels(kernels, "attachment")
+    monkeypatch.setenv("SIMENV_KERNELS", str(kernels))
+    with environment(pools=[{"name": "main", "min": 1, "max": 1}]) as live:
+        until(lambda: compilers(live.service().pid), RESULT_S)[0].kill()
+        until(lambda: warmup.is_compiled(kernels), RESULT_S)
+    done, total = warmup.progress_of(kernels)
+    assert done == total == len(warmup.registered(warmup._ALL))
+
+
+def compilers(service: int) -> list[psutil.Process]:
+    found = []
+    for each in psutil.Process(service).children(recursive=True):
+        with suppress(psutil.Error):
+            if "simulators.compiler.warmup" in each.cmdline() and each.status() != "zombie":
+                found.append(each)
+    return found
 
 
 def test_first_noisy_circuit_says_what_it_waits_for(

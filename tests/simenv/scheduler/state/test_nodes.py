@@ -94,6 +94,25 @@ def test_worker_that_only_sends_heartbeats_is_not_ready() -> None:
     assert "main-0" not in machine.state.cluster.workers or machine.start_of("main-0") != start
 
 
+def test_worker_that_starts_is_ended_for_want_of_progress_and_not_of_time() -> None:
+    machine = CheckedScheduler(1, cluster(2))
+    machine.lose("main-0")
+    machine.tick(2.0)
+    start, seconds = machine.start_of("main-0"), machine.state.limits.start_timeout_ns // SECOND
+    begin_ns = machine.now_ns
+    for second in range(10 * seconds):  # a twentieth of each second is its own
+        machine.scheduler.worker_starts("main-0", start, machine.now_ns - second * SECOND // 20)
+        machine.tick(1.0)
+    assert machine.start_of("main-0") == start
+    machine.scheduler.worker_starts("main-0", start, begin_ns)  # an older time changes nothing
+    machine.scheduler.worker_starts("main-0", start - 1, machine.now_ns)  # nor an earlier start
+    for _ in range(seconds // 2 + 2):
+        machine.tick(1.0)
+    assert "main-0" not in machine.state.cluster.workers or machine.start_of("main-0") != start
+    killed = [action for action in machine.actions if isinstance(action, core.KillWorker)]
+    assert "without progress: start_timeout_s" in killed[-1].reason
+
+
 def test_late_heartbeat_makes_no_task_older() -> None:
     machine = CheckedScheduler(1, cluster(1))
     machine.submit(1)
