@@ -14,6 +14,7 @@ import select
 import subprocess
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
 
 from simenv.sandbox.frames import FrameBuffer, FrameError, frame, write_some
 from simenv.sandbox.process_tree import end_tree, exit_code, kill_tree
@@ -116,22 +117,28 @@ class Child:
         """Wait for the next frame, while what is queued is written. `timeout_s`: of the time that
         the process has, see `ProgressDeadline`. `check`: called every LOOK_S; what it raises ends
         the wait. Raises TimeoutError, FrameError if the process ends."""
-        deadline = ProgressDeadline(timeout_s, self.pid)
+        deadline, left_s, now_s = None, timeout_s, monotonic()
+        look_s = now_s + min(timeout_s, LOOK_S)
         while not self._frames:
             if self.has_ended:
                 raise FrameError("the process has ended")
+            if now_s >= look_s:  # not for each piece of a frame: a look takes as long as a call
+                if deadline is None:
+                    deadline = ProgressDeadline(timeout_s - LOOK_S, self.pid)
+                left_s = deadline.look()
+                look_s = now_s + min(max(0.0, left_s), LOOK_S)
             poll = select.poll()  # select.select takes no descriptor above 1023
             poll.register(self._out, select.POLLIN)
             if self._unsent:
                 poll.register(self._in, select.POLLOUT)
             if check is not None:
                 check()
-            left_s = max(0.0, deadline.look())
-            poll.poll(min(left_s, LOOK_S) * 1e3)
+            poll.poll(max(0.0, look_s - now_s) * 1e3)
             self._write()
             self._read()
-            if not left_s and not self._frames and not self.has_ended:
+            if left_s <= 0.0 and not self._frames and not self.has_ended:
                 raise TimeoutError(f"no frame within {timeout_s:g} s")
+            now_s = monotonic()
         return self._frames.popleft()
 
     def end(self, patience_s: float = 0.0) -> None:
