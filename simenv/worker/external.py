@@ -1,7 +1,8 @@
 """Programs of pools with `engine=external`: one process a circuit, in a process group of its own.
 
-Invariant: no process outlives its run (`simenv.sandbox.program`); when this worker dies, the kernel
-kills the program, but not what it has started. It gets no SIMENV_* variable.
+Invariant: no process outlives its run (`simenv.sandbox.program`), nor what the program has started
+and left; when this worker dies, the kernel kills the program, but not what it has started. It gets
+no SIMENV_* variable, and reads no memory or descriptors of this worker, which has the connection.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import IO
 
 from simenv.process import log_line
 from simenv.sandbox import die_with_parent
+from simenv.sandbox.process_tree import children, kill_orphans
 from simenv.sandbox.program import OutputLimitError, last_text, run_program
 from simulators.engine import RunControl
 from simulators.errors import BadAnswer, MachineFailed, MachineRefused
@@ -94,7 +96,7 @@ class ExternalProgram:
         control: RunControl,
     ) -> None:
         environ = {k: v for k, v in os.environ.items() if not k.startswith(_RESERVED)}
-        progress = _ReportedProgress(streams[1], control)
+        progress, others = _ReportedProgress(streams[1], control), children(os.getpid())
 
         def check() -> None:
             control.check()
@@ -113,6 +115,7 @@ class ExternalProgram:
         except OutputLimitError as error:
             raise self._too_long() from error
         finally:
+            kill_orphans(others)
             stderr_text = last_text(streams[1], _LOGGED_BYTES)
             if stderr_text:
                 log_line(f"{self.name}: {stderr_text}")

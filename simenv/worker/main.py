@@ -27,6 +27,7 @@ from simenv.model.calls import FUNCTIONS
 from simenv.sandbox import confinement, private_namespaces
 from simenv.sandbox.die_with_parent import bind_to_parent
 from simenv.sandbox.limits import forbid_core_dumps, set_limit
+from simenv.sandbox.process_tree import adopt_orphans
 from simenv.wire import keyfiles
 from simenv.wire.messages.client import EXIT_MPI
 from simenv.worker import mpi_process, ranks
@@ -129,6 +130,8 @@ def _take_gpu(gpus: list[str], rank: int) -> None:
 def _external(arguments: argparse.Namespace) -> Engine:
     from simenv.worker.external import ExternalProgram  # its engine loads Qiskit
 
+    confinement.forbid_tracing()
+    adopt_orphans()
     scratch = arguments.service.parent / "external" / arguments.name
     if arguments.isolated:
         scratch = Path(tempfile.gettempdir()) / "external"

@@ -38,6 +38,7 @@ PROGRAM_FACTOR = 16  # memory of a program in the forms in which it is planned, 
 GPU_PROCESS_BYTES = 4 * 2**30  # the same with the context and the libraries of a GPU
 # Consecutive heartbeats or measurements above the bound: a short peak may pass.
 OVER_BEATS = 2
+FAR_ABOVE = 1.25  # times the bound: no short peak
 MAX_PROCESSES = 4_096  # of a worker with all that its task has started
 MAX_CHECKED = 10_000  # waiting tasks checked when a node is lost; takes 10 ms of the event loop
 LAUNCHER_LOSS_NS = 5_000_000_000  # from the death of a part of the launcher until it is noticed
@@ -616,6 +617,8 @@ def worker_measured(
     if processes > MAX_PROCESSES:
         reason = f"{task_name(record.number)} had {processes} processes; {MAX_PROCESSES} may be"
         return kill_above_limit(state, worker, record, "processes", reason, now_ns)
+    if used_bytes > FAR_ABOVE * memory_bound(worker):
+        worker.report.over_beats = OVER_BEATS  # no second figure is waited for
     reason = over_memory_reason(state, worker, record)
     return kill_above_limit(state, worker, record, "memory", reason, now_ns) if reason else []
 

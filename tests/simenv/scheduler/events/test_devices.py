@@ -12,7 +12,7 @@ from simenv.model.options import VALUE
 from simenv.scheduler import core
 from simenv.scheduler.admission.availability import draining_refusal, memory_refusal
 from simenv.scheduler.events import devices, reservations, workers
-from simenv.scheduler.events.workers import OVER_BEATS, memory_bound
+from simenv.scheduler.events.workers import MAX_PROCESSES, OVER_BEATS, memory_bound
 from simenv.scheduler.views import cluster_info
 from simenv.scheduler.views.cluster_info import closed_pools
 from simenv.scheduler.views.pending_reasons import pending_reason
@@ -319,6 +319,39 @@ def test_worker_above_its_grant_is_ended_and_its_task_charged(machine: CheckedSc
     assert "4.0 GiB" in kill.reason
     assert "513.0 MiB" in kill.reason
     assert machine.state.tasks[number].deaths == 1
+
+
+def _measured(
+    machine: CheckedScheduler, used_bytes: int, processes: int = 3
+) -> list[core.KillWorker]:
+    """What the service has measured of the running task's worker; returns the kills."""
+    before, start = len(machine.actions), machine.start_of("main-0")
+    figures = start, used_bytes, processes, machine.now_ns
+    machine.keep(machine.scheduler.worker_measured("main-0", *figures))
+    return [each for each in machine.actions[before:] if isinstance(each, core.KillWorker)]
+
+
+def test_what_a_worker_reports_of_its_memory_decides_nothing_where_it_is_measured(
+    machine: CheckedScheduler,
+) -> None:
+    machine.submit(1, cost=60_000.0)
+    machine.assign()
+    assert _measured(machine, 64 * MIB) == []
+    assert _beats(machine, 2**62, 5) == []
+    assert machine.state.cluster.workers["main-0"].report.rss_bytes == 64 * MIB
+    bound = memory_bound(machine.state.cluster.workers["main-0"])
+    assert _measured(machine, bound + MIB) == [], "it may be a peak"
+    assert _beats(machine, 0, 5) == []
+    assert len(_measured(machine, bound + MIB)) == 1
+
+
+def test_worker_far_above_its_bound_or_of_too_many_processes_is_ended_at_once() -> None:
+    for figures in ((4 * GIB, 3), (64 * MIB, MAX_PROCESSES + 1)):
+        machine = CheckedScheduler(workers=1)
+        (number,) = machine.submit(1, cost=60_000.0)
+        machine.assign()
+        assert len(_measured(machine, *figures)) == 1
+        assert machine.state.tasks[number].deaths == 1
 
 
 @pytest.mark.parametrize(
