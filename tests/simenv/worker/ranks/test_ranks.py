@@ -26,7 +26,7 @@ from simulators.fault.engine import ALONE, FAULT_BASE, RAISE, SLOW
 from testbed.ranks import mpirun
 
 pytestmark = pytest.mark.skipif(mpirun() is None, reason="there is no mpirun")
-END_S = 60.0  # for what takes some 5 s on a quiet machine
+END_S = 300.0  # for what takes some 5 s on a quiet machine
 WIDE = 17  # qubits: four ranks and more hold them together
 CHUNK = m.AssignChunk(1, 2**30, True, "fault", "test", [TaskOptions()], [])
 
