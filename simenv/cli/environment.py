@@ -511,7 +511,7 @@ def _notify(state: str) -> None:
             notifier.sendall(state.encode())
 
 
-_STAGE_S = 3.0  # between two lines: each kernel is a stage
+_STAGE_S = 5.0  # between two lines: each kernel is a stage
 
 
 class _StageLines:

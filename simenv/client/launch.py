@@ -33,7 +33,7 @@ from simenv.config.paths import (
 )
 from simenv.errors import DECODE_ERRORS, InsufficientError, SimenvError, StartFailedError, by_code
 from simenv.process import find_processes, runs
-from simenv.sandbox.progress import ProgressDeadline, load_text
+from simenv.sandbox.progress import ProgressDeadline, cpu_share, load_text
 
 SERVICE = b"simenv.service"  # in the command line of every service
 
@@ -52,6 +52,7 @@ def last_lines(log: Path, count: int = 1) -> list[str]:
 
 COMMAND_PREFIX, WORKER = b"simenv.", b"simenv.worker"  # in command lines of processes of simenv
 PROGRESS_S = 0.5  # interval of progress reports of a start
+BUSY_SHARE = 0.2  # of a processor: where less is left, the reports name the load
 # Added to start_timeout_s: the service itself gives up first, with a reason. Both are without
 # progress, see `simenv.sandbox.progress`.
 GRACE_S = 30.0
@@ -313,7 +314,8 @@ def _await(
             way = f"start_timeout_s raises the limit ({stage}; {load_text()})"
             raise StartFailedError(message, hint=f"{way}; {_quote(paths)}")
         if progress is not None:
-            progress(stage, time.monotonic() - begun)
+            shown = f"{stage}; {load_text()}" if cpu_share() < BUSY_SHARE else stage
+            progress(shown, time.monotonic() - begun)
         if poll.poll(1e3 * min(left_s, PROGRESS_S)):
             more = os.read(ready, 65_536)
             if not more:
