@@ -22,6 +22,7 @@ from simenv.sandbox.progress import ProgressDeadline
 
 READ_BYTES = 2**16  # what a pipe holds
 READS = 16  # of one call of `received`
+BLOCKED_PART = 0.5  # of its time: a process with less CPU time waited for something else
 LOOK_S = 0.25  # between two looks whether a process has ended whose pipe is held open
 KILLED_S = 1.0  # for a killed process to be gone; one that hangs in the kernel stays
 
@@ -59,6 +60,10 @@ def start(
         bufsize=0,
         process_group=0,
     )
+
+
+class BlockedError(TimeoutError):
+    """A process had its time, and hardly used it: the cause may be outside of it."""
 
 
 class Child:
@@ -116,7 +121,8 @@ class Child:
     def receive(self, timeout_s: float, check: Callable[[], object] | None = None) -> bytes:
         """Wait for the next frame, while what is queued is written. `timeout_s`: of the time that
         the process has, see `ProgressDeadline`. `check`: called every LOOK_S; what it raises ends
-        the wait. Raises TimeoutError, FrameError if the process ends."""
+        the wait. Raises TimeoutError, BlockedError if the process hardly ran, FrameError if it
+        ends."""
         deadline, left_s, now_s = None, timeout_s, monotonic()
         look_s = now_s + min(timeout_s, LOOK_S)
         while not self._frames:
@@ -137,7 +143,9 @@ class Child:
             self._write()
             self._read()
             if left_s <= 0.0 and not self._frames and not self.has_ended:
-                raise TimeoutError(f"no frame within {timeout_s:g} s")
+                is_blocked = deadline is None or deadline.cpu_s < BLOCKED_PART * timeout_s
+                kind = BlockedError if is_blocked else TimeoutError
+                raise kind(f"no frame within {timeout_s:g} s")
             now_s = monotonic()
         return self._frames.popleft()
 

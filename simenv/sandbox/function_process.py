@@ -30,17 +30,18 @@ import msgspec
 
 from simenv.config import interpreter
 from simenv.errors import ConfigError, LimitExceededError, ProgramError, SimenvError
-from simenv.sandbox.child import KILLED_S, LOOK_S, Child, decoder_environ
+from simenv.sandbox.child import KILLED_S, LOOK_S, BlockedError, Child, decoder_environ
 from simenv.sandbox.frames import FrameError
 from simenv.sandbox.limits import limit_process
 from simenv.sandbox.parent import ParentChannel
 from simenv.sandbox.program import last_text
-from simenv.sandbox.progress import ProgressDeadline
+from simenv.sandbox.progress import ProgressDeadline, load_text
 from simenv.wire.codec import error_of, refusal
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES, Refusal
 
 MEMORY_BYTES = 2**30  # in addition to the memory of Qiskit itself
 SECONDS = 10.0
+ATTEMPTS = 2  # of a call that hardly ran in its time: the cause may be outside of it
 QUEUE_SECONDS = 60.0  # longest wait for one call of others
 START_SECONDS = 120.0  # longest time until Qiskit is loaded
 ERROR_BYTES = 16 * 2**20  # that the functions may print in one call
@@ -50,7 +51,8 @@ _LOST_FACTOR = 60  # wall time to that limit, after which a call is killed in an
 _QPY = "QPY file"
 _DONE, _REFUSED = b"d", b"w"
 _NO_MEMORY, _TOO_LONG, _FAILED = b"m", b"l", b"f"  # with no text, its length, the kind of the error
-_NO_TIME, _ENDED = b"t", b"e"  # the process says neither; _ENDED with its signal or code
+# The process says none of them; _ENDED with its signal or code.
+_NO_TIME, _BLOCKED, _ENDED = b"t", b"b", b"e"
 
 
 class SandboxProcess:
@@ -95,7 +97,10 @@ class SandboxProcess:
         prefix = f"{name}: " if name else ""
         self._wait(prefix, check)
         try:
-            verdict, answer = self._answer(head, data, check)
+            for _ in range(ATTEMPTS):
+                verdict, answer = self._answer(head, data, check)
+                if verdict != _BLOCKED:
+                    break
         finally:
             self._calls += 1
             self._lock.release()
@@ -133,6 +138,7 @@ class SandboxProcess:
         text = {
             _NO_MEMORY: f"takes more than {MEMORY_BYTES >> 20} MiB of memory",
             _NO_TIME: f"takes more than {self._seconds:g} s of CPU time",
+            _BLOCKED: f"waits for more than {self._seconds:g} s, {ATTEMPTS} times ({load_text()})",
             _TOO_LONG: f"gives {said} bytes; the limit is {MAX_MESSAGE_BYTES}",
             _ENDED: f"has failed: its process, with {MEMORY_BYTES >> 20} MiB of memory, {said}",
         }[verdict]
@@ -189,9 +195,9 @@ class SandboxProcess:
         try:
             child.send(head, data)
             reply = child.receive(self._seconds, check)
-        except TimeoutError:
+        except TimeoutError as error:
             self._end()
-            return _NO_TIME, b""
+            return _BLOCKED if isinstance(error, BlockedError) else _NO_TIME, b""
         except OSError:
             return _ENDED, self._ended().encode()
         except BaseException:

@@ -69,6 +69,7 @@ class ProgressDeadline:
         machine has left counts alone."""
         self.limit_s = limit_s
         self.spent_s = 0.0  # since the last step
+        self.cpu_s = 0.0  # CPU time of the process since the begin, 0 if it cannot be observed
         self._pid = pid
         self._looked_s = monotonic()
         self._times = _times(pid) if pid else (0.0, 0.0)
@@ -87,6 +88,7 @@ class ProgressDeadline:
             cpu_s, waited_s = self._times
             self._times = _times(self._pid)
             cpu_s, waited_s = self._times[0] - cpu_s, self._times[1] - waited_s
+        self.cpu_s += max(0.0, cpu_s)
         cpu_s = min(cpu_s, wall_s)  # several threads do not shorten the time
         if cpu_s + waited_s < BUSY_PART * wall_s:  # blocked: by a process that may wait to run
             cpu_s = max(cpu_s, min(LOOK_S, wall_s) * cpu_share())

@@ -71,7 +71,17 @@ def test_killed_reader_is_a_limit(reader: SandboxProcess, monkeypatch: pytest.Mo
             reader.convert(sound())
             os.kill(pid_of(reader), signal.SIGSTOP)
             patch.setattr(function_process, "SECONDS", 0.1)
-            fails(LimitExceededError, r"0\.1 s", reader.convert, data)
+            patch.setattr(function_process, "ATTEMPTS", 1)
+            fails(LimitExceededError, r"waits for more than 0\.1 s", reader.convert, data)
+
+
+def test_call_that_hardly_ran_is_tried_again(
+    reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = reader.convert(sound())
+    os.kill(pid_of(reader), signal.SIGSTOP)
+    monkeypatch.setattr(function_process, "SECONDS", 1.0)
+    assert reader.convert(sound()) == expected
 
 
 def test_own_interpreter_reads(reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
