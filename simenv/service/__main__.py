@@ -297,7 +297,7 @@ class Startup:
         freeze_gc(SERVICE_GC)
 
 
-def _report_readiness(environment: RunningService, ready_fd: int, compiling: str) -> bool:
+def _report_readiness(environment: RunningService, ready_fd: int, compiling: str = "") -> bool:
     """Tell the starter when the service is ready or its start has failed. Returns whether it did.
     The service is ready when every pool has its smallest number of workers, or all that can be
     placed now; after start_timeout_s one worker of the environment is enough, and the others come

@@ -99,3 +99,35 @@ def test_service_is_ready_without_hardware_worker_that_failed(tmp_path: Path) ->
     assert starter.hears() is None
     ends(bench, "qpu-0", 2)
     assert starter.hears() == StartupMessage(ready=True)
+
+
+def test_restart_is_ready_with_the_pools_that_stand(tmp_path: Path) -> None:
+    pools = [{"name": name, "min": 1, "max": 1} for name in ("main", "side")]
+    bench = ServiceHarness(tmp_path, pools=pools)
+    bench.restart()
+    starter = Starter(bench)
+    ends(bench, "side-0")
+    assert starter.hears() is None  # a worker of the other pool may come
+    bench.join("main-0")
+    assert starter.hears() == StartupMessage(ready=True)
+    assert not bench.state.draining
+
+
+def test_restart_without_a_worker_and_without_tasks_fails(bench: ServiceHarness) -> None:
+    bench.restart()
+    starter = Starter(bench)
+    ends(bench, "main-0")
+    ends(bench, "main-1")
+    hears = starter.hears()
+    assert "no working worker" in hears.error.message
+    assert "start_timeout_s raises the limit" in hears.error.hint
+
+
+def test_pools_that_still_start_keep_no_service_waiting_for_ever(tmp_path: Path) -> None:
+    pools = [{"name": name, "min": 1, "max": 1} for name in ("main", "side")]
+    bench = ServiceHarness(tmp_path, pools=pools)
+    starter = Starter(bench)
+    bench.join("main-0")
+    assert starter.hears() is None
+    bench.loop.lifecycle.started_ns -= bench.state.limits.start_timeout_ns + 1
+    assert starter.hears() == StartupMessage(ready=True)
