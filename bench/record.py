@@ -50,6 +50,7 @@ LIMITS_S = {
     **dict.fromkeys(("wide", "noise_speed", "fair_share", "failover"), 7_200.0),
     **dict.fromkeys(("tensornetwork", "native_basis", "pauli_propagation"), 5_400.0),
     **dict.fromkeys(("noise_calibration", "transpile", "job_pool"), 3_600.0),
+    **dict.fromkeys(("stalls", "identity_renewal"), 5_400.0),
     **dict.fromkeys(("wait_forecasts", "observables"), 3_600.0),
 }
 _TERM_S = 10.0

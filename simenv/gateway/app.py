@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
-from time import monotonic, perf_counter
+from time import perf_counter
 from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
@@ -108,7 +108,6 @@ class RunningGateway:
 
     async def certificate(self, caller: Caller, public_key: str) -> TokenCertificate:
         entry = self.pool.entry(caller)
-        entry.used_s = monotonic()  # a client of a running process is not idle
         return await entry.call(partial(entry.endpoint.certificate_for, public_key))
 
     async def access_token(self, api_key: str) -> AccessToken:

@@ -252,9 +252,13 @@ class ClientPool:
         return client
 
     def entry(self, caller: Caller) -> Entry:
-        """Return the entry of a caller. Raises KeyRefusedError if it was closed."""
-        entry = self._entries.get(self._digests.get(caller.token, ""))
+        """Return the entry of a caller, which counts as its use. Raises KeyRefusedError if it was
+        closed."""
+        digest = self._digests.get(caller.token, "")
+        entry = self._entries.get(digest)
         if entry is not None:
+            self._entries.move_to_end(digest)
+            entry.used_s = time.monotonic()
             return entry
         raise KeyRefusedError("the token has ended meanwhile", hint="send the request again")
 

@@ -129,8 +129,12 @@ class CertificateIssuer:
         if now_s - self._ticked_s < TICK_S:
             return False
         self._ticked_s = now_s
+        before = {uid: holder.identity.owner for uid, holder in self._table.users.items()}
         for key in self._table.expire(now_s):
             self._service.commands.keys.withdraw(key)
+        for uid, user in before.items():
+            if uid not in self._table.users:
+                self._record("expired", user, "its last certificate was not renewed")
         return True
 
     def _withdraw(self, uid: int, reason: str, notice: bytes = b"") -> None:

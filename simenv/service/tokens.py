@@ -440,10 +440,10 @@ class TokenCommands(CertificateIssuer):
         self._expire(wall_s)
         tokens = {token.info.number: token for token in self._tokens.values()}
         for (number, via), holder in list(self._holders.items()):
-            if holder not in self._table.users:
-                del self._holders[number, via]
-            else:
+            if holder in self._table.users:
                 self._review(tokens[number], via, holder)
+            elif number not in tokens:  # else its holder, once stopped for long, asks again
+                del self._holders[number, via]
         if self._used_s and wall_s - self._written_s > USED_S:
             with suppress(ConfigError):  # a full disk: the next commit of tokens has it
                 self._write(self._tokens)

@@ -11,12 +11,10 @@ from waiting import until
 from simenv.client.client import Client
 from simenv.errors import NotAllowedError
 from simenv.gateway.ibm.endpoints import PREFIX
+from testbed.gateway_users import MEASURE, PRX, QASM3
 
 JOB_S = 120.0
 QASM = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1]; x q[0]; measure q -> c;'
-QASM3 = 'OPENQASM 3.0; include "stdgates.inc"; bit[1] c; x $0; c[0] = measure $0;'
-PRX: dict[str, Any] = {"name": "prx", "locus": ["QB1"], "args": {"angle": 1.0, "phase": 0.0}}
-MEASURE: dict[str, Any] = {"name": "measure", "locus": ["QB1"], "args": {"key": "m"}}
 OPTIONS = {
     "gateway": "127.0.0.1:0",
     "pools": [{"name": "main", "min": 2, "max": 2}],  # half of it may be reserved

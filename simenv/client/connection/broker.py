@@ -127,8 +127,10 @@ class CertificateAddress(ABC):
             self._certificate = self._request(self._public_key, tries=1)
         except KeyRefusedError as error:
             self._denial = error
+            return True
         except SimenvError:
             return False
+        self._denial = None  # one that was refused for a while, as by a group that was not read
         return True
 
     def moved(self) -> bool:

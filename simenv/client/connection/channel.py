@@ -41,6 +41,7 @@ QUIET_S = 1.0  # silence after which the service is pinged
 POLL_S = 0.25  # interval in which a silent service's connection file is read again
 LOST_S = 5.0
 REOPEN_S = 10.0  # silence after which a connection over ZeroMQ is replaced: see `needs_reopening`
+ROUTE_BYTES = 16  # of the random name of a connection, by which it gets its answers
 STOPPED_S = 2.0  # a longer gap between two readings of the clock: this process was stopped
 
 
@@ -201,7 +202,6 @@ class ServiceChannel:
     def _reset(self) -> None:
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
-        self.client = self._route + os.urandom(8).hex()  # "~" begins no key of a user
         self.service = ServiceIdentity(self.address.name)
         self._connection: Connection | None = None
         self._threads = LeaderFollowers()
@@ -224,7 +224,7 @@ class ServiceChannel:
         """Connect to the service. Raises NoServiceError, KeyRefusedError, VersionMismatchError."""
         try:
             with self.lock:
-                self._connect(self.address.open(self.client.encode()))
+                self._connect(self._opened())
             self._await_welcome(timeout_s)
         except BaseException:  # also an interrupt: the socket is closed
             if self._connection is not None:
@@ -444,12 +444,18 @@ class ServiceChannel:
 
     def _reopen(self) -> None:
         try:
-            connection = self.address.open(self.client.encode())
+            connection = self._opened()
         except errors.NoServiceError:
             return  # it has ended again; the next look retries
         if self._connection is not None:
             self._connection.close()
         self._connect(connection)
+
+    def _opened(self) -> Connection:
+        """Open a connection under a name of its own: from one with the name of another that the
+        service has not seen to end, libzmq reads nothing there, not even its end."""
+        self.client = self._route + os.urandom(ROUTE_BYTES).hex()  # "~" begins no key of a user
+        return self.address.open(self.client.encode())
 
     def _connect(self, connection: Connection) -> None:
         self._connection = connection

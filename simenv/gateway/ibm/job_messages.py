@@ -23,10 +23,11 @@ class Connect(msgspec.Struct, frozen=True, tag="connect"):
 
 
 class Certified(msgspec.Struct, frozen=True, tag="certified"):
-    """Answer to CertificateWanted. `refusal`: reason why the token is not valid any more."""
+    """Answer to CertificateWanted. None: the service does not answer now, for a reason. A process
+    whose token has ended gets no answer, and is ended."""
 
     certificate: TokenCertificate | None
-    refusal: str = ""
+    reason: str = ""
 
 
 class RunJob(msgspec.Struct, frozen=True, tag="run"):
@@ -63,9 +64,11 @@ class JobEnded(msgspec.Struct, frozen=True, tag="ended"):
 
 
 class JobInterrupted(msgspec.Struct, frozen=True, tag="interrupted"):
-    """The service does not answer, or does not accept the user any more: run the job later."""
+    """The service does not answer: run the job later. `refusal`: it does not accept the process any
+    more, for this reason: run the job in another one."""
 
     job: str
+    refusal: str = ""
 
 
 ToProcess = Connect | Certified | RunJob

@@ -164,7 +164,7 @@ class JobProcess:
             self._send(CertificateWanted(public_key))
             answer = self._certified.get()
         if answer.certificate is None:
-            raise KeyRefusedError(answer.refusal)
+            raise NoServiceError(answer.reason)
         return answer.certificate
 
     def _read(self) -> ToProcess | None:
@@ -186,7 +186,9 @@ class JobProcess:
         except Exception as error:  # noqa: BLE001 - its end is not stored: it runs again
             sys.stderr.write(f"job {number} is interrupted: {error!r}\n")
             sys.stderr.flush()
-            self._send(JobInterrupted(number))
+            cause = error.__cause__ or error
+            refused = cause.message if isinstance(cause, KeyRefusedError) else ""
+            self._send(JobInterrupted(number, refused))
             return
         self._send(JobEnded(number))
 

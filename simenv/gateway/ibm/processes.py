@@ -5,9 +5,12 @@ Invariant: the service has stored a job before a process sees it, and it leaves 
 only when its end is stored; so a killed process, gateway or service loses none. What is run again
 has the same idempotency keys, or the ids of its accepted tasks, so nothing runs twice. A process
 that ends while it reads a job is charged to that job alone: after MAX_ATTEMPTS such ends it fails.
+The certificate of a process is renewed by the token with which it was made, and by no other one: a
+process whose token has ended ends too, and its jobs go on in another process, under another token
+of the same user that has sent a request.
 
 The jobs of a user go on when the user is known to this gateway: at once, or after a restart with
-the next request that carries the user's token.
+the next request that carries a token of the user.
 """
 
 from __future__ import annotations
@@ -17,12 +20,14 @@ import contextlib
 import logging
 import os
 import sys
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from pathlib import Path
 from time import monotonic, time
-from typing import Any
+from typing import Any, TypeVar
 
 from simenv.client.client import Client
-from simenv.errors import NoServiceError, NotFoundError, SimenvError
+from simenv.errors import KeyRefusedError, NotFoundError, SimenvError
 from simenv.gateway.context import Caller, Gateway
 from simenv.gateway.ibm import job_messages, jobs
 from simenv.gateway.ibm.job_messages import (
@@ -41,6 +46,7 @@ from simenv.model import ReservationState
 from simenv.sandbox.async_child import AsyncChild, before
 from simenv.sandbox.child import decoder_environ
 from simenv.sandbox.progress import ProgressDeadline
+from simenv.wire.messages.credentials import TokenCertificate
 
 JOB_PROCESS = "simenv.gateway.ibm.job_process"  # which loads what the gateway does not
 MAX_ACTIVE = 32  # jobs of one process
@@ -51,19 +57,25 @@ START_S = 120.0  # until a process has loaded its libraries
 SEND_S = 2 * JOB_CPU_S  # until a process has read a message: the job that it reads may hold it up
 DAY_S = 86_400.0
 LOG_BYTES = 2**20  # of their messages; a process cannot write more than job_messages.FILE_BYTES
-RETRY_S = 5.0  # after a start that failed
+RETRY_S = 5.0  # after a start that failed, or a service that did not answer; then twice as long,
+MOST_RETRY_S = 60.0  # and this at most
 IDLE_S = 600.0  # a process without a job ends
 END_S = 2.0  # from the end of its input until it is killed
 _CHECK_S = 1.0
 _TICKS_S = os.sysconf("SC_CLK_TCK")
 _LOG = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 class UserJobs:
     """The process of one user, and the jobs that it runs."""
 
     def __init__(self, owner: JobProcesses, caller: Caller) -> None:
-        self._owner, self.caller = owner, caller
+        self._owner = owner
+        self._callers = {caller.token: caller}  # tokens of the user, the last one used at the end
+        self._certified: Caller | None = None  # whose token has made the process
+        self._is_disowned = False  # that token has ended: so does the process
         self.active: set[str] = set()
         self.used_s = monotonic()
         self.changed = asyncio.Event()
@@ -74,18 +86,59 @@ class UserJobs:
         self._threads: dict[str, int] = {}
         self._too_long: set[str] = set()
         self._ready = asyncio.Event()
-        self._failed_s = 0.0  # monotonic time of a start that failed
+        self._failures = 0  # in a row, of starts and of looks at the jobs
+        self._retry_s = 0.0  # monotonic time of the next attempt after a failure
+
+    @property
+    def caller(self) -> Caller:
+        """The user, with the token that was used last."""
+        return next(reversed(self._callers.values()))
+
+    def use(self, caller: Caller) -> None:
+        """A request of the user has come, with this token."""
+        self._callers.pop(caller.token, None)
+        self._callers[caller.token] = caller
+        self.used_s = monotonic()
 
     def is_asleep(self) -> bool:
         """Return whether `serve` is to be started again; soon after a failure it is not."""
-        ended = self.task is None or self.task.done()
-        return ended and (not self._failed_s or monotonic() - self._failed_s > RETRY_S)
+        return (self.task is None or self.task.done()) and monotonic() >= self._retry_s
+
+    def _failed(self) -> None:
+        """Wait a while before the next attempt."""
+        self._retry_s = monotonic() + min(RETRY_S * 2**self._failures, MOST_RETRY_S)
+        self._failures = min(self._failures + 1, 8)
+
+    async def _with_token(self, work: Callable[[Caller], Awaitable[T]]) -> T:
+        """Return what `work` returns with a token of the user that is still valid. Raises
+        KeyRefusedError if there is none, and what `work` raises."""
+        while True:
+            caller = self.caller
+            try:
+                return await work(caller)
+            except KeyRefusedError as error:
+                if not self._token_ended(caller, error.message):
+                    raise
+
+    def _token_ended(self, caller: Caller, reason: str) -> bool:
+        """Forget a token that the service refuses, and end the process that it has made. Returns
+        whether another token of the user is known."""
+        if caller == self._certified:
+            self._is_disowned = True
+            if self.process is not None:
+                text = "the process of the jobs of %r ends, as its token %s is refused: %s"
+                _LOG.warning(text, caller.user, caller.token, reason)
+                self.process.kill()
+        if len(self._callers) == 1:
+            return False
+        self._callers.pop(caller.token, None)
+        return True
 
     async def serve(self) -> None:
         """Run pending jobs until there are none for a while, or another user needs the process."""
         watch = self._owner.spawn(self._watch())
         try:
-            await self._owner.fail_orphans(self.caller)
+            await self._look(self._owner.fail_orphans)
             self._is_due = True
             while await self._dispatched():
                 with contextlib.suppress(TimeoutError):
@@ -94,30 +147,46 @@ class UserJobs:
                         await self.changed.wait()
                     self._is_due = True
                 self.changed.clear()
-        except Exception:  # noqa: BLE001 - such as a full disk; the user's next request starts it
-            self._failed_s = monotonic()
+        except KeyRefusedError as error:
+            self._failed()
+            text = "the jobs of %r wait for a request with a token that is valid: %s"
+            _LOG.warning(text, self.caller.user, error)
+        except Exception:  # noqa: BLE001 - an error of this module; the next request starts it
+            self._failed()
             _LOG.exception("a user's jobs wait: they could not be looked at")
         finally:
             watch.cancel()
             await self.end()
 
+    async def _look(self, work: Callable[[Caller], Awaitable[T]]) -> T | None:
+        """Return what `work` returns; None if the service does not answer or its disk is full: it
+        is called again after a while. Raises KeyRefusedError if the user has no valid token."""
+        try:
+            result = await self._with_token(work)
+        except KeyRefusedError:
+            raise
+        except SimenvError as error:
+            self._failed()
+            _LOG.warning("the jobs of %r wait: %s", self.caller.user, error)
+            return None
+        self._failures = 0
+        return result
+
     async def _dispatched(self) -> bool:
-        """Send pending jobs to the process; False when it may end."""
+        """Send pending jobs to the process; False when it may end. Raises KeyRefusedError."""
         owner, room = self._owner, MAX_ACTIVE - len(self.active)
         if self.process is not None and owner.is_wanted(self):  # it is the turn of another
             if not self.active:
                 await self.end()
             return True
-        if self._failed_s and monotonic() - self._failed_s < RETRY_S:
+        if monotonic() < self._retry_s:
             return True
         pending: list[Job] = []
         if self._is_due:
-            try:
-                pending = await owner.pending(self.caller)
-            except NoServiceError:  # it starts again, or the gateway ends with it
-                self._failed_s = monotonic()
+            found = await self._look(owner.pending)
+            if found is None:
                 return True
-            self._is_due = False
+            pending, self._is_due = found, False
         mine = [job for job in pending if job.reservation == self.caller.reservation]
         ready = [job for job in mine if job.id not in self.active][:room]
         if not ready:
@@ -125,11 +194,12 @@ class UserJobs:
         self.used_s = monotonic()
         if self.process is None:
             try:
-                await self._start()
-            except (OSError, TimeoutError, SimenvError) as error:
+                await self._with_token(self._start)
+            except (OSError, TimeoutError) as error:
                 _LOG.warning("the process of a user's jobs did not start: %r", error)
-                self._failed_s = monotonic()
-                return False
+                self._failed()
+                self._is_due = True
+                return True
         for job in ready:
             if self.process is None:  # it has ended meanwhile
                 break
@@ -141,7 +211,10 @@ class UserJobs:
                 break
         return True
 
-    async def _start(self) -> None:
+    async def _start(self, caller: Caller) -> None:
+        """Start a process with the rights of a token. Raises OSError, TimeoutError,
+        KeyRefusedError."""
+        connect = self._owner.connection_of(caller)
         await self._owner.acquire(self)
         environ = {**decoder_environ(os.environ), "MALLOC_ARENA_MAX": "2"}
         log = self._owner.folder / "jobs.log"
@@ -152,9 +225,10 @@ class UserJobs:
             self.process = await AsyncChild.start(
                 argv, environ, errors.fileno(), most_bytes=job_messages.REPORT_BYTES
             )
+        self._certified, self._is_disowned = caller, False
         self._ready.clear()
         self._owner.spawn(self._read(self.process))
-        await self._send(self._owner.connection_of(self.caller))
+        await self._send(connect)
         await before(ProgressDeadline(START_S, self.process.pid), self._ready.wait())
         if self.process is None:
             raise OSError("it has ended; jobs.log in the gateway's folder says why")
@@ -181,16 +255,33 @@ class UserJobs:
         if isinstance(report, Ready):
             self._ready.set()
         elif isinstance(report, CertificateWanted):
-            await self._send(await self._owner.certified(self.caller, report.public_key))
+            await self._certify(report.public_key)
         elif isinstance(report, JobBegun):
             self._reading[report.job] = self._threads[report.job] = report.thread
         elif isinstance(report, JobAccepted):
             self._reading.pop(report.job, None)
         elif isinstance(report, JobEnded | JobInterrupted):
             if isinstance(report, JobInterrupted):
-                self._failed_s = monotonic()
+                if report.refusal and self._certified is not None:
+                    self._token_ended(self._certified, report.refusal)
+                else:
+                    self._failed()
             self._forget(report.job)
             self.changed.set()
+
+    async def _certify(self, public_key: str) -> None:
+        """Issue or renew the certificate of the process, by the token that has made it."""
+        caller = self._certified
+        if caller is None or self._is_disowned:  # it is being ended
+            return
+        try:
+            answer = Certified(await self._owner.certificate(caller, public_key))
+        except KeyRefusedError as error:
+            self._token_ended(caller, error.message)
+            return
+        except SimenvError as error:  # no answer now: the process asks again
+            answer = Certified(None, error.message)
+        await self._send(answer)
 
     def _forget(self, job: str) -> None:
         self._reading.pop(job, None)
@@ -205,11 +296,13 @@ class UserJobs:
         is given back last, so that no new process of this user has it before.
         """
         reading, self._reading, self._threads = set(self._reading), {}, {}
+        charged = [] if self._is_disowned else list(self.active)
         try:
-            for job in list(self.active):
-                await self._owner.charge(job, job in reading, job in self._too_long, self.caller)
+            for job in charged:  # of a process whose token has ended, none is to blame
+                how = job in reading, job in self._too_long
+                await self._with_token(partial(self._owner.charge, job, *how))
         except Exception:  # noqa: BLE001 - such as a full disk
-            self._failed_s = monotonic()
+            self._failed()
             _LOG.exception("the end of a process was not charged to its jobs")
         finally:
             self.process = None
@@ -223,6 +316,7 @@ class UserJobs:
         """End the process when a job takes too long, also while a message to it waits."""
         while True:
             await asyncio.sleep(_CHECK_S)
+            self._owner.keep_clients(self._callers.values())
             self._check_times()
 
     def _check_times(self) -> None:
@@ -282,7 +376,7 @@ class JobProcesses:
         if user is None:
             self._users = {key: each for key, each in self._users.items() if not each.is_asleep()}
             user = self._users[caller.user, caller.reservation] = UserJobs(self, caller)
-        user.caller, user.used_s = caller, monotonic()
+        user.use(caller)
         user.changed.set()
         if user.task is None or user.task.done():
             user.task = self.spawn(user.serve())
@@ -338,12 +432,15 @@ class JobProcesses:
         gateway = self._gateway
         return Connect(gateway.environment, gateway.client(caller).service, caller.is_admin)
 
-    async def certified(self, caller: Caller, public_key: str) -> Certified:
-        """Certificate for the process of a user."""
-        try:
-            return Certified(await self._gateway.certificate(caller, public_key))
-        except SimenvError as error:
-            return Certified(None, str(error))
+    async def certificate(self, caller: Caller, public_key: str) -> TokenCertificate:
+        """Return a certificate for a process of the token's user. Raises SimenvError."""
+        return await self._gateway.certificate(caller, public_key)
+
+    def keep_clients(self, callers: Iterable[Caller]) -> None:
+        """Count the clients of tokens as in use: of many, the gateway closes those that are not."""
+        for caller in callers:
+            with contextlib.suppress(KeyRefusedError):
+                self._gateway.client(caller)
 
     async def fail_orphans(self, caller: Caller) -> None:
         """Fail the user's pending jobs whose reservation is over, as their token has ended with it,

@@ -227,7 +227,6 @@ WORKERS = ListenerOptions(
     turn_bytes=0,
     bounds=None,
     workers=True,
-    handover=True,  # a reconnected worker replaces its dead connection
     keepalive=sockets.WORKER_KEEPALIVE,
 )
 

@@ -5,9 +5,12 @@ client's public key. Each message then carries that key, which is looked up agai
 key has no effect any more at once. The listener has its own I/O thread, so that unauthenticated
 peers do not slow down local sockets. TCP keepalive replaces the heartbeats of ZeroMQ, at both ends:
 libzmq 4.3.5 aborts the process if a heartbeat timer expires on a failed connection whose messages
-are not read. Invariants: no message without a key; nothing blocks; the work for unauthenticated
-peers in one pass is bounded, and so are the bytes that wait for a client (`RouterSender`) and those
-that it sends (`ReadAhead`).
+are not read. Each connection that a client opens has a random routing id of its own: of two with
+one id libzmq reads one alone, and of the other, once messages wait there, not even the end, so that
+its descriptor stays for ever. An id comes twice only when libzmq connects again by itself, and then
+the new connection takes over the id. Invariants: no message without a key; nothing blocks; the work
+for unauthenticated peers in one pass is bounded, and so are the bytes that wait for a client
+(`RouterSender`) and those that it sends (`ReadAhead`).
 """
 
 from __future__ import annotations
@@ -64,7 +67,6 @@ class ListenerOptions(msgspec.Struct, frozen=True):
     turn_bytes: int = 2**17
     # Of the bytes that wait for a peer; None: peers are trusted.
     bounds: sockets.SendBufferLimits | None = sockets.REMOTE_BOUNDS
-    handover: bool = False  # a new connection takes over the routing id of an old one
     workers: bool = False  # accept keys of the role worker
     keepalive: sockets.Keepalive = sockets.CLIENT_KEEPALIVE
 
@@ -140,7 +142,7 @@ class TcpListener:
         router.set(zmq.LINGER, 1_000)
         self._options.keepalive.set_on(router)
         router.set(zmq.IPV6, int(":" in host))
-        router.set(zmq.ROUTER_HANDOVER, int(self._options.handover))
+        router.set(zmq.ROUTER_HANDOVER, 1)
         router.monitor("inproc://monitor", _ACCEPTED | _DISCONNECTED)
         self._monitor = self._context.socket(zmq.PAIR)
         self._monitor.set(zmq.RCVHWM, 0)  # a full queue would stop the I/O thread
@@ -206,11 +208,7 @@ class TcpListener:
         for _ in range(ZAP_A_PASS):
             if not sockets.readable(self._zap):
                 break
-            request = self._zap.recv_multipart(_NOBLOCK)
-            # libzmq reads nothing from a connection that opens while another one still has its
-            # routing id. The router learns of ended ones when it is asked for messages.
-            sockets.readable(self._router)
-            self._answer_zap(request)
+            self._answer_zap(self._zap.recv_multipart(_NOBLOCK))
         for route in self._outgoing.stalled():
             self._drop_stalled_peer(route)
         self._cut_leaving()

@@ -173,6 +173,7 @@ class ZmqListener:
         socket.set(zmq.CURVE_SECRETKEY, keys.secret.encode())
         socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES + sockets.SEALED_BYTES)
         socket.set(zmq.ROUTER_MANDATORY, 1)
+        socket.set(zmq.ROUTER_HANDOVER, 1)  # as in `tcp_listener`
         socket.set(zmq.SNDHWM, SEND_QUEUE_MESSAGES)
         socket.set(zmq.RCVHWM, SEND_QUEUE_MESSAGES)
         socket.set(zmq.LINGER, 1_000)

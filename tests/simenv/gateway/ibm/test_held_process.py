@@ -51,6 +51,9 @@ class Owner:
     async def fail_orphans(self, _: object) -> None:
         return
 
+    def keep_clients(self, _: object) -> None:
+        return
+
     def is_wanted(self, _: object) -> bool:
         return False
 
@@ -71,7 +74,7 @@ async def serve(program: str, *jobs: str) -> dict[str, Any]:
     """Run jobs in a process until it has ended, the second when the first is read; return which
     were charged, and whether each was read and took too long."""
     owner: Any = Owner(jobs[0])
-    user = processes.UserJobs(owner, SimpleNamespace(user="ana", reservation=0))  # type: ignore[arg-type]
+    user = processes.UserJobs(owner, Caller("ana", "", "client", "1"))
     argv = [sys.executable, "-c", program]
     user.process = await AsyncChild.start(
         argv, os.environ, subprocess.DEVNULL, most_bytes=REPORT_BYTES
@@ -143,13 +146,31 @@ def test_the_place_of_a_process_is_given_back() -> None:
 
 
 def test_jobs_are_looked_at_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def served() -> None:
-        user = user_of(FullDisk())
-        user.task = asyncio.ensure_future(user.serve())
-        await user.task
-        assert not user.is_asleep()
-        monkeypatch.setattr(processes, "RETRY_S", 0.0)
-        await asyncio.sleep(0.01)
-        assert user.is_asleep()
+    monkeypatch.setattr(processes, "RETRY_S", 0.0)
+    monkeypatch.setattr(processes, "_CHECK_S", 0.01)
 
+    class Mended(FullDisk):
+        looks = 0
+
+        async def pending(self, _caller: Caller) -> list[Any]:
+            self.looks += 1
+            if self.looks < 3:
+                raise JournalError("database or disk is full")
+            mended.set()
+            return []
+
+        def keep_clients(self, _: object) -> None:
+            return
+
+        def is_wanted(self, _: object) -> bool:
+            return False
+
+    async def served() -> None:
+        user = user_of(Mended())
+        user.task = asyncio.ensure_future(user.serve())
+        await asyncio.wait_for(mended.wait(), PATIENCE_S)
+        user.task.cancel()
+        await asyncio.gather(user.task, return_exceptions=True)
+
+    mended = asyncio.Event()
     asyncio.run(served())

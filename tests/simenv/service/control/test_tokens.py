@@ -220,6 +220,11 @@ def test_certificate_ends_with_its_token_or_unless_it_is_renewed(town: TokenHarn
     town.loop.tokens._ticked_s = 0.0
     town.loop.tokens.tick(now_s + 5.0)
     fails(KeyRefusedError, "", town.listener.connect, PeerKind.CLIENT, b"b", public_key)
+    assert "audit.identity.expired ana its last certificate was not renewed" in town.audited()
+    town.loop.tokens._ticked_s = 0.0
+    town.loop.tokens.tick(now_s + 10.0)  # its holder was stopped for long, and renews it now
+    town.exchange(secret, public_key)
+    assert town.get(m.Pong, m.Ping(1), town.listener.connect(PeerKind.CLIENT, b"c", public_key))
 
 
 def test_revoked_key_of_a_user_ends_the_tokens(town: TokenHarness) -> None:

@@ -28,7 +28,7 @@ class Site:
     """A service's port for workers of other nodes, and the file that tells of it."""
 
     def __init__(self, folder: Path) -> None:
-        options = ListenerOptions(prefix=b"node/", handover=True, workers=True, bounds=None)
+        options = ListenerOptions(prefix=b"node/", workers=True, bounds=None)
         self.port = TcpListener("127.0.0.1", 0, SERVER, options=options)
         self.listener = ZmqListener(folder, SERVER, None, self.port)
         self.service = folder / "worker.json"

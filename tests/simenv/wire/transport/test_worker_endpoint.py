@@ -26,7 +26,7 @@ class Meeting:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        options = ListenerOptions(prefix=b"node/", handover=True, workers=True, bounds=None)
+        options = ListenerOptions(prefix=b"node/", workers=True, bounds=None)
         tcp_listener = TcpListener("127.0.0.1", 0, SERVER, options=options)
         tcp_listener.admit({WORKER.public: rights.LOCAL_WORKER, OWN.public: rights.LOCAL}, b"")
         self.clients = TcpListener("127.0.0.1", 0, SERVER)
