@@ -32,7 +32,7 @@ def stalls(report: Report, options: Namespace) -> None:
     service is stopped again and again; its clients replace their silent connections. The figures
     are what the service, its broker and its gateway hold more than before the first stall.
     """
-    settings = {"name": "bench-stalls", **stalled.OPTIONS}
+    settings = {"name": "bench-stalls", "start_timeout_s": 600.0, **stalled.OPTIONS}
     with (
         tempfile.TemporaryDirectory() as folder,
         started(settings) as client,
@@ -82,7 +82,8 @@ def identity_renewal(report: Report, options: Namespace) -> None:
     from simenv.frontends.qrmi import Payload, QuantumResource
 
     settings = {
-        "name": "bench-identity", "pools": [{"name": "main", "min": 1, "max": 1}],
+        "name": "bench-identity", "start_timeout_s": 600.0,
+        "pools": [{"name": "main", "min": 1, "max": 1}],
         "gateway": {"listen": "127.0.0.1:0", "tls": False},
         "identity": {"use": ["keys", "local"], "users": ["nobody-else"], "lifetime_s": 5.0},
     }  # fmt: skip

@@ -328,6 +328,7 @@ class EventLoop(ServiceComponents):
     def _from_client(
         self, peer: bytes, identity: Identity, message: m.FromClient, body: bytes
     ) -> None:
+        self.monitoring.client_requests += type(message) is not m.Ping
         if identity.reservation:
             check_bound(identity, message)
         if type(message) is m.Submit and identity.role in USER_ROLES:  # all of them may submit

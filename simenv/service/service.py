@@ -123,6 +123,7 @@ class Monitoring:
     internal_errors: InternalErrors
     pass_times: PassTimes
     telemetry: TelemetryRecorder | None = None  # None: nothing is sampled
+    client_requests: int = 0  # that were read, without pings
 
 
 @dataclass(slots=True, eq=False)

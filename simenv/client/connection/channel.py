@@ -224,7 +224,7 @@ class ServiceChannel:
         """Connect to the service. Raises NoServiceError, KeyRefusedError, VersionMismatchError."""
         try:
             with self.lock:
-                self._connect(self._opened())
+                self._connect()
             self._await_welcome(timeout_s)
         except BaseException:  # also an interrupt: the socket is closed
             if self._connection is not None:
@@ -443,21 +443,17 @@ class ServiceChannel:
             self.send(m.Ping(0))
 
     def _reopen(self) -> None:
-        try:
-            connection = self._opened()
-        except errors.NoServiceError:
-            return  # it has ended again; the next look retries
-        if self._connection is not None:
-            self._connection.close()
-        self._connect(connection)
+        with suppress(errors.NoServiceError):  # it has ended again; the next look retries
+            self._connect()
 
-    def _opened(self) -> Connection:
-        """Open a connection under a name of its own: from one with the name of another that the
-        service has not seen to end, libzmq reads nothing there, not even its end."""
+    def _connect(self) -> None:
+        """Open a connection under a name of its own, in place of the present one: from one with the
+        name of another that the service has not seen to end, libzmq reads nothing there, not even
+        its end. Raises NoServiceError."""
         self.client = self._route + os.urandom(ROUTE_BYTES).hex()  # "~" begins no key of a user
-        return self.address.open(self.client.encode())
-
-    def _connect(self, connection: Connection) -> None:
+        connection, former = self.address.open(self.client.encode()), self._connection
+        if former is not None:
+            former.close()
         self._connection = connection
         self._sockets[:] = [connection]
         self.liveness.opened()

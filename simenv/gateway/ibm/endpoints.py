@@ -242,7 +242,7 @@ def _job_routes(service: ComputeService) -> list[Any]:
         await service.job(caller, number)
         given = await _object(request)
         chosen = checked_tags(given.get("tags"))
-        await service.gateway.call(caller, jobs.change, number, tags=chosen)
+        await service.change_tags(caller, number, chosen)
         return _empty()
 
     return [submit, listing, one, remove, cancel, tags]

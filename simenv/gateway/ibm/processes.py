@@ -60,6 +60,7 @@ LOG_BYTES = 2**20  # of their messages; a process cannot write more than job_mes
 RETRY_S = 5.0  # after a start that failed, or a service that did not answer; then twice as long,
 MOST_RETRY_S = 60.0  # and this at most
 IDLE_S = 600.0  # a process without a job ends
+LOOK_S = 60.0  # a user's jobs are looked at without a reason again: another gateway may have ended
 END_S = 2.0  # from the end of its input until it is killed
 _CHECK_S = 1.0
 _TICKS_S = os.sysconf("SC_CLK_TCK")
@@ -80,6 +81,8 @@ class UserJobs:
         self.used_s = monotonic()
         self.changed = asyncio.Event()
         self._is_due = True  # the pending jobs are to be looked at
+        self._is_full = False  # more of them wait than the process may have at once
+        self._looked_s = 0.0  # monotonic time of the last look
         self.task: asyncio.Task[None] | None = None
         self.process: AsyncChild | None = None
         self._reading: dict[str, int] = {}  # thread of each job that is being read
@@ -93,6 +96,11 @@ class UserJobs:
     def caller(self) -> Caller:
         """The user, with the token that was used last."""
         return next(reversed(self._callers.values()))
+
+    def look(self) -> None:
+        """Look at the pending jobs."""
+        self._is_due = True
+        self.changed.set()
 
     def use(self, caller: Caller) -> None:
         """A request of the user has come, with this token."""
@@ -145,8 +153,8 @@ class UserJobs:
                     # `wait_for` of Python 3.11 loses a cancellation that comes with the event.
                     async with asyncio.timeout(_CHECK_S):
                         await self.changed.wait()
-                    self._is_due = True
                 self.changed.clear()
+                self._is_due = self._is_due or monotonic() - self._looked_s > LOOK_S
         except KeyRefusedError as error:
             self._failed()
             text = "the jobs of %r wait for a request with a token that is valid: %s"
@@ -186,9 +194,12 @@ class UserJobs:
             found = await self._look(owner.pending)
             if found is None:
                 return True
-            pending, self._is_due = found, False
+            pending, self._looked_s = found, monotonic()
         mine = [job for job in pending if job.reservation == self.caller.reservation]
-        ready = [job for job in mine if job.id not in self.active][:room]
+        waiting = [job for job in mine if job.id not in self.active]
+        ready = waiting[:room]
+        # Those without room are looked at again when another one has ended.
+        self._is_due, self._is_full = False, len(waiting) > room
         if not ready:
             return bool(self.active) or monotonic() - self.used_s < IDLE_S
         self.used_s = monotonic()
@@ -198,7 +209,7 @@ class UserJobs:
             except (OSError, TimeoutError) as error:
                 _LOG.warning("the process of a user's jobs did not start: %r", error)
                 self._failed()
-                self._is_due = True
+                self.look()
                 return True
         for job in ready:
             if self.process is None:  # it has ended meanwhile
@@ -260,6 +271,7 @@ class UserJobs:
             self._reading[report.job] = self._threads[report.job] = report.thread
         elif isinstance(report, JobAccepted):
             self._reading.pop(report.job, None)
+            self._owner.on_change(report.job)
         elif isinstance(report, JobEnded | JobInterrupted):
             if isinstance(report, JobInterrupted):
                 if report.refusal and self._certified is not None:
@@ -267,6 +279,9 @@ class UserJobs:
                 else:
                     self._failed()
             self._forget(report.job)
+            self._owner.on_change(report.job)
+            if self._is_full or isinstance(report, JobInterrupted):
+                self.look()
             self.changed.set()
 
     async def _certify(self, public_key: str) -> None:
@@ -310,7 +325,7 @@ class UserJobs:
             self.active.clear()
             self._owner.release(self)
             self._ready.set()
-            self.changed.set()
+            self.look()
 
     async def _watch(self) -> None:
         """End the process when a job takes too long, also while a message to it waits."""
@@ -358,6 +373,7 @@ class JobProcesses:
         self.waiting: list[UserJobs] = []  # for a process
         self._freed = asyncio.Condition()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.on_change: Callable[[str], None] = lambda _: None  # a job got its tasks, or has ended
 
     async def pending(self, caller: Caller) -> list[Job]:
         """Return the caller's jobs that have not ended."""
@@ -377,7 +393,7 @@ class JobProcesses:
             self._users = {key: each for key, each in self._users.items() if not each.is_asleep()}
             user = self._users[caller.user, caller.reservation] = UserJobs(self, caller)
         user.use(caller)
-        user.changed.set()
+        user.look()
         if user.task is None or user.task.done():
             user.task = self.spawn(user.serve())
 

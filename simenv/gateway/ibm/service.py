@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from time import time
+from time import monotonic, time
 from typing import Any
 
 import msgspec
@@ -51,8 +51,10 @@ QUEUE_SHOWN = 1_000  # tasks among which the place of a job is looked for
 GIVEN_S = 300.0  # a private result stays after it was sent, should the connection have broken
 MAX_CIRCUITS_BYTES = 16 * 2**20  # of the programs that are written as text at once
 MAX_DIGITS = 12  # of a number in a query
-MAX_ASKED = 10_000  # jobs for which the time of that is kept
-STATE_S = 0.2  # a job's state is asked of the service again after this time
+MAX_SEEN, MAX_SEEN_BYTES = 2_000, 2**14  # states of jobs that are kept, and parameters of each
+# A job's state is asked of the service again after this time, at each look twice the last one; at
+# once when the job's process has told of a change.
+STATE_S, MOST_STATE_S = 0.2, 5.0
 CLASSES = ("job", "session", "batch")
 _FUNCTION_ENGINE = "functions"
 
@@ -69,6 +71,18 @@ class SessionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     active_ttl: None = None
 
 
+class SeenJob(msgspec.Struct):
+    """A job as it was seen by the callers with one token. `until_s`: monotonic time at which it is
+    asked for again; `forecast`, `params` None: not asked for, or too large to be kept."""
+
+    job: Job
+    until_s: float
+    interval_s: float
+    forecast: answers.JobForecast | None = None
+    forecast_s: float = 0.0  # monotonic time of it
+    params: bytes | None = None
+
+
 class ComputeService:
     """The API over one gateway."""
 
@@ -76,7 +90,8 @@ class ComputeService:
         self.gateway = gateway
         self.processes = JobProcesses(gateway)
         gateway.on_close.append(self.processes.close)
-        self._asked_s: dict[str, float] = {}  # when the state of a job was asked for
+        self.processes.on_change = self._changed
+        self._seen: dict[str, dict[str, SeenJob]] = {}  # by job and token
 
     def arrived(self, caller: Caller) -> None:
         """See to the jobs of a user who was not seen since the gateway's start."""
@@ -89,7 +104,12 @@ class ComputeService:
     ) -> Response[Any]:  # fmt: skip
         """Return the response with data of a job, with bytes around it. Large data are read as the
         client reads the answer. `kind`: params, result, or an artifact."""
+        seen = self._seen.get(number, {}).get(caller.token) if kind == "params" else None
+        if seen is not None and seen.params is not None:
+            return Response(before + seen.params + after, media_type=media_type)
         first, size = await self._part(caller, number, kind, 0)
+        if seen is not None and len(first) == size <= MAX_SEEN_BYTES:
+            seen.params = first
         if len(first) >= size:
             return Response(before + first + after, media_type=media_type)
         headers = {"Content-Length": str(len(before) + size + len(after))}
@@ -251,15 +271,34 @@ class ComputeService:
 
     async def job(self, caller: Caller, number: str) -> Job:
         """Return a job in its present state. Raises NotFoundError."""
+        known = self._seen.get(number, {}).get(caller.token)
+        if known is not None and monotonic() < known.until_s:
+            return known.job
+        job = await self._present(caller, number)
+        if not job.is_pending:
+            self._changed(number)
+            return job
+        if len(self._seen) > MAX_SEEN:
+            self._seen.clear()
+        of_job, interval_s = self._seen.setdefault(number, {}), STATE_S
+        if known is not None and known is of_job.get(caller.token) and known.job == job:
+            interval_s = min(2 * known.interval_s, MOST_STATE_S)
+        kept = known or SeenJob(job, 0.0, 0.0)
+        of_job[caller.token] = msgspec.structs.replace(
+            kept, job=job, until_s=monotonic() + interval_s, interval_s=interval_s
+        )
+        return job
+
+    def _changed(self, number: str) -> None:
+        """Ask for the state of a job again at the next request."""
+        self._seen.pop(number, None)
+
+    async def _present(self, caller: Caller, number: str) -> Job:
+        """Return a job in its present state, as the service knows it. Raises NotFoundError."""
         job = await self.gateway.call(caller, jobs.find, number)
         now_s = time()
         if job.status != jobs.QUEUED or not job.tasks:
             return job
-        if now_s - self._asked_s.get(number, 0.0) < STATE_S:
-            return job
-        if len(self._asked_s) > MAX_ASKED:
-            self._asked_s.clear()
-        self._asked_s[number] = now_s
         infos = await self.tasks(caller, job)
         if not infos or joint_state(info.state for info in infos) is TaskState.QUEUED:
             return job
@@ -285,6 +324,14 @@ class ComputeService:
         """Forecast of a job that waits or runs."""
         if not job.is_pending:
             return answers.JobForecast()
+        seen = self._seen.get(job.id, {}).get(caller.token)
+        if seen is None:
+            return await self._forecast(caller, job)
+        if seen.forecast is None or monotonic() - seen.forecast_s > MOST_STATE_S:
+            seen.forecast, seen.forecast_s = await self._forecast(caller, job), monotonic()
+        return seen.forecast
+
+    async def _forecast(self, caller: Caller, job: Job) -> answers.JobForecast:
         infos = await self.tasks(caller, job)
         if job.status != jobs.QUEUED:
             lefts_us = [info.left_us for info in infos if info.state not in FINAL_STATES]
@@ -310,7 +357,10 @@ class ComputeService:
             if ended.tasks:
                 client.cancel([name for name, _ in ended.tasks])
 
-        await self.gateway.call(caller, cancelled)
+        try:
+            await self.gateway.call(caller, cancelled)
+        finally:
+            self._changed(number)
 
     async def delete(self, caller: Caller, number: str) -> None:
         """Delete a job that has ended; cancel it before, if it has not."""
@@ -320,6 +370,12 @@ class ComputeService:
         else:  # its tasks may run on, after the end of the gateway that cancelled it
             await self.gateway.call(caller, jobs.cancel_tasks, number)
         await self.gateway.call(caller, lambda client: client.jobs.remove(number))
+        self._changed(number)
+
+    async def change_tags(self, caller: Caller, number: str, tags: tuple[str, ...]) -> None:
+        """Replace the tags of a job."""
+        await self.gateway.call(caller, jobs.change, number, tags=tags)
+        self._changed(number)
 
     async def forget_result(self, caller: Caller, number: str) -> None:
         """Remove the result of a job some time after it was sent, or when the gateway ends."""

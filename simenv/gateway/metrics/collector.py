@@ -115,6 +115,8 @@ METRICS: tuple[MetricSpec, ...] = (
                _one(lambda m: m.service.accepted)),
     MetricSpec("simenv_submissions_refused_total", C, (), "Refused submissions",
                _one(lambda m: m.service.refused)),
+    MetricSpec("simenv_client_requests_total", C, (), "Requests of clients, without pings",
+               _one(lambda m: m.service.client_requests)),
     MetricSpec("simenv_internal_errors_total", C, (), "Faults of the service, see its log",
                _one(lambda m: m.service.internal_errors)),
     MetricSpec("simenv_attempts_lost_total", C, (), "Attempts whose worker was lost",

@@ -82,6 +82,7 @@ class MetricsReader:
             commit=service.journal.commit_times.histogram(),
             loop_pass=service.monitoring.pass_times.histogram.histogram(),
             internal_errors=service.monitoring.internal_errors.count,
+            client_requests=service.monitoring.client_requests,
         )
 
     def _pools(self) -> list[metrics.PoolMetrics]:

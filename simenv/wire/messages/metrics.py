@@ -115,6 +115,7 @@ class ServiceMetrics(msgspec.Struct, frozen=True):
     commit: DurationHistogram  # of the journal
     loop_pass: DurationHistogram  # of the event loop, with messages
     internal_errors: int = 0  # faults of the service, each with a traceback in its log
+    client_requests: int = 0  # submissions and others, of all clients, without pings
 
 
 class GetMetrics(AdminRequest["Metrics"], frozen=True, tag=60):
