@@ -7,15 +7,18 @@ decoder which is written for sinter needs no more than a card in `simulators.cat
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from time import perf_counter
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import stim
 from numpy.typing import NDArray
 
-from simulators.catalog.decoders import DecoderCard, decoder_card
+from simulators.catalog.decoders import BUILTIN as BUILTIN, DecoderCard, decoder_card
 from simulators.engine import SHOTS, RunControl
 from simulators.errors import EngineError, Unsupported
 
@@ -23,6 +26,8 @@ Bits = NDArray[np.uint8]  # [shots, bytes], bit k in byte k // 8, lowest first
 CALL_S = 0.1  # intended time of a call of a decoder: between two reads of the control flag
 FIRST_SHOTS, MAX_CALL_SHOTS = 1024, 8192
 _TEXT = 400  # characters of a library's own message
+_MOST_MIXED = {"DEPOLARIZE1": 0.75, "DEPOLARIZE2": 0.9375}  # all outcomes are as likely
+OWN_DECODER = "decoder=None with outputs='memory' gives the events for a decoder of your own"
 
 
 class CompiledDecoder(Protocol):
@@ -52,21 +57,19 @@ class SyndromeDecoder:
         self._width = -(-circuit.num_observables // 8)
         module, _, attribute = card.module.partition(":")
         factory: DecoderFactory = getattr(importlib.import_module(module), attribute)()
+        rare = rare_errors(circuit, error_model(name, circuit))
+        self._events, self._flips = rare.events, rare.flips
         try:
-            model = _error_model(circuit, decomposed=card.decomposed)
-            self._compiled = factory.compile_decoder_for_dem(dem=model)
+            self._compiled = factory.compile_decoder_for_dem(dem=rare.model)
         except ValueError as error:
-            why = " ".join(str(error).partition("\n\n")[0].split())[:_TEXT]
-            raise Unsupported(
-                f"the circuit cannot be decoded by {name}: {why}",
-                hint="detectors must be deterministic without noise; for matching, errors must be"
-                " split into parts that flip at most two of them; decoder=None with"
-                " outputs='memory' gives the events for a decoder of your own",
-            ) from error
+            text = f"the circuit cannot be decoded by {name}: {_first_line(error)}"
+            raise Unsupported(text, hint=OWN_DECODER) from error
 
     def predictions(self, events: Bits, control: RunControl) -> Bits:
         """Return predicted flips of the observables of each shot, which count as finished work of
         the run. Raises Stopped, EngineError."""
+        if self._events is not None:
+            events = events ^ self._events
         rows, inverse = events, None
         if self._distinct:
             rows, inverse = np.unique(events, axis=0, return_inverse=True)
@@ -85,6 +88,8 @@ class SyndromeDecoder:
             elif spent_s < CALL_S / 4:
                 size = min(2 * size, MAX_CALL_SHOTS)
         found = np.concatenate(results) if results else np.zeros((0, self._width), np.uint8)
+        if self._flips is not None:
+            found = found ^ self._flips
         return found if inverse is None else found[inverse.ravel()]
 
     def _decoded(self, part: Bits) -> Bits:
@@ -100,10 +105,96 @@ class SyndromeDecoder:
         return found
 
 
-def _error_model(circuit: stim.Circuit, *, decomposed: bool) -> stim.DetectorErrorModel:
+def error_model(name: str, circuit: stim.Circuit) -> stim.DetectorErrorModel:
+    """Return the error model of a circuit for the decoder with that name. Raises Unsupported with
+    the cause: an unknown name, a channel that mixes more than completely, a detector that is not
+    deterministic, or an error that matching does not take."""
+    decomposed = decoder_card(name).decomposed
+    try:
+        return _stim_model(circuit, decomposed=decomposed)
+    except ValueError as error:
+        text, hint = _cause(circuit, error, decomposed=decomposed)
+        raise Unsupported(
+            f"the circuit cannot be decoded by {name}: {text}", hint=f"{hint}; {OWN_DECODER}"
+        ) from error
+
+
+def _stim_model(circuit: stim.Circuit, *, decomposed: bool) -> stim.DetectorErrorModel:
     return circuit.detector_error_model(
         decompose_errors=decomposed, approximate_disjoint_errors=True
     )
+
+
+def _cause(circuit: stim.Circuit, error: ValueError, *, decomposed: bool) -> tuple[str, str]:
+    """Return why stim makes no error model of a circuit, and a hint."""
+    for name, arguments in _noise(circuit):
+        most = _MOST_MIXED.get(name, 1.0)
+        if arguments[0] > most:
+            text = f"{name}({arguments[0]:g}) mixes more than completely"
+            return text, f"a probability of at most {most:g}"
+    if decomposed:
+        with suppress(ValueError):
+            _stim_model(circuit, decomposed=False)
+            text = "an error flips more than two detectors and cannot be split into known parts"
+            return f"{text}: {_first_line(error)}", "decoder='ldpc' takes such errors"
+    text = f"a detector or an observable is not deterministic without noise: {_first_line(error)}"
+    return text, "compare measurements whose parity is fixed"
+
+
+def _noise(circuit: stim.Circuit) -> Iterator[tuple[str, list[float]]]:
+    """Yield name and probabilities of each instruction with noise."""
+    for item in circuit:
+        if isinstance(item, stim.CircuitRepeatBlock):
+            yield from _noise(item.body_copy())
+        elif stim.gate_data(item.name).is_noisy_gate and (found := item.gate_args_copy()):
+            yield item.name, found
+
+
+class RareErrors(NamedTuple):
+    """An error model in which each error is at most as likely as not. An error above one half is
+    one that always happens, and another one, with the rest of the probability, that undoes it:
+    `events` and `flips` are what the former flip of detectors and observables, as packed bits;
+    None: nothing."""
+
+    model: stim.DetectorErrorModel
+    events: NDArray[np.uint8] | None = None
+    flips: NDArray[np.uint8] | None = None
+
+
+def rare_errors(circuit: stim.Circuit, model: stim.DetectorErrorModel) -> RareErrors:
+    """Return the model without errors above one half, and without those that never happen."""
+    if all(0.0 < p <= 0.5 for _, arguments in _noise(circuit) for p in arguments):
+        return RareErrors(model)  # sums of such errors are as rare
+    result = stim.DetectorErrorModel()
+    events = np.zeros(model.num_detectors, np.uint8)
+    flips = np.zeros(model.num_observables, np.uint8)
+    for item in model.flattened():
+        if item.type != "error":
+            result.append(item)
+            continue
+        (probability,) = item.args_copy()
+        targets = item.targets_copy()
+        if probability > 0.5:
+            probability = 1.0 - probability
+            for each in targets:
+                if each.is_relative_detector_id():
+                    events[each.val] ^= 1
+                elif each.is_logical_observable_id():
+                    flips[each.val] ^= 1
+        if probability:
+            result.append("error", probability, targets)
+    for sizes, declare in (
+        (events, lambda last: ("detector", [], [stim.target_relative_detector_id(last)])),
+        (flips, lambda last: ("logical_observable", [], [stim.target_logical_observable_id(last)])),
+    ):
+        if sizes.size:  # those that nothing flips any more keep their numbers
+            result.append(*declare(sizes.size - 1))
+    pack = partial(np.packbits, bitorder="little")
+    return RareErrors(result, pack(events), pack(flips))
+
+
+def _first_line(error: ValueError) -> str:
+    return " ".join(str(error).partition("\n\n")[0].split())[:_TEXT]
 
 
 def named_decoder(card: DecoderCard) -> str:

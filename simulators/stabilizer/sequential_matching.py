@@ -103,7 +103,7 @@ def _errors(dem: stim.DetectorErrorModel) -> Errors:
             elif target.is_logical_observable_id():
                 observables ^= {target.val}
         _add(results, (frozenset(detectors), frozenset(observables)), item.args_copy()[0])
-    return results
+    return {symptoms: p for symptoms, p in results.items() if p}
 
 
 def _add(errors: Errors, symptoms: tuple[Symptoms, Symptoms], probability: float) -> None:

@@ -21,6 +21,7 @@ from waiting import until
 import simenv
 from simenv.client.circuits import load
 from simenv.client.client import Client
+from simenv.client.submission import detection
 from simenv.client.submission.compiler import Compiler
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
@@ -283,8 +284,11 @@ def test_circuits_beyond_a_limit_are_refused(env: Client, monkeypatch: pytest.Mo
     monkeypatch.setattr(calls, "MAX_TEXT_BYTES", 100)
     fails(LimitExceededError, "text of the circuit", env.submit, code())
     monkeypatch.undo()
-    with pytest.raises(TaskFailedError, match="cannot be decoded by pymatching"):
-        env.run(stim.Circuit("H 0\nM 0\nDETECTOR rec[-1]"), decoder="pymatching")
+    random = stim.Circuit("H 0\nM 0\nDETECTOR rec[-1]")
+    fails(ProgramError, "not deterministic", env.submit, random, decoder="pymatching")
+    monkeypatch.setattr(detection, "CHECKED_OPERATIONS", 0)  # as of a large circuit
+    with pytest.raises(TaskFailedError, match="not deterministic without noise"):
+        env.run(random, decoder="pymatching")
 
 
 def test_worker_refuses_what_a_client_says_wrongly(env: Client, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ stim; the caller's circuit shows that it is installed.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from simenv.client.connection.session import ServiceSession
@@ -13,7 +14,7 @@ from simenv.client.submission import options as submission_options
 from simenv.client.submission.calls import CallTask, decode_answer, send_calls
 from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.places import placement
-from simenv.errors import OptionError
+from simenv.errors import OptionError, ProgramError
 from simenv.model import calls as model_calls
 from simenv.model.calls import DETECTORS
 from simenv.model.options import CallOptions, SubmitOptions
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+CHECKED_OPERATIONS = 100_000  # with unrolled blocks: the check takes a part of a second
 _OWN = {
     *("shots", "seed", "outputs", "engine", "decoder"),
     *("device", "noise", "qubit_mapping", "interconnect", "late_us"),
@@ -204,6 +206,8 @@ def submit_detection(
     )
     model_calls.check_detection(call)
     model_calls.check_events(call, shots)
+    if decoder and place is None and session.results_of_gateway is None:
+        _check_decodable(circuit, decoder, call.sizes.operations)
     return send_calls(
         session,
         DETECTORS,
@@ -214,6 +218,22 @@ def submit_detection(
         shots,
         of_device=of_device,
     )[0]
+
+
+def _check_decodable(circuit: Any, decoder: str, operations: int) -> None:
+    """Check that a decoder of this distribution takes the errors of a circuit without a device;
+    larger circuits, those of a gateway's users and those with a device are checked by the worker.
+    Raises ProgramError."""
+    if operations > CHECKED_OPERATIONS:
+        return
+    # By name: the client needs no engine for anything else.
+    decoders = importlib.import_module("simulators.stabilizer.decoders")
+    if decoder not in {card.name for card in decoders.BUILTIN}:
+        return
+    try:
+        decoders.error_model(decoder, circuit)
+    except decoders.Unsupported as error:
+        raise ProgramError(error.message, hint=error.hint) from error
 
 
 def _checked(options: SubmitOptions) -> tuple[tuple[str, ...], CallOptions]:
