@@ -38,6 +38,10 @@ class Unsupported(EngineError):
     code = "unsupported"
 
 
+class TooManyQubits(Unsupported):
+    """The circuit has more qubits than the engine takes."""
+
+
 class OutOfMemory(EngineError):
     """The state does not fit into the available memory."""
 

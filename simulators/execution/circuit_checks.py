@@ -13,7 +13,7 @@ from simulators.circuit.gates import FOR, STORE, SWITCH, UNITARY, WHILE
 from simulators.circuit.ir import Circuit, Table
 from simulators.circuit.noise import NoiseProgram
 from simulators.engine import RunOptions
-from simulators.errors import Unsupported
+from simulators.errors import TooManyQubits, Unsupported
 
 
 def check_request(
@@ -83,10 +83,10 @@ def _wide_rows(table: Table, max_qubits: int) -> NDArray[np.intp]:
 
 
 def check_width(card: EngineCard, num_qubits: int) -> None:
-    """Raises Unsupported for more qubits than the engine takes with any memory."""
+    """Raises TooManyQubits for more qubits than the engine takes with any memory."""
     if num_qubits > card.max_qubits:
         text = f"{num_qubits} qubits; engine {card.name!r} takes {card.max_qubits}"
-        raise Unsupported(text, hint="take fewer qubits")
+        raise TooManyQubits(text, hint="take fewer qubits")
 
 
 def plan_layouts(

@@ -10,7 +10,7 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.leakage_flags import flagged
 from simulators.engine import EngineResult, PauliSum, Request, RunControl, RunOptions
-from simulators.errors import Unsupported
+from simulators.errors import TooManyQubits, Unsupported
 
 
 class FlaggedPlan:
@@ -48,9 +48,7 @@ class FlaggedPlan:
         asked = msgspec.structs.replace(request, observables=observables)
         try:
             return engine.run(self._plan, self._flagged.of(circuit), asked, options, control)
-        except Unsupported as error:
-            if "qubits; engine" not in str(error):
-                raise
+        except TooManyQubits as error:
             text = f"{error}; {self._flagged.num_flags} of them are flags of qubits that leak"
             hint = "ask engine='statevector' for counts, or noise={'gate.leakage': 0}"
-            raise Unsupported(text, hint=hint) from None
+            raise TooManyQubits(text, hint=hint) from None

@@ -12,7 +12,7 @@ from simulators.catalog import EngineCard
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.ir import Circuit
 from simulators.engine import BINDINGS, OUTPUTS, PURE, SAMPLED, Request, RunControl, RunOptions
-from simulators.errors import BadCircuit, TooManySteps, Unsupported
+from simulators.errors import BadCircuit, TooManyQubits, TooManySteps, Unsupported
 
 
 def check_threads(opts: RunOptions) -> None:
@@ -167,5 +167,5 @@ def open_run(
         if output in request.outputs and circuit.num_qubits > card.dense_qubits:
             text = f"{output} of {circuit.num_qubits} qubits; engine {card.name!r} makes"
             text += f" whole states of at most {card.dense_qubits}"
-            raise Unsupported(text, hint="ask for counts or expectation values")
+            raise TooManyQubits(text, hint="ask for counts or expectation values")
     return plan, number

@@ -183,12 +183,12 @@ def rare_errors(circuit: stim.Circuit, model: stim.DetectorErrorModel) -> RareEr
                     flips[each.val] ^= 1
         if probability:
             result.append("error", probability, targets)
-    for sizes, declare in (
-        (events, lambda last: ("detector", [], [stim.target_relative_detector_id(last)])),
-        (flips, lambda last: ("logical_observable", [], [stim.target_logical_observable_id(last)])),
-    ):
-        if sizes.size:  # those that nothing flips any more keep their numbers
-            result.append(*declare(sizes.size - 1))
+    # Those that nothing flips any more keep their numbers.
+    if events.size:
+        result.append("detector", [], [stim.target_relative_detector_id(events.size - 1)])
+    if flips.size:
+        last = stim.target_logical_observable_id(flips.size - 1)
+        result.append("logical_observable", [], [last])
     pack = partial(np.packbits, bitorder="little")
     return RareErrors(result, pack(events), pack(flips))
 

@@ -322,7 +322,8 @@ def _channels(program: Program) -> ChannelNames | None:
 
 
 class Compilers:
-    """Cache of compilers, by device and calibration. Thread-safe."""
+    """Cache of compilers, by device and calibration: the one that was not used for longest makes
+    room. Thread-safe."""
 
     def __init__(self, sandbox: Sandbox | None = None) -> None:
         self._sandbox = sandbox
@@ -332,13 +333,16 @@ class Compilers:
     def of(self, info: DeviceInfo) -> Compiler:
         """Return the compiler for a device with its present calibration."""
         key = (info.name, info.calibration_id)
-        result = self._cache.get(key)
-        if result is None:
-            made = Compiler(info, sandbox=self._sandbox)  # other devices do not wait for it
-            with self._lock:
-                result = self._cache.setdefault(key, made)
-                if len(self._cache) > MAX_TARGETS:
-                    self._cache.popitem(last=False)
+        with self._lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
+        made = Compiler(info, sandbox=self._sandbox)  # other devices do not wait for it
+        with self._lock:
+            result = self._cache.setdefault(key, made)
+            self._cache.move_to_end(key)
+            if len(self._cache) > MAX_TARGETS:
+                self._cache.popitem(last=False)
         return result
 
 

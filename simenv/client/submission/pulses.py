@@ -159,6 +159,16 @@ class PulseResult:
         return last
 
     @property
+    def expectations(self) -> tuple[float, ...]:
+        """`expectation` by the name of a circuit's result: one value for each observable."""
+        return tuple(self.expectation.tolist())
+
+    @property
+    def std_errors(self) -> tuple[float, ...]:
+        """Standard error over the trajectories of each of the `expectations`."""
+        return tuple(self.standard_error("expectation_at")[-1].tolist())
+
+    @property
     def expectation_at(self) -> NDArray[np.float64]:
         """Expectation values at each time: float64 [times, observables]."""
         return self._table("expectation", 'observables="ZZ"')

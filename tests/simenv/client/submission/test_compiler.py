@@ -147,6 +147,20 @@ def test_description_that_is_slow_to_come_delays_no_other_device() -> None:
         assert waiting.result(60)
 
 
+def test_compiler_that_was_not_used_for_longest_makes_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(compiler, "MAX_TARGETS", 2)
+    compilers, find = Compilers(), Devices().device
+    first, second, third = (find(name) for name in ("quito", "lima", "belem"))
+    used = compilers.of(first)
+    unused = compilers.of(second)
+    assert compilers.of(first) is used
+    compilers.of(third)
+    assert compilers.of(first) is used
+    assert compilers.of(second) is not unused
+
+
 def test_structure_that_two_threads_need_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     devices, calls, both = SubmitDevices(Devices()), [], threading.Barrier(2)
     transpiled = compiler.Compiler.transpiled
