@@ -42,6 +42,9 @@ LEAST_TOLERANCE = 1e-12
 TOLERANCE = 1e-6  # without noise
 NOISY_TOLERANCE = 1e-4  # of each trajectory
 TRAJECTORIES = 200  # at most one for each shot
+# Engine `rydberg` draws the noise of each shot where that takes seconds: few atoms, and this
+# product of shots and nanoseconds.
+SMALL_ATOMS, SMALL_WORK = 8, 40_000_000
 MAX_RATE = 1e12  # rad/us: more than atoms at a distance have
 MAX_ATOMS = 256  # engines take fewer
 MAX_CHANNELS = 64
@@ -149,9 +152,24 @@ class PulseAnswer(msgspec.Struct, frozen=True, array_like=True):
     remark: str = ""  # about the accuracy, where `error` has none
 
 
-def default_trajectories(shots: int) -> int:
-    """Number of draws of the noise for so many shots; 0 shots: exact."""
-    return min(TRAJECTORIES, shots or TRAJECTORIES)
+def default_trajectories(shots: int, sizes: PulseSizes | None = None) -> int:
+    """Number of draws of the noise for so many shots; 0 shots: exact. `sizes`: of a sequence that
+    the engine `rydberg` runs, by which each shot of a small one has a draw of its own."""
+    most = TRAJECTORIES
+    if sizes is not None and sizes.atoms <= SMALL_ATOMS and shots:
+        most = max(most, min(SMALL_WORK // max(1, sizes.duration_ns), MAX_TRAJECTORIES))
+    return min(most, shots or most)
+
+
+def shared_draws(shots: int, trajectories: int) -> str:
+    """Warning about shots that share draws of the noise; "": each has its own, or none is drawn."""
+    if not 1 < trajectories < shots:
+        return ""
+    return (
+        f"{shots} shots share {trajectories} draws of the noise: where the noise decides, they are"
+        f" {trajectories} effective samples; options={{'trajectories':"
+        f" {min(shots, MAX_TRAJECTORIES)}}} draws more"
+    )
 
 
 def settled(call: PulseCall, shots: int, *, on_device: bool) -> PulseCall:

@@ -49,6 +49,7 @@ from simenv.model.pulses import (
     check_text,
     check_times,
     default_trajectories,
+    shared_draws,
     words,
 )
 from simenv.model.task_rules import checked_integer, checked_list
@@ -100,6 +101,12 @@ class PulseResult:
         self.steps = answer.steps
         self.trajectories = answer.trajectories  # draws of the noise, which shots share
         self.duration_ns = answer.duration_ns
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What limits the accuracy of counts: shots that share draws of the noise."""
+        found = shared_draws(self.shots, self.trajectories)
+        return (found,) if found else ()
 
     @property
     def evaluation_times(self) -> NDArray[np.float64]:
@@ -350,6 +357,8 @@ def explain_pulses(
     call = model_calls.decode_call(prepared.engine, packed)
     assert isinstance(call, PulseCall)
     own = NoiseUse(_figures(call.noise)) if call.noise or found.noise is None else found.noise
+    if shared := shared_draws(prepared.shots, call.trajectories):
+        own = msgspec.structs.replace(own, warnings=(*own.warnings, shared))
     return msgspec.structs.replace(found, noise=own)
 
 
@@ -516,7 +525,8 @@ class _Prepared:
         noise = "" if model is None else str(model.to_abstract_repr())
         trajectories = int(settings.get("trajectories", 0))
         if not trajectories and (noise or device.gives_noise):  # the service knows no shots here
-            trajectories = default_trajectories(self.shots)
+            is_own = self.engine in (model_calls.AUTO, RYDBERG)
+            trajectories = default_trajectories(self.shots, sizes if is_own else None)
         observables: tuple[Observable, ...] = ()
         if self._observables is not None:
             observables = load_observables(self._observables, sizes.atoms)

@@ -6,7 +6,13 @@ import numpy as np
 
 from simenv.client.submission.pulses import PulseResult
 from simenv.model.calls import CALL_FORMAT
-from simenv.model.pulses import PulseAnswer
+from simenv.model.pulses import (
+    MAX_TRAJECTORIES,
+    PulseAnswer,
+    PulseSizes,
+    default_trajectories,
+    shared_draws,
+)
 from simenv.wire import codec
 
 
@@ -36,3 +42,19 @@ def test_expectation_values_have_the_names_of_a_circuits_result() -> None:
     result = PulseResult(codec.encode(answer))
     assert result.expectations == tuple(result.expectation) == (0.3, 0.4)
     assert result.std_errors == (6.0, 7.0)
+
+
+def test_each_shot_of_a_small_sequence_has_a_draw_of_the_noise() -> None:
+    small, wide, long = PulseSizes(6, 1, 400), PulseSizes(9, 1, 400), PulseSizes(6, 1, 10**6)
+    assert default_trajectories(20_000, small) == 20_000
+    assert default_trajectories(10**6, small) == MAX_TRAJECTORIES
+    assert default_trajectories(20_000, wide) == default_trajectories(20_000) == 200
+    assert default_trajectories(20_000, long) == 200
+    assert default_trajectories(50, wide) == 50
+    assert default_trajectories(0, small) == 200
+
+
+def test_shots_that_share_draws_of_the_noise_are_named() -> None:
+    assert "200 effective samples" in shared_draws(20_000, 200)
+    assert not shared_draws(200, 200)
+    assert not shared_draws(500, 1)  # nothing is drawn
