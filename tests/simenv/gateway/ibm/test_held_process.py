@@ -54,6 +54,9 @@ class Owner:
     def keep_clients(self, _: object) -> None:
         return
 
+    def connection_of(self, _: object) -> None:
+        return
+
     def is_wanted(self, _: object) -> bool:
         return False
 
@@ -85,7 +88,7 @@ async def serve(program: str, *jobs: str) -> dict[str, Any]:
         while not user._threads:
             await asyncio.sleep(0.01)
         owner.jobs.append(SimpleNamespace(id=job, reservation=0))
-        user.changed.set()
+        user.look()
     await asyncio.wait_for(owner.ended.wait(), PATIENCE_S)
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
