@@ -4,7 +4,7 @@
 #
 # Drills kill, stall and measure patience on a machine that others use too: some of them may fail
 # for want of CPU and nothing else. What fails twice, the second time with the machine to itself,
-# is broken. More than a few dozen at once are broken too: no second time.
+# is broken. More than a few at once are broken too: no second time.
 # What failed at first stays in the output, above, and is named at the end.
 set -uo pipefail
 cd "$(dirname "$0")/.."

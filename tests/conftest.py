@@ -64,6 +64,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["SIMENV_KERNELS"] = str(KERNELS)
     for variable in ("SIMENV_SERVICE", "SIMENV_ACCOUNT", "SIMENV_QOS", "XDG_RUNTIME_DIR"):
         os.environ.pop(variable, None)
+    import skipped
+
+    config.pluginmanager.register(skipped)
     warmup.prepare(KERNELS)
     if one_of_several is not None:
         warmup.compile_all(KERNELS)  # together: each would compile it all when it collects
