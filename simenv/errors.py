@@ -4,14 +4,15 @@ A message names the fault, the value and the limit; `hint` names the remedy of t
 that of the class, for the index of errors. `code` is the stable name of the class on the wire and
 in `--json`; `retryable` is True if the same call may succeed later; `exit_code` is the exit status
 of the command line (1 failed, 2 usage, 3 refused, 4 not found, 5 no service, 124 timeout).
-`maybe_accepted` is True if the service may have accepted the call all the same.
+`maybe_accepted` is True if the service may have accepted the call all the same; `tasks` are the ids
+that it certainly gave.
 """
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, TypeVar
 
 import msgspec
@@ -25,7 +26,7 @@ class SimenvError(Exception):
 
     code: ClassVar[str] = "error"
     remedy: ClassVar[str] = "read the message and its hint"
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, hint: str = "", index: int = -1) -> None:
@@ -35,6 +36,7 @@ class SimenvError(Exception):
         self.index = index  # index of the refused item of a batch; -1: the call as a whole
         # No answer came to what was sent: the service may have accepted it. See `unanswered`.
         self.maybe_accepted = False
+        self.tasks: tuple[str, ...] = ()  # that were accepted, and continue; see `while_waiting`
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.hint}" if self.hint else self.message
@@ -282,8 +284,8 @@ class JournalError(SimenvError):
 
     code = "journal"
     remedy = (
-        "free or repair the disk of the journal; `simenv admin check` examines it, `simenv "
-        "up --restore` takes a copy"
+        "free or repair the disk of the journal; `simenv admin check` examines it, and `simenv up` "
+        "continues with all that is intact"
     )
     retryable = True
 
@@ -389,6 +391,30 @@ def unanswered(error: E, fate: str, remedy: str) -> E:
     result.maybe_accepted = True
     result.message = f"{error.message}; {fate}"
     result.args = (result.message,)
+    result.hint = f"{remedy}; {error.hint}" if error.hint else remedy
+    return result
+
+
+SHOWN_TASKS = 8
+
+
+def while_waiting(error: E, tasks: Sequence[str]) -> E:
+    """Return a copy of the error that ended the wait for tasks, which were accepted and continue:
+    with their ids, `maybe_accepted`, and not `retryable`, as a repeated call would run them
+    twice."""
+    if error.tasks or not tasks:
+        return error
+    result = copy.copy(error)
+    result.tasks, result.maybe_accepted, result.retryable = tuple(tasks), True, False
+    shown = ", ".join(tasks[:SHOWN_TASKS])
+    shown += f" and {len(tasks) - SHOWN_TASKS} more" if len(tasks) > SHOWN_TASKS else ""
+    are = "task {} was accepted and continues" if len(tasks) == 1 else "tasks {} were accepted"
+    result.message = f"{error.message}; {are.format(shown)}"
+    result.args = (result.message,)
+    remedy = (
+        f"`simenv result {tasks[0]}` or client.task({tasks[0]!r}).result() has its result; a"
+        " repeated call would run it twice"
+    )
     result.hint = f"{remedy}; {error.hint}" if error.hint else remedy
     return result
 

@@ -269,6 +269,8 @@ def as_object(error: errors.SimenvError) -> dict[str, object]:
     shown: dict[str, object] = {name: getattr(error, name) for name in present}
     if error.maybe_accepted:
         shown["maybe_accepted"] = True
+    if error.tasks:
+        shown["tasks"] = list(error.tasks)
     if isinstance(error, errors.BatchRefusedError):
         shown["errors"] = [{"index": each.index, **as_object(each)} for each in error.errors]
     return shown

@@ -30,7 +30,7 @@ from simenv.client.submission.prepare import prepare_many, prepare_one, prepare_
 from simenv.client.submission.send import FRESH, InflightWindow, post, renewable, send
 from simenv.client.tasks.task import Task, TaskExecutor, deadline_of, number_of, numbers_of, row_of
 from simenv.errors import NotFoundError, OptionError, SimenvError
-from simenv.model import TaskInfo
+from simenv.model import TaskInfo, task_name
 from simenv.model.options import BatchOptions, SubmitOptions
 from simenv.model.task_rules import checked_integer, checked_timeout
 from simenv.wire.messages import client as m
@@ -160,17 +160,24 @@ class Client(Environment):
     def run(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Result:
         """Submit a circuit and wait for its result; options as in `submit`. An interrupt cancels
         the task, unless an `idempotency_key` was given, with which it can be asked for again; so
-        does a loss of the service before it has accepted the task."""
+        does a loss of the service before it has accepted the task. After the acceptance the task
+        continues, and the error has its id (`tasks`)."""
         is_call = is_stim(circuit) or is_pulses(circuit)
         is_plain = options.get("compile") != FRESH and not is_call
         task = (self.post if is_plain else self.submit)(circuit, **options)
         try:
             return task.result()
         except BaseException as error:
-            is_lost = isinstance(error, SimenvError) and not error.maybe_accepted
-            if options.get("idempotency_key") is None and not is_lost:
+            is_known = isinstance(error, SimenvError) and (error.tasks or not error.maybe_accepted)
+            if options.get("idempotency_key") is None and not is_known:
                 task.withdraw()
             raise
+
+    def await_withdrawn(self, timeout_s: float) -> tuple[list[str], bool]:
+        """Wait until the service has answered submissions that an interrupt withdrew; those that it
+        accepts are cancelled. Returns the ids of these, and whether all are answered."""
+        numbers, is_over = self._session.submits.await_withdrawn(timeout_s)
+        return [task_name(number) for number in numbers], is_over
 
     @with_options_of(SubmitOptions)
     def explain(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Explanation:
@@ -315,7 +322,7 @@ def connect(
 
     `timeout_s`: for the first answer. `patience_s`: silence of the service, in s, after which calls
     that wait for it raise ServiceLostError; they may be repeated. Until then the service may be
-    started again: `simenv up --restore`; math.inf: wait for ever. Raises NoServiceError,
+    started again: `simenv up`; math.inf: wait for ever. Raises NoServiceError,
     KeyRefusedError, VersionMismatchError, OptionError.
     """
     left_s = checked_timeout(timeout_s)

@@ -9,13 +9,16 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from simenv.cli import app, terminal
 from simenv.cli.tasks import circuit_input
 from simenv.cli.tasks.result_view import Save, present
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
 
 Timeout = Annotated[
     float | None,
@@ -92,6 +95,25 @@ def submit(
     _submit(context, file, asked, wait, timeout)
 
 
+WITHDRAWAL_S = 30.0  # for the answer to a submission that Ctrl-C has interrupted
+
+
+def _withdraw(client: Client) -> None:
+    """Wait until an interrupted submission is withdrawn, so that no task comes later and takes a
+    worker; say what became of it."""
+    terminal.note("withdraws the submission, which the service has not answered; Ctrl-C leaves it")
+    try:
+        tasks, is_over = client.await_withdrawn(WITHDRAWAL_S)
+    except KeyboardInterrupt:
+        tasks, is_over = [], False
+    for task in tasks:
+        terminal.note(f"{task} was accepted meanwhile, and is cancelled")
+    if not is_over:
+        terminal.note("it may continue: simenv queue shows its id, simenv cancel ID ends it")
+    elif not tasks:
+        terminal.note("nothing was submitted")
+
+
 def _submit(
     context: typer.Context,
     file: str,
@@ -109,8 +131,13 @@ def _submit(
         return
     with circuit_input.errors_for_command_line(), contextlib.ExitStack() as stack:
         client, is_private, loaded = circuit_input.client_and_circuit(common, file, asked, stack)
-        with circuit_input.answer_progress():
-            task = client.submit(loaded.program, **asked.arguments(loaded))
+        try:
+            with circuit_input.answer_progress():
+                task = client.submit(loaded.program, **asked.arguments(loaded))
+        except KeyboardInterrupt:
+            if not is_private:
+                _withdraw(client)
+            raise
         if wait or is_private:
             present(client, task, common.as_json, timeout, save, is_private=is_private)
         else:

@@ -256,7 +256,7 @@ class FileAddress:
             return zmq_transport.CurveConnection(address, file.socket_key, new_pair(), identity)
         if own is None and is_local:
             message = f"{socket_path} is not of this user, or others can write its folder: not used"
-            hint = f"simenv down{_option(file.name)}; simenv up{_option(file.name)} --restore"
+            hint = f"simenv down{_option(file.name)}; simenv up{_option(file.name)}"
             raise NoServiceError(message, hint=hint)
         if own is None:
             raise NoServiceError(
@@ -309,10 +309,11 @@ class FileAddress:
 
     def diagnose(self) -> tuple[str, str]:
         log = self.path.with_name("service.log")
-        hint = (
-            f"see {log}{_last_log_line(log)}; start again: simenv up{_option(self.name)} --restore"
-        )
         file = self._file
+        # On another machine the live journal may be out of reach.
+        restore = "" if file is None or file.node == os.uname().nodename else " --restore"
+        start = f"simenv up{_option(self.name)}{restore}"
+        hint = f"see {log}{_last_log_line(log)}; start again: {start}"
         if file is None:
             return "it has never answered", hint
         state = "has ended" if ended(file) else "does not answer"
@@ -372,7 +373,7 @@ def read(path: Path) -> ConnectionFile:
         )
     if file.own is not None and info.st_mode & 0o077:
         message = f"{path} holds a secret key and can be opened by others: not used"
-        hint = f"chmod 600 {path}; if others may have read it: simenv down, simenv up --restore"
+        hint = f"chmod 600 {path}; if others may have read it: simenv down, simenv up"
         raise NoServiceError(message, hint=hint)
     return file
 

@@ -267,10 +267,14 @@ class ServiceChannel:
             self._outbox.append(body)
             connection.wake()
 
-    def unsend(self, body: bytes) -> None:
-        """Drop an encoded message from the outbox, if it is still there."""
-        with self.lock, suppress(ValueError):
-            self._outbox.remove(body)
+    def unsend(self, body: bytes) -> bool:
+        """Drop an encoded message from the outbox; return whether it was still there."""
+        with self.lock:
+            try:
+                self._outbox.remove(body)
+            except ValueError:
+                return False
+            return True
 
     def wait(
         self,

@@ -33,6 +33,7 @@ class OpenRequests:
         """Initialize the state; also called in a forked child."""
         self._numbers = 0
         self._open: dict[int, PendingRequest] = {}
+        self.refused_late: set[int] = set()  # numbers of requests that nobody waits for
 
     def request(self, message: ClientRequest[A], timeout_s: float | None = None) -> A:
         """Send a message, whose number is set here, and return the answer. Raises the error of a
@@ -130,6 +131,8 @@ class OpenRequests:
         if not message.request:
             self.channel.refused(error)
         request = self._open.get(message.request)
+        if request is None:
+            self.refused_late.add(message.request)
         if (
             request is not None
             and isinstance(error, ShuttingDownError)

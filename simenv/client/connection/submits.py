@@ -35,6 +35,7 @@ class Submits:
     def reset(self) -> None:
         """Initialize the state; also called in a forked child."""
         self._withdrawn: set[int] = set()  # numbers of Submits whose tasks nobody wants any more
+        self._cancelled: list[int] = []  # tasks of such Submits that were accepted all the same
         self._next_offset = 0
 
     def send(
@@ -147,12 +148,27 @@ class Submits:
         """Stop waiting for the answers to Submits, and cancel their tasks should they be accepted
         later; never waits."""
         for request in requests:
+            was_sent = request.answer is None and not self._channel.unsend(request.body)
             self.abandon(request)
-            with self._channel.lock:
-                self._withdrawn.add(request.number)
+            if was_sent:
+                with self._channel.lock:
+                    self._withdrawn.add(request.number)
             if request.handles:
+                numbers = [handle.number for handle in request.handles]
+                self._cancelled += numbers
                 with suppress(SimenvError):
-                    self._session.cancel_unwanted([handle.number for handle in request.handles])
+                    self._session.cancel_unwanted(numbers)
+
+    def await_withdrawn(self, timeout_s: float) -> tuple[list[int], bool]:
+        """Wait, before this process ends, until the service has answered Submits that were
+        withdrawn; those that it accepts are cancelled. Returns the tasks that were, and whether all
+        are answered; False also after `timeout_s` and for a service that is lost."""
+        is_over = False
+        with suppress(SimenvError):
+            is_over = self._channel.wait(
+                lambda: self._withdrawn <= self._requests.refused_late, timeout_s
+            )
+        return list(self._cancelled), is_over
 
     def accepted(self, message: m.Accepted) -> None:
         """Record the acceptance of a Submit, perhaps with the result of its task."""
@@ -165,6 +181,8 @@ class Submits:
         if request is None or request.submission is None:  # a second answer, or it was abandoned
             if message.request in self._withdrawn:
                 numbers = range(message.first, message.first + message.count)
+                self._withdrawn.discard(message.request)
+                self._cancelled += numbers
                 self._session.cancel_unwanted(numbers)
             return
         request.answer = message

@@ -10,6 +10,7 @@ from time import monotonic, perf_counter
 from simenv.client.connection import task_handle
 from simenv.client.connection.channel import ServiceChannel
 from simenv.client.connection.task_handle import EndedTasks, Submission, TaskHandle, TaskSource
+from simenv.errors import SimenvError, while_waiting
 from simenv.wire.messages import client as m
 
 
@@ -41,10 +42,15 @@ class TaskSubscriptions:
                 self._watches.add(unanswered)
 
     def wait(self, handle: TaskHandle, timeout_s: float | None) -> bool:
-        """Wait for the end of one task; False after `timeout_s`."""
-        if self.channel.is_forked or self.pending.tasks.get(handle.number) is not handle:
-            self.subscribe([handle])
-        return self.channel.wait(handle.has_ended, timeout_s, partial(self._repeat_request, handle))
+        """Wait for the end of one task; False after `timeout_s`. Raises the error of a lost
+        connection, with the task's id."""
+        try:
+            if self.channel.is_forked or self.pending.tasks.get(handle.number) is not handle:
+                self.subscribe([handle])
+            repeat = partial(self._repeat_request, handle)
+            return self.channel.wait(handle.has_ended, timeout_s, repeat)
+        except SimenvError as error:
+            raise while_waiting(error, [handle.id]) from error
 
     def poll(self, handle: TaskHandle) -> None:
         """Handle messages that have arrived; never waits."""
@@ -66,15 +72,19 @@ class TaskSubscriptions:
     def wait_any(
         self, waiting: Iterable[TaskHandle], ended_tasks: EndedTasks, timeout_s: float | None
     ) -> bool:
-        """Wait until a task has ended; False after `timeout_s`. `waiting`: the unfinished tasks."""
+        """Wait until a task has ended; False after `timeout_s`. `waiting`: the unfinished tasks.
+        Raises the error of a lost connection, with their ids."""
 
         def repeat(now: float) -> None:
             if now - ended_tasks.requested_s >= task_handle.REPEAT_S:
                 ended_tasks.requested_s = now
                 self.watch([handle.number for handle in waiting])
 
-        self.channel.enter()
-        result = self.channel.wait(lambda: bool(ended_tasks.ended), timeout_s, repeat)
+        try:
+            self.channel.enter()
+            result = self.channel.wait(lambda: bool(ended_tasks.ended), timeout_s, repeat)
+        except SimenvError as error:
+            raise while_waiting(error, [handle.id for handle in waiting]) from error
         if result:
             ended_tasks.requested_s = monotonic()
         return result

@@ -90,7 +90,7 @@ def test_connect_to_ended_service_fails_with_its_last_log_line(tmp_path: Path) -
         simenv.connect(service=path)
     assert "last sign of life 0:0" in caught.value.message
     assert "(last line: SIGTERM from ?[31mslurmstepd)" in caught.value.hint
-    assert caught.value.hint.endswith("start again: simenv up --name played --restore")
+    assert caught.value.hint.endswith("start again: simenv up --name played")
 
 
 def test_pid_of_another_process_ends_a_service_on_this_node_only(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from simenv import errors, result_files
 from simenv.client.connection import channel
 from simenv.client.connection.session import ServiceSession
+from simenv.client.connection.task_handle import Submission
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import MAX_UNANSWERED, InflightWindow, post, send
 from simenv.client.tasks.task import Task, as_completed
@@ -89,9 +90,41 @@ def test_silent_service_raises_service_lost_error(link: ServiceSession, idle: Pe
     idle.silent = True
     error = fails(errors.ServiceLostError, "process 4711 on here has ended", task.result)
     assert error.last_seen_s >= 1.0
-    assert "simenv up --restore" in error.hint
+    # A repeated call would run it twice.
+    assert (error.tasks, error.maybe_accepted, error.retryable) == (("t-1",), True, False)
+    assert "task t-1 was accepted and continues" in error.message
+    assert "simenv result t-1" in error.hint
+    assert "simenv up" in error.hint
     idle.silent = False
     assert task.result(5).seed == 0  # the same task, when the service is heard again
+
+
+@pytest.mark.usefixtures("impatient")
+def test_loss_while_several_are_awaited_names_those_that_wait(
+    link: ServiceSession, idle: Peer
+) -> None:
+    tasks = submit(link, 3)
+    handles = [task.handle for task in tasks]
+    ended = link.tasks.gather(handles)
+    idle.silent = True
+    error = fails(errors.ServiceLostError, "accepted", link.tasks.wait_any, handles, ended, None)
+    assert error.tasks == ("t-1", "t-2", "t-3")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_withdrawn_submission_is_awaited_until_its_task_is_cancelled(
+    link: ServiceSession, idle: Peer
+) -> None:
+    """As after Ctrl-C in the first seconds of `simenv run`."""
+    late: list[m.Submit] = []
+    idle.on(m.Submit, lambda message: late.append(message) or [])
+    order = PreparedSubmit(TaskOptions(), [spec(0)], single=True)
+    request = link.submits.send(None, 0, order.terms, order.specs, Submission())
+    link.submits.withdraw([request])
+    assert link.submits.await_withdrawn(0.2) == ([], False)
+    idle.say(*[idle.take(message) for message in late])
+    assert link.submits.await_withdrawn(5.0) == ([1], True)
+    idle.until(lambda: [n for each in idle.of(m.Cancel) for n in each.tasks] == [1])
 
 
 @pytest.mark.usefixtures("impatient")
