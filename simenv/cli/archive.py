@@ -83,7 +83,7 @@ class ArchiveAddress:
         return None
 
     def diagnose(self) -> tuple[str, str]:
-        return "the service is down", "start it: simenv up --restore"
+        return "the service is down", "start it: simenv up"
 
     def remote_endpoint(self) -> tuple[str, str]:
         return "", ""

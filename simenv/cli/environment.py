@@ -35,7 +35,7 @@ from simenv.text import elapsed
 # Events of the environment itself, without those of its tasks and workers.
 STATUS_EVENTS = (
     *("node.*", "dvm.*", "launcher.*", "pool.*", "allocation.*"),
-    *("worker.lost", "journal.damaged"),
+    *("worker.lost", "journal.damaged", "journal.dropped", "task.damaged"),
 )
 AT_THE_START = ("allocation.found", "launcher.chosen", "dvm.started")  # events of every start
 SHOWN_EVENTS = 5
@@ -327,8 +327,8 @@ class UpOptions:
         bool,
         typer.Option(
             "--restore",
-            help="Continue from the journal or, without it, its copy, however old; fail without"
-            " both.",
+            help="Continue from the journal or, where it is gone, from its copy, which drops what"
+            " came later; fail without both. A damaged journal needs it not.",
         ),
     ] = False
     standby: Annotated[
@@ -414,7 +414,8 @@ def up(context: typer.Context, asked: UpOptions) -> None:
         else:
             _print_start(info, result, time.monotonic() - begun)
             _print_reused(common.environment, settings, kept, info)
-        if is_lost and info.epoch == 1:  # else it has the journal of another folder
+        # Else it has the journal of another folder.
+        if is_lost and (info.epoch == 1 or info.resumed.startswith("it is new")):
             text = "the journal of the last start is gone: this one began without its tasks"
             text += "" if asked.file else " and settings (--config FILE)"
             terminal.note(f"{terminal.paint('warn')}: {text}")

@@ -137,6 +137,11 @@ class EnvironmentPaths(msgspec.Struct, frozen=True):
         return self.home / "journal.copy.db"
 
     @property
+    def mark(self) -> Path:
+        """The numbers that were given, see `service.journal.marks`."""
+        return self.home / "numbers.mark"
+
+    @property
     def telemetry(self) -> Path:
         """Store of telemetry series."""
         return self.home / "telemetry.db"

@@ -52,6 +52,7 @@ from simenv.service.ownership import ConnectionFileLease, take_lock
 from simenv.service.queries.devices import DeviceRecords
 from simenv.service.recovery.repair import drop_damaged_records
 from simenv.service.recovery.replay import replay
+from simenv.service.recovery.scrub import scrub
 from simenv.service.results.completions import Completions
 from simenv.service.service import JournalMaintenance, RuntimeFacts
 from simenv.service.telemetry.recorder import TelemetryRecorder
@@ -146,6 +147,7 @@ def load_noise_checks() -> None:
 
 
 CONNECTION_FORMAT = 1
+NEW_JOURNAL = "it is new: that of the last start is gone"
 START_S = 22.0  # for a standby to begin to serve; clients wait so long after the leader's lease
 SHOWN_NODES = 16
 
@@ -189,16 +191,19 @@ def build_service(
         cluster = _cluster(config, environ, sockets, on_failure)
         allocation, limits = cluster.allocation, cluster.limits
         config = _checked_pools(config, limits)
-        journal = writer.Journal(place, config.durability)
-        on_failure.callback(journal.database.abandon)
+        journal = writer.Journal(place, config.durability, paths.mark)
+        on_failure.callback(journal.abandon)
         if config.resume and not isinstance(place, Path):
             resumed = check_resumed(journal)
+        if journal.is_new and journal.epoch > 1:
+            resumed = NEW_JOURNAL
+        damaged = drop_damaged_records(journal)
+        scrubbed = scrub(journal, paths.copy)
         devices = DeviceRecords(config.pools)
         next_task = journal.records.next_task()
         scheduler = Scheduler(config.pools, limits, journal.epoch, next_task, devices.figures)
         folder = configs.devices_folder(environ)
         devices.emulated = _emulated_devices(config, folder, journal, scheduler, on_leave)
-        damaged = drop_damaged_records(journal)
         node = os.uname().nodename
         completions = Completions(journal, Origin("service", node, os.getpid(), __version__))
         accounts = AccountRegistry(config, scheduler, journal)
@@ -231,6 +236,7 @@ def build_service(
         exposure = cluster.launcher.exposure if is_distributed else ""
         ended, end_s = journal.records.finished.counts(), allocation.end_s
         has_keys = "keys" in config.identity.use
+        resumed = "; ".join(filter(None, (resumed, *(text for _, text in scrubbed.messages()))))
         facts = RuntimeFacts(
             node, ended, resumed, limits.launcher, allocation.source, end_s, exposure
         )
@@ -262,6 +268,7 @@ def build_service(
             ("service.meets", endpoints.workers.address),
             ("service.resumed", resumed),
             ("journal.damaged", f"{damaged} records; their tasks run again" if damaged else ""),
+            *scrubbed.messages(),
             *(("isolation.partial", gap) for gap in workers.isolation_gaps),
         ):
             if message:
@@ -311,7 +318,7 @@ def _checked_pools(config: Config, limits: ClusterLimits) -> Config:
 def check_resumed(journal: writer.Journal) -> str:
     """Return a description of the journal that a start continues. Raises NotFoundError if it is
     new."""
-    if journal.epoch == 1:
+    if journal.is_new:
         text = f"no journal to resume: {journal.place} is new"
         raise NotFoundError(text, hint="simenv up starts it")
     return f"from {journal.place}"

@@ -538,7 +538,7 @@ class EventLoop(ServiceComponents):
             self.monitoring.telemetry.close()
         try:
             if lost:
-                self.journal.database.abandon()
+                self.journal.abandon()
             else:
                 self.journal.close()
         finally:  # on a full disk the journal raises

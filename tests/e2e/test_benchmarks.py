@@ -17,6 +17,7 @@ from waiting import until
 from bench.harness.environments import home
 from bench.service import soak
 from simenv.client.client import connect
+from simenv.service.journal.schema import FINISHED
 from testbed.soak_clients import KINDS, Mark, whole_lines
 
 ROOT = Path(__file__).parents[2]
@@ -129,10 +130,8 @@ def test_soak_matches_tasks_of_all_interfaces_and_counts_one_sent_twice(tmp_path
         sent = soak.read_outcome(tmp_path, set()).sent
         journal = folder / soak.NAME / "journal.db"
         with closing(sqlite3.connect(journal, isolation_level=None)) as db:
-            db.execute(
-                "insert into finished select seq + 1000000, count, failed, cancelled, expired, at,"
-                " body, crc, owner from finished where seq = 1"
-            )
+            row = db.execute(f"{FINISHED.query} where seq = 1").fetchone()
+            db.execute(*FINISHED.put(1_000_001, *row[1:]))
         ended_twice = soak.stored_tasks(journal)
     assert {mark.client for mark in stored.tasks} == set(range(len(KINDS)))
     assert stored.tasks[Mark(0, 1)] == 2

@@ -31,6 +31,7 @@ from simenv.service.ownership import ConnectionFileLease
 from simenv.service.queries.devices import DeviceRecords, routing_snapshot
 from simenv.service.recovery.repair import drop_damaged_records
 from simenv.service.recovery.replay import replay
+from simenv.service.recovery.scrub import scrub
 from simenv.service.results.completions import Completions
 from simenv.service.service import JournalMaintenance, RuntimeFacts
 from simenv.service.workers.processes import WorkerProcesses
@@ -146,8 +147,9 @@ class ServiceHarness:
         self.listener = MemoryListener()
         self.key_commands = KeyCommands(places.keys, self.listener)
         self.place = self.place or places.journal
-        self.journal = Journal(self.place, config.durability)
+        self.journal = Journal(self.place, config.durability, places.mark)
         self.mended = drop_damaged_records(self.journal)
+        self.scrubbed = scrub(self.journal)
         self.scheduler = Scheduler(
             config.pools, self.limits, self.journal.epoch, self.journal.records.next_task()
         )

@@ -224,7 +224,8 @@ def connections() -> Iterator[DoctorFinding]:
             stale += 1
             option = "" if file.name == "default" else f" --name {file.name}"
             detail = f"{file.name}: process {file.pid} is gone, its connection file is not"
-            yield found("environment", detail, f"simenv up{option} --restore")
+            elsewhere = "" if file.node == os.uname().nodename else " --restore"
+            yield found("environment", detail, f"simenv up{option}{elsewhere}")
         else:
             yield found("environment", f"{file.name}: process {file.pid} on {file.node}")
     if not stale:
@@ -304,7 +305,7 @@ def socket_security() -> Iterator[DoctorFinding]:
         checked += 1
         why = _open_socket(Path(file.sockets))
         if why:
-            remedy = f"simenv down --name {file.name}; simenv up --name {file.name} --restore"
+            remedy = f"simenv down --name {file.name}; simenv up --name {file.name}"
             yield found("sockets", f"of {file.name}: {why}", remedy, "fail")
             return
     yield found("sockets", f"of {terminal.counted(checked, 'environment')}: this user's alone")

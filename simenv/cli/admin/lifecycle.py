@@ -113,7 +113,7 @@ def restore(
         )
         lines.append(f"up in {time.monotonic() - begun:.1f} s")
     else:
-        lines.append(f"simenv up --name {name} --restore starts it")
+        lines.append(f"simenv up --name {name} starts it")
     seconds = time.monotonic() - begun
     values = {"name": name, "tasks": manifest.tasks, "seconds": seconds, "up": start}
     common.answer(values, lines)

@@ -540,6 +540,7 @@ _NAMES = {
     "worker.killed": "service-timeout", "worker.ready": "service-recovered",
     "node.lost": "peer-lost", "node.back": "service-recovered", "pool.resumed": "service-recovered",
     "task.requeued": "reconciliation", "journal.damaged": "reconciliation-fault",
+    "journal.dropped": "reconciliation-fault", "task.damaged": "reconciliation-fault",
     "result.damaged": "reconciliation-fault", "history.removed": "retention-purge",
 }  # fmt: skip
 

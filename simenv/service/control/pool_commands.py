@@ -24,6 +24,7 @@ from simenv.scheduler.core import Action, RecordEvent
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.device_controls import DRAINING, STEERED
 from simenv.service.journal import writer
+from simenv.service.journal.schema import POLICY_TOLD
 from simenv.service.workers import resources
 from simenv.wire.messages import admin
 
@@ -48,10 +49,10 @@ def apply(config: Config, scheduler: Scheduler, prior: dict[str, bytes]) -> list
                 # Live reservations hold more than the new policy.
                 log.warning("policies.%s is not applied: %s", name, error)
                 continue
-            results.append(("insert or replace into policy_told values(?,?)", (name, body)))
+            results.append(POLICY_TOLD.put(name, body))
     for name in prior:
         if name not in config.policies:
-            results.append(("delete from policy_told where pool = ?", (name,)))
+            results.append(POLICY_TOLD.remove(name))
     return results
 
 

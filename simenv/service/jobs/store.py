@@ -136,7 +136,7 @@ class JobStore:
                 for name in message.removed:
                     self._remove_blob(db, owner, number, name)
                 changed = job.kind, job.version + 1, job.ended_s, *packed, number
-                db.execute(
+                db.execute(  # `_add_bytes` follows, which seals it
                     "update job set kind = ?, version = ?, ended = ?, labels = ?, tasks = ?,"
                     " metadata = ? where number = ?",
                     changed,
@@ -335,6 +335,7 @@ class JobStore:
 
     def _add_bytes(self, db: Connection, owner: str, number: int, size: int) -> None:
         db.execute("update job set bytes = bytes + ? where number = ?", (size, number))
+        JOB.seal(db, number)
         self._charge(owner, 0, size)
 
     def _drop(self, db: Connection, number: int, owner: str, size: int) -> None:

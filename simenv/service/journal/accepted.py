@@ -1,15 +1,18 @@
-"""Accepted submissions in the journal, each verified by its checksum."""
+"""Accepted submissions in the journal, each verified by its checksum. Damaged ones are passed over:
+a start ends their tasks."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
-from simenv.service.journal.database import checksum
 from simenv.service.journal.rows import JournalRows
+from simenv.service.journal.schema import ACCEPTED
 
+log = logging.getLogger("simenv.service")
 APP_MESSAGES = 20_000  # searched for the last run of an application: some milliseconds
 
 
@@ -37,13 +40,14 @@ class AcceptedRecords:
 
     def all(self) -> Iterator[AcceptedRow]:
         query = "select * from accepted where first > ? order by first limit ?"
-        return map(self._verified, self._journal.pages(query, 0))
+        found = map(self._verified, self._journal.pages(query, 0))
+        return (row for row in found if row is not None)
 
     def count(self) -> int:
         return self._journal.scalar("select count(*) from accepted") or 0
 
     def of(self, task: int) -> AcceptedRow | None:
-        """Return the Submit that contains a task; None if there is none."""
+        """Return the Submit that contains a task; None if there is none, or it is damaged."""
         query = "select * from accepted where first <= ? order by first desc limit 1"
         row = self._journal.row(query, task)
         return self._verified(row) if row is not None and task < row[0] + row[1] else None
@@ -63,7 +67,10 @@ class AcceptedRecords:
             " order by first limit 1"
         )
         row = self._journal.row(query, *values, task, task)
-        return None if row is None else self._verified(row)
+        while row is not None and (found := self._verified(row)) is None:
+            following = f"select * from accepted where {of_app}first > ? order by first limit 1"
+            row = self._journal.row(following, *values, row[0])
+        return None if row is None else found
 
     def before(self, task: int, app: str) -> AcceptedRow | None:
         """Return the last Submit with a task numbered below `task`; `app`: of that run only."""
@@ -71,7 +78,7 @@ class AcceptedRecords:
         of_app, values = ("app = ? and app <> '' and ", (app,)) if app else ("", ())
         query = f"select * from accepted where {of_app}first < ? order by first desc limit 1"
         row = self._journal.row(query, *values, task)
-        return None if row is None else self._verified(row)
+        return None if row is None else self._verified(row) or self.before(row[0], app)
 
     def at(self, task: int) -> tuple[int, float] | None:
         """Return the first task and the time of day of the first Submit that begins at `task` or
@@ -100,9 +107,8 @@ class AcceptedRecords:
         results: tuple[int, int, bytes] | None = self._journal.row(query, owner, key, offset)
         return results
 
-    def _verified(self, columns: tuple[Any, ...]) -> AcceptedRow:
-        row = AcceptedRow(*columns[:-2])
-        content = row.owner.encode(), row.routes, row.body
-        if checksum(*content, start=row.first ^ row.count) != columns[-2]:
-            raise self._journal.damaged()
-        return row
+    def _verified(self, columns: tuple[Any, ...]) -> AcceptedRow | None:
+        if not ACCEPTED.is_intact(columns[:-2], columns[-2]):
+            log.warning("%s (submission %s)", self._journal.damaged().message, columns[0])
+            return None
+        return AcceptedRow(*columns[:-2])

@@ -27,23 +27,24 @@ from simenv._version import __version__
 from simenv.config import EnvironmentPaths
 from simenv.config.model import commands_of
 from simenv.errors import DECODE_ERRORS, ConfigError, JournalError, NotFoundError, SimenvError
-from simenv.service.journal import copying, database, reader, wal
+from simenv.service.journal import copying, damage, database, marks, reader, tables, wal
 from simenv.service.ownership import take_lock
 from simenv.text import duration
-from simenv.wire import codec, keyfiles
+from simenv.wire import keyfiles
 
 FORMAT = 1
 SUFFIX = ".tar"
 _MANIFEST, _CONFIG, _JOURNAL = "manifest.json", "home/config.json", "state/journal.db"
 _MAX_MANIFEST_BYTES = 2**28
 _BLOCK_BYTES = 2**20
+GAP = 100_000  # numbers that an environment may have given after its archive was made
 _SNAPSHOTS = 5  # of the journal, while results are pruned before they are copied
 # What a start makes anew, belongs to processes, or can be large and is not needed.
 _LEFT_OUT = frozenset(
     {
         *("connection.json", "worker.json", "journal.lock", "lock", "gateway.json", "key.json"),
         *("journal.db", "journal.copy.db", "journal.spare", "results", "logs", "backups"),
-        "jobs",
+        *("jobs", "numbers.mark"),
     }
 )
 _TEMPORARY = ("-wal", "-shm", "-journal", ".log", ".log.old")
@@ -283,6 +284,8 @@ def restore(archive: Path, name: str = "", *, allow_commands: bool = False) -> E
         configs.write(settings, Path(scratch) / _CONFIG)
         for each in sorted(manifest.files, key=_journal_last):
             _place(Path(scratch) / each.name, _destination(paths, root, each.name))
+        if name == manifest.environment and not paths.mark.exists():
+            marks.leave_gap(paths.mark, paths.journal, GAP)
         for folder in {paths.home, paths.state}:
             files.sync_folder(folder)
     return paths
@@ -424,8 +427,8 @@ def check(paths: EnvironmentPaths) -> list[str]:
         _check_place(paths)
     except SimenvError as error:
         return [*found, f"{paths.config}: {error.message}"]
-    if paths.journal.exists() and (damage := wal.damage(paths.journal)):
-        found.append(damage)
+    if paths.journal.exists() and (text := wal.damage(paths.journal)):
+        found.append(text)
     journal = next((each for each in (paths.journal, paths.copy) if each.exists()), None)
     if journal is None:
         return [*found, f"there is no journal {paths.journal}, and no copy of it"]
@@ -449,11 +452,13 @@ def _read_all(journal: Path, found: list[str]) -> list[str]:
         db.execute("pragma busy_timeout=10000")
         for (problem,) in db.execute("pragma integrity_check(10)"):
             found += [] if problem == "ok" else [f"{journal}: {problem}"]
+        database.check_tables(
+            db.execute("pragma application_id").fetchone()[0], tables.SCHEMA, journal
+        )
         records = reader.Records(opened, journal)
-        for row in records.accepted.all():
-            codec.submit(row.body)
-        for _ in records.finished.all(0):
-            pass
+        for table in tables.ALL:
+            if damaged := damage.damaged_rows(records, table):
+                found.append(f"{journal}: {damage.described(records, table, damaged)}")
         return [name for (name,) in db.execute("select name from file where bytes > 0")]
 
 

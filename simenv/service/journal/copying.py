@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from simenv.service import fault_injection
+from simenv.service.journal.schema import META
 
 EVERY_S = 60.0
 # Shortest pause before the next copy, in times of the duration of the last one.
@@ -94,14 +95,13 @@ def mark_complete(copy: Path, *, complete: bool) -> None:
     """State in a copy whether it has all commits of the start of the service that wrote it, which
     has ended. The mark is the start's number: it says nothing of later ones. Raises
     sqlite3.Error."""
-    statement = (
-        "insert or replace into meta select 'complete', value from meta where key = 'epoch'"
-        if complete
-        else "delete from meta where key = 'complete'"
-    )
     uri = f"{copy.absolute().as_uri()}?mode=rw"  # never creates one
     with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as db:
-        db.execute(statement)
+        row = db.execute("select value from meta where key = 'epoch'").fetchone()
+        if not complete:
+            db.execute(*META.remove("complete"))
+        elif row is not None:
+            db.execute(*META.put("complete", row[0]))
 
 
 def copy_into(db: sqlite3.Connection, path: Path, pause: object = None) -> None:

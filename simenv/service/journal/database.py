@@ -22,9 +22,10 @@ import msgspec
 
 from simenv.config import Config
 from simenv.errors import JournalError, SimenvError
+from simenv.service.journal import schema
 
-Statement = tuple[str, tuple[Any, ...]]
-WAY_OUT = "move it away; then simenv up --restore continues with its copy, if there is one"
+Statement = schema.Statement
+WAY_OUT = "simenv up continues with all rows that are intact, and keeps the damaged file"
 _BUSY_MS = 5_000  # that a statement waits for another connection
 FULL_DISK = "free space on its disk; tasks accepted before are safe, new ones are refused"
 
@@ -58,14 +59,6 @@ def way_out_of(error: Exception, path: Path) -> str:
     if code in _REFUSED or isinstance(error, OSError):
         return f"this user must be able to write {path.parent}, also to read what is in it"
     return f"is it damaged? {WAY_OUT}"
-
-
-def checksum(*parts: bytes, start: int = 0) -> int:
-    """CRC-32 of a row's content, which is stored with it: SQLite verifies its own structure, but
-    not the content of rows. `start`: of the number or the row that the content belongs to."""
-    for part in parts:
-        start = zlib.crc32(part, start)
-    return start
 
 
 class LeadershipLost(SimenvError):
@@ -120,10 +113,23 @@ class Connection(Protocol):
 FORMAT = 1
 
 
+def fingerprint(script: str) -> int:
+    """Return a number of the format and of the statements that create the tables, which a journal
+    has too: before a release there are many forms with one number of the format."""
+    return zlib.crc32(f"simenv {FORMAT} {script}".encode()) & 0x7FFFFFFF
+
+
 def check_format(found: int, place: object) -> None:
     """Raise JournalError unless this version can continue a journal of that format."""
     if found != FORMAT:
         text = f"the journal {place} has format {found}, this build reads {FORMAT}"
+        raise JournalError(text, hint="use the simenv version that wrote it")
+
+
+def check_tables(found: int, script: str, place: object) -> None:
+    """Raise JournalError unless the tables of a journal are those that a script creates."""
+    if found != fingerprint(script):
+        text = f"the journal {place} has the tables of another build, with the same format {FORMAT}"
         raise JournalError(text, hint="use the simenv version that wrote it")
 
 
@@ -152,8 +158,8 @@ class Database(Protocol):
         """Create the tables that are missing. Raises JournalError; the journal is as before
         then."""
 
-    def next_epoch(self) -> int:
-        """Return the number of this start of a service, and store it."""
+    def next_epoch(self, last: int) -> int:
+        """Return the number of this start of a service, above `last`, and store it."""
 
     def store(self, statements: list[Statement], *, forced: bool) -> None:
         """Store statements in one transaction. `forced`: it survives a power failure. Raises
@@ -256,18 +262,22 @@ class SqliteDatabase:
     def create(self, script: str) -> None:
         """Create the tables that are missing."""
         try:
+            if self._pragma("user_version"):
+                check_tables(self._pragma("application_id"), script, self._path)
             with self.transaction(self._level) as db:
                 for statement in filter(str.strip, script.split(";")):
                     db.execute(statement)
                 db.execute(f"pragma user_version={FORMAT}")
+                db.execute(f"pragma application_id={fingerprint(script)}")
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 
-    def next_epoch(self) -> int:
-        """Return the number of this start of a service, and store it."""
-        row = self.db.execute("select value from meta where key = 'epoch'").fetchone()
-        epoch = 1 + (row[0] if row is not None else 0)
-        self.db.execute("insert or replace into meta values('epoch', ?)", (epoch,))
+    def next_epoch(self, last: int) -> int:
+        """Return the number of this start of a service, above `last`, and store it."""
+        row = self.db.execute(f"{schema.META.checked} where key = 'epoch'").fetchone()
+        is_intact = row is not None and schema.META.is_intact(row[:-1], row[-1])
+        epoch = 1 + max(row[1] if is_intact else 0, last)
+        self.db.execute(*schema.META.put("epoch", epoch))
         return int(epoch)
 
     def _synchronous(self, level: str) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, groupby
+from typing import Any
 
 from simenv.errors import JournalError
 from simenv.model import TaskState
-from simenv.service.journal.database import checksum
 from simenv.service.journal.rows import GONE, JournalRows
+from simenv.service.journal.schema import FINISHED
 
+_BODY, _OWNER = (FINISHED.names.index(name) for name in ("body", "owner"))
 UNSUCCESSFUL = (TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED)
 
 
@@ -40,17 +42,15 @@ class FinishedRecords:
 
     def all(self, after_seq: int = 0) -> Iterator[tuple[int, bytes]]:
         """Yield (first_seq, packed Completed) in order. Raises DamagedRecord at a damaged one."""
-        query = "select seq, body, crc from finished where seq > ? order by seq limit ?"
+        query = f"{FINISHED.checked} where seq > ? order by seq limit ?"
         for row in self._journal.pages(query, after_seq):
-            yield row[0], self._verified_body(*row)
+            yield row[0], self._verified_body(row)
 
     def at(self, first_seq: int) -> tuple[bytes, str] | None:
         """Return the packed Completed whose completions are numbered from `first_seq`, and its
         owner; None if there is none."""
-        result = self._journal.row(
-            "select seq, body, crc, owner from finished where seq = ?", first_seq
-        )
-        return None if result is None else (self._verified_body(*result[:3]), result[3])
+        row = self._journal.row(f"{FINISHED.checked} where seq = ?", first_seq)
+        return None if row is None else (self._verified_body(row), row[_OWNER])
 
     def time_of(self, first_seq: int) -> float:
         """Return the time of day at which a record was written; 0.0 if there is none."""
@@ -68,19 +68,19 @@ class FinishedRecords:
         of_owner = "owner = ?2 and owner <> ''" if owner else "?2 = ''"
         inside = f"select max(seq) from finished where {of_owner} and seq <= ?1 + 1"
         query = (
-            f"select seq, body, crc from finished where {of_owner} and seq + count > ?1 + 1"
+            f"{FINISHED.checked} where {of_owner} and seq + count > ?1 + 1"
             f" and seq >= coalesce(({inside}), 0) order by seq limit 1"
         )
         row = self._journal.row(query, seq, owner)
-        return None if row is None else self._verified_body(*row)
+        return None if row is None else self._verified_body(row)
 
     def before(self, seq: int, owner: str = "") -> tuple[int, bytes] | None:
         """Return (first_seq, packed Completed) of the newest message that begins below `seq`;
         `owner`: of that owner only; "": of all."""
         of_owner = "owner = ?2 and owner <> ''" if owner else "?2 = ''"
-        query = f"select seq, body, crc from finished where {of_owner} and seq < ?1"
+        query = f"{FINISHED.checked} where {of_owner} and seq < ?1"
         row = self._journal.row(f"{query} order by seq desc limit 1", seq, owner)
-        return None if row is None else (row[0], self._verified_body(*row))
+        return None if row is None else (row[0], self._verified_body(row))
 
     def newest_of(self, owner: str) -> int:
         """Return the number of an owner's newest completion; 0 if there is none."""
@@ -153,7 +153,9 @@ class FinishedRecords:
             (first, count) for first, count in self._journal.rows("select first, count from ended")
         )
 
-    def _verified_body(self, seq: int, body: bytes, crc: int) -> bytes:
-        if checksum(body) != crc:
-            raise DamagedRecord(f"{self._journal.damaged().message} (completion {seq})", seq)
-        return body
+    def _verified_body(self, row: tuple[Any, ...]) -> bytes:
+        *values, crc = row
+        if not FINISHED.is_intact(values, crc):
+            text = f"{self._journal.damaged().message} (completion {row[0]})"
+            raise DamagedRecord(text, row[0])
+        return bytes(values[_BODY])

@@ -59,7 +59,7 @@ _LEADER = """
 create table if not exists leader(one int primary key check (one = 1), epoch bigint not null,
   commits bigint not null, format int not null, node text not null, pid bigint not null,
   renewals bigint not null, lease_s double precision not null, state text not null,
-  version text not null, settings text not null);
+  version text not null, settings text not null, tables bigint not null);
 create table if not exists member(node text, pid bigint, address text, renewals bigint, state text,
   primary key(node, pid));
 create or replace function fence(of_epoch bigint, number bigint, forced boolean) returns void
@@ -160,7 +160,7 @@ def create_leader(session: Session, place: PostgresPlace) -> None:
             session.execute(statement)
         # Not `on conflict`, which would wait for a transaction that a stopped leader has begun.
         session.execute(
-            "insert into leader select 1, 0, 0, $1::bigint, '', 0, 0, 0, 'released', '', ''"
+            "insert into leader select 1, 0, 0, $1::bigint, '', 0, 0, 0, 'released', '', '', 0"
             " where not exists (select 1 from leader)",
             [FORMAT],
         )

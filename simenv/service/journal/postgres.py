@@ -19,13 +19,17 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from simenv.errors import JournalError
 from simenv.service.journal import leadership
 from simenv.service.journal.database import (
     LeadershipLost,
     PostgresPlace,
     Standby,
     Statement,
+    check_tables,
+    fingerprint,
 )
+from simenv.service.journal.schema import META
 
 COPY_ROWS = 48  # from so many new rows of one table on, COPY is faster than a pipeline of inserts
 RECONNECT_S = 10.0  # for a connection that broke; the service waits meanwhile
@@ -131,22 +135,40 @@ class PostgresDatabase:
     def create(self, script: str) -> None:
         """Create the tables that are missing."""
         statements, tables = tables_of(script)
+        number = fingerprint(script)
         _tables.update(tables)
         try:
             with self._session.transaction():
+                self._session.execute("update leader set tables = $1 where tables = 0", [number])
+                row = self._session.execute("select tables from leader").fetchone()
+                check_tables(0 if row is None else row[0], script, self.place)
                 for statement in statements:
                     self._session.execute(statement)
+        except JournalError:
+            self.abandon()
+            raise
         except psycopg.Error as error:
             self.abandon()  # it leads no longer
             raise leadership.unusable(self.place, error) from error
 
-    def next_epoch(self) -> int:
-        """Return the number of this start of a service."""
+    def next_epoch(self, last: int) -> int:
+        """Return the number of this start of a service, above `last`."""
         try:
-            self.execute("insert or replace into meta values('epoch', ?)", (self._epoch,))
+            if self._epoch <= last:  # the database was restored from an earlier dump
+                self._lease = self._raise_epoch(last + 1)
+            self.execute(*META.put("epoch", self._epoch))
         except psycopg.Error as error:
             raise leadership.unusable(self.place, error) from error
         return self._epoch
+
+    def _raise_epoch(self, epoch: int) -> leadership.LeaseThread:
+        begun_s = time.monotonic()
+        if self._lease is not None:
+            self._lease.stop()
+        query = "update leader set epoch = $1 where epoch = $2"
+        self._session.execute(query, [epoch, self._epoch])
+        self._epoch = epoch
+        return leadership.LeaseThread(self.place, epoch, begun_s)
 
     @property
     def lost(self) -> str:

@@ -16,6 +16,7 @@ from simenv.errors import JournalError, ProtocolError
 from simenv.model import TaskState
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service.journal import finished, rows, tables, writer
+from simenv.service.journal.schema import FILE, META
 from simenv.wire import codec
 from simenv.wire.messages import client as messages, queries
 
@@ -227,8 +228,9 @@ class JournalPruner:
         """Mark files as removed, and with them the results of their tasks. Raises JournalError if
         that is not stored."""
         with self._journal.transaction("NORMAL") as db:
-            values = [(file.name,) for file in files]
-            db.executemany("update file set bytes = 0 where name = ?", values)
+            for file in files:
+                db.execute("update file set bytes = 0 where name = ?", (file.name,))
+                FILE.seal(db, file.name)
         for file in files:
             self._journal.kept_bytes[file.owner] -= file.size_bytes
 
@@ -248,7 +250,8 @@ class JournalPruner:
         }
         tasks = [task for record in records for task in record.tasks]
         with self._journal.transaction("NORMAL") as db:
-            db.executemany("insert or replace into meta values(?,?)", list(counters.items()))
+            for key, value in counters.items():
+                db.execute(*META.put(key, value))
             for record in records:
                 last = record.first_seq + record.count - 1
                 db.execute("delete from finished where seq = ?", (record.first_seq,))

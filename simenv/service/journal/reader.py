@@ -13,7 +13,7 @@ from simenv.model import Event
 from simenv.service.journal.accepted import AcceptedRecords
 from simenv.service.journal.database import Database, PostgresPlace
 from simenv.service.journal.finished import FinishedRecords
-from simenv.service.journal.rows import LAST_SEQ, NEXT_TASK, JournalRows
+from simenv.service.journal.rows import LAST_EVENT, LAST_SEQ, NEXT_TASK, JournalRows
 
 AUDIT = "@audit"  # the owner of events of the audit log: no key has that name
 
@@ -83,7 +83,7 @@ class Records(JournalRows):
         return entries
 
     def last_event(self) -> int:
-        return self.scalar("select max(seq) from event") or 0
+        return max(self.scalar("select max(seq) from event") or 0, self.meta(LAST_EVENT))
 
     def cursor_at(self, owner: str, name: str) -> int:
         return self.scalar("select seq from cursor where owner = ? and name = ?", owner, name) or 0

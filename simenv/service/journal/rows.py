@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,9 +12,10 @@ import msgspec
 from simenv.errors import DECODE_ERRORS, JournalError
 from simenv.service.journal.database import WAY_OUT, Database, PostgresPlace
 
+log = logging.getLogger("simenv.service")
 PAGE_ROWS = 100
 # Keys of `meta` for values that must survive the removal of the rows that they come from.
-LAST_SEQ, NEXT_TASK, GONE = "last_seq", "next_task", "gone "
+LAST_SEQ, NEXT_TASK, LAST_EVENT, GONE = "last_seq", "next_task", "last_event", "gone "
 
 Value = TypeVar("Value")
 
@@ -38,14 +40,15 @@ class JournalRows:
     def decoded(
         self, query: str, decoder: msgspec.msgpack.Decoder[Value], subject: str
     ) -> list[tuple[Any, Value]]:
-        """Read rows of a key and a msgpack body. Raises JournalError about `subject` if a body
-        cannot be decoded."""
-        try:
-            return [(key, decoder.decode(body)) for key, body in self.rows(query)]
-        except DECODE_ERRORS as error:
-            raise JournalError(
-                f"{subject} in the journal cannot be read: {error}", hint=WAY_OUT
-            ) from error
+        """Read rows of a key and a msgpack body. A body that cannot be decoded, which is about
+        `subject`, is passed over: a start has looked at each row before."""
+        found = []
+        for key, body in self.rows(query):
+            try:
+                found.append((key, decoder.decode(body)))
+            except DECODE_ERRORS as error:
+                log.warning("%s in the journal cannot be read (%s): %s", subject, key, error)
+        return found
 
     def row(self, query: str, *values: object) -> tuple[Any, ...] | None:
         """Return the first row of a query; None if there is none."""

@@ -26,44 +26,19 @@ from simenv.scheduler.state.device_controls import DeviceControl
 from simenv.scheduler.state.paced_devices import StoredRun
 from simenv.service.journal.database import WAY_OUT, Statement
 from simenv.service.journal.reader import Records
+from simenv.service.journal.schema import CORE, META, Columns
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
-class Columns:
-    """A table with a column for each value. `columns`: those of `create table`, the key first."""
-
-    def __init__(
-        self, name: str, columns: str, options: str = "", indexes: Sequence[str] = ()
-    ) -> None:
-        """`indexes`: columns of each."""
-        self.schema = f"create table if not exists {name}({columns}){options};"
-        for number, each in enumerate(indexes, 1):
-            self.schema += f"create index if not exists {name}_{number} on {name}({each});"
-        names = [column.split()[0] for column in columns.split(", primary key(")[0].split(", ")]
-        self.query = f"select {', '.join(names)} from {name}"
-        self._insert = f"insert or replace into {name} values({','.join('?' * len(names))})"
-        self._delete = f"delete from {name} where "
-        self._names = names
-
-    def put(self, *values: Any) -> Statement:
-        """Return the statement that stores a row."""
-        return self._insert, values
-
-    def remove(self, *key: Any) -> Statement:
-        """Return the statement that removes the rows whose first columns are these."""
-        columns = (f"{name} = ?" for name in self._names[: len(key)])
-        return self._delete + " and ".join(columns), key
-
-
 class JournalTable(Columns, Generic[Key, Value]):
     """A table with a key and a msgpack body of one type. `what`: a row, in errors."""
 
-    def __init__(self, name: str, key: str, of: Any, what: str) -> None:
+    def __init__(self, name: str, key: str, of: Any, what: str, cost: str) -> None:
         options = " without rowid" if " text " in key else ""
-        super().__init__(name, f"{key}, body blob", options)
-        self._decoder: msgspec.msgpack.Decoder[Value] = msgspec.msgpack.Decoder(of)
+        super().__init__(name, f"{key}, body blob", options, cost=cost)
+        self.decoder: msgspec.msgpack.Decoder[Value] = msgspec.msgpack.Decoder(of)
         self._what = what
 
     def statements(self, changes: Mapping[Key, Value]) -> list[Statement]:
@@ -73,7 +48,7 @@ class JournalTable(Columns, Generic[Key, Value]):
 
     def read(self, records: Records) -> dict[Key, Value]:
         """Read all values, by key. Raises JournalError if a row cannot be decoded."""
-        return dict(records.decoded(self.query, self._decoder, self._what))
+        return dict(records.decoded(self.query, self.decoder, self._what))
 
 
 class StoredDocument(msgspec.Struct, frozen=True):
@@ -127,60 +102,128 @@ _EVER = 2**62
 
 StoredReservation = tuple[reservation.Grant, reservation.Progress]
 RESERVATION = JournalTable[int, StoredReservation](
-    "reservation", "id integer primary key", StoredReservation, "a reservation"
+    "reservation",
+    "id integer primary key",
+    StoredReservation,
+    "a reservation",
+    "the reservation: its tasks wait as those without one",
 )
 DEVICE = JournalTable[str, policies.DeviceTerms](
-    "device", "name text primary key", policies.DeviceTerms, "a reservation"
+    "device",
+    "name text primary key",
+    policies.DeviceTerms,
+    "a reservation",
+    "what was set for reservations of the device",
 )
 CONTROL = JournalTable[str, DeviceControl](
-    "steered", "device text primary key", DeviceControl, "a device's steering"
+    "steered",
+    "device text primary key",
+    DeviceControl,
+    "a device's steering",
+    "what was set for the device: it takes tasks as configured",
 )
 DRIFT = JournalTable[str, DriftState](
-    "drift", "pool text primary key", DriftState, "the drift of a device"
+    "drift",
+    "pool text primary key",
+    DriftState,
+    "the drift of a device",
+    "the drift of the pool's device begins anew",
 )
 OWNER_LIMITS = JournalTable[str, dict[str, int]](
-    "owner_limits", "owner text primary key", dict[str, int], "an owner's limits"
+    "owner_limits",
+    "owner text primary key",
+    dict[str, int],
+    "an owner's limits",
+    "the owner's own limits: those of the configuration hold",
 )
 # The present value, None: removed by an admin; and that of the configuration, None: not in it.
 StoredAccount = tuple[Account | None, Account | None]
 StoredQos = tuple[Qos | None, Qos | None]
 ACCOUNT = JournalTable[str, StoredAccount](
-    "account", "name text primary key", StoredAccount, "an account"
+    "account",
+    "name text primary key",
+    StoredAccount,
+    "an account",
+    "what was changed of the account: it is as configured, or gone",
 )
-QOS = JournalTable[str, StoredQos]("qos", "name text primary key", StoredQos, "a class of service")
+QOS = JournalTable[str, StoredQos](
+    "qos",
+    "name text primary key",
+    StoredQos,
+    "a class of service",
+    "what was changed of the class of service: it is as configured, or gone",
+)
 CALENDAR = JournalTable[int, CalendarEntry](
-    "calendar", "id integer primary key", CalendarEntry, "an entry of the calendar"
+    "calendar",
+    "id integer primary key",
+    CalendarEntry,
+    "an entry of the calendar",
+    "the entry of the calendar",
 )
-UNITS = Columns("units", "task integer primary key, reservation int, units int")
-PACED = Columns("paced_runs", "task integer primary key, device text, place int, earliest_ns int")
+UNITS = Columns(
+    "units",
+    "task integer primary key, reservation int, units int",
+    cost="the task holds no unit of its reservation",
+)
+PACED = Columns(
+    "paced_runs",
+    "task integer primary key, device text, place int, earliest_ns int",
+    cost="the task has no place in the order of the paced device",
+)
 NOISE = Columns(
-    "noise_document", "digest text primary key, owner text, at real, body blob", " without rowid"
+    "noise_document",
+    "digest text primary key, owner text, at real, body blob",
+    " without rowid",
+    cost="tasks that name the document fail when they start",
 )
 ESTIMATE = Columns(
     "estimate",
     "kind text, width int, factor real, deviation real, count int, primary key(kind, width)",
     " without rowid",
+    cost="the run time is learned anew",
 )
 WAIT_ERRORS = JournalTable[str, StoredErrors](
-    "wait_errors", "pool text primary key", StoredErrors, "errors of expected starts"
+    "wait_errors",
+    "pool text primary key",
+    StoredErrors,
+    "errors of expected starts",
+    "forecasts of waits in the pool learn anew",
 )
 STANDING = Columns(
     "standing",
     "first integer primary key, account text, qos text, share real, usage real, rank int",
+    cost="the Submit's account and class of service",
 )
 FAIR_USAGE = Columns(
     "fair_usage",
     'association text primary key, account text, "user" text, units real, at_s real',
     " without rowid",
+    cost="the decayed usage of the association: it counts as unused",
 )
 _KEY_NAMES = [f'"{name}"' for name in UsageKey._fields]  # `user` is a word of PostgreSQL
-USAGE_KEY = Columns("usage_key", f"id integer primary key, {' text, '.join(_KEY_NAMES)} text")
+USAGE_KEY = Columns(
+    "usage_key",
+    f"id integer primary key, {' text, '.join(_KEY_NAMES)} text",
+    cost="the sums of usage under this key have no name",
+)
 # `start`: of the hour, day or month (`level`), in hours since 1970.
-USAGE = Columns(
+_MODULUS = 127  # no power of two is a multiple of it: no flipped bit leaves a sum as it was
+
+
+class _Usage(Columns):
+    """The sums. The database adds to them, so their checksum is a sum as well; one byte of it, as
+    there are many rows. It does not cover the billing units: sums of these are rounded."""
+
+    def checksum(self, values: Sequence[Any]) -> int:
+        return int(super().checksum(values[:3]) + sum(values[3:-1])) % _MODULUS
+
+
+USAGE = _Usage(
     "usage",
     f"level int, start int, key int, {' int, '.join(SUMS)} int, units real,"
     " primary key(level, start, key)",
     " without rowid",
+    cost="the sums of one hour, day or month of one key",
 )
 # `created`, `ended`: seconds since 1970, 0: it has not ended. `bytes`: also of its blobs.
 JOB = Columns(
@@ -193,20 +236,26 @@ JOB = Columns(
         "owner, ended, bytes",
         "ended, created, kind, bytes",
     ),
+    cost="the job of a gateway, with its data",
 )
 JOB_BLOB = Columns(  # with row ids: a tree of keys that holds the data would be read through
-    "job_blob", "job int, name text, start int, data blob, primary key(job, name, start)"
+    "job_blob",
+    "job int, name text, start int, data blob, primary key(job, name, start)",
+    cost="a part of the data of a job",
 )
 CALIBRATION = Columns(
     "calibration",
     "device text, calibration text, calibrated real, body blob, primary key(device, calibration)",
     " without rowid",
+    cost="one calibration of the history of a device",
 )
 TABLES: tuple[Columns, ...] = (
     *(RESERVATION, UNITS, DEVICE, CONTROL, PACED, DRIFT, OWNER_LIMITS, NOISE, ESTIMATE),
     *(ACCOUNT, QOS, STANDING, FAIR_USAGE, USAGE_KEY, USAGE, WAIT_ERRORS, CALENDAR),
     *(JOB, JOB_BLOB, CALIBRATION),
 )
+ALL = (*CORE, *TABLES)  # of the journal
+SCHEMA = "".join(table.schema for table in ALL)
 NEXT_ENTRY = "next_calendar_entry"
 NEXT_ID, NEXT_JOB = "next_reservation", "next_job"  # keys of `meta`: ids are never used twice
 _ORPHANS = "from job_blob where job not in (select number from job)"
@@ -215,7 +264,7 @@ COUNT_ORPHANS, DROP_ORPHANS = f"select count(*) {_ORPHANS}", f"delete {_ORPHANS}
 
 def next_job_statement(number: int) -> Statement:
     """Return the statement that stores the number of the next job."""
-    return "insert or replace into meta values(?,?)", (NEXT_JOB, number)
+    return META.put(NEXT_JOB, number)
 
 
 def reservation_statements(
@@ -231,7 +280,7 @@ def reservation_statements(
         results.append(UNITS.remove(task) if held is None else UNITS.put(task, *held))
     results += map(RESERVATION.remove, changes.forgotten)
     if changes.urgent:
-        results.append(("insert or replace into meta values(?,?)", (NEXT_ID, ledger.next_id)))
+        results.append(META.put(NEXT_ID, ledger.next_id))
     return results
 
 
@@ -254,7 +303,7 @@ def calendar_statements(
     stored = {number: entry for number, entry in changes.items() if entry is not None}
     results = CALENDAR.statements(stored)
     results += [CALENDAR.remove(number) for number in changes if number not in stored]
-    results.append(("insert or replace into meta values(?,?)", (NEXT_ENTRY, next_id)))
+    results.append(META.put(NEXT_ENTRY, next_id))
     return results
 
 
@@ -311,9 +360,9 @@ def read_standing(records: Records, first: int) -> Standing:
 
 HOUR, DAY, MONTH = range(3)  # values of `level`
 _ADD_USAGE = (
-    f"insert into usage values({','.join('?' * (4 + len(SUMS)))})"
-    " on conflict(level, start, key) do update set "
+    f"{USAGE.insert} on conflict(level, start, key) do update set "
     + ", ".join(f"{name} = usage.{name} + excluded.{name}" for name in (*SUMS, "units"))
+    + f", crc = (usage.crc + ?) % {_MODULUS}"
 )
 _USAGE_PAGE = (
     f"{USAGE.query} where level = ? and start >= ? and start < ? and (start, key) > (?, ?)"
@@ -326,7 +375,7 @@ _KEY_OF_USAGE = f"{USAGE_KEY.query} where " + " and ".join(f"{n} = ?" for n in _
 def add_usage(start: int, key: int, sums: Sequence[float], level: int = HOUR) -> Statement:
     """Return the statement that adds sums, in the order of SUMS and then units, to those of an
     hour (or day, or month) and key."""
-    return _ADD_USAGE, (level, start, key, *sums)
+    return _ADD_USAGE, (*USAGE.row(level, start, key, *sums), int(sum(sums[:-1])) % _MODULUS)
 
 
 def period_start(level: int, hour: int) -> int:

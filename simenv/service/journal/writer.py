@@ -23,7 +23,7 @@ from simenv.errors import ConfigError, JournalError
 from simenv.model import Event, TaskState
 from simenv.service import fault_injection
 from simenv.service.durations import DurationBuckets
-from simenv.service.journal import accepted, finished, reader, tables
+from simenv.service.journal import accepted, finished, marks, reader, rows, tables
 from simenv.service.journal.database import (
     Connection,
     Database,
@@ -32,41 +32,25 @@ from simenv.service.journal.database import (
     PostgresPlace,
     SqliteDatabase,
     Statement,
-    checksum,
     hint_of,
+)
+from simenv.service.journal.schema import (
+    ACCEPTED,
+    CURSOR,
+    DRAINED,
+    ENDED,
+    EVENT,
+    FILE,
+    FINISHED,
+    META,
+    POOL,
+    SENT,
 )
 
 SYNC_DELAY_S = 0.05
+# Keys of `meta` with numbers that the mark has too. Those of other keys begin otherwise.
+_COUNTERS = {tables.NEXT_ID: "reservation", tables.NEXT_JOB: "job", tables.NEXT_ENTRY: "entry"}
 PAGE_BYTES = 4_096  # smallest addition of a row to the WAL
-_SCHEMA = """
-create table if not exists meta(key text primary key, value int) without rowid;
-create table if not exists accepted(first integer primary key, count int, at real, key text,
-  "offset" int, digest blob, routes blob, body blob, owner text, app text, crc int, sent int);
-create index if not exists accepted_app on accepted(app, first) where app <> '';
-create index if not exists accepted_key on accepted(owner, key, "offset") where key not like '~%';
-create table if not exists finished(seq integer primary key, count int,
-  failed int, cancelled int, expired int, at real, body blob, crc int, owner text);
-create index if not exists finished_owner on finished(owner, seq, count) where owner <> '';
-create table if not exists sent(row integer primary key, tasks blob);
-create table if not exists ended(first integer primary key, count int, seq int);
-create table if not exists cursor(owner text, name text, seq int, primary key(owner, name))
-  without rowid;
-create table if not exists event(seq integer primary key, body blob, owner text);
-drop index if exists event_audit;
-create index if not exists event_owner on event(owner, seq);
-create table if not exists file(name text primary key, task int, seq int, bytes int) without rowid;
-create index if not exists file_seq on file(seq);
-create table if not exists replaced(seq integer primary key, task int, state text);
-create table if not exists pool(name text primary key, least int, most int, told_least int,
-  told_most int) without rowid;
-create table if not exists drained(node text primary key, reason text) without rowid;
-create table if not exists policy_told(pool text primary key, body blob) without rowid;
-"""
-_ACCEPT = "insert into accepted values(?,?,?,?,?,?,?,?,?,?,?,?)"
-_FINISH = "insert into finished values(?,?,?,?,?,?,?,?,?)"
-_FILE = "insert or replace into file values(?,?,?,?)"
-_EVENT = "insert or replace into event values(?,?,?)"
-_CURSOR = "insert or replace into cursor values(?,?,?)"
 
 
 def open_database(
@@ -115,9 +99,24 @@ class PendingRows:
         return any(self._lists())
 
     def clear(self) -> None:
-        for rows in self._lists():
-            if rows:
-                del rows[:]
+        for pending in self._lists():
+            if pending:
+                del pending[:]
+
+    def numbers(self) -> dict[str, int]:
+        """Return, for counters of the mark, the first number that is free after these rows."""
+        found = {}
+        if self.accepted:
+            found["task"] = self.accepted[-1].first + self.accepted[-1].count
+        if self.finished:
+            seq, count = self.finished[-1][:2]
+            found["completion"] = int(seq) + int(count)
+        if self.events:
+            found["event"] = self.events[-1][0] + 1
+        for _, values in self.settings:
+            if values and values[0] in _COUNTERS:
+                found[_COUNTERS[values[0]]] = values[1]
+        return found
 
     def statements(self) -> list[Statement]:
         """Return the statements that store the rows."""
@@ -132,21 +131,15 @@ class PendingRows:
                     at_once += 1
                 sent.difference_update(range(row.first, row.first + at_once))
                 values = msgspec.structs.astuple(row)  # in the order of the columns
-                content = row.owner.encode(), row.routes, row.body
-                crc = checksum(*content, start=row.first ^ row.count)
-                results.append((_ACCEPT, (*values, crc, at_once)))
+                results.append((ACCEPTED.insert, ACCEPTED.row(*values, at_once)))
             if len(sent) < len(self.sent):
                 self.sent = array("q", sorted(sent))
         if self.sent:
-            results.append(("insert into sent(tasks) values(?)", (self.sent.tobytes(),)))
-        for query, rows in (
-            (_FINISH, self.finished),
-            (_FILE, self.files),
-            (_EVENT, self.events),
-            (_CURSOR, self.cursors),
-        ):
-            if rows:
-                results += [(query, values) for values in rows]
+            results.append(SENT.append(self.sent.tobytes()))
+        results += [(FINISHED.insert, FINISHED.row(*values)) for values in self.finished]
+        results += [FILE.put(*values) for values in self.files]
+        results += [EVENT.put(*values) for values in self.events]
+        results += [CURSOR.put(*values) for values in self.cursors]
         results += self.standings
         results += self.settings
         return results
@@ -157,19 +150,28 @@ class Journal:
 
     usage_merges = 0  # number of times that rows of usage were merged
 
-    def __init__(self, place: Path | PostgresPlace, durability: str) -> None:
-        """Open or create the journal. Raises JournalError, and as `open_database`."""
+    def __init__(
+        self, place: Path | PostgresPlace, durability: str, mark: Path | None = None
+    ) -> None:
+        """Open or create the journal. `mark`: the file with the numbers that were given; None:
+        there is none. Raises JournalError, and as `open_database`."""
         self.place = place
+        self.mark = None if mark is None else marks.IdMark(mark)
+        self.is_new = True  # no service has used it before
+        self.missing = range(0)  # tasks that were accepted, and that the journal does not know
         self._durability = durability
         self.database = open_database(place, durability)
         self._db = self.database.db
         try:
-            self.database.create(_SCHEMA + "".join(table.schema for table in tables.TABLES))
+            self.database.create(tables.SCHEMA)
             self.records = reader.Records(self.database, place)
-            self.epoch = self.database.next_epoch()
+            self.is_new = self.records.row("select 1 from meta where key = 'epoch'") is None
+            floors = dict.fromkeys(marks.COUNTERS, 0) if self.mark is None else self.mark.floors
+            self.epoch = self.database.next_epoch(floors["epoch"])
+            self._number_on(floors)
             self.kept_bytes = self.records.bytes_by_owner()  # with pending rows
         except BaseException:
-            self.database.abandon()  # it leads no more
+            self.abandon()  # it leads no more
             raise
         self.job_bytes = 0  # of jobs, which have bounds of their own
         self.written_bytes = 0  # since the start, approximately; decides when a checkpoint is due
@@ -178,6 +180,34 @@ class Journal:
         self._rows = PendingRows()
         self._force = False
         self.pending = False  # there are rows to commit
+
+    def _number_on(self, floors: dict[str, int]) -> None:
+        """Let all numbers begin above those that were given, though the journal may be older than
+        the service that gave them."""
+        records = self.records
+        # `reserved` numbers of another start of the machine may not have been given.
+        known = records.next_task()
+        if self.mark is not None and self.mark.is_exact and known < floors["task"]:
+            self.missing = range(known, floors["task"])
+        present = {
+            "task": (rows.NEXT_TASK, known),
+            "completion": (rows.LAST_SEQ, records.last_seq() + 1),
+            "event": (rows.LAST_EVENT, records.last_event() + 1),
+            "reservation": (tables.NEXT_ID, records.meta(tables.NEXT_ID)),
+            "job": (tables.NEXT_JOB, records.meta(tables.NEXT_JOB)),
+            "entry": (tables.NEXT_ENTRY, records.meta(tables.NEXT_ENTRY)),
+        }
+        last = (rows.LAST_SEQ, rows.LAST_EVENT)  # of these `meta` has the last, not the next
+        raised = [
+            META.put(key, floors[name] - (key in last))
+            for name, (key, following) in present.items()
+            if floors[name] > following
+        ]
+        if raised:
+            self.database.store(raised, forced=True)
+        if self.mark is not None:
+            free = {name: max(each[1], floors[name]) for name, each in present.items()}
+            self.mark.note(free | {"epoch": self.epoch})
 
     def accept(self, row: accepted.AcceptedRow, standing: tables.Standing | None = None) -> None:
         """Record a Submit. `standing`: its account and class; None: it has neither."""
@@ -208,9 +238,9 @@ class Journal:
         again. Other results, and ends other than DONE, force the commit to disk. `at_s`: time of
         day of the end; 0.0: now."""
         unsuccessful = [states.count(state) for state in finished.UNSUCCESSFUL]
-        crc, at_s = checksum(body), at_s or time.time()
+        at_s = at_s or time.time()
         self.kept_bytes[owner] = self.kept_bytes.get(owner, 0) + len(body)
-        self._rows.finished.append((first_seq, len(states), *unsuccessful, at_s, body, crc, owner))
+        self._rows.finished.append((first_seq, len(states), *unsuccessful, at_s, body, owner))
         self._force = self._force or any(unsuccessful) or not repeatable
         self.pending = True
 
@@ -240,13 +270,13 @@ class Journal:
         """Record the size of a pool. `configured_min`, `configured_max`: its size in the
         configuration."""
         row = (pool, min_workers, max_workers, configured_min, configured_max)
-        self._set("insert or replace into pool values(?,?,?,?,?)", row)
+        self.put([POOL.put(*row)], forced=True)
 
     def drained(self, node: str, reason: str) -> None:
-        self._set("insert or replace into drained values(?,?)", (node, reason))
+        self.put([DRAINED.put(node, reason)], forced=True)
 
     def resumed(self, node: str) -> None:
-        self._set("delete from drained where node = ?", (node,))
+        self.put([DRAINED.remove(node)], forced=True)
 
     def put(self, statements: list[Statement], *, forced: bool) -> None:
         """Add statements for other tables to the next commit. `forced`: force it to disk, because
@@ -255,9 +285,6 @@ class Journal:
             self._rows.settings += statements
             self.pending = True
         self._force = self._force or forced
-
-    def _set(self, query: str, values: tuple[Any, ...]) -> None:
-        self.put([(query, values)], forced=True)
 
     def finished_at(self, first_seq: int) -> bytes | None:
         """Return the packed Completed numbered from `first_seq`, also if it is not committed yet;
@@ -307,6 +334,8 @@ class Journal:
             self._drop_accepted()
             self.pending = self._force or self._rows.has_any
             raise self._failed(error) from error
+        if self.mark is not None:
+            self.mark.note(self._rows.numbers())
         self.commit_times.add((time.perf_counter_ns() - begin_ns) // 1000)
         if fault_injection.plan:
             fault_injection.hit("journal.commit.after")
@@ -342,15 +371,16 @@ class Journal:
         """Force earlier commits to disk. The WAL keeps their order: one forced commit suffices."""
         with self.transaction("FULL") as db:
             now = int(time.time())
-            db.execute("insert or replace into meta values('synced', ?)", (now,))
+            db.execute(*META.put("synced", now))
         self.unsynced = False
 
     def index(self, runs: list[tuple[int, int, int]], up_to: int) -> None:
         """Add runs of ended tasks to the index: first task, number of tasks, `first_seq` of their
         record; called when the loop is idle."""
         with self.transaction("NORMAL") as db:
-            db.executemany("insert or replace into ended values(?,?,?)", runs)
-            db.execute("insert or replace into meta values('indexed', ?)", (up_to,))
+            for run in runs:
+                db.execute(*ENDED.put(*run))
+            db.execute(*META.put("indexed", up_to))
 
     def replace_sent(self, task_numbers: array[int]) -> None:
         """Replace the recorded attempts; called at start, with those of unfinished tasks."""
@@ -358,7 +388,7 @@ class Journal:
             db.execute("delete from sent")
             db.execute("update accepted set sent = 0 where sent > 0")
             if task_numbers:
-                db.execute("insert into sent(tasks) values(?)", (task_numbers.tobytes(),))
+                db.execute(*SENT.append(task_numbers.tobytes()))
 
     @contextmanager
     def transaction(self, level: str) -> Iterator[Connection]:
@@ -378,6 +408,14 @@ class Journal:
         """Commit pending rows, and close the database."""
         self.commit()
         self.database.close()
+        if self.mark is not None:
+            self.mark.close()
+
+    def abandon(self) -> None:
+        """Close without another word to the database, as if this process had died."""
+        self.database.abandon()
+        if self.mark is not None:
+            self.mark.abandon()
 
 
 def _size(statements: list[Statement]) -> int:

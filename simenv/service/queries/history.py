@@ -447,4 +447,4 @@ class Archive:
 
 
 def _refused(request: int, message: str) -> m.Refused:
-    return m.Refused(request, [m.Refusal("no_service", message, "start it: simenv up --restore")])
+    return m.Refused(request, [m.Refusal("no_service", message, "start it: simenv up")])

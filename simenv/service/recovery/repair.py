@@ -17,6 +17,7 @@ from simenv.service import fault_injection
 from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.journal import finished, rows, writer
 from simenv.service.journal.database import FAILED_DISK, Connection
+from simenv.service.journal.schema import ENDED, FINISHED, META, REPLACED, SENT, quarantined
 from simenv.service.recovery.replay import MIN_ATTEMPTS, Part, parts, queue
 from simenv.service.results import receipts
 from simenv.service.results.completions import Completions
@@ -48,11 +49,11 @@ class ResultRepair:
         taken = self._withdrawal(number)
         fault_injection.hit("reopen.before")
         with self._journal.transaction("FULL") as db:
-            db.execute("insert or replace into replaced values(?,?,?)", (seq, number, state))
+            db.execute(*REPLACED.put(seq, number, state))
             _remove_from_index(db, self._journal.records.finished.run_with(number), number)
             db.execute("delete from file where seq = ?", (seq,))
             sent = array("q", [number] * completion.attempts)
-            db.execute("insert into sent(tasks) values(?)", (sent.tobytes(),))
+            db.execute(*SENT.append(sent.tobytes()))
             for statement in taken.statements:
                 db.execute(*statement)
         fault_injection.hit("reopen.after")
@@ -108,22 +109,36 @@ def _remove_from_index(db: Connection, run: tuple[int, int, int] | None, task: i
         db.execute("delete from ended where first = ?", (first,))
         for begin, end in ((first, task), (task + 1, first + count)):
             if begin < end:
-                db.execute("insert into ended values(?,?,?)", (begin, end - begin, seq))
+                db.execute(*ENDED.put(begin, end - begin, seq))
+
+
+MAX_IN_RECORD = 2**20  # completions
 
 
 def drop(journal: writer.Journal, first_seq: int, tasks: list[int]) -> receipts.Withdrawal:
     """Delete a record that cannot be read, so that its tasks are unfinished again. Returns what it
     took from usage."""
     taken = receipts.withdrawal_of_damaged(journal.records, first_seq)
-    last, count = journal.records.last_seq(), journal.records.finished.count_at(first_seq)
+    records = journal.records
+    row = records.row(f"{FINISHED.checked} where seq = ?", first_seq)
+    following = records.scalar("select min(seq) from finished where seq > ?", first_seq)
+    # The number of its completions may be what is damaged.
+    count = records.finished.count_at(first_seq)
+    most = MAX_IN_RECORD if following is None else following - first_seq
+    count = min(max(count, 1), most)
+    last = max(records.meta(rows.LAST_SEQ), first_seq + count - 1)
+    if following is not None:
+        last = max(last, records.last_seq())
     with journal.transaction("FULL") as db:
-        db.execute("insert or replace into meta values(?,?)", (rows.LAST_SEQ, last))
+        if row is not None:
+            db.execute(*quarantined(FINISHED, row, time.time()))
+        db.execute(*META.put(rows.LAST_SEQ, last))
         db.execute("delete from finished where seq = ?", (first_seq,))
         db.execute("delete from ended where seq = ?", (first_seq,))
         db.execute("delete from file where seq >= ? and seq < ?", (first_seq, first_seq + count))
         if tasks:
             sent = array("q", tasks * MIN_ATTEMPTS)
-            db.execute("insert into sent(tasks) values(?)", (sent.tobytes(),))
+            db.execute(*SENT.append(sent.tobytes()))
         for statement in taken.statements:
             db.execute(*statement)
     return taken

@@ -9,7 +9,6 @@ from types import MappingProxyType
 
 import msgspec
 
-from simenv.errors import JournalError
 from simenv.model import TaskSpec
 from simenv.scheduler.core import Route, SubmitBatch, unpack_routes
 from simenv.scheduler.scheduler import Scheduler
@@ -17,7 +16,6 @@ from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.admission import submissions
 from simenv.service.journal import accepted, tables, writer
-from simenv.service.journal.database import WAY_OUT
 from simenv.service.results.completions import Completions
 from simenv.wire import codec
 
@@ -39,8 +37,8 @@ def replay(
     submit_queue: submissions.SubmitQueue,
     completions: Completions,
 ) -> ReplaySummary:
-    """Restore the scheduler's state from the journal. Raises JournalError or ProtocolError if a row
-    is damaged, ConfigError if a task cannot run now."""
+    """Restore the scheduler's state from the journal, whose damaged rows are removed. Raises
+    JournalError, ConfigError if a task cannot run now."""
     begin = time.monotonic()
     stored, units = tables.read_reservations(journal.records)
     scheduler.restore_controls(stored, tables.CONTROL.read(journal.records))
@@ -135,22 +133,15 @@ def final_tasks(journal: writer.Journal, total: int) -> bytearray:
     """Return one byte for each task: 1 if it has ended."""
     final = bytearray(total)
     for first, count in journal.records.finished.indexed_runs():
-        last = _check_task_number(first + count - 1, total)
-        final[_check_task_number(first, total) : last + 1] = b"\1" * count
+        known = range(max(first, 0), min(first + count, total))
+        final[known.start : known.stop] = b"\1" * len(known)
     replaced = set(journal.records.finished.replaced())
     for first_seq, body in journal.records.finished.all(journal.records.finished.indexed()):
         completed = codec.completed(body)
         for seq, completion in enumerate(completed.results, first_seq):
-            final[_check_task_number(completion.task, total)] |= seq not in replaced
+            if 0 < completion.task < total:
+                final[completion.task] |= seq not in replaced
     return final
-
-
-def _check_task_number(task: int, total: int) -> int:
-    """Return the number of a task. Raises JournalError if no such task was ever accepted."""
-    if not 0 < task < total:
-        message = f"the journal holds the end of task {task}, and was given tasks up to {total - 1}"
-        raise JournalError(message, hint=WAY_OUT)
-    return task
 
 
 def _attempts(journal: writer.Journal, final: bytearray) -> array[int]:

@@ -346,7 +346,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
     """Reason why a task ended without a result."""
 
     # engine, poison, out_of_memory, result_store, limit, cancelled, queue_timeout, run_timeout,
-    # machine_refused, machine_failed, bad_answer, reservation, job_time
+    # machine_refused, machine_failed, bad_answer, reservation, job_time, damaged
     reason: str
     message: str
     hint: str = ""

@@ -351,7 +351,7 @@ def test_stale_connection_file_is_a_warning(home: Path) -> None:
     file = ConnectionFile(1, "old", "0.1.0", 2**22 - 1, node, 1, str(home), "")
     (folder / "connection.json").write_bytes(msgspec.json.encode(file))
     stale = next(doctor_checks.connections())
-    assert (stale.level, stale.remedy) == ("warn", "simenv up --name old --restore")
+    assert (stale.level, stale.remedy) == ("warn", "simenv up --name old")
 
 
 def test_mode_of_key_file(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,8 +89,8 @@ def test_submit_after_crash_fails_and_up_resume_restores_start_options(
     capsys.readouterr()
     assert run(["submit", BELL]) == 5
     output = capsys.readouterr()
-    assert (output.out, "simenv up --restore" in output.err) == ("", True)
-    assert run(["up", "--restore"]) == 0
+    assert (output.out, "simenv up" in output.err) == ("", True)
+    assert run(["up"]) == 0
     try:
         lines = capsys.readouterr().out.splitlines()
         assert [line.split()[0] for line in lines[:4]] == ["service", "launcher", "nodes", "pools"]

@@ -80,7 +80,7 @@ def test_results_and_history_are_readable_when_the_service_is_down(
         answer = call(live, "result", waiting)
         assert (answer.code, answer.out) == (5, "")
         assert f"task {waiting} has not ended, and the service is down" in answer.err
-        assert "simenv up --restore" in answer.err
+        assert "simenv up" in answer.err
         assert [row["id"] for row in call(live, "queue", "--json").objects] == [waiting]
         assert (call(live, "trace", done.id).code, call(live, "events", "--json").code) == (0, 0)
         assert call(live, "result", done.id, "--bundle", str(tmp_path / "kept.zip")).code == 0

@@ -202,13 +202,18 @@ def test_damaged_backup_does_not_prevent_start_from_live_journal(paths: Environm
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database" * 1000])
-def test_damaged_journal_is_refused_with_backup(paths: EnvironmentPaths, content: bytes) -> None:
+def test_journal_of_which_nothing_is_left_continues_from_its_copy(
+    paths: EnvironmentPaths, content: bytes
+) -> None:
     journal(paths).close()
     copied(paths)
+    before = read_header(paths.copy)
     paths.journal.write_bytes(content)
-    error = fails(JournalError, "cannot be read", choose_journal, paths, resume=True)
-    assert "--restore" in error.hint
-    assert read_header(paths.copy) is not None
+    assert "rows of its copy" in choose_journal(paths, resume=False)
+    after = read_header(paths.journal)
+    assert (after.epoch, after.next_task) == (before.epoch, before.next_task)
+    (kept,) = paths.state.glob("journal.db.damaged-*")
+    assert kept.read_bytes() == content
 
 
 def held(path: Path, node: str) -> int:

@@ -1,4 +1,4 @@
-"""Damage of the write-ahead log: refused with the remedy, never silently shorter."""
+"""Damage of the journal's file and of its log costs what it hit, and is said."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from failing import fails
 
 from simenv.config import EnvironmentPaths
-from simenv.errors import JournalError, SimenvError
 from simenv.service.journal import wal, writer
 from simenv.service.journal.accepted import AcceptedRow
-from simenv.service.journal.choice import choose_journal, read_header
+from simenv.service.journal.choice import choose_journal
 from simenv.service.journal.copying import copy_into
 
 TASKS = 60
-PLACES = 50
+PLACES = 20
 
 
 def environment(folder: Path) -> EnvironmentPaths:
@@ -95,7 +93,7 @@ def test_transaction_cut_off_by_a_kill_is_no_damage(
 
 
 @pytest.mark.parametrize("place", range(PLACES))
-def test_damaged_log_is_refused_or_all_its_intact_commits_are_read(
+def test_damage_in_the_log_costs_the_row_that_it_hit(
     killed: EnvironmentPaths, tmp_path: Path, place: int
 ) -> None:
     paths = copied(killed, tmp_path)
@@ -103,47 +101,45 @@ def test_damaged_log_is_refused_or_all_its_intact_commits_are_read(
     at = 0 if place == 0 else random.Random(place).randrange(32, size - 8)
     damage(log_of(paths), at)
     lost = wal.lost_commits(paths.journal)
+    chosen = choose_journal(paths, resume=False)
+    found = tasks_in(paths)
     if lost:
-        error = fails(JournalError, "damaged", choose_journal, paths, resume=False)
-        assert "--restore" in error.hint
-        assert "damaged" in choose_journal(paths, resume=True)
+        assert "intact rows of the damaged journal" in chosen
         assert list(paths.state.glob(f"{paths.journal.name}*.damaged-*"))
-        assert len(tasks_in(paths)) >= TASKS // 2
-    else:  # the last commit, or what no frame uses
-        assert tasks_in(paths)[: TASKS - 1] == list(range(1, TASKS))
+    # Without that the last commit, or what no frame uses, was hit.
+    assert len(found) >= TASKS - 1
 
 
-@pytest.mark.parametrize("place", range(20))
-def test_damaged_database_or_copy_is_refused_or_complete(
-    killed: EnvironmentPaths, tmp_path: Path, place: int
+@pytest.mark.parametrize("place", range(12))
+@pytest.mark.parametrize("size", [1, 64, 4_096])
+def test_damage_in_the_file_costs_the_rows_of_one_page(
+    killed: EnvironmentPaths, tmp_path: Path, place: int, size: int
 ) -> None:
     paths = copied(killed, tmp_path)
     if place % 2:
         writer.Journal(paths.journal, "accepted").close()  # all is in the database
     path = paths.journal if place % 2 else paths.copy
-    size = path.stat().st_size
-    damage(path, random.Random(place).randrange(0, size - 64), 64)
-    refused, found = "", list[int]()
-    try:
-        choose_journal(paths, resume=False)
-        found = tasks_in(paths)
-    except SimenvError as error:
-        refused = error.hint
-    assert refused or found == list(range(1, TASKS + 1))
+    pages = path.stat().st_size // 4_096
+    at = random.Random(place).randrange(pages) * 4_096
+    damage(path, at + (random.Random(place).randrange(4_000) if size < 4_096 else 0), size)
+    choose_journal(paths, resume=False)
+    found = tasks_in(paths)
+    # Of half of the tasks the copy has the rows of a lost page.
+    assert len(set(range(1, TASKS // 2 + 1)) - set(found)) <= (size < 4_096)
+    assert len(found) >= TASKS - 4
 
 
-def test_journal_shorter_than_its_copy_is_refused(killed: EnvironmentPaths, tmp_path: Path) -> None:
+def test_rows_that_only_the_copy_has_are_taken_from_it(
+    killed: EnvironmentPaths, tmp_path: Path
+) -> None:
     paths = copied(killed, tmp_path)
     for path in paths.state.glob(f"{paths.journal.name}*"):
         path.unlink()
     journal = writer.Journal(paths.journal, "accepted")
     accept(journal, 1)
     journal.close()
-    with pytest.raises(JournalError, match="1 tasks, and its copy"):
-        choose_journal(paths, resume=False)
-    assert "from the copy" in choose_journal(paths, resume=True)
-    header = read_header(paths.journal)
-    assert header.next_task == TASKS // 2 + 1
+    assert "1 tasks, and its copy" in choose_journal(paths, resume=False)
+    assert tasks_in(paths) == list(range(1, TASKS // 2 + 1))
 
 
 def test_damage_after_a_start_of_the_machine_may_be_a_power_failure(

@@ -7,6 +7,7 @@ import pytest
 
 from simenv.model import Origin
 from simenv.model.task import Timing
+from simenv.service.journal.schema import REPLACED
 from simenv.service.journal.writer import Journal
 from simenv.service.recovery import repair, replay
 from simenv.service.results import completions
@@ -46,7 +47,7 @@ class RandomHistory:
             found = self.completions.find(task)
             seq, run = found[0].first_seq, self.journal.records.finished.run_with(task)
             with self.journal.transaction("FULL") as db:
-                db.execute("insert into replaced values(?,?,'DONE')", (seq, task))
+                db.execute(*REPLACED.put(seq, task, "DONE"))
                 repair._remove_from_index(db, run, task)
             self.completions.withdraw(task, seq)
             del self.ends[task]

@@ -7,7 +7,8 @@ import { begin, history } from "../series.js";
 import "../plots.js";
 
 const FAULTS = ["worker.lost", "worker.killed", "node.lost", "node.drained", "pool.quarantined", "pool.backoff", "task.requeued",
-  "task.unplaceable", "task.preempted", "journal.damaged", "result.damaged"];
+  "task.unplaceable", "task.preempted", "journal.damaged", "journal.dropped", "task.damaged",
+  "result.damaged"];
 const range = own("time-range");
 const plots = { throughput: own("time-plot"), queue: own("time-plot"), slots: own("time-plot") };
 const SERIES = ["done_per_s", "unsuccessful_per_s", "queue", "running", "slots_used"];
