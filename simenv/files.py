@@ -11,7 +11,6 @@ import functools
 import os
 import secrets
 import stat
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -20,7 +19,6 @@ from simenv.errors import ConfigError
 
 ROOT = 0
 MAX_LINKS = 40  # the limit of Linux: path_resolution(7)
-UNMEASURABLE = sys.maxsize  # bytes
 _WRITE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -152,72 +150,6 @@ def _created(path: Path, mode: int, *, sync: bool) -> Iterator[BinaryIO]:
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-
-
-def remove_tree(folder: Path) -> None:
-    """Remove a folder and all below it, however deep and whatever its modes: folders that a task
-    has made. Follows no link; what cannot be removed stays. `shutil.rmtree` calls itself for each
-    level before Python 3.13, and a descriptor stays open for each."""
-    flags, mark = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, f".{secrets.token_hex(8)}"
-    with contextlib.suppress(OSError):
-        top = os.open(folder, flags)
-        try:
-            waiting, number = ["."], 0
-            while waiting:
-                name = waiting.pop()
-                with contextlib.suppress(OSError):
-                    descriptor = os.open(name, flags, dir_fd=top)
-                    try:
-                        for below in _emptied(descriptor):
-                            number += 1
-                            moved = f"{mark}.{number}"
-                            os.rename(below, moved, src_dir_fd=descriptor, dst_dir_fd=top)
-                            waiting += [moved]
-                    finally:
-                        os.close(descriptor)
-                    if name != ".":
-                        os.rmdir(name, dir_fd=top)
-        finally:
-            os.close(top)
-        os.rmdir(folder)
-
-
-def _emptied(folder: int) -> list[str]:
-    """Remove the files of an open folder; return the names of its folders, which can be moved."""
-    folders = []
-    with os.scandir(folder) as entries:
-        for entry in list(entries):
-            with contextlib.suppress(OSError):
-                if not entry.is_dir(follow_symlinks=False):
-                    os.unlink(entry.name, dir_fd=folder)
-                    continue
-                flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
-                descriptor = os.open(entry.name, flags, dir_fd=folder)
-                try:
-                    os.chmod(f"/proc/self/fd/{descriptor}", 0o700)
-                finally:
-                    os.close(descriptor)
-                folders.append(entry.name)
-    return folders
-
-
-def tree_bytes(folder: Path) -> int:
-    """Return the bytes of all files below a folder, which may change meanwhile; UNMEASURABLE if a
-    folder cannot be listed, for its mode or the length of its path."""
-    result, waiting = 0, [os.fspath(folder)]
-    while waiting:
-        try:
-            with os.scandir(waiting.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                    with contextlib.suppress(FileNotFoundError):
-                        result += entry.stat(follow_symlinks=False).st_size
-        except (FileNotFoundError, NotADirectoryError):
-            continue  # it was removed
-        except OSError:
-            return UNMEASURABLE
-    return result
 
 
 def open_bytes(pid: int, folder: Path) -> int:

@@ -21,11 +21,12 @@ import mmap
 import os
 import zlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from simenv import foreign_files
 from simenv.errors import StoreError
 from simenv.files import sync_folder
 from simenv.model import ResultFile, StoredArray, task_name
@@ -178,7 +179,7 @@ def write(
         if sync:
             sync_folder(path.parent)
     except OSError as error:
-        raise _store_error(path, frame.size_bytes, error) from error
+        raise _store_error(name or str(path), frame.size_bytes, error) from error
     rest = checksum_of_rest(frame, stored)
     return ResultFile(name or path.name, frame.size_bytes, rest, stored)
 
@@ -275,19 +276,20 @@ def _created(temporary: Path, mode: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _store_error(path: Path, size_bytes: int, error: OSError) -> StoreError:
-    hint = f"see to {path.parent}, then submit again"
+def _store_error(name: str, size_bytes: int, error: OSError) -> StoreError:
+    hint = "see to its disk, then submit again"
     if error.errno in _FULL:
         hint = (
-            f"free {size_bytes} bytes there, then submit again; "
+            f"free {size_bytes} bytes on its disk, then submit again; "
             "the event disk.full says what `simenv prune` frees"
         )
     return StoreError(
-        f"{path} of {size_bytes} bytes cannot be written: {error.strerror}", hint=hint
+        f"{name} of {size_bytes} bytes cannot be written: {error.strerror}", hint=hint
     )
 
 
 CHECKPOINTS = "kept"  # folder of the checkpoints of long runs, with one folder for each task
+WORKERS = "workers"  # folder of the folders of isolated workers
 WIDE_QUBITS = 20  # runs of narrower circuits are too short for checkpoints
 SHARD_BITS = 12  # 2**SHARD_BITS tasks share a folder
 
@@ -298,42 +300,35 @@ def attempt_file(task: int, fence: int) -> str:
     return f"{task_name(task >> SHARD_BITS)[2:]}/{task_name(task)}.{fence:x}.h5"
 
 
-def below(root: Path, name: str) -> Path:
-    """Return the path of a file below `root`. Raises StoreError if the name leads out of `root`."""
-    relative = PurePosixPath(name)
-    if not name or relative.is_absolute() or ".." in relative.parts:
-        raise StoreError(f"{name[:80]!r} is not the name of a file of results")
-    return root / relative
-
-
-def open_file(path: Path) -> int:
-    """Open a file for reading and return its descriptor. Raises StoreError if that fails. A pipe in
-    place of a file is opened without a wait for its writer, and has no bytes to map."""
+def open_file(root: Path, name: str) -> int:
+    """Open a result file below `root` for reading and return its descriptor. Raises StoreError if
+    there is no regular file of that name, or a link leads to it."""
     try:
-        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        return foreign_files.open_file(root, name)
     except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+        raise StoreError(f"{name[:80]} cannot be read: {error.strerror}") from error
 
 
-def damage(path: Path, stored: ResultFile) -> str:
-    """Return the defect of a result file, or "" if it is complete; reads every byte."""
+def damage(root: Path, name: str, stored: ResultFile) -> str:
+    """Return the defect of a result file below `root`, or "" if it is complete; reads every byte.
+    `stored`: as it was written; its own name is not used."""
     try:
-        descriptor = open_file(path)
+        descriptor = open_file(root, name)
     except StoreError as error:
         return error.message
     try:
         size = os.fstat(descriptor).st_size
         if size != stored.size_bytes:
-            return f"{path} has {size} bytes, it was written with {stored.size_bytes}"
+            return f"{name} has {size} bytes, it was written with {stored.size_bytes}"
         for array in stored.arrays:
             if checksum(descriptor, array.offset, array.size_bytes) != array.checksum:
-                return f"{array.field} in {path} is damaged: its checksum does not fit"
+                return f"{array.field} in {name} is damaged: its checksum does not fit"
         crc = 0
         for start, end in gaps(stored):
             crc = checksum(descriptor, start, end - start, crc)
-        return "" if crc == stored.checksum else f"{path} is damaged: its checksum does not fit"
+        return "" if crc == stored.checksum else f"{name} is damaged: its checksum does not fit"
     except OSError as error:
-        return f"{path} cannot be read: {error.strerror}"
+        return f"{name} cannot be read: {error.strerror}"
     finally:
         os.close(descriptor)
 

@@ -28,7 +28,7 @@ import numpy as np
 import psutil
 
 import simenv
-from bench.harness import Report, Times, benchmark, installed, probed, timed, timed_s
+from bench.harness import SEED, Report, Times, benchmark, installed, probed, timed, timed_s
 from bench.harness.environments import (
     HttpConnection,
     address_of,
@@ -53,6 +53,7 @@ from testbed.attackers import (
     SILENT,
     Place,
 )
+from testbed.hostile_files import serve
 from testbed.http_requests import Request
 from testbed.keys import remote_key
 from testbed.munged import munged, program
@@ -512,3 +513,33 @@ def _descriptors(gateway: psutil.Process) -> tuple[int, int]:
     mapped = Path(f"/proc/{gateway.pid}/maps").read_text().count(".h5\n")
     opened = sum(not link.startswith(("pipe:", "anon_inode:")) for link in links)
     return opened + mapped, mapped + sum(link.endswith(".h5") for link in links)
+
+
+# --- the folder of a worker -----------------------------------------------------------------------
+
+
+@benchmark(entries=(10_000, 300), seed=SEED)
+def hostile_files(report: Report, options: Namespace) -> None:
+    """A task that makes everything of its worker's folder while the service works there.
+
+    The service adopts results, moves checkpoints, measures and removes, in one folder after the
+    other, until the task has made so many links, folders, pipes, sockets, devices and second names
+    of files, which it exchanges meanwhile. As root, the task runs as a user of its own, then as the
+    same user; else as the same user alone. Judged are accesses to files outside of the folder, what
+    is left behind, and the memory of the service.
+    """
+    touched = left = 0
+    grown: list[float] = []
+    for own_user in (True, False) if os.geteuid() == 0 else (False,):
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder).chmod(0o755)
+            outcome = serve(Path(folder), options.entries, options.seed, own_user=own_user)
+        what = "a user of its own" if own_user else "the same user"
+        print(f"{what}: {outcome.entries} entries, {outcome.taken} results and {outcome.kept}")
+        print(f"checkpoints taken; touched: {dict(outcome.touched)}, left: {outcome.left[:5]}")
+        touched += outcome.touched.total()
+        left += len(outcome.left)
+        grown.append(outcome.grown_bytes / 2**20)
+    report.at_most("touched", touched)
+    report.at_most("left", left)
+    report.at_most("growth_mib", max(grown))

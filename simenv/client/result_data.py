@@ -31,8 +31,8 @@ import msgspec
 
 from simenv import result_files
 from simenv.client.circuits import native
-from simenv.errors import ProtocolError, StoreError, VersionMismatchError
-from simenv.model import RESULT_FORMAT, Origin, ResultData, ResultFile, StoredArray
+from simenv.errors import ProtocolError, StoreError
+from simenv.model import Origin, ResultData, ResultFile, StoredArray, result_lengths
 from simenv.model.task import AmplitudeResultData
 from simenv.wire import codec
 from simenv.wire.messages.base import A, ClientRequest
@@ -286,7 +286,7 @@ class LargeArrays:
         if root is None:
             return None
         try:
-            descriptor = result_files.open_file(result_files.below(root, self._file.name))
+            descriptor = result_files.open_file(root, self._file.name)
         except StoreError:
             return None  # not readable here; the service may be able to read it
         try:
@@ -360,12 +360,6 @@ class ProvenanceSource(Protocol):
     def receipt(self) -> Receipt | None: ...
 
 
-_FIELDS = (
-    *("outcomes", "counts", "probability_outcomes", "probabilities"),
-    *("statevector", "expectations", "gradients", "memory", "value", "amplitudes"),
-)
-
-
 class DecodedResult(msgspec.Struct, eq=False, gc=False):
     """The rows of one task; row r is the binding with index `data.binding` + r. Callers hold
     thousands of them, which the collector need not traverse: no reference cycle passes through
@@ -379,53 +373,18 @@ class DecodedResult(msgspec.Struct, eq=False, gc=False):
     @classmethod
     def of(cls, data: ResultData, task: object) -> DecodedResult:
         """Check all lengths. Raises VersionMismatchError and ProtocolError, naming `task`."""
-        if data.format != RESULT_FORMAT:
-            raise VersionMismatchError(
-                f"result of task {task} has format {data.format}, this client reads {RESULT_FORMAT}"
-            )
-        if data.count < 1:
-            raise ProtocolError(f"result of task {task} has {data.count} rows")
         if not isinstance(data, AmplitudeResultData):  # made in Python, not decoded
             data = AmplitudeResultData(*msgspec.structs.astuple(data))
         msgspec.structs.force_setattr(data, "registers", _shared(data.registers))
         decoded = cls(data)
-        if not _is_plain(data):
-            decoded._cut(data, task)
+        sizes = result_lengths.check(data, task)
+        if sizes is not None:
+            outcomes, counts, possible, probs = sizes[:4]
+            rows, width = data.rows, data.probability_width
+            decoded._ends = _ends(outcomes, data.outcome_width, counts, 4, rows, data.count, task)
+            rows = data.probability_rows
+            decoded._probability_ends = _ends(possible, width, probs, 8, rows, data.count, task)
         return decoded
-
-    def _cut(self, data: AmplitudeResultData, task: object) -> None:
-        """Find the parts of the rows. Raises ProtocolError if their lengths do not agree, or if an
-        array is both in the message and in the file."""
-        filed: set[str] = set()
-        for array in data.file.arrays if data.file is not None else ():
-            if array.field in filed or getattr(data, array.field, None):
-                raise ProtocolError(f"result of task {task} has the array {array.field} twice")
-            filed.add(array.field)
-        outcomes, counts, possible, probs, state, estimates, slopes, memory, _, chosen = _sizes(
-            data
-        )
-        self._ends = _ends(outcomes, data.outcome_width, counts, 4, data.rows, data.count, task)
-        self._probability_ends = _ends(
-            possible, data.probability_width, probs, 8, data.probability_rows, data.count, task
-        )
-        if slopes and (not estimates or slopes % (estimates // 2)):  # float64 for each value
-            raise ProtocolError(
-                f"result of task {task} has {slopes} bytes of gradients for {estimates} of values"
-            )
-        sized = (
-            *(("statevector", state), ("expectations", estimates), ("gradients", slopes)),
-            ("amplitudes", chosen),
-        )
-        width = -(-sum(size for _, size in data.registers) // 8)
-        if memory and memory != data.count * data.shots * width:
-            raise ProtocolError(
-                f"result of task {task} has {memory} bytes of memory for {data.count} rows of"
-                f" {data.shots} shots of {width}"
-            )
-        for name, size in sized:
-            if size % (8 * data.count):
-                message = f"result of task {task} has {size} bytes of {name} for {data.count} rows"
-                raise ProtocolError(message)
 
     @classmethod
     def read(cls, payload: bytes, task: object) -> DecodedResult:
@@ -546,36 +505,6 @@ class DecodedResult(msgspec.Struct, eq=False, gc=False):
         )
 
 
-def _is_plain(data: AmplitudeResultData) -> bool:
-    """Return whether the data are counts of one row alone, with lengths that agree. Most small
-    results are; the other checks are skipped for them."""
-    count_bytes = len(data.counts)
-    return (
-        data.count == 1
-        and data.file is None
-        and not count_bytes % 4
-        and len(data.outcomes) * 4 == count_bytes * data.outcome_width
-        and not (
-            data.rows or data.probability_outcomes or data.probabilities or data.probability_rows
-            or data.statevector or data.expectations or data.gradients or data.memory or data.value
-            or data.amplitudes
-        )
-    )  # fmt: skip
-
-
-def _sizes(data: AmplitudeResultData) -> list[int]:
-    """Return the bytes of each array, in the message or in its file."""
-    inline = [  # written out: a loop over names costs a quarter of reading a small result
-        len(data.outcomes), len(data.counts), len(data.probability_outcomes),
-        len(data.probabilities), len(data.statevector), len(data.expectations),
-        len(data.gradients), len(data.memory), len(data.value), len(data.amplitudes),
-    ]  # fmt: skip
-    if data.file is None:
-        return inline
-    filed = {array.field: array.size_bytes for array in data.file.arrays}
-    return [filed.get(field) or size for field, size in zip(_FIELDS, inline, strict=True)]
-
-
 def _ends(
     outcome_bytes: int,
     width: int,
@@ -586,16 +515,9 @@ def _ends(
     task: object,
 ) -> list[int] | None:
     """Return the begin of each row's part and the end of the last one; None if one row has all."""
-    fits, ends = not value_bytes % size and outcome_bytes * size == value_bytes * width, None
-    if rows and fits:
-        fits = len(rows) == 4 * count
-        ends = [0, *accumulate(memoryview(rows).cast("I"))] if fits else None
-        fits = fits and ends is not None and ends[-1] * size == value_bytes
-    elif value_bytes:
-        fits = fits and count == 1
-    if not fits:
-        raise ProtocolError(
-            f"result of task {task} has {value_bytes} bytes of values for {outcome_bytes} bytes of"
-            f" outcomes of {width} in {count} rows"
-        )
+    ends = None
+    if rows:
+        ends = [0, *accumulate(memoryview(rows).cast("I"))]
+        if ends[-1] * size != value_bytes:
+            raise result_lengths.rows_error(outcome_bytes, width, value_bytes, count, task)
     return ends

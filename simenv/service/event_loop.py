@@ -15,6 +15,8 @@ import time
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from simenv.errors import JournalError, SimenvError
 from simenv.process import release_memory, resident_bytes
 from simenv.sandbox.supervised import SupervisedProcess
@@ -24,6 +26,7 @@ from simenv.service import fault_injection
 from simenv.service.admission.submissions import AcceptAnswers
 from simenv.service.control.accepted_keys import KeyCommands
 from simenv.service.control.reservations import CHANGES as RESERVATION_CHANGES
+from simenv.service.control.result_intake import ResultIntake
 from simenv.service.fair_queue import CHECKS, Decoding
 from simenv.service.handlers.administration import CHANGES, WITHOUT_JOURNAL, Administration
 from simenv.service.handlers.queries import QueryHandlers
@@ -156,7 +159,12 @@ class EventLoop(ServiceComponents):
             self.monitoring.internal_errors,
         )
         self._decode = Decoding(CHECKS).of
-        self._events = WorkerEvents(self)
+        self._intake = ResultIntake(
+            *(self.state, self.workers.isolation, self.result_requests.file_worker),
+            *(self.result_requests.root, self._end_tasks),
+            sync=self.config.durability != "process",
+        )
+        self._events = WorkerEvents(self, self._intake.is_taking)
         self._read_ns = time.monotonic_ns()  # all messages that came before are read
         self._upkeep = Upkeep(self)
         self._next_tick_ns = 0
@@ -366,12 +374,7 @@ class EventLoop(ServiceComponents):
         now_ns = time.monotonic_ns()
         if type(message) is m.AttemptResults:
             fault_injection.hit("finished.received")
-            name = self.workers.name_of(peer)
-            if self.workers.isolation is not None:
-                self.workers.isolation.adopt(name, message.results)
-            endings = self.scheduler.tasks_finished(name, message.results, message.slots, now_ns)
-            held = self.executor.finish(message, endings)
-            self.result_requests.remove_unused_files(message, endings, held)
+            self._intake.receive(self.workers.name_of(peer), message)
             return
         check_worker(identity, message)
         if type(message) is m.Heartbeat:
@@ -379,6 +382,8 @@ class EventLoop(ServiceComponents):
             is_current = message.epoch == self.state.epoch
             if is_current and self.workers.beats(message.name, message.start, peer):
                 beat = reported_state(message)
+                if self._intake.is_taking(message.name):
+                    beat = msgspec.structs.replace(beat, waiting=False)
                 alive, actions = self.scheduler.heartbeat_received(beat, now_ns)
             answer: m.ToWorker = m.StopWorker("unknown worker")
             if alive:
@@ -401,6 +406,13 @@ class EventLoop(ServiceComponents):
             if actions or type(message) is not nodes.NodeHeartbeat:
                 self.executor.execute(actions)
                 self._next_tick_ns = min(self._next_tick_ns, now_ns + NODE_TICK_NS)
+
+    def _end_tasks(self, name: str, message: m.AttemptResults) -> None:
+        """End the tasks of results that are stored as far as they are not in the journal."""
+        now_ns = time.monotonic_ns()
+        endings = self.scheduler.tasks_finished(name, message.results, message.slots, now_ns)
+        held = self.executor.finish(message, endings)
+        self.result_requests.remove_unused_files(message, endings, held)
 
     def _join(self, peer: bytes, message: m.Join, now_ns: int) -> None:
         name, start = message.name, message.start

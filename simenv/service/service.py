@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import InitVar, dataclass
 
 import msgspec
 
+from launcher.base import Exit
 from simenv.config import Config
 from simenv.model import TaskState, WorkerState
 from simenv.scheduler.events.workers import memory_bound
@@ -230,8 +232,11 @@ class WorkerEvents:
     """Reports of ended processes, and of nodes that the launcher has lost or recovered, to the
     scheduler. Used from the loop's thread."""
 
-    def __init__(self, service: ServiceComponents) -> None:
+    def __init__(self, service: ServiceComponents, is_taking: Callable[[str], bool]) -> None:
+        """`is_taking`: returns whether files of a worker are being taken over; its end waits."""
         self._service = service
+        self._is_taking = is_taking
+        self._ended: list[Exit] = []  # ends that wait
         self._next_sizes_ns = 0
         self._quiet_ns = round(service.config.worker_lease_s / 2 * 1e9)
 
@@ -284,7 +289,11 @@ class WorkerEvents:
             service.executor.execute(service.scheduler.worker_over_disk(worker, reason, now_ns))
 
     def _report_exits(self, now_ns: int) -> None:
-        for end in self._service.workers.exited():
+        ends, self._ended = self._ended + self._service.workers.exited(), []
+        for end in ends:
+            if self._is_taking(end.name):  # its results came before its end
+                self._ended.append(end)
+                continue
             self._service.result_requests.file_worker.unfinished(f"{end.name}.{end.start}")
             tail = self._service.workers.log_tail(end.name) if end.code else ""
             blame = not end.infrastructure_failure and not (

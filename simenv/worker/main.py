@@ -250,7 +250,7 @@ def _result_writer(
 ) -> ResultFileWriter:
     unavailable = unavailable_reason(arguments.results, service.token)
     if unavailable:
-        process.log_line(unavailable)
+        process.log_line(f"{arguments.results}: {unavailable}")
     return ResultFileWriter(
         arguments.results, arguments.sync, f"{arguments.name}.{arguments.start}", unavailable
     )

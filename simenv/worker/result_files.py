@@ -90,8 +90,9 @@ class ResultFileWriter:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            message = f"the folder {path.parent} cannot be made: {error.strerror}"
-            raise StoreError(message, hint="see to its disk, then submit again") from error
+            message = f"the folder of {name} cannot be made: {error.strerror}"
+            hint = "see to the disk of the results, then submit again"
+            raise StoreError(message, hint=hint) from error
         return result_files.write(
             path, large, attributes, name=name, sync=self._sync, mark=self._mark
         )
@@ -104,8 +105,8 @@ def unavailable_reason(folder: Path, token: str) -> str:
     try:
         result = (folder / TOKEN).read_text()
     except OSError as error:
-        return f"the results folder {folder} cannot be seen from {hostname}: {error.strerror}"
-    return "" if result == token else f"{folder} on {hostname} is not the service's results folder"
+        return f"the results folder cannot be seen from {hostname}: {error.strerror}"
+    return "" if result == token else f"on {hostname} there is another folder of that path"
 
 
 def _size(result: EngineResult) -> int:

@@ -227,45 +227,6 @@ def test_the_first_status_imports_no_library() -> None:
     python("-c", f"{code} sys.exit('psutil' in sys.modules)")
 
 
-def nested(folder: Path, levels: int) -> None:
-    """Make folders in one another, of more levels than Python calls and longer than a path."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    for _ in range(levels):
-        os.mkdir("level", dir_fd=descriptor)
-        below = os.open("level", os.O_RDONLY, dir_fd=descriptor)
-        os.close(descriptor)
-        descriptor = below
-    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=descriptor))
-    os.close(descriptor)
-
-
-def test_a_tree_is_removed_however_deep_and_whatever_its_modes(tmp_path: Path) -> None:
-    tree, beside = tmp_path / "tree", tmp_path / "beside"
-    for folder in (tree, beside, tree / "closed", tree / "closed" / "below"):
-        folder.mkdir()
-    (beside / "file").touch()
-    (tree / "link").symlink_to(beside)
-    (tree / "closed").chmod(0)
-    nested(tree, 1_200)
-    files.remove_tree(tree)
-    files.remove_tree(tmp_path / "missing")
-    assert (list(tmp_path.iterdir()), (beside / "file").exists()) == ([beside], True)
-
-
-def test_size_of_a_tree_counts_its_files_and_says_when_it_cannot(tmp_path: Path) -> None:
-    flat, deep = tmp_path / "flat", tmp_path / "deep"
-    for folder in (flat, deep):
-        folder.mkdir()
-    empty = files.tree_bytes(flat)
-    (flat / "file").write_bytes(bytes(1_000))
-    (flat / "link").symlink_to(tmp_path)
-    assert 1_000 <= files.tree_bytes(flat) - empty < 2_000
-    assert files.tree_bytes(tmp_path / "missing") == 0
-    nested(deep, 1_200)
-    assert files.tree_bytes(deep) == files.UNMEASURABLE
-    files.remove_tree(deep)
-
-
 WRITER = """
 import os, sys
 name, log = sys.argv[1:]

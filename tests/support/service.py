@@ -7,13 +7,25 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import numpy as np
 from memory_transport import MemoryConnection, MemoryListener
 from scheduler_invariants import check
 
 from launcher.base import Command, Exit, LauncherEvent, LaunchError
 from simenv.config import Config, EnvironmentPaths, convert
-from simenv.model import Event, Origin, Program, TaskOptions, TaskSpec, TaskState
+from simenv.model import (
+    RESULT_FORMAT,
+    Event,
+    Origin,
+    Program,
+    ResultData,
+    ResultFile,
+    TaskOptions,
+    TaskSpec,
+    TaskState,
+)
+from simenv.result_files import attempt_file
 from simenv.scheduler.core import ClusterLimits
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service import fault_injection
@@ -42,6 +54,8 @@ from simenv.wire.transport.sockets import PeerKind
 from simulators.catalog import SMALL_QUBITS
 
 A = TypeVar("A")
+RESULT = codec.encode(ResultData(RESULT_FORMAT, (("c", 2),), 2, 100, 1))
+FAILURE = codec.encode(m.Failure("engine", "it failed"))
 NODE = "here"
 LIMITS = ClusterLimits(2, 2**30, 1000, 2**24, 10 * 10**9, 60 * 10**9)
 
@@ -59,6 +73,26 @@ def program(num_qubits: int = 2, angle: float = 0.5) -> Program:
         np.concatenate([array, chain, array]).tobytes(), array.tobytes(),
         np.full(num_qubits, angle).tobytes(),
     )  # fmt: skip
+
+
+def result_of(size_bytes: int, file: ResultFile | None = None) -> bytes:
+    """A packed result of so many bytes, in the value of a call."""
+    data = msgspec.structs.replace(codec.result_data(RESULT), file=file)
+    size = size_bytes
+    while len(body := codec.encode(msgspec.structs.replace(data, value=bytes(size)))) > size_bytes:
+        size -= len(body) - size_bytes
+    return body
+
+
+def filed(root: Path, task: m.AssignedTask, size_bytes: int) -> m.AttemptResult:
+    """The result of a task with a file of so many bytes, which is written."""
+    name = attempt_file(task.task, task.attempt)
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(bytes(size_bytes))
+    payload = result_of(2_000, ResultFile(name, size_bytes, 0, ()))
+    crc = zlib.crc32(payload)
+    return m.AttemptResult(task.task, task.attempt, 2, payload, crc, name, size_bytes)
 
 
 def completions(answers: list[m.ToClient]) -> list[m.Completion]:
@@ -317,11 +351,12 @@ class ServiceHarness:
         return tasks
 
     def finish(
-        self, tasks: list[m.AssignedTask], state: TaskState = TaskState.DONE, payload: bytes = b"r",
+        self, tasks: list[m.AssignedTask], state: TaskState = TaskState.DONE, payload: bytes = b"",
         file: str = "",
     ) -> list[m.ToClient]:  # fmt: skip
         """Answer them all; returns what the first client hears."""
         index = m.STATES.index(state)
+        payload = payload or (RESULT if state is TaskState.DONE else FAILURE)
         crc = zlib.crc32(payload)
         results = [
             m.AttemptResult(t.task, t.attempt, index, payload, crc, file, len(file), 1, 10)

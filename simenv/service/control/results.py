@@ -17,6 +17,7 @@ from pathlib import Path
 from simenv.config import Config
 from simenv.errors import JournalError, NotFoundError, OptionError, SimenvError, StoreError
 from simenv.model import TaskState, task_name, task_number
+from simenv.result_files import attempt_file
 from simenv.scheduler.core import ATTEMPT_BITS, TaskEnded
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service.accounting.accounts import AccountRegistry
@@ -70,6 +71,7 @@ class ResultRequests:
         self._send: SendAnswer = _discard_answer
         self._has_requeued = False
         self._next_poll_ns = 0
+        self._unused: list[tuple[int, int]] = []  # attempts whose files no commit may name
         self._reading: dict[str, int] = {}  # bytes that are being read, by owner
 
     def listen(self, record_event: Callable[[str, str, str], None], send: SendAnswer) -> None:
@@ -103,6 +105,8 @@ class ResultRequests:
         """Handle the completed jobs of the threads, and do a slice of retention. Raises
         JournalError."""
         self.file_worker.run_callbacks()
+        if self._unused and not self._journal.pending:
+            self._remove_unused()
         if now_ns >= self._next_poll_ns:
             self._next_poll_ns = now_ns + CHECKPOINT_SCAN_NS
             self.file_worker.list_checkpoints(self._remove_orphans)
@@ -238,13 +242,15 @@ class ResultRequests:
         if zlib.crc32(completion.payload) != completion.checksum:
             self._rerun(completed.first_seq, completion, "its payload is damaged")
             return self._answer(peer, queries.VerifyReply(message.request, "again"))
-        file = None
-        if m.STATES[completion.state] is TaskState.DONE:
-            file = codec.result_data(completion.payload).file
-        if file is None:
+        stored = self._journal.records.file_at(completed.first_seq)
+        if stored is None:
             return self._answer(peer, queries.VerifyReply(message.request, "intact"))
-        if self._journal.records.file_of(file.name) == (message.task, 0):
+        name, size_bytes = stored
+        if not size_bytes:
             return self._answer(peer, queries.VerifyReply(message.request, "removed"))
+        file = codec.result_data(completion.payload).file
+        if file is None:
+            raise StoreError(f"the result of {task_name(message.task)} does not describe its file")
 
         def finish(damage: object) -> None:
             self._count(identity.owner, -_CHECK_BYTES)
@@ -254,13 +260,13 @@ class ResultRequests:
                 try:
                     if self._is_current(message.task, completed.first_seq):
                         self._rerun(completed.first_seq, completion, str(damage))
-                        self.file_worker.remove([file.name])
+                        self.file_worker.remove([name])
                 except SimenvError as error:
                     return self._refuse(peer, message.request, error)
             return self._answer(peer, queries.VerifyReply(message.request, outcome))
 
         self._count(identity.owner, _CHECK_BYTES)
-        self.file_worker.check(file, finish)
+        self.file_worker.check(name, file, finish)
         return None
 
     def _count(self, owner: str, size: int) -> None:
@@ -302,14 +308,24 @@ class ResultRequests:
         self, done: m.AttemptResults, endings: list[TaskEnded], held: Collection[int] = ()
     ) -> None:
         """Remove the files of results that were not accepted, because they came too late or were
-        no longer requested. `held`: indices of results that are held back, whose files stay."""
-        files = [(k, result.file) for k, result in enumerate(done.results) if result.file]
+        no longer requested, after the next commit. `held`: indices of results that are held back,
+        whose files stay."""
+        files = [(k, result) for k, result in enumerate(done.results) if result.file]
         if files:
             retained = {ending.index for ending in endings if ending.state is TaskState.DONE}
             retained.update(held)
-            names = [name for k, name in files if k not in retained]
-            if names:
-                self.file_worker.remove(names)
+            self._unused += [(each.task, each.attempt) for k, each in files if k not in retained]
+
+    def _remove_unused(self) -> None:
+        """Remove files of attempts that neither run nor have ended with them."""
+        attempts, self._unused, names = self._unused, [], []
+        for task, attempt in attempts:
+            record, name = self._state.tasks.get(task), attempt_file(task, attempt)
+            is_running = record is not None and record.fence == attempt
+            if not is_running and self._journal.records.file_of(name) is None:
+                names.append(name)
+        if names:
+            self.file_worker.remove(names)
 
     def _answer(self, peer: bytes, message: m.ToClient) -> None:
         self._send(peer, codec.encode(message))

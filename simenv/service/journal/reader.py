@@ -44,6 +44,14 @@ class Records(JournalRows):
         )
         return results
 
+    def file_at(self, seq: int) -> tuple[str, int] | None:
+        """Return the name and the bytes (0: it was removed) of the result file of a completion;
+        None if it has none."""
+        results: tuple[str, int] | None = self.row(
+            "select name, bytes from file where seq = ?", seq
+        )
+        return results
+
     def files(self) -> Iterator[str]:
         """Yield the names of all result files that were not removed."""
         return (row[0] for row in self.rows("select name from file where bytes > 0"))

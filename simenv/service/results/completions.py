@@ -19,6 +19,7 @@ import msgspec
 
 from simenv.errors import LimitExceededError, OptionError
 from simenv.model import DEPENDENCY, Origin, TaskState, program, task_name
+from simenv.result_files import attempt_file
 from simenv.scheduler.core import ChargeReserved, TaskEnded
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service.accounting.usage import UsageLedger
@@ -290,7 +291,8 @@ class Completions:
                 if completion.task in files:
                     file = files[completion.task]
                     size = file.file_bytes
-                    self._journal.file(file.file, completion.task, seq, size, owner)
+                    name = attempt_file(file.task, file.attempt)
+                    self._journal.file(name, completion.task, seq, size, owner)
                 for peer in self._watchers.pop(completion.task, ()) if self._watchers else ():
                     if peer != client:
                         messages.append((peer, codec.encode(only(completed, completion, seq))))

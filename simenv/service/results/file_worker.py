@@ -1,6 +1,7 @@
-"""Threads that read, check and remove result files, which may have many gigabytes.
+"""Threads that take over, read, check and remove result files, which may have many gigabytes.
 
-Invariant: only these threads access result files; the event loop handles their results.
+Invariant: only these threads access result files; the event loop handles their results. All names
+are of attempts, never of a message of a worker, and are resolved as in a foreign folder.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from simenv import files, result_files
+from simenv import files, foreign_files, result_files
 from simenv.errors import StoreError
 from simenv.model import ResultFile
 from simenv.result_files import UNFINISHED
+
+REMOVALS = 20  # of a folder in which something still writes
+REMOVAL_WAIT_S = 0.5  # between two of them
 
 Outcome = object
 Job = Callable[[], Outcome]
@@ -23,17 +27,21 @@ Callback = Callable[[Outcome], None]
 
 
 class FileWorker:
-    """Two threads: one for short jobs (a chunk of a file), one for long jobs (a whole file)."""
+    """Three threads: for short jobs (a chunk of a file), for long jobs (a whole file), and for
+    folders of workers, whose size the workers choose."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._short: queue.SimpleQueue[tuple[Job, Callback] | None] = queue.SimpleQueue()
         self._long: queue.SimpleQueue[tuple[Job, Callback] | None] = queue.SimpleQueue()
+        self._folders: queue.SimpleQueue[tuple[Job, Callback] | None] = queue.SimpleQueue()
         self._over: deque[tuple[Callback, Outcome]] = deque()
+        self._stopping = threading.Event()
         self._open = 0  # jobs whose outcome the loop has not handled yet
+        self._jobs = {"files": self._short, "checks": self._long, "folders": self._folders}
         self._threads = [
             threading.Thread(target=self._run, args=(jobs,), name=name, daemon=True)
-            for name, jobs in (("files", self._short), ("checks", self._long))
+            for name, jobs in self._jobs.items()
         ]
 
     def start(self) -> None:
@@ -42,7 +50,8 @@ class FileWorker:
 
     def stop(self) -> None:
         """Wait for the jobs that have begun, and drop the others."""
-        for jobs in (self._short, self._long):
+        self._stopping.set()
+        for jobs in self._jobs.values():
             while not jobs.empty():
                 jobs.get()
             jobs.put(None)
@@ -68,9 +77,13 @@ class FileWorker:
         """Read a part of a file; `callback` gets the bytes, or a StoreError."""
         self._do(self._short, lambda: _part(self._root, name, offset, size_bytes), callback)
 
-    def check(self, stored: ResultFile, callback: Callable[[object], None]) -> None:
+    def check(self, name: str, stored: ResultFile, callback: Callable[[object], None]) -> None:
         """Check a whole file; `callback` gets its defect, or ""."""
-        self._do(self._long, lambda: _damage(self._root, stored), callback)
+        self._do(self._long, lambda: result_files.damage(self._root, name, stored), callback)
+
+    def take(self, job: Job, callback: Callable[[object], None]) -> None:
+        """Run a job that takes files over; `callback` gets its outcome, or a StoreError."""
+        self._do(self._short, job, callback)
 
     def remove(self, names: list[str]) -> None:
         """Remove files; missing ones are ignored."""
@@ -87,15 +100,23 @@ class FileWorker:
 
     def list_checkpoints(self, callback: Callable[[object], None]) -> None:
         """List checkpoints; `callback` gets a dict of task names and bytes."""
-        self._do(self._short, lambda: _checkpoint_sizes(self._root), callback)
+        self._do(self._folders, lambda: _checkpoint_sizes(self._root), callback)
 
     def forget(self, tasks: list[str]) -> None:
         """Remove the checkpoints of these tasks."""
-        self._long.put((lambda: _remove_checkpoints(self._root, tasks), _no_callback))
+        names = [f"{result_files.CHECKPOINTS}/{task}" for task in tasks]
+        self._folders.put((lambda: _remove(self._root, names), _no_callback))
 
     def remove_folder(self, folder: Path) -> None:
-        """Remove the folder of an isolated worker that has ended."""
-        self._long.put((lambda: files.remove_tree(folder), _no_callback))
+        """Remove the folder of an isolated worker that has ended. Processes that it left may still
+        write there for a moment."""
+
+        def remove() -> None:
+            for _ in range(REMOVALS):
+                if foreign_files.remove_tree(folder) or self._stopping.wait(REMOVAL_WAIT_S):
+                    return
+
+        self._folders.put((remove, _no_callback))
 
     def list_sizes(
         self, folder: Path, pids: Mapping[str, int], callback: Callable[[object], None]
@@ -105,12 +126,12 @@ class FileWorker:
 
         def measured() -> dict[str, int]:
             return {
-                each.name: files.tree_bytes(each)
-                + (files.open_bytes(pids[each.name], each) if each.name in pids else 0)
-                for each in folder.glob("*")
+                name: foreign_files.tree_bytes(folder / name)
+                + (files.open_bytes(pids[name], folder / name) if name in pids else 0)
+                for name in foreign_files.names(folder)
             }
 
-        self._do(self._short, measured, callback)
+        self._do(self._folders, measured, callback)
 
     def unfinished(self, mark: str) -> None:
         """Remove the unfinished files of a worker that has ended; `mark`: its name and start."""
@@ -139,59 +160,50 @@ def _no_callback(_outcome: Outcome) -> None:
 
 def _part(root: Path, name: str, offset: int, size_bytes: int) -> bytes | StoreError:
     try:
-        descriptor = result_files.open_file(result_files.below(root, name))
+        descriptor = result_files.open_file(root, name)
     except StoreError as error:
         return error
     try:
         return b"".join(result_files.blocks(descriptor, offset, size_bytes))
     except OSError as error:
-        return StoreError(f"{root / name} cannot be read: {error.strerror}")
+        return StoreError(f"{name} cannot be read: {error.strerror}")
     finally:
         os.close(descriptor)
 
 
-def _damage(root: Path, stored: ResultFile) -> str:
-    try:
-        return result_files.damage(result_files.below(root, stored.name), stored)
-    except StoreError as error:
-        return error.message
-
-
 def _remove(root: Path, names: list[str]) -> None:
-    for name in names:
-        try:
-            result_files.below(root, name).unlink(missing_ok=True)
-        except (OSError, StoreError):
-            continue  # `sweep` removes it at the next start
+    for name in names:  # what stays is removed by `_sweep` at the next start
+        foreign_files.remove(root, name)
 
 
 def _sweep(root: Path, referenced: set[str], epoch_fence: int) -> None:
-    for path in _files(root):
-        name = str(path.relative_to(root))
-        fence = fence_of(path.name)
+    for name in _listed(root):
         is_referenced = name in referenced and not name.endswith(UNFINISHED)
-        if 0 <= fence < epoch_fence and not is_referenced:
-            _remove(root, [name])
+        if 0 <= fence_of(name.rpartition("/")[2]) < epoch_fence and not is_referenced:
+            foreign_files.remove(root, name)
 
 
 def _checkpoint_sizes(root: Path) -> dict[str, int]:
     """Return the bytes of checkpoints by the name of the task."""
     folder = root / result_files.CHECKPOINTS
-    names = sorted(os.listdir(folder)) if folder.is_dir() else []
-    return {name: files.tree_bytes(folder / name) for name in names}
-
-
-def _remove_checkpoints(root: Path, tasks: list[str]) -> None:
-    for task in tasks:
-        files.remove_tree(result_files.below(root / result_files.CHECKPOINTS, task))
+    return {name: foreign_files.tree_bytes(folder / name) for name in foreign_files.names(folder)}
 
 
 def _marked(root: Path, mark: str) -> list[str]:
-    return [str(path.relative_to(root)) for path in root.glob(f"*/.*.h5.{mark}{UNFINISHED}")]
+    """Return the names of unfinished files with the mark of a worker."""
+    end = f".h5.{mark}{UNFINISHED}"
+    return [name for name in _listed(root) if "/." in name and name.endswith(end)]
 
 
-def _files(root: Path) -> Iterator[Path]:
-    return (path for path in sorted(root.glob("*/*")) if not path.is_dir())
+def _listed(root: Path) -> list[str]:
+    """Return the names of all that is in the folders below the results, but of checkpoints and of
+    isolated workers."""
+    folders = set(foreign_files.names(root)) - {result_files.CHECKPOINTS, result_files.WORKERS}
+    return [
+        f"{folder}/{name}"
+        for folder in sorted(folders)
+        for name in foreign_files.names(root / folder)
+    ]
 
 
 def fence_of(name: str) -> int:

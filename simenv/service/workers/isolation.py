@@ -3,8 +3,9 @@
 Each start of a worker has a folder of its own below the results, `workers/NAME.START`: its results
 and checkpoints, and in `tmp` its home, its working directory and its temporary files. The worker
 can write nothing else (`simenv.worker.main`). The service moves its results to their place, takes
-checkpoints from and to it, and removes it when the worker has ended. So no worker can read, replace
-or add a file of another account.
+checkpoints from and to it, and removes it when the worker has ended, all through
+`simenv.foreign_files`, whatever a task has made of the folder. So no worker can read, replace or
+add a file of another account.
 
 Where control groups are delegated, the kernel bounds the memory of each worker; the service's own
 watch does so everywhere. Processes that a worker leaves behind become children of the service,
@@ -19,7 +20,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,12 +28,12 @@ import msgspec
 
 from launcher.base import Command
 from launcher.process import cgroup
-from simenv import files
+from simenv import files, foreign_files
 from simenv.config import Config
-from simenv.errors import ConfigError, NotAllowedError
+from simenv.errors import ConfigError
 from simenv.model import task_name
 from simenv.model.calls import FUNCTIONS
-from simenv.result_files import CHECKPOINTS, WIDE_QUBITS, attempt_file
+from simenv.result_files import CHECKPOINTS, WIDE_QUBITS, WORKERS, attempt_file
 from simenv.sandbox import confinement, private_namespaces
 from simenv.sandbox.process_tree import adopt_orphans
 from simenv.scheduler.core import TaskRecord
@@ -43,7 +44,7 @@ from simenv.text import size
 from simenv.wire.keyfiles import TOKEN
 from simenv.wire.messages.client import AttemptResult
 
-FOLDER = "workers"  # in the folder of results
+MAX_CHECKPOINT_FILES = 1_000  # of one task: a few of each rank
 ORPHANS_S = 1.0  # between two looks for processes that workers left behind
 _UNSET = frozenset({"HOME", "TMPDIR", "USER", "XDG_RUNTIME_DIR", "SIMENV_HOME", "SIMENV_KERNELS"})
 
@@ -88,8 +89,8 @@ class WorkerIsolation:
         self._users = None if isinstance(users, str) else users
         self._has_namespaces = not private_namespaces.unavailable_reason()
         self._results = results
-        self._folder = results / FOLDER
-        files.remove_tree(self._folder)
+        self._folder = results / WORKERS
+        foreign_files.remove_tree(self._folder)
         self._starts: dict[str, _Start] = {}
         groups = cgroup.memory_groups(f"simenv-{environment}.{os.getpid()}")
         self._groups = None if isinstance(groups, str) else groups
@@ -160,37 +161,49 @@ class WorkerIsolation:
             assert self._users is not None
             in_use = {each.user for each in self._starts.values()}
             start.user = self._users.user_of(account_of(records[0]), in_use)
-            _give(start.folder, start.user)
+            with foreign_files.opened(self._folder) as folder:
+                foreign_files.give(folder, start.folder.name, start.user)
         for record in records:
             if start is None or record.route.num_qubits < WIDE_QUBITS:
                 continue
             if record.attempts > 1:
                 self._take_back(record.number)
-                if start.user:
-                    _give(self._checkpoint(record.number), start.user)
-                _move(self._checkpoint(record.number), start.folder, record.number)
+                self._hand_out(record.number, start)
             start.wide.add(record.number)
 
-    def adopt(self, worker: str, results: Iterable[AttemptResult]) -> None:
-        """Move the files of a worker's results to their place. Raises NotAllowedError for a name
-        that is not that of the attempt's file."""
-        start = self._starts.get(worker)
-        for result in results:
-            if not result.file or start is None:
-                continue
-            if result.file != attempt_file(result.task, result.attempt):
-                raise NotAllowedError(
-                    f"worker {worker} names {result.file[:80]!r} as the file of"
-                    f" {task_name(result.task)}",
-                    hint="each attempt has one file, named after it",
-                )
-            source, target = start.folder / result.file, self._results / result.file
-            with suppress(OSError):  # the result is found damaged, and its task runs again
-                target.parent.mkdir(mode=0o700, exist_ok=True)
-                if not source.is_symlink():
-                    source.replace(target)
-                    if start.user:
-                        os.chown(target, os.geteuid(), os.getegid(), follow_symlinks=False)
+    def has(self, worker: str) -> bool:
+        """Return whether a worker has a folder of its own."""
+        return worker in self._starts
+
+    def taking(
+        self, worker: str, results: Sequence[AttemptResult], *, sync: bool
+    ) -> Callable[[], list[str]]:
+        """Return the job that moves the files of a worker's results to their place: it returns the
+        reason for each that it could not move, or "". A result's file is that of its attempt,
+        whatever the worker named. `sync`: files and folders are on the disk when it returns."""
+        start, target = self._starts[worker], self._results
+        owners = self._owners(start)
+
+        def take() -> list[str]:
+            reasons = []
+            with foreign_files.opened(start.folder) as source, foreign_files.opened(target) as own:
+                for each in results:
+                    name, size = attempt_file(each.task, each.attempt), each.file_bytes
+                    try:
+                        foreign_files.take_file(
+                            source, name, own, size_bytes=size, owners=owners, sync=sync
+                        )
+                        reasons.append("")
+                    except OSError as error:
+                        reasons.append(error.strerror or type(error).__name__)
+            return reasons
+
+        return take
+
+    def _owners(self, start: _Start) -> set[int]:
+        """Return the users to whom files of a worker may belong. On a file system that takes the
+        service for another user, as NFS may root, they belong to that one."""
+        return {os.geteuid(), start.user or os.geteuid(), self._results.stat().st_uid}
 
     def ended(self, worker: str, start: int) -> Path | None:
         """Take the checkpoints of a worker that has ended; return the folder to remove."""
@@ -218,8 +231,8 @@ class WorkerIsolation:
         the names of folders, as `FileWorker.list_sizes` measures them."""
         by_name = sizes if isinstance(sizes, dict) else {}
         return {
-            worker: "it made folders that cannot be listed, so its files have no bound"
-            if taken >= files.UNMEASURABLE
+            worker: "it made more files than are counted, or folders that cannot be listed"
+            if taken >= foreign_files.UNMEASURABLE
             else f"its files took {size(taken)}; the limit of a worker is {size(max_bytes)}"
             f" (results.keep_gib)"
             for worker, start in self._starts.items()
@@ -249,36 +262,35 @@ class WorkerIsolation:
         for worker, start in list(self._starts.items()):
             self.ended(worker, start.number)
         self.kill_orphans(at_once=True)
-        files.remove_tree(self._folder)
+        foreign_files.remove_tree(self._folder)
         if self._groups is not None:
             self._groups.close()
 
-    def _checkpoint(self, task: int) -> Path:
-        return self._results / CHECKPOINTS / task_name(task)
-
     def _take_back(self, task: int) -> None:
-        """Move the checkpoints of a task from the worker that had it last, if one has them."""
+        """Move the checkpoints of a task from the worker that had it last, if one has them. Without
+        them it begins anew."""
+        name = f"{CHECKPOINTS}/{task_name(task)}"
         for start in self._starts.values():
-            if task in start.wide:
-                start.wide.discard(task)
-                _move(start.folder / CHECKPOINTS / task_name(task), self._results, task)
+            if task not in start.wide:
+                continue
+            start.wide.discard(task)
+            with (
+                suppress(OSError),
+                foreign_files.opened(start.folder) as source,
+                foreign_files.opened(self._results) as target,
+            ):
+                most, owners = MAX_CHECKPOINT_FILES, self._owners(start)
+                foreign_files.take_folder(source, name, target, owners=owners, max_entries=most)
 
-
-def _move(source: Path, folder: Path, task: int) -> None:
-    """Move the checkpoints of a task into `folder`. Without them it begins anew."""
-    target = folder / CHECKPOINTS / task_name(task)
-    with suppress(OSError):
-        if source.is_dir() and not source.is_symlink():
-            target.parent.mkdir(mode=0o700, exist_ok=True)
-            files.remove_tree(target)
-            source.rename(target)
-
-
-def _give(folder: Path, user: int) -> None:
-    """Make a user, and the group of the same number, the owner of a folder and all below it."""
-    for path, folders, names in os.walk(folder):
-        for name in ("", *folders, *names):
-            os.chown(os.path.join(path, name), user, user, follow_symlinks=False)
+    def _hand_out(self, task: int, start: _Start) -> None:
+        """Move the checkpoints of a task to its worker."""
+        name = f"{CHECKPOINTS}/{task_name(task)}"
+        with (
+            suppress(OSError),
+            foreign_files.opened(self._results) as source,
+            foreign_files.opened(start.folder) as target,
+        ):
+            foreign_files.give_folder(source, name, target, start.user)
 
 
 def _filters(pid: int) -> int:

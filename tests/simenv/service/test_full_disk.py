@@ -1,15 +1,16 @@
 """A disk that is really full: keys are revoked, old results go, and the service takes up again."""
 
 import shutil
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from memory_transport import MemoryConnection
 from reservation_harness import ReservationHarness
+from service import filed
 from small_disk import fill, small_disk
 
+from simenv.result_files import attempt_file
 from simenv.wire.keyfiles import read_keys
 from simenv.wire.messages import client as m
 from simenv.wire.messages.credentials import Keys, RevokeKey
@@ -37,14 +38,12 @@ def order(office: ReservationHarness, peer: MemoryConnection, key: str) -> m.Acc
 def end(office: ReservationHarness, size_bytes: int = 0) -> Path:
     """The task that was sent ends, with a file of results if it has a size."""
     (task,) = office.assigned()
-    name = f"0/t-{task.task}.{task.attempt:x}.h5"
-    path = office.loop.result_requests.root / name
+    root = office.loop.result_requests.root
     if size_bytes:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(bytes(size_bytes))
-    file = (name, size_bytes) if size_bytes else ()
-    office.send_results(m.AttemptResult(task.task, task.attempt, 2, b"r", zlib.crc32(b"r"), *file))
-    return path
+        office.send_results(filed(root, task, size_bytes))
+    else:
+        office.finish([task])
+    return root / attempt_file(task.task, task.attempt)
 
 
 def until_trouble(office: ReservationHarness) -> m.Refusal:

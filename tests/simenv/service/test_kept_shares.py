@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from memory_transport import MemoryConnection
 from reservation_harness import ReservationHarness
-from service import program, spec
+from service import program, result_of, spec
 from waiting import until
 
 from simenv.model import task_name
@@ -51,7 +51,7 @@ def end(office: ReservationHarness, peer: MemoryConnection, count: int, size: in
     entries = []
     for seed in range(count):
         entries.append(office.submit(spec(seed), key=f"~{seed}-{size}", peer=peer).first)
-        office.finish(office.assigned(), payload=bytes(size))
+        office.finish(office.assigned(), payload=result_of(size))
     return entries
 
 

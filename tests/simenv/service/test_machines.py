@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from service import ServiceHarness, program, spec
+from service import RESULT, ServiceHarness, program, spec
 
 from simenv.model import TaskOptions
 from simenv.model.devices import DeviceInfo, DeviceKind
@@ -98,6 +98,6 @@ def test_unrepeatable_results_are_synced_at_once(tmp_path: Path, engine: str, fo
     bench.submit()
     (task,) = bench.assigned()
     bench.journal.sync()
-    result = m.AttemptResult(task.task, task.attempt, m.STATES.index("DONE"), b"r", 0, "", 0, 1, 10)
+    result = m.AttemptResult(task.task, task.attempt, 2, RESULT, 0, "", 0, 1, 10)
     bench.send_results(result, engine=engine, passes=1)
     assert bench.journal.unsynced is not forced

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from failing import fails
 from multi_user_harness import MultiUserHarness
-from service import ServiceHarness, spec
+from service import RESULT, ServiceHarness, spec
 
 from simenv.config import Config
 from simenv.errors import JournalError
@@ -74,7 +74,7 @@ def finished(bench: ServiceHarness, tasks: list[m.AssignedTask], slots: int = 2)
     bench.send_results(*results, slots=slots)
 
 
-def ended(task: m.AssignedTask, payload: bytes = b"r", run_us: int = RUN_US) -> m.AttemptResult:
+def ended(task: m.AssignedTask, payload: bytes = RESULT, run_us: int = RUN_US) -> m.AttemptResult:
     crc = zlib.crc32(payload)
     return m.AttemptResult(task.task, task.attempt, 2, payload, crc, start_us=1, run_us=run_us)
 
@@ -158,7 +158,11 @@ def test_withdrawn_ends_are_taken_from_usage_and_counted_again(
 ) -> None:
     ready.submit(spec(1), spec(2), spec(3, shots=7))
     tasks = ready.assigned()
-    ready.send_results(*(ended(each, b"payload-%d" % each.task) for each in tasks))
+    data = codec.result_data(RESULT)
+    payloads = (
+        codec.encode(msgspec.structs.replace(data, remark=f"payload-{each.task}")) for each in tasks
+    )
+    ready.send_results(*map(ended, tasks, payloads))
     before, units = total(ready), ready.loop.accounting.usage._own[""]
     withdraw(ready)
     rows = [row for row in history(ready) if row.state is TaskState.DONE]

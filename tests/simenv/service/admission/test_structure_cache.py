@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from failing import fails
 from qiskit import QuantumCircuit
-from service import ServiceHarness, program, spec
+from service import RESULT, ServiceHarness, program, spec
 
 from simenv.client.circuits import load
 from simenv.errors import LimitExceededError, OptionError, SimenvError
@@ -207,7 +207,7 @@ def test_result_is_in_the_acceptance_that_it_was_held_for(
     assert bench.say(reads) == []
     (accepted,) = bench.finish(bench.assigned())
     (completion,) = accepted.completed.results
-    assert (completion.task, completion.payload) == (accepted.first, b"r")
+    assert (completion.task, completion.payload) == (accepted.first, RESULT)
 
 
 def test_task_with_a_held_acceptance_is_stored(bench: ServiceHarness) -> None:

@@ -8,11 +8,12 @@ import msgspec
 import numpy as np
 import pytest
 from failing import Killed, fails, killed_at
-from service import ServiceHarness, completions, spec
+from service import RESULT, ServiceHarness, completions, spec
 
 from simenv import result_files
 from simenv.errors import JournalError
 from simenv.model import RESULT_FORMAT, ResultData, ResultFile
+from simenv.result_files import attempt_file
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import FetchResult, ResultChunk, VerifyReply, VerifyResult
@@ -21,23 +22,24 @@ from simenv.wire.rights import Identity, Role
 JOURNALS = ("sqlite", "postgresql")
 
 
-def stored(bench: ServiceHarness, task: int, fence: int) -> tuple[bytes, str]:
-    """A payload whose counts lie in a file, and that file's name."""
-    name = f"0/t-{task}.{fence:x}.h5"
+def stored(bench: ServiceHarness, task: int, fence: int) -> tuple[bytes, str, int]:
+    """A payload whose counts lie in a file, and that file's name and size."""
+    name = attempt_file(task, fence)
     array = np.arange(100_000, dtype="<u4")
     path = bench.loop.result_requests.root / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = result_files.write(path, {"counts": array}, {}, name=name)
-    return codec.encode(ResultData(RESULT_FORMAT, (("c", 17),), 17, 10, 1, 4, file=file)), name
+    file = result_files.write(path, {"outcomes": array, "counts": array}, {}, name=name)
+    data = ResultData(RESULT_FORMAT, (("c", 17),), 17, 10, 1, 4, file=file)
+    return codec.encode(data), name, file.size_bytes
 
 
 def finished(bench: ServiceHarness, *tasks: m.AssignedTask) -> list[m.ToClient]:
     """Each with a file of its own, in one message."""
     results = []
     for task in tasks:
-        payload, name = stored(bench, task.task, task.attempt)
+        payload, *file = stored(bench, task.task, task.attempt)
         results.append(
-            m.AttemptResult(task.task, task.attempt, 2, payload, zlib.crc32(payload), name, 400_000)
+            m.AttemptResult(task.task, task.attempt, 2, payload, zlib.crc32(payload), *file)
         )
     return bench.send_results(*results)
 
@@ -129,9 +131,7 @@ def test_task_that_is_rerun_before_it_is_indexed_is_not_indexed(ready: ServiceHa
 def test_task_with_wrong_payload_checksum_is_rerun(ready: ServiceHarness) -> None:
     ready.submit()
     (task,) = ready.assigned()
-    ready.send_results(
-        m.AttemptResult(task.task, task.attempt, 2, b"payload", zlib.crc32(b"another"))
-    )
+    ready.send_results(m.AttemptResult(task.task, task.attempt, 2, RESULT, zlib.crc32(b"another")))
     assert asked(ready, 1) == "again"
 
 
@@ -270,7 +270,9 @@ def settled(bench: ServiceHarness) -> None:
     """When every job given to the threads before has been done."""
     done: list[object] = []
     bench.loop.result_requests.file_worker.read("0/none", 0, 1, done.append)
-    bench.loop.result_requests.file_worker.check(ResultFile("0/none", 0, 0, ()), done.append)
+    bench.loop.result_requests.file_worker.check(
+        "0/none", ResultFile("0/none", 0, 0, ()), done.append
+    )
     while len(done) < 2:
         bench.loop.run_once(timeout_s=0.002)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from failing import fails
-from service import ServiceHarness, completions as ended, spec
+from service import RESULT, ServiceHarness, completions as ended, result_of, spec
 from waiting import until
 
 from simenv.errors import JournalError, StoreError
@@ -57,7 +57,7 @@ def test_busy_loop_writes_index_and_sync(tmp_path: Path, monkeypatch: pytest.Mon
     bench.join()
     bench.submit(*[spec(seed=k) for k in range(40)])
     tasks = bench.assigned()
-    results = [m.AttemptResult(t.task, t.attempt, 2, b"r", zlib.crc32(b"r")) for t in tasks]
+    results = [m.AttemptResult(t.task, t.attempt, 2, RESULT, zlib.crc32(RESULT)) for t in tasks]
     bench.send_results(*results, passes=1)  # busy: something arrived
     assert not bench.loop.completions.unindexed
     assert not bench.journal.unsynced
@@ -99,7 +99,7 @@ def test_one_read_lists_many_tasks(ready: ServiceHarness, monkeypatch: pytest.Mo
 def test_a_page_of_large_results_fits_a_message(ready: ServiceHarness) -> None:
     for key in ("~a", "~b", "~c"):
         ready.submit(spec(), key=key)
-        ready.finish(ready.assigned(), payload=bytes(12 * 2**20))
+        ready.finish(ready.assigned(), payload=result_of(12 * 2**20))
     page = ready.get(m.CompletionPage, m.GetCompletions(1, 0))
     assert [group.first_seq for group in page.groups] == [1]
 
@@ -144,13 +144,13 @@ def test_no_error_of_a_job_ends_the_thread(tmp_path: Path, error: Exception) -> 
     (tmp_path / "folder").mkdir()
     beside = FileWorker(tmp_path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("simenv.files.tree_bytes", fail)
+        patch.setattr("simenv.foreign_files.tree_bytes", fail)
         beside.start()
         beside.list_sizes(tmp_path, {}, outcomes.append)
         beside.after(outcomes.append)
         until(lambda: beside.run_callbacks() or len(outcomes) == 2)
     beside.stop()
-    assert isinstance(outcomes[0], StoreError)
+    assert any(isinstance(each, StoreError) for each in outcomes)
 
 
 def test_checkpoints_are_removed_when_their_task_has_ended(bench: ServiceHarness) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from failing import Killed, fails, killed_at
-from service import ServiceHarness, spec
+from service import RESULT, ServiceHarness, filed, spec
 from waiting import until
 
 from simenv.model import Origin
@@ -16,8 +16,6 @@ from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import CollectGarbage, GarbageCollected, RetainedData
 
 JOURNALS = ("sqlite", "postgresql")
-
-PAYLOAD = b"r" * 2_000
 
 
 @pytest.fixture
@@ -40,14 +38,7 @@ def ended(bench: ServiceHarness, count: int = 10, key: str = "~k") -> None:
     bench.submit(*[spec(seed) for seed in range(count)], key=key)
     while tasks := bench.assigned():
         for task in tasks:
-            name = f"0/t-{task.task}.{task.attempt:x}.h5"
-            path = bench.loop.result_requests.root / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(bytes(1000))
-            crc = zlib.crc32(PAYLOAD)
-            bench.send_results(
-                m.AttemptResult(task.task, task.attempt, 2, PAYLOAD, crc, name, 1000)
-            )
+            bench.send_results(filed(bench.loop.result_requests.root, task, 1000))
 
 
 def aged_priority(bench: ServiceHarness, seqs: range, days: float) -> None:
@@ -247,7 +238,7 @@ def test_old_records_are_removed_under_continuous_client_requests(bench: Service
 def test_index_is_written_under_continuous_client_requests(bench: ServiceHarness) -> None:
     bench.submit(spec())
     tasks = bench.assigned()
-    done = m.AttemptResult(tasks[0].task, tasks[0].attempt, 2, b"r", zlib.crc32(b"r"))
+    done = m.AttemptResult(tasks[0].task, tasks[0].attempt, 2, RESULT, zlib.crc32(RESULT))
     origin = Origin("main-0", "here", 1, "test")
     bench.work.send(codec.encode(m.AttemptResults(origin, "statevector", "test", 1, [done])))
     bench.loop.run_once(timeout_s=0.0)

@@ -1,6 +1,8 @@
 """Folders of isolated workers: whose files they are, where they go, and what ends with them."""
 
+import contextlib
 import ctypes
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,14 +17,13 @@ from service import ServiceHarness, program, spec
 from waiting import until
 
 from launcher.process import cgroup
-from simenv import files
+from simenv import foreign_files
 from simenv.config import convert
-from simenv.errors import ConfigError, NotAllowedError
+from simenv.errors import ConfigError
 from simenv.model import task_name
-from simenv.result_files import CHECKPOINTS, attempt_file
+from simenv.result_files import CHECKPOINTS, WORKERS, attempt_file
 from simenv.sandbox import confinement
 from simenv.scheduler.events.workers import kernel_bound, memory_bound
-from simenv.service.workers import isolation
 from simenv.service.workers.isolation import WorkerIsolation, check_isolation
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -47,8 +48,8 @@ def until_step(bench: ServiceHarness, holds: Callable[[], bool]) -> None:
     until(lambda: bench.step() or holds())
 
 
-def result(task: int, fence: int, file: str) -> Any:
-    return SimpleNamespace(task=task, attempt=fence, file=file)
+def result(task: int, fence: int, size_bytes: int) -> Any:
+    return SimpleNamespace(task=task, attempt=fence, file_bytes=size_bytes)
 
 
 def record(task: int, attempts: int = 1, num_qubits: int = 24) -> Any:
@@ -75,34 +76,53 @@ def test_folders_of_a_killed_service_are_removed(tmp_path: Path) -> None:
     assert not first.exists()
 
 
+def taken(workers: WorkerIsolation, *results: Any) -> list[str]:
+    return workers.taking("main-0", results, sync=True)()
+
+
 def test_result_file_is_moved_to_its_place(workers: WorkerIsolation, tmp_path: Path) -> None:
     folder = workers.make("main-0", 1)
     name = attempt_file(5000, 65_537)
     (folder / name).parent.mkdir()
     (folder / name).write_text("data")
-    workers.adopt("main-0", [result(5000, 65_537, name), result(5001, 65_537, "")])
+    assert taken(workers, result(5000, 65_537, 4)) == [""]
     assert (tmp_path / "results" / name).read_text() == "data"
     assert not (folder / name).exists()
+    assert taken(workers, result(5001, 65_537, 4)) == ["No such file or directory"]
 
 
-def test_worker_cannot_name_the_file_of_another_attempt(
-    workers: WorkerIsolation, tmp_path: Path
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe", "hard link", "above", "open", "size"])
+def test_what_is_no_file_of_the_worker_alone_is_not_taken(
+    workers: WorkerIsolation, tmp_path: Path, kind: str
 ) -> None:
-    """Else it could hand out, or let remove, the result of another account."""
-    workers.make("main-0", 1)
-    other = attempt_file(7, 65_537)
-    (tmp_path / "results" / other).parent.mkdir()
-    (tmp_path / "results" / other).write_text("of another account")
-    for file in (other, "../journal.db", attempt_file(5000, 65_538)):
-        named = [result(5000, 65_537, file)]
-        fails(NotAllowedError, "as the file of", workers.adopt, "main-0", named)
-    name = attempt_file(5000, 65_537)
-    link = tmp_path / "results" / isolation.FOLDER / "main-0.1" / name
-    link.parent.mkdir()
-    link.symlink_to(tmp_path / "results" / other)
-    workers.adopt("main-0", [result(5000, 65_537, name)])
-    assert not (tmp_path / "results" / name).exists(), "a link is no result"
-    assert (tmp_path / "results" / other).read_text() == "of another account"
+    """Neither the file of another account that a link leads to, nor a tree that no limit counts."""
+    folder, name = workers.make("main-0", 1), attempt_file(5000, 65_537)
+    other = tmp_path / "elsewhere" / Path(name).name
+    other.parent.mkdir()
+    other.write_text("data")
+    path = folder / name
+    if kind == "above":
+        path.parent.symlink_to(other.parent)
+    else:
+        path.parent.mkdir()
+    if kind == "link":
+        path.symlink_to(other)
+    elif kind == "folder":
+        (path / "d").mkdir(parents=True)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "hard link":
+        path.hardlink_to(other)
+    elif kind == "size":
+        path.write_text("more than data")
+    with contextlib.ExitStack() as writers:
+        if kind == "open":
+            path.write_text("data")
+            writers.enter_context(path.open("a"))
+        (reason,) = taken(workers, result(5000, 65_537, 4))
+    assert reason
+    assert other.read_text() == "data"
+    assert list((tmp_path / "results" / name).parent.glob("*")) == []
 
 
 def test_checkpoints_follow_their_task_and_no_others_are_taken(
@@ -122,6 +142,50 @@ def test_checkpoints_follow_their_task_and_no_others_are_taken(
     third = workers.make("main-2", 3)
     workers.assign("main-2", [record(9, attempts=3)], 2**30)
     assert (third / CHECKPOINTS / task_name(9) / "1.h5").exists(), "its worker lives on"
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe", "link in place of the folder"])
+def test_checkpoints_that_are_no_plain_files_are_not_taken(
+    workers: WorkerIsolation, tmp_path: Path, kind: str
+) -> None:
+    """Their task begins anew; nothing of them is handed to the next worker, or stays."""
+    folder = workers.make("main-0", 1)
+    workers.assign("main-0", [record(9)], 2**30)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "1.h5").write_text("of another account")
+    own = folder / CHECKPOINTS / task_name(9)
+    if kind == "link in place of the folder":
+        own.parent.mkdir()
+        own.symlink_to(elsewhere)
+    else:
+        own.mkdir(parents=True)
+        (own / "0.h5").write_text("state")
+    if kind == "link":
+        (own / "1.h5").symlink_to(elsewhere / "1.h5")
+    elif kind == "folder":
+        (own / "large").mkdir()
+    elif kind == "pipe":
+        os.mkfifo(own / "1.h5")
+    workers.ended("main-0", 1)
+    assert list((tmp_path / "results" / CHECKPOINTS).glob("*")) == []
+    second = workers.make("main-1", 2)
+    workers.assign("main-1", [record(9, attempts=2)], 2**30)
+    assert not (second / CHECKPOINTS / task_name(9)).exists()
+    assert (elsewhere / "1.h5").read_text() == "of another account"
+
+
+def test_checkpoints_are_handed_to_no_folder_that_a_link_leads_to(
+    workers: WorkerIsolation, tmp_path: Path
+) -> None:
+    kept, elsewhere = tmp_path / "results" / CHECKPOINTS / task_name(9), tmp_path / "elsewhere"
+    for each in (kept, elsewhere / task_name(9)):
+        each.mkdir(parents=True)
+    (elsewhere / task_name(9) / "file").touch()
+    folder = workers.make("main-0", 1)
+    (folder / CHECKPOINTS).symlink_to(elsewhere)
+    workers.assign("main-0", [record(9, attempts=2)], 2**30)
+    assert [path.name for path in (elsewhere / task_name(9)).iterdir()] == ["file"]
 
 
 def test_processes_that_a_worker_left_are_killed(workers: WorkerIsolation) -> None:
@@ -222,7 +286,7 @@ def test_worker_cannot_join_or_beat_as_another_worker(tmp_path: Path) -> None:
 def test_command_of_an_isolated_worker_names_nothing_of_the_service(tmp_path: Path) -> None:
     bench = ServiceHarness(tmp_path, isolation="account")
     command = bench.paper.commands["main-0"]
-    folder = tmp_path / "results" / isolation.FOLDER / f"main-0.{command.start}"
+    folder = tmp_path / "results" / WORKERS / f"main-0.{command.start}"
     environ = dict(command.environ)
     assert environ["HOME"] == environ["TMPDIR"] == str(command.cwd) == str(folder / "tmp")
     assert not {"USER", "XDG_RUNTIME_DIR", "SIMENV_HOME"} & environ.keys()
@@ -246,7 +310,7 @@ def test_log_of_an_earlier_account_is_not_in_the_report_of_the_next(tmp_path: Pa
 def test_worker_whose_files_take_more_than_all_results_may_is_ended(tmp_path: Path) -> None:
     bench = ServiceHarness(tmp_path, isolation="account", results={"keep_gib": 0.001})
     start = bench.paper.commands["main-0"].start
-    folder = tmp_path / "results" / isolation.FOLDER / f"main-0.{start}" / "tmp"
+    folder = tmp_path / "results" / WORKERS / f"main-0.{start}" / "tmp"
     bench.loop.result_requests.file_worker.start()
     try:
         (folder / "large").write_bytes(bytes(2**20))
@@ -265,5 +329,5 @@ def test_worker_whose_files_take_more_than_all_results_may_is_ended(tmp_path: Pa
 
 def test_worker_with_folders_that_cannot_be_listed_is_ended(workers: WorkerIsolation) -> None:
     folder = workers.make("fn-0", 1)
-    (reason,) = workers.above_limit({folder.name: files.UNMEASURABLE}, 2**30).values()
+    (reason,) = workers.above_limit({folder.name: foreign_files.UNMEASURABLE}, 2**30).values()
     assert "cannot be listed" in reason
