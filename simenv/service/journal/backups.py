@@ -15,14 +15,15 @@ import sqlite3
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, BinaryIO
 
 import msgspec
 
-from simenv import config as configs, files
+from simenv import config as configs, files, foreign_files
 from simenv._version import __version__
 from simenv.config import EnvironmentPaths
 from simenv.config.model import commands_of
@@ -138,11 +139,13 @@ class _Writer:
 
     def _settings(self) -> Iterator[tuple[str, Path]]:
         """Yield the names in the archive and the paths of all but journal and results."""
-        for path in sorted(self._paths.home.rglob("*")):
-            inside = path.relative_to(self._paths.home)
-            is_kept = _LEFT_OUT.isdisjoint(inside.parts) and not path.name.endswith(_TEMPORARY)
-            if is_kept and path.is_file() and not path.is_symlink() and path.name[0] != ".":
-                yield f"home/{inside}", path
+        for folder, below, names in os.walk(self._paths.home):
+            # Not into the results, where workers make trees of their own.
+            below[:] = sorted(set(below) - _LEFT_OUT)
+            for path in (Path(folder, name) for name in sorted(set(names) - _LEFT_OUT)):
+                is_kept = path.name[0] != "." and not path.name.endswith(_TEMPORARY)
+                if is_kept and path.is_file() and not path.is_symlink():
+                    yield f"home/{path.relative_to(self._paths.home)}", path
         for path in sorted(self._paths.home.parent.glob("devices/*.json")):
             yield f"devices/{path.name}", path
 
@@ -152,15 +155,18 @@ class _Writer:
         for name in _result_files(snapshot):
             folder, path = _result_path(self._paths, name)
             if f"{folder}/results/{name}" not in self._files:
+                root = self._paths.results if folder == "state" else self._paths.home / "results"
                 try:
-                    self._add(f"{folder}/results/{name}", path)
-                except FileNotFoundError:
-                    return not _result_still_named(self._journal, name)
+                    self._add(f"{folder}/results/{name}", path, partial(_open_result, root, name))
+                except (FileNotFoundError, foreign_files.ForeignFileError):
+                    if not _result_still_named(self._journal, name):
+                        return False
         return True
 
-    def _add(self, name: str, path: Path) -> None:
-        """Add a file as it is at this time. Raises FileNotFoundError."""
-        with path.open("rb") as file:
+    def _add(self, name: str, path: Path, opened: Callable[[], BinaryIO] | None = None) -> None:
+        """Add a file as it is at this time. `opened`: opens it, None: as the path says. Raises
+        FileNotFoundError."""
+        with path.open("rb") if opened is None else opened() as file:
             member = self._archive.gettarinfo(str(path), name, file)
             member.uid = member.gid = 0
             member.uname = member.gname = ""
@@ -168,6 +174,10 @@ class _Writer:
             reading = _HashingReader(file)
             self._archive.addfile(member, reading)
         self._files[name] = ArchivedFile(name, member.size, reading.sha256.hexdigest())
+
+
+def _open_result(root: Path, name: str) -> BinaryIO:
+    return os.fdopen(foreign_files.open_file(root, name), "rb")
 
 
 class _HashingReader:
