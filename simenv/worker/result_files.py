@@ -106,7 +106,7 @@ def unavailable_reason(folder: Path, token: str) -> str:
         result = (folder / TOKEN).read_text()
     except OSError as error:
         return f"the results folder cannot be seen from {hostname}: {error.strerror}"
-    return "" if result == token else f"on {hostname} there is another folder of that path"
+    return "" if result == token else f"on {hostname} its path is not the service's results folder"
 
 
 def _size(result: EngineResult) -> int:
