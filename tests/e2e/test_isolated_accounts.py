@@ -349,6 +349,58 @@ def test_programs_of_users_work_in_isolated_functions(keys: dict[str, Client], n
     keys["ana"].call(by_value(getattr(user_programs, name))).result(PATIENCE_S)
 
 
+@by_value
+def attack_worker(victim: str) -> list[str]:
+    """What succeeds of attempts to speak for the worker, and to touch its files and those of
+    others."""
+    import gc
+    import os
+    import sys
+
+    frame, reached = sys._getframe(), list(gc.get_objects())
+    while frame is not None:
+        reached += list(frame.f_locals.values())
+        frame = frame.f_back  # type: ignore[assignment]
+    of_worker = ("worker.session", "unix_streams", "zmq_transport", "keyfiles")
+    names = {f"{type(each).__module__}.{type(each).__name__}" for each in reached}
+    done = [name for name in names if any(part in name for part in of_worker)]
+    own = os.path.realpath(os.environ["HOME"])
+    worker = os.path.dirname(own)
+    attempts = {
+        "remove": lambda: os.unlink(victim),
+        "read": lambda: open(victim).close(),
+        "hard link": lambda: os.link(victim, f"{own}/linked"),
+        "read by a link": lambda: (os.symlink(victim, f"{own}/l"), open(f"{own}/l").close()),
+        "folder of results": lambda: os.makedirs(f"{worker}/0/t-1.10001.h5/d"),
+        "link for results": lambda: os.symlink("/", f"{worker}/0"),
+        "checkpoints": lambda: os.mkdir(f"{worker}/checkpoints"),
+        "token": lambda: open(f"{worker}/token").close(),
+        "list of the worker's folder": lambda: os.listdir(worker),
+        "environment": lambda: open(f"/proc/{os.getppid()}/environ").close(),
+        "memory": lambda: open(f"/proc/{os.getppid()}/mem").close(),
+        "signal": lambda: os.kill(os.getppid(), 0),
+    }
+    for name, attempt in attempts.items():
+        try:
+            attempt()
+            done.append(name)
+        except OSError:
+            continue
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                done.append(f"descriptor {name}")
+        except OSError:
+            continue
+    return done
+
+
+def test_function_cannot_speak_for_its_worker(keys: dict[str, Client], tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("of somebody else")
+    assert keys["ana"].call(attack_worker, str(tmp_path / "victim")).result(PATIENCE_S) == []
+    assert (tmp_path / "victim").read_text() == "of somebody else"
+
+
 PROGRAM = """#!{python}
 import json, os, socket, sys
 port, files, shots = {port}, {files!r}, int(sys.argv[2])
