@@ -400,20 +400,19 @@ SHOWN_TASKS = 8
 
 def while_waiting(error: E, tasks: Sequence[str]) -> E:
     """Return a copy of the error that ended the wait for tasks, which were accepted and continue:
-    with their ids, `maybe_accepted`, and not `retryable`, as a repeated call would run them
-    twice."""
+    with their ids and `maybe_accepted`. The wait may be repeated, but no submission."""
     if error.tasks or not tasks:
         return error
     result = copy.copy(error)
-    result.tasks, result.maybe_accepted, result.retryable = tuple(tasks), True, False
+    result.tasks, result.maybe_accepted = tuple(tasks), True
     shown = ", ".join(tasks[:SHOWN_TASKS])
     shown += f" and {len(tasks) - SHOWN_TASKS} more" if len(tasks) > SHOWN_TASKS else ""
     are = "task {} was accepted and continues" if len(tasks) == 1 else "tasks {} were accepted"
     result.message = f"{error.message}; {are.format(shown)}"
     result.args = (result.message,)
     remedy = (
-        f"`simenv result {tasks[0]}` or client.task({tasks[0]!r}).result() has its result; a"
-        " repeated call would run it twice"
+        f"`simenv result {tasks[0]}` or client.task({tasks[0]!r}).result() has its result;"
+        " submitted again it would run twice"
     )
     result.hint = f"{remedy}; {error.hint}" if error.hint else remedy
     return result

@@ -169,6 +169,8 @@ class Client(Environment):
             return task.result()
         except BaseException as error:
             is_known = isinstance(error, SimenvError) and (error.tasks or not error.maybe_accepted)
+            if isinstance(error, SimenvError) and error.tasks:
+                error.retryable = False  # a repeated call would run it twice
             if options.get("idempotency_key") is None and not is_known:
                 task.withdraw()
             raise

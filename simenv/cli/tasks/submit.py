@@ -16,6 +16,7 @@ import typer
 from simenv.cli import app, terminal
 from simenv.cli.tasks import circuit_input
 from simenv.cli.tasks.result_view import Save, present
+from simenv.errors import SimenvError
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
@@ -139,6 +140,10 @@ def _submit(
                 _withdraw(client)
             raise
         if wait or is_private:
-            present(client, task, common.as_json, timeout, save, is_private=is_private)
+            try:
+                present(client, task, common.as_json, timeout, save, is_private=is_private)
+            except SimenvError as error:
+                error.retryable = error.retryable and not error.tasks  # it would run twice
+                raise
         else:
             common.answer({"task": task.id}, [task.id])

@@ -103,8 +103,6 @@ def as_qpm_error(error: errors.SimenvError) -> contract.QPMError:
         return error
     result = _qpm_error(error)
     result.maybe_accepted, result.tasks = error.maybe_accepted, error.tasks
-    if error.tasks:  # a repeated call would run them twice
-        result.retryable = False
     return result
 
 
