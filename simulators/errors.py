@@ -5,6 +5,9 @@ A message names the object, the value and the limit; `hint` states a remedy.
 
 from typing import ClassVar
 
+# In the hint of an engine that refuses a circuit; see `execution.alternatives`.
+OTHER_ENGINE = "another engine may run it"
+
 
 class EngineError(Exception):
     """Any refusal or failure of an engine; the base class of all."""

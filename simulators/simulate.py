@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from simulators import engine as simulators_engine, registry
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
+from simulators.circuit.passes.unrolled import for_engine
 from simulators.circuit.validation.admission import validation_error
-from simulators.errors import BadCircuit
+from simulators.errors import BadCircuit, EngineError
+from simulators.execution.alternatives import name_other_engine
 from simulators.execution.hidden_bits import without_hidden
 
 
@@ -65,10 +67,15 @@ def simulate(
     runner = registry.create(engine, simulators_engine.EngineContext(comm=comm))
     if noise is not None:
         circuit = noise.located(circuit)
+    circuit, noise = for_engine(circuit, noise, engine)
     try:
-        plan = runner.plan(circuit, noise, options)
-        control = control or simulators_engine.RunControl()
-        result = runner.run(plan, circuit, request, options, control)
+        try:
+            plan = runner.plan(circuit, noise, options)
+            control = control or simulators_engine.RunControl()
+            result = runner.run(plan, circuit, request, options, control)
+        except EngineError as error:
+            name_other_engine(error, engine, circuit, noise, request, options)
+            raise
         if comm is not None and result is None:  # of all ranks but the first
             return result
         return without_hidden(circuit, result, request.shots)

@@ -402,7 +402,7 @@ class Noise:
         self, program: Program, circuit: Circuit, terms: TaskOptions
     ) -> NoiseProgram | None:
         """Return the noise program of a circuit under these options; None if no noise acts on it.
-        Raises Unsupported, NoiseError."""
+        `circuit`: that of the program, maybe with bound delays. Raises Unsupported, NoiseError."""
         from simulators.circuit.passes import attach_noise
 
         attachment = self._attachment(terms, program)
@@ -410,7 +410,7 @@ class Noise:
             circuit = msgspec.structs.replace(circuit, labels=())
         times_are_parameters = attach_noise.depends_on_params(circuit)
         key = (
-            program.digest if times_are_parameters else program.structure,
+            program.digest + circuit.params_data if times_are_parameters else program.structure,
             attachment.model.digest,
         )
         result = self._programs.get(key)

@@ -43,7 +43,10 @@ from simulators import engine as engines, errors, registry
 from simulators.catalog import settings_of
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
+from simulators.circuit.passes.shot_times import has_free_delays, with_bound_delays
+from simulators.circuit.passes.unrolled import for_engine
 from simulators.compiler.kernel_time import booked, spent_ns, working_ns
+from simulators.execution.alternatives import name_other_engine
 from simulators.execution.hidden_bits import without_hidden
 from simulators.execution.requests import bits_of
 
@@ -375,18 +378,63 @@ class Runner:
         options = context.options
         if self._checkpoints is not None:
             options = self._checkpoints.run_options(options, program.num_qubits, assigned.task)
-        noise = None
-        if context.terms.snapshot:
-            noise = self._noise.program(program, circuit, context.terms)
-            circuit = circuit if noise is None else noise.located(circuit)
-        plan = self._plans.get(context.engine, program, circuit, options, noise)
-        self._marks.append(working_ns())
-        result = context.engine.run(plan, circuit, request, options, self.control)
+        if context.terms.snapshot and bindings is not None and has_free_delays(circuit):
+            result = self._with_own_noise(program, circuit, request, options, context)
+        else:
+            result = self._run(program, circuit, request, options, context)
         self.control.row = -1
         if context.terms.chain is not None and result is not None:
             result = chained(result, context.terms.chain, program.num_slots)
         self._marks.append(working_ns())
         return result
+
+    def _run(
+        self,
+        program: model.Program,
+        circuit: Circuit,
+        request: engines.Request,
+        options: engines.RunOptions,
+        context: _ChunkContext,
+    ) -> engines.EngineResult | None:
+        """Attach the noise, plan and run."""
+        noise = None
+        if context.terms.snapshot:
+            noise = self._noise.program(program, circuit, context.terms)
+            circuit = circuit if noise is None else noise.located(circuit)
+        engine = context.chunk.engine
+        circuit, noise = for_engine(circuit, noise, engine)
+        try:
+            plan = self._plans.get(context.engine, program, circuit, options, noise)
+            self._marks.append(working_ns())
+            return context.engine.run(plan, circuit, request, options, self.control)
+        except errors.EngineError as error:
+            name_other_engine(error, engine, circuit, noise, request, options)
+            raise
+
+    def _with_own_noise(
+        self,
+        program: model.Program,
+        circuit: Circuit,
+        request: engines.Request,
+        options: engines.RunOptions,
+        context: _ChunkContext,
+    ) -> engines.EngineResult | None:
+        """Run each binding with its own noise: durations of delays are parameters."""
+        assert request.bindings is not None
+        results = []
+        for row, values in enumerate(request.bindings):
+            self.control.row = row
+            bound = with_bound_delays(circuit, values)
+            own = msgspec.structs.replace(
+                request, bindings=values[np.newaxis], binding=request.binding + row
+            )
+            try:
+                results.append(self._run(program, bound, own, options, context))
+            finally:
+                self.control.row = row
+            del self._marks[3:]  # the plans of all bindings count as the engine's time
+        kept = [result.row(0) for result in results if result is not None]
+        return engines.EngineResult.joined(kept) if kept else None
 
     def _chunk_context(
         self, terms: model.TaskOptions, chunk: messages.AssignChunk

@@ -23,7 +23,7 @@ from simulators.catalog import builtin_card, state_bytes
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.ir import Circuit, Operation, matrix, operations
 from simulators.engine import OPERATIONS, SAMPLED, Request, RunControl, RunOptions
-from simulators.errors import OutOfMemory, Unsupported
+from simulators.errors import OTHER_ENGINE, OutOfMemory, Unsupported
 from simulators.execution import outputs
 from simulators.execution.packing import records_of
 from simulators.execution.philox import BLOCK_SHOTS, blocks
@@ -39,7 +39,6 @@ from simulators.execution.qiskit_export import Dialect, convert
 CALL_OPERATIONS = 2**27  # gates times amplitudes
 SHOT_OPERATIONS = 2**33  # of one shot of a dynamic circuit, which cannot be divided
 SERIAL_QUBITS = 14  # for fewer qubits a second thread costs more than it saves
-ELSEWHERE = "engine='statevector' runs it"
 
 _FLIPS = frozenset({"x", "cx", "ccx", "mcx"})
 _PHASES = frozenset({"p", "u1", "cp", "cu1", "mcphase"})
@@ -95,7 +94,7 @@ def block_shots(circuit: Circuit) -> int:
         raise Unsupported(
             f"one shot of this dynamic circuit is {work:.1e} operations on amplitudes; engine 'aer'"
             f" takes {SHOT_OPERATIONS:.1e}, as Aer cannot be interrupted",
-            hint=ELSEWHERE,
+            hint=OTHER_ENGINE,
         )
     shots = BLOCK_SHOTS
     while shots > 1 and shots * work > CALL_OPERATIONS:
@@ -145,7 +144,7 @@ def _close(state: AerState) -> None:
 def _refusal(status: str) -> Unsupported | OutOfMemory:
     if "emory" in status:
         return OutOfMemory(f"Aer: {status}", hint="take fewer qubits")
-    return Unsupported(f"Aer: {status}", hint=ELSEWHERE)
+    return Unsupported(f"Aer: {status}", hint=OTHER_ENGINE)
 
 
 # Gates for which Aer has kernels.
@@ -156,7 +155,7 @@ _NATIVE = frozenset(
         *("cu", "cu3", "swap", "ecr", "rxx", "ryy", "rzz", "rzx", "ccx", "ccz", "cswap"),
     )
 )
-DIALECT = Dialect("aer", ELSEWHERE, _NATIVE)
+DIALECT = Dialect("aer", OTHER_ENGINE, _NATIVE)
 CARD = builtin_card("aer")
 
 
@@ -172,7 +171,7 @@ class AerEngine(outputs.EngineBase):
                 raise Unsupported(
                     f"engine 'aer' has no output {output!r} of a circuit that measures, resets or"
                     " branches on the way",
-                    hint=f"ask for counts; {ELSEWHERE} exactly",
+                    hint=f"ask for counts; {OTHER_ENGINE}",
                 )
 
     def final_state(self, run: outputs.BoundRun) -> outputs.FinalState:

@@ -53,8 +53,10 @@ class _Part:
     def __init__(self, part: Subcircuit, noise: NoiseProgram, outputs: tuple[str, ...]) -> None:
         self.part, self.noise = part, noise
         own = self.part.circuit
-        clbits = self._layout(own, keep=False)
-        state = self._layout(own, keep=True) if "expectation" in outputs else clbits
+        clbits = measurements.measurement_layout(own, noise)
+        state = clbits
+        if "expectation" in outputs:
+            state = measurements.measurement_layout(own, noise, keep=True)
         self.layouts = measurements.MeasurementLayouts(clbits, state)
         self.readout = ReadoutStage.of(
             self.layouts.clbits, self.noise.readout, self.part.operations
@@ -93,11 +95,6 @@ class _Part:
         places = self.layouts.clbits.operations
         mine = self.part.operations[places[places >= 0]]
         return 1 + int(mine.min()) if mine.size else 0
-
-    def _layout(self, circuit: Circuit, *, keep: bool) -> measurements.MeasurementLayout:
-        if len(self.noise.locations):
-            return measurements.noisy_layout(circuit, self.noise, keep=keep)
-        return measurements.measurement_layout(circuit, keep=keep)
 
     def program(self, *, keep: bool) -> Program:
         """The program for outputs of clbits, or (`keep`) of the final state."""

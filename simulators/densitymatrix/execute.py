@@ -19,7 +19,7 @@ from simulators.densitymatrix.program import Measurement, Program, Segment, Wide
 from simulators.dynamic.instructions import Branch
 from simulators.dynamic.interpreter import Interpreter
 from simulators.engine import ThreadPool
-from simulators.errors import TooManyBranches
+from simulators.errors import OTHER_ENGINE, TooManyBranches
 from simulators.execution import packing, philox, sampling
 from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey
 from simulators.execution.requests import BindingRun
@@ -196,8 +196,8 @@ class ExactEvolution:
         """Raise TooManyBranches above the limits of the records of a part, and of the states of all
         of them in memory."""
         if records > self._most or states > self._most_states:
-            hint = "take fewer measurements before the end, raise max_branches or memory, or"
-            hint += " engine='statevector', which runs trajectories"
+            hint = "take fewer measurements before the end, raise max_branches or memory;"
+            hint += f" {OTHER_ENGINE}"
             most = self._most if records > self._most else self._most_states
             text = f"more than {most} distinct classical records, each with a density matrix"
             raise TooManyBranches(text, hint=hint)

@@ -30,7 +30,7 @@ from simulators.execution.requests import BindingRun
 #
 # For circuits without blocks and resets, with fixed gates or gates with parameters on at most two
 # qubits, whose measurements are final and whose qubits are all connected. The steps are those of
-# `light_cone`, `noisy_layout`, `components` and `program`; other circuits use these modules.
+# `light_cone`, `measurement_layout`, `components` and `program`; other circuits use these modules.
 
 _MCX = GATES["mcx"].code
 _NO_ROLES = np.zeros(0, np.int64)  # the roles of operations are not needed

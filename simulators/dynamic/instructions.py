@@ -112,7 +112,7 @@ class Assembler:
         roles: NDArray[np.int64],
         op_ids: NDArray[np.int64] | None = None,
     ) -> None:
-        """Set up. `roles`: see `measurements.classify_measurements`; `op_ids`: numbers of the
+        """Set up. `roles`: see `measurements.classify`; `op_ids`: numbers of the
         operations in the whole circuit, if it is a part."""
         rows = circuit.table.rows[circuit.ops]
         self.items: list[Any] = []

@@ -13,7 +13,7 @@ from simulators.circuit.gates import FOR, STORE, SWITCH, UNITARY, WHILE
 from simulators.circuit.ir import Circuit, Table
 from simulators.circuit.noise import NoiseProgram
 from simulators.engine import RunOptions
-from simulators.errors import TooManyQubits, Unsupported
+from simulators.errors import OTHER_ENGINE, TooManyQubits, Unsupported
 
 
 def check_request(
@@ -33,7 +33,7 @@ def check_request(
         check_width(card, circuit.num_qubits)
     if opts.parts is not None and not card.control.parts:
         text = f"engine {card.name!r} keeps no state between the parts of a circuit"
-        raise Unsupported(text, hint="engine='statevector' does")
+        raise Unsupported(text, hint=OTHER_ENGINE)
     if opts.settings and (wrong := card.option_problem(opts.settings)):
         hint = f"it has: {', '.join(o.name for o in card.options) or 'no options'}"
         raise Unsupported(wrong, hint=hint)
@@ -44,11 +44,10 @@ def check_request(
         for row in np.unique(circuit.ops).tolist():
             code, name = int(circuit.table.rows[row, 0]), circuit.table.names[row]
             if missing.get(code):
-                hint = "engine='statevector' runs it, where its qubits fit into memory"
-                raise Unsupported(f"engine {card.name!r} has no {name!r}", hint=hint)
+                raise Unsupported(f"engine {card.name!r} has no {name!r}", hint=OTHER_ENGINE)
     if circuit.conditions_data and not card.control.conditions:
-        hint = "engine='statevector' runs it, where its qubits fit into memory"
-        raise Unsupported(f"engine {card.name!r} has no conditions on clbits", hint=hint)
+        text = f"engine {card.name!r} has no conditions on clbits"
+        raise Unsupported(text, hint=OTHER_ENGINE)
     if card.gate_qubits:
         wide = _wide_rows(circuit.table, card.gate_qubits)
         for row in wide[np.isin(wide, circuit.ops)].tolist() if wide.size else ():
@@ -99,6 +98,5 @@ def plan_layouts(
     if layouts.clbits.branching and not card.control.dynamic:
         text = f"engine {card.name!r} has no measurements, resets or conditions before a circuit's"
         text += " end"
-        hint = "engine='statevector' runs it, where its qubits fit into memory"
-        raise Unsupported(text, hint=hint)
+        raise Unsupported(text, hint=OTHER_ENGINE)
     return layouts

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators import engine as engines
-from simulators.circuit.analysis.measurements import TERMINAL, noisy_layout
+from simulators.circuit.analysis.measurements import TERMINAL, measurement_layout
 from simulators.circuit.analysis.profile import max_sets
 from simulators.circuit.analysis.quadrature import (
     EXACT_ERRORS,
@@ -132,7 +132,7 @@ class DetunedPlan:
         if self._circuit.conditions_data:
             return _Pieces()
         part, noise = active_part(self._circuit, self._noise, support)
-        layout = noisy_layout(part.circuit, noise)
+        layout = measurement_layout(part.circuit, noise)
         codes = part.circuit.table.rows[:, 0][part.circuit.ops]
         if (np.isin(codes, (MEASURE, RESET)) & (layout.roles != TERMINAL)).any():
             return _Pieces()

@@ -18,7 +18,7 @@ from qiskit import QuantumCircuit, transpile
 from simulators.catalog import builtin_card
 from simulators.circuit.ir import Circuit, bell
 from simulators.engine import RunControl
-from simulators.errors import BadAnswer, Unsupported
+from simulators.errors import OTHER_ENGINE, BadAnswer, Unsupported
 from simulators.execution.outputs import BoundRun, CountedState, EngineBase, FinalState
 from simulators.execution.philox import block_seed
 from simulators.execution.qiskit_export import Dialect, convert
@@ -84,7 +84,7 @@ def _outcome_counts(pairs: Iterable[tuple[str, object]], num_clbits: int) -> dic
 # One quantum register `q`, one classical register `c` over all clbits, measurements last.
 
 BASIS = ("u3", "cx")  # of qelib1.inc (Cross et al., arXiv:1707.03429)
-_DIALECT = Dialect("external", "engine='statevector' runs it")
+_DIALECT = Dialect("external", OTHER_ENGINE)
 
 
 def dump(circuit: Circuit, params: NDArray[Any]) -> str:
@@ -107,7 +107,7 @@ def _line(circuit: QuantumCircuit, item: Any) -> str:
     if operation.name == "measure":
         return f"measure {qubits[0]} -> c[{circuit.find_bit(item.clbits[0]).index}];"
     if operation.name not in BASIS:
-        hint = "gates and final measurements alone; engine='statevector' runs it"
+        hint = f"gates and final measurements alone; {OTHER_ENGINE}"
         raise Unsupported(f"{operation.name} in a circuit for a program of its own", hint=hint)
     angles = ",".join(f"{float(angle):.16f}" for angle in operation.params)
     return f"{operation.name}{f'({angles})' if angles else ''} {','.join(qubits)};"

@@ -14,7 +14,7 @@ import msgspec
 from simulators.circuit import gates
 from simulators.circuit.expressions import Expression, expressions_of
 from simulators.circuit.ir import Circuit
-from simulators.errors import Unsupported
+from simulators.errors import OTHER_ENGINE, Unsupported
 
 MOST_READ = 14  # bits that a condition or a stored value depends on
 _MOST_EVALUATED = 2**17  # settings of such bits of a circuit
@@ -139,9 +139,7 @@ class Flow:
             first, width = target
             return self._event(place, range(first, first + width), int, stores=True)
         elif code in (gates.WHILE, gates.FOR):
-            raise Unsupported(
-                "engine 'sweep' has no loops", hint="unroll them, or take engine='statevector'"
-            )
+            raise Unsupported("engine 'sweep' has no loops", hint=f"unroll them, or {OTHER_ENGINE}")
         return None
 
     def _next(self) -> None:
@@ -164,14 +162,14 @@ class Flow:
             raise Unsupported(
                 f"a condition or stored value that depends on {len(read)} measured bits; engine"
                 f" 'sweep' takes {MOST_READ}",
-                hint="divide it into conditions on fewer bits, or take engine='statevector'",
+                hint=f"divide it into conditions on fewer bits; {OTHER_ENGINE}",
             )
         self._evaluated += 1 << len(read)
         if self._evaluated > _MOST_EVALUATED:
             raise Unsupported(
                 f"conditions and stored values that have more than {_MOST_EVALUATED} settings of"
                 " measured bits in all, which engine 'sweep' takes",
-                hint="divide them into conditions on fewer bits, or take engine='statevector'",
+                hint=f"divide them into conditions on fewer bits; {OTHER_ENGINE}",
             )
         reads = tuple(known[bit] for bit in read)
         columns = tuple(self._columns.of(bit) for bit in writes) if stores else tuple(writes)

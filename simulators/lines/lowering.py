@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from simulators.circuit import gates
 from simulators.circuit.analysis.measurements import NO_OP_RESET, TERMINAL
 from simulators.circuit.ir import Circuit, with_matrices
-from simulators.errors import Unsupported
+from simulators.errors import OTHER_ENGINE, Unsupported
 from simulators.lines.control import Event, Flow, RecordColumns
 from simulators.lines.rewriting import Letters, Merged, letters_of, merged_gates
 from simulators.lines.wide_gates import MOST_QUBITS, parts_of
@@ -477,7 +477,7 @@ class _Builder:
             raise Unsupported(
                 "engine 'sweep' takes channels on two qubits only if each of their operators"
                 " permutes the states 0 and 1 up to factors, as relaxation and Pauli errors do",
-                hint="engine='densitymatrix' or 'mps' takes any channel",
+                hint=OTHER_ENGINE,
             )
         gate, flag = self._gate_of(*numbers), self._flow.flag
         one.begun = two.begun = -1

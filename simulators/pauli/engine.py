@@ -44,10 +44,7 @@ class _Part:
 
     def __init__(self, part: Subcircuit, noise: NoiseProgram) -> None:
         self.part, self.noise = part, noise
-        if len(noise.locations):
-            state = measurements.noisy_layout(part.circuit, noise, keep=True)
-        else:
-            state = measurements.measurement_layout(part.circuit, keep=True)
+        state = measurements.measurement_layout(part.circuit, noise, keep=True)
         self.layouts = measurements.MeasurementLayouts(state, state)
         self._program: tuple[bytes, Program] | None = None  # of the last parameters
 

@@ -23,7 +23,7 @@ from simulators.circuit.analysis.measurements import NO_OP_RESET, TERMINAL, Meas
 from simulators.circuit.expressions import Expression, expressions_of
 from simulators.circuit.gates import ANGLE_TOLERANCE, LARGEST_TOLERANCE, QUARTER_TURN, unitary
 from simulators.circuit.ir import Circuit, Operation, matrix, operations
-from simulators.errors import Unsupported
+from simulators.errors import OTHER_ENGINE, Unsupported
 
 # Conversion of Clifford gates to stim's instructions, from an operation and its angles.
 #
@@ -131,7 +131,6 @@ def _single_qubit() -> dict[str, str]:
     }
 
 
-ELSEWHERE = "engine='statevector' runs it, where its qubits fit into memory"
 _PAULIS = frozenset("XYZ")
 _MOST_READ = 10  # largest number of clbits of one condition
 
@@ -352,4 +351,4 @@ def _parity(condition: Expression, value: dict[int, int]) -> tuple[tuple[int, ..
 
 def _refusal(operation: Operation, why: str) -> Unsupported:
     text = f"engine 'stabilizer' cannot run operation {operation.place} ({operation.name}): {why}"
-    return Unsupported(text, hint=f"it runs Clifford circuits; {ELSEWHERE}")
+    return Unsupported(text, hint=f"it runs Clifford circuits; {OTHER_ENGINE}")

@@ -179,7 +179,7 @@ class DeviceProgram:
             hint = "correct by the decoder, or by parities in DETECTOR and OBSERVABLE_INCLUDE"
             raise Unsupported(f"{str(item)[:80]}: a gate under a condition on a device", hint=hint)
         if data.is_unitary and (data.is_single_qubit_gate or data.is_two_qubit_gate):
-            if name in ("I", "II"):
+            if name == "II":
                 return
             for group in item.target_groups():
                 self._steps.append(_Step(name, self._device_qubits(group), weight=weight))
@@ -247,8 +247,8 @@ class DeviceProgram:
                     self._turn(step)
                 measures = True
             elif step.name == "R":
-                # Shots begin in |0>, as those of circuits of gates, with a preparation error.
-                if step.qubits[0] in seen:
+                # The preparation of a shot, on a device that cannot reset.
+                if step.qubits[0] in seen or self._gates.snapshot.dynamic:
                     self._operation("reset", step.qubits, step, f"R {step.qubits[0]}")
                 self._turn(step)
             else:

@@ -56,6 +56,10 @@ class DeviceGates:
         return result
 
     def _synthesized(self, name: str, qubits: tuple[int, ...]) -> tuple[NativeStep, ...]:
+        if name == "I":  # the native `id`, if there is one
+            native = any(gate.name == "id" for gate in self.snapshot.native_gates)
+            written = (("I", (0,)),)
+            return (NativeStep("id", (0,), (), written),) * (native and self._works("id", qubits))
         tableau = _tableau(name)
         if len(qubits) == 1:
             found = single(tableau, self._of(qubits))

@@ -17,7 +17,7 @@ from simulators.circuit.gates import MEASURE
 from simulators.circuit.ir import Circuit, bell
 from simulators.circuit.noise import NoiseProgram
 from simulators.engine import SAMPLED, Plan, Request, RunControl, RunOptions
-from simulators.errors import Unsupported
+from simulators.errors import OTHER_ENGINE, Unsupported
 from simulators.execution import outputs, packing, philox, sampling
 from simulators.execution.circuit_checks import plan_layouts
 from simulators.execution.readout import ReadoutStage
@@ -151,8 +151,7 @@ def pauli_noise(
         where = f"{first}" if second < 0 else f"{second} {first}"
         if after >= 0 and depth[after]:
             if not twirl:
-                hint = "option twirl=1 takes the mean over the condition; engine='statevector' runs"
-                hint += " it exactly, where its qubits fit into memory"
+                hint = f"option twirl=1 takes the mean over the condition; {OTHER_ENGINE} exactly"
                 raise Unsupported("noise under a condition: stim has none", hint=hint)
             under.setdefault(after, []).append((noise.channels[channel], where))
         else:
@@ -179,8 +178,7 @@ def recorded_flip(noise: NoiseProgram, qubit: int, operation: int, *, twirl: boo
         return 0.0
     p01, p10 = noise.readout.flips(qubit, operation)
     if p01 != p10 and not twirl:
-        hint = "option twirl=1 takes the mean of both; engine='statevector' has it exactly,"
-        hint += " where its qubits fit into memory"
+        hint = f"option twirl=1 takes the mean of both; {OTHER_ENGINE} exactly"
         text = f"readout error of qubit {qubit} that depends on the outcome, before the end"
         raise Unsupported(text, hint=hint)
     return 0.5 * (p01 + p10)
@@ -211,7 +209,7 @@ class StabilizerEngine(outputs.EngineBase):
         layouts = plan_layouts(CARD, circuit, noise, options)
         if noise is None:
             return layouts
-        clbits = measurements.noisy_layout(circuit, noise)
+        clbits = measurements.measurement_layout(circuit, noise)
         rows = circuit.table.rows[circuit.ops]
         begins = np.cumsum(rows[:, 1]) - rows[:, 1]
         recorded = (rows[:, 0] == MEASURE) & (clbits.roles != measurements.TERMINAL)
@@ -228,8 +226,7 @@ class StabilizerEngine(outputs.EngineBase):
         del options
         others = set(request.outputs) - SAMPLED
         if isinstance(layouts, _NoisyPlan) and others:
-            hint = "it samples alone; engine='densitymatrix' or 'statevector' has the others,"
-            hint += " where the qubits fit into memory"
+            hint = f"it samples alone; {OTHER_ENGINE}"
             text = f"{' and '.join(sorted(others))} of a circuit with noise, by engine 'stabilizer'"
             raise Unsupported(text, hint=hint)
 

@@ -219,7 +219,7 @@ def noisy_programs(
             keep=keep,
             precision=precision,
             operations=op_ids,
-            layout=measurements.noisy_layout(circuit, noise, keep=keep),
+            layout=measurements.measurement_layout(circuit, noise, keep=keep),
             noise=instructions(noise),
         )
 
@@ -285,14 +285,13 @@ class NoisyPart:
         self.noise = noise
         self._precision = options.precision
         circuit = part.circuit
-        self.layouts = measurements.MeasurementLayouts.of(circuit)
+        self.layouts = measurements.MeasurementLayouts.of(circuit, noise)
         self._readout = ReadoutStage.of(self.layouts.clbits, noise.readout, part.operations)
         self.programs = noisy_programs(noise, options.precision, part.operations)
         self.located: locations.NoisyCircuit | None = None
         self._sampler: TrajectorySampler | None = None
-        roles = np.empty(circuit.ops.size, np.int64)
-        amid = measurements.has_mid_circuit_ops(circuit, roles, keep=keep)
-        if not circuit.conditions_data and not amid:
+        layout = self.layouts.state if keep else self.layouts.clbits
+        if not circuit.conditions_data and not layout.branching:
             wide = not small or circuit.num_qubits > SMALL_QUBITS
             cost = circuit.ops.size * _DRAW_PASSES if wide else locations.DRAW_COST
             self.located = locations.locate(circuit, noise, draw_cost=cost, flags=leaks)

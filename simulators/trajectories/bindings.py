@@ -9,12 +9,12 @@ import numpy as np
 from msgspec.structs import replace
 
 from simulators.catalog.cards import EngineCard
-from simulators.circuit.analysis.measurements import MeasurementLayouts, noisy_layout
+from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.components import Subcircuit, active_part
 from simulators.circuit.passes.light_cone import output_support
 from simulators.engine import EngineResult
-from simulators.errors import Unsupported
+from simulators.errors import OTHER_ENGINE, Unsupported
 from simulators.execution import outputs, part_caches, requests
 from simulators.execution.readout import ReadoutStage
 from simulators.trajectories import shot_blocks
@@ -24,7 +24,6 @@ StateOf = Callable[[NoisyCircuit, requests.BindingRun, MeasurementLayouts], outp
 DynamicStateOf = Callable[
     [Subcircuit, NoiseProgram, requests.BindingRun, MeasurementLayouts], outputs.FinalState
 ]
-_HINT = "engine='statevector' runs it, where its qubits fit into memory"
 _NO_NOISE = NoiseProgram(b"", frozenset(), np.zeros((0, 4), np.int64))
 
 
@@ -65,20 +64,16 @@ def run_bindings(
     labels = [label for item in request.observables for label in item.labels]
     support = output_support(request.outputs, labels, circuit)
     part, noise = active_part(circuit, noise, support)
-    layouts = MeasurementLayouts.of(part.circuit)
+    layouts = MeasurementLayouts.of(part.circuit, noise)
     layout = layouts.state if "expectation" in request.outputs else layouts.clbits
     located = None
     if not layout.branching:
         located = locate(part.circuit, noise, local=True, separate=separate)
-    if located is None and dynamic_state_of is not None:
-        layouts = MeasurementLayouts(
-            noisy_layout(part.circuit, noise), noisy_layout(part.circuit, noise, keep=True)
-        )
-    elif located is None:
+    if located is None and dynamic_state_of is None:
         text = f"engine {card.name!r}: a measurement, reset or condition before the end of a"
         text += " circuit with noise," if card.control.dynamic else " circuit,"
         text += " or noise that acts on a measured qubit and another one"
-        raise Unsupported(text, hint=_HINT)
+        raise Unsupported(text, hint=OTHER_ENGINE)
     own = part_caches.part_request(part, request, circuit.num_qubits)
     readout = ReadoutStage.of(layouts.clbits, noise.readout, part.operations)
     results = []

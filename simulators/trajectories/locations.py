@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from noise_models.channel import Channel, identity, tensor
 from noise_models.normal_form import NormalForm, norm_based_form, normal_form
 from simulators.circuit.analysis.measurements import MeasurementLayout
-from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, MEASURE, RESET
+from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT
 from simulators.circuit.ir import Circuit, table_of
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.leakage_flags import MIX, READ, RETURN, FlagChannel
@@ -116,16 +116,13 @@ def locate(
     separate: bool = False,
     flags: bool = False,
 ) -> NoisyCircuit | None:
-    """Errors of a circuit without mid-circuit operations. None if a channel acts on a measured
-    qubit and another one, on one that is measured again, or on one that is reset first, or if flags
-    of qubits that leak cannot be drawn: such a circuit is run as a dynamic one.
+    """Errors of a circuit that its `measurement_layout` with this noise lets be run without
+    branching. None if flags of qubits that leak cannot be drawn: it is run as a dynamic one.
     `local`: masks of Paulis refer to the qubits of their location, so the number of qubits is not
     limited. `draw_cost`: time to draw and apply one Kraus operator, in operations. `separate`:
     channels on one qubit are not composed with those on two, and forms are not those for the
     walk. `flags`: of qubits that leak are bits of the shots (`passes.leakage_flags.unflagged`)."""
     terms = _terms(circuit, noise, separate=separate, flags=flags)
-    if terms is None:
-        return None
     forms = NormalForms(noise.channels)
     steps = [_step_of(term, noise) if flags else None for term in terms]
     others = [term for term, step in zip(terms, steps, strict=True) if step is None]
@@ -159,7 +156,7 @@ def locate_amid(
     operations: NDArray[np.int64],
 ) -> NoisyCircuit:
     """Errors of a circuit with mid-circuit operations and without loops, as `locate` with `local`
-    and `separate`. `layout`: its `noisy_layout`; `operations`: their numbers in the whole
+    and `separate`. `layout`: with this noise; `operations`: their numbers in the whole
     circuit."""
     terms = compose(noise, separate=True)
     forms = NormalForms(noise.channels)
@@ -198,42 +195,21 @@ def walked_forms(
 
 def _terms(
     circuit: Circuit, noise: NoiseProgram, *, separate: bool, flags: bool
-) -> list[ComposedChannels] | None:
+) -> list[ComposedChannels]:
     """Composed channels by the operation they follow."""
-    codes = circuit.table.rows[circuit.ops]
-    begins = np.cumsum(codes[:, 1]) - codes[:, 1]
-    kinds, counts, wires = codes[:, 0].tolist(), codes[:, 1].tolist(), circuit.qubits.tolist()
+    rows = circuit.table.rows[circuit.ops]
+    begins = (np.cumsum(rows[:, 1]) - rows[:, 1]).tolist()
+    kinds, counts, wires = rows[:, 0].tolist(), rows[:, 1].tolist(), circuit.qubits.tolist()
     done = 0
-    ended, begun = set[int](), set[int]()
-    resets, touched = set[int](), set[int]()  # qubits that are reset before any other operation
-    last_read: dict[int, int] = {}  # last measurement of each qubit
-    for k, (kind, at, count) in enumerate(zip(kinds, begins.tolist(), counts, strict=True)):
-        if kind == MEASURE:
-            last_read[wires[at]] = k
-        if kind == RESET and wires[at] not in touched:
-            resets.add(wires[at])
-        if kind not in _PASSIVE:
-            touched.update(wires[at : at + count])
     open_: dict[int, ComposedChannels] = {}  # by qubit, if no operation came after it
     results: list[ComposedChannels] = []
     for number, (after, channel, first, second) in enumerate(noise.locations.tolist()):
         while done <= after:
-            kind, at = kinds[done], int(begins[done])
-            if kind not in _PASSIVE:
-                for q in wires[at : at + counts[done]]:
+            if kinds[done] not in _PASSIVE:
+                for q in wires[begins[done] : begins[done] + counts[done]]:
                     open_.pop(q, None)
-                    if kind == MEASURE:
-                        ended.add(q)
-                    elif kind == RESET:
-                        begun.add(q)
             done += 1
         qubits = (first,) if second < 0 else (first, second)
-        gone = [q in ended or (q in resets and q not in begun) for q in qubits]
-        read_again = any(q in ended and last_read[q] > after for q in qubits)
-        if read_again or (any(gone) and not all(gone)):
-            return None
-        if all(gone):
-            continue
         if flags and isinstance(noise.channels[channel], FlagChannel):
             open_.pop(first, None)
             results.append(ComposedChannels(number, after, qubits, [(channel, _SAME)]))

@@ -15,7 +15,7 @@ class MidCircuit(msgspec.Struct, frozen=True, eq=False):
     """What decides about the measurements and resets of a circuit before its end; [operations] are
     those of the circuit with the unitary parts of its noise."""
 
-    roles: NDArray[np.int64]  # [operations], see `measurements.classify_measurements`
+    roles: NDArray[np.int64]  # [operations], see `measurements.classify`
     readout: Readout | None
     numbers: NDArray[np.int64]  # [operations]: number to which the readout error refers
     draws: NDArray[np.int64]  # [operations]: number of the draw of that error

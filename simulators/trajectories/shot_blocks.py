@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.engine import Request
-from simulators.errors import Unsupported
+from simulators.errors import OTHER_ENGINE, Unsupported
 from simulators.trajectories.pattern_sampling import ErrorTable
 
 SHOTS_AT_ONCE = 1 << 20
@@ -17,7 +17,7 @@ _MOST_ERRORS = 1 << 22  # errors of all shots of a block: 200 MB
 
 def refuse_outputs(request: Request) -> None:
     """Raises Unsupported for outputs that trajectories cannot give."""
-    hint = "engine='densitymatrix' gives it exactly, where its qubits fit into memory"
+    hint = f"trajectories are samples; {OTHER_ENGINE}"
     if "statevector" in request.outputs:
         hint = "its state is mixed: ask for counts or expectation values"
         raise Unsupported("a statevector of a circuit with noise", hint=hint)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noise_models.channel import from_unitary
-from simulators.circuit.analysis.measurements import ORDINARY, TERMINAL, noisy_layout
+from simulators.circuit.analysis.measurements import ORDINARY, TERMINAL, measurement_layout
 from simulators.circuit.analysis.quadrature import reaches
 from simulators.circuit.gates import (
     BARRIER,
@@ -203,7 +203,7 @@ class _Builder:
         self._refuse(noise)
         self._locations = _read_later(circuit, noise.locations)
         noise = msgspec.structs.replace(noise, locations=self._locations)
-        self._roles = noisy_layout(circuit, noise, keep=True).roles
+        self._roles = measurement_layout(circuit, noise, keep=True).roles
         self._qubits = used_qubits(circuit).tolist()
         self._place = {qubit: k for k, qubit in enumerate(self._qubits)}
         self._pending: list[Chain] = [()] * len(self._qubits)  # of each qubit

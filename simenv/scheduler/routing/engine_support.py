@@ -127,7 +127,7 @@ def _lacks(card: EngineCard, profile: Profile, terms: TaskOptions) -> str:
         return "has no conditions on classical bits"
     if profile.loops and not card.control.loops:
         return "has no loops"
-    if profile.switches and not card.control.switches:
+    if profile.switches and card.method == "clifford":  # its conditions are parities of clbits
         return "has no switch"
     if profile.variables and not card.control.variables:
         return "has no classical variables"

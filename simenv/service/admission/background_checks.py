@@ -25,7 +25,9 @@ from simulators.chain.trial import choice_profile
 from simulators.circuit.analysis import profiler
 from simulators.circuit.analysis.profile import Profile
 from simulators.circuit.analysis.profiler import non_clifford_gates
+from simulators.circuit.gates import SWITCH
 from simulators.circuit.ir import Circuit
+from simulators.circuit.passes.unrolled import blocks_left, unrolled
 from simulators.circuit.validation import admission
 
 if TYPE_CHECKING:
@@ -115,14 +117,18 @@ def look(packed: bytes, terms: model.TaskOptions, device: DeviceContext | None =
         raise ProgramError(f"the program is not valid: {wrong}")
     engine_choice.check_option_values(terms)
     noisy = device is not None
+    written_out, _ = unrolled(circuit)  # as engines without loops and `switch` run it
     result = choice_profile(
-        circuit,
+        written_out,
         terms.outputs,
         program_rules.pauli_sums(terms),
         terms.engine,
         terms.options,
         noisy=noisy,
     )
+    if circuit.conditions_data:
+        switches = int((circuit.table.rows[circuit.ops, 0] == SWITCH).sum())
+        result = msgspec.structs.replace(result, loops=blocks_left(written_out), switches=switches)
     if terms.engine == engine_choice.AUTO:
         # Beyond the width of statevectors it may be refused, with this cost.
         is_counted = circuit.num_qubits > DENSE_QUBITS

@@ -26,15 +26,18 @@ from simulators.chain.trial import trial_parameters
 from simulators.circuit import device_check
 from simulators.circuit.analysis.fit_scope import in_force
 from simulators.circuit.analysis.measurements import has_conditional_noise
-from simulators.circuit.analysis.noise_profile import noise_profile
-from simulators.circuit.analysis.profile import NoiseProfile, Profile, StringsSize
+from simulators.circuit.analysis.noise_profile import needs_branching, noise_profile
+from simulators.circuit.analysis.profile import NoiseProfile, Profile
 from simulators.circuit.device_check import DeviceLimits
 from simulators.circuit.ir import Circuit
 from simulators.circuit.passes.attach_noise import NoiseAttachment
-from simulators.circuit.passes.shot_times import ShotTimes
+from simulators.circuit.passes.shot_times import ShotTimes, has_free_delays, with_bound_delays
+from simulators.circuit.passes.unrolled import blocks_left, unrolled
 from simulators.compiler.kernel import kernels
 from simulators.errors import EngineError
 from simulators.strings.size import strings_size
+
+_DELAY = 1_000.0  # ns or dt: of a delay whose duration each binding gives, for the choice of engine
 
 
 class _DeviceNoise(msgspec.Struct, frozen=True):
@@ -144,22 +147,16 @@ class DeviceContext:
         execute unchanged, raises InfeasibleError, or returns the profile without noise if the
         device is optional. `terms`: with the outputs and observables of the task."""
         try:
-            noise, strings = self._noise(circuit, profile, terms)
+            return self._with_noise(circuit, profile, terms)
         except InfeasibleError:
             if not self._is_optional:
                 raise
             return profile
-        return msgspec.structs.replace(profile, noise=noise, strings=strings)
 
-    def _noise(
-        self, circuit: Circuit, profile: Profile, terms: TaskOptions
-    ) -> tuple[NoiseProfile, StringsSize | None]:
-        """Profile of the noise, and the size of the propagation of observables through it."""
-        limits = self._limits
-        if limits is not None:
-            problem, hint = device_check.refusal(circuit, profile, limits)
-            if problem:
-                raise InfeasibleError(problem, hint=hint)
+    def _with_noise(self, circuit: Circuit, profile: Profile, terms: TaskOptions) -> Profile:
+        """The profile with that of the noise, the size of the propagation of observables through
+        it, and what the circuit needs because of it: branching, and loops that stay."""
+        self._check(circuit, profile)
         too_wide = self._too_wide(circuit)
         if too_wide is not None:
             raise too_wide
@@ -168,17 +165,25 @@ class DeviceContext:
                 is_fitted = in_force(self._document, circuit) is self._document
                 assert self._fitted is not None  # a device of atoms examines no circuits
                 acting = self._fitted if is_fitted else self._before_fit
+                if is_free := has_free_delays(circuit):
+                    circuit = with_bound_delays(circuit, np.full(circuit.num_slots, _DELAY))
                 program = acting.attachment.attach(circuit)
-            circuit = program.located(circuit)
-            noise = noise_profile(
-                program, circuit, terms.outputs, tuple(program_rules.labels(terms))
-            )
+            circuit, attached = unrolled(program.located(circuit), program)
+            program = program if attached is None else attached
+            labels = tuple(program_rules.labels(terms))
+            noise = noise_profile(program, circuit, terms.outputs, labels)
+            branches = profile.mid_circuit
+            if not branches and needs_branching(program, circuit, terms.outputs, labels):
+                branches = True
+                self._check(circuit, msgspec.structs.replace(profile, mid_circuit=True))
             if profile.conditions and has_conditional_noise(circuit, program):
                 noise = msgspec.structs.replace(noise, conditional=True)
             if acting.times is not None:
                 noise = msgspec.structs.replace(
                     noise,
-                    device_shot_ns=acting.times.shot_ns(circuit, duration_ns=program.duration_ns),
+                    device_shot_ns=acting.times.shot_ns(
+                        circuit, duration_ns=-1.0 if is_free else program.duration_ns
+                    ),
                     device_overhead_ns=acting.times.overhead_ns,
                 )
         except (EngineError, NoiseError) as error:
@@ -190,7 +195,20 @@ class DeviceContext:
         if terms.outputs == ("expectation",) and (is_wide or terms.engine == "pauli"):
             params, sums = trial_parameters(circuit), program_rules.pauli_sums(terms)
             strings = strings_size(circuit, params, program, sums, terms.options)
-        return noise, strings
+        return msgspec.structs.replace(
+            profile,
+            noise=noise,
+            strings=strings,
+            mid_circuit=branches,
+            loops=blocks_left(circuit) if circuit.conditions_data else 0,
+        )
+
+    def _check(self, circuit: Circuit, profile: Profile) -> None:
+        """Raise InfeasibleError for a circuit that the device does not execute unchanged."""
+        if self._limits is not None:
+            problem, hint = device_check.refusal(circuit, profile, self._limits)
+            if problem:
+                raise InfeasibleError(problem, hint=hint)
 
     def _too_wide(self, circuit: Circuit) -> SimenvError | None:
         assert self._fitted is not None

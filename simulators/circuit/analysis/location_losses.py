@@ -58,7 +58,7 @@ class IdealStates:
         self.operands = Operands.of(circuit)
         roles = np.empty(circuit.ops.size, np.int64)
         has_mid_circuit_ops(circuit, roles, keep=True)
-        resets = (self.operands.codes == RESET) & (roles != NO_OP_RESET)
+        resets = self.operands.codes == RESET
         if circuit.slots_data:
             hint = "bind all parameters"
             raise Unsupported("no first-order loss of a circuit with a free parameter", hint=hint)
@@ -84,7 +84,7 @@ class IdealStates:
             if roles[k] != TERMINAL or k < self._reads[qubit][-1]:
                 self._bits[k] = self._num_axes
                 self._num_axes += 1
-        has_one = not circuit.conditions_data and not ends.size
+        has_one = not circuit.conditions_data and not (roles[ends] != NO_OP_RESET).any()
         self.is_known = has_one and self._num_axes <= MAX_QUBITS
 
     def losses(self, programs: Iterable[NoiseProgram]) -> list[LocationLosses]:

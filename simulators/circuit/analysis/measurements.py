@@ -1,4 +1,11 @@
-"""Classification of measurements and resets, with noise and without."""
+"""Roles of measurements and resets in the life of their qubits, with noise and without.
+
+A qubit is prepared, acted on, measured, reset, and ends. The role of a measurement or a reset
+follows from what happens to its qubit before and after it, by operations and by noise. One analysis
+gives the roles to all engines and passes, in three states of knowledge: there is no noise; noise is
+not located yet, and may act from the preparation of a qubit to its last operation; or its locations
+are known.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit import gates, ir
-from simulators.circuit.gates import END_BLOCK, IF, MEASURE, RESET
+from simulators.circuit.gates import END_BLOCK, IF
 from simulators.circuit.ir import Circuit, register_starts
 from simulators.circuit.noise import AFTER_OP, Q0, Q1, NoiseProgram
 from simulators.compiler.kernel import device_function, kernel
 
-# Classification of measurements and resets: terminal, without effect, or mid-circuit.
-#
 # Only for circuits that `admission.validation_error` admitted.
 
 # Roles of operations.
@@ -22,6 +27,8 @@ ORDINARY, TERMINAL, NO_OP_RESET, LAST_USE = range(4)
 _MEASURED, _ACTED_ON = 1, 2  # later uses of a qubit
 _LOOP_END = 9  # intermediate value in `roles`: this `end` closes a loop
 _ID = gates.GATES["id"].code
+NOT_YET = -1  # operation before which the preparation of a qubit acts
+_NEVER = -2  # operation after which no noise acts
 
 
 @device_function
@@ -41,8 +48,8 @@ def _touch(tokens, end, starts, blocked):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _forward(rows, ops, qubits, used, roles):  # type: ignore[no-untyped-def]
-    """Find resets of untouched qubits, and the ends of loops."""
+def _forward(rows, ops, qubits, used, spans, roles):  # type: ignore[no-untyped-def]
+    """Find resets of untouched qubits, and the ends of loops. `spans`: see `classify`."""
     at = 0
     inside = 0  # loops that are open
     block = np.int64(-1)  # the innermost open block; its `roles` holds the one around it
@@ -63,7 +70,8 @@ def _forward(rows, ops, qubits, used, roles):  # type: ignore[no-untyped-def]
             roles[block] = ORDINARY
             block = around
         elif code == gates.RESET and not used[qubits[at]] and not inside:
-            roles[k] = NO_OP_RESET
+            if not spans.size or spans[0, qubits[at]] >= k:
+                roles[k] = NO_OP_RESET
         elif code >= gates.UNITARY and code != _ID:
             for j in range(at, at + count):
                 used[qubits[j]] = 1
@@ -73,19 +81,21 @@ def _forward(rows, ops, qubits, used, roles):  # type: ignore[no-untyped-def]
 
 @device_function
 def classify(  # type: ignore[no-untyped-def]
-    rows, ops, qubits, clbits, tokens, starts, used, blocked, keep, roles
+    rows, ops, qubits, clbits, tokens, starts, used, blocked, spans, keep, roles
 ):
     """Fill the role of each operation; returns 1 if the circuit needs branching, else 0.
 
-    FINAL: a measurement that no operation on its qubit or clbit follows. DROPPED: a reset without
-    effect: of a qubit still |0>, or (unless `keep`, which is for outputs that see the state) of one
-    that is never used again. LAST: a measurement that is not final but the last use of its qubit,
-    which may be put back to |0> (again unless `keep`). In a loop later operations may also precede,
-    so no operation there has any of the three roles. `used`, `blocked` are scratch: uint8 [qubits],
-    [clbits]; `roles`: int64 [operations].
+    TERMINAL: a measurement that no operation on its qubit or clbit follows, and no noise on its
+    qubit. NO_OP_RESET: a reset without effect: of a qubit still |0>, on which nothing acted, or
+    (unless `keep`, which is for outputs that see the state) of one on which nothing acts any more.
+    LAST_USE: a measurement that is not final but the last use of its qubit, which may be put back
+    to |0> (again unless `keep`). In a loop later operations may also precede, so no operation there
+    has any of the three roles. `spans` [2, qubits]: numbers of the operations after which noise
+    acts on a qubit for the first and for the last time, see `noise_spans`; empty without noise.
+    `used`, `blocked` are scratch: uint8 [qubits], [clbits]; `roles`: int64 [operations].
     """
     used[:] = 0
-    at = _forward(rows, ops, qubits, used, roles)
+    at = _forward(rows, ops, qubits, used, spans, roles)
     used[:] = 0
     blocked[:] = 0
     branching = 0
@@ -115,11 +125,12 @@ def classify(  # type: ignore[no-untyped-def]
                 inside += 1
         elif code == gates.MEASURE:
             q, c = qubits[at], clbits[bit]
-            if depth == 0 and used[q] < _ACTED_ON and not blocked[c]:
+            ends = not spans.size or spans[1, q] < k
+            if depth == 0 and used[q] < _ACTED_ON and not blocked[c] and ends:
                 roles[k] = TERMINAL
                 used[q] = _MEASURED
                 continue
-            if not used[q] and not keep and not inside:
+            if not used[q] and not keep and not inside and ends:
                 roles[k] = LAST_USE
             used[q] = _ACTED_ON
             blocked[c] = 1
@@ -127,7 +138,8 @@ def classify(  # type: ignore[no-untyped-def]
         elif code == gates.RESET:
             if roles[k] == NO_OP_RESET:
                 continue
-            if not used[qubits[at]] and not keep and not inside:
+            ends = not spans.size or spans[1, qubits[at]] < k
+            if not used[qubits[at]] and not keep and not inside and ends:
                 roles[k] = NO_OP_RESET
                 continue
             used[qubits[at]] = _ACTED_ON
@@ -138,9 +150,9 @@ def classify(  # type: ignore[no-untyped-def]
     return branching
 
 
-classify_measurements = kernel("NAMES U16 U16 U16 I32 I64 U8 U8 INT I64 -> INT", group="admission")(
-    classify
-)
+classify_measurements = kernel(
+    "NAMES U16 U16 U16 I32 I64 U8 U8 INTS2 INT I64 -> INT", group="admission"
+)(classify)
 
 
 @kernel("NAMES U16 U16 U16 I64 I64 I64 -> INT", group="admission")
@@ -160,13 +172,59 @@ def _final_measurements(rows, ops, qubits, clbits, roles, source, operations):  
     return count
 
 
-def has_mid_circuit_ops(circuit: Circuit, roles: NDArray[np.int64], *, keep: bool = False) -> bool:
-    """Fill `roles` (int64 [operations]), see `classify_measurements`; True if the circuit needs
-    branching."""
+@device_function
+def presume_noise(rows, ops, qubits, spans):  # type: ignore[no-untyped-def]
+    """Fill `spans` where noise is not located yet: from the preparation of each qubit up to its
+    last operation. What a final measurement does to the state is seen by nothing."""
+    spans[0, :], spans[1, :] = NOT_YET, _NEVER
+    at = 0
+    for k in range(ops.size):
+        for j in range(at, at + rows[ops[k], 1]):
+            if rows[ops[k], 0] != gates.BARRIER:
+                spans[1, qubits[j]] = k - 1
+        at += rows[ops[k], 1]
+
+
+@kernel("INTS2 INT INTS2", group="admission")
+def _fill_spans(locations, size, spans):  # type: ignore[no-untyped-def]
+    """Fill `spans` from noise locations; `size`: number of operations."""
+    spans[0, :], spans[1, :] = size, _NEVER
+    for place in range(locations.shape[0]):
+        after = locations[place, AFTER_OP]
+        for column in (Q0, Q1):
+            q = locations[place, column]
+            if q >= 0:
+                spans[0, q] = min(spans[0, q], after)
+                spans[1, q] = max(spans[1, q], after)
+
+
+_NO_SPANS = np.zeros((2, 0), np.int64)
+
+
+def noise_spans(circuit: Circuit, noise: NoiseProgram | None) -> NDArray[np.int64]:
+    """Operations after which noise acts on each qubit for the first and for the last time, int64
+    [2, qubits], or [2, 0] without noise. A qubit without noise has the number of operations, and
+    -2."""
+    if noise is None or not len(noise.locations):
+        return _NO_SPANS
+    spans = np.empty((2, circuit.num_qubits), np.int64)
+    _fill_spans(noise.locations, circuit.ops.size, spans)
+    return spans
+
+
+def has_mid_circuit_ops(
+    circuit: Circuit,
+    roles: NDArray[np.int64],
+    *,
+    keep: bool = False,
+    noise: NoiseProgram | None = None,
+) -> bool:
+    """Fill `roles` (int64 [operations]), see `classify`; True if the circuit needs branching."""
     result = classify_measurements(
         circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits, circuit.conditions,
         register_starts(circuit), np.empty(circuit.num_qubits, np.uint8),
-        np.empty(circuit.num_clbits, np.uint8), 1 if keep else 0, roles,
+        np.empty(circuit.num_clbits, np.uint8), noise_spans(circuit, noise), 1 if keep else 0,
+        roles,
     )  # fmt: skip
     return bool(result)
 
@@ -174,7 +232,7 @@ def has_mid_circuit_ops(circuit: Circuit, roles: NDArray[np.int64], *, keep: boo
 class MeasurementLayout(msgspec.Struct, frozen=True, eq=False):
     """Terminal measurements of a circuit, and the roles of all operations."""
 
-    roles: NDArray[np.int64]  # [operations], see `classify_measurements`
+    roles: NDArray[np.int64]  # [operations], see `classify`
     source: NDArray[np.int64]  # [num_clbits]: the qubit whose final measurement it holds, or -1
     branching: bool  # a mid-circuit measurement, reset or branch
     measures: bool  # the circuit has a measurement
@@ -187,11 +245,13 @@ class MeasurementLayout(msgspec.Struct, frozen=True, eq=False):
         return sum(1 << qubit for qubit in set(self.source[self.source >= 0].tolist()))
 
 
-def measurement_layout(circuit: Circuit, *, keep: bool = False) -> MeasurementLayout:
-    """Layout of a circuit's measurements. `keep`: the final state is needed, see
-    `classify_measurements`."""
+def measurement_layout(
+    circuit: Circuit, noise: NoiseProgram | None = None, *, keep: bool = False
+) -> MeasurementLayout:
+    """Layout of a circuit's measurements, with the noise that acts on their qubits. `keep`: the
+    final state is needed, see `classify`."""
     roles = np.empty(circuit.ops.size, np.int64)
-    branching = has_mid_circuit_ops(circuit, roles, keep=keep)
+    branching = has_mid_circuit_ops(circuit, roles, keep=keep, noise=noise)
     source = np.empty(circuit.num_clbits, np.int64)
     operations = np.empty(circuit.num_clbits, np.int64)
     measures = _final_measurements(
@@ -208,8 +268,10 @@ class MeasurementLayouts(msgspec.Struct, frozen=True, eq=False):
     state: MeasurementLayout
 
     @classmethod
-    def of(cls, circuit: Circuit) -> MeasurementLayouts:
-        return cls(measurement_layout(circuit), measurement_layout(circuit, keep=True))
+    def of(cls, circuit: Circuit, noise: NoiseProgram | None = None) -> MeasurementLayouts:
+        """Layouts of a circuit, with its noise."""
+        clbits = measurement_layout(circuit, noise)
+        return cls(clbits, measurement_layout(circuit, noise, keep=True))
 
     @property
     def memory_bytes(self) -> int:
@@ -245,49 +307,6 @@ def rest_layout(circuit: Circuit, first: int, rest: Circuit, *, keep: bool) -> M
     return MeasurementLayout(
         roles, source, bool(branching.any()), measures, operations, from_zero=False
     )
-
-
-# Classification of measurements and resets where noise acts on their qubits.
-
-
-def noisy_layout(circuit: Circuit, noise: NoiseProgram, *, keep: bool = False) -> MeasurementLayout:
-    """Layout of a circuit with noise. A measurement or reset stays at its place if a channel acts
-    on its qubit later, and so does a reset of a qubit in |0> on which a channel acted."""
-    layout = measurement_layout(circuit, keep=keep)
-    _place_measurements(
-        circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits, noise.locations,
-        np.empty((2, circuit.num_qubits), np.int64), layout.roles, layout.source, layout.operations,
-    )  # fmt: skip
-    return msgspec.structs.replace(layout, branching=True)
-
-
-@kernel("NAMES U16 U16 U16 INTS2 INTS2 I64 I64 I64", group="attachment")
-def _place_measurements(  # type: ignore[no-untyped-def]
-    rows, ops, qubits, clbits, locations, bounds, roles, source, op_ids
-):
-    """Change the arrays of a layout; see `noisy_layout`. `bounds` [2, qubits]: scratch."""
-    for q in range(bounds.shape[1]):
-        bounds[0, q], bounds[1, q] = ops.size, -2  # the first and the last location of a qubit
-    for place in range(locations.shape[0]):
-        after = locations[place, AFTER_OP]
-        for column in (Q0, Q1):
-            q = locations[place, column]
-            if q >= 0:
-                bounds[0, q] = min(bounds[0, q], after)
-                bounds[1, q] = max(bounds[1, q], after)
-    at = bit = 0
-    for k in range(ops.size):
-        code = rows[ops[k], 0]
-        if roles[k] != ORDINARY:
-            first, last = bounds[0, qubits[at]], bounds[1, qubits[at]]
-            if code == MEASURE and last >= k:
-                if roles[k] == TERMINAL:
-                    source[clbits[bit]] = op_ids[clbits[bit]] = -1
-                roles[k] = ORDINARY
-            elif code == RESET and roles[k] == NO_OP_RESET and (last >= k or first < k):
-                roles[k] = ORDINARY
-        at += rows[ops[k], 1]
-        bit += rows[ops[k], 2]
 
 
 # Operations and noise that act under a condition.

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from simulators.circuit.analysis.measurements import measurement_layout
 from simulators.circuit.analysis.profile import NoiseProfile
 from simulators.circuit.analysis.quadrature import grid_size
-from simulators.circuit.arrays import CircuitArrays
-from simulators.circuit.gates import BARRIER
+from simulators.circuit.arrays import CircuitArrays, Operands
+from simulators.circuit.gates import BARRIER, MEASURE, RESET
 from simulators.circuit.ir import Circuit, shown_clbits, used_qubits
 from simulators.circuit.noise import CHANNEL, Q0, Q1, NoiseProgram
 from simulators.circuit.passes import light_cone as cones
@@ -51,6 +52,21 @@ def noise_profile(
         needed, touched=touched, widest=widest if sampled else 0, detunings=_sets(program),
         flags=_flags(program),
     )  # fmt: skip
+
+
+def needs_branching(
+    program: NoiseProgram, circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str] = ()
+) -> bool:
+    """Return whether a circuit that needs no branching without noise needs it with its noise: a
+    measurement or a reset between which noise acts. `outputs`, `labels`: see `noise_profile`."""
+    codes, first = circuit.table.rows[circuit.ops, 0], Operands.of(circuit).first[:-1]
+    measured = circuit.qubits[first[codes == MEASURE]]
+    if not (codes == RESET).any() and np.unique(measured).size == measured.size:
+        return False
+    support = cones.output_support(outputs, labels, circuit)
+    part, noise = active_part(circuit, program, support)
+    keep = support is not None and bool(support.levels)
+    return measurement_layout(part.circuit, noise, keep=keep).branching
 
 
 def _of_support(

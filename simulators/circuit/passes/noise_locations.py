@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.circuit.analysis.measurements import ORDINARY, TERMINAL, classify
+from simulators.circuit.analysis.measurements import ORDINARY, classify, presume_noise
 from simulators.circuit.arrays import CircuitArrays, Operands
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, MEASURE, UNITARY
 from simulators.circuit.ir import Circuit, register_starts
@@ -43,7 +43,7 @@ class GateTable(NamedTuple):
 class Located(NamedTuple):
     """What `locate` finds in a circuit; `totals` says how much of the arrays is filled."""
 
-    roles: I64  # [operations]: see `classify`; a measurement before another one is not final
+    roles: I64  # [operations]: see `classify`; only its last operation measures a qubit at the end
     durations_ns: REALS  # [operations]; 0.0: no entry
     touched: U8  # [qubits]: 1 if an operation other than a barrier acts on it
     locations: INTS2  # [room, 4]: preparations, then channels after operations
@@ -51,6 +51,7 @@ class Located(NamedTuple):
     irregular: I64  # [operations]: delays, and those on more than two qubits, or with IRREGULAR
     totals: I64
     scratch: U8  # [qubits + clbits]
+    spans: INTS2  # [2, qubits]: scratch
 
 
 WRITTEN, PREPARED, ABSENT, OTHERS, MISREAD = range(5)  # of `totals`; preparations are locations
@@ -74,7 +75,7 @@ def located(
         np.empty(size, np.int64), np.empty(size), np.empty(qubits, np.uint8),
         np.empty((max(room, qubits + _ROOM * size), 4), np.int64),
         np.empty(size + qubits, np.int64), np.empty(size, np.int64), np.empty(5, np.int64),
-        np.empty(qubits + circuit.num_clbits, np.uint8),
+        np.empty(qubits + circuit.num_clbits, np.uint8), np.empty((2, qubits), np.int64),
     )  # fmt: skip
     _locate(
         CircuitArrays.of(circuit), circuit.conditions, register_starts(circuit), gates, table,
@@ -134,23 +135,6 @@ def _prepare(table, found):  # type: ignore[no-untyped-def]
     return count, absent
 
 
-@device_function
-def _unfinish(operands, found, misread):  # type: ignore[no-untyped-def]
-    """Measurements that another one of their qubit follows become ordinary ones; returns how many
-    measured qubits have a readout error."""
-    read = found.scratch
-    read[:] = 0
-    wrong = np.int64(0)
-    for k in range(operands.codes.size - 1, -1, -1):
-        if operands.codes[k] == MEASURE:
-            q = operands.wires[operands.first[k]]
-            if found.roles[k] == TERMINAL and read[q]:
-                found.roles[k] = ORDINARY
-            read[q] = 1
-            wrong += misread[q]
-    return wrong
-
-
 @kernel("CircuitArrays I32 I64 I64 GateTable U8 Operands Located", group="attachment")
 def _locate(circuit, tokens, starts, gates, table, misread, operands, found):  # type: ignore[no-untyped-def]
     """Fill `operands` and `found`; see `located`."""
@@ -158,20 +142,22 @@ def _locate(circuit, tokens, starts, gates, table, misread, operands, found):  #
     codes, first, wires = operands.codes, operands.first, operands.wires
     num_qubits, locations = found.touched.size, found.locations
     found.touched[:] = 0
-    at = 0
+    at = wrong = 0
     for k in range(ops.size):
         codes[k], operands.counts[k], first[k] = rows[ops[k], 0], rows[ops[k], 1], at
         for j in range(at, at + rows[ops[k], 1]):
             wires[j] = qubits[j]
             if codes[k] != BARRIER:
                 found.touched[wires[j]] = 1
+        if codes[k] == MEASURE:
+            wrong += misread[wires[at]]
         at += rows[ops[k], 1]
     first[ops.size] = at
+    presume_noise(rows, ops, qubits, found.spans)
     classify(
         rows, ops, qubits, circuit.clbits, tokens, starts, found.scratch[:num_qubits],
-        found.scratch[num_qubits:], 1, found.roles,
+        found.scratch[num_qubits:], found.spans, 1, found.roles,
     )  # fmt: skip
-    wrong = _unfinish(operands, found, misread)
     written, absent = _prepare(table, found)
     prepared, other = written, 0
     for k in range(ops.size):

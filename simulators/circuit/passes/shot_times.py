@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -63,6 +64,37 @@ def delays_ns(
         hint = f"at most {1e-9 * LONGEST_DELAY_NS:g} s"
         raise BadCircuit(f"a delay of {1e-9 * longest_ns:.6g} s on a device", hint=hint)
     return durations
+
+
+def has_free_delays(circuit: Circuit) -> bool:
+    """Return whether the duration of a delay is a free parameter."""
+    return bool(_of_delays(circuit).any())
+
+
+def _of_delays(circuit: Circuit) -> NDArray[np.bool_]:
+    """Which rows of `slots` [n, 2] are durations of delays."""
+    rows = circuit.table.rows[circuit.ops]
+    delays = (rows[:, 0] == DELAY) | (rows[:, 0] == DELAY_DT)
+    params = (np.cumsum(rows[:, 3]) - rows[:, 3])[delays]
+    return np.isin(circuit.slots[0::2], params)
+
+
+def with_bound_delays(circuit: Circuit, values: NDArray[np.float64]) -> Circuit:
+    """The circuit with numbers for the durations that are free parameters; others stay free.
+    `values` [slots]. Raises BadCircuit for a negative duration."""
+    delays, pairs = _of_delays(circuit), circuit.slots.reshape(-1, 2)
+    if not delays.any():
+        return circuit
+    places, slots = pairs[delays].T
+    chosen = values[slots]
+    if not (chosen >= 0.0).all():  # NaN is not
+        shortest = float(chosen.min())
+        raise BadCircuit(f"a delay of {shortest:g} by a parameter", hint="give a duration >= 0")
+    params = circuit.params.copy()
+    params[places] = chosen
+    return msgspec.structs.replace(
+        circuit, params_data=params.tobytes(), slots_data=pairs[~delays].tobytes()
+    )
 
 
 def durations_ns(

@@ -338,7 +338,7 @@ def check_operations(  # type: ignore[no-untyped-def]
         first = num_qubits + num_clbits
         report[BRANCHES] = classify(
             rows, ops, qubits, clbits, slots[:0], scratch[:0], scratch[:num_qubits],
-            scratch[num_qubits:first], 0, scratch[first:],
+            scratch[num_qubits:first], scratch[:0].reshape((2, 0)), 0, scratch[first:],
         )  # fmt: skip
     return fault
 

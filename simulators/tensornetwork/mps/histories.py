@@ -31,7 +31,7 @@ from simulators.circuit.noise import Readout
 from simulators.dynamic.instructions import Assembler, Branch, Measure, Reset
 from simulators.dynamic.interpreter import Interpreter
 from simulators.engine import SHOTS, STEPS, Request
-from simulators.errors import TooManyBranches, TooManySteps
+from simulators.errors import OTHER_ENGINE, TooManyBranches, TooManySteps
 from simulators.execution import (
     outputs,
     packing,
@@ -156,8 +156,7 @@ class Histories:
                 raise TooManyBranches(
                     f"more than {self._options.max_branches} histories of outcomes, each with a"
                     " matrix product state of its own",
-                    hint="ask for counts of shots, raise max_branches, or engine='statevector',"
-                    " which merges equal states",
+                    hint=f"ask for counts of shots, or raise max_branches; {OTHER_ENGINE}",
                 )
             yield history
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from simulators.chain.product_state import LEAST_CUTOFF, check_memory
 from simulators.circuit.ir import Circuit, with_matrices
 from simulators.engine import RunControl
-from simulators.errors import OutOfMemory, Unsupported
+from simulators.errors import OTHER_ENGINE, OutOfMemory, Unsupported
 from simulators.tensornetwork.mps.canonical_chain import GateFusion
 from simulators.tensornetwork.peps.belief_propagation import to_vidal_gauge
 from simulators.tensornetwork.peps.simple_update import GraphState, Tensor
@@ -54,7 +54,7 @@ class GraphCircuit:
                 raise Unsupported(
                     "engine 'peps' takes Pauli errors alone: another error depends on the state"
                     " where it acts",
-                    hint="engine='sweep' or 'mps' takes relaxation and coherent errors",
+                    hint=OTHER_ENGINE,
                 )
             qubits = [qubit for qubit in (row[Q0], row[Q1]) if qubit >= 0]
             letters = [(row[X] >> k & 1, row[Z] >> k & 1) for k in range(len(qubits))]
