@@ -312,7 +312,9 @@ class FitScope(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
 
     device: str  # whose calibration was fitted
     qubits: tuple[int, ...]  # that the circuits used; they are the compiler's choice if `placed`
-    bodies: int  # different circuits, apart from their last gates on single qubits
+    # Different circuits, apart from their last gates on single qubits; those with gates on several
+    # qubits, if there are any: preparations of states say nothing about these.
+    bodies: int
     widest: int  # largest number of qubits of a circuit
     two_qubit_gates: int  # most of a circuit
     families: tuple[str, ...] = ()  # named in the data; ("",): none was
@@ -322,6 +324,10 @@ class FitScope(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     pairs: tuple[tuple[int, int], ...] = ()  # of their gates, the smaller number first; (): any
     one_qubit_gates: int | None = None  # most on a qubit, without virtual ones; None: any
     delay_ns: float | None = None  # most of a qubit; None: any
+    depth: int | None = None  # most layers of gates, without virtual ones; None: any
+    duration_ns: float | None = None  # of the longest circuit; None: any
+    gates: tuple[tuple[str, int], ...] = ()  # most of a circuit by name; on one qubit together
+    pair_bodies: tuple[int, ...] = ()  # different circuits with gates on each of `pairs`
     refused: str = ""  # reason for which the fit was refused; it was stored by force
 
     @staticmethod

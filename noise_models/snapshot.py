@@ -46,8 +46,10 @@ _DEVICE: dict[str, Range] = {
     "zz_strength": (-10.0, 10.0),
 }
 _FIT: dict[str, Range] = {
-    **dict.fromkeys(("bodies", "widest", "two_qubit_gates", "one_qubit_gates"), (0, 10**9)),
-    "delay_ns": (0.0, 1e18),
+    **dict.fromkeys(
+        ("bodies", "widest", "two_qubit_gates", "one_qubit_gates", "depth"), (0, 10**9)
+    ),
+    **dict.fromkeys(("delay_ns", "duration_ns"), (0.0, 1e18)),
 }
 _NATIVE: dict[str, Range] = {"num_qubits": (1, 64), "num_params": (0, 64)}
 _QUBIT: dict[str, Range] = {
@@ -196,6 +198,10 @@ def _scope(scope: calibration.FitScope, num_qubits: int) -> None:
     checks.check_ranges("fitted.", scope, _FIT)
     for pair in scope.pairs:
         checks.check_qubits("fitted.pairs", pair, num_qubits)
+    checks.check_entries("fitted.gates", scope.gates, MAX_GATES)
+    for name, count in scope.gates:
+        checks.check_text("fitted.gates", name)
+        checks.check_range("fitted.gates", count, (0, 10**9))
     checks.check_entries("fitted.families", scope.families, MAX_FAMILIES)
     for family in scope.families:
         checks.check_text("fitted.families", family)

@@ -78,6 +78,11 @@ def changed(snapshot: cal.CalibrationSnapshot, random: Random) -> cal.Calibratio
     return _times(snapshot, lambda: float(random.lognormal(0.0, 0.3)))
 
 
+def scaled(snapshot: cal.CalibrationSnapshot, factor: float) -> cal.CalibrationSnapshot:
+    """Return a snapshot with each value times the same factor."""
+    return _times(snapshot, lambda: factor, 0.3)
+
+
 def aged(snapshot: cal.CalibrationSnapshot, random: Random) -> cal.CalibrationSnapshot:
     """Return a snapshot with each value times 1/5 to 5, as of a calibration of long ago."""
     most = np.log(5.0)
@@ -253,6 +258,32 @@ def _ghz(size: int, number: int) -> list[str]:
     return lines
 
 
+def preparations(num_qubits: int) -> list[MeasuredCircuit]:
+    """Return circuits that prepare each basis state."""
+    return [_native(num_qubits, [f"x q[{k}];" for k in range(num_qubits) if state >> k & 1])
+            for state in range(1 << num_qubits)]  # fmt: skip
+
+
+def in_bases(random: Random, num_qubits: int, count: int, body: int) -> list[MeasuredCircuit]:
+    """Return a random circuit with gates on pairs that is measured in so many bases: one body."""
+    lines: list[str] = []
+    while not any("cz" in line for line in lines):
+        lines = _layers(random, num_qubits, is_deep=False)
+    results = []
+    for _ in range(count):
+        turns = [f"rz({random.choice([0.0, 0.5 * np.pi])}) q[{k}]; sx q[{k}];"
+                 for k in range(num_qubits) if random.random() < 2 / 3]  # fmt: skip
+        each = _native(num_qubits, [*lines, *turns])
+        results.append(msgspec.structs.replace(each, body=f"body-{body}"))
+    return results
+
+
+def _native(size: int, lines: Sequence[str]) -> MeasuredCircuit:
+    head = ["OPENQASM 2.0;", 'include "qelib1.inc";', f"qreg q[{size}];", f"creg c[{size}];"]
+    ends = [f"measure q[{k}] -> c[{k}];" for k in range(size)]
+    return source_of("\n".join([*head, *lines, *ends]) + "\n")
+
+
 def sequences(random: Random, num_qubits: int) -> list[MeasuredCircuit]:
     """Return circuits of one kind of operation on all qubits: x, quarter turns, delays."""
 
@@ -379,6 +410,58 @@ def _drawn(data: CountsData, random: Random, p: Callable[[], object]) -> CountsD
     return _with(data, records)
 
 
+def _counted(each: CountsRecord, counts: dict[int, int]) -> CountsRecord:
+    left = {outcome: count for outcome, count in counts.items() if count}
+    return msgspec.structs.replace(each, counts=left, shots=sum(left.values()))
+
+
+def _incomplete(data: CountsData, random: Random) -> dict[str, list[CountsRecord]]:
+    """Return rows without their rarest outcomes, and counts that no number of shots has."""
+
+    def changed(change: Callable[[CountsRecord], dict[int, int]]) -> list[CountsRecord]:
+        return [_counted(each, change(each)) for each in data.records]
+
+    def smooth(each: CountsRecord) -> dict[int, int]:
+        noise = random.normal(0.0, 0.2, len(each.counts))  # of the scatter of shots
+        rows = zip(each.counts.items(), noise.tolist(), strict=True)
+        return {x: round(0.2 * n + 0.2 * r * n**0.5) for (x, n), r in rows}
+
+    def most(each: CountsRecord, number: int) -> dict[int, int]:
+        return dict(sorted(each.counts.items(), key=lambda pair: -pair[1])[:number])
+
+    return {
+        "outcomes below 2 % left out": changed(
+            lambda each: {x: n for x, n in each.counts.items() if n >= 0.02 * each.shots}
+        ),
+        "outcomes below 1 % left out": changed(
+            lambda each: {x: n for x, n in each.counts.items() if n >= 0.01 * each.shots}
+        ),
+        "the five most frequent outcomes": changed(lambda each: most(each, 5)),
+        "counts times 3.7": changed(
+            lambda each: {x: round(3.7 * n) for x, n in each.counts.items()}
+        ),
+        "a fifth of the counts, rounded": changed(smooth),
+    }
+
+
+def two_devices(
+    truth: cal.CalibrationSnapshot, sources: Sequence[MeasuredCircuit], shots: int, random: Random
+) -> Iterator[tuple[str, CountsData]]:
+    """Yield counts of which half the rows are of a device whose cz have an error of 0.12, with the
+    name of the half."""
+    worse = _with_pairs(truth, lambda gate: msgspec.structs.replace(gate, error=0.12))
+    own, other = (counts_of(each, sources, shots, random) for each in (truth, worse))
+    count = len(sources)
+    chosen = set(random.permutation(count)[: count // 2].tolist())
+    for name, places in {
+        "half the rows of a worse device": chosen,
+        "the first half of a worse device": set(range(count // 2)),
+    }.items():
+        rows = [(other if k in places else own).records[k] for k in range(count)]
+        yield name, _with(own, rows)
+    yield "each circuit also on a worse device", _with(own, [*own.records, *other.records])
+
+
 def spoiled(data: CountsData, size: int, random: Random) -> Iterator[tuple[str, CountsData]]:
     """Yield wrong data made of right ones, with the name of the mistake."""
     last, count, ones = size - 1, len(data.records), (1 << size) - 1
@@ -433,6 +516,8 @@ def spoiled(data: CountsData, size: int, random: Random) -> Iterator[tuple[str, 
                 [msgspec.structs.replace(each, layout=tuple(numbers)) for each in data.records],
             ),
         )
+    for name, records in _incomplete(data, random).items():
+        yield name, _with(data, records)
     yield "ten shots a circuit", _with(data, [
         msgspec.structs.replace(each, counts={next(iter(each.counts)): 10}, shots=10)
         for each in data.records

@@ -142,9 +142,13 @@ class SampledDevice:
         if len(point.qubits) == 2:
             if name == "zz":
                 return self._conditional(point)
+            if name == "rotations":
+                return self._turned(point)
             return self._survival(point, 4)
         if name in (plans.RB1, plans.IRB1):
             return self._read(q, self._survival(point, 2)[1])
+        if name in ("turns", "half-turns"):  # no gate turns beyond itself
+            return self._read(q, 0.5)
         if name == "readout":
             return self._read(q, float(point.arm))
         if name.endswith("t1"):
@@ -173,6 +177,16 @@ class SampledDevice:
         first = self._read(q, self._phase(turn, size, point.arm))
         stays = float(excited)  # no relaxation: the analysis discards shots that relax
         second = np.array([1.0 - stays, stays])
+        return np.outer(second, first).ravel()
+
+    def _turned(self, point: plans.ExperimentSetting) -> NDArray[np.float64]:
+        """Return the probabilities of a pair whose gate turns its qubits by nothing beyond
+        itself."""
+        target, is_excited = point.arm // 8, point.arm % 8 >= 4
+        size = math.exp(-point.x * self.pair[point.qubits[0]])
+        own = self._read(point.qubits[target], self._phase(0.0, size, point.arm))
+        other = self._read(point.qubits[1 - target], float(is_excited))
+        first, second = (own, other) if target == 0 else (other, own)
         return np.outer(second, first).ravel()
 
     def _survival(self, point: plans.ExperimentSetting, size: int) -> NDArray[np.float64]:

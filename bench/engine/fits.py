@@ -40,7 +40,7 @@ def fit_truths(report: Report, options: Namespace) -> None:
     some also by coherent errors of cz, joint flips, detunings (T2*), leakage, or errors of layers.
     Counts are drawn from the exact distributions of random, GHZ, or deep circuits, whose qubits are
     given or chosen by the compiler. The loss of a model is its mean squared Hellinger distance to
-    the truth on circuits that were drawn anew. `--wrong` spoils counts in 30 ways, each of which
+    the truth on circuits that were drawn anew. `--wrong` spoils counts in 38 ways, each of which
     must be refused, and the right counts must not.
     """
     load_kernels()
@@ -71,7 +71,8 @@ def _wrong_data(report: Report, count: int, random: drawn.Random) -> int:
             drawn.aged(calibration, random), drawn.circuits(random, n, 30), 2_000, random
         )
         right = (("right", data), ("right, of an old calibration", old))
-        for name, counts in (*right, *drawn.spoiled(data, n, random)):
+        mixed = drawn.two_devices(truth, drawn.circuits(random, n, 30), 2_000, random)
+        for name, counts in (*right, *mixed, *drawn.spoiled(data, n, random)):
             try:
                 calibrate(counts, calibration, "fitted")
                 text = "STORED"

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,11 +26,12 @@ from numpy.typing import NDArray
 from noise_models import calibration
 from simenv.calibration import score as calibration_score
 from simenv.calibration.data import SUGGESTED, CountsRecord
+from simenv.calibration.fit.acting_bodies import LEAST_BODIES as LEAST_BODIES
 from simenv.calibration.fit.components import ADDED, ASYMMETRY, JOINT, ZZ
 from simenv.calibration.fit.significance import LEAST_CHANCE
 from simenv.calibration.fit.solve import FitProblem
 from simenv.worker.noise import gates_of
-from simulators.circuit.analysis.fit_scope import most_of_a_qubit
+from simulators.circuit.analysis.fit_scope import CircuitSize, most_of_a_qubit
 
 
 class HeldOutCircuit(msgspec.Struct, frozen=True, eq=False):
@@ -40,6 +41,11 @@ class HeldOutCircuit(msgspec.Struct, frozen=True, eq=False):
     record: CountsRecord
     runs: int
     fold: int
+
+    @property
+    def has_gates(self) -> bool:
+        """True if it has gates on several qubits."""
+        return any(len(q) > 1 for _, q in gates_of(self.record.source.loaded.program))
 
 
 def held_out_circuits(
@@ -188,6 +194,9 @@ class HeldOutGain(msgspec.Struct, frozen=True):
     aer: tuple[Levels, ...]
     circuits: int
     bodies: int
+    # Gain on circuits with gates on several qubits alone; None: there are none, or all are.
+    with_gates: Interval | None = None
+    bodies_with_gates: int = 0
     # Probability of so good a fit of any prior and share if none helps; nan: not computed.
     chance: float = math.nan
     # The same of so large a likelihood of all counts for any prior.
@@ -215,6 +224,8 @@ class HeldOutGain(msgspec.Struct, frozen=True):
     def is_narrow(self) -> bool:
         """True if the likelihood refutes the snapshot, and circuits that were left out do not speak
         against its fit (`LikeliestGain`). The fit is then for alike circuits."""
+        if self.loses_with_gates:
+            return False
         return self.refutes_snapshot and self.likeliest is not None and not self.likeliest.lack
 
     @property
@@ -227,6 +238,11 @@ class HeldOutGain(msgspec.Struct, frozen=True):
         """Why the gain is not used; "": it is."""
         if self.refutes_snapshot and self.likeliest is not None and self.likeliest.lack:
             return self.likeliest.lack
+        if self.loses_with_gates:
+            return (
+                "circuits with gates on several qubits that were left out lose by a fit:"
+                f" {self.with_gates_text}"
+            )
         if self.gain.mean <= LEAST_GAIN:
             return f"the gain of a fit is not above {LEAST_GAIN:.5f}"
         if self.chance > MOST_CHANCE:
@@ -238,6 +254,21 @@ class HeldOutGain(msgspec.Struct, frozen=True):
                 f" {percent:.0%} contains 0"
             )
         return ""
+
+    @property
+    def loses_with_gates(self) -> bool:
+        """True if the fit is no gain on circuits with gates on several qubits, such as where others
+        prepare states and gain by their readout alone."""
+        return self.with_gates is not None and self.with_gates.mean <= 0.0
+
+    @property
+    def with_gates_text(self) -> str:
+        """Gain on circuits with gates on several qubits, for people; "": there are no others."""
+        if self.with_gates is None:
+            return ""
+        if not math.isfinite(self.with_gates.low):
+            return f"{_signed(self.with_gates.mean)} on one body"
+        return f"{self.with_gates.text} on {self.bodies_with_gates} bodies"
 
     @property
     def _is_likely_enough(self) -> bool:
@@ -254,6 +285,8 @@ class HeldOutGain(msgspec.Struct, frozen=True):
         if self._is_likely_enough:
             low, high = self.likely.low, self.likely.high
             parts.append(f"[{low:+.5f}, {high:+.5f}] ({LIKELY:.0%}, decides)")
+        if self.with_gates is not None:
+            parts.append(f"circuits with gates on several qubits {self.with_gates_text}")
         if not math.isnan(self.chance):
             parts.append(f"{_chance_text(self.chance)} of all candidates")
         if not math.isnan(self.by_likelihood):
@@ -283,9 +316,14 @@ def gain(
     runs: NDArray[np.int64],
     bodies: Sequence[str],
     aer: Sequence[NDArray[np.float64]] = (),
+    has_gates: Sequence[bool] = (),
 ) -> HeldOutGain:
     """Gain from the fidelities of circuits, each with its number of runs and its body. `aer`: those
-    of the recipes `aer` and `aer-properties`."""
+    of the recipes `aer` and `aer-properties`; `has_gates`: whether each has gates on several
+    qubits, (): not known."""
+    wide = np.flatnonzero(has_gates)
+    of_wide = [bodies[k] for k in wide.tolist()]
+    apart = 0 < len(wide) < len(fitted)
     return HeldOutGain(
         interval(fitted - snapshot, runs, bodies),
         interval(fitted - snapshot, runs, bodies, LIKELY),
@@ -296,6 +334,8 @@ def gain(
         tuple(Levels.of(each, runs) for each in aer),
         len(fitted),
         len(set(bodies)),
+        interval((fitted - snapshot)[wide], runs[wide], of_wide) if apart else None,
+        len(set(of_wide)),
     )
 
 
@@ -350,7 +390,6 @@ def _student_quantile(level: float, freedom: int) -> float:
     return math.sqrt(freedom) * math.tan(float(np.interp(level, sums / sums[-1], angles)))
 
 
-LEAST_BODIES = 10  # of the circuits of a fit that other circuits may use
 LARGEST_FACTOR = 5.0  # of a calibrated value, or its reciprocal
 _LARGEST_OF_TIMES = 10.0  # T2 of echoes is several times what circuits without them see
 # Changes of probabilities that are plausible whatever is calibrated, as of readout errors of .0005
@@ -372,48 +411,57 @@ def scope_of(
 ) -> calibration.FitScope:
     """Scope of a fit of `device` to these records."""
     observed = problem.observations
+    snapshot = problem.distributions.device.snapshot
     runs = [problem.distributions.compiler.run_of(each) for each in records]
-    gates = {gate for run in runs for gate in gates_of(run.loaded.program)}
-    pairs = tuple(sorted({(min(q), max(q)) for _, q in gates if len(q) == 2}))
+    acting: dict[tuple[int, int], set[str]] = {}
+    wide = {each.body for each in observed if each.two_qubit_gates}
     programs = [problem.distributions.programs[each.place] for each in observed]
     fitted = {each.key[:3] for each in observed}
-    most = [
-        most_of_a_qubit(run.circuit, problem.distributions.device.snapshot.dt_ns)
-        for record, run in zip(records, runs, strict=True)
-        if (record.source.text, record.layout, record.level) in fitted
-    ]
+    circuits = {}  # that were fitted
+    for record, run in zip(records, runs, strict=True):
+        key = (record.source.text, record.layout, record.level)
+        if key in fitted:
+            circuits[key] = run.circuit
+            for _, q in gates_of(run.loaded.program):
+                if len(q) == 2:
+                    acting.setdefault((min(q), max(q)), set()).add(record.body)
+    most = [most_of_a_qubit(each, snapshot.dt_ns) for each in circuits.values()]
+    sizes = [CircuitSize.of(each, snapshot) for each in circuits.values()]
+    counts = Counter[str]()
+    for size in sizes:
+        counts |= Counter(dict(size.gates))
     days = sorted(each.time_s for each in records if each.time_s == each.time_s)
     first, last = (_day(days[0]), _day(days[-1])) if days else ("", "")
     return calibration.FitScope(
         device=device,
         qubits=tuple(sorted({qubit for each in programs for qubit in each.qubits})),
-        bodies=len({each.body for each in observed}),
+        bodies=len(wide or {each.body for each in observed}),
         widest=max(len(each.qubits) for each in programs),
         two_qubit_gates=max(each.two_qubit_gates for each in observed),
         families=tuple(sorted({r.family[:100] for r in records if r.family != SUGGESTED})),
         first=first,
         last=last,
         placed=any(each.was_placed for each in observed),
-        pairs=pairs,
+        pairs=tuple(sorted(acting)),
+        pair_bodies=tuple(len(bodies) for _, bodies in sorted(acting.items())),
         one_qubit_gates=max(gates for gates, _ in most),
         delay_ns=max(delay_ns for _, delay_ns in most),
+        depth=max(size.depth for size in sizes),
+        duration_ns=max(size.duration_ns for size in sizes),
+        gates=tuple(sorted(counts.items())),
     )
-
-
-def is_narrow(scope: calibration.FitScope) -> bool:
-    """Return whether a fit has seen too few different circuits to be used for others."""
-    return scope.bodies < LEAST_BODIES
 
 
 def implausible(
     before: calibration.CalibrationSnapshot,
     after: calibration.CalibrationSnapshot,
     changes: Iterable[tuple[str, float]],
+    qubits: Collection[int],
 ) -> tuple[str, ...]:
-    """Texts for what is not plausible in a fitted device: values (`implausible_values`), and
-    `changes` outside RANGES, each with the name of its unknown. Other unknowns are judged by the
-    values that they change."""
-    results = [*implausible_values(before, after)]
+    """Texts for what is not plausible in a fitted device: values of the circuits' `qubits`
+    (`implausible_values`), and `changes` outside RANGES, each with the name of its unknown. Other
+    unknowns are judged by the values that they change."""
+    results = [*implausible_values(before, after, qubits)]
     for name, value in changes:
         low, high = RANGES.get(name.partition(" ")[0], (-math.inf, math.inf))
         if not low <= value <= high:
@@ -422,19 +470,23 @@ def implausible(
 
 
 def implausible_values(
-    before: calibration.CalibrationSnapshot, after: calibration.CalibrationSnapshot
+    before: calibration.CalibrationSnapshot,
+    after: calibration.CalibrationSnapshot,
+    qubits: Collection[int],
 ) -> tuple[str, ...]:
-    """Texts for values of a fitted device more than LARGEST_FACTOR from the calibrated ones (times:
-    _LARGEST_OF_TIMES), unless the change is usual of such a value. Both have the same qubits and
-    gates in the same order."""
+    """Texts for values of these qubits and the gates among them that are more than LARGEST_FACTOR
+    from the calibrated ones (times: _LARGEST_OF_TIMES), unless the change is usual of such a value.
+    T2 is the one that acts, at most 2 T1. Both devices have the same qubits and gates in the same
+    order."""
     none = None, None
     values = [
         (f"{name} of qubit {k}", old, new, limit, usual)
         for k, (a, b) in enumerate(zip(before.qubits, after.qubits, strict=True))
+        if k in qubits
         for name, old, new, limit, usual in (
             ("t1_us", a.t1_us, b.t1_us, _LARGEST_OF_TIMES, 0.0),
-            ("t2_us", a.t2_us, b.t2_us, _LARGEST_OF_TIMES, 0.0),
-            ("t2_star_us", a.t2_star_us, b.t2_star_us, _LARGEST_OF_TIMES, 0.0),
+            ("t2_us", a.t2_limited_us, b.t2_limited_us, _LARGEST_OF_TIMES, 0.0),
+            ("t2_star_us", a.t2_star_us and a.t2_ramsey_us, b.t2_ramsey_us, _LARGEST_OF_TIMES, 0.0),
             *(
                 (name, old, new, LARGEST_FACTOR, _USUAL_READOUT)
                 for name, old, new in zip(
@@ -450,6 +502,7 @@ def implausible_values(
             _USUAL_OF_GATES[len(a.qubits) > 1],
         )
         for a, b in zip(before.gates, after.gates, strict=True)
+        if set(qubits).issuperset(a.qubits)
     ]
     results = []
     for name, old, new, limit, usual in values:

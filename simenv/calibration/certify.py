@@ -47,6 +47,7 @@ from simenv.calibration.untested import (
     NO_EQUILIBRIUM,
     WIDEST_GROUP,
     UntestedTerm,
+    blind,
     untested,
 )
 from simenv.errors import OptionError
@@ -123,6 +124,11 @@ class Claims:
             return self._gate_error(estimate.gate, places)
         if quantity == layers.QUANTITY:
             return layers.claimed(self._layers, estimate)
+        if quantity in ("turn_angle_rad", "axis_angle_rad"):
+            return self._turn(estimate)
+        if quantity == "gate_time_ns":
+            timed = self._model.calibration(estimate.gate, estimate.qubits)
+            return None if timed is None else timed.duration_ns or None
         if quantity == "memory_error":
             return qubit.memory_error
         if quantity == "pair_error":
@@ -135,6 +141,8 @@ class Claims:
             return self._model.preparation_error(estimate.qubits[0]) if known else None
         if quantity in POPULATIONS:
             stated_population = getattr(qubit, quantity)
+            if quantity == "reset_error" and stated_population is None and qubit.p01 is not None:
+                return 0.0  # as the device acts
             return None if stated_population is None else float(stated_population)
         if quantity in ("measure_decay", "measure_excitation"):
             return self._transition(estimate.qubits[0], quantity)
@@ -150,6 +158,18 @@ class Claims:
             first, second = sorted(estimate.qubits)
             return self._zz.get((first, second), 0.0)
         return None
+
+    def _turn(self, estimate: Estimate) -> float | None:
+        """Over-rotation of a gate on one qubit, or what it turns about Y beyond Z."""
+        gate = self._model.calibration(estimate.gate, estimate.qubits)
+        if gate is None:
+            return None
+        angles = dict.fromkeys("XYZ", 0.0)
+        for each in gate.rotations:
+            angles[each.pauli] += each.angle_rad
+        if estimate.quantity == "axis_angle_rad":
+            return angles["Y"] - angles["Z"]
+        return (gate.over_rotation_rad or 0.0) + angles["X"]
 
     def _angle(self, estimate: Estimate) -> float | None:
         """Angle about Z of the first qubit, or about ZZ, of a gate on two qubits."""
@@ -193,7 +213,7 @@ class Claims:
             return "no signal", False
         claimed = self.value(estimate) or 0.0
         if estimate.systematic and 3.0 * estimate.systematic > bound(estimate.quantity, claimed):
-            return _DURING_TURNS, False
+            return _DURING_TURNS, not claimed
         if estimate.quantity == "excited" and not estimate.has_signal:
             by_start = any(each.quantity == "preparation_error" and each.has_signal
                            and each.qubits == estimate.qubits for each in estimates)  # fmt: skip
@@ -336,6 +356,7 @@ GATE_BOUND, TIME_BOUND, READOUT_BOUND = 0.10, 0.05, 0.01  # relative, relative, 
 # Absolute, if that is larger: no interval is narrower than a tenth of a claimed error of 0.
 LEAST_GATE_BOUND = 1e-6
 LEAKAGE_2Q_BOUND = 0.2  # relative
+DURATION_BOUND = 0.2  # relative
 ZZ_BOUND, ZZ_BOUND_KHZ = 0.10, 0.2  # relative, or absolute if that is larger
 ABSOLUTE_BOUNDS = {  # if they are larger than GATE_BOUND of the claim
     "leakage": 5e-5, "seepage": 2e-3, "leakage_2q": 2e-4, "seepage_2q": 0.01,
@@ -343,6 +364,7 @@ ABSOLUTE_BOUNDS = {  # if they are larger than GATE_BOUND of the claim
     "measurement_crosstalk": 0.001, "measurement_angle_rad": 0.003,
     "preparation_error": 0.003, "reset_error": 0.003, "excited": 0.003,
     "zz_angle_rad": 0.003, "z_angle_rad": 0.003, "joint_flip": 0.003,
+    "turn_angle_rad": 0.003, "axis_angle_rad": 0.003,
     "layer_decay": 3e-4, "pair_error": 1e-3,
 }  # fmt: skip
 # Of devices of neutral atoms: relative, or absolute if that is larger. T1, T2* or an error of
@@ -442,6 +464,8 @@ def bound(quantity: str, claimed: float) -> float:
     if quantity in ABSOLUTE_BOUNDS:
         relative = LEAKAGE_2Q_BOUND if quantity in _PAIR_LEAKS else GATE_BOUND
         return max(relative * abs(claimed), ABSOLUTE_BOUNDS[quantity])
+    if quantity == "gate_time_ns":
+        return DURATION_BOUND * claimed
     if quantity == "zz_khz":
         return max(ZZ_BOUND * abs(claimed), ZZ_BOUND_KHZ)
     return max(GATE_BOUND * claimed, LEAST_GATE_BOUND)
@@ -519,6 +543,7 @@ class Certificate(msgspec.Struct, frozen=True):
     device_s: float = 0.0  # time on the device; 0.0: unknown
     # Of a device of atoms that is not as claimed, best first; None: no figures were fitted.
     causes: tuple[FigureFit, ...] | None = None
+    blind: tuple[str, ...] = ()  # what no circuit of the experiments shows
 
     @property
     def confirmed(self) -> float:
@@ -607,6 +632,7 @@ def certify(
     return Certificate(
         name, "" if claims is None else claims.digest.hex(), CONFIDENCE, tuple(comparisons),
         runner.circuits, runner.shots, time.perf_counter() - begun, measured, runner.device_s,
+        blind=blind(native_set(info), procedure.unobserved(), dynamic=info.dynamic),
     )  # fmt: skip
 
 
@@ -628,7 +654,6 @@ def _stated(
         memory,
         leakage=leakage,
         leaked_readout=leaked_readout,
-        rotations=_turned(info, claims, tested),
         read_together=_read_together(claims, qubits),
         layers=() if claims is None else claims.layers,
     )
@@ -651,13 +676,8 @@ def _stated(
                 values = term.error or 0.0, term.angle_rad or 0.0
                 if term.qubits or (first, second) not in crosstalk:
                     crosstalk[first, second] = values
-    populated = {
-        k for k, each in enumerate(stated) if each.excited or each.reset_error
-        or each.preparation_error
-    }  # fmt: skip
     return msgspec.structs.replace(
         result, transitions=frozenset(moving), crosstalk=crosstalk,
-        populations=frozenset(populated),
     )  # fmt: skip
 
 
@@ -687,23 +707,6 @@ def _leaking(
                     rates.setdefault((experiment, place), out + (gate.seepage or 0.0))
         read = read or {qubit: model.leaked_readout(qubit) for qubit in tested.qubits}
     return rates, read
-
-
-def _turned(
-    info: DeviceInfo, claims: calibration.CalibrationSnapshot | None, tested: TestLayout
-) -> frozenset[tuple[int, int]]:
-    """Pairs whose entangling gate is claimed to turn its qubits about Z or ZZ beyond itself."""
-    gate = native_set(info).entangler
-    if claims is None or gate is None or not amplification.sequences(gate):
-        return frozenset()
-    model = build(claims, NoiseOptions())
-    rotated = [
-        pair
-        for pair in tested.pairs
-        if (own := model.calibration(gate.name, pair)) is not None
-        and (own.over_rotation_rad or any(set(each.pauli) <= _ABOUT_Z for each in own.rotations))
-    ]
-    return frozenset(rotated)
 
 
 def _read_together(

@@ -37,7 +37,7 @@ from simenv.model.devices import DeviceInfo
 from simenv.service.devices.registry import DeviceRegistry
 from simenv.service.devices.resolve import DocumentPending, EmulatedDevices
 from simenv.wire.messages.client import NoiseDocument
-from simulators.circuit.analysis.fit_scope import in_force
+from simulators.circuit.analysis.fit_scope import acting
 from simulators.circuit.analysis.location_losses import MAX_QUBITS, IdealStates, LocationLosses
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
@@ -115,6 +115,7 @@ class ErrorLedger(msgspec.Struct, frozen=True):
     # "ideal": of the circuit's own state; "mixed": wider than MAX_QUBITS, with resets or branches
     state: str
     logical: str = ""  # code and chip of the device, whose errors are then logical ones
+    outside_fit: tuple[str, ...] = ()  # see `fit_scope.ActingCalibration`
 
     @property
     def fidelity(self) -> float:
@@ -398,8 +399,10 @@ def circuit_ledger(
         raise ProgramError(wrong)
     assert limits is not None
     try:
-        document = in_force(documents.load(stored.body), packed)
+        found = acting(documents.load(stored.body), packed)
+        document = found.document
         result = error_ledger(packed, document, NoiseOptions.parse(terms.noise))
+        result = msgspec.structs.replace(result, outside_fit=found.outside)
     except (NoiseError, EngineError) as error:
         raise OptionError(f"noise: {error.message}", hint=error.hint) from error
     limits.examined(packed, profile(packed, terms.outputs, ()), terms)

@@ -26,7 +26,7 @@ from simenv.calibration.experiments.estimators import (
 
 QUANTITIES = {
     "gate.depolarizing": ("error_1q", "error_half", "error_2q"),
-    "gate.coherent": ("zz_angle_rad", "z_angle_rad"),
+    "gate.coherent": ("zz_angle_rad", "z_angle_rad", "turn_angle_rad", "axis_angle_rad"),
     "gate.layer": (layers.QUANTITY,),
     "gate.crosstalk": ("zz_khz",),
     "gate.leakage": ("leakage", "seepage", "leakage_2q", "seepage_2q"),
@@ -89,6 +89,32 @@ def untested(
     ]
     left = [each for each in terms if (each.quantity, each.qubits) not in found]
     return [*left, *_of_layers(snapshot, estimates, qubits)]
+
+
+def blind(gates: NativeSet, untimed: Collection[Place], *, dynamic: bool) -> tuple[str, ...]:
+    """Return what no circuit of the experiments shows, whatever a snapshot claims. `untimed`: gates
+    whose durations no waiting qubit shows."""
+    results = []
+    if gates.half is not None:
+        results.append(f"phases of {gates.half.name}: its rotations about Y and Z")
+    if gates.entangler is not None:
+        name = gates.entangler.name
+        if amplification.sequences(gates.entangler):
+            results.append(
+                f"rotations of {name} about other axes than Z and ZZ, but as part of its error"
+            )
+        else:
+            results.append(f"rotations of {name}, but as part of its error")
+    if untimed:
+        places = ", ".join("-".join(map(str, place)) for place in sorted(untimed))
+        results.append(f"durations of gates on {places}: no other qubit under test waits for them")
+    if not dynamic:
+        results.append("resets and what measurements do to a qubit: none inside circuits")
+    results += [
+        "errors of gates of other qubits at the same time, but by the ZZ rates and layers claimed",
+        "drift during the experiments, and errors that depend on earlier shots",
+    ]
+    return tuple(results)
 
 
 def _of_qubit(number: int, qubit: QubitCalibration, longest_us: float) -> Iterator[UntestedTerm]:
@@ -170,10 +196,15 @@ def _unmeasured_angles(gate: GateCalibration, gates: NativeSet, size: int) -> It
         and gate.name == gates.entangler.name
         and bool(amplification.sequences(gates.entangler))
     )
-    if gate.over_rotation_rad and not (summed and gate.name in amplification.DIAGONAL):
+    turned = size == 1 and gate.name in {
+        each.name for each in (gates.quarter, gates.half) if each is not None
+    }
+    seen = set("XYZ") if turned and gate.name == gates.quarter.name else set("X" * turned)
+    is_seen = turned or (summed and gate.name in amplification.DIAGONAL)
+    if gate.over_rotation_rad and not is_seen:
         yield gate.over_rotation_rad
     for each in gate.rotations:
-        if not (summed and set(each.pauli) <= set("IZ")):
+        if not (each.pauli in seen or (summed and set(each.pauli) <= set("IZ"))):
             yield each.angle_rad
 
 

@@ -272,6 +272,12 @@ class Result(msgspec.Struct, eq=False, gc=False):
         return self._device.stale
 
     @property
+    def outside_fit(self) -> tuple[str, ...]:
+        """What the circuit has that no circuit of the device's fit had, for which the calibration
+        before the fit acted; (): the device's own calibration did."""
+        return self._device.outside_fit
+
+    @property
     def layout(self) -> tuple[int, ...] | None:
         """The device's qubit of each circuit qubit, at its end; None: the same numbers."""
         return _qubits(self._device.layout)

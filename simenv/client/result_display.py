@@ -237,6 +237,7 @@ _METADATA = (
         "noise",
         "compiled",
         "calibration_stale",
+        "outside_fit",
         "layout",
         "initial_layout",
     ),

@@ -178,6 +178,8 @@ class DeviceRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     # Of a device of several QPUs: the module of each qubit of the circuit, and links with pairs.
     modules: tuple[str, ...] = ()
     links: tuple[LinkUse, ...] = ()
+    # What the circuit has that no circuit of the device's fit had: the calibration before it acted.
+    outside_fit: tuple[str, ...] = ()
 
 
 class ResultData(msgspec.Struct, frozen=True, array_like=True, gc=False):

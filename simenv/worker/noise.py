@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 import numpy as np
@@ -23,7 +23,7 @@ from simenv.model.link_use import links_of, modules_of
 from simenv.model.options import STALE
 from simenv.model.task import LinkUse
 from simenv.wire.messages.client import AssignedTask, NoiseDocument
-from simulators.circuit.analysis.fit_scope import differences, in_force, listed
+from simulators.circuit.analysis.fit_scope import ActingCalibration, acting, differences, listed
 from simulators.circuit.gates import GATES
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
@@ -350,6 +350,8 @@ def outside_fit(scope: FitScope, has: list[str], name: str) -> tuple[str, ...]:
             f"at most {scope.one_qubit_gates} other gates and {scope.delay_ns:.4g} ns of delays"
             " on a qubit"
         )
+    if scope.depth is not None and scope.duration_ns is not None:
+        seen.append(f"of depth {scope.depth} and {scope.duration_ns:.4g} ns")
     if not scope.placed:
         seen.append(f"on qubits {listed(map(str, scope.qubits))} (others are as calibrated)")
     return (
@@ -382,7 +384,7 @@ class Noise:
         self._program_bytes = 0
         self._limited: dict[tuple[str, NoiseFactors], tuple[str, ...]] = {}
         self._times: dict[str, ShotTimes] = {}  # by key of `_in_force`
-        self._scopes: dict[tuple[bytes, str], tuple[list[str], Document]] = {}
+        self._scopes: dict[tuple[bytes, str], tuple[list[str], ActingCalibration]] = {}
         self._useless: dict[str, bool] = {}  # by key of `_in_force`
         self._gaps: dict[str, Gaps] = {}  # by key of `_in_force`
         self._of_structures: dict[tuple[bytes, str, NoiseFactors], tuple[str, ...]] = {}
@@ -475,6 +477,7 @@ class Noise:
             terms.stale == STALE,
             modules,
             links,
+            self._scoped(terms, program)[1].outside,
         )
 
     def device_ns(
@@ -534,15 +537,15 @@ class Noise:
             acts = self.program(program, circuit, terms) is not None
             return unused_channels(document, program, terms, acts=acts)
         scope, outside = document.fitted, tuple[str, ...]()
-        name, acting = self._in_force(terms, program)
+        name, in_force = self._in_force(terms, program)
         if scope is not None:
             outside = outside_fit(scope, self._scoped(terms, program)[0], terms.name)
-        if acting is not document:
+        if in_force is not document:
             assert scope is not None
             text = f"its noise is that of the calibration before the fit, of {scope.device}"
             outside = (f"{outside[0]}: {text}",)
-            assert not isinstance(acting, CustomModel)
-            document = acting
+            assert not isinstance(in_force, CustomModel)
+            document = in_force
         elif scope is not None and scope.refused:
             text = f"the fit of device {terms.device or document.name} was refused, and stored by"
             outside = (f"{text} force: {scope.refused}", *outside)
@@ -609,23 +612,24 @@ class Noise:
 
     def _in_force(self, terms: TaskOptions, program: Program) -> tuple[str, Document]:
         """Return the calibration of a task's device that acts on its circuit, and its key."""
-        document = self._document(terms.snapshot)
-        _, acting = self._scoped(terms, program)
-        return terms.snapshot if acting is document else f"outside {terms.snapshot}", acting
+        _, found = self._scoped(terms, program)
+        name = f"outside {terms.snapshot}" if found.outside else terms.snapshot
+        return name, found.document
 
-    def _scoped(self, terms: TaskOptions, program: Program) -> tuple[list[str], Document]:
+    def _scoped(self, terms: TaskOptions, program: Program) -> tuple[list[str], ActingCalibration]:
         """Return what a circuit has that none of those had which its device was fitted to, and the
         calibration that acts on it."""
         document = self._document(terms.snapshot)
         scope: FitScope | None = getattr(document, "fitted", None)
         if scope is None:
-            return [], document
+            return [], ActingCalibration(document)
         key = program.digest, terms.snapshot
         result = self._scopes.get(key)
         if result is None:
             circuit = Circuit.from_program(program)
-            has = differences(scope, circuit, getattr(document, "dt_ns", 0.0))
-            result = has, in_force(document, circuit) if has else document
+            device = cast("CalibrationSnapshot", document)  # a custom model is no fit
+            has = differences(scope, circuit, device)
+            result = has, acting(document, circuit) if has else ActingCalibration(document)
             if len(self._scopes) >= MAX_PROGRAMS:
                 self._scopes.clear()
             self._scopes[key] = result
@@ -633,7 +637,7 @@ class Noise:
 
     def _attachment(self, terms: TaskOptions, program: Program) -> NoiseAttachment:
         """Return the noise of a task's device that acts on its circuit."""
-        name, acting = self._in_force(terms, program)
+        name, in_force = self._in_force(terms, program)
         key = name, terms.noise
         result = self._models.get(key)
         if result is None:
@@ -642,7 +646,7 @@ class Noise:
             from simulators.circuit.passes.attach_noise import NoiseAttachment
 
             options = NoiseOptions.parse(terms.noise)
-            model = documents.model(acting, options)
+            model = documents.model(in_force, options)
             result = self._models[key] = NoiseAttachment(model)
             self._bound_models()
         else:

@@ -464,6 +464,81 @@ def rotations(
     return estimates
 
 
+def turn_angles(
+    counts: Counts, name: str, readout_name: str, gate: str, errors: Mapping[Place, float]
+) -> list[Estimate]:
+    """Angles in rad by which a gate on one qubit turns it beyond itself, from sequences in which
+    they add up (`programs.turns`, `programs.half_turns`): its over-rotation, and of quarter turns
+    the difference of the rotations about Y and Z, which are one. `errors`: of the gate, for the
+    decay of the signal."""
+    estimates = []
+    misread = {(each.quantity, *each.qubits): each.value for each in readout(counts, readout_name)}
+    for place, numbers in sorted(tallies(counts, name).items()):
+        contrast = 1.0 - misread["p01", *place] - misread["p10", *place]
+        arms = len(next(iter(numbers.values())))
+        for kind, quantity in enumerate(("turn_angle_rad", "axis_angle_rad")[: arms // 2]):
+            if contrast < LEAST_CONTRAST:
+                estimates.append(without_signal(quantity, place, gate=gate))
+                continue
+            value = error = 0.0
+            for number, tables in sorted(numbers.items()):
+                (first, v1), (second, v2) = (share(tables[2 * kind + k]) for k in range(2))
+                size = contrast * (1.0 - 2.0 * errors.get(place, 0.0)) ** number
+                times = number if kind == 0 else number / 2.0
+                ratio = min(max((first - second) / size, -1.0), 1.0)
+                turned, slope = math.asin(ratio), math.sqrt(1.0 - ratio**2)
+                if slope < _LEAST_SLOPE and error:
+                    continue  # near a quarter turn; the shorter sequence says enough
+                # The angle that is nearest to that of the shorter sequence.
+                known = value * times
+                turns = round((known - turned) / (2.0 * math.pi))
+                back = round((known - math.pi + turned) / (2.0 * math.pi))
+                total = min(
+                    (turned + 2.0 * math.pi * turns, math.pi - turned + 2.0 * math.pi * back),
+                    key=lambda each, known=known: abs(each - known),
+                )
+                value = total / times
+                error = math.sqrt(v1 + v2) / (size * max(slope, _LEAST_SLOPE) * times)
+            estimates.append(Estimate(quantity, place, value, error, gate=gate))
+    return estimates
+
+
+_LEAST_SLOPE = 0.3  # of a signal by its angle, relative to the largest
+
+
+def gate_times(
+    counts: Counts, name: str, gate: str, places: Mapping[tuple[int, int], tuple[Place, float]]
+) -> list[Estimate]:
+    """Durations of gates in ns, from the relaxation of a qubit that waits for them beside that
+    during a delay. `places`: by the waiting qubit and the number of the place, the qubits of the
+    gate, and the duration for which the delay stands."""
+    estimates = []
+    entries: dict[tuple[int, int], dict[float, dict[bool, _Arms]]] = {}
+    for point, tally in counts.items():
+        if point.experiment == name:
+            kinds = entries.setdefault((*point.qubits, point.repeat), {}).setdefault(point.x, {})
+            kinds.setdefault(point.gates > 0.0, {})[point.arm] = tally
+    for key, numbers in sorted(entries.items()):
+        place, known_ns = places[key]
+        rates, variances = [], []
+        for acts in (True, False):
+            x, signal, variance = differences({n: kinds[acts] for n, kinds in numbers.items()})
+            if signal[-1] < SIGNAL_ERRORS * math.sqrt(variance[-1]):
+                break
+            span = float(x[-1] - x[0])
+            rates.append(math.log(signal[0] / signal[-1]) / span)
+            variances.append(float((variance / np.square(signal)).sum()) / span**2)
+        if len(rates) < 2 or rates[1] < SIGNAL_ERRORS * math.sqrt(variances[1]):
+            estimates.append(without_signal("gate_time_ns", place, gate=gate))
+            continue
+        ratio = rates[0] / rates[1]
+        error = math.sqrt(variances[0] + ratio**2 * variances[1]) / rates[1]
+        estimates.append(
+            Estimate("gate_time_ns", place, known_ns * ratio, known_ns * error, gate=gate)
+        )
+    return estimates
+
+
 def _exchanged(arms: Mapping[int, NDArray[np.int64]]) -> dict[int, NDArray[np.int64]]:
     """Counts of two qubits by outcome, with both exchanged."""
     return {arm: tally[[0, 2, 1, 3]] for arm, tally in arms.items()}

@@ -313,6 +313,23 @@ class Planner:
                 places[qubit, *pair] = numbers[qubit], durations_ns[pair]
         yield from self._beside(name, programs.layers, 2, places, shots)
 
+    def waiting(
+        self,
+        name: str,
+        make: Callable[..., programs.CircuitPiece],
+        places: Mapping[tuple[int, ...], tuple[Sequence[int], float]],
+        shots: int,
+    ) -> Iterator[PlannedCircuit]:
+        """Circuits in which the first qubit of each place relaxes while the others have gates, and
+        during delays. `places`: numbers of gates, all as many, and the duration of one. Settings
+        have the number of the place (`place_number`) as `repeat`. Arms 0, 1: see
+        `programs.waiting`."""
+        yield from self._beside(name, make, 2, places, shots, number=self.place_number)
+
+    def place_number(self, place: tuple[int, ...]) -> int:
+        """Number of the qubits after the first one of a place."""
+        return sum(qubit * self._tested.num_qubits**k for k, qubit in enumerate(place[1:]))
+
     def measurements(
         self,
         name: str,
@@ -337,6 +354,7 @@ class Planner:
         places: Mapping[tuple[int, ...], tuple[Sequence[int], float]],
         shots: int,
         most: int | None = None,
+        number: Callable[[tuple[int, ...]], int] | None = None,
     ) -> Iterator[PlannedCircuit]:
         """Circuits in which the first qubit of each place waits for operations on the others, by
         numbers and durations of these. Settings have the number of operations as `gates`, 0.0 for a
@@ -351,11 +369,13 @@ class Planner:
                 pieces = []
                 for place in together:
                     numbers, time_ns = places[place]
-                    number = numbers[k]
-                    piece = make(self._alphabet, number, time_ns, gates=gates, arm=arm)
-                    acting = float(number) if gates else 0.0
+                    length = numbers[k]
+                    piece = make(self._alphabet, length, time_ns, gates=gates, arm=arm)
+                    acting = float(length) if gates else 0.0
                     repeat = place[1] if len(place) == 2 else 0
-                    setting = ExperimentSetting(name, place[:1], float(number), arm, repeat, acting)
+                    if number is not None:
+                        repeat = number(place)
+                    setting = ExperimentSetting(name, place[:1], float(length), arm, repeat, acting)
                     pieces.append((setting, programs.PlacedPiece(place, piece, 1)))
                 yield self._placed(pieces, shots)
 
@@ -377,7 +397,7 @@ class Planner:
         row = {RB2: programs.ENTANGLER, IRB2: programs.ENTANGLER, IRB1: programs.HALF}.get(
             name, programs.QUARTER
         )
-        count = np.count_nonzero(piece.rows == row) / (2 if name == SIMULTANEOUS else 1)
+        count = np.lengthnonzero(piece.rows == row) / (2 if name == SIMULTANEOUS else 1)
         return ExperimentSetting(name, place, float(length), flips, number, float(count)), piece
 
     def _sets(

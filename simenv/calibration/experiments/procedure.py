@@ -156,6 +156,8 @@ MEMORY, TWICE, MEASURED, LAYER = "memory", "twice", "measured", "layer"
 LEAKAGE, LEAKAGE_HALF, LEAKAGE_2Q = "leakage", "leakage-half", "leakage-2q"
 ROTATIONS, TOGETHER, POPULATIONS = "rotations", "together", "populations"
 PAIRS_OF_LINKS = "links"
+TURNS, HALF_TURNS = "turns", "half-turns"
+WAITING, WAITING_1Q = "waiting", "waiting-1q"
 CURVE2, ICURVE2 = "rb2-curve", "irb2-curve"  # fewer sequences, at the smaller lengths
 _SAME = {CURVE2: plans.RB2, ICURVE2: plans.IRB2}
 TIMED_1Q = T1, ECHO, RAMSEY, READOUT
@@ -166,6 +168,7 @@ _ARMS: dict[str, tuple[programs.Arm, int]] = {
     LEAKAGE_HALF: (programs.leaking_half, 4),
     LEAKAGE_2Q: (programs.leaking_pair, 8), POPULATIONS: (programs.populations, 4),
     PAIRS_OF_LINKS: (programs.bell_pair, 3),
+    TURNS: (programs.turns, 4), HALF_TURNS: (programs.half_turns, 2),
 }  # fmt: skip
 _SHOTS = {
     T1: "t1_shots", ECHO: "echo_shots", RAMSEY: "ramsey_shots", READOUT: "readout_shots",
@@ -175,6 +178,8 @@ _SHOTS = {
     MEMORY: "memory_shots", TWICE: "readout_shots", MEASURED: "memory_shots",
     ROTATIONS: "zz_shots", TOGETHER: "readout_shots", POPULATIONS: "population_shots",
     LAYER: "layer_shots", PAIRS_OF_LINKS: "link_shots",
+    TURNS: "zz_shots", HALF_TURNS: "zz_shots", WAITING: "waiting_shots",
+    WAITING_1Q: "waiting_shots",
 }  # fmt: skip
 _T1_POINTS = 0.0, 0.7, 1.4  # parts of the rough time
 _ECHO_POINTS = 0.01, 0.6, 1.2
@@ -193,6 +198,9 @@ _MOST_LEAKING = 1_000  # half turns or entangling gates
 _MOST_MEASUREMENTS = 20
 # Entangling gates whose errors about Z add up, by fours; -ln of the signal after the most.
 _FOUR, _MOST_FOURS, _FOURS_DECAY = 4, 8, 0.6
+_TURNS = 4.0, 32.0  # quarter or half turns whose errors add up
+_WAITED = 0.7  # of T1, during the most gates that a qubit waits for
+_MOST_WAITED = 3_000  # gates
 _MOST_TURN = 2.0  # rad, by the most measurements
 # Least values that an experiment resolves.
 _LEAST_MEMORY, _LEAST_CROSSTALK, _LEAST_ANGLE = 1e-4, 1e-3, 0.01
@@ -212,6 +220,7 @@ _NEEDED = {
     "preparation_error": (0.1, 0.003), "reset_error": (0.1, 0.003), "excited": (0.1, 0.003),
     "zz_angle_rad": (0.1, 0.003), "z_angle_rad": (0.1, 0.003), "joint_flip": (0.0, 0.003),
     layers.QUANTITY: (0.1, 3e-4), "pair_error": (0.1, 1e-3),
+    "turn_angle_rad": (0.1, 0.003), "axis_angle_rad": (0.1, 0.003), "gate_time_ns": (0.2, 0.0),
 }  # fmt: skip
 _EXPERIMENTS = {
     "t1_us": (T1,), "t2_us": (ECHO,), "t2_ramsey_us": (RAMSEY,), "p01": (READOUT,),
@@ -224,6 +233,8 @@ _EXPERIMENTS = {
     **dict.fromkeys(estimators.POPULATIONS, (POPULATIONS,)),
     "zz_angle_rad": (ROTATIONS,), "z_angle_rad": (ROTATIONS,), "joint_flip": (TOGETHER,),
     layers.QUANTITY: (LAYER,), "pair_error": (PAIRS_OF_LINKS,),
+    "turn_angle_rad": (TURNS, HALF_TURNS), "axis_angle_rad": (TURNS,),
+    "gate_time_ns": (WAITING, WAITING_1Q),
 }  # fmt: skip
 
 
@@ -240,6 +251,7 @@ class ExperimentShots(msgspec.Struct, frozen=True):
     population_shots: int = 48_000
     layer_shots: int = 8_000
     link_shots: int = 24_000
+    waiting_shots: int = 24_000
     sequences_1q: int = 10
     shots_1q: int = 10_000
     sequences_2q: int = 24  # at the greatest length; a quarter of it at the others
@@ -289,10 +301,8 @@ class StatedTerms(msgspec.Struct, frozen=True):
 
     memory: Mapping[int, float] = {}  # memory error, by qubit
     transitions: frozenset[int] = frozenset()  # qubits with transitions by their measurement
-    populations: frozenset[int] = frozenset()  # qubits with |1> at the start, or in equilibrium
     # Error and angle in rad, by the measured qubit and another one.
     crosstalk: Mapping[tuple[int, int], tuple[float, float]] = {}
-    rotations: frozenset[tuple[int, int]] = frozenset()  # pairs, the smaller number first
     read_together: tuple[estimators.Place, ...] = ()  # ascending, without a common qubit
     layers: tuple[LayerCalibration, ...] = ()
     # Sum of the rates out of and into the computational states of a gate's qubit, by the experiment
@@ -379,14 +389,17 @@ class Procedure:
         yield from self._experiment(settings, MEMORY, qubits)
         twice = [place for place in qubits if place[0] in self._stated.transitions]
         yield from self._experiment(settings, TWICE, twice)
-        populated = [place for place in qubits if place[0] in self._stated.populations]
-        yield from self._experiment(settings, POPULATIONS, populated)
+        # A reset that leaves |1> is in no other experiment.
+        yield from self._experiment(settings, POPULATIONS, qubits if self._info.dynamic else [])
+        for name in (TURNS, HALF_TURNS, WAITING_1Q):
+            yield from self._experiment(settings, name, live)
         yield from self._experiment(settings, MEASURED, list(self._stated.crosstalk))
         yield from self._experiment(settings, LAYER, qubits)
         for name in (CURVE2, ICURVE2, plans.RB2, plans.IRB2, plans.SIMULTANEOUS, ZZ):
             yield from self._experiment(settings, name, pairs)
-        turned = [pair for pair in pairs if pair in self._stated.rotations]
-        yield from self._experiment(settings, ROTATIONS, turned)
+        has_sequences = self._gates.entangler and amplification.sequences(self._gates.entangler)
+        yield from self._experiment(settings, ROTATIONS, pairs if has_sequences else [])
+        yield from self._experiment(settings, WAITING, pairs)
         yield from self._experiment(settings, TOGETHER, self._stated.read_together)
         yield from self._experiment(settings, PAIRS_OF_LINKS, self._links)
 
@@ -407,6 +420,11 @@ class Procedure:
             return
         if name == MEASURED:
             yield from self._disturbed(places, settings.shots(name, factor))
+            return
+        if name in (WAITING, WAITING_1Q):
+            yield from self._waiting(settings, name, places, settings.shots(name, factor))
+            return
+        if name == HALF_TURNS and self._gates.half is None:
             return
         if name == LAYER:
             yield from self._decays(places, settings.shots(name, factor))
@@ -446,6 +464,52 @@ class Procedure:
         sequence_numbers = range(first, first + math.ceil(factor * count))
         shots = settings.shots(name, 1.0)
         yield from self._planner.sequences(_SAME.get(name, name), lengths, sequence_numbers, shots)
+
+    def _waiting(
+        self, settings: _Settings, name: str, places: Sequence[estimators.Place], shots: int
+    ) -> Iterable[plans.PlannedCircuit]:
+        """Circuits of qubits that wait for gates, from whose durations they relax."""
+        waits = {
+            key: (settings.waited(key[0], self._gate_ns(key[1:])), self._gate_ns(key[1:]))
+            for place in self.observers(name)
+            if tuple(sorted(place[1:])) in places
+            for key in [place]
+        }
+        make = programs.waiting if name == WAITING else programs.waiting_for_turns
+        yield from self._planner.waiting(name, make, waits, shots)
+
+    def observers(self, name: str) -> list[tuple[int, ...]]:
+        """Places of an experiment of durations: a qubit that waits, and those of the gate. Qubits
+        without a coupling to these come first. Gates of unknown duration, and those for which no
+        other qubit is under test, are left out."""
+        qubits = self._tested.qubits
+        gates = self._tested.pairs if name == WAITING else [(qubit,) for qubit in qubits]
+        near = {frozenset(pair) for pair in self._info.coupling}
+        results = []
+        for k, place in enumerate(gates):
+            others = [q for q in qubits if q not in place]
+            apart = [q for q in others if not any(frozenset((q, p)) in near for p in place)]
+            chosen = apart or others
+            if chosen and self._gate_ns(place) > 0.0:
+                results.append((chosen[k % len(chosen)], *place))
+        return results
+
+    def unobserved(self) -> list[estimators.Place]:
+        """Gates whose durations no experiment shows."""
+        timed = {place[1:] for name in (WAITING, WAITING_1Q) for place in self.observers(name)}
+        gates = [*self._tested.pairs, *((qubit,) for qubit in self._tested.qubits)]
+        return [place for place in gates if place not in timed]
+
+    def _gate_ns(self, place: estimators.Place) -> float:
+        """Duration of the entangling gate on a pair, or of the quarter turn of a qubit; 0.0: not
+        known."""
+        if len(place) == 2:
+            return self._duration_ns(place)
+        for qubits in (place, ()):
+            for each in self._info.operations:
+                if (each.name, each.qubits) == (self._gates.quarter.name, qubits):
+                    return 0.0 if math.isnan(each.duration_ns) else each.duration_ns
+        return 0.0
 
     @property
     def _links(self) -> list[estimators.Place]:
@@ -609,6 +673,18 @@ class Procedure:
                 counts, ROTATIONS, READOUT, gates.entangler, self._half_turn_phases(interactions)
             )
         yield from estimators.joint_flips(counts, TOGETHER)
+        name = gates.quarter.name
+        yield from estimators.turn_angles(counts, TURNS, READOUT, name, own)
+        if gates.half is not None:
+            yield from estimators.turn_angles(counts, HALF_TURNS, READOUT, gates.half.name, own)
+        waits = [(WAITING_1Q, name)]
+        waits += [(WAITING, gates.entangler.name)] if gates.entangler is not None else []
+        for experiment, acting in waits:
+            keys = {
+                (place[0], self._planner.place_number(place)): (place[1:], self._gate_ns(place[1:]))
+                for place in self.observers(experiment)
+            }
+            yield from estimators.gate_times(counts, experiment, acting, keys)
 
 
 class _Settings:
@@ -623,6 +699,8 @@ class _Settings:
         scales = self._scales
         if name in (READOUT, TWICE, PAIRS_OF_LINKS):
             return [0.0]
+        if name in (TURNS, HALF_TURNS):
+            return list(_TURNS)
         if name == POPULATIONS:
             delay_ns = estimators.RELAXATIONS * scales.t1_ns[place[0]]
             return [delay_ns if delay_ns <= self._effort.longest_delay_ns else 0.0]
@@ -637,6 +715,12 @@ class _Settings:
         if name == ZZ:
             t2 = min(t2, _RELAXED * t1)
         return [part * t2 for part in (_ECHO_POINTS if name == ECHO else _RAMSEY_POINTS)]
+
+    def waited(self, qubit: int, duration_ns: float) -> list[int]:
+        """Numbers of gates for which a qubit waits."""
+        most = round(_WAITED * self._scales.t1_ns[qubit] / duration_ns)
+        last = min(max(most, 8), _MOST_WAITED)
+        return [last // 4, last]
 
     def lengths(self, name: str, place: estimators.Place) -> list[int]:
         """Numbers of random elements at one place."""

@@ -442,6 +442,48 @@ def _step(alphabet: NativeGateRows, step: clifford.Step) -> CircuitPiece:
     return joined([*around, alphabet.half(qubit), *around])
 
 
+def turns(alphabet: NativeGateRows, number: float, arm: int) -> CircuitPiece:
+    """A number of quarter turns that is the identity, in which their errors add up, then a quarter
+    turn in one direction or (odd arms) the other. Arms 0 and 1: all in one direction, whose
+    over-rotations add up. Arms 2 and 3: in both directions by turns, whose rotations about Y and Z
+    add up; only their difference is one, as a turn about Z around each gate is none."""
+    pair = [alphabet.quarter()] * 2
+    if arm >= 2:
+        pair = [alphabet.quarter(), alphabet.z(math.pi), alphabet.quarter(), alphabet.z(math.pi)]
+    gates = [joined(pair)] * (round(number) // 2)
+    read = math.pi / 2.0 * (arm // 2) + math.pi * (arm % 2)
+    return joined([*gates, alphabet.z(read), alphabet.quarter()])
+
+
+def half_turns(alphabet: NativeGateRows, number: float, arm: int) -> CircuitPiece:
+    """An even number of half turns, whose over-rotations add up, then a quarter turn in one
+    direction or (arm 1) the other."""
+    gates = [alphabet.half()] * round(number)
+    return joined([*gates, alphabet.z(math.pi * arm), alphabet.quarter()])
+
+
+def waiting(
+    alphabet: NativeGateRows, number: int, duration_ns: float, *, gates: bool, arm: int
+) -> CircuitPiece:
+    """Relaxation of qubit 0 from |0>, or from |1> (arm 1), while qubits 1 and 2 have a number of
+    entangling gates, or, without `gates`, during a delay as long as these."""
+    together = [alphabet.barrier(1), alphabet.barrier(2)]
+    operations = [*together, *[alphabet.entangler(1)] * number, *together]
+    if not gates:
+        operations = [alphabet.delay(number * duration_ns)]
+    return joined([*([alphabet.half()] if arm else []), *operations])
+
+
+def waiting_for_turns(
+    alphabet: NativeGateRows, number: int, duration_ns: float, *, gates: bool, arm: int
+) -> CircuitPiece:
+    """The same while qubit 1 has quarter turns."""
+    operations = [alphabet.barrier(), *[alphabet.quarter(1)] * number, alphabet.barrier()]
+    if not gates:
+        operations = [alphabet.delay(number * duration_ns)]
+    return joined([*([alphabet.half()] if arm else []), *operations])
+
+
 def leaking_half(alphabet: NativeGateRows, number: float, arm: int) -> CircuitPiece:
     """A number of half turns from |0>, or from |1> (arms 1 and 3), and one more (arms 2 and 3).
     Random phases between them keep amplitudes of leakage from adding up."""

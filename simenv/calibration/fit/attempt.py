@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noise_models.calibration import CalibrationSnapshot
-from simenv.calibration.accept import LEAST_BODIES
 from simenv.calibration.data import CountsData, DataError
 from simenv.calibration.fit import components as fit_parts, observations as fit_runs, solve
+from simenv.calibration.fit.acting_bodies import LEAST_BODIES
 from simenv.calibration.fit.day_values import DayTest, day_prior, day_tests
 from simenv.calibration.fit.significance import Evidence, NullGains
 from simenv.calibration.fit.solve import FitProblem, Prior, PriorMatrix, Solution
@@ -62,13 +62,20 @@ class FitBase(msgspec.Struct, frozen=True, eq=False):
             )
         places = [each.place for each in observed.observations]
         components = distributions.components(places, pooled=pooled)
-        problem = FitProblem(distributions, components, observed.observations)
+        problem = FitProblem(distributions, components, observed.observations).with_acting()
         return FitBase(name, problem, observed, tuple(starts), tuple(windows))
 
     @property
     def device(self) -> fit_parts.DeviceChannels:
         """Channels of the device as functions of its components."""
         return self.problem.distributions.device
+
+    @property
+    def qubits(self) -> frozenset[int]:
+        """Qubits of the circuits."""
+        programs = self.problem.distributions.programs
+        used = [programs[each.place].qubits for each in self.problem.observations]
+        return frozenset(qubit for each in used for qubit in each)
 
     def unchanged_losses(self) -> dict[object, float]:
         """Losses of the unchanged device, by circuit and window."""
@@ -502,6 +509,9 @@ class FittedSnapshots(msgspec.Struct, frozen=True, eq=False):
             fitted = set(problem.components)
             is_used = np.array([each in fitted or each.qubits in used for each in every])
             values, shift = values * is_used, shift * is_used[:, None]
+        known = set(problem.components)  # no other pair says how much a gate rotates
+        is_known = np.array([not each.is_angle or each in known for each in every])
+        values, shift = values * is_known, shift * is_known[:, None]
 
         def built(values: NDArray[np.float64]) -> CalibrationSnapshot:
             result, before = fit_parts.fitted_snapshot(device, every, values), device.snapshot

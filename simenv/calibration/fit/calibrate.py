@@ -5,7 +5,8 @@ device would be. Among devices between the snapshot and each fit, the result is 
 largest gain of fidelity of those whose gain is significant (`accept.gain`). If none is, the
 snapshot is kept; if the fits are worse than it, they are refused. No fit is used that is below
 Aer's recipe for the snapshot in either of its forms, with equal or with own readout errors of 0
-and 1; one to few different circuits is in force for alike circuits alone. Where the snapshot itself
+and 1. A fit is in force for circuits like those that it was judged on, the snapshot for others.
+Where the snapshot itself
 is below one of them, what is kept is the snapshot, its values as Aer reads them from a Target, or a
 part of the way to these: the best of those that gain beyond chance.
 """
@@ -27,7 +28,7 @@ from noise_models.options import NoiseOptions
 from noise_models.snapshot import MAX_REASON
 from simenv import result_files
 from simenv.calibration import accept, guards, interpolation, judge
-from simenv.calibration.data import CountsData, DataError
+from simenv.calibration.data import CountsData, CountsRecord, DataError
 from simenv.calibration.fit import attempt as fit_attempt, components as fit_components, solve
 from simenv.calibration.fit.day_values import DayTest
 from simenv.calibration.fit.identify import Identification, LikelihoodFit, identify
@@ -91,7 +92,6 @@ class _Choice(msgspec.Struct, frozen=True, eq=False):
     after: NDArray[np.float64] | None = None  # fidelity of each of them
     reason: str = ""  # for which the fit is not used
     implausible: tuple[str, ...] = ()  # values of the fit, at share 1
-    is_narrow: bool = False  # in force for alike circuits alone, however many bodies there are
 
 
 def calibrate(
@@ -102,8 +102,8 @@ def calibrate(
     *,
     force: bool = False,
 ) -> FittedDevice:
-    """Fit a snapshot to the training part of `data`; `name`: of the new device. A fit to fewer than
-    LEAST_BODIES different circuits is in force for alike circuits, the snapshot for others.
+    """Fit a snapshot to the training part of `data`; `name`: of the new device. The fit is in force
+    for circuits of its scope (`accept.scope_of`), the snapshot for others.
     `force`: use data that look wrong (`guards`), and a fit that is not plausible; its devices have
     the reason. Raises DataError
     if no circuit can be fitted, and FitRefusedError."""
@@ -150,7 +150,7 @@ def calibrate(
     scope = accept.scope_of(training.records, base.problem, snapshot.name)
     best = _accepted(choices)
     result = _fitted_device(best, data, unfitted.kept, name, scope)
-    doubt = _doubt(best, result.likelihood)
+    doubt = _doubt(best, result.likelihood, training.records)
     if doubt and not force:
         raise FitRefusedError(
             f"the fit is not stored: {doubt}",
@@ -192,14 +192,20 @@ _NORMAL = 2.576  # standard errors of a 99 % interval
 MOST_LACKING = 0.1  # of the mean fidelity of the fit to its own circuits, to its ceiling
 
 
-def _doubt(best: _Choice, likelihood: LikelihoodFit) -> str:
+def _doubt(best: _Choice, likelihood: LikelihoodFit, records: Sequence[CountsRecord]) -> str:
     """What makes a fit a wrong description of the counts, whichever share of it is used; "":
     nothing."""
     texts = fit_scope.listed(best.implausible)
     found = [f"the values that the counts ask for are not plausible: {texts}"] if texts else []
     if text := guards.uniform(likelihood):
         found.append(text)
-    blocks, observations = best.solution.blocks, best.attempt.base.problem.observations
+    problem, solution = best.attempt.base.problem, best.solution
+    if text := guards.mixed(records, problem, solution.values):
+        found.append(text)
+    blocks, observations = solution.blocks, problem.observations
+    shots = np.array([each.shots for each in observations])
+    if text := guards.smooth(blocks, shots, len(best.attempt.columns.columns)):
+        found.append(text)
     reached = np.array([judge.fidelity(each.loss) for each in blocks])
     ceilings = np.array([
         judge.fidelity(0.25 * block.num_outcomes / each.shots)
@@ -230,7 +236,7 @@ def _implausible(attempt: fit_attempt.FitAttempt, solution: Solution) -> tuple[s
     nearest = np.sign(values) * np.maximum(np.abs(values) - width, 0.0)
     after = fit_components.fitted_snapshot(device, components, nearest)
     changes = zip((each.kind for each in components), nearest.tolist(), strict=True)
-    return accept.implausible(device.snapshot, after, changes)
+    return accept.implausible(device.snapshot, after, changes, attempt.base.qubits)
 
 
 class _Kept(msgspec.Struct, frozen=True, eq=False):
@@ -393,7 +399,10 @@ def _gain(
     finite = np.flatnonzero(np.isfinite(after + before + sum(aer))).tolist()
     runs = np.array([circuits[k].runs for k in finite])
     bodies = [circuits[k].record.body for k in finite]
-    return accept.gain(after[finite], before[finite], runs, bodies, [each[finite] for each in aer])
+    return accept.gain(
+        after[finite], before[finite], runs, bodies, [each[finite] for each in aer],
+        [circuits[k].has_gates for k in finite],
+    )  # fmt: skip
 
 
 def _accepted(choices: Sequence[_Choice]) -> _Choice:
@@ -422,7 +431,7 @@ def _accepted(choices: Sequence[_Choice]) -> _Choice:
     # Folds judge no fit where bodies alone identify values, whatever they show of others.
     is_narrow = likeliest and likeliest[1].is_narrow and not likeliest[1].is_below_aer
     if likeliest and is_narrow and (not certain or likeliest[1].is_judged_by_own_counts):
-        return msgspec.structs.replace(likeliest[0], is_narrow=True)
+        return likeliest[0]
     if certain:
         best, gained = max(certain, key=_mean)
         other, more = max(usable, key=_mean)
@@ -488,7 +497,7 @@ def _fitted_device(
             ),
             name=name,
             fitted=scope if share else None,
-            outside=snapshot if share and (best.is_narrow or accept.is_narrow(scope)) else None,
+            outside=(snapshot.outside or snapshot) if share else None,
             version=data.digest[:12],
             source_format="counts",
             source_digest=data.digest,
@@ -521,7 +530,7 @@ def _fitted_device(
         identification=identify(likelihood, before, after, is_kept=not share),
         reason=best.reason,
         day_tests=built.day_tests,
-        implausible=accept.implausible(of_base, used, changes),
+        implausible=accept.implausible(of_base, used, changes, built.base.qubits),
     )
 
 

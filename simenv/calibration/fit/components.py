@@ -63,6 +63,7 @@ CHANGES = (
     UNIFORM,
     *ADDED.values(),
 )  # kinds that are a change, not a factor's logarithm
+READ = (P01, P10, ASYMMETRY, JOINT, *ADDED.values())  # kinds of errors of readout
 ERRORS = ("", f"{ERROR} 1", f"{ERROR} 2")  # pooled, by the number of a gate's qubits
 POOLED = (RELAXATION, DEPHASING, P01, P10, ASYMMETRY, *ADDED.values(), *ERRORS[1:])
 _LEAST = 0.02  # least part: of 1/T1 for the dephasing rate, of a gate's error for its parameter

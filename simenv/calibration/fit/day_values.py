@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simenv.calibration.fit import components as fit_components, solve
+from simenv.calibration.fit.acting_bodies import Column
 
 LEVEL = 0.01  # probability of any parameter that drifts by chance
 MOST_PARAMETERS = 12  # that drift
@@ -45,7 +46,7 @@ class DayTest(msgspec.Struct, frozen=True):
     """Test of one parameter. `spread`: standard deviation from day to day of the logarithm of its
     factor, or of the factor of ZZ rates; 0.0: not more than chance."""
 
-    column: solve.Column
+    column: Column
     days: int  # that tell something about it
     probability: float  # of a change as large by chance
     spread: float

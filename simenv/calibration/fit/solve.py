@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from simenv.calibration import judge
 from simenv.calibration.fit import components as fit_components
+from simenv.calibration.fit.acting_bodies import LEAST_BODIES, ActingBodies, Column, least_bodies
 from simenv.calibration.fit.observations import Distributions, FittedCircuit
 
 FREEDOM = 2.0  # degrees of freedom of Student's distribution
-Column = tuple[str, tuple[int, ...]]  # kind of component, and its qubits; (): all qubits or gates
 _OWN_KINDS = (
     fit_components.RELAXATION,
     fit_components.P01,
@@ -91,9 +91,11 @@ class PriorMatrix:
         prior: Prior,
         components: Sequence[fit_components.Component],
         placed: Collection[int] = (),
+        acting: ActingBodies | None = None,
     ) -> None:
         """Build the columns. `placed`: qubits that the compiler chose. They and their pairs have no
-        own unknown, because the measured circuits ran on other qubits of the device."""
+        own unknown, because the measured circuits ran on other qubits of the device. `acting`: the
+        bodies in which each acts; those with too few are left out."""
         self.prior = prior
         self._days = dict(prior.days)
         columns: dict[Column, None] = {}
@@ -104,6 +106,12 @@ class PriorMatrix:
                     columns[column] = None
         self.columns = tuple(sorted(columns))
         self.matrix = self.extended(components)
+        if acting is not None:
+            counts = acting.counts(self.columns, self.matrix)
+            least = [least_bodies(column) for column in self.columns]
+            keep = [k for k, (n, m) in enumerate(zip(counts, least, strict=True)) if n >= m]
+            self.columns = tuple(self.columns[k] for k in keep)
+            self.matrix = self.matrix[:, keep]
         self._heavy = np.array([prior.heavy and bool(qubits) for _, qubits in self.columns], bool)
 
     def precision(self, latent: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -234,6 +242,32 @@ class FitProblem(msgspec.Struct, frozen=True, eq=False):
     distributions: Distributions
     components: tuple[fit_components.Component, ...]
     observations: tuple[FittedCircuit, ...]
+    acting: ActingBodies | None = None  # of the unknowns, in all observations; None: not counted
+
+    def with_acting(self) -> FitProblem:
+        """Problem whose unknowns each act in enough bodies. Rotations and joint flips of a pair
+        without them are no components: no factor that other pairs share says how large they are."""
+        blocks = self.blocks(np.zeros(len(self.components)))
+        shots = [each.shots for each in self.observations]
+        acting = ActingBodies(
+            [each.body for each in self.observations],
+            [block.params for block in blocks],
+            [4.0 * n * block.hessian for n, block in zip(shots, blocks, strict=True)],
+            np.array([each.kind in fit_components.READ for each in self.components], bool),
+        )
+        if not acting.is_known:
+            return self
+        counts = acting.of_components(len(self.components))
+        keep = [
+            k
+            for k, (each, count) in enumerate(zip(self.components, counts, strict=True))
+            if count >= LEAST_BODIES or not (each.is_angle or each.kind == fit_components.JOINT)
+        ]
+        return msgspec.structs.replace(
+            self,
+            components=tuple(self.components[k] for k in keep),
+            acting=acting.among(keep),
+        )
 
     def columns(self, prior: Prior) -> PriorMatrix:
         """Unknowns of a prior. If the qubits of some circuits are given, qubits that the compiler
@@ -245,12 +279,16 @@ class FitProblem(msgspec.Struct, frozen=True, eq=False):
             for qubit in self.distributions.programs[each.place].qubits
         }
         used = {qubit for component in self.components for qubit in component.qubits}
-        return PriorMatrix(prior, self.components, used - fixed if fixed else ())
+        placed = used - fixed if fixed else ()
+        return PriorMatrix(prior, self.components, placed, self.acting)
 
     def part(self, places: Sequence[int]) -> FitProblem:
         """Problem with some of the observations."""
         return FitProblem(
-            self.distributions, self.components, tuple(self.observations[k] for k in places)
+            self.distributions,
+            self.components,
+            tuple(self.observations[k] for k in places),
+            self.acting,
         )
 
     def blocks(self, values: NDArray[np.float64]) -> list[NormalBlock]:
@@ -365,7 +403,7 @@ def solve(
             damping = damping / 10.0 if damping > 1e-3 else 0.0
             if gain <= _ENOUGH * max(cost, 1.0):
                 break
-        elif float(np.abs(step).max()) < 1e-6 or damping > 1e6:
+        elif float(np.abs(step).max(initial=0.0)) < 1e-6 or damping > 1e6:
             break
         else:
             damping = max(10.0 * damping, 1e-2)

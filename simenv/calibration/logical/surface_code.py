@@ -1,10 +1,13 @@
 """Circuits of rotated surface codes: memory experiments, and transversal CX between patches.
 
 The circuits have no noise of their own. Gates are H and CZ, and CX between patches; layers end with
-TICK. The code is the XZZX form of the rotated surface code (Bonilla Ataides et al., arXiv
-2009.07851): the data qubits of one sublattice are in the basis of H, so that every check is one
-circuit, with two layers of H on the data qubits of a round. Invariant: the detectors are
-deterministic without noise, for every sequence of operations.
+TICK. The code has checks of X and of Z: what waiting does to the data qubits of a chip whose T2 is
+short, errors of Z, is seen by checks of X alone, and a memory of X has more errors than one of Z.
+(The XZZX form, Bonilla Ataides et al., arXiv 2009.07851, would share them.) An ancilla of X is the
+control of its CX, one of Z the target; with H in a row left out, a round has four layers of H: of
+the ancillas and one sublattice of data qubits at both ends, and of all data qubits after the first
+and before the last CZ. Invariant: the detectors are deterministic without noise, for every sequence
+of operations.
 """
 
 from __future__ import annotations
@@ -66,8 +69,8 @@ class SurfaceCode(msgspec.Struct, frozen=True):
         d = self.distance
         return tuple(range(d)) if basis == "Z" else tuple(range(0, d * d, d))
 
-    def turned(self, qubit: int) -> bool:
-        """Return whether a data qubit is in the basis of H."""
+    def begins_with_x(self, qubit: int) -> bool:
+        """Return whether the first and last check of a data qubit in a round are of X."""
         row, column = divmod(qubit, self.distance)
         return (row + column) % 2 == 1
 
@@ -156,15 +159,9 @@ class PatchCircuit:
     def cx(self, control: int, target: int) -> None:
         """Apply CX to each data qubit of two patches, a layer; the control has the smaller number.
         Errors of X, and checks of Z, spread to the target, errors of Z to the control."""
-        for turned in (False, True):  # H on both qubits exchanges control and target
-            ends = (target, control) if turned else (control, target)
-            qubits = [
-                self._at(patch, q)
-                for q in range(self.code.num_data)
-                if self.code.turned(q) == turned
-                for patch in ends
-            ]
-            self.circuit.append("CX", qubits)
+        ends = (control, target)
+        qubits = [self._at(patch, q) for q in range(self.code.num_data) for patch in ends]
+        self.circuit.append("CX", qubits)
         self._tick()
         for number, check in enumerate(self.code.checks):
             source, changed = (control, target) if check.kind == "Z" else (target, control)
@@ -201,12 +198,12 @@ class PatchCircuit:
         self.circuit.append("TICK")
 
     def _turn(self, basis: Callable[[int], Basis]) -> None:
-        """Change the basis of the data qubits between Z and the basis of each patch's checks."""
+        """Change the basis of the data qubits between Z and that of each patch."""
         qubits = [
             self._at(patch, q)
             for patch in range(self.patches)
             for q in range(self.code.num_data)
-            if self.code.turned(q) != (basis(patch) == "X")
+            if basis(patch) == "X"
         ]
         self.circuit.append("H", qubits)
         self._tick()
@@ -216,7 +213,11 @@ class PatchCircuit:
             circuit.append(name, qubits)
             circuit.append("TICK")
 
-        layer("H", self._ancillas)
+        every = range(self.patches)
+        first = [self._at(p, q) for p in every for q in range(self.code.num_data)
+                 if self.code.begins_with_x(q)]  # fmt: skip
+        ends = sorted([*self._ancillas, *first])
+        layer("H", ends)
         for step in range(4):
             pairs = []
             for patch in range(self.patches):
@@ -226,7 +227,7 @@ class PatchCircuit:
             layer("CZ", pairs)
             if step in (0, 2):
                 layer("H", self._data)
-        layer("H", self._ancillas)
+        layer("H", ends)
         layer("M", self._ancillas)
         layer("R", self._ancillas)
         circuit.append("SHIFT_COORDS", [], (0, 0, 1))

@@ -24,7 +24,7 @@ from simenv.cli.tasks.circuit_input import noise_of
 from simenv.errors import NotFoundError, OptionError
 
 if TYPE_CHECKING:
-    from noise_models.calibration import CalibrationSnapshot
+    from noise_models.calibration import CalibrationSnapshot, FitScope
     from simenv.calibration.data import CountsData
     from simenv.calibration.fit.calibrate import FittedDevice
     from simenv.calibration.fit.day_values import DayTest
@@ -247,9 +247,27 @@ def _show(fitted: FittedDevice) -> None:
                 " Shots alone do not explain how much likelier the counts are with the fit"
             )
         terminal.line(
-            f"fitted to {fitted.scope.bodies} different circuits: in force for circuits like these;"
-            " others have the calibration's noise, and their results say so"
+            f"fitted to {_bodies(fitted.scope)}: in force for circuits like these, of depth"
+            f" {_most(fitted.scope.depth)} and {_most(fitted.scope.duration_ns)} ns; others have"
+            " the calibration's noise, and their results say so"
         )
+
+
+def _bodies(scope: FitScope) -> str:
+    """Return the number of different circuits, of all and of each pair."""
+    from simulators.circuit.analysis.fit_scope import listed
+
+    text = terminal.counted(scope.bodies, "different circuit")
+    pairs = zip(scope.pairs, scope.pair_bodies, strict=True)
+    each = [f"{a}-{b} {count}" for (a, b), count in pairs]
+    return f"{text} (with gates on {listed(each)})" if each and not scope.placed else text
+
+
+def _most(value: float | None) -> str:
+    """Return the most of a circuit to which a fit is in force."""
+    from simulators.circuit.analysis.fit_scope import DEEPER
+
+    return "any" if value is None else f"up to {DEEPER * value:.4g}"
 
 
 _MOST_VALUES = 30  # rows of the table of values

@@ -16,11 +16,13 @@ import msgspec
 
 from simenv.cli import terminal
 from simenv.model.devices import UNKNOWN
+from simulators.circuit.analysis.fit_scope import DEEPER
 
 if TYPE_CHECKING:
     from noise_models.atoms import AtomMachine
     from noise_models.calibration import (
         CalibrationSnapshot,
+        FitScope,
         GateCalibration,
         LayerCalibration,
         Link,
@@ -331,10 +333,18 @@ def _fitted(snapshot: CalibrationSnapshot) -> str:
                 f"{scope.device}, to {terminal.counted(scope.bodies, 'different circuit')}",
                 f"measured {days}" if days else "",
                 "qubits chosen by the compiler" if scope.placed else f"qubits {qubits}",
-                "in force for alike circuits alone" if snapshot.outside is not None else "",
+                "" if snapshot.outside is None else _in_force(scope),
             ),
         )
     )
+
+
+def _in_force(scope: FitScope) -> str:
+    """Return the circuits on which a fit is in force."""
+    most = [f"{scope.widest} qubits", f"{DEEPER * scope.two_qubit_gates:g} gates on two qubits"]
+    if scope.depth is not None and scope.duration_ns is not None:
+        most += [f"depth {DEEPER * scope.depth:g}", f"{DEEPER * scope.duration_ns:.4g} ns"]
+    return f"in force for circuits of at most {', '.join(most)}; others have the calibration before"
 
 
 def _refused(snapshot: CalibrationSnapshot) -> str:
@@ -431,6 +441,9 @@ TITLES = {
     "measurement_crosstalk": "dephasing by a measurement of another qubit",
     "measurement_angle_rad": "rotation by a measurement of another qubit",
     "zz_angle_rad": "rotation about ZZ by a gate", "z_angle_rad": "rotation about Z by a gate",
+    "turn_angle_rad": "over-rotation of a gate on one qubit",
+    "axis_angle_rad": "tilt of the axis of a quarter turn",
+    "gate_time_ns": "duration of a gate",
     "preparation_error": "1 at the start of a circuit", "reset_error": "1 after a reset",
     "excited": "1 in equilibrium", "t1_jumps": "jumps of T1",
     "readout_decided": "decision of a readout", "over_rotation_rad": "rotation by a gate",
@@ -506,6 +519,8 @@ def show_certificate(report: Certificate, *, every: bool) -> None:
     for reason in dict.fromkeys(each.reason for each in report.untested):
         names = _names([each for each in report.untested if each.reason == reason])
         terminal.line(f"not tested: {names}: {reason}")
+    if report.blind:
+        terminal.line(f"no experiment shows: {'; '.join(report.blind)}")
     if report.unclaimed:
         terminal.line(f"without a claim: {_names(report.unclaimed)}")
     verdict = "certified" if report.passed else "not certified"

@@ -12,6 +12,7 @@ from simenv.cli import terminal
 from simenv.cli.listing import Column, Style, listing
 from simenv.cli.tasks.circuit_input import errors_for_command_line, noise_of, read_circuit
 from simenv.errors import OptionError
+from simulators.circuit.analysis.fit_scope import outside_text
 
 if TYPE_CHECKING:
     from simenv.calibration.ledger import EdgeLoss, ErrorLedger
@@ -51,7 +52,7 @@ def _record(ledger: ErrorLedger) -> dict[str, Any]:
     """Return the object that --json prints."""
     return {
         "loss": ledger.loss, "fidelity": ledger.fidelity, "state": ledger.state,
-        "logical": ledger.logical,
+        "logical": ledger.logical, "outside_fit": ledger.outside_fit,
         "components": dict(ledger.components), "gates": ledger.gates,
         "edges": [_edge(edge) for edge in ledger.edges],
         "qubits": [{"qubit": qubit, "loss": loss} for qubit, loss in ledger.qubits],
@@ -76,6 +77,9 @@ def _print(ledger: ErrorLedger, file: str, device: str) -> None:
             f" of the {ledger.logical}",
             indent=2,
         )
+
+    if ledger.outside_fit:
+        terminal.fitted(outside_text(ledger.outside_fit), indent=2)
 
     def table(rows: Sequence[Any], loss: Callable[[Any], float], *names: Column[Any]) -> None:
         columns = (

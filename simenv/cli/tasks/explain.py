@@ -345,12 +345,13 @@ def explain(
 
 
 def noise_lines(explanation: Explanation) -> Iterator[str]:
-    """Return lines about the noise of a pulse sequence; none for a circuit."""
+    """Return lines about the noise of a pulse sequence, and warnings."""
     noise = explanation.noise
     if noise is None:
         return
     figures = ", ".join(f"{each.name} {each.value:.4g}" for each in noise.figures)
-    yield f"noise: {figures or 'none'}"
+    if figures or not noise.warnings:
+        yield f"noise: {figures or 'none'}"
     if noise.uncalibrated:
         yield f"not calibrated, acts as perfect: {', '.join(noise.uncalibrated)}"
     yield from noise.warnings

@@ -253,6 +253,7 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True):
     pairs: dict[str, int] | None
     wait_s: float | None
     calibration_stale: bool
+    outside_fit: list[str]
     warnings: list[str]
     device_time_s: float | None
     node: str

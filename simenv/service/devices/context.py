@@ -24,7 +24,7 @@ from simenv.wire.messages.explain import NoiseUse
 from simulators.catalog.preference import EXACT_QUBITS
 from simulators.chain.trial import trial_parameters
 from simulators.circuit import device_check
-from simulators.circuit.analysis.fit_scope import in_force
+from simulators.circuit.analysis.fit_scope import acting
 from simulators.circuit.analysis.measurements import has_conditional_noise
 from simulators.circuit.analysis.noise_profile import needs_branching, noise_profile
 from simulators.circuit.analysis.profile import NoiseProfile, Profile
@@ -79,7 +79,7 @@ class DeviceContext:
 
     @cached_property
     def _before_fit(self) -> _DeviceNoise:
-        """Noise of circuits outside the scope of a narrow fit."""
+        """Noise of circuits outside the scope of a fit."""
         assert isinstance(self._document, CalibrationSnapshot)
         assert self._document.outside is not None
         return self._of(self._document.outside)
@@ -162,12 +162,12 @@ class DeviceContext:
             raise too_wide
         try:
             with self._lock:
-                is_fitted = in_force(self._document, circuit) is self._document
+                outside = acting(self._document, circuit).outside
                 assert self._fitted is not None  # a device of atoms examines no circuits
-                acting = self._fitted if is_fitted else self._before_fit
+                device = self._before_fit if outside else self._fitted
                 if is_free := has_free_delays(circuit):
                     circuit = with_bound_delays(circuit, np.full(circuit.num_slots, _DELAY))
-                program = acting.attachment.attach(circuit)
+                program = device.attachment.attach(circuit)
             circuit, attached = unrolled(program.located(circuit), program)
             program = program if attached is None else attached
             labels = tuple(program_rules.labels(terms))
@@ -178,13 +178,15 @@ class DeviceContext:
                 self._check(circuit, msgspec.structs.replace(profile, mid_circuit=True))
             if profile.conditions and has_conditional_noise(circuit, program):
                 noise = msgspec.structs.replace(noise, conditional=True)
-            if acting.times is not None:
+            if outside:
+                noise = msgspec.structs.replace(noise, outside_fit=outside)
+            if device.times is not None:
                 noise = msgspec.structs.replace(
                     noise,
-                    device_shot_ns=acting.times.shot_ns(
+                    device_shot_ns=device.times.shot_ns(
                         circuit, duration_ns=-1.0 if is_free else program.duration_ns
                     ),
-                    device_overhead_ns=acting.times.overhead_ns,
+                    device_overhead_ns=device.times.overhead_ns,
                 )
         except (EngineError, NoiseError) as error:
             raise InfeasibleError(f"noise: {error.message}", hint=error.hint) from error

@@ -26,8 +26,16 @@ from simenv.service.admission.controller import with_shots
 from simenv.service.devices.resolve import DocumentPending, EmulatedDevices
 from simenv.wire.codec import refusal
 from simenv.wire.messages import client as messages
-from simenv.wire.messages.explain import Choice, Explain, Explained, Explanation, Sizes
+from simenv.wire.messages.explain import (
+    Choice,
+    Explain,
+    Explained,
+    Explanation,
+    NoiseUse,
+    Sizes,
+)
 from simulators import catalog
+from simulators.circuit.analysis.fit_scope import outside_text
 from simulators.circuit.analysis.profile import Profile
 
 _EXAMINING = RunningChecks()
@@ -72,6 +80,8 @@ def explain(
             for each, candidate in zip(choices, considered, strict=True)
         ]
     noise = None if device is None else device.atoms_noise
+    if result.noise is not None and result.noise.outside_fit:
+        noise = NoiseUse(warnings=(outside_text(result.noise.outside_fit),))
     return Explained(message.request, Explanation(_sizes(result), choices, noise=noise))
 
 

@@ -72,9 +72,9 @@ class NoiseFigure(msgspec.Struct, frozen=True, array_like=True):
 
 
 class NoiseUse(msgspec.Struct, frozen=True, array_like=True):
-    """The noise of a pulse sequence. `figures`: those that act; `uncalibrated`: titles of what its
-    device has no figure of, so that it acts as perfect; `warnings`: about factors that do not act
-    as asked."""
+    """The noise of a pulse sequence, or warnings about that of a circuit. `figures`: those that
+    act; `uncalibrated`: titles of what its device has no figure of, so that it acts as perfect;
+    `warnings`: about factors that do not act as asked, and about fits to other circuits."""
 
     figures: tuple[NoiseFigure, ...] = ()
     uncalibrated: tuple[str, ...] = ()
@@ -91,7 +91,8 @@ class Explanation(msgspec.Struct, frozen=True, array_like=True):
     links: tuple[LinkUse, ...] = ()
     remote_gates: int = 0
     logical: LogicalUse | None = None  # of a device of logical qubits; the client adds it
-    noise: NoiseUse | None = None  # of a pulse sequence; its own model the client adds
+    # Of a pulse sequence, whose own model the client adds, or of a circuit outside a fit.
+    noise: NoiseUse | None = None
 
     @property
     def cutting_overhead(self) -> float:

@@ -93,6 +93,7 @@ class NoiseProfile(msgspec.Struct, frozen=True):
     # its own; 0.0: no detunings.
     detunings: float = 0.0
     flags: int = 0  # qubits that leak, each with a flag
+    outside_fit: tuple[str, ...] = ()  # see `fit_scope.ActingCalibration`
 
 
 class Profile(msgspec.Struct, frozen=True, cache_hash=True):

@@ -342,7 +342,10 @@ def held_out(mean: float, low: float, high: float = math.inf, above_aer: float =
 
 def choice(base: str, gained: Gain, after: np.ndarray | None = None) -> fitting._Choice:
     attempt = SimpleNamespace(base=SimpleNamespace(name=base))
-    circuits = [SimpleNamespace(runs=1, record=SimpleNamespace(body=str(k))) for k in range(12)]
+    circuits = [
+        SimpleNamespace(runs=1, record=SimpleNamespace(body=str(k)), has_gates=True)
+        for k in range(12)
+    ]
     return fitting._Choice(attempt, None, 1.0, 1.0, gained, circuits, after)  # type: ignore[arg-type]
 
 

@@ -31,6 +31,7 @@ from simenv.calibration.certify import (
     recovered,
 )
 from simenv.client.client import Client
+from testbed import altered_devices
 from tests.simenv.calibration.test_pairs import flipped_together
 
 CLAIMED = "superconducting-lattice"
@@ -83,8 +84,29 @@ def test_device_that_is_as_claimed_is_certified(client: Client) -> None:
     assert compared == {
         "t1_us", "t2_us", "t2_ramsey_us", "p01", "p10", "error_1q", "error_half", "error_2q",
         "zz_khz", "zz_angle_rad", "z_angle_rad", "preparation_error", "reset_error", "excited",
-        "error_other",
+        "error_other", "turn_angle_rad", "axis_angle_rad", "gate_time_ns",
     }  # fmt: skip
+    assert any("rotations of cz about other axes" in text for text in result.blind)
+
+
+def test_coherent_angles_resets_and_durations_that_differ_are_named(
+    client: Client, home: Path
+) -> None:
+    """At unchanged errors: each alters what no error of a gate shows."""
+    claims = library.load(CLAIMED)
+    changed, named = claims, list[set[tuple[str, tuple[int, ...]]]]()
+    for kind, line in (
+        ("cz turns about ZZ", (0, 1, 2)),
+        ("sx turns too far", (0, 1, 2)),
+        ("reset leaves 5 % in 1", (1, 0, 2)),
+        ("cz three times as long", (2, 1, 0)),
+    ):
+        changed, expected = altered_devices.KINDS[kind](changed, line)
+        named.append({(quantity, tuple(sorted(place))) for quantity, place in expected})
+    result = certify(client, stored(home, "altered", changed), claims, qubits=QUBITS, seed=3)
+    found = {(quantity, tuple(sorted(place))) for quantity, place in culprits(result)}
+    for expected in named:
+        assert expected & found, (expected, found)
 
 
 def test_all_culprits_are_named_and_no_others(client: Client, home: Path) -> None:
