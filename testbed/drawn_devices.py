@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noise_models import calibration as cal, library
+from simenv.calibration import accept
 from simenv.calibration.data import CountsData, CountsRecord, MeasuredCircuit, body_of
 from simenv.calibration.fit.observations import DeviceCompiler
 from simenv.calibration.score import SAMPLES, Predictor
 from simenv.client.circuits import load
+from simulators.circuit.analysis.fit_scope import CircuitSize, in_force
 
 Random = np.random.Generator
 KINDS = ("random", "GHZ", "mixed widths", "near uniform", "without layout")
@@ -76,6 +78,13 @@ def _times(
 def changed(snapshot: cal.CalibrationSnapshot, random: Random) -> cal.CalibrationSnapshot:
     """Return a snapshot with each value times a factor with a standard deviation of 0.3."""
     return _times(snapshot, lambda: float(random.lognormal(0.0, 0.3)))
+
+
+def with_dead_qubit(snapshot: cal.CalibrationSnapshot, qubit: int) -> cal.CalibrationSnapshot:
+    """Return a snapshot with a qubit whose T2 is far above 2 T1."""
+    qubits = list(snapshot.qubits)
+    qubits[qubit] = msgspec.structs.replace(qubits[qubit], t1_us=7.7, t2_us=332.0)
+    return msgspec.structs.replace(snapshot, qubits=tuple(qubits))
 
 
 def scaled(snapshot: cal.CalibrationSnapshot, factor: float) -> cal.CalibrationSnapshot:
@@ -220,25 +229,30 @@ def source_of(text: str, number: int | None = None) -> MeasuredCircuit:
 
 
 def circuits(
-    random: Random, num_qubits: int, count: int, kind: str = "random"
+    random: Random,
+    num_qubits: int,
+    count: int,
+    kind: str = "random",
+    layers: tuple[int, int] = (1, 8),
 ) -> list[MeasuredCircuit]:
-    """Return circuits of native gates of one of KINDS, one to eight layers deep, or 10 to 15."""
+    """Return circuits of native gates of one of KINDS, of so many `layers`; near uniform: 10 to
+    15."""
     results = []
     for number in range(count):
         size = num_qubits
         if kind in ("mixed widths", "without layout"):
             size = int(random.integers(2, num_qubits + 1))
         lines = ["OPENQASM 2.0;", 'include "qelib1.inc";', f"qreg q[{size}];", f"creg c[{size}];"]
-        deep = kind == "near uniform"
-        lines += _ghz(size, number) if kind == "GHZ" else _layers(random, size, deep)
+        between = (10, 15) if kind == "near uniform" else layers
+        lines += _ghz(size, number) if kind == "GHZ" else _layers(random, size, between)
         lines += [f"measure q[{k}] -> c[{k}];" for k in range(size)]
         results.append(source_of("\n".join(lines) + "\n"))
     return results
 
 
-def _layers(random: Random, size: int, is_deep: bool) -> list[str]:
+def _layers(random: Random, size: int, between: tuple[int, int] = (1, 8)) -> list[str]:
     lines = []
-    for layer in range(int(random.integers(10, 16) if is_deep else random.integers(1, 9))):
+    for layer in range(int(random.integers(between[0], between[1] + 1))):
         for k in range(size):
             first, second = random.uniform(0.0, 2.0 * np.pi, 2)
             lines.append(f"rz({first}) q[{k}]; sx q[{k}]; rz({second}) q[{k}]; sx q[{k}];")
@@ -268,7 +282,7 @@ def in_bases(random: Random, num_qubits: int, count: int, body: int) -> list[Mea
     """Return a random circuit with gates on pairs that is measured in so many bases: one body."""
     lines: list[str] = []
     while not any("cz" in line for line in lines):
-        lines = _layers(random, num_qubits, is_deep=False)
+        lines = _layers(random, num_qubits)
     results = []
     for _ in range(count):
         turns = [f"rz({random.choice([0.0, 0.5 * np.pi])}) q[{k}]; sx q[{k}];"
@@ -351,6 +365,23 @@ def random_counts(
     random = np.random.default_rng(seed + 1)
     texts = [random_circuit(PATH[:num_qubits], random) for _ in range(number)]
     return CountsData(measured(texts, truth, random), name), snapshot
+
+
+def fidelities(model: cal.CalibrationSnapshot, judged: CountsData) -> NDArray[np.float64]:
+    """Return the fidelity of each row to a device, as a submit to it would be."""
+    circuits = accept.held_out_circuits(judged.records, [0] * len(judged.records), {})
+    return accept.fidelities(circuits, [Predictor(model)])
+
+
+def acting_beyond(model: cal.CalibrationSnapshot, judged: CountsData, gates: int) -> int:
+    """Return on how many circuits with more gates on pairs than these the fit itself acts."""
+    compiler, found = DeviceCompiler(model), 0
+    for record in judged.records:
+        circuit = compiler.run_of(record).circuit
+        sizes = dict(CircuitSize.of(circuit, model).gates)
+        is_deeper = sum(n for name, n in sizes.items() if name == "cz") > gates
+        found += is_deeper and in_force(model, circuit) is model
+    return found
 
 
 def loss(

@@ -10,6 +10,7 @@ import numpy as np
 
 from bench.harness import SEED, Report, benchmark
 from bench.harness.kernels import load_kernels
+from simenv.calibration import accept
 from simenv.calibration.fit.calibrate import FitRefusedError, calibrate
 from simenv.calibration.fit.components import with_gates_of_each_set
 from simenv.calibration.fit.identify import LikelihoodFit, ParameterEstimate, identify
@@ -122,6 +123,65 @@ def _trial(number: int, random: drawn.Random, *, is_true: bool) -> Outcome:
         is_below_aer=bool(fitted.share) and held is not None and held.is_below_aer,
         is_used=bool(fitted.share),
     )
+
+
+SETS = ("preparations and one body", "preparations and few bodies", "shallow", "dead qubit")
+_DEEP = 3  # times the layers of the circuits of a shallow set
+
+
+@benchmark(sets=60, seed=SEED)
+def fit_scopes(report: Report, options: Namespace) -> None:
+    """Fits of data that say little: is a stored fit below its calibration on other circuits?
+
+    Devices of 4 qubits with their calibrations, and truths that differ in all values, every second
+    one also by rotations of its cz. The data are preparations of all basis states with one body of
+    gates in nine bases, or with three; random circuits of at most two layers; or circuits on three
+    qubits beside a fourth one with T2 far above 2 T1. Counts of 24 other circuits, of up to six
+    layers, are predicted by the fitted device, which acts within its scope, and by its calibration:
+    a fit is below if the 99 % interval of the mean difference of fidelities is below 0. `acting`
+    counts predictions of circuits of more than twice the gates of shallow sets by the fit.
+    """
+    load_kernels()
+    random = np.random.default_rng(options.seed)
+    below = refused = acting = used = 0
+    for number in range(options.sets):
+        kind = SETS[number % len(SETS)]
+        calibration = drawn.device(random, 4)
+        if kind == "dead qubit":
+            calibration = drawn.with_dead_qubit(calibration, 3)
+        truth = drawn.changed(calibration, random)
+        if number // len(SETS) % 2:
+            truth = drawn.coherent(truth, random)
+        size = 3 if kind == "dead qubit" else 4
+        sources = drawn.preparations(size) if kind.startswith("preparations") else []
+        for body in range({SETS[0]: 1, SETS[1]: 3}.get(kind, 0)):
+            sources += drawn.in_bases(random, size, 9, body)
+        if not sources:
+            layers = (1, 2) if kind == "shallow" else (1, 8)
+            sources = drawn.circuits(random, size, 24, layers=layers)
+        anew = drawn.circuits(random, size, JUDGED, layers=(1, 2 * _DEEP))
+        data = drawn.counts_of(truth, sources, 4_000, random)
+        judged = drawn.counts_of(truth, anew, 4_000, random)
+        try:
+            fitted = calibrate(data, calibration, "fitted")
+        except FitRefusedError as error:
+            refused += kind == "dead qubit"
+            print(f"{number}: {kind}: {error.message}", flush=True)
+            continue
+        device, before = fitted.snapshot, calibration
+        change = drawn.fidelities(device, judged) - drawn.fidelities(before, judged)
+        found = accept.interval(change, np.ones(len(change), np.int64), [str(k) for k in anew])
+        twice = 2 * fitted.scope.two_qubit_gates
+        used += bool(fitted.share)
+        below += found.is_below
+        acting += drawn.acting_beyond(device, judged, twice) if fitted.share else 0
+        print(f"{number}: {kind}, {'rotated' if truth.gates[-1].rotations else 'changed'}: share"
+              f" {fitted.share:g}, {found.text}{' BELOW' if found.is_below else ''}",
+              flush=True)  # fmt: skip
+    print(f"{used} of {options.sets} fits are used")
+    report.at_most("below_calibration", below)
+    report.at_most("acting_beyond_twice", acting)
+    report.at_most("dead_refused", refused)
 
 
 @benchmark(truths=50, qubits=7, profiles=4, seed=SEED)

@@ -30,6 +30,7 @@ from simenv.calibration.certify import certify as certified
 from simenv.client.client import Client
 from simenv.client.result import Result
 from simenv.transpiler.transpiler import target_of
+from testbed import altered_devices
 from testbed.sampled_device import coverage
 
 Array = NDArray[np.float64]
@@ -372,6 +373,46 @@ def certify(report: Report, options: Namespace) -> None:
     share, joint, _ = coverage(options.artificial, CONFIDENCE)
     report.at_most("coverage_error", round(100.0 * abs(share - CONFIDENCE), 6))
     report.at_most("joint_error", round(100.0 * abs(joint - JOINT), 6))
+
+
+@benchmark(true=20, kinds=list(altered_devices.KINDS), seed=SEED)
+def certify_kinds(report: Report, options: Namespace) -> None:
+    """Certificates of devices that differ from their claims in one kind of value each.
+
+    Three qubits of an emulated device, all experiments, one device for each of `--kinds`: is one of
+    the values that differ named? `--true` certificates of the device as claimed, with other seeds:
+    how many name anything?
+    """
+    claims, caught, alarms = library.load(LATTICE), 0, 0
+    line = next(
+        (a, b, c)
+        for a, b in sorted(claims.coupling)
+        for c in range(claims.num_qubits)
+        if c != a and (b, c) in claims.coupling
+    )
+    with home() as folder:
+        (folder / "devices").mkdir()
+        with simenv.local(workers=2) as client:
+            for number, kind in enumerate(options.kinds):
+                changed, expected = altered_devices.KINDS[kind](claims, line)
+                name = f"altered-{number}"
+                path = folder / "devices" / f"{name}.json"
+                path.write_bytes(snapshots.dump(changed))
+                found = certified(client, name, claims, qubits=line, seed=options.seed % 2**31)
+                named = {(each.quantity, each.qubits) for each in found.culprits}
+                both = named | {(quantity, place[::-1]) for quantity, place in named}
+                caught += bool(expected & both)
+                print(f"{kind}: {'named' if expected & both else 'MISSED'}: {sorted(named)}",
+                      flush=True)  # fmt: skip
+            for seed in range(options.true):
+                found = certified(
+                    client, LATTICE, claims, qubits=line, seed=(options.seed + seed) % 2**31
+                )
+                alarms += bool(found.culprits)
+                print(f"as claimed, {seed}: {[each.quantity for each in found.culprits]}",
+                      flush=True)  # fmt: skip
+    report.at_least("caught", caught)
+    report.at_most("false_alarms", alarms)
 
 
 def _changed(claims: cal.CalibrationSnapshot, pair: tuple[int, int]) -> cal.CalibrationSnapshot:

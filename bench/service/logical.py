@@ -24,7 +24,8 @@ from simenv.client.client import Client
 CHIP = "superconducting-square"
 DECODERS = ("pymatching", "pymatching-correlated")
 ON_RANDOM = ("pymatching-sequential", "pymatching")  # of memories and CX
-PARTS = "times", "predictions", "willow", "wide"
+PARTS = "times", "memories", "predictions", "willow", "wide"
+ROUNDS = 12  # of the memories
 CX_AT_ONCE = 5  # with one round between
 WIDE, WIDE_SHOTS = 500, 1_000
 # Google Quantum AI, Nature 638, 920 (arXiv 2408.13687): errors of a cycle at d = 3, 5, 7 by 0.143 %
@@ -46,16 +47,16 @@ def logical_devices(report: Report, options: Namespace) -> None:
     CX with one round between, on chips with random values, sampled in stim and decoded, against the
     same programs on the logical device, in both bases: a prediction is met within 10 % or three
     standard errors. Chips have sequential and plain matching by turns; all their numbers follow
-    from `--seed`, which is new in each run. Errors of a cycle of Google's Willow from the published
-    means of its components. A Clifford circuit of 500 logical qubits. `--parts`: some of these.
+    from `--seed`, which is new in each run. Memories in both bases are compared with those of an
+    encoder that shares no code with simenv (`bench/peers/textbook_surface_code.py`). Errors of a
+    cycle of Google's Willow from the published means of its components. A Clifford circuit of 500
+    logical qubits. `--parts`: some of these.
     """
     if not (installed("stim") and installed("pymatching")):
         return report.none_measured("stim or PyMatching is not installed")
     with home(), simenv.local(workers=2) as client:
         for part in options.parts:
-            {"times": _times, "predictions": _predictions, "willow": _willow, "wide": _wide}[part](
-                report, client, options
-            )
+            _RUNS[part](report, client, options)
     return None
 
 
@@ -69,6 +70,44 @@ def _times(report: Report, client: Client, _: Namespace) -> None:
         report.seconds("large_s" if distance == 7 else "small_s", made.seconds, f"d = {distance}")
         again, _ = timed(lambda how=how: encode(client, library.load(CHIP), **how))
     report.seconds("stored_s", again)
+
+
+def _memories(report: Report, client: Client, options: Namespace) -> None:
+    """Compare memories with those of an encoder that shares no code with simenv, on the same
+    qubits."""
+    from bench.peers.textbook_surface_code import memory, wrong
+    from simenv.calibration.logical.encode import encode
+
+    outside = 0
+    for number in range(options.chips):
+        seed = (options.seed + number) % 2**31
+        chip = random_chip(options.seed + number)
+        made = encode(
+            client, chip, distance=3, qubits=1, decoder="pymatching", shots=options.shots, seed=seed
+        ).snapshot
+        assert made.logical is not None
+        for basis in "ZX":
+            circuit, round_ns = memory(chip, made.logical.patches[0], 3, basis, ROUNDS)
+            p = wrong(circuit, options.shots, seed) / options.shots
+            q = predicted_memory(made, basis, ROUNDS)
+            # The prediction is from experiments with as many shots.
+            sigma = math.sqrt(2.0 * max(p, 1.0 / options.shots) * (1.0 - p) / options.shots)
+            bad = abs(q / p - 1.0) > 0.1 and abs(q - p) > 3.0 * sigma
+            outside += bad
+            print(f"{chip.name} {basis}: {p:.5f}, predicted {q:.5f}, {q / p:.3f}"
+                  f" ({(q - p) / sigma:+.1f} sigma); a round {round_ns:.0f} ns, predicted"
+                  f" {_round_ns(made):.0f}{' OUTSIDE' if bad else ''}", flush=True)  # fmt: skip
+    report.at_most("memories_outside", outside, f"of {2 * options.chips}")
+
+
+def predicted_memory(logical: cal.CalibrationSnapshot, basis: str, rounds: int) -> float:
+    """Return the probability of a wrong outcome after rounds of a logical qubit's memory."""
+    from simenv.calibration.logical.error_rates import round_errors
+
+    qubit = logical.qubits[0]
+    error = round_errors(qubit, _round_ns(logical))["ZX".index(basis)]
+    read = 1.0 - 2.0 * (qubit.p01 or 0.0)
+    return 0.5 * (1.0 - read * (1.0 - 2.0 * error) ** rounds)
 
 
 def random_chip(seed: int) -> cal.CalibrationSnapshot:
@@ -307,3 +346,12 @@ def _wide(report: Report, client: Client, _: Namespace) -> None:
         assert sum(result.counts.values()) == WIDE_SHOTS
     print(f"{WIDE} logical qubits: {', '.join(f'{each:.3f}' for each in seconds)} s")
     report.seconds("wide_s", seconds[1:])
+
+
+_RUNS = {
+    "times": _times,
+    "memories": _memories,
+    "predictions": _predictions,
+    "willow": _willow,
+    "wide": _wide,
+}
