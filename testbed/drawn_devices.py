@@ -446,7 +446,7 @@ def _counted(each: CountsRecord, counts: dict[int, int]) -> CountsRecord:
     return msgspec.structs.replace(each, counts=left, shots=sum(left.values()))
 
 
-def _incomplete(data: CountsData, random: Random) -> dict[str, list[CountsRecord]]:
+def incomplete(data: CountsData, random: Random) -> dict[str, list[CountsRecord]]:
     """Return rows without their rarest outcomes, and counts that no number of shots has."""
 
     def changed(change: Callable[[CountsRecord], dict[int, int]]) -> list[CountsRecord]:
@@ -547,7 +547,7 @@ def spoiled(data: CountsData, size: int, random: Random) -> Iterator[tuple[str, 
                 [msgspec.structs.replace(each, layout=tuple(numbers)) for each in data.records],
             ),
         )
-    for name, records in _incomplete(data, random).items():
+    for name, records in incomplete(data, random).items():
         yield name, _with(data, records)
     yield "ten shots a circuit", _with(data, [
         msgspec.structs.replace(each, counts={next(iter(each.counts)): 10}, shots=10)

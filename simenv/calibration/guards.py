@@ -69,8 +69,7 @@ _LEAST_NOISE = 1.0 / accept.LARGEST_FACTOR  # of the errors that the calibration
 _LEAST_QUBITS = 2  # whose readout is judged together: that of one alone may have improved
 _LEAST_CONTRAST = 0.1  # 1 - p01 - p10 of a readout whose errors can be taken back
 _MOST_UNIFORM = 0.01  # of the counts, beside what a fit explains
-_LEAST_MISSING = 20.0  # outcomes with few shots that are expected and missing
-_RARE = 0.1  # of the probability of the most probable outcome: by errors alone
+_LEAST_MISSING = 5.0  # outcomes with few shots that are expected and missing, beyond two a row
 _LEAST_SCATTER = 0.5  # of the variance that shots have
 _LEAST_SCATTERED = 40.0  # outcomes, beyond the unknowns of the fit
 _LEAST_APART_DEVICES = 2.5  # ratio of the errors of two groups of rows
@@ -144,7 +143,7 @@ def problem(records: Sequence[CountsRecord], snapshot: CalibrationSnapshot, most
     windows = [each for circuit in wide for each in circuit.windows()]
     return (
         _constant([*samples, *windows], snapshot, compiler, most_work)
-        or _incomplete(samples)
+        or _incomplete(ideal)
         or _order(samples)
         or _usual_order(samples, wide)
         or _rows([*samples, *windows])
@@ -323,30 +322,25 @@ def _unseen(samples: Sequence[Sample], predicted: Sequence[NDArray[np.float64]])
     return ""
 
 
-def _incomplete(samples: Sequence[Sample]) -> str:
+def _incomplete(samples: Sequence[tuple[Sample, Sample]]) -> str:
     """Outcomes with few shots that are not in the counts: left out below a threshold, or beyond a
     number of outcomes.
 
     No outcome of a row has fewer shots than m, the least count of the row. By the prediction, the
     expected number of outcomes with 1 to m - 1 shots is distributed as an exponential variable of
     mean 1 at most, so that their sum over rows is about the number of rows. A prediction with
-    _LEAST_NOISE of the errors is to say so, too."""
-    sums, least = [0.0, 0.0], math.inf
-    rows = 0
-    for each in samples:
+    _LEAST_NOISE of the errors is to say so, too. Each sample has its prediction without noise
+    beside it."""
+    sums, rows, least = [0.0, 0.0], len(samples), math.inf
+    for each, ideal in samples:
         shots = each.record.shots
         counts = np.rint(each.measured * shots)
         smallest = float(counts[counts > 0.0].min())
-        if smallest <= 1.0:
-            rows += 1
-            continue
-        largest = float(each.predicted.max())
-        for k, share in enumerate((1.0, _LEAST_NOISE)):
-            # Fewer errors: less of what is not among the outcomes that are expected most.
-            few = each.predicted < _RARE * largest
-            sums[k] += _between(shots * each.predicted * np.where(few, share, 1.0), smallest)
-        rows += 1
-        least = min(least, smallest / shots)
+        if smallest > 1.0:
+            less = ideal.predicted + _LEAST_NOISE * (each.predicted - ideal.predicted)
+            sums[0] += _between(shots * each.predicted, smallest)
+            sums[1] += _between(shots * less, smallest)
+            least = min(least, smallest / shots)
     if min(sums) < 2.0 * rows + _LEAST_MISSING:
         return ""
     return (
@@ -360,6 +354,7 @@ def _incomplete(samples: Sequence[Sample]) -> str:
 def _between(means: NDArray[np.float64], smallest: float) -> float:
     """Expected number of outcomes with at least 1 and fewer than `smallest` shots, by the normal
     approximation of Poisson distributions."""
+    means = np.maximum(means, 0.0)
     below = 0.5 * (1.0 + np.array([
         math.erf((smallest - 0.5 - mean) / math.sqrt(2.0 * mean + 1e-12)) for mean in means
     ]))  # fmt: skip

@@ -69,21 +69,23 @@ def memory_rate(short: MemoryCounts, long: MemoryCounts) -> MemoryRate:
     error = max(-0.5 * math.expm1(slope), _LEAST)
     start = short.contrast / (1.0 - 2.0 * error) ** short.rounds
     readout = min(max(0.5 * (1.0 - start), 0.0), 0.499)
+    deviation = _deviation(error, short, long)
     if not readout:  # the first rounds have fewer errors: one rate for both lengths
-        error = _common_error((short, long))
-    return MemoryRate(error, readout, resolved=True, deviation=_deviation(error, short, long))
+        error, deviation = _common_error((short, long))
+    return MemoryRate(error, readout, resolved=True, deviation=deviation)
 
 
-def _common_error(memories: Sequence[MemoryCounts]) -> float:
+def _common_error(memories: Sequence[MemoryCounts]) -> tuple[float, float]:
     """Error of a round without errors of preparation and measurement, by least squares of the
-    logarithms of the contrasts."""
+    logarithms of the contrasts, and its standard deviation."""
     total = weight = 0.0
     for each in memories:
         p = (each.errors + 0.5) / (each.shots + 1.0)
         precision = each.shots * each.contrast**2 / (4.0 * p * (1.0 - p))
         total += precision * each.rounds * math.log(each.contrast)
         weight += precision * each.rounds**2
-    return max(-0.5 * math.expm1(min(total / weight, 0.0)), _LEAST)
+    error = max(-0.5 * math.expm1(min(total / weight, 0.0)), _LEAST)
+    return error, (0.5 - error) / math.sqrt(weight)
 
 
 def least_contrast(shots: int) -> float:

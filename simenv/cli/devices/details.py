@@ -479,6 +479,7 @@ def as_json(report: Certificate) -> None:
             "device_time_s": round(report.device_s, 3),
             **{name: [name_of(each) for each in getattr(report, name)] for name in lists},
             "causes": report.causes,
+            "blind": report.blind,
         }
     )
     for each in report.comparisons:

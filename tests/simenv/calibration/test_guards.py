@@ -27,6 +27,7 @@ from simenv.calibration.fit.calibrate import MOST_CHECK_WORK, FitRefusedError, c
 from simenv.calibration.fit.identify import LikelihoodFit
 from simenv.calibration.fit.solve import Prior
 from simenv.client.circuits import load
+from testbed import drawn_devices as drawn
 from testbed.drawn_devices import (
     aged,
     changed,
@@ -399,3 +400,45 @@ def test_counts_without_readout_errors_are_refused_and_a_better_readout_is_not(s
         found = problem(counts_of(truth, sources, 4_000, random), snapshot)
         assert bool(found) == bool(words), (factors, found)
         assert words in found
+
+
+def _after_a_fit(data: CountsData, device: CalibrationSnapshot) -> str:
+    """What the checks of counts about a fit name."""
+    problem, prior = FitBase.of("snapshot", device, data).problem, Prior(0.5, 0.3)
+    found = solve.fit(problem, prior)
+    shots = np.array([each.shots for each in problem.observations])
+    unknowns = len(problem.columns(prior).columns)
+    return guards.mixed(data.records, problem, found.values) or guards.smooth(
+        found.blocks, shots, unknowns
+    )
+
+
+def test_rows_of_two_devices_and_counts_without_scatter_are_named() -> None:
+    random = np.random.default_rng(2)
+    device = drawn.device(random, 3)
+    truth = drawn.changed(device, random)
+    sources = drawn.circuits(random, 3, 24)
+    right = drawn.counts_of(truth, sources, 2_000, random)
+    assert _after_a_fit(right, device) == ""
+    for name, data in drawn.two_devices(truth, sources, 2_000, random):
+        assert "rows are not of one device: errors of gates" in _after_a_fit(data, device), name
+    jobs = [
+        replace(each, job="monday" if k < 24 else "tuesday") for k, each in enumerate(data.records)
+    ]
+    assert "(jobs tuesday)" in _after_a_fit(CountsData(tuple(jobs), "drawn"), device)
+    rounded = drawn.incomplete(right, random)["a fifth of the counts, rounded"]
+    assert "scatter less than shots" in _after_a_fit(CountsData(tuple(rounded), "drawn"), device)
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_missing_outcomes_with_few_shots_are_named(is_whole: bool) -> None:
+    random = np.random.default_rng(4)
+    device = drawn.device(random, 4)
+    truth = drawn.changed(device, random)
+    data = drawn.counts_of(truth, drawn.circuits(random, 4, 24), 2_000, random)
+    if is_whole:
+        assert "missing" not in guards.problem(data.records, device, 2**22)
+        return
+    for name, records in drawn.incomplete(data, random).items():
+        if not name.startswith("a fifth"):
+            assert "outcomes with few shots are missing" in guards.problem(records, device, 2**22)
