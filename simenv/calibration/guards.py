@@ -143,7 +143,6 @@ def problem(records: Sequence[CountsRecord], snapshot: CalibrationSnapshot, most
     windows = [each for circuit in wide for each in circuit.windows()]
     return (
         _constant([*samples, *windows], snapshot, compiler, most_work)
-        or _incomplete(ideal)
         or _order(samples)
         or _usual_order(samples, wide)
         or _rows([*samples, *windows])
@@ -320,45 +319,6 @@ def _unseen(samples: Sequence[Sample], predicted: Sequence[NDArray[np.float64]])
         if text not in seen and number > _LEAST_EXPECTED_SHOTS:
             return f"{text} in the counts, where the calibration expects {number:.0f} shots"
     return ""
-
-
-def _incomplete(samples: Sequence[tuple[Sample, Sample]]) -> str:
-    """Outcomes with few shots that are not in the counts: left out below a threshold, or beyond a
-    number of outcomes.
-
-    No outcome of a row has fewer shots than m, the least count of the row. By the prediction, the
-    expected number of outcomes with 1 to m - 1 shots is distributed as an exponential variable of
-    mean 1 at most, so that their sum over rows is about the number of rows. A prediction with
-    _LEAST_NOISE of the errors is to say so, too. Each sample has its prediction without noise
-    beside it."""
-    sums, rows, least = [0.0, 0.0], len(samples), math.inf
-    for each, ideal in samples:
-        shots = each.record.shots
-        counts = np.rint(each.measured * shots)
-        smallest = float(counts[counts > 0.0].min())
-        if smallest > 1.0:
-            less = ideal.predicted + _LEAST_NOISE * (each.predicted - ideal.predicted)
-            sums[0] += _between(shots * each.predicted, smallest)
-            sums[1] += _between(shots * less, smallest)
-            least = min(least, smallest / shots)
-    if min(sums) < 2.0 * rows + _LEAST_MISSING:
-        return ""
-    return (
-        f"outcomes with few shots are missing: {sums[0]:.0f} outcomes of {rows} circuits are"
-        " expected to have fewer shots than the rarest that is there (none has less than"
-        f" {least:.2%} of a row's shots); counts above a threshold, or of the most frequent"
-        " outcomes alone, are not those that were measured"
-    )
-
-
-def _between(means: NDArray[np.float64], smallest: float) -> float:
-    """Expected number of outcomes with at least 1 and fewer than `smallest` shots, by the normal
-    approximation of Poisson distributions."""
-    means = np.maximum(means, 0.0)
-    below = 0.5 * (1.0 + np.array([
-        math.erf((smallest - 0.5 - mean) / math.sqrt(2.0 * mean + 1e-12)) for mean in means
-    ]))  # fmt: skip
-    return float(np.maximum(below - np.exp(-means), 0.0).sum())
 
 
 def _divisor(records: Sequence[CountsRecord]) -> str:
@@ -559,6 +519,45 @@ def smooth(blocks: Sequence[NormalBlock], shots: NDArray[np.int64], unknowns: in
         f"the counts scatter less than shots do: {part:.0%} of the variance about the fit; rounded"
         " probabilities, smoothed counts, or counts that were scaled down are no counts of shots"
     )
+
+
+def incomplete(problem: FitProblem, values: NDArray[np.float64]) -> str:
+    """Outcomes with few shots that are not in the counts: left out below a threshold, or beyond a
+    number of outcomes. `values`: of the components of a fit, with which rare outcomes are as
+    frequent as the errors of the counts make them.
+
+    No outcome of a circuit has fewer shots than m, its least count. By the prediction, the expected
+    number of outcomes with 1 to m - 1 shots is distributed as an exponential variable of mean 1 at
+    most, so that their sum over circuits is about the number of circuits."""
+    places = [each.place for each in problem.observations]
+    channels = problem.distributions.channels(places, problem.components, values, derivatives=False)
+    built = problem.distributions.outcomes(places, channels)
+    total, least = 0.0, math.inf
+    for each in problem.observations:
+        counts = np.rint(each.frequencies * each.shots)
+        smallest = float(counts[counts > 0.0].min())
+        if smallest > 1.0:
+            total += _between(each.shots * built[each.place].probabilities, smallest)
+            least = min(least, smallest / each.shots)
+    circuits = len(places)
+    if total < 2.0 * circuits + _LEAST_MISSING:
+        return ""
+    return (
+        f"outcomes with few shots are missing: {total:.0f} outcomes of {circuits} circuits are"
+        " expected to have fewer shots than the rarest that is there (none has less than"
+        f" {least:.2%} of a circuit's shots); counts above a threshold, or of the most frequent"
+        " outcomes alone, are not those that were measured"
+    )
+
+
+def _between(means: NDArray[np.float64], smallest: float) -> float:
+    """Expected number of outcomes with at least 1 and fewer than `smallest` shots, by the normal
+    approximation of Poisson distributions."""
+    means = np.maximum(means, 0.0)
+    below = 0.5 * (1.0 + np.array([
+        math.erf((smallest - 0.5 - mean) / math.sqrt(2.0 * mean + 1e-12)) for mean in means
+    ]))  # fmt: skip
+    return float(np.maximum(below - np.exp(-means), 0.0).sum())
 
 
 class _RowErrors(msgspec.Struct, frozen=True, eq=False):

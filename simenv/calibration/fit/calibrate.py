@@ -200,8 +200,11 @@ def _doubt(best: _Choice, likelihood: LikelihoodFit, records: Sequence[CountsRec
     if text := guards.uniform(likelihood):
         found.append(text)
     problem, solution = best.attempt.base.problem, best.solution
-    if text := guards.mixed(records, problem, solution.values):
-        found.append(text)
+    for text in (
+        guards.mixed(records, problem, solution.values),
+        guards.incomplete(problem, solution.values),
+    ):
+        found += [text] if text else []
     blocks, observations = solution.blocks, problem.observations
     shots = np.array([each.shots for each in observations])
     if text := guards.smooth(blocks, shots, len(best.attempt.columns.columns)):
