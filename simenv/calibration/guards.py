@@ -62,6 +62,8 @@ _ORDER_SHARE = 0.7  # of what the fidelity lacks to its ceiling, by another orde
 _MOST_GROUPS = 4  # sets of clbits whose order is searched
 _LEAST_ERRORS = 5.0  # standard errors by shots, of a difference on few bodies
 _LEAST_COPIED = 1e-9  # chance of rows with equal counts
+_SMALL_COUNT = 100  # below which the multiples of a factor are told from others
+_LEAST_LOG_ODDS = 16.0  # for a factor of all counts
 _LEAST_FREE = 16  # counts that do not follow from the others of their circuit, for a divisor
 _LEAST_BIASED = 0.1  # of a predicted bit, from 1/2
 _LEAST_SLOPE = 0.1  # of measured bits over predicted ones
@@ -325,12 +327,31 @@ def _divisor(records: Sequence[CountsRecord]) -> str:
     """Common divisor of all counts, which numbers of shots do not have by chance."""
     divisor = math.gcd(*(count for record in records for count in record.counts.values()))
     free = sum(len(record.counts) - 1 for record in records)
-    if divisor == 1 or free < _LEAST_FREE:
+    if free < _LEAST_FREE:
         return ""
+    if divisor == 1:
+        return _scaled(records)
     return (
         f"all counts are multiples of {divisor:,}: they are not numbers of shots, which the"
         " intervals of a fit follow from"
     )
+
+
+def _scaled(records: Sequence[CountsRecord]) -> str:
+    """Factor by which all counts were multiplied before they were rounded: numbers of shots are not
+    multiples of any. Each of its small multiples is there by chance as often as others."""
+    small = {n for record in records for n in record.counts.values() if n <= _SMALL_COUNT}
+    for factor in np.arange(1.5, 12.0, 0.01).tolist():
+        if len(small) * math.log(factor) < _LEAST_LOG_ODDS:
+            continue
+        products = factor * np.arange(1, _SMALL_COUNT)
+        for rounded in (np.rint(products), np.floor(products)):
+            if small.issubset(rounded.astype(int).tolist()):
+                return (
+                    f"all counts are multiples of about {factor:.3g}, rounded: they are not numbers"
+                    " of shots, which the intervals of a fit follow from"
+                )
+    return ""
 
 
 def _copied(records: Sequence[CountsRecord]) -> str:

@@ -440,7 +440,10 @@ def test_missing_outcomes_with_few_shots_are_named() -> None:
     assert _after_a_fit(data, device) == ""
     worse = drawn.counts_of(drawn.scaled(device, 3.0), drawn.circuits(random, 4, 20), 2_000, random)
     assert _after_a_fit(worse, device) == ""
+    assert "multiples" not in guards._divisor(data.records)
     for name, records in drawn.incomplete(data, random).items():
-        if "rounded" not in name and "times" not in name:
+        if "times" in name:
+            assert "multiples of about 3.7" in guards._divisor(records)
+        elif "rounded" not in name:
             found = _after_a_fit(CountsData(tuple(records), "drawn"), device)
             assert "outcomes with few shots are missing" in found, name
