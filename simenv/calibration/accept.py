@@ -6,8 +6,6 @@ the fitted device: the compiler chooses qubits by the fitted values.
 A gain of fidelity (`gain`) counts if its mean over runs is above LEAST_GAIN and its interval of
 CONFIDENCE (`interval`) above 0; what a device is below Aer's recipe counts by the same rule.
 
-Circuits that a fit has seen are its scope (`scope_of`); factors may leave a plausible range
-(`implausible`).
 Scores become values for JSON (`as_values`) and cells for text and HTML (`cells`).
 """
 
@@ -15,23 +13,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from noise_models import calibration
 from simenv.calibration import score as calibration_score
-from simenv.calibration.data import SUGGESTED, CountsRecord
+from simenv.calibration.data import CountsRecord
 from simenv.calibration.fit.acting_bodies import LEAST_BODIES as LEAST_BODIES
-from simenv.calibration.fit.components import ADDED, ASYMMETRY, JOINT, ZZ
 from simenv.calibration.fit.significance import LEAST_CHANCE
-from simenv.calibration.fit.solve import FitProblem
 from simenv.worker.noise import gates_of
-from simulators.circuit.analysis.fit_scope import CircuitSize, most_of_a_qubit
 
 
 class HeldOutCircuit(msgspec.Struct, frozen=True, eq=False):
@@ -194,14 +187,14 @@ class HeldOutGain(msgspec.Struct, frozen=True):
     aer: tuple[Levels, ...]
     circuits: int
     bodies: int
-    # Gain on circuits with gates on several qubits alone; None: there are none, or all are.
-    with_gates: Interval | None = None
-    bodies_with_gates: int = 0
     # Probability of so good a fit of any prior and share if none helps; nan: not computed.
     chance: float = math.nan
     # The same of so large a likelihood of all counts for any prior.
     by_likelihood: float = math.nan
     likeliest: LikeliestGain | None = None  # only of the whole way to the likeliest fit
+    # Gain on circuits with gates on several qubits alone; None: there are none, or all are.
+    with_gates: Interval | None = None
+    bodies_with_gates: int = 0
 
     def with_likeliest(self, gained: LikeliestGain) -> HeldOutGain:
         """The same for the whole way to the likeliest fit."""
@@ -334,8 +327,8 @@ def gain(
         tuple(Levels.of(each, runs) for each in aer),
         len(fitted),
         len(set(bodies)),
-        interval((fitted - snapshot)[wide], runs[wide], of_wide) if apart else None,
-        len(set(of_wide)),
+        with_gates=interval((fitted - snapshot)[wide], runs[wide], of_wide) if apart else None,
+        bodies_with_gates=len(set(of_wide)),
     )
 
 
@@ -388,131 +381,6 @@ def _student_quantile(level: float, freedom: int) -> float:
     density = np.cos(angles) ** (freedom - 1)
     sums = np.concatenate(([0.0], np.cumsum(density[1:] + density[:-1])))
     return math.sqrt(freedom) * math.tan(float(np.interp(level, sums / sums[-1], angles)))
-
-
-LARGEST_FACTOR = 5.0  # of a calibrated value, or its reciprocal
-_LARGEST_OF_TIMES = 10.0  # T2 of echoes is several times what circuits without them see
-# Changes of probabilities that are plausible whatever is calibrated, as of readout errors of .0005
-# that a later month finds at .014.
-_USUAL_READOUT = 0.05
-_USUAL_OF_GATES = 0.01, 0.05  # of one qubit, of more
-# Changes of the factors of ZZ rates, and of p10 - p01; probabilities added to readout errors, and
-# of joint flips.
-RANGES = {
-    ZZ: (-0.5, 1.5),
-    ASYMMETRY: (-1.5, 1.0),
-    JOINT: (-0.02, 0.15),
-    **dict.fromkeys(ADDED.values(), (-0.05, 0.1)),
-}
-
-
-def scope_of(
-    records: Sequence[CountsRecord], problem: FitProblem, device: str
-) -> calibration.FitScope:
-    """Scope of a fit of `device` to these records."""
-    observed = problem.observations
-    snapshot = problem.distributions.device.snapshot
-    runs = [problem.distributions.compiler.run_of(each) for each in records]
-    acting: dict[tuple[int, int], set[str]] = {}
-    wide = {each.body for each in observed if each.two_qubit_gates}
-    programs = [problem.distributions.programs[each.place] for each in observed]
-    fitted = {each.key[:3] for each in observed}
-    circuits = {}  # that were fitted
-    for record, run in zip(records, runs, strict=True):
-        key = (record.source.text, record.layout, record.level)
-        if key in fitted:
-            circuits[key] = run.circuit
-            for _, q in gates_of(run.loaded.program):
-                if len(q) == 2:
-                    acting.setdefault((min(q), max(q)), set()).add(record.body)
-    most = [most_of_a_qubit(each, snapshot.dt_ns) for each in circuits.values()]
-    sizes = [CircuitSize.of(each, snapshot) for each in circuits.values()]
-    counts = Counter[str]()
-    for size in sizes:
-        counts |= Counter(dict(size.gates))
-    days = sorted(each.time_s for each in records if each.time_s == each.time_s)
-    first, last = (_day(days[0]), _day(days[-1])) if days else ("", "")
-    return calibration.FitScope(
-        device=device,
-        qubits=tuple(sorted({qubit for each in programs for qubit in each.qubits})),
-        bodies=len(wide or {each.body for each in observed}),
-        widest=max(len(each.qubits) for each in programs),
-        two_qubit_gates=max(each.two_qubit_gates for each in observed),
-        families=tuple(sorted({r.family[:100] for r in records if r.family != SUGGESTED})),
-        first=first,
-        last=last,
-        placed=any(each.was_placed for each in observed),
-        pairs=tuple(sorted(acting)),
-        pair_bodies=tuple(len(bodies) for _, bodies in sorted(acting.items())),
-        one_qubit_gates=max(gates for gates, _ in most),
-        delay_ns=max(delay_ns for _, delay_ns in most),
-        depth=max(size.depth for size in sizes),
-        duration_ns=max(size.duration_ns for size in sizes),
-        gates=tuple(sorted(counts.items())),
-    )
-
-
-def implausible(
-    before: calibration.CalibrationSnapshot,
-    after: calibration.CalibrationSnapshot,
-    changes: Iterable[tuple[str, float]],
-    qubits: Collection[int],
-) -> tuple[str, ...]:
-    """Texts for what is not plausible in a fitted device: values of the circuits' `qubits`
-    (`implausible_values`), and `changes` outside RANGES, each with the name of its unknown. Other
-    unknowns are judged by the values that they change."""
-    results = [*implausible_values(before, after, qubits)]
-    for name, value in changes:
-        low, high = RANGES.get(name.partition(" ")[0], (-math.inf, math.inf))
-        if not low <= value <= high:
-            results.append(f"change of {name} {value:+.3g}, outside {low:g} to {high:g}")
-    return tuple(results)
-
-
-def implausible_values(
-    before: calibration.CalibrationSnapshot,
-    after: calibration.CalibrationSnapshot,
-    qubits: Collection[int],
-) -> tuple[str, ...]:
-    """Texts for values of these qubits and the gates among them that are more than LARGEST_FACTOR
-    from the calibrated ones (times: _LARGEST_OF_TIMES), unless the change is usual of such a value.
-    T2 is the one that acts, at most 2 T1. Both devices have the same qubits and gates in the same
-    order."""
-    none = None, None
-    values = [
-        (f"{name} of qubit {k}", old, new, limit, usual)
-        for k, (a, b) in enumerate(zip(before.qubits, after.qubits, strict=True))
-        if k in qubits
-        for name, old, new, limit, usual in (
-            ("t1_us", a.t1_us, b.t1_us, _LARGEST_OF_TIMES, 0.0),
-            ("t2_us", a.t2_limited_us, b.t2_limited_us, _LARGEST_OF_TIMES, 0.0),
-            ("t2_star_us", a.t2_star_us and a.t2_ramsey_us, b.t2_ramsey_us, _LARGEST_OF_TIMES, 0.0),
-            *(
-                (name, old, new, LARGEST_FACTOR, _USUAL_READOUT)
-                for name, old, new in zip(
-                    ("p01", "p10"), a.confusion or none, b.confusion or none, strict=True
-                )
-            ),
-        )
-    ]
-    values += [
-        (
-            f"error of {' '.join((a.name, *map(str, a.qubits)))}",
-            *(a.error, b.error, LARGEST_FACTOR),
-            _USUAL_OF_GATES[len(a.qubits) > 1],
-        )
-        for a, b in zip(before.gates, after.gates, strict=True)
-        if set(qubits).issuperset(a.qubits)
-    ]
-    results = []
-    for name, old, new, limit, usual in values:
-        if old and new and abs(new - old) > usual and not 1.0 / limit <= new / old <= limit:
-            results.append(f"{name} {new:.3g} in place of {old:.3g}, x {new / old:.3g}")
-    return tuple(results)
-
-
-def _day(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).date().isoformat()
 
 
 HEADER = (

@@ -14,8 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import networkx
@@ -26,8 +25,8 @@ from noise_models.build import build as noise_model
 from noise_models.calibration import CalibrationSnapshot, LayerCalibration, LayerGate
 from noise_models.channel import Readout
 from noise_models.options import NoiseOptions
-from simenv.calibration import accept, judge
-from simenv.calibration.data import CountsData, CountsRecord, DataError
+from simenv.calibration import accept, judge, plausibility
+from simenv.calibration.data import CountsData, CountsRecord
 from simenv.calibration.fit import components as fit_parts, solve
 from simenv.calibration.fit.components import Component
 from simenv.calibration.fit.identify import LikelihoodFit
@@ -40,9 +39,7 @@ from simenv.calibration.fit.observations import (
 from simenv.calibration.fit.solve import FitProblem, NormalBlock, Prior
 from simenv.calibration.score import Prediction, Predictor, measured_bits
 from simenv.worker.noise import gates_of
-from simulators.circuit.analysis import fit_scope
 from simulators.circuit.analysis.measurements import measurement_layout
-from simulators.errors import Unsupported
 
 LEAST_SHOTS = 750  # of all circuits together
 MOST_CIRCUITS = 60  # that are compared
@@ -67,17 +64,13 @@ _LEAST_LOG_ODDS = 16.0  # for a factor of all counts
 _LEAST_FREE = 16  # counts that do not follow from the others of their circuit, for a divisor
 _LEAST_BIASED = 0.1  # of a predicted bit, from 1/2
 _LEAST_SLOPE = 0.1  # of measured bits over predicted ones
-_LEAST_NOISE = 1.0 / accept.LARGEST_FACTOR  # of the errors that the calibration predicts
+_LEAST_NOISE = 1.0 / plausibility.LARGEST_FACTOR  # of the errors that the calibration predicts
 _LEAST_QUBITS = 2  # whose readout is judged together: that of one alone may have improved
 _LEAST_CONTRAST = 0.1  # 1 - p01 - p10 of a readout whose errors can be taken back
 _MOST_UNIFORM = 0.01  # of the counts, beside what a fit explains
 _LEAST_MISSING = 5.0  # outcomes with few shots that are expected and missing, beyond two a row
 _LEAST_SCATTER = 0.5  # of the variance that shots have
 _LEAST_SCATTERED = 40.0  # outcomes, beyond the unknowns of the fit
-_LEAST_APART_DEVICES = 2.5  # ratio of the errors of two groups of rows
-_LEAST_BIMODAL = 0.8  # of the variance of the rows' errors that is between both groups
-_LEAST_GROUP = 3  # rows, and 0.1 of all
-_MOST_ROW_ERROR = 0.3  # standard error of the errors of a row, relative to those of the fit
 _MOST_RELABELLED = 200  # other numberings of the qubits
 _MOST_REFITTED = 30  # circuits of the fit by which they are compared
 _REFIT_STEPS = 4
@@ -579,118 +572,6 @@ def _between(means: NDArray[np.float64], smallest: float) -> float:
         math.erf((smallest - 0.5 - mean) / math.sqrt(2.0 * mean + 1e-12)) for mean in means
     ]))  # fmt: skip
     return float(np.maximum(below - np.exp(-means), 0.0).sum())
-
-
-class _RowErrors(msgspec.Struct, frozen=True, eq=False):
-    """Errors of single rows relative to those of a fit of all, 1 where they are the same."""
-
-    records: tuple[CountsRecord, ...]
-    values: NDArray[np.float64]
-
-    @staticmethod
-    def of(
-        records: Sequence[CountsRecord],
-        problem: FitProblem,
-        values: NDArray[np.float64],
-        kinds: Collection[str],
-    ) -> _RowErrors:
-        """Common factor of the errors of these `kinds` that each row asks for, by a step of least
-        squares; rows that say little are left out. `values`: of the fit's components."""
-        distributions = problem.distributions
-        places = sorted({each.place for each in problem.observations})
-        channels = distributions.channels(places, problem.components, values, derivatives=True)
-        built = distributions.outcomes(places, channels)
-        along = np.array([each.kind in kinds for each in problem.components], np.float64)
-        kept, found = [], []
-        for record in records:
-            try:
-                place = distributions.place_of(record)
-            except (Unsupported, DataError):
-                continue
-            if place not in built:
-                continue
-            outcome, clbits = built[place], distributions.programs[place].clbits
-            measured = histogram(record.counts, clbits) / record.shots
-            rest, slope = judge.residual(outcome.probabilities, measured, record.shots)
-            jacobian = (outcome.jacobian * slope[:, None]) @ along[list(outcome.params)]
-            weight = float(jacobian @ jacobian)
-            if weight <= 0.0 or 0.25 / record.shots / weight > _MOST_ROW_ERROR**2:
-                continue
-            kept.append(record)
-            found.append(1.0 - float(jacobian @ rest) / weight)
-        return _RowErrors(tuple(kept), np.array(found))
-
-    def mixture(self) -> tuple[NDArray[np.bool_], float] | None:
-        """Rows with more errors than the others, and the ratio of both means, where the errors of
-        all are those of two devices: most of their variance is between two groups (the division of
-        least variance within; Otsu, IEEE Trans. Syst. Man Cybern. 9, 62)."""
-        count = len(self.values)
-        least = max(_LEAST_GROUP, math.ceil(0.1 * count))
-        if count < 2 * least:
-            return None
-        order = np.sort(self.values)
-        variance = float(np.square(order - order.mean()).sum())
-        best, at = 0.0, 0
-        for k in range(least, count - least + 1):
-            low, high = order[:k].mean(), order[k:].mean()
-            between = k * (count - k) / count * (high - low) ** 2
-            if between > best:
-                best, at = float(between), k
-        low, high = float(order[:at].mean()), float(order[at:].mean())
-        ratio = high / max(low, 0.05)
-        if best < _LEAST_BIMODAL * variance or ratio < _LEAST_APART_DEVICES:
-            return None
-        return self.values > 0.5 * (order[at - 1] + order[at]), ratio
-
-
-_MIXED = {
-    "gates": (fit_parts.RELAXATION, fit_parts.DEPHASING, fit_parts.ERROR, *fit_parts.ERRORS[1:]),
-    "readout": (fit_parts.P01, fit_parts.P10),
-}
-
-
-def mixed(records: Sequence[CountsRecord], problem: FitProblem, values: NDArray[np.float64]) -> str:
-    """Rows of two devices, or of two states of one: errors of gates, or of readout, that are
-    several times those of the other rows. Named by job or day where these tell them apart."""
-    for what, kinds in _MIXED.items():
-        found = _RowErrors.of(records, problem, values, kinds)
-        mixture = found.mixture()
-        if mixture is None:
-            continue
-        more, ratio = mixture
-        where = _named(found.records, more)
-        return (
-            f"the rows are not of one device: errors of {what} are {ratio:.1f} times as large in"
-            f" {int(more.sum())} of {len(more)} rows as in the others ({where}); fit each by itself"
-        )
-    return ""
-
-
-def _named(records: Sequence[CountsRecord], more: NDArray[np.bool_]) -> str:
-    """Names of the rows with more errors: their jobs or days, if these are theirs alone."""
-    for what, label in (("jobs", _job_of), ("days", _day_of)):
-        groups: dict[str, list[bool]] = {}
-        for record, has_more in zip(records, more.tolist(), strict=True):
-            groups.setdefault(label(record), []).append(has_more)
-        own = [name for name, has in groups.items() if np.mean(has) >= _OWN_GROUP]
-        others = [name for name, has in groups.items() if np.mean(has) <= 1.0 - _OWN_GROUP]
-        if len(groups) > 1 and own and len(own) + len(others) == len(groups):
-            return f"{what} {fit_scope.listed(own)}"
-    labels = [each.label for each, has in zip(records, more.tolist(), strict=True) if has]
-    return f"rows in no order of jobs or days: {fit_scope.listed(labels[:4])}, and others"
-
-
-_OWN_GROUP = 0.9  # of the rows of a job or day
-
-
-def _job_of(record: CountsRecord) -> str:
-    return record.job
-
-
-def _day_of(record: CountsRecord) -> str:
-    if record.time_s != record.time_s:
-        return ""
-    return datetime.fromtimestamp(record.time_s, UTC).date().isoformat()
 
 
 def _usual_order(samples: Sequence[Sample], wide: Sequence[_WideSample]) -> str:

@@ -27,12 +27,13 @@ from noise_models.device_model import reduced
 from noise_models.options import NoiseOptions
 from noise_models.snapshot import MAX_REASON
 from simenv import result_files
-from simenv.calibration import accept, guards, interpolation, judge
+from simenv.calibration import accept, guards, interpolation, judge, mixtures, plausibility
 from simenv.calibration.data import CountsData, CountsRecord, DataError
 from simenv.calibration.fit import attempt as fit_attempt, components as fit_components, solve
 from simenv.calibration.fit.day_values import DayTest
 from simenv.calibration.fit.identify import Identification, LikelihoodFit, identify
 from simenv.calibration.fit.observations import DeviceCompiler, ObservedCircuits
+from simenv.calibration.fit.scope import scope_of
 from simenv.calibration.fit.significance import NullGains
 from simenv.calibration.fit.solve import Prior, Solution
 from simenv.calibration.score import Predictor, SeriesPredictor
@@ -76,7 +77,7 @@ class FittedDevice(msgspec.Struct, frozen=True, eq=False):
     identification: Identification  # of the values of the resulting device
     reason: str = ""  # for which no fit is used
     day_tests: tuple[DayTest, ...] = ()  # of each parameter, where the counts are of several days
-    # Values of the device that uses the fit, far from the calibrated ones (`accept.implausible`).
+    # Values of the device that uses the fit, far from the calibrated ones (`plausibility`).
     implausible: tuple[str, ...] = ()
 
 
@@ -103,7 +104,7 @@ def calibrate(
     force: bool = False,
 ) -> FittedDevice:
     """Fit a snapshot to the training part of `data`; `name`: of the new device. The fit is in force
-    for circuits of its scope (`accept.scope_of`), the snapshot for others.
+    for circuits of its scope (`scope_of`), the snapshot for others.
     `force`: use data that look wrong (`guards`), and a fit that is not plausible; its devices have
     the reason. Raises DataError
     if no circuit can be fitted, and FitRefusedError."""
@@ -147,7 +148,7 @@ def calibrate(
             each, snapshot, training, unfitted, null if each.base is base else None, note
         )
     ]
-    scope = accept.scope_of(training.records, base.problem, snapshot.name)
+    scope = scope_of(training.records, base.problem, snapshot.name)
     best = _accepted(choices)
     result = _fitted_device(best, data, unfitted.kept, name, scope)
     doubt = _doubt(best, result.likelihood, training.records)
@@ -201,7 +202,7 @@ def _doubt(best: _Choice, likelihood: LikelihoodFit, records: Sequence[CountsRec
         found.append(text)
     problem, solution = best.attempt.base.problem, best.solution
     for text in (
-        guards.mixed(records, problem, solution.values),
+        mixtures.mixed(records, problem, solution.values),
         guards.incomplete(problem, solution.values),
     ):
         found += [text] if text else []
@@ -239,7 +240,7 @@ def _implausible(attempt: fit_attempt.FitAttempt, solution: Solution) -> tuple[s
     nearest = np.sign(values) * np.maximum(np.abs(values) - width, 0.0)
     after = fit_components.fitted_snapshot(device, components, nearest)
     changes = zip((each.kind for each in components), nearest.tolist(), strict=True)
-    return accept.implausible(device.snapshot, after, changes, attempt.base.qubits)
+    return plausibility.implausible(device.snapshot, after, changes, attempt.base.qubits)
 
 
 class _Kept(msgspec.Struct, frozen=True, eq=False):
@@ -533,7 +534,7 @@ def _fitted_device(
         identification=identify(likelihood, before, after, is_kept=not share),
         reason=best.reason,
         day_tests=built.day_tests,
-        implausible=accept.implausible(of_base, used, changes, built.base.qubits),
+        implausible=plausibility.implausible(of_base, used, changes, built.base.qubits),
     )
 
 

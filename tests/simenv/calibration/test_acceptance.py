@@ -36,6 +36,7 @@ from simenv.calibration.accept import HeldOutGain as Gain
 from simenv.calibration.data import CountsData
 from simenv.calibration.fit import attempt, calibrate as fitting, components as fit_components
 from simenv.calibration.fit.calibrate import AER, HOMOGENEOUS, SNAPSHOT, FitRefusedError, calibrate
+from simenv.calibration.plausibility import implausible, implausible_values
 from simenv.calibration.score import Predictor
 from testbed.drawn_devices import PATH, measured, random_circuit, random_counts
 
@@ -448,8 +449,8 @@ def test_what_is_kept_is_the_least_below_both_forms_of_the_recipe_of_aer(
 def test_changes_outside_the_plausible_range_are_named() -> None:
     lima = library.load("lima")
     names = ("relaxation 4", "zz", "zz 0 1", "asymmetry")
-    assert accept.implausible(lima, lima, zip(names, (9.0, 0.6, -0.2, -1.0), strict=True)) == ()
-    texts = accept.implausible(lima, lima, zip(names, (9.0, 2.0, -0.6, -2.0), strict=True))
+    assert implausible(lima, lima, zip(names, (9.0, 0.6, -0.2, -1.0), strict=True), range(5)) == ()
+    texts = implausible(lima, lima, zip(names, (9.0, 2.0, -0.6, -2.0), strict=True), range(5))
     assert (texts[0], len(texts)) == ("change of zz +2, outside -0.5 to 1.5", 3)
 
 
@@ -472,7 +473,7 @@ def test_values_far_from_calibrated_ones_are_named_where_devices_do_not_change_s
         replace(snapshot, qubits=(replace(snapshot.qubits[0], **values), *snapshot.qubits[1:]))
         for values in (calibrated, found)
     )
-    texts = accept.implausible_values(before, after)
+    texts = implausible_values(before, after, range(5))
     assert [text.partition(" ")[0] for text in texts] == list(found) * is_named
 
 
@@ -490,7 +491,7 @@ def test_gates_far_from_calibrated_ones_are_named(
     before = replace(before, gates=tuple(gates))
     gates[places[0]] = replace(gates[places[0]], error=error)
     after = replace(before, gates=tuple(gates))
-    assert len(accept.implausible_values(before, after)) == is_named
+    assert len(implausible_values(before, after, range(5))) == is_named
 
 
 def test_few_bodies_need_a_gain_that_is_likely_and_shots_that_refute_the_snapshot() -> None:

@@ -11,6 +11,7 @@ from simenv.calibration import accept
 from simenv.calibration.fit.acting_bodies import LEAST_BODIES
 from simenv.calibration.fit.attempt import FitBase
 from simenv.calibration.fit.solve import Prior
+from simenv.calibration.plausibility import implausible_values
 from simenv.client.circuits import load
 from simulators.circuit.analysis import fit_scope
 from simulators.circuit.ir import Circuit
@@ -100,8 +101,8 @@ def test_values_of_qubits_that_no_circuit_uses_are_not_judged() -> None:
     before = msgspec.structs.replace(device, qubits=(*device.qubits[:2], dead))
     clipped = msgspec.structs.replace(dead, t2_us=15.4, p10=0.4)
     after = msgspec.structs.replace(before, qubits=(*before.qubits[:2], clipped))
-    assert accept.implausible_values(before, after, {0, 1}) == ()
-    (text,) = accept.implausible_values(before, after, {0, 1, 2})
+    assert implausible_values(before, after, {0, 1}) == ()
+    (text,) = implausible_values(before, after, {0, 1, 2})
     assert text.startswith("p10 of qubit 2")
 
 

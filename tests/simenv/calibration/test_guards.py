@@ -19,7 +19,7 @@ from noise_models.calibration import (
     PauliGenerator,
     QubitCalibration,
 )
-from simenv.calibration import guards
+from simenv.calibration import guards, mixtures
 from simenv.calibration.data import CountsData, MeasuredCircuit, body_of, read, row, write
 from simenv.calibration.fit import solve
 from simenv.calibration.fit.attempt import FitBase
@@ -409,7 +409,7 @@ def _after_a_fit(data: CountsData, device: CalibrationSnapshot) -> str:
     shots = np.array([each.shots for each in problem.observations])
     unknowns = len(problem.columns(prior).columns)
     return (
-        guards.mixed(data.records, problem, found.values)
+        mixtures.mixed(data.records, problem, found.values)
         or guards.incomplete(problem, found.values)
         or guards.smooth(found.blocks, shots, unknowns)
     )

@@ -20,6 +20,7 @@ from simenv.calibration.fit import calibrate as store
 from simenv.calibration.fit.attempt import FitAttempt, FitBase, score_of
 from simenv.calibration.fit.calibrate import FitRefusedError, FittedDevice, calibrate
 from simenv.calibration.fit.identify import Identification, LikelihoodFit
+from simenv.calibration.fit.scope import scope_of
 from simenv.calibration.fit.significance import NullGains
 from simenv.calibration.fit.solve import Prior
 from simenv.calibration.probes import Suggestion
@@ -186,8 +187,8 @@ def test_suggested_circuits_name_no_family_of_the_scope(recorded: Measured) -> N
         replace(each, family=SUGGESTED if k % 2 else "ghz") for k, each in enumerate(data.records)
     ]
     base = FitBase.of("snapshot", calibration, data)
-    assert accept.scope_of(named, base.problem, "drawn").families == ("ghz",)
-    assert accept.scope_of(named[1::2], base.problem, "drawn").families == ()
+    assert scope_of(named, base.problem, "drawn").families == ("ghz",)
+    assert scope_of(named[1::2], base.problem, "drawn").families == ()
 
 
 SIZE = 2
