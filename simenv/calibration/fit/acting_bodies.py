@@ -49,6 +49,7 @@ class ActingBodies:
         """Set up. Of each observation: its body, its components and their Fisher information,
         [k, k]. `is_readout` [components]: errors of readout."""
         self._is_readout = is_readout
+        self.lacking: frozenset[fit_parts.Component] = frozenset()  # that stay 0
         self._bodies = np.unique(np.array(bodies, str), return_inverse=True)[1]
         self._params, self._information = params, information
         self._known: dict[Column, int] = {}
@@ -69,17 +70,6 @@ class ActingBodies:
     def of_components(self, count: int) -> list[int]:
         """Number of bodies of each of so many components."""
         return self._of(np.eye(count))
-
-    def among(self, components: Sequence[int]) -> ActingBodies:
-        """The same of some of the components, which are then numbered in this order."""
-        place = {component: k for k, component in enumerate(components)}
-        params, information = [], []
-        for own, matrix in zip(self._params, self._information, strict=True):
-            kept = [k for k, each in enumerate(own.tolist()) if each in place]
-            params.append(np.array([place[int(own[k])] for k in kept], np.int64))
-            information.append(matrix[np.ix_(kept, kept)])
-        names = [str(each) for each in self._bodies]
-        return ActingBodies(names, params, information, self._is_readout[list(components)])
 
     def _of(self, matrix: NDArray[np.float64]) -> list[int]:
         matrix = self._beyond_readout(matrix)

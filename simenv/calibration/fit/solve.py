@@ -98,6 +98,7 @@ class PriorMatrix:
         bodies in which each acts; those with too few are left out."""
         self.prior = prior
         self._days = dict(prior.days)
+        self._lacking = frozenset() if acting is None else acting.lacking
         columns: dict[Column, None] = {}
         for component in components:
             own = not any(qubit in placed for qubit in component.qubits)
@@ -157,6 +158,8 @@ class PriorMatrix:
         )
 
     def _entries(self, component: fit_components.Component) -> list[tuple[Column, float]]:
+        if component in self._lacking:
+            return []
         common, own, angle = self.prior.common, self.prior.own, self.prior.angle
         kind, qubits = component.kind, component.qubits
         results: list[tuple[Column, float]]
@@ -246,7 +249,7 @@ class FitProblem(msgspec.Struct, frozen=True, eq=False):
 
     def with_acting(self) -> FitProblem:
         """Problem whose unknowns each act in enough bodies. Rotations and joint flips of a pair
-        without them are no components: no factor that other pairs share says how large they are."""
+        without them stay 0: no unknown that other pairs share says how large they are."""
         blocks = self.blocks(np.zeros(len(self.components)))
         shots = [each.shots for each in self.observations]
         acting = ActingBodies(
@@ -258,16 +261,12 @@ class FitProblem(msgspec.Struct, frozen=True, eq=False):
         if not acting.is_known:
             return self
         counts = acting.of_components(len(self.components))
-        keep = [
-            k
-            for k, (each, count) in enumerate(zip(self.components, counts, strict=True))
-            if count >= LEAST_BODIES or not (each.is_angle or each.kind == fit_components.JOINT)
-        ]
-        return msgspec.structs.replace(
-            self,
-            components=tuple(self.components[k] for k in keep),
-            acting=acting.among(keep),
+        acting.lacking = frozenset(
+            each
+            for each, count in zip(self.components, counts, strict=True)
+            if count < LEAST_BODIES and (each.is_angle or each.kind == fit_components.JOINT)
         )
+        return msgspec.structs.replace(self, acting=acting)
 
     def columns(self, prior: Prior) -> PriorMatrix:
         """Unknowns of a prior. If the qubits of some circuits are given, qubits that the compiler
