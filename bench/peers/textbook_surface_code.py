@@ -60,7 +60,7 @@ class Chip:
         wanted = 1.0 - (gate.error or 0.0) * (1.0 + 0.5**size)  # process fidelity
         # (1 - p) s + (p / (4^n - 1)) (1 - s) = wanted
         part = 1.0 / (4**size - 1)
-        return max((stays - wanted) / (stays - part * (1.0 - stays)), 0.0)
+        return max(float((stays - wanted) / (stays - part * (1.0 - stays))), 0.0)
 
 
 class _Builder:

@@ -397,7 +397,7 @@ class Planner:
         row = {RB2: programs.ENTANGLER, IRB2: programs.ENTANGLER, IRB1: programs.HALF}.get(
             name, programs.QUARTER
         )
-        count = np.lengthnonzero(piece.rows == row) / (2 if name == SIMULTANEOUS else 1)
+        count = np.count_nonzero(piece.rows == row) / (2 if name == SIMULTANEOUS else 1)
         return ExperimentSetting(name, place, float(length), flips, number, float(count)), piece
 
     def _sets(
