@@ -493,10 +493,8 @@ def turn_angles(
                 known = value * times
                 turns = round((known - turned) / (2.0 * math.pi))
                 back = round((known - math.pi + turned) / (2.0 * math.pi))
-                total = min(
-                    (turned + 2.0 * math.pi * turns, math.pi - turned + 2.0 * math.pi * back),
-                    key=lambda each, known=known: abs(each - known),
-                )
+                near = turned + 2.0 * math.pi * turns, math.pi - turned + 2.0 * math.pi * back
+                total = near[int(abs(near[1] - known) < abs(near[0] - known))]
                 value = total / times
                 error = math.sqrt(v1 + v2) / (size * max(slope, _LEAST_SLOPE) * times)
             estimates.append(Estimate(quantity, place, value, error, gate=gate))
@@ -516,7 +514,8 @@ def gate_times(
     entries: dict[tuple[int, int], dict[float, dict[bool, _Arms]]] = {}
     for point, tally in counts.items():
         if point.experiment == name:
-            kinds = entries.setdefault((*point.qubits, point.repeat), {}).setdefault(point.x, {})
+            at = point.qubits[0], point.repeat
+            kinds = entries.setdefault(at, {}).setdefault(point.x, {})
             kinds.setdefault(point.gates > 0.0, {})[point.arm] = tally
     for key, numbers in sorted(entries.items()):
         place, known_ns = places[key]
