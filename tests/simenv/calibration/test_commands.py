@@ -219,7 +219,8 @@ def test_a_fitted_device_says_what_it_was_fitted_to(capsys: pytest.CaptureFixtur
     fitted = msgspec.structs.replace(lima, fitted=scope, outside=lima, source_format="counts")
     text = (
         "lima, to 7 different circuits; measured 2024-03-01 to 2024-03-04; qubits 0, 2; in force"
-        " for circuits of at most 3 qubits, 6 gates on two qubits; others have the calibration before"
+        " for circuits of at most 3 qubits, 6 gates on two qubits; others have the calibration"
+        " before"
     )
     assert details.as_object("mine", fitted, "imported", None)["fit"] == text
     details.show("mine", fitted, "imported")
