@@ -60,6 +60,7 @@ _MOST_GROUPS = 4  # sets of clbits whose order is searched
 _LEAST_ERRORS = 5.0  # standard errors by shots, of a difference on few bodies
 _LEAST_COPIED = 1e-9  # chance of rows with equal counts
 _SMALL_COUNT = 100  # below which the multiples of a factor are told from others
+_ROUNDING = 1e-6  # of a multiple
 _LEAST_LOG_ODDS = 16.0  # for a factor of all counts
 _LEAST_FREE = 16  # counts that do not follow from the others of their circuit, for a divisor
 _LEAST_BIASED = 0.1  # of a predicted bit, from 1/2
@@ -338,8 +339,9 @@ def _scaled(records: Sequence[CountsRecord]) -> str:
         if len(small) * math.log(factor) < _LEAST_LOG_ODDS:
             continue
         products = factor * np.arange(1, _SMALL_COUNT)
-        for rounded in (np.rint(products), np.floor(products)):
-            if small.issubset(rounded.astype(int).tolist()):
+        either = np.rint([products - _ROUNDING, products + _ROUNDING])  # halves in both directions
+        for rounded in (either, np.floor(products + _ROUNDING)):
+            if small.issubset(rounded.astype(int).ravel().tolist()):
                 return (
                     f"all counts are multiples of about {factor:.3g}, rounded: they are not numbers"
                     " of shots, which the intervals of a fit follow from"
