@@ -336,12 +336,12 @@ def _scaled(records: Sequence[CountsRecord]) -> str:
     multiples of any. Each of its small multiples is there by chance as often as others."""
     small = {n for record in records for n in record.counts.values() if n <= _SMALL_COUNT}
     for factor in np.arange(1.5, 12.0, 0.01).tolist():
-        if len(small) * math.log(factor) < _LEAST_LOG_ODDS:
-            continue
         products = factor * np.arange(1, _SMALL_COUNT)
         either = np.rint([products - _ROUNDING, products + _ROUNDING])  # halves in both directions
         for rounded in (either, np.floor(products + _ROUNDING)):
-            if small.issubset(rounded.astype(int).ravel().tolist()):
+            members = set(rounded[rounded <= _SMALL_COUNT].astype(int).tolist())
+            odds = len(small) * math.log(_SMALL_COUNT / len(members))
+            if odds > _LEAST_LOG_ODDS and small <= members:
                 return (
                     f"all counts are multiples of about {factor:.3g}, rounded: they are not numbers"
                     " of shots, which the intervals of a fit follow from"
