@@ -632,8 +632,15 @@ def certify(
     return Certificate(
         name, "" if claims is None else claims.digest.hex(), CONFIDENCE, tuple(comparisons),
         runner.circuits, runner.shots, time.perf_counter() - begun, measured, runner.device_s,
-        blind=blind(native_set(info), procedure.unobserved(), dynamic=info.dynamic),
+        blind=blind(native_set(info), _untimed(tested, measured.estimates), dynamic=info.dynamic),
     )  # fmt: skip
+
+
+def _untimed(tested: TestLayout, estimates: Sequence[Estimate]) -> list[tuple[int, ...]]:
+    """Gates whose durations no waiting qubit shows."""
+    timed = {each.qubits for each in estimates if each.quantity == "gate_time_ns"}
+    gates = [*tested.pairs, *((qubit,) for qubit in tested.qubits)]
+    return [place for place in gates if place not in timed]
 
 
 def _stated(

@@ -107,7 +107,7 @@ def blind(gates: NativeSet, untimed: Collection[Place], *, dynamic: bool) -> tup
             results.append(f"rotations of {name}, but as part of its error")
     if untimed:
         places = ", ".join("-".join(map(str, place)) for place in sorted(untimed))
-        results.append(f"durations of gates on {places}: no other qubit under test waits for them")
+        results.append(f"durations of gates on {places}: no qubit that relaxes waits for them")
     if not dynamic:
         results.append("resets and what measurements do to a qubit: none inside circuits")
     results += [

@@ -501,6 +501,7 @@ def turn_angles(
     return estimates
 
 
+_LEAST_RELAXED = 0.2  # -ln of the signal, by the longest delay
 _LEAST_SLOPE = 0.3  # of a signal by its angle, relative to the largest
 
 
@@ -508,7 +509,7 @@ def gate_times(
     counts: Counts, name: str, gate: str, places: Mapping[tuple[int, int], tuple[Place, float]]
 ) -> list[Estimate]:
     """Durations of gates in ns, from the relaxation of a qubit that waits for them beside that
-    during a delay. `places`: by the waiting qubit and the number of the place, the qubits of the
+    during a delay; without those of qubits that hardly relax. `places`: by the waiting qubit and the number of the place, the qubits of the
     gate, and the duration for which the delay stands."""
     estimates = []
     entries: dict[tuple[int, int], dict[float, dict[bool, _Arms]]] = {}
@@ -527,9 +528,8 @@ def gate_times(
             span = float(x[-1] - x[0])
             rates.append(math.log(signal[0] / signal[-1]) / span)
             variances.append(float((variance / np.square(signal)).sum()) / span**2)
-        if len(rates) < 2 or rates[1] < SIGNAL_ERRORS * math.sqrt(variances[1]):
-            estimates.append(without_signal("gate_time_ns", place, gate=gate))
-            continue
+        if len(rates) < 2 or rates[1] * span < _LEAST_RELAXED:
+            continue  # T1 is too long for this experiment
         ratio = rates[0] / rates[1]
         error = math.sqrt(variances[0] + ratio**2 * variances[1]) / rates[1]
         estimates.append(

@@ -494,12 +494,6 @@ class Procedure:
                 results.append((chosen[k % len(chosen)], *place))
         return results
 
-    def unobserved(self) -> list[estimators.Place]:
-        """Gates whose durations no experiment shows."""
-        timed = {place[1:] for name in (WAITING, WAITING_1Q) for place in self.observers(name)}
-        gates = [*self._tested.pairs, *((qubit,) for qubit in self._tested.qubits)]
-        return [place for place in gates if place not in timed]
-
     def _gate_ns(self, place: estimators.Place) -> float:
         """Duration of the entangling gate on a pair, or of the quarter turn of a qubit; 0.0: not
         known."""
