@@ -501,7 +501,7 @@ def turn_angles(
     return estimates
 
 
-_LEAST_RELAXED = 0.2  # -ln of the signal, by the longest delay
+_LEAST_RELAXED = 0.1  # -ln of the signal, by the longest delay
 _LEAST_SLOPE = 0.3  # of a signal by its angle, relative to the largest
 
 
@@ -509,8 +509,8 @@ def gate_times(
     counts: Counts, name: str, gate: str, places: Mapping[tuple[int, int], tuple[Place, float]]
 ) -> list[Estimate]:
     """Durations of gates in ns, from the relaxation of a qubit that waits for them beside that
-    during a delay; without those of qubits that hardly relax. `places`: by the waiting qubit and the number of the place, the qubits of the
-    gate, and the duration for which the delay stands."""
+    during a delay; without those of qubits that hardly relax. `places`: by the waiting qubit and
+    the number of the place, the qubits of the gate, and the duration for which the delay stands."""
     estimates = []
     entries: dict[tuple[int, int], dict[float, dict[bool, _Arms]]] = {}
     for point, tally in counts.items():
