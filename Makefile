@@ -19,6 +19,7 @@ lint:
 	$(PYTHON_BIN)/mypy
 	cd distributions/simenv-myqlm && $(CURDIR)/$(PYTHON_BIN)/mypy
 	$(PYTHON_BIN)/lint-imports
+	$(PYTHON_BIN)/python scripts/licenses.py
 
 test:  # both at once: tests mostly wait
 	@scripts/setup.sh all,test

@@ -6,6 +6,7 @@
 # SUITE names the release of Debian, MIRROR its mirror. Packages of Python are those of
 # requirements/all.txt, checked by their hashes; PYTHON, of the version of Debian's, downloads them here
 # with this host's settings of pip, so that nothing inside the image needs a network. Open MPI is Debian's.
+# /opt/simenv/NOTICE has the licences of all packages of Python, /usr/share/doc/*/copyright those of Debian's.
 # Where containers have no cgroups to run in, BUILDAH_ISOLATION=chroot builds without a runtime.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -24,14 +25,15 @@ container=""
 trap '[ -z "$container" ] || buildah rm "$container" >/dev/null; rm -rf "$work"' EXIT
 
 mkdir "$work/build"
-cp "$wheel" requirements/all.txt "$work/build"
+cp "$wheel" requirements/all.txt scripts/licenses.py "$work/build"
 "$python" -m pip download -qq --no-input --disable-pip-version-check \
     --require-hashes --requirement requirements/all.txt --dest "$work/build/wheels"
 
 # tzdata: times of the calendar; adduser's useradd is of passwd, which is essential.
 mmdebstrap --variant=minbase \
     --include=ca-certificates,libgomp1,openmpi-bin,python3,python3-venv,tini,tzdata \
-    --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+    --dpkgopt='path-exclude=/usr/share/doc/*' \
+    --dpkgopt='path-include=/usr/share/doc/*/copyright' --dpkgopt='path-exclude=/usr/share/man/*' \
     "${SUITE:-bookworm}" "$work/root.tar" ${MIRROR:+"$MIRROR"}
 
 container="$(buildah from scratch)"
@@ -43,6 +45,7 @@ buildah run --network none --volume "$work/build:/build:ro" "$container" -- sh -
     \$pip --find-links /build/wheels --require-hashes --requirement /build/all.txt
     \$pip --no-deps /build/$(basename "$wheel")
     /opt/simenv/bin/pip check
+    /opt/simenv/bin/python /build/licenses.py --notice /opt/simenv/NOTICE
     /opt/simenv/bin/pip uninstall -qq -y pip
     useradd --uid 10001 --home-dir /var/lib/simenv --create-home --shell /usr/sbin/nologin simenv
     install -d -o simenv -g simenv -m 0700 /var/lib/simenv /backups
