@@ -43,6 +43,7 @@ _MODULES: dict[Group, tuple[str, ...]] = {
     "trajectories": (f"{_STATEVECTOR}.noisy",),
     "sweeps": (
         "simulators.tensornetwork.sweep.sampling",
+        "simulators.tensornetwork.contraction.greedy",
         "simulators.tensornetwork.contraction.sample_kernel",
     ),
     "pauli": ("simulators.strings.kernel",),

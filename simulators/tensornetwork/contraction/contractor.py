@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import cotengra
@@ -25,6 +23,7 @@ from simulators.catalog.costs import CONTRACTION_BATCH
 from simulators.engine import SLICES
 from simulators.errors import OutOfMemory
 from simulators.execution.ranks import Ranks
+from simulators.tensornetwork.contraction.greedy import GreedySearch
 from simulators.tensornetwork.contraction.network import BATCH, Indices, NetworkTensor, Tensor
 
 # Choice of the indices along which a contraction is divided into slices.
@@ -120,20 +119,12 @@ def _bits(mask: int) -> list[int]:
 # searches from a fixed seed. They are done in batches, and the caller's check runs between these
 # and between the choices of sliced indices, so a run can be stopped in the middle of a search.
 
-try:  # compiled searches; cotengra has the same ones in Python
-    import cotengrust  # noqa: F401  # cotengra finds it by itself
-except ImportError:
-    _COMPILED = False
-else:
-    _COMPILED = True
-
-# log10 of the multiplications of a contraction for which one trial is enough: 1 ms. Rows of a batch
-# count: a path is searched once for all of them.
-_CHEAP = 6.0
+# Multiplications of a contraction for which one trial is enough: 1 ms. Rows of a batch count: a
+# path is searched once for all of them.
+_CHEAP = 1e6
 PATH_TENSORS = 50_000  # of all paths that are cached
 _SEED = 0x5EED  # seed of the searches for paths
-# Tensors of the trials of a batch: about 0.5 s on a core.
-_BATCH_TENSORS = 50_000 if _COMPILED else 5_000
+_BATCH_TENSORS = 50_000  # of the trials of a batch: about 0.4 s on a core
 
 # Indices are numbered by their first occurrence; 0 is the batch.
 Structure = tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]
@@ -221,28 +212,23 @@ class PathCache:
 def search(structure: Structure, trials: int, check: Check) -> ContractionPath:
     """Search for a path. Equal arguments give equal paths, and equal numbers of checks. One trial
     is enough where the contraction then takes less than the calls of its steps."""
-    batch = max(1, _BATCH_TENSORS // max(1, len(structure[0])))
-    cheap = _CHEAP - math.log10(_ROWS_AT_ONCE / 2) if 0 in structure[1] else _CHEAP
-    greedy = partial(cotengra.RandomGreedyOptimizer, seed=_SEED, accel=_COMPILED, parallel=False)
-    one, optimizer = greedy(max_repeats=1), greedy()
-
-    def best_path(
-        inputs: Sequence[Any], output: Any, sizes: dict[str, int], **options: Any
-    ) -> Sequence[Sequence[int]]:
-        check()
-        best = one.ssa_path(inputs, output, sizes, **options)
-        for first in range(0, trials if one.best_flops > cheap else 0, batch):
-            check()
-            optimizer.max_repeats = min(batch, trials - first)
-            best = optimizer.ssa_path(inputs, output, sizes, **options)
-        check()
-        linear: Sequence[Sequence[int]] = cotengra.pathfinders.path_basic.ssa_to_linear(best)
-        return linear
-
-    tree = _tree(structure, best_path)
+    inputs, output = structure
+    path: list[tuple[int, ...]] = []
     check()
-    path = tuple(tuple(step) for step in tree.get_path())
-    return ContractionPath(tree, path, path_sets(*structure, path))
+    if len(inputs) > 1:
+        cheap = _CHEAP / (_ROWS_AT_ONCE / 2) if 0 in output else _CHEAP
+        searched = GreedySearch(inputs, output, _SEED)
+        searched.run(1)
+        batch = max(1, _BATCH_TENSORS // len(inputs))
+        for first in range(1, trials if searched.operations > cheap else 0, batch):
+            check()
+            searched.run(min(batch, trials - first))
+        path = cotengra.pathfinders.path_basic.ssa_to_linear(searched.path)
+    check()
+    tree = _tree(structure, path)
+    check()
+    linear = tuple(tuple(step) for step in tree.get_path())
+    return ContractionPath(tree, linear, path_sets(*structure, linear))
 
 
 def _tree(structure: Structure, optimize: Any) -> Any:
