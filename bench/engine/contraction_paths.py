@@ -6,6 +6,7 @@ import importlib.util
 import math
 from argparse import Namespace
 from collections.abc import Iterator
+from functools import partial
 
 import cotengra
 import numpy as np
@@ -37,10 +38,10 @@ def contraction_paths(report: Report, options: Namespace) -> None:
         peer = cotengra.RandomGreedyOptimizer(
             max_repeats=trials, seed=options.seed, accel=compiled, parallel=False
         )
-        peer_s, _ = timed(lambda peer=peer, s=symbols, d=sizes: peer.ssa_path(s, (), d))
+        peer_s, _ = timed(partial(peer.ssa_path, symbols, (), sizes))
         GreedySearch(inputs, (), options.seed).run(1)
         search = GreedySearch(inputs, (), options.seed)
-        own_s, _ = timed(lambda search=search: search.run(options.trials))
+        own_s, _ = timed(partial(search.run, options.trials))
         search = GreedySearch(inputs, (), options.seed)
         search.run(trials)  # as many as the peer's, for the costs
         own_ms, peer_ms = own_s / options.trials * 1e3, peer_s / trials * 1e3
@@ -65,10 +66,8 @@ def _networks(random: np.random.Generator) -> Iterator[tuple[str, Inputs]]:
             _amplitude(side**2, [_of_lattice(side, k) for k in range(layers)]),
         )
     for qubits, layers in ((40, 6), (100, 4)):
-        pairs = [
-            list(map(tuple, random.permutation(qubits).reshape(-1, 2).tolist()))
-            for _ in range(layers)
-        ]
+        orders = [random.permutation(qubits).tolist() for _ in range(layers)]
+        pairs = [list(zip(order[::2], order[1::2], strict=True)) for order in orders]
         yield f"pairs {qubits} x {layers}", _amplitude(qubits, pairs)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given, settings, strategies as st
 
@@ -29,7 +31,7 @@ _NUMBERS = {index: n for n, index in enumerate(sorted({i for each in LATTICE for
 GRID = [tuple(_NUMBERS[index] for index in each) for each in LATTICE]
 
 
-def found(inputs: list[tuple[int, ...]], output: tuple[int, ...], trials: int) -> GreedySearch:
+def found(inputs: Sequence[tuple[int, ...]], output: tuple[int, ...], trials: int) -> GreedySearch:
     search = GreedySearch(inputs, output, seed=5)
     search.run(trials)
     return search
