@@ -162,15 +162,15 @@ class PathCache:
     """Cache of paths by structure, bounded by their tensors; the oldest is evicted."""
 
     def __init__(self) -> None:
-        self._paths: dict[tuple[Structure, int], ContractionPath] = {}
+        self._paths: dict[tuple[Structure, int, int], ContractionPath] = {}
         self._sliced: dict[tuple[Structure, int, SliceBounds], SlicedPath] = {}
         self._tensors = 0  # of all structures in both
 
-    def path(self, structure: Structure, trials: int, check: Check) -> ContractionPath:
-        key = structure, trials
+    def path(self, structure: Structure, trials: int, width: int, check: Check) -> ContractionPath:
+        key = structure, trials, width
         result = self._paths.get(key)
         if result is None:
-            result = search(structure, trials, check)
+            result = search(structure, trials, width, check)
             self._make_room(structure)
             self._paths[key] = result
         return result
@@ -182,7 +182,7 @@ class PathCache:
         key = structure, trials, bounds
         result = self._sliced.get(key)
         if result is None:
-            full = self.path(structure, trials, check)
+            full = self.path(structure, trials, bounds.width, check)
             output = sum(1 << index for index in structure[1])
             cut = 0
             for bit in sliced_indices(full.sets, output, bounds.width, bounds.min_slices):
@@ -209,26 +209,33 @@ class PathCache:
                 self._tensors -= len(oldest[0][0])
 
 
-def search(structure: Structure, trials: int, check: Check) -> ContractionPath:
+def search(structure: Structure, trials: int, width: int, check: Check) -> ContractionPath:
     """Search for a path. Equal arguments give equal paths, and equal numbers of checks. One trial
-    is enough where the contraction then takes less than the calls of its steps."""
+    is enough where the contraction then takes less than the calls of its steps, and no tensor has
+    more than 2^`width` values, so that none is sliced."""
     inputs, output = structure
-    path: list[tuple[int, ...]] = []
     check()
-    if len(inputs) > 1:
-        cheap = _CHEAP / (_ROWS_AT_ONCE / 2) if 0 in output else _CHEAP
-        searched = GreedySearch(inputs, output, _SEED)
-        searched.run(1)
-        batch = max(1, _BATCH_TENSORS // len(inputs))
-        for first in range(1, trials if searched.operations > cheap else 0, batch):
-            check()
-            searched.run(min(batch, trials - first))
-        path = cotengra.pathfinders.path_basic.ssa_to_linear(searched.path)
+    if len(inputs) < 2:
+        return _contraction_path(structure, [])
+    cheap = _CHEAP / (_ROWS_AT_ONCE / 2) if 0 in output else _CHEAP
+    searched = GreedySearch(inputs, output, _SEED)
+    searched.run(1)
+    result = _contraction_path(structure, searched.path)
+    if searched.operations <= cheap and result.sets.width() <= width:
+        return result
+    batch = max(1, _BATCH_TENSORS // len(inputs))
+    for first in range(1, trials, batch):
+        check()
+        searched.run(min(batch, trials - first))
     check()
-    tree = _tree(structure, path)
-    check()
-    linear = tuple(tuple(step) for step in tree.get_path())
-    return ContractionPath(tree, linear, path_sets(*structure, linear))
+    return _contraction_path(structure, searched.path)
+
+
+def _contraction_path(structure: Structure, steps: Path) -> ContractionPath:
+    """Path of steps that number the results of the ones before."""
+    tree = _tree(structure, cotengra.pathfinders.path_basic.ssa_to_linear(steps))
+    path = tuple(tuple(step) for step in tree.get_path())
+    return ContractionPath(tree, path, path_sets(*structure, path))
 
 
 def _tree(structure: Structure, optimize: Any) -> Any:
@@ -325,7 +332,8 @@ class Contractor:
         return self._summed(structure, sliced, arrays)
 
     def _path(self, structure: Structure) -> ContractionPath:
-        return self._paths.path(structure, self._limits.trials, self.check)
+        limits = self._limits
+        return self._paths.path(structure, limits.trials, limits.width, self.check)
 
     def _places(self) -> tuple[int, int]:
         """Number of this process among all ranks of all tasks that share the slices, and the number

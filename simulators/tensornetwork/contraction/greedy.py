@@ -3,9 +3,9 @@
 A pair of tensors a, b that becomes c has the score size(c) / w - w (size(a) + size(b)); the pair
 with the lowest one is contracted next. Each trial draws w and a temperature T, and takes the score
 sign(s) log |s| - T g, with g of Gumbel's distribution, in place of s, which is Boltzmann sampling
-(Gray and Kourtis, Quantum 5, 410 (2021), sect. 4.3). What shares no index is contracted last, from
-the smallest tensor on. Indices of more than MAX_HOLDERS tensors pair none: they would pair all with
-all.
+(Gray and Kourtis, Quantum 5, 410 (2021), sect. 4.3). The first trial has w = 1 and T = 0. What
+shares no index is contracted last, from the smallest tensor on. Indices of more than MAX_HOLDERS
+tensors pair none: they would pair all with all.
 
 The result is a function of the network, the seed and the number of trials.
 """
@@ -101,10 +101,13 @@ class GreedySearch:
 
     def _new_state(self) -> SearchState:
         count, indices = len(self._network.begin) - 1, len(self._network.first) - 1
+        begin, end, alive, seen = np.zeros((4, 2 * count), np.int64)
         return SearchState(
-            *(np.zeros(2 * count, np.int64) for _ in range(2)),
+            begin,
+            end,
             np.zeros(self._room, np.int64),
-            *(np.zeros(2 * count, np.int64) for _ in range(2)),
+            alive,
+            seen,
             np.zeros(indices, np.int64),
             np.zeros(len(self._network.holders), np.int64),
             np.zeros(self._entries),
@@ -264,10 +267,11 @@ def _trial(network, state, seed, trial, limit):  # type: ignore[no-untyped-def]
     state.begin[count] = network.begin[count]
     key = np.uint64(seed)
     drawn = np.uint64(trial)
-    weight = _LOWEST + _RANGE * shot_uniform(np.int64(0), drawn, key, np.uint64(0))
-    temperature = np.exp(
-        _LOG_LOWEST + _LOG_RANGE * shot_uniform(np.int64(1), drawn, key, np.uint64(0))
-    )
+    weight, temperature = 1.0, 0.0
+    if trial > 0:
+        weight = _LOWEST + _RANGE * shot_uniform(np.int64(0), drawn, key, np.uint64(0))
+        logarithm = _LOG_RANGE * shot_uniform(np.int64(1), drawn, key, np.uint64(0))
+        temperature = np.exp(_LOG_LOWEST + logarithm)
     entries, draw = np.int64(0), np.int64(2)
     for tensor in range(count):
         entries, draw = _add_pairs(

@@ -156,5 +156,5 @@ def test_shares_of_different_slices_are_never_added(env: simenv.Client) -> None:
         with Stream(env, pipeline=[stage]) as stream:
             results.append(stream.submit(circuit).result(PATIENCE_S).parts)
     combine = SlicedContraction(labels, shares=2).split(circuit).combine
-    with pytest.raises(VersionMismatchError, match="different slices: width 10, 64 slices"):
+    with pytest.raises(VersionMismatchError, match=r"different slices: width 10, \d+ slices"):
         combine([results[0][0], results[1][1]])

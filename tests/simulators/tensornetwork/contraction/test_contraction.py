@@ -236,10 +236,10 @@ def test_paths_are_found_once_for_a_structure(monkeypatch: pytest.MonkeyPatch) -
     search = contractor.search
 
     def counted(
-        structure: contractor.Structure, trials: int, check: contractor.Check
+        structure: contractor.Structure, trials: int, width: int, check: contractor.Check
     ) -> contractor.ContractionPath:
         searched.append(structure)
-        return search(structure, trials, check)
+        return search(structure, trials, width, check)
 
     monkeypatch.setattr(contractor, "search", counted)
     engine, circuit = registry.create("contraction"), regular(24, 3)
@@ -258,7 +258,7 @@ def test_stop_is_honoured_in_the_search_for_a_path(monkeypatch: pytest.MonkeyPat
     search = contractor.search
 
     def stopped_search(
-        structure: contractor.Structure, _: int, check: contractor.Check
+        structure: contractor.Structure, _: int, width: int, check: contractor.Check
     ) -> contractor.ContractionPath:
         def stopping() -> None:
             checks.append(1)
@@ -267,7 +267,7 @@ def test_stop_is_honoured_in_the_search_for_a_path(monkeypatch: pytest.MonkeyPat
                 control.stop()
 
         batch = contractor._BATCH_TENSORS // len(structure[0])
-        search(structure, 8 * batch, stopping)
+        search(structure, 8 * batch, width, stopping)
         pytest.fail("the search was not stopped")
 
     monkeypatch.setattr(contractor, "search", stopped_search)
@@ -375,6 +375,6 @@ def test_kept_paths_are_bounded_by_their_tensors(monkeypatch: pytest.MonkeyPatch
     paths = contractor.PathCache()
     for length in range(2, 8):
         inputs = tuple((k, k + 1) for k in range(1, length + 1))
-        paths.path((inputs, (1, length + 1)), 1, lambda: None)
-        assert sum(len(structure[0]) for structure, _ in paths._paths) <= 12
+        paths.path((inputs, (1, length + 1)), 1, 30, lambda: None)
+        assert sum(len(structure[0]) for structure, *_ in paths._paths) <= 12
     assert len(paths._paths) == 1

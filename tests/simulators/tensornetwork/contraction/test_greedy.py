@@ -72,11 +72,10 @@ def test_equal_seeds_give_equal_paths_however_the_trials_are_divided() -> None:
     assert GreedySearch(GRID, (), seed=6).path == ()
 
 
-def test_more_trials_find_cheaper_paths_of_a_lattice() -> None:
-    """6 x 6: by rows it takes 2^7 multiplications a tensor, or more."""
+def test_more_trials_find_cheaper_paths_of_a_lattice_than_row_by_row() -> None:
     one, many = found(GRID, (), 1), found(GRID, (), 200)
-    assert many.operations <= one.operations
-    assert many.operations <= 36 * 2**7
+    rows = path_sets(GRID, (), ssa_to_linear([(0, 1), *((k, 34 + k) for k in range(2, 36))]))
+    assert many.operations < min(one.operations, rows.operations())
 
 
 def test_an_index_of_many_tensors_pairs_none_and_a_long_chain_needs_little_room() -> None:
