@@ -205,10 +205,7 @@ class SimulatedNodes:
                 m.AttemptResult(each.task, each.attempt, _DONE, payload, checksum, run_us=RUN_US)
                 for each in message.tasks
             ]
-            answer = m.AttemptResults(
-                worker.origin, message.engine, message.route, message.slots, results
-            )
-            self._send(worker.work, codec.encode(answer))
+            self._send(worker.work, codec.encode(m.AttemptResults(results)))
         elif isinstance(message, m.StopWorker):
             self._end(worker.node, worker.name, 0, message.reason)
 

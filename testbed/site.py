@@ -347,7 +347,7 @@ class SimulatedDay:
             for record, run_us in zip(assignment.records, runs_us, strict=True)
         ]
         finished = self.scheduler.tasks_finished
-        endings = self._timed("end", finished, name, results, assignment.slots, self.now_ns)
+        endings = self._timed("end", finished, name, results, self.now_ns)
         self.ended += len(endings)
         self.runs.append(self._until_now(self._running.pop(name)))
         if self._chunks[name]:

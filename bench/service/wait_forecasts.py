@@ -314,14 +314,12 @@ class ReplayedSite:
         name = record.worker
         if self._runs.get(name, ())[:2] != (record, self._now_ns):
             return  # it was given another number of slots since then
-        slots, device_ns = self._runs.pop(name)[2], 0
-        if self._pace:
-            device_ns = round(core.expected_ns(record.route, record.spec) * self._noise())
+        del self._runs[name]
         result = AttemptResult(
             record.number, record.fence, DONE, b"", 0, start_us=1,
-            run_us=(self._now_ns - record.started_ns) // 1_000, device_ns=device_ns,
+            run_us=(self._now_ns - record.started_ns) // 1_000,
         )  # fmt: skip
-        self._execute(self._scheduler.tasks_finished(name, [result], slots, self._now_ns))
+        self._execute(self._scheduler.tasks_finished(name, [result], self._now_ns))
         self._proceed(name)
 
 

@@ -42,7 +42,7 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True):
     labels: Labels = ()
     tasks: Annotated[tuple[JobTask, ...], msgspec.Meta(max_length=MAX_JOB_TASKS)] = ()
     metadata: Annotated[bytes, msgspec.Meta(max_length=MAX_METADATA_BYTES)] = b""
-    reservation: int = 0
+    reservation: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
 
 
 class JobSelector(msgspec.Struct, frozen=True, array_like=True):

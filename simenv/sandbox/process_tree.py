@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+_MOST_LEVELS = 32  # between a worker and its launcher
 _FIRST_PAUSE_S = 1e-3
 _PASSES, _PAUSE_S = 20, 0.05  # over descendants, which may start others meanwhile
 
@@ -33,6 +34,21 @@ def descendants(pid: int) -> list[int]:
     for parent in pids:
         pids += children(parent)
     return pids[1:]
+
+
+def is_within(pid: int, root: int) -> bool:
+    """Return whether a process is `root` or one of its descendants."""
+    for _ in range(_MOST_LEVELS):
+        if pid == root:
+            return True
+        try:
+            status = Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            return False
+        pid = int(status.rpartition(")")[2].split()[1])
+        if pid <= 1:
+            return False
+    return False
 
 
 def exit_code(process: subprocess.Popen[bytes]) -> int | None:

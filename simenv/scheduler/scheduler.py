@@ -134,6 +134,7 @@ class Scheduler:
     worker_lost = SchedulerEvent(workers.worker_lost)
     worker_measured = SchedulerEvent(workers.worker_measured)
     worker_over_disk = SchedulerEvent(workers.worker_over_disk)
+    worker_distrusted = SchedulerEvent(workers.worker_distrusted)
     service_memory = SchedulerEvent(workers.service_memory)
 
     def kernels_compiled(self, compiled: bool) -> list[Action]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from simenv.errors import JournalError, SimenvError
+from simenv.errors import JournalError, NotAllowedError, ProtocolError, SimenvError
 from simenv.process import release_memory, resident_bytes
 from simenv.sandbox.supervised import SupervisedProcess
 from simenv.scheduler.core import Action
@@ -42,7 +42,7 @@ from simenv.service.service import ServiceComponents, WorkerEvents
 from simenv.service.tokens import TokenCommands
 from simenv.service.workers.endpoints import RateLimitedLog, check_worker, reported_state
 from simenv.wire import codec
-from simenv.wire.messages import base, client as m, nodes, queries
+from simenv.wire.messages import accounting, admin, base, client as m, nodes, queries
 from simenv.wire.rights import USER_ROLES, Identity, check_bound, with_rights
 from simenv.wire.transport.sockets import PeerKind
 
@@ -135,6 +135,15 @@ NODE_TICK_NS = 50_000_000  # from a message of a node's agent to the next tick, 
 BACKGROUND_POLL_S = 0.001
 BACKLOG_NS = 30_000_000_000
 DRAIN_MARGIN_NS = 15_000_000_000  # before the allocation ends: running tasks are queued again then
+
+# Messages with figures of a site, which their handlers check one by one: before that, whether they
+# are numbers that the journal can store.
+CHECKED = (
+    *(accounting.SetAccount, accounting.SetQos, admin.SetProfile, admin.SetPolicy),
+    *(admin.AddCalendarEntry, admin.Reserve),
+)
+MOST = 2.0**63
+DISTRUSTED = ProtocolError, NotAllowedError  # errors of messages that no worker of ours sends
 
 log = logging.getLogger("simenv.service")
 
@@ -257,11 +266,16 @@ class EventLoop(ServiceComponents):
                 return
 
     def _turn_away(self, peer_kind: PeerKind, peer: bytes, body: bytes, error: SimenvError) -> None:
-        """Log a message that cannot be handled, and refuse that of a client."""
+        """Log a message that cannot be handled, and refuse that of a client. A worker that sends
+        what no worker sends is not believed any more: it is ended, and its task is charged."""
         self._rejection_log.warning("a message of %d bytes turned away: %s", len(body), error)
         if peer_kind is PeerKind.CLIENT:
             answer = m.Refused(codec.request_of(body), [codec.refusal(error)])
             self._answers.append((peer, codec.encode(answer)))
+        elif name := self.workers.speaker(peer) if isinstance(error, DISTRUSTED) else "":
+            reason = f"a message of it was refused: {error.message}"
+            now_ns = time.monotonic_ns()
+            self.executor.execute(self.scheduler.worker_distrusted(name, reason, now_ns))
 
     def _admit(self, deadline_ns: int) -> None:
         errors = self.monitoring.internal_errors
@@ -346,6 +360,8 @@ class EventLoop(ServiceComponents):
                 self._answers.append((peer, codec.encode(m.Refused(message.request, [full]))))
             return
         identity = with_rights(peer, identity, message)
+        if type(message) in CHECKED:
+            base.check_magnitudes(message, MOST)
         if type(message) is m.Cancel:
             cancel = Cancelling(message.request, message.tasks, [])
             # Refused before anything is cancelled.
@@ -374,13 +390,14 @@ class EventLoop(ServiceComponents):
         now_ns = time.monotonic_ns()
         if type(message) is m.AttemptResults:
             fault_injection.hit("finished.received")
-            self._intake.receive(self.workers.name_of(peer), message)
+            self._intake.receive(self._worker_of(peer, message), message)
             return
         check_worker(identity, message)
         if type(message) is m.Heartbeat:
             alive, actions = False, list[Action]()
             is_current = message.epoch == self.state.epoch
-            if is_current and self.workers.beats(message.name, message.start, peer):
+            pid = self.listener.sender_pid()
+            if is_current and self.workers.beats(message.name, message.start, peer, pid):
                 beat = reported_state(message)
                 if self._intake.is_taking(message.name):
                     beat = msgspec.structs.replace(beat, waiting=False)
@@ -393,14 +410,15 @@ class EventLoop(ServiceComponents):
             self.executor.execute(actions)
             self.listener.send(PeerKind.WORKER, peer, codec.encode(answer))
         elif type(message) is m.Started:
-            name = self.workers.name_of(peer)
+            name = self._worker_of(peer, message)
             self.scheduler.task_started(name, message.task, message.attempt, now_ns)
         elif type(message) is m.Join:
             self._join(peer, message, now_ns)
         elif type(message) is queries.DeviceDescribed:
-            if self.workers.name_of(peer) not in ("", message.name):
-                return
-            self.executor.execute(self.devices.update(self.scheduler, message))
+            base.check_magnitudes(message.device, has_unknown=True)
+            pid = self.listener.sender_pid()
+            if self.workers.works(message.name, message.start, peer, pid):
+                self.executor.execute(self.devices.update(self.scheduler, message))
         elif isinstance(message, nodes.FromNode) and self.workers.job_nodes is not None:
             actions = self.workers.job_nodes.receive(peer, identity, message)
             if actions or type(message) is not nodes.NodeHeartbeat:
@@ -410,13 +428,23 @@ class EventLoop(ServiceComponents):
     def _end_tasks(self, name: str, message: m.AttemptResults) -> None:
         """End the tasks of results that are stored as far as they are not in the journal."""
         now_ns = time.monotonic_ns()
-        endings = self.scheduler.tasks_finished(name, message.results, message.slots, now_ns)
-        held = self.executor.finish(message, endings)
+        endings = self.scheduler.tasks_finished(name, message.results, now_ns)
+        held = self.executor.finish(self.workers.origin_of(name), message, endings)
         self.result_requests.remove_unused_files(message, endings, held)
+
+    def _worker_of(self, peer: bytes, message: m.FromWorker) -> str:
+        """Return the worker with this work socket. Raises NotAllowedError if it is the control
+        socket of one."""
+        name = self.workers.name_of(peer)
+        if not name and self.workers.speaker(peer):
+            text = f"{type(message).__name__} came through the control connection of a worker"
+            raise NotAllowedError(text, hint="its work connection has joined")
+        return name
 
     def _join(self, peer: bytes, message: m.Join, now_ns: int) -> None:
         name, start = message.name, message.start
-        is_current = message.epoch == self.state.epoch and self.workers.joined(name, start, peer)
+        pid = self.listener.sender_pid()
+        is_current = message.epoch == self.state.epoch and self.workers.joined(message, peer, pid)
         joined = name, start, message.node, message.pid, now_ns
         if is_current and self.scheduler.worker_joined(*joined):
             ranks = f", {message.ranks} ranks" if message.ranks > 1 else ""

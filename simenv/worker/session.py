@@ -200,9 +200,6 @@ class HeartbeatThread:
             log_line(f"unexpected {type(message).__name__}")
 
 
-# Results are sent when this time has passed: half of a long chunk, so that the service sends the
-# next one before it ends, where the tasks are too long for it to have sent one ahead.
-FLUSH_NS = 2_500_000
 FOREVER_S = 3_600.0
 IDLE_S = 1.0
 EXPIRY_S = 0.01  # after the time of a kept state
@@ -343,15 +340,15 @@ class Session:
                 self._leader.begin(index)
             results.append(runner.run(assigned, terms[assigned.terms], chunk, arrived_ns))
             now_ns = time.perf_counter_ns()
-            if now_ns - mark_ns > FLUSH_NS:
-                self._answer(chunk, results)
+            if now_ns - mark_ns > m.FLUSH_NS:
+                self._answer(results)
                 results, mark_ns = [], now_ns
         current.end()
         if results:
-            self._answer(chunk, results)
+            self._answer(results)
 
-    def _answer(self, chunk: m.AssignChunk, results: list[m.AttemptResult]) -> None:
-        for body in packed(self._origin, chunk, results):
+    def _answer(self, results: list[m.AttemptResult]) -> None:
+        for body in packed(results):
             self._work.send(body)
 
 
@@ -359,15 +356,15 @@ def _no_idle_work() -> None:
     """Do nothing: there is no work left for an idle worker."""
 
 
-def packed(origin: Origin, chunk: m.AssignChunk, results: list[m.AttemptResult]) -> list[bytes]:
+def packed(results: list[m.AttemptResult]) -> list[bytes]:
     """Return the AttemptResults messages for these results. A result that is too large for one
     message becomes a Failure."""
-    body = codec.encode(m.AttemptResults(origin, chunk.engine, chunk.route, chunk.slots, results))
+    body = codec.encode(m.AttemptResults(results))
     if len(body) <= ANSWER_BYTES:
         return [body]
     if len(results) > 1:
         half = len(results) // 2
-        return packed(origin, chunk, results[:half]) + packed(origin, chunk, results[half:])
+        return packed(results[:half]) + packed(results[half:])
     failure = m.Failure(
         "limit",
         f"its result is {len(results[0].payload)} bytes; the limit is {ANSWER_BYTES}",
@@ -377,7 +374,7 @@ def packed(origin: Origin, chunk: m.AssignChunk, results: list[m.AttemptResult])
     failed = msgspec.structs.replace(
         results[0], state=FAILED, payload=payload, checksum=zlib.crc32(payload)
     )
-    return packed(origin, chunk, [failed])
+    return packed([failed])
 
 
 def _skipped(task: int, attempt: int, reason: str) -> m.AttemptResult:

@@ -9,7 +9,7 @@ import pytest
 from service import ServiceHarness, spec
 
 import simenv
-from simenv.model import Origin, PoolSpec, TaskOptions, TaskState
+from simenv.model import PoolSpec, TaskOptions, TaskState
 from simenv.wire import codec
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages import admin, client as m, credentials, queries
@@ -40,9 +40,7 @@ GOOD_CLIENT: list[object] = [
 GOOD_WORKER: list[object] = [
     m.Join("0.1.0", "main-0", 1000, "here", 1, (), 1, 2),
     m.Started(1, 65_537),
-    m.AttemptResults(
-        Origin("main-0", "here", 1, "t"), "e", "r", 1, [m.AttemptResult(1, 65_537, 2, b"r", 1, 1)]
-    ),
+    m.AttemptResults([m.AttemptResult(1, 65_537, 2, b"r", 1, "f", 1)]),
     m.Heartbeat("main-0", 1, 1, 65_537, 10_000, 1, 7, 9),
 ]
 # msgpack's ways to say a length or a kind: nil, ext, maps, arrays and strings of 2^32 - 1, ...

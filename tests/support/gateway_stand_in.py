@@ -48,6 +48,7 @@ class GatewayStandIn:
         self.folder = folder
         self.url = ""
         self.on_close: list[Any] = []
+        self.paths: list[tuple[str, frozenset[str]]] = []  # of all routes, with their methods
         self._client = client
         self._threads = ThreadPoolExecutor(THREADS, "gateway")
         self._waiting: dict[str, int] = {}
@@ -135,7 +136,11 @@ def gateway_of(
     gateway = GatewayStandIn(client, folder, GatewaySettings(**settings))
     made = routes(gateway)
     try:
-        bounded = BoundedApplication(app_of(made), gateway.settings)
+        app = app_of(made)
+        gateway.paths = [
+            (route.path, frozenset(map(str, getattr(route, "methods", ())))) for route in app.routes
+        ]
+        bounded = BoundedApplication(app, gateway.settings)
 
         async def known(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] == "http":  # whoever sends no token is the environment's own user

@@ -76,6 +76,9 @@ class MemoryListener:
     def origin(self) -> str:
         return "this process"
 
+    def sender_pid(self) -> int:
+        return 0
+
     def send(self, peer_kind: PeerKind, peer: bytes, body: bytes) -> bool:
         connection = self._peers.get((peer_kind, peer))
         return connection is not None and connection.deliver(body)

@@ -367,15 +367,11 @@ class ServiceHarness:
     def send_results(
         self,
         *results: m.AttemptResult,
-        engine: str = "statevector",
-        slots: int = 1,
         passes: int = 2,
     ) -> list[m.ToClient]:
         """Send results as the worker does; returns what the first client hears."""
         assert self.work is not None
-        origin = Origin("main-0", NODE, 1, "test")
-        message = m.AttemptResults(origin, engine, "test", slots, list(results))
-        self.work.send(codec.encode(message))
+        self.work.send(codec.encode(m.AttemptResults(list(results))))
         self.step(passes)
         return self.heard()
 

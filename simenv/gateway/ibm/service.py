@@ -50,6 +50,7 @@ MAX_SHOWN = 100  # tasks of a job that are looked at for its state and its log
 QUEUE_SHOWN = 1_000  # tasks among which the place of a job is looked for
 GIVEN_S = 300.0  # a private result stays after it was sent, should the connection have broken
 MAX_CIRCUITS_BYTES = 16 * 2**20  # of the programs that are written as text at once
+MAX_YEAR = 5_000  # of a time in a query; messages carry times to 1e11 s
 MAX_DIGITS = 12  # of a number in a query
 MAX_SEEN, MAX_SEEN_BYTES = 2_000, 2**14  # states of jobs that are kept, and parameters of each
 # A job's state is asked of the service again after this time, at each look twice the last one; at
@@ -531,12 +532,15 @@ def _time(name: str, text: str) -> float:
 
     if not text:
         return 0.0
+    expected = f"a time in ISO 8601, from 1970 to {MAX_YEAR}"
     try:
         moment = datetime.fromisoformat(text.replace(" ", "+"))
-    except ValueError as error:
-        expected = "a time in ISO 8601"
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError) as error:
         raise OptionError(option=name, value=text[:80], expected=expected) from error
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    if seconds < 0.0 or moment.year > MAX_YEAR:
+        raise OptionError(option=name, value=text[:80], expected=expected)
+    return seconds
 
 
 def _month_begin_s() -> float:

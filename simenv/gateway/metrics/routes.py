@@ -12,12 +12,12 @@ import asyncio
 import gzip
 import ipaddress
 from time import monotonic
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Litestar, Request, Response, get
 from litestar.di import NamedDependency
-from litestar.params import FromQuery, SkipValidation
+from litestar.params import FromQuery, QueryParameter, SkipValidation
 from litestar.types import ControllerRouterHandler
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -29,11 +29,14 @@ from simenv.gateway.context import Caller, Gateway
 from simenv.gateway.limits import packed_response
 from simenv.gateway.metrics.collector import CACHE_S, ClassicCollector, SimenvCollector
 from simenv.gateway.problems import EXCEPTION_HANDLERS
-from simenv.wire.messages.base import Role
+from simenv.wire.messages.base import MAX_TIME_S, Role
 
 READY_S = 1.0  # for which an answer about the service is used again
 ANSWER_S = 5.0  # in which the service has to answer
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+
+
+Moment = Annotated[float, QueryParameter(ge=0.0, le=MAX_TIME_S)]
 
 
 class SeriesColumns(msgspec.Struct, frozen=True):
@@ -56,9 +59,9 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
     async def series(
         caller: NamedDependency[SkipValidation[Caller]],
         name: FromQuery[str] = "",
-        since: FromQuery[float] = 0.0,
-        until: FromQuery[float] = 0.0,
-        step: FromQuery[float] = 0.0,
+        since: Moment = 0.0,
+        until: Moment = 0.0,
+        step: Moment = 0.0,
     ) -> SeriesColumns:
         """Return a stored series, such as `queue`; without `name` the names of all. Times in
         seconds since 1970, 0: no bound; `step` in seconds, 0: chosen by the service."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from litestar import Request, delete, get, post
-from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.params import FromPath, FromQuery, PathParameter, QueryParameter
 
 from simenv import model
 from simenv.client.client import Client
@@ -22,7 +22,7 @@ from simenv.model.accounts import ShareRow
 from simenv.model.devices import DeviceInfo
 from simenv.wire.messages import accounting, admin, client as messages, queries
 
-Number = FromPath[int]
+Number = Annotated[int, PathParameter(ge=0, le=2**63 - 1)]
 GROUPS = ("account", "user", "qos", "pool", "device", "engine")  # of sums of usage
 
 
@@ -82,7 +82,7 @@ async def get_device(
     gateway: TheGateway,
     caller: TheCaller,
     name: FromPath[str],
-    at_s: Annotated[float | None, QueryParameter(gt=0.0)] = None,
+    at_s: Annotated[float | None, QueryParameter(gt=0.0, le=schemas.MAX_TIME_S)] = None,
 ) -> schemas.DeviceDetails:
     """Return a device, or a pool as a device, with its present calibration: coupling map, errors of
     gates and readout, T1 and T2. `at_s`: with that of one of its `calibrations`."""
@@ -125,8 +125,8 @@ async def get_usage(
     gateway: TheGateway,
     caller: TheCaller,
     by: Annotated[list[str] | None, QueryParameter(max_items=len(GROUPS))] = None,
-    since_s: FromQuery[float] = 0.0,
-    until_s: FromQuery[float] = 0.0,
+    since_s: schemas.Moment = 0.0,
+    until_s: schemas.Moment = 0.0,
 ) -> schemas.UsageReport:
     """Return sums over ended tasks, by some of account, user, qos, pool, device and engine."""
     names = ["account", "user"] if by is None else by

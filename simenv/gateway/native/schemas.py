@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
+from litestar.params import QueryParameter
 
 from simenv.client.result_data import Stages
 from simenv.model import Event, ProgressInfo, TaskInfo, Timing
@@ -33,9 +34,11 @@ from simenv.model.options import MAX_NAMES, OPTIONS, Name
 from simenv.model.program import Text
 from simenv.model.pulses import MAX_ATOMS
 from simenv.model.task import LinkUse
+from simenv.wire.messages.base import MAX_TIME_S
 from simenv.wire.messages.explain import Choice, NoiseFigure, NoiseUse, Sizes
 from simenv.wire.messages.history import LogRow, Spent
 
+Moment = Annotated[float, QueryParameter(ge=0.0, le=MAX_TIME_S)]  # seconds since 1970
 MAX_LIST = 1_000  # rows of one page
 MAX_WAIT_S = 60.0  # that one request may wait for a result
 MAX_TEXT_CHARS, MAX_PROGRAM_BYTES = 16 * 2**20, 16 * 2**20

@@ -139,8 +139,8 @@ def task_filters(
     owner: FromQuery[str | None] = None,
     pool: FromQuery[str] = "",
     run_name: FromQuery[str] = "",
-    since_s: FromQuery[float] = 0.0,
-    until_s: FromQuery[float | None] = None,
+    since_s: schemas.Moment = 0.0,
+    until_s: Annotated[float | None, QueryParameter(ge=0.0, le=schemas.MAX_TIME_S)] = None,
 ) -> dict[str, Any]:
     """Return the filters of a list of tasks, as arguments of `TaskHistory.page`."""
     return {
@@ -237,7 +237,7 @@ async def get_result(
     caller: TheCaller,
     task_id: TaskId,
     wait: Wait = 0.0,
-    first: Annotated[int, QueryParameter(ge=0)] = 0,
+    first: Annotated[int, QueryParameter(ge=0, le=2**63 - 1)] = 0,
     limit: Limit = 100,
 ) -> Response[Any]:
     """Return the result of a task: as JSON, .npz or HDF5, by `Accept`. A task with several bindings

@@ -465,8 +465,8 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
     @get("/events/range")
     async def event_range(
         caller: TheCaller,
-        since_s: FromQuery[float] = 0.0,
-        until_s: FromQuery[float] = 0.0,
+        since_s: schemas.Moment = 0.0,
+        until_s: schemas.Moment = 0.0,
         kind: FromQuery[list[str] | None] = None,
         limit: Annotated[int, QueryParameter(ge=1, le=MAX_EVENTS)] = 100,
     ) -> EventRange:

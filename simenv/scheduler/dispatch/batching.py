@@ -97,7 +97,7 @@ def build_chunk(
         count = min(CHUNK_TASKS, share, state.devices.controls.assignable_tasks(pool))
         max_us = most_us(head.cost_us, len(queue) + 1)
         total_us, memory = _add_similar_tasks(
-            state, queue, chunk, count, max_us, max_bytes, reservation, worker.dedication.account
+            state, pool, chunk, count, max_us, max_bytes, reservation, worker.dedication.account
         )
     state.dispatch.assigns_left -= CHUNK_ASSIGNS + len(chunk)
     if state.devices.controls.is_restricting:
@@ -133,6 +133,7 @@ def build_chunk(
     if worker.state != WorkerState.BUSY and now_ns - worker.held.since_ns > PAUSE_NS:
         worker.held.since_ns = now_ns
     if worker.state != WorkerState.BUSY:
+        worker.held.charged_ns = now_ns
         pool.workers.move(worker, WorkerState.BUSY)
     pool.workers.open[name] = worker
     worker.report.idle_beats = 0
@@ -143,7 +144,7 @@ def build_chunk(
         worker.held.newest_of[head.batch.association] = chunk[-1]
     if is_limited or (state.shares.limits.budgets_left and head.batch.units):
         held_back.refresh(state, now_ns)
-    slots = worker.slots if worker.ranks == 1 else 1
+    slots = worker.held.slots = worker.slots if worker.ranks == 1 else 1
     memory_bytes = worker.reserved + worker.memory_bytes
     return core.AssignTasks(worker.name, slots, memory_bytes, announce, chunk, worker.kept.bytes)
 
@@ -171,7 +172,7 @@ def _least_tasks(cost_us: float, waiting: int) -> int:
 
 def _add_similar_tasks(
     state: scheduler_state.SchedulerState,
-    queue: PoolQueue,
+    pool: pools.Pool,
     chunk: list[core.TaskRecord],
     count: int,
     max_us: float,
@@ -183,13 +184,16 @@ def _add_similar_tasks(
     its work in microseconds, and the memory of its largest task, which is at most `max_bytes`.
     `account`: the only one whose tasks are added; None: any. Tasks of the next turn follow, so that
     many users cost no more messages than one, unless limits of slots or turns of gangs are looked
-    at before each chunk. The next turn is not cut in two to fill the lesser part of a chunk, nor is
-    a turn for its little rest."""
-    head = chunk[0]
+    at before each chunk, or tasks are code of users, which must not run in the time of others. The
+    next turn is not cut in two to fill the lesser part of a chunk, nor is a turn for its little
+    rest."""
+    head, queue = chunk[0], pool.queue
     batch, route = head.batch, head.route
     total_us, memory = head.cost_us, route.memory_bytes
     size = _bytes(head)
-    one_association = _is_limited(state, batch) or state.dispatch.deferred_gangs
+    one_association = (
+        pool.runs_users_code or _is_limited(state, batch) or state.dispatch.deferred_gangs
+    )
     others, ends = not one_association, False
     while len(chunk) < count and not ends:
         others = (

@@ -304,7 +304,7 @@ def take_device_time(
 def use_of(
     state: scheduler_state.SchedulerState,
     record: core.TaskRecord,
-    slots: int,
+    slots: float,
     run_us: int,
     device_ns: int,
     prepaid: tuple[int, int],

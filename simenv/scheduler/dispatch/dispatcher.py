@@ -457,6 +457,10 @@ def _prefetch_chunk(
         return None
     if not account_isolation.serves(state, best, record):  # the first ones were set aside
         return None
+    if pool.runs_users_code and any(
+        held.batch.association != record.batch.association for held in best.held.values()
+    ):
+        return None  # the task before would run in the time of this one, if it answered early
     host = best.host
     free = max(0, host.free_memory - host.claimed_memory)
     if record.route.memory_bytes > free + best.reserved + best.memory_bytes:

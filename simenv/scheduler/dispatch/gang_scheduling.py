@@ -294,6 +294,7 @@ def take_back_slot(
             continue
         idle_worker = next((candidate for candidate in idle if candidate.host is host), None)
         if idle_worker is not None:
+            worker.held.resize(worker, now_ns)
             worker.slots -= 1
             host.free_slots += 1
             state.dispatch.slot_taken_ns = now_ns
@@ -320,6 +321,7 @@ def return_slots(state: scheduler_state.SchedulerState, now_ns: int) -> list[cor
             most = planned_reservations.spare_slots(state, pool, running, now_ns, besides=worker)
             count = min(count, most - worker.slots)
         if running is not None and count > 0:
+            worker.held.resize(worker, now_ns)
             worker.slots += count
             host.free_slots -= count
             actions.append(_set_threads(worker, running))
@@ -336,5 +338,4 @@ def _running(worker: state_nodes.Worker) -> core.TaskRecord | None:
 
 
 def _set_threads(worker: state_nodes.Worker, record: core.TaskRecord) -> core.SetThreads:
-    worker.held.resized = True
     return core.SetThreads(worker.name, record.number, record.fence, worker.slots)

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 import msgspec
 
 from simenv import model
-from simenv.errors import OptionError
+from simenv.errors import NotAllowedError, OptionError
 from simenv.model import TaskState, Timing, reservations, task_name
 from simenv.scheduler import core
 from simenv.scheduler.dispatch import dedicated_workers
@@ -171,13 +171,15 @@ def device_described(
     state: scheduler_state.SchedulerState, name: str, epoch: int, start: int, info: model.DeviceInfo
 ) -> tuple[str, list[core.Action]]:
     """Record the hardware that a worker holds; return the name of its pool, and the event to
-    record. The name is "" if this start of the worker is over or its pool holds no hardware."""
+    record. The name is "" if this start of the worker is over. Raises NotAllowedError if its pool
+    holds no hardware."""
     worker = state.cluster.workers.get(name)
     if worker is None or (epoch, start) != (state.epoch, worker.start):
         return "", []
     pool = state.cluster.pools[worker.pool]
     if not pool.is_exclusive:
-        return "", []
+        text = f"worker {name} described a machine, and pool {worker.pool} holds none"
+        raise NotAllowedError(text, hint="a machine is described by the worker of its pool")
     pool.hardware_qubits = info.num_qubits
     message = f"{info.model}, {info.num_qubits} qubits, of {info.provider}"
     return pool.spec.name, [core.RecordEvent("device.described", pool.spec.name, message)]
@@ -271,15 +273,19 @@ def requeue_interrupted(
 
 
 def hold_result(
-    state: scheduler_state.SchedulerState, record: core.TaskRecord, timing: Timing, slots: int
+    state: scheduler_state.SchedulerState,
+    record: core.TaskRecord,
+    timing: Timing,
+    ran_us: int,
+    slots: float,
 ) -> bool:
     """Hold the result of a task until its time on the device is over; return False if its pool is
-    not paced. `timing` includes the time on the device by the calibration of the attempt."""
+    not paced. `ran_us`: time of its simulation to charge, on `slots`."""
     device = state.devices.paced.all.get(state.cluster.pools[record.route.pool].device)
     run = None if device is None else device.runs.get(record.number)
     if device is None or run is None or record.stop.reason:
         return False
-    run.timing, run.slots = timing, slots
+    run.timing, run.ran_us, run.slots = timing, ran_us, slots
     if run.length_ns != timing.device_ns:
         run.length_ns = timing.device_ns
         device.arrange()
@@ -317,11 +323,13 @@ def _end_run(
     if record.batch.terms.reservation:
         dedicated_workers.take_device_time(state, record, timing.device_ns, now_ns)
     used, units = dedicated_workers.use_of(
-        state, record, slots, timing.run_us, timing.device_ns, record.prepaid or (0, 0)
+        state, record, slots, run.ran_us, timing.device_ns, record.prepaid or (0, 0)
     )
     state.shares.fair_share.charge(record.batch.association, units)
+    if record.earlier is not None:
+        used, units = used + record.earlier.used, units + record.earlier.units
     return core.TaskEnded(
-        *(record, TaskState.DONE, slots, timing, core.HELD_RESULT), used=used, units=units
+        *(record, TaskState.DONE, round(slots), timing, core.HELD_RESULT), used=used, units=units
     )
 
 

@@ -1,6 +1,14 @@
-"""Results of tasks: their ends, what they used, and what is learned from them."""
+"""Results of tasks: their ends, what they used, and what is learned from them.
+
+Time is charged by the service's clock: a worker is charged from its first assignment until the
+arrival of the answer with its last task, to the tasks whose results come meanwhile. What a worker
+reports of itself is shown, and corrects forecasts within the time that the service has measured; a
+worker that runs code of users (`Pool.runs_users_code`) is not believed even there.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from simenv.model import TaskState, Timing
 from simenv.model.accounts import WaitReason
@@ -10,10 +18,11 @@ from simenv.scheduler.events import devices
 from simenv.scheduler.queueing.lanes import SMALL_US
 from simenv.scheduler.reservations.reservation import REQUESTED
 from simenv.scheduler.state import nodes, pools, scheduler_state
-from simenv.wire.messages.client import STATES, AttemptResult
+from simenv.wire.messages.client import FLUSH_NS, STATES, AttemptResult
 
 _DONE = STATES.index(TaskState.DONE)
 TELLING_US = 5_000.0  # shorter busy times say little about efficiency
+DEVICE_DEVIATION = 4  # of a time on a device: drift, and delays whose values are parameters
 OBSERVED = 8  # the estimator observes one of so many tasks of a chunk: they are alike
 
 
@@ -21,7 +30,6 @@ def tasks_finished(
     state: scheduler_state.SchedulerState,
     name: str,
     results: list[AttemptResult],
-    slots: int,
     now_ns: int,
 ) -> list[core.TaskEnded]:
     """Finalize the tasks of these results; results of outdated attempts are ignored."""
@@ -29,6 +37,8 @@ def tasks_finished(
     if worker is None:
         return []
     worker.heard_ns, held_us = now_ns, worker.held.cost_us
+    slots, mean_slots = worker.held.slots, worker.held.mean_slots(worker, now_ns)
+    charged_us = charged_times(worker, results, now_ns)
     pool = state.cluster.pools[worker.pool]
     pool.workers.open[name] = worker
     held, tasks, by_task = worker.held, state.tasks, state.reservations.by_task
@@ -53,7 +63,12 @@ def tasks_finished(
             continue
         del held[number]
         held_us -= record.cost_us
-        ran_us += result.run_us + result.compile_us
+        ended_us = charged_us[number]
+        since_sent_us = (now_ns - record.sent_ns) // 1000
+        reported_us = min(result.run_us, since_sent_us)
+        if pool.runs_users_code:
+            reported_us = ended_us
+        ran_us += reported_us + min(result.compile_us, since_sent_us - reported_us)
         final = STATES[result.state]
         if final is TaskState.DONE and record.stop.reason == "cancelled":
             final = TaskState.CANCELLED  # whoever cancelled it was answered that it ends so
@@ -64,14 +79,15 @@ def tasks_finished(
         ):  # its first run includes imports and loading of kernels
             worker.process.kinds.add(kind)
         elif is_telling and not (index % OBSERVED or worker.held.resized):
-            state.estimator.observe(record.route, record.spec, slots, result.run_us)
+            state.estimator.observe(record.route, record.spec, slots, reported_us)
         if (record.interrupted or (record.preempted and result.state != _DONE)) and (
             not record.stop.reason
         ):
             why = WaitReason.PREEMPTED if record.preempted else WaitReason.DEVICE
             record.waits += ((int(why), (now_ns - record.sent_ns) // 1000),)
             if record.preempted:
-                _charge_preempted(state, worker, record, result, slots, now_ns)
+                paid_us = dedicated_workers.paid_us(worker, record, now_ns)
+                charge_attempt(state, record, ended_us, mean_slots, paid_us)
             interrupted.append(record)
             continue
         has_paid = record.prepaid is not None  # a reservation has paid a part
@@ -85,14 +101,17 @@ def tasks_finished(
                 state.shares.charge_ended(pool, batch, count, cost_us, charged)
             batch, route, sent_ns, had_paid = record.batch, record.route, record.sent_ns, has_paid
             count, cost_us, charged = 0, 0.0, 0.0
-            meter = state.shares.meter(pool, record, slots)
+            meter = state.shares.meter(pool, record, mean_slots)
             is_prepaid = has_paid or batch.terms.reservation == reservation
             queued_us = (sent_ns - batch.accepted_ns) // 1000
-            since_sent_us = (now_ns - sent_ns) // 1000
-        timing = _timing_of(record, result, queued_us, since_sent_us)
-        device_ns = result.device_ns
+        device_ns = 0
+        if result.state == _DONE:
+            device_ns = _device_ns(pool, record, result)
+        timing = _timing_of(record, result, queued_us, since_sent_us, device_ns)
         if is_paced:
-            if final is TaskState.DONE and devices.hold_result(state, record, timing, slots):
+            if final is TaskState.DONE and devices.hold_result(
+                state, record, timing, ended_us, mean_slots
+            ):
                 if reservation != REQUESTED:
                     _, on_device_ns = record.prepaid or (0, 0)
                     simulated_us = dedicated_workers.paid_us(worker, record, now_ns)
@@ -102,7 +121,7 @@ def tasks_finished(
             device_ns = 0
         tasks.pop(number, None)
         if by_task:
-            state.reservations.settle(number, result.run_us * 1000, done=final is TaskState.DONE)
+            state.reservations.settle(number, ended_us * 1000, done=final is TaskState.DONE)
         reason = record.stop.reason
         limit_s = 0.0
         if reason == "run_timeout":
@@ -110,10 +129,10 @@ def tasks_finished(
         if is_prepaid:
             paid = dedicated_workers.paid_us(worker, record, now_ns), 0
             used, units = dedicated_workers.use_of(
-                state, record, slots, result.run_us, device_ns, paid
+                state, record, mean_slots, ended_us, device_ns, paid
             )
         else:
-            used, units = meter[result.run_us, device_ns]
+            used, units = meter[ended_us, device_ns]
         count += 1
         cost_us += record.cost_us
         charged += units
@@ -153,19 +172,42 @@ def tasks_finished(
     return endings
 
 
-def _charge_preempted(
+def charged_times(
+    worker: nodes.Worker, results: Sequence[AttemptResult], now_ns: int
+) -> dict[int, int]:
+    """Return the microseconds that each task of a message is charged: together those since the
+    worker's last message, or since it got its first task. A message leaves the worker as soon as
+    its tasks took FLUSH_NS, so that whatever it took longer was its last task; the rest is divided
+    by the expected times."""
+    held = worker.held
+    ended = [
+        record
+        for result in results
+        if (record := held.get(result.task)) is not None and record.fence == result.attempt
+    ]
+    if not ended:
+        return {}
+    spent_us = max(0, now_ns - held.charged_ns) / 1e3
+    held.charged_ns = max(now_ns, held.charged_ns)
+    expected_us = sum(record.cost_us for record in ended) or 1.0
+    shared_us = min(spent_us, max(expected_us, FLUSH_NS / 1e3))
+    charged = {each.number: int(shared_us * each.cost_us / expected_us) for each in ended}
+    # By the service's own order, in which it has sent them: that of the message is the worker's.
+    last = max(ended, key=lambda each: (each.sent_ns, each.number))
+    charged[last.number] += int(spent_us) - sum(charged.values())
+    return charged
+
+
+def charge_attempt(
     state: scheduler_state.SchedulerState,
-    worker: nodes.Worker,
     record: core.TaskRecord,
-    result: AttemptResult,
-    slots: int,
-    now_ns: int,
+    ran_us: int,
+    slots: float,
+    paid_us: int,
 ) -> None:
-    """Charge a preempted attempt now: what it computed is not lost where it wrote a checkpoint."""
-    paid = dedicated_workers.paid_us(worker, record, now_ns), 0
-    used, units = dedicated_workers.use_of(
-        state, record, slots, result.run_us, result.device_ns, paid
-    )
+    """Charge an attempt without a result, after which the task runs again or ends. `paid_us`: of
+    its time, by its reservation."""
+    used, units = dedicated_workers.use_of(state, record, slots, ran_us, 0, (paid_us, 0))
     earlier = record.earlier or core.EarlierAttempts()
     use = earlier.used + used, earlier.units + units
     record.earlier = core.EarlierAttempts(*use, earlier.cut)
@@ -173,31 +215,53 @@ def _charge_preempted(
 
 
 def _timing_of(
-    record: core.TaskRecord, result: AttemptResult, queued_us: int, since_sent_us: int
+    record: core.TaskRecord,
+    result: AttemptResult,
+    queued_us: int,
+    since_sent_us: int,
+    device_ns: int,
 ) -> Timing:
-    """Return the duration of each stage of a task whose result arrived now."""
-    start_us, run_us, compile_us = result.start_us, result.run_us, result.compile_us
-    transfer_us = since_sent_us - start_us - run_us - compile_us
+    """Return the duration of each stage of a task whose result arrived now, as its worker reported
+    them, and together at most what the service has measured since it sent the task."""
+    start_us = min(result.start_us, since_sent_us)
+    run_us = min(result.run_us, since_sent_us - start_us)
+    compile_us = min(result.compile_us, since_sent_us - start_us - run_us)
+    decode_us = min(result.decode_us, run_us)
+    plan_us = min(result.plan_us, run_us - decode_us)
+    engine_us = min(result.engine_us, run_us - decode_us - plan_us)
+    encode_us = min(result.encode_us, run_us - decode_us - plan_us - engine_us)
     return Timing(
         queued_us,
         start_us,
         run_us,
-        result.decode_us,
-        result.plan_us,
-        result.engine_us,
-        result.encode_us,
-        transfer_us if transfer_us > 0 else 0,
+        decode_us,
+        plan_us,
+        engine_us,
+        encode_us,
+        since_sent_us - start_us - run_us - compile_us,
         compile_us,
-        result.device_ns,
+        device_ns,
         0,
         record.waits,
     )
+
+
+def _device_ns(pool: pools.Pool, record: core.TaskRecord, result: AttemptResult) -> int:
+    """Return the time of a task on its emulated device in ns: by the service, from the calibration
+    at its acceptance; within DEVICE_DEVIATION of that, as the worker computed it from the
+    calibration in force and the values of delays. Where code of users runs, no worker is asked."""
+    expected_ns = core.expected_ns(record.route, record.spec)
+    if pool.runs_users_code or not result.device_ns:
+        return expected_ns
+    least, most = expected_ns // DEVICE_DEVIATION, expected_ns * DEVICE_DEVIATION
+    return max(least, min(result.device_ns, most))
 
 
 def _learn(pool: pools.Pool, worker: nodes.Worker, ran_us: int, count: int, now_ns: int) -> None:
     """Learn the worker's efficiency, unless the chunk was short and nothing followed it."""
     has_more = bool(worker.held) or bool(pool.queue.count)
     busy_us = (now_ns - worker.held.since_ns) / 1000 if worker.held.since_ns else 0.0
+    ran_us = min(ran_us, round(busy_us))
     if busy_us > 0 and (has_more or busy_us > TELLING_US):
         efficiency = pool.small if ran_us <= count * SMALL_US else pool.large
         efficiency.learn(ran_us, busy_us)

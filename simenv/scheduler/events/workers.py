@@ -17,7 +17,9 @@ from simenv.model import WorkerState, task_name
 from simenv.model.accounts import WaitReason
 from simenv.model.calls import is_call
 from simenv.scheduler import core
+from simenv.scheduler.dispatch import dedicated_workers
 from simenv.scheduler.events import devices
+from simenv.scheduler.events.results import charge_attempt
 from simenv.scheduler.scaling import jobs
 from simenv.scheduler.state import (
     crashes,
@@ -219,6 +221,7 @@ def declare_worker_lost(
     """Remove a worker; its name is not reused while its processes may live."""
     pool = state.cluster.pools[worker.pool]
     held = list(worker.held.values())
+    spent = _Spent.of(worker, now_ns)
     state.cluster.remove_worker(worker)
     state.cluster.unreaped_workers[worker.name] = worker.start
     is_starting = worker.state == WorkerState.STARTING
@@ -235,12 +238,27 @@ def declare_worker_lost(
     actions: list[core.Action] = [core.RecordEvent("worker.lost", worker.name, reason)]
     if held:
         charged = blame and not worker.killed
-        actions += _requeue_or_end(state, worker, held, reason, log, charged, now_ns)
+        actions += _requeue_or_end(state, worker, held, reason, log, charged, spent, now_ns)
     elif blame:
         actions.append(pool.starts.record_failure(reason, now_ns))
     else:
         actions += pool.starts.back_off(now_ns, reason if is_starting else "")
     return actions
+
+
+class _Spent(msgspec.Struct, frozen=True):
+    """Time of a worker that is not charged yet, and how much of it reservations have paid, by
+    task."""
+
+    run_us: int
+    slots: float
+    paid_us: dict[int, int]
+
+    @classmethod
+    def of(cls, worker: state_nodes.Worker, now_ns: int) -> _Spent:
+        held, run_ns = worker.held, max(0, now_ns - worker.held.charged_ns)
+        paid_us = {r.number: dedicated_workers.paid_us(worker, r, now_ns) for r in held.values()}
+        return cls(run_ns // 1000, held.mean_slots(worker, now_ns), paid_us)
 
 
 def _requeue_or_end(
@@ -250,16 +268,26 @@ def _requeue_or_end(
     reason: str,
     log: str,
     charged: bool,
+    spent: _Spent,
     now_ns: int,
 ) -> list[core.Action]:
     """Requeue the tasks of a lost worker at the front, except those that end here. Tasks that end
-    spend units of their reservation for the time that they ran."""
+    spend units of their reservation for the time that they ran. Code of users that ended its
+    worker, and a task that did not stop when it was asked to, pay for the attempt."""
+    pool = state.cluster.pools[worker.pool]
     verdict = crashes.attribute_crash(held, reason, log, worker.process.node, charged)
     if not (charged or worker.killed):
         verdict.endings.extend(
             jobs.cut_off(state.cluster.pools[worker.pool].spec, worker, held, log, now_ns)
         )
     state.tasks.incidents.record(verdict)
+    guilty = verdict.charged_task if pool.runs_users_code else None
+    if held[0].stop.reason and (worker.killed or pool.runs_users_code):
+        guilty = held[0]
+    if guilty is not None:
+        charge_attempt(
+            state, guilty, spent.run_us, spent.slots, spent.paid_us.get(guilty.number, 0)
+        )
     actions: list[core.Action] = []
     requeued = []
     ran_ns = {r.number: now_ns - r.started_ns for r in held if r.phase == core.Phase.RUNNING}
@@ -279,14 +307,14 @@ def _requeue_or_end(
         devices.withdraw_run(state, ending.record, now_ns)
         state.release_units(ending.record)
         state.finalize(ending.record, ending.state)
-        actions.append(ending)
+        earlier = ending.record.earlier or core.EarlierAttempts()
+        actions.append(msgspec.structs.replace(ending, used=earlier.used, units=earlier.units))
     for record in held:
         if record.phase == core.Phase.WAITING:
             requeued.append(record)
             note = f"attempt {record.attempts + 1} ({worker.name} was lost: {reason})"
             actions.append(core.RecordEvent("task.requeued", task_name(record.number), note))
     state.tasks.lost_attempts += len(held)
-    pool = state.cluster.pools[worker.pool]
     devices.resend_runs(state, pool, requeued)
     pool.queue.requeue_front(requeued)
     return actions
@@ -621,6 +649,23 @@ def worker_measured(
         worker.report.over_beats = OVER_BEATS  # no second figure is waited for
     reason = over_memory_reason(state, worker, record)
     return kill_above_limit(state, worker, record, "memory", reason, now_ns) if reason else []
+
+
+def worker_distrusted(
+    state: scheduler_state.SchedulerState, name: str, reason: str, now_ns: int
+) -> list[core.Action]:
+    """End a worker that sent what no worker sends, and charge the task that it runs."""
+    worker = state.cluster.workers.get(name)
+    if worker is None:
+        return []
+    running = next((r for r in worker.held.values() if r.phase == core.Phase.RUNNING), None)
+    if running is not None:
+        running.announced = True  # the task is known: no other one is a suspect
+    return [
+        core.RecordEvent("worker.distrusted", name, reason),
+        core.KillWorker(name, reason, worker.start),
+        *declare_worker_lost(state, worker, reason, now_ns, blame=bool(worker.held)),
+    ]
 
 
 def worker_over_disk(

@@ -205,17 +205,15 @@ class SimulatedWorkers:
         if not chunks or chunks[0] is not chunk or self._ends[name] != now_ns:
             return
         worker = self._state.cluster.workers[name]
-        is_paced = self._state.cluster.pools[worker.pool].spec.pace
         results = [
             AttemptResult(
                 *(record.number, record.fence, chunk.state, b"", 0),
                 run_us=max(0, round(self._costs.cost_us(record) / max(1, chunk.slots))),
-                device_ns=core.expected_ns(record.route, record.spec) if is_paced else 0,
             )
             for record in chunk.records
         ]
         chunks.popleft()
-        self._scheduler.tasks_finished(name, results, chunk.slots, now_ns)
+        self._scheduler.tasks_finished(name, results, now_ns)
         if chunks:
             self._run(worker)
 

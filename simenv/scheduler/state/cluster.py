@@ -195,6 +195,7 @@ class ClusterState:
         host, retained = worker.host, 0
         if worker.held.granted_slots:
             worker.held.granted_slots, worker.held.resized = 0, False
+            worker.held.slot_ns = worker.held.sized_ns = 0
             self.multi_slot_workers.pop(worker.name, None)
         if worker.ranks == 1:
             retained = min(worker.slots, 1) if worker.dedication.reservation else 0

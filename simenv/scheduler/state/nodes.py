@@ -292,6 +292,10 @@ class HeldTasks(dict[int, TaskRecord]):
         # The newest task of each association, while slots are limited.
         self.newest_of: dict[str, TaskRecord] = {}
         self.since_ns = 0  # begin of the work on the held tasks; 0: the worker does not work
+        self.charged_ns = 0  # until then the worker's time is charged to its tasks
+        self.slots = 0  # of each rank, as sent with the newest chunk
+        self.slot_ns = 0  # of a task that was resized: slots times ns, until `sized_ns`
+        self.sized_ns = 0  # of the last change; 0: there was none
         self.overrun_us = 0.0  # that the first takes longer than expected, on all its slots
         # First grant of a task whose slots may be taken back, see `gang_scheduling`.
         self.granted_slots = 0
@@ -306,6 +310,18 @@ class HeldTasks(dict[int, TaskRecord]):
         vars(result).update(vars(self))
         result.newest_of, result.skipped = self.newest_of.copy(), {}
         return result
+
+    def resize(self, worker: Worker, now_ns: int) -> None:
+        """Count the time on the present slots of a worker, which change now."""
+        self.slot_ns += worker.slots * (now_ns - (self.sized_ns or self.charged_ns))
+        self.sized_ns, self.resized = now_ns, True
+
+    def mean_slots(self, worker: Worker, now_ns: int) -> float:
+        """Return the slots of each rank since `charged_ns`, on average over the time."""
+        spent_ns = now_ns - self.charged_ns
+        if not self.sized_ns or spent_ns <= 0:
+            return self.slots
+        return (self.slot_ns + worker.slots * (now_ns - self.sized_ns)) / spent_ns
 
 
 class KeptMemory(msgspec.Struct):

@@ -30,7 +30,8 @@ class DeviceRun(msgspec.Struct, eq=False):
     length_ns: int
     earliest_ns: int
     begin_ns: int = 0
-    slots: int = 0
+    slots: float = 0
+    ran_us: int = 0  # of its simulation, to charge
     timing: Timing | None = None
 
     @property

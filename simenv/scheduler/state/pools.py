@@ -20,6 +20,7 @@ import msgspec
 
 from simenv.model import PoolSpec, WorkerState
 from simenv.model.accounts import Billing, Used
+from simenv.model.calls import FUNCTIONS
 from simenv.scheduler.core import (
     ClusterLimits,
     RecordEvent,
@@ -64,9 +65,10 @@ class Meter(dict[tuple[int, int], tuple[Used, float]]):
         billing: Billing,
         ranks: int,
         memory_bytes: int,
-        slots: int,
+        slots: float,
         usage_factor: float,
     ) -> None:
+        """`slots`: of each rank, a mean if they changed while the task ran."""
         super().__init__()
         self._pool, self._billing, self._usage_factor = pool, billing, usage_factor
         self._ranks, self._memory_bytes, self._slots = ranks, memory_bytes, slots
@@ -78,7 +80,7 @@ class Meter(dict[tuple[int, int], tuple[Used, float]]):
         ranks_us = run_us * self._ranks
         device_us = run_us if pool.spec.provider else device_ns // 1000
         gib_us = ranks_us * self._memory_bytes >> 30
-        used = Used(self._slots * ranks_us, pool.rank_gpus * ranks_us, gib_us, device_us)
+        used = Used(round(self._slots * ranks_us), pool.rank_gpus * ranks_us, gib_us, device_us)
         result = self[key] = used, self._billing.units(used, pool.device, self._usage_factor)
         return result
 
@@ -266,7 +268,7 @@ class Pool:
         self.assigned = 0  # tasks that its workers hold
         self.starts = WorkerStarts(spec.name)
         # By ranks, memory and slots of an attempt, and its usage factor.
-        self.meters: dict[tuple[int, int, int, float], Meter] = {}
+        self.meters: dict[tuple[int, int, float, float], Meter] = {}
         self.small = WorkerEfficiency()  # for tasks that travel with others
         self.large = WorkerEfficiency()
         self.preempted_ns = -(10**18)  # when the last of its tasks was preempted
@@ -295,6 +297,11 @@ class Pool:
     def device(self) -> str:
         """Name of the device: of the pool itself, or of the pool for which it was made."""
         return self.base or self.spec.name
+
+    @property
+    def runs_users_code(self) -> bool:
+        """True if tasks are code of users: functions, or circuits for a command."""
+        return self.spec.engine == FUNCTIONS or bool(self.spec.command)
 
     @property
     def is_exclusive(self) -> bool:

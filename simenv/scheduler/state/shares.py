@@ -56,12 +56,12 @@ class ShareState:
         pool.meters.clear()
         pool.queue.rate = (each * max(1, spec.ranks) + on_device) / 1e6
 
-    def meter(self, pool: Pool, record: TaskRecord, slots: int) -> Meter:
+    def meter(self, pool: Pool, record: TaskRecord, slots: float) -> Meter:
         """Return what attempts like this one use on `slots` of each rank."""
         route, factor = record.route, record.batch.usage_factor
         return self.meter_of(pool, (route.ranks, route.memory_bytes, slots, factor))
 
-    def meter_of(self, pool: Pool, key: tuple[int, int, int, float]) -> Meter:
+    def meter_of(self, pool: Pool, key: tuple[int, int, float, float]) -> Meter:
         """Return what ranks with so many bytes and slots use, in a class with this factor."""
         if key not in pool.meters:
             if len(pool.meters) >= MAX_METERS:

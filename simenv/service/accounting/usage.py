@@ -3,7 +3,8 @@
 Invariant: what an end adds is in the commit that stores the end, and what a withdrawn end takes
 away is in the transaction that withdraws it; so a crash at any moment loses and doubles nothing.
 Sums are integers of microseconds (but billing units), so they equal those over the history. They
-outlive the history: `tables.merge_usage` merges old hours into days, and these into months.
+saturate at `tables.SUM_BOUNDS`, when they are stored and when they are read. They outlive the
+history: `tables.merge_usage` merges old hours into days, and these into months.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ HOUR_S = 3_600
 MAX_KEYS = 100_000  # further users' pools, devices and engines are counted without their names
 MAX_ROWS = 20_000  # of one answer
 PAGE_ROWS = 500  # read in one step of an answer
-MAX_SUM = 2**62  # of one message: the journal keeps signed 64-bit numbers
 RESERVED = "reserved"  # in place of an engine: dedicated workers
 _EVER_H = 2**40  # hours
 _DONE = TaskState.DONE
@@ -155,10 +155,7 @@ class UsageLedger:
         statements: list[Statement] = []
         for key, sums in totals.items():
             number = self._keys.get(key) or self._new_key(key, statements)
-            values = values_of(sums)
-            if max(values) > MAX_SUM:
-                values = tuple(min(value, MAX_SUM) for value in values)
-            statements.append(tables.add_usage(int(at_s) // HOUR_S, number, values))
+            statements.append(tables.add_usage(int(at_s) // HOUR_S, number, values_of(sums)))
             self.charge(key.account, sums.units, at_s)
             self._count(key, sums)
         if self._state.remembers_usage:
@@ -277,6 +274,6 @@ def _places(by: Sequence[str]) -> list[int]:
 
 
 def _row(group: tuple[str, ...], total: list[Any]) -> UsageRow:
-    *counts, shots, slot_us, gpu_us, gib_us, device_us, wait_us, units = total
+    *counts, shots, slot_us, gpu_us, gib_us, device_us, wait_us, units = tables.bounded_sums(total)
     used = Used(slot_us, gpu_us, gib_us, device_us)
     return UsageRow(group, sum(counts), shots, used, wait_us, float(units))

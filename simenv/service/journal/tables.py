@@ -17,7 +17,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 
 from simenv.errors import JournalError
-from simenv.model.accounts import Account, Qos
+from simenv.model.accounts import MAX_UNITS, Account, Qos
 from simenv.model.reservations import CalendarEntry
 from simenv.scheduler.core import LearnedEstimate
 from simenv.scheduler.forecast.expected_starts import StoredErrors
@@ -95,6 +95,9 @@ SUMS = (
     *("done", "failed", "cancelled", "expired", "shots"),
     *("slot_us", "gpu_us", "gib_us", "device_us", "wait_us"),
 )
+# Sums saturate there: two of them fit into the signed 64-bit numbers of the journal.
+MAX_SUM = 2**61
+SUM_BOUNDS = (*(MAX_SUM for _ in SUMS), MAX_UNITS)
 # After which hours are merged into days, and days into months: with 4,000 keys that are used every
 # hour the sums of a year of 10^7 tasks take less than 100 MB.
 HOURS_DAYS, DAYS_DAYS = 35, 120
@@ -374,8 +377,18 @@ _KEY_OF_USAGE = f"{USAGE_KEY.query} where " + " and ".join(f"{n} = ?" for n in _
 
 def add_usage(start: int, key: int, sums: Sequence[float], level: int = HOUR) -> Statement:
     """Return the statement that adds sums, in the order of SUMS and then units, to those of an
-    hour (or day, or month) and key."""
+    hour (or day, or month) and key. What is added has SUM_BOUNDS."""
+    sums = bounded_sums(sums)
     return _ADD_USAGE, (*USAGE.row(level, start, key, *sums), int(sum(sums[:-1])) % _MODULUS)
+
+
+def bounded_sums(sums: Sequence[float]) -> list[Any]:
+    """Return sums, in the order of SUMS and then units, within SUM_BOUNDS; 0 for what is no
+    number. Integers stay integers."""
+    return [
+        min(max(each, -bound), bound) if each == each else 0
+        for each, bound in zip(sums, SUM_BOUNDS, strict=True)
+    ]
 
 
 def period_start(level: int, hour: int) -> int:
@@ -396,7 +409,8 @@ def usage_page(
 ) -> list[tuple[Any, ...]]:
     """Return the rows of some periods that begin in [span[0], span[1]), behind a row (start, key),
     in order."""
-    return list(records.rows(_USAGE_PAGE, level, *span, *after, limit))
+    rows = records.rows(_USAGE_PAGE, level, *span, *after, limit)
+    return [(*row[:3], *bounded_sums(row[3:])) for row in rows]
 
 
 def merge_usage(records: Records, hour: int, limit: int) -> list[Statement]:
@@ -433,7 +447,7 @@ def read_units(records: Records, since: int, until: int) -> dict[str, float]:
         "select account, sum(units) from usage join usage_key on id = key"
         " where level = 0 and start >= ? and start < ? group by account"
     )
-    return dict(records.rows(query, since, until))
+    return {account: min(units, MAX_UNITS) for account, units in records.rows(query, since, until)}
 
 
 def fair_usage_statements(changes: Mapping[str, tuple[str, str, float, int]]) -> list[Statement]:
@@ -448,6 +462,6 @@ def fair_usage_statements(changes: Mapping[str, tuple[str, str, float, int]]) ->
 def read_fair_usage(records: Records) -> dict[str, tuple[str, str, float, int]]:
     """Read what `fair_usage_statements` stored."""
     return {
-        name: (account, user, units, round(at_s * 1e9))
+        name: (account, user, min(max(units, 0.0), MAX_UNITS), round(at_s * 1e9))
         for name, account, user, units, at_s in records.rows(FAIR_USAGE.query)
     }

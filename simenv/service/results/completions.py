@@ -78,24 +78,26 @@ class Completions:
         return self.next_seq - 1
 
     def from_worker(
-        self, done: m.AttemptResults, endings: list[TaskEnded]
+        self, origin: Origin, done: m.AttemptResults, endings: list[TaskEnded]
     ) -> list[tuple[bytes, bytes]]:
-        """Journal the results of a worker. Returns (peer, message) to send after the commit."""
-        by_client: _Shares = {}
+        """Journal the results of the worker `origin`. Returns (peer, message) to send after the
+        commit."""
+        by_route: dict[tuple[str, str], _Shares] = {}
         files: dict[int, m.AttemptResult] = {}
-        results, last = done.results, None
+        results, last, last_route = done.results, None, None
         at_s = time.time()
         group: list[m.Completion] = []
         for ending in endings:
             result, record = results[ending.index], ending.record
             payload, checksum = result.payload, result.checksum
             if ending.reason and ending.state in _STOPPED:
-                payload = _failure(ending, done.origin.node)
+                payload = _failure(ending, origin.node)
                 checksum = zlib.crc32(payload)
             elif result.file:
                 files[result.task] = result
-            if record.batch is not last:
-                last = record.batch
+            if record.batch is not last or record.route is not last_route:
+                last, last_route = record.batch, record.route
+                by_client = by_route.setdefault((last_route.engine, last_route.reason), {})
                 group = by_client.setdefault((last.client, last.owner), [])
             attempts, slots = record.attempts, ending.slots
             number, state = record.number, _STATE_INDEX[ending.state]
@@ -105,7 +107,10 @@ class Completions:
             )
         if self.usage is not None:
             self.usage.add(endings, at_s)
-        return self._store(by_client, done.origin, done.engine, done.route, at_s, files)
+        messages = []
+        for (engine, reason), by_client in by_route.items():
+            messages += self._store(by_client, origin, engine, reason, at_s, files)
+        return messages
 
     def without_result(self, endings: list[TaskEnded]) -> list[tuple[bytes, bytes]]:
         """Journal ends without a worker's result: cancelled, expired, poison. Returns (peer,
@@ -389,11 +394,13 @@ class HeldResults:
 
     def __init__(self, state: SchedulerState) -> None:
         self._state = state
-        self._held: dict[int, m.AttemptResults] = {}
+        self._held: dict[int, tuple[Origin, m.AttemptResults]] = {}
 
-    def hold(self, message: m.AttemptResults, endings: Sequence[TaskEnded]) -> set[int]:
-        """Store the results of a message that the scheduler holds. Returns their indices in the
-        message."""
+    def hold(
+        self, origin: Origin, message: m.AttemptResults, endings: Sequence[TaskEnded]
+    ) -> set[int]:
+        """Store the results of a message of the worker `origin` that the scheduler holds. Returns
+        their indices in the message."""
         held = self._state.devices.paced.held
         if not held or len(endings) == len(message.results):
             return set()
@@ -408,13 +415,14 @@ class HeldResults:
         }
         for index in indices:
             result = message.results[index]
-            self._held[result.task] = msgspec.structs.replace(message, results=[result])
+            self._held[result.task] = origin, m.AttemptResults([result])
         return indices
 
-    def take(self, ending: TaskEnded) -> m.AttemptResults:
-        """Remove and return the result of a task that has ended."""
+    def take(self, ending: TaskEnded) -> tuple[Origin, m.AttemptResults]:
+        """Remove and return the result of a task that has ended, and its worker."""
         return self._held.pop(ending.record.number)
 
     def drop(self, task: int) -> list[str]:
         """Discard the result of a task. Returns the names of its files."""
-        return [result.file for result in self._held.pop(task).results if result.file]
+        _, message = self._held.pop(task)
+        return [result.file for result in message.results if result.file]

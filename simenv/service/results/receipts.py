@@ -16,7 +16,6 @@ from simenv.model.accounts import Receipt, Used, explained_waits
 from simenv.scheduler.core import Route, model_us, unpack_routes
 from simenv.service.accounting.usage import (
     HOUR_S,
-    MAX_SUM,
     Sums,
     device_of,
     values_of,
@@ -183,5 +182,6 @@ def _is_plausible(completion: m.Completion) -> bool:
     used = completion.used or Used()
     amounts = msgspec.structs.astuple(used)
     return all(
-        0 <= each < MAX_SUM for each in (*amounts, completion.units, completion.timing.queued_us)
+        0 <= each < tables.MAX_SUM
+        for each in (*amounts, completion.units, completion.timing.queued_us)
     )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from simenv.model import Event, TaskOptions, TaskState, task_number
+from simenv.model import Event, Origin, TaskOptions, TaskState, task_number
 from simenv.scheduler import core
 from simenv.scheduler.events.workers import kernel_bound
 from simenv.scheduler.scheduler import Scheduler
@@ -122,12 +122,14 @@ class ActionExecutor:
         if ended:
             self.outbox += self._completions.without_result(self._released(ended))
 
-    def finish(self, message: m.AttemptResults, ended: list[core.TaskEnded]) -> set[int]:
-        """Store the results of tasks that a worker's message ended. Returns the indices of the
-        results in it that are held."""
+    def finish(
+        self, origin: Origin, message: m.AttemptResults, ended: list[core.TaskEnded]
+    ) -> set[int]:
+        """Store the results of tasks that a worker's message ended. `origin`: the worker. Returns
+        the indices of the results in it that are held."""
         if ended:
-            self.outbox += self._completions.from_worker(message, ended)
-        return self._held_results.hold(message, ended)
+            self.outbox += self._completions.from_worker(origin, message, ended)
+        return self._held_results.hold(origin, message, ended)
 
     def _released(self, ended: list[core.TaskEnded]) -> list[core.TaskEnded]:
         """Store the results of ended tasks whose result was held. Returns the other ends."""
@@ -136,10 +138,10 @@ class ActionExecutor:
             if ending.index != core.HELD_RESULT:
                 other_ends.append(ending)
                 continue
-            message = self._held_results.take(ending)
+            origin, message = self._held_results.take(ending)
             if ending.state is TaskState.DONE:
                 results = [msgspec.structs.replace(ending, index=0)]
-                self.outbox += self._completions.from_worker(message, results)
+                self.outbox += self._completions.from_worker(origin, message, results)
                 continue
             other_ends.append(ending)
             self._remove_files([result.file for result in message.results if result.file])

@@ -17,11 +17,13 @@ import msgspec
 from launcher import base
 from launcher.allocation import this_node
 from launcher.base import Command, LaunchError
+from simenv._version import __version__
 from simenv.config import Config, EnvironmentPaths
 from simenv.config.paths import gpu_environ, passed_environ, worker_environ
-from simenv.errors import ConfigError
-from simenv.model import PoolSpec
+from simenv.errors import ConfigError, NotAllowedError
+from simenv.model import Origin, PoolSpec
 from simenv.model.calls import FUNCTIONS
+from simenv.sandbox.process_tree import is_within
 from simenv.scheduler.core import (
     StartWorker,
 )
@@ -30,6 +32,7 @@ from simenv.service.workers.endpoints import WorkerKeys
 from simenv.service.workers.isolation import WorkerIsolation
 from simenv.service.workers.job_nodes import JobNodes
 from simenv.service.workers.memory_watch import MemoryWatch
+from simenv.wire.messages import client as m
 
 LOG_TAIL_BYTES = 2_000
 LOG_MAX_BYTES = 8 * 2**20
@@ -38,13 +41,15 @@ MACHINE_GRACE_S = 5.0  # for a worker to cancel the job of its machine
 
 
 class WorkerPeer(msgspec.Struct):
-    """Socket addresses of a worker; each is empty until the worker has sent a message through that
-    socket."""
+    """Sockets of a worker; each is empty until the worker has sent a message through it, and speaks
+    for no other worker from then on."""
 
     start: int
+    pid: int = 0  # of the process that the launcher started on this machine; 0: not known
     work: bytes = b""
     control: bytes = b""
     has_machine: bool = False
+    origin: Origin | None = None  # as it joined, before it ran any task
 
 
 class WorkerProcesses:
@@ -165,39 +170,72 @@ class WorkerProcesses:
         if isolation is not None:
             isolation.started(action.worker, pid)
         self._forget(action.worker)
-        if is_local and pid:
+        is_here = is_local and bool(pid)
+        if is_here:
             self.memory_watch.add(action.worker, action.start, pid)
-        self._peers[action.worker] = WorkerPeer(action.start, has_machine=bool(pool.provider))
+        self._peers[action.worker] = WorkerPeer(
+            action.start, pid if is_here else 0, has_machine=bool(pool.provider)
+        )
         return ""
 
-    def joined(self, name: str, start: int, peer: bytes) -> bool:
-        """Record the work socket of a worker at its first message. Returns False if there is no
-        such start of a worker, or if it has joined through another socket: no peer can take over a
-        live worker."""
+    def works(self, name: str, start: int, peer: bytes, pid: int = 0) -> bool:
+        """Record the work socket of a worker at its first message. `pid`: of the process at its
+        other end; 0: not known. Returns False if there is no such start of a worker, or if it has
+        joined through another socket: no peer can take over a live worker. Raises NotAllowedError
+        if the socket is another worker's, or its process is not this one's."""
         worker = self._peers.get(name)
+        self._check_peer(name, worker, peer, self._beating, pid)
         if worker is None or worker.start != start or worker.work not in (b"", peer):
-            return False
-        if not worker.work and self._is_of_another(name, peer):
             return False
         worker.work = peer
         self._names[peer] = name
         return True
 
-    def beats(self, name: str, start: int, peer: bytes) -> bool:
-        """Record the control socket of a worker at a heartbeat. Returns False if there is no such
-        start of a worker, or if it used another socket before."""
-        worker = self._peers.get(name)
-        if worker is None or worker.start != start or worker.control not in (b"", peer):
+    def joined(self, message: m.Join, peer: bytes, pid: int = 0) -> bool:
+        """Record a worker that joins; as `works`."""
+        name = message.name
+        if not self.works(name, message.start, peer, pid):
             return False
-        if not worker.control and self._is_of_another(name, peer):
+        origin = name, message.node, message.pid, message.version, message.ranks
+        self._peers[name].origin = Origin(*origin)
+        return True
+
+    def beats(self, name: str, start: int, peer: bytes, pid: int = 0) -> bool:
+        """Record the control socket of a worker at a heartbeat; as `works`."""
+        worker = self._peers.get(name)
+        self._check_peer(name, worker, peer, self._names, pid)
+        if worker is None or worker.start != start or worker.control not in (b"", peer):
             return False
         worker.control = peer
         self._beating[peer] = name
         return True
 
-    def _is_of_another(self, name: str, peer: bytes) -> bool:
-        """Return whether a socket is that of another worker, which must not join as this one."""
-        return any(table.get(peer, name) != name for table in (self._names, self._beating))
+    def _check_peer(
+        self, name: str, worker: WorkerPeer | None, peer: bytes, others: Mapping[bytes, str],
+        pid: int,
+    ) -> None:  # fmt: skip
+        """Check that a socket may speak for a worker. `others`: the sockets of the other kind.
+        Raises NotAllowedError."""
+        owner = self.speaker(peer)
+        hint = "each worker has two connections of its own, and speaks for itself alone"
+        if owner and (owner != name or peer in others):
+            text = f"a connection of worker {owner!r} spoke as worker {name!r:.80}"
+            raise NotAllowedError(text, hint=hint)
+        if owner or worker is None or not worker.pid or not pid:
+            return
+        if not is_within(pid, worker.pid):
+            text = f"process {pid} spoke as worker {name!r:.80}, which is process {worker.pid}"
+            raise NotAllowedError(text, hint=hint)
+
+    def speaker(self, peer: bytes) -> str:
+        """Return the name of the worker with this socket; "" if there is none."""
+        return self._names.get(peer) or self._beating.get(peer, "")
+
+    def origin_of(self, name: str) -> Origin:
+        """Return where a worker's results come from, as it has joined."""
+        worker = self._peers.get(name)
+        origin = None if worker is None else worker.origin
+        return origin or Origin(name, "", 0, __version__)
 
     def work_peer(self, name: str) -> bytes:
         worker = self._peers.get(name)

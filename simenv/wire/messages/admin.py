@@ -12,7 +12,7 @@ import msgspec
 from simenv.model import NodeInfo, PoolInfo, reservations as model_reservations
 from simenv.model.program import FEW
 from simenv.model.task_rules import MAX_REASON_CHARS, MAX_WORKERS
-from simenv.wire.messages.base import AdminRequest, ClientRequest, Number, Reply
+from simenv.wire.messages.base import AdminRequest, ClientRequest, Number, Reply, Seconds
 
 Name = Annotated[str, msgspec.Meta(max_length=255)]
 Reason = Annotated[str, msgspec.Meta(max_length=MAX_REASON_CHARS)]
@@ -130,7 +130,7 @@ class SetPolicy(AdminRequest["PolicyReply"], frozen=True, tag=36):
 
     device: Name
     policy: model_reservations.AdmissionPolicy
-    expected: int = -1
+    expected: Annotated[int, msgspec.Meta(ge=-1, le=2**63 - 1)] = -1
 
 
 class GetPolicy(ClientRequest["PolicyReply"], frozen=True, tag=37):
@@ -151,7 +151,7 @@ class SteerTarget(AdminRequest["TargetReply"], frozen=True, tag=39):
     verb: Name
     reason: ReasonText = ""
     mode: Name = ""
-    timeout_s: float = 0.0
+    timeout_s: Seconds = 0.0
 
 
 class SetDispatch(AdminRequest["TargetReply"], frozen=True, tag=40):

@@ -13,9 +13,51 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args
 
 import msgspec
 
+from simenv.errors import ProtocolError
+
 M = TypeVar("M", bound=msgspec.Struct)
 # Numbers that a query of the journal may contain: SQLite's integers have 64 bits, signed.
 Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+# Quantities, bounded so that sums over all tasks and nodes of an environment stay below 2**63.
+LONGEST_S = 366 * 86_400  # of a time that a peer measured or asks for
+Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=LONGEST_S)]
+Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=LONGEST_S * 10**3)]
+Microseconds = Annotated[int, msgspec.Meta(ge=0, le=LONGEST_S * 10**6)]
+Nanoseconds = Annotated[int, msgspec.Meta(ge=0, le=LONGEST_S * 10**9)]
+Memory = Annotated[int, msgspec.Meta(ge=0, le=2**50)]  # bytes
+Crc32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+Pid = Annotated[int, msgspec.Meta(ge=0, le=2**22)]  # the largest of Linux
+Ranks = Annotated[int, msgspec.Meta(ge=1, le=2**16)]
+MAX_TIME_S = 1e11  # of a time in seconds since 1970: the year 5138
+WallClock = Annotated[float, msgspec.Meta(ge=0.0, le=MAX_TIME_S)]
+Name = Annotated[str, msgspec.Meta(max_length=255)]
+Names = Annotated[str, msgspec.Meta(max_length=2**16)]  # of all nodes of a worker, with commas
+
+
+MAX_MAGNITUDE = 1e18  # of figures whose unit is not looked at
+MAX_ITEMS = 10**6  # of one description
+
+
+def check_magnitudes(
+    value: object, most: float = MAX_MAGNITUDE, *, has_unknown: bool = False
+) -> None:
+    """Check that all numbers of a decoded value are finite and at most `most`. `has_unknown`: NaN
+    stands for what was not measured. Raises ProtocolError with the number's place."""
+    pending, count = [("", msgspec.to_builtins(value))], 0
+    while pending:
+        place, each = pending.pop()
+        count += 1
+        if isinstance(each, dict):
+            pending += [(f"{place}.{key}", item) for key, item in each.items()]
+        elif isinstance(each, list | tuple):
+            pending += [(f"{place}[]", item) for item in each]
+        elif has_unknown and each != each:
+            continue
+        elif isinstance(each, int | float) and not abs(each) <= most:
+            bound = f"finite, and at most {most:g}"
+            raise ProtocolError(f"{place[1:]} = {each!r:.40}: every number must be {bound}")
+        if count > MAX_ITEMS:
+            raise ProtocolError(f"a description has more than {MAX_ITEMS} values")
 
 
 class Role(enum.StrEnum):

@@ -14,6 +14,7 @@ import msgspec
 from simenv import model
 from simenv.model import Origin, TaskInfo
 from simenv.model.accounts import Used
+from simenv.model.devices import LONGEST_NS
 from simenv.model.program import Text
 from simenv.wire.messages import (
     accounting,  # noqa: F401 - kinds of messages
@@ -35,19 +36,26 @@ from simenv.wire.messages.history import Spent
 EXIT_LEASE, EXIT_ORPHAN, EXIT_MPI, EXIT_RANK, EXIT_GPU = 103, 104, 105, 106, 107
 STATES = tuple(model.TaskState)  # states travel as an index into this
 FinalState = Annotated[int, msgspec.Meta(ge=2, le=len(STATES) - 1)]
+# A worker sends its results when this time has passed: half of a long chunk, so that the service
+# sends the next one before it ends, where the tasks are too long for it to have sent one ahead.
+FLUSH_NS = 2_500_000
+MAX_RESULTS = 16_384  # of one message; more than the tasks of any chunk
 
 
 class Join(msgspec.Struct, frozen=True, array_like=True, tag=0):
     """First message of a worker, sent when every kernel is loaded."""
 
-    version: str
-    name: str
-    pid: base.Number
-    node: str
+    version: base.Name
+    name: base.Name
+    pid: base.Pid
+    node: base.Names  # where its ranks are, each node once: "node1,node2"
     epoch: base.Number  # of the service that started it: workers of an earlier one are refused
-    engines: tuple[str, ...]
+    engines: Annotated[tuple[base.Name, ...], msgspec.Meta(max_length=256)]
     start: base.Number = 0  # number of this start; name and start identify the process
-    ranks: base.Number = 1
+    ranks: base.Ranks = 1
+
+
+DeviceTime = Annotated[int, msgspec.Meta(ge=0, le=LONGEST_NS)]
 
 
 class Started(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -57,53 +65,56 @@ class Started(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 class AttemptResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Result of one attempt. `start_us` is measured from the arrival of the chunk at the worker;
-    the parts of `run_us` are those of `Timing`."""
+    the parts of `run_us` are those of `Timing`. All times are shown as the worker reported them:
+    none of them is charged (`events.results`)."""
 
     task: base.Number
     attempt: base.Number
     state: FinalState
     payload: bytes
-    checksum: base.Number  # CRC-32 of the payload
-    file: str = ""  # of its large arrays, below the results folder
-    file_bytes: base.Number = 0
-    start_us: base.Number = 0
-    run_us: base.Number = 0
-    decode_us: base.Number = 0
-    plan_us: base.Number = 0
-    engine_us: base.Number = 0
-    encode_us: base.Number = 0
-    compile_us: base.Number = 0  # not a part of `run_us`
-    device_ns: base.Number = 0  # on the emulated device; 0: on none, or not known
+    checksum: base.Crc32  # of the payload
+    file: base.Name = ""  # of its large arrays, below the results folder
+    file_bytes: base.Memory = 0
+    start_us: base.Microseconds = 0
+    run_us: base.Microseconds = 0
+    decode_us: base.Microseconds = 0
+    plan_us: base.Microseconds = 0
+    engine_us: base.Microseconds = 0
+    encode_us: base.Microseconds = 0
+    compile_us: base.Microseconds = 0  # not a part of `run_us`
+    device_ns: DeviceTime = 0  # on the emulated device; 0: on none, or not known
 
 
 class AttemptResults(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """Results of one chunk, or of a part of it; the journal stores the message as received."""
+    """Results of one chunk, or of a part of it: the worker sends those that it has when the last
+    one took longer than FLUSH_NS since it sent some before. Engine, route, slots and worker are
+    those that the service has recorded."""
 
-    origin: Origin
-    engine: str
-    route: str
-    slots: base.Number
-    results: list[AttemptResult]
+    results: Annotated[list[AttemptResult], msgspec.Meta(max_length=MAX_RESULTS)]
+
+
+# In ms, of all processors of a node since it was started: of 1,000 for 30 years.
+CpuTime = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
 
 
 class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=3):
     """Sign of life that the heartbeat thread sends: every second while a task runs, or as often as
     `LeaseRenewed` says."""
 
-    name: str
+    name: base.Name
     epoch: base.Number
     task: base.Number  # running task; 0: none
     attempt: base.Number
-    rss_bytes: base.Number  # of all its ranks together
+    rss_bytes: base.Memory  # of all its ranks together
     start: base.Number = 0
     progress: model.ProgressInfo | None = None  # of the task, if its engine reports it
     waiting: bool = True  # for a chunk; False while it runs one, loads kernels or sends results
     compiling: bool = False  # kernels that the task needs
-    cpu_ms: base.Number = 0  # of the process of its rank 0
-    node_cpu_ms: base.Number = 0  # busy time of all processors of that rank's node; 0: not known
-    node_used_bytes: base.Number = 0  # memory in use on that node; 0: not known
+    cpu_ms: CpuTime = 0  # of the process of its rank 0
+    node_cpu_ms: CpuTime = 0  # busy time of all processors of that rank's node; 0: not known
+    node_used_bytes: base.Memory = 0  # memory in use on that node; 0: not known
     # Resident memory of rank 0 when no task ran, or when it had loaded an engine; 0: not known.
-    base_bytes: base.Number = 0
+    base_bytes: base.Memory = 0
     grants: base.Number = 0  # of the newest LeaseRenewed
 
 
@@ -201,7 +212,7 @@ Numbers = Annotated[list[base.Number], msgspec.Meta(max_length=MAX_QUESTION_TASK
 class Hello(ClientMessage, frozen=True, tag=0):
     """First message of a client; answered by Welcome, or by Refused if the versions differ."""
 
-    protocol: int
+    protocol: base.Number
     version: Text
     client: Text  # a random name, the prefix of automatic keys
 

@@ -21,11 +21,15 @@ Name = Annotated[str, msgspec.Meta(max_length=64)]
 Uid = Annotated[int, msgspec.Meta(ge=0, lt=2**32 - 1)]  # -1 is no user
 
 
+RequestNumber = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Format = Annotated[int, msgspec.Meta(ge=0, le=2**16)]
+
+
 class CertificateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Request a certificate for a public key, whose secret half stays with the sender. `nonce`:
     random text, which the answer repeats."""
 
-    format: int
+    format: Format
     environment: Name
     public_key: PublicKey
     nonce: Nonce
@@ -55,7 +59,7 @@ class Denial(msgspec.Struct, frozen=True, tag="denial", tag_field="kind"):
 class UserRequest(msgspec.Struct, frozen=True, array_like=True, tag=0):
     """A user, named by the kernel or by MUNGE, requests a certificate; answered by UserAnswer."""
 
-    number: int
+    number: RequestNumber
     uid: Uid
     user: Name
     groups: tuple[str, ...]  # names of all groups of the user

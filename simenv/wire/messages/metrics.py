@@ -6,6 +6,8 @@ stored. Neither has data of a task or of a user. Tags from 60.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from simenv.model.program import Text
@@ -148,7 +150,7 @@ class SetDeviceFigure(AdminRequest["Series"], frozen=True, tag=62):
 
     device: Text
     figure: Text  # certified or score
-    value: float  # 0.0 to 1.0
+    value: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 
 class Series(Reply, frozen=True, tag=61):

@@ -16,16 +16,16 @@ from typing import Annotated
 
 import msgspec
 
-from simenv.wire.messages.base import Number
+from simenv.wire.messages.base import Memory, Name, Number, Pid
 
 MAX_GPUS = 64  # of a node
 MAX_BEATS = 16_384  # of workers in one message
-Name = Annotated[str, msgspec.Meta(max_length=255)]
 Line = Annotated[str, msgspec.Meta(max_length=2_000)]
-MAX_BYTES = 2**50  # of memory of a node: sums over all nodes stay below 2**64
-Memory = Annotated[int, msgspec.Meta(ge=0, le=MAX_BYTES)]
 Version = Annotated[int, msgspec.Meta(ge=0, le=2**16)]
 Gpus = Annotated[int, msgspec.Meta(ge=0, le=MAX_GPUS)]
+
+
+Age = Annotated[float, msgspec.Meta(ge=-1e10, le=1e10)]  # seconds; 300 years
 
 
 class JoinToken(msgspec.Struct, frozen=True):
@@ -66,8 +66,8 @@ class JoinNode(msgspec.Struct, frozen=True, array_like=True, tag=10):
     num_gpus: Gpus
     gpus: Annotated[tuple[NodeGpu, ...], msgspec.Meta(max_length=MAX_GPUS)]  # (): without details
     source: Name  # "Slurm job 17"
-    left_s: float  # until the site ends the job
-    age_s: float  # of the agent's process
+    left_s: Age  # until the site ends the job; negative: it should have ended
+    age_s: Age  # of the agent's process
 
 
 class RelayedBeat(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -100,7 +100,7 @@ class WorkerEnded(msgspec.Struct, frozen=True, array_like=True, tag=13):
     node: Name
     worker: Name
     start: Number
-    pid: Number
+    pid: Pid
     code: Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31)]
     reason: Line
     infrastructure_failure: bool

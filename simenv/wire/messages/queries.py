@@ -5,12 +5,21 @@ The service verifies a result itself when a client reports it as damaged.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from simenv.model import EngineInfo
 from simenv.model.devices import DeviceInfo
 from simenv.model.program import Text
-from simenv.wire.messages.base import AdminRequest, ClientRequest, Number, Reply
+from simenv.wire.messages.base import (
+    MAX_TIME_S,
+    AdminRequest,
+    ClientRequest,
+    Number,
+    Reply,
+    WallClock,
+)
 
 
 class GetDevices(ClientRequest["Devices"], frozen=True, tag=43):
@@ -24,7 +33,7 @@ class GetDevices(ClientRequest["Devices"], frozen=True, tag=43):
     name: Text = ""
     names: bool = False
     dates: bool = False
-    at_s: float = 0.0
+    at_s: WallClock = 0.0
     calibration_id: Text = ""
     known: bool = False
 
@@ -89,12 +98,15 @@ class VerifyResult(ClientRequest["VerifyReply"], frozen=True, tag=18):
     task: Number
 
 
+Age = Annotated[float, msgspec.Meta(ge=-1.0, le=MAX_TIME_S)]
+
+
 class CollectGarbage(AdminRequest["GarbageCollected"], frozen=True, tag=19):
     """Remove stored data of tasks that ended more than `older_s` seconds ago, and data beyond the
     limits of size. `older_s` < 0: the age is that of retention, `history.keep_days`. `dry`: only
     report the amount. Answered by GarbageCollected when it is done."""
 
-    older_s: float = -1.0
+    older_s: Age = -1.0
     dry: bool = False
 
 

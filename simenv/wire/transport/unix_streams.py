@@ -350,6 +350,11 @@ class UnixListener:
         self._pid = peer.pid
         return peer.kind, peer.name, body
 
+    @property
+    def sender_pid(self) -> int:
+        """Process that connected the stream of the last message, as the kernel knows it."""
+        return self._pid
+
     def origin(self) -> str:
         """Return the process that sent the last message, as text."""
         return f"process {self._pid} of uid {os.geteuid()}"

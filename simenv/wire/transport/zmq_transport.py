@@ -73,6 +73,10 @@ class Listener(Protocol):
     def origin(self) -> str:
         """Return the origin of the last received message, as text for the audit log."""
 
+    def sender_pid(self) -> int:
+        """Return the process of this machine that connected the stream of the last received
+        message, as the kernel knows it; 0: not known."""
+
     def send(self, peer_kind: sockets.PeerKind, peer: bytes, body: bytes) -> bool:
         """Send one message; False if the peer is gone or its queue is full. Never blocks."""
 
@@ -261,6 +265,9 @@ class ZmqListener:
             if received is not None:
                 return received
         return None
+
+    def sender_pid(self) -> int:
+        return self._streams.sender_pid if self._last == _STREAMS_TURN else 0
 
     def origin(self) -> str:
         if self._last >= _FIRST_REMOTE:

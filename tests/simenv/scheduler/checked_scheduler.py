@@ -134,9 +134,9 @@ class CheckedScheduler:
 
     def finish(
         self, records: list[core.TaskRecord], state: TaskState = TaskState.DONE, device_ns: int = 0,
-        compile_us: int = 0, run_us: int = 0,
+        compile_us: int = 0, run_us: int = 0, slots: int = 1,
     ) -> list[core.TaskEnded]:  # fmt: skip
-        """`run_us` 0: as expected."""
+        """`run_us` 0: as expected. `slots`: of each; 0: as sent. The clock advances so far."""
         worker = records[0].worker
         results = [
             AttemptResult(
@@ -146,7 +146,11 @@ class CheckedScheduler:
             )
             for r in records
         ]  # fmt: skip
-        endings = self.scheduler.tasks_finished(worker, results, 1, self.now_ns)
+        held = self.state.cluster.workers[worker].held
+        ran_ns = 1_000 * sum(result.run_us for result in results)
+        self.now_ns = max(self.now_ns, held.charged_ns + ran_ns)  # by which they are charged
+        held.slots, held.sized_ns = slots or held.slots, 0
+        endings = self.scheduler.tasks_finished(worker, results, self.now_ns)
         self.endings += endings
         check(self.state)
         return endings

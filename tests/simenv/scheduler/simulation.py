@@ -97,7 +97,7 @@ class Simulation(CheckedScheduler):
             record.number, record.fence, DONE, b"", 0, start_us=1, run_us=round(record.cost_us)
         )
         self.ended[record.number] = self.now_ns
-        assert len(self.scheduler.tasks_finished(name, [done], 1, self.now_ns)) == 1
+        assert len(self.scheduler.tasks_finished(name, [done], self.now_ns)) == 1
         self._busy.discard(name)
         self._proceed(name)
 

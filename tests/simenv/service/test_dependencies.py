@@ -152,10 +152,9 @@ def test_submit_in_the_pass_in_which_its_parent_fails_is_refused(bench: ServiceH
     (task,) = bench.assigned()
     index = STATES.index(model.TaskState.FAILED)
     result = m.AttemptResult(task.task, task.attempt, index, BOOM, 0, "", 0, 1, 10)
-    ended = bench.scheduler.tasks_finished("main-0", [result], 1, 0)
+    ended = bench.scheduler.tasks_finished("main-0", [result], 0)
     origin = model.Origin("main-0", "node", 1, "t")
-    results = m.AttemptResults(origin, "statevector", "test", 1, [result])
-    bench.loop.executor.finish(results, ended)
+    bench.loop.executor.finish(origin, m.AttemptResults([result]), ended)
     assert bench.journal.has_pending_ends
     assert "t-1 has ended as FAILED: boom" in refused(bench, parent).message
 

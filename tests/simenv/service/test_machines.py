@@ -99,5 +99,5 @@ def test_unrepeatable_results_are_synced_at_once(tmp_path: Path, engine: str, fo
     (task,) = bench.assigned()
     bench.journal.sync()
     result = m.AttemptResult(task.task, task.attempt, 2, RESULT, 0, "", 0, 1, 10)
-    bench.send_results(result, engine=engine, passes=1)
+    bench.send_results(result, passes=1)
     assert bench.journal.unsynced is not forced

@@ -19,7 +19,7 @@ from qiskit import QuantumCircuit
 from service import program
 
 from simenv.client.circuits import load
-from simenv.model import Origin, TaskOptions, TaskState
+from simenv.model import TaskOptions, TaskState
 from simenv.wire import codec
 from simenv.wire.keyfiles import KEYS_FORMAT, WorkerBootstrap, new_pair
 from simenv.wire.messages import client as m
@@ -306,14 +306,10 @@ def test_worker_ends_when_its_gpu_is_lost(monkeypatch: pytest.MonkeyPatch) -> No
     assert fails(SystemExit, "", run, runner, assigned(program(2).packed())).code == EXIT_GPU
 
 
-ORIGIN = Origin("main-0", "here", 1, "test")
-CHUNK = m.AssignChunk(1, 2**20, False, "statevector", "test", [], [])
-
-
 def test_results_too_large_for_one_message_are_sent_separately() -> None:
     half = session.ANSWER_BYTES // 2 + 1
     results = [m.AttemptResult(task, 1, 2, bytes(half), 0) for task in (1, 2)]
-    bodies = session.packed(ORIGIN, CHUNK, results)
+    bodies = session.packed(results)
     entries = [codec.from_worker(body) for body in bodies]
     assert [done.results for done in entries] == [results[:1], results[1:]]
 
@@ -321,7 +317,7 @@ def test_results_too_large_for_one_message_are_sent_separately() -> None:
 def test_result_too_large_for_any_message_is_reported_as_failure() -> None:
     small = m.AttemptResult(1, 1, 2, b"r", 0)
     large = m.AttemptResult(2, 7, 2, bytes(m.MAX_MESSAGE_BYTES), 0)
-    bodies = session.packed(ORIGIN, CHUNK, [small, large])
+    bodies = session.packed([small, large])
     assert all(len(body) <= session.ANSWER_BYTES for body in bodies)
     first, second = (codec.from_worker(body) for body in bodies)
     assert first.results == [small]

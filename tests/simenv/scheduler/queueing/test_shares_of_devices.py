@@ -51,7 +51,7 @@ def device_time(machine: CheckedScheduler, *, is_paced: bool) -> dict[str, float
         machine.finish([record], device_ns=_length_ns(record))
     used = dict.fromkeys(SHARES, 0)
     for ending in machine.endings:
-        used[ending.record.batch.account] += ending.timing.device_ns
+        used[ending.record.batch.account] += ending.used.device_us
     return {account: each / sum(used.values()) for account, each in used.items()}
 
 

@@ -365,7 +365,7 @@ def test_task_pays_for_slots_and_memory_beyond_its_worker(site: CheckedScheduler
         AttemptResult(r.number, r.fence, STATES.index(TaskState.DONE), b"", 0, run_us=100_000_000)
         for r in send.records
     ]
-    (ending,) = site.scheduler.tasks_finished(send.worker, results, slots, site.now_ns)
+    (ending,) = site.scheduler.tasks_finished(send.worker, results, site.now_ns)
     release(site, number)
     assert ending.units == pytest.approx(100.0 * (slots - 1) + 1.0)
     assert total_units(site) == pytest.approx(100.0)

@@ -419,7 +419,7 @@ def test_late_result_of_lost_attempt_is_ignored(machine: CheckedScheduler) -> No
     machine.lose("main-0")
     machine.revive()
     (again,) = machine.assign()
-    assert machine.scheduler.tasks_finished("main-0", [late], 1, machine.now_ns) == []
+    assert machine.scheduler.tasks_finished("main-0", [late], machine.now_ns) == []
     assert len(machine.finish(again.records)) == 1
 
 

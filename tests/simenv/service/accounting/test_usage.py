@@ -71,7 +71,7 @@ def summed(rows: list[LogRow]) -> tuple[int, int, int, int]:
 def finished(bench: ServiceHarness, tasks: list[m.AssignedTask], slots: int = 2) -> None:
     """Let the worker end tasks, each after another time."""
     results = (ended(task, run_us=RUN_US + task.task) for task in tasks)
-    bench.send_results(*results, slots=slots)
+    bench.send_results(*results)
 
 
 def ended(task: m.AssignedTask, payload: bytes = RESULT, run_us: int = RUN_US) -> m.AttemptResult:
@@ -126,9 +126,9 @@ def test_ends_are_counted_once_after_crash_at_any_moment(ready: ServiceHarness) 
     counted = total(ready)
     assert counted[0] == 1
     lost = ended(tasks[1])
-    message = m.AttemptResults(Origin("main-0", "here", 1, "test"), "statevector", "", 1, [lost])
-    endings = ready.scheduler.tasks_finished("main-0", [lost], 1, time.monotonic_ns())
-    ready.loop.executor.finish(message, endings)
+    endings = ready.scheduler.tasks_finished("main-0", [lost], time.monotonic_ns())
+    origin = Origin("main-0", "here", 1, "test")
+    ready.loop.executor.finish(origin, m.AttemptResults([lost]), endings)
     assert len(endings) == 1
     ready.restart()  # nothing of it was committed
     assert (total(ready), ready.replayed.queued) == (counted, 2)
@@ -381,7 +381,7 @@ def test_month_units_include_accounts_below(books: Books, monkeypatch: pytest.Mo
 
 def test_names_of_pools_and_sums_are_bounded(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     books.add(ending("bio", "ben", 1.0, used=Used(2**63 - 1, 0, 2**70, 0)))
-    assert books.report().rows[0].used.slot_us == ledger.MAX_SUM, "so are numbers"
+    assert books.report().rows[0].used.slot_us == tables.MAX_SUM, "so are numbers"
     monkeypatch.setattr(ledger, "MAX_KEYS", 3)
     for k in range(20):
         books.add(ending("chem", "ana", 1.0, pool=f"p{k}"))

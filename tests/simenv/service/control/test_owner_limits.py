@@ -39,8 +39,8 @@ def told(town: MultiUserHarness, peer: MemoryConnection, sent: m.FromWorker) -> 
 
 
 def false_results(work: m.AssignedTask) -> m.AttemptResults:
-    result = m.AttemptResult(work.task, work.attempt, 2, b"false", 1, 1)
-    return m.AttemptResults(m.Origin("main-0", "here", 1, "test"), "x", "x", 1, [result])
+    result = m.AttemptResult(work.task, work.attempt, 2, b"false", 1)
+    return m.AttemptResults([result])
 
 
 def test_tasks_of_other_owners_are_not_shown(town: MultiUserHarness) -> None:

@@ -9,7 +9,6 @@ from failing import Killed, fails, killed_at
 from service import RESULT, ServiceHarness, filed, spec
 from waiting import until
 
-from simenv.model import Origin
 from simenv.service.results import retention
 from simenv.wire import codec
 from simenv.wire.messages import client as m
@@ -239,8 +238,7 @@ def test_index_is_written_under_continuous_client_requests(bench: ServiceHarness
     bench.submit(spec())
     tasks = bench.assigned()
     done = m.AttemptResult(tasks[0].task, tasks[0].attempt, 2, RESULT, zlib.crc32(RESULT))
-    origin = Origin("main-0", "here", 1, "test")
-    bench.work.send(codec.encode(m.AttemptResults(origin, "statevector", "test", 1, [done])))
+    bench.work.send(codec.encode(m.AttemptResults([done])))
     bench.loop.run_once(timeout_s=0.0)
     passes = 0
     while bench.loop.completions.unindexed or not passes:

@@ -85,14 +85,13 @@ def gone(worker: Ranked, ranks: list[psutil.Process]) -> int:
     return worker.process.wait(END_S)
 
 
-def test_counts_are_equal_for_1_and_2_ranks_and_origin_names_worker_and_node(pair: Ranked) -> None:
+def test_counts_are_equal_for_1_and_2_ranks_and_join_names_worker_and_node(pair: Ranked) -> None:
     join = pair.joined()
     assert (join.name, join.start, join.epoch, join.ranks) == (NAME, START, EPOCH, 2)
+    assert join.node == os.uname().nodename
     tasks = [task(1, program(WIDE, 0.7).packed()), task(2, program(3).packed())]
     result = answers(pair, chunk(*tasks))
     assert [counts(each) for each in result] == [alone(each) for each in tasks]
-    origin = pair.of(m.AttemptResults)[-1].origin
-    assert (origin.worker, origin.node, origin.ranks) == (NAME, os.uname().nodename, 2)
 
 
 def test_error_on_all_ranks_fails_the_task_and_worker_continues(pair: Ranked) -> None:
