@@ -42,7 +42,8 @@ def is_within(pid: int, root: int) -> bool:
         if pid == root:
             return True
         try:
-            status = Path(f"/proc/{pid}/stat").read_text()
+            with open(f"/proc/{pid}/stat") as file:
+                status = file.read()
         except OSError:
             return False
         pid = int(status.rpartition(")")[2].split()[1])

@@ -201,6 +201,9 @@ class EventLoop(ServiceComponents):
             self._drain(begin_ns, is_alone=slept and begin_ns - self._read_ns < UNREAD_NS)
         else:
             self._read_ns = begin_ns
+        if self.workers.starter.is_busy:
+            with self._guarded("the end of a start"):
+                self.workers.starter.run_continuations()
         if begin_ns >= self._next_tick_ns:  # before admission: only stored tasks may end
             self._tick(begin_ns)
         if self.submit_queue.busy:
@@ -226,6 +229,8 @@ class EventLoop(ServiceComponents):
             return 0.0
         if self.commands.reservations.busy and not self.lifecycle.store_error:
             return 0.0
+        if self.workers.starter.is_busy:
+            return BACKGROUND_POLL_S
         if is_checking or self.result_requests.is_urgent or self.commands.reservations.deferred:
             return BACKGROUND_POLL_S
         if has_queries and query_queue.holds:

@@ -32,6 +32,7 @@ HOUR_S = 3_600
 MAX_KEYS = 100_000  # further users' pools, devices and engines are counted without their names
 MAX_ROWS = 20_000  # of one answer
 PAGE_ROWS = 500  # read in one step of an answer
+LEAST_UNITS = 1e-9  # a nanosecond of a slot
 RESERVED = "reserved"  # in place of an engine: dedicated workers
 _EVER_H = 2**40  # hours
 _DONE = TaskState.DONE
@@ -261,7 +262,7 @@ def usage_report(
         return
     from_h = min(first, seen[0]) if message.since_s else seen[0]
     to_s = HOUR_S * max(last, seen[1]) if message.until_s else time.time()
-    result = [_row(group, total) for group, total in sorted(totals.items()) if any(total)]
+    result = [_row(group, total) for group, total in sorted(totals.items()) if _has_use(total)]
     yield accounting.Usage(message.request, result, float(HOUR_S * from_h), float(to_s))
 
 
@@ -271,6 +272,11 @@ def _places(by: Sequence[str]) -> list[int]:
             hint = f"each once, of: {', '.join(USAGE_KEYS)}"
             raise OptionError(f"usage by {name[:64]!r}", hint=hint)
     return [USAGE_KEYS.index(name) for name in by]
+
+
+def _has_use(total: list[Any]) -> bool:
+    """Return whether sums are of anything: units of withdrawn ends leave a rounding error."""
+    return any(total[:-1]) or abs(total[-1]) > LEAST_UNITS
 
 
 def _row(group: tuple[str, ...], total: list[Any]) -> UsageRow:

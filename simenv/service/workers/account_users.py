@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -44,7 +44,8 @@ class AccountUsers:
                 self._users = {name: n for name, n in stored.users.items() if n in numbers}
 
     def user_of(self, account: str, in_use: Collection[int]) -> int:
-        """Return the number of an account. `in_use`: numbers of accounts that have workers."""
+        """Return the number of an account; it holds when `writing` has stored it. `in_use`: numbers
+        of accounts that have workers."""
         user = self._users.pop(account, None)
         if user is None:
             given = set(self._users.values())
@@ -53,9 +54,12 @@ class AccountUsers:
                 last = next(name for name, n in self._users.items() if n not in in_use)
                 user = self._users.pop(last)
         self._users[account] = user
-        stored = UsersFile(FORMAT, self._users)
-        files.write_atomic(self._file, msgspec.json.encode(stored), sync=True)
         return user
+
+    def writing(self) -> Callable[[], None]:
+        """Return the job, for any thread, that stores the present numbers. It raises OSError."""
+        stored = msgspec.json.encode(UsersFile(FORMAT, self._users))
+        return lambda: files.write_atomic(self._file, stored, sync=True)
 
 
 def numbers_of(setting: str) -> range:

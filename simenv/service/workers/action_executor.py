@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 
@@ -77,17 +78,7 @@ class ActionExecutor:
             if type(action) is core.AssignTasks:
                 if action.worker not in self._state.cluster.workers:
                     continue  # an earlier chunk did not reach it; all its tasks are queued again
-                peer = self._workers.work_peer(action.worker)
-                self._journal.sent([record.number for record in action.records])
-                needed: list[str] = []
-                body = packed(action, needed, self._emulates, self._in_force)
-                is_sent = self._send_documents(action.worker, peer, needed)
-                if self._workers.isolation is not None:
-                    bound_bytes = kernel_bound(self._state.cluster.workers[action.worker])
-                    self._workers.isolation.assign(action.worker, action.records, bound_bytes)
-                # A worker without one of its documents could run none of the tasks that name it.
-                if not (is_sent and self._listener.send(sockets.PeerKind.WORKER, peer, body)):
-                    self._replace(action.worker)
+                self._assign(action)
             elif type(action) is core.TaskEnded:
                 ended.append(action)
             elif type(action) is core.RecordEvent:
@@ -158,15 +149,40 @@ class ActionExecutor:
             self.hooks.notify(event)
         log.info("%s %s %s", kind, subject, message)
 
+    def _assign(self, action: core.AssignTasks) -> None:
+        """Send a chunk, and before it what its tasks need."""
+        self._journal.sent([record.number for record in action.records])
+        needed: list[str] = []
+        body = packed(action, needed, self._emulates, self._in_force)
+        worker, isolation = self._state.cluster.workers[action.worker], self._workers.isolation
+        start, job = worker.start, None
+        if isolation is not None:
+            job = isolation.assign(action.worker, action.records, kernel_bound(worker))
+
+        def send() -> None:
+            present = self._state.cluster.workers.get(action.worker)
+            if present is None or present.start != start:
+                return  # it was lost meanwhile; all its tasks are queued again
+            peer = self._workers.work_peer(action.worker)
+            is_sent = self._send_documents(action.worker, peer, needed)
+            # A worker without one of its documents could run none of the tasks that name it.
+            if not (is_sent and self._listener.send(sockets.PeerKind.WORKER, peer, body)):
+                self._replace(action.worker)
+
+        fail = partial(self._replace, action.worker)
+        self._workers.when_ready(action.worker, job, send, fail)
+
     def _start(self, action: core.StartWorker) -> None:
-        error = self._workers.start(action, self._state.cluster.pools[action.pool].spec)
-        if error:
-            now_ns = time.monotonic_ns()
-            self.execute(self._scheduler.worker_lost(action.worker, action.start, error, now_ns))
-        else:
-            self.record_event(
-                "worker.started", action.worker, f"pool {action.pool}{_node_text(action)}"
-            )
+        def begun(error: str) -> None:
+            if error:
+                now_ns = time.monotonic_ns()
+                lost = self._scheduler.worker_lost(action.worker, action.start, error, now_ns)
+                self.execute(lost)
+            else:
+                text = f"pool {action.pool}{_node_text(action)}"
+                self.record_event("worker.started", action.worker, text)
+
+        self._workers.start(action, self._state.cluster.pools[action.pool].spec, begun)
 
     def _emulates(self, pool: str, terms: TaskOptions) -> bool:
         """Return whether tasks have the noise of their device in a pool. A device that was only

@@ -67,21 +67,24 @@ class WorkerKeys:
         if listener is not None:
             files.private_folder(keyfiles.worker_keys_folder(service))
 
-    def make(self, worker: str, start: int, *, write: bool = True) -> keyfiles.KeyPair | None:
-        """Create and accept the key of a start of a worker, before that start; `write`: also its
-        file. Returns None if workers need no keys. Raises ConfigError."""
+    def make(self, worker: str, start: int) -> keyfiles.KeyPair | None:
+        """Create and accept the key of a start of a worker, before that start. Returns None if
+        workers need no keys."""
         if self._listener is None:
             return None
         pair = keyfiles.new_pair()
-        if write:
+        self._public[worker, start] = pair.public
+        self._listener.admit_key(pair.public, rights.Identity(worker, rights.Role.WORKER))
+        return pair
+
+    def write(self, worker: str, start: int, pair: keyfiles.KeyPair | None) -> None:
+        """Write the file of a key; from any thread. Raises ConfigError."""
+        if pair is not None:
             path = keyfiles.worker_key_path(self._service, worker, start)
             path.unlink(missing_ok=True)
             keyfiles.create_private(
                 path, WorkerKey(keyfiles.KEYS_FORMAT, worker, start, pair.public, pair.secret)
             )
-        self._public[worker, start] = pair.public
-        self._listener.admit_key(pair.public, rights.Identity(worker, rights.Role.WORKER))
-        return pair
 
     def remove(self, worker: str, start: int) -> None:
         """Revoke the key of a start of a worker, which has ended or failed."""

@@ -22,6 +22,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -120,13 +121,17 @@ class WorkerIsolation:
         ]
 
     def make(self, worker: str, start: int) -> Path:
-        """Make and return the folder of a start of a worker. Raises ConfigError."""
-        folder = files.private_folder(self._folder / f"{worker}.{start}")
+        """Return the folder of a start of a worker, which `create` makes."""
+        folder = self._folder / f"{worker}.{start}"
+        self._starts[worker] = _Start(start, folder)
+        return folder
+
+    def create(self, folder: Path) -> None:
+        """Make the folder of a start of a worker; from any thread. Raises ConfigError."""
+        files.private_folder(folder)
         files.private_folder(folder / "tmp")
         with suppress(OSError):  # without it the worker has no files, and says so
             shutil.copyfile(self._results / TOKEN, folder / TOKEN)
-        self._starts[worker] = _Start(start, folder)
-        return folder
 
     def confined(self, command: Command, folder: Path, *, is_local: bool) -> Command:
         """Return the command with its home, temporary files and working directory in `folder`.
@@ -152,24 +157,34 @@ class WorkerIsolation:
             with suppress(OSError):  # it has ended already, or the group was removed
                 self._groups.add(worker, pid)
 
-    def assign(self, worker: str, records: Iterable[TaskRecord], bound_bytes: int) -> None:
-        """Bound the memory of a worker that gets tasks, and give it their checkpoints."""
+    def assign(
+        self, worker: str, records: Iterable[TaskRecord], bound_bytes: int
+    ) -> Callable[[], None] | None:
+        """Bound the memory of a worker that gets tasks; return the job, for any thread, that gives
+        it their user and checkpoints before they are sent, None: there is nothing to give."""
         if self._groups is not None:
             self._groups.limit(worker, bound_bytes)
         start, records = self._starts.get(worker), list(records)
-        if start is not None and start.has_own_user and not start.user:
+        if start is None:
+            return None
+        jobs: list[Callable[[], None]] = []
+        if start.has_own_user and not start.user:
             assert self._users is not None
             in_use = {each.user for each in self._starts.values()}
             start.user = self._users.user_of(account_of(records[0]), in_use)
-            with foreign_files.opened(self._folder) as folder:
-                foreign_files.give(folder, start.folder.name, start.user)
+            jobs += [self._users.writing(), partial(self._give, start, start.user)]
         for record in records:
-            if start is None or record.route.num_qubits < WIDE_QUBITS:
+            if record.route.num_qubits < WIDE_QUBITS:
                 continue
             if record.attempts > 1:
-                self._take_back(record.number)
-                self._hand_out(record.number, start)
+                jobs.append(partial(self._give_checkpoint, start, record.number))
             start.wide.add(record.number)
+        return partial(_run_all, jobs) if jobs else None
+
+    def _give_checkpoint(self, start: _Start, task: int) -> None:
+        """Give the checkpoints of a task to a start of a worker that has it now."""
+        self._take_back(task, besides=start)
+        self._hand_out(task, start)
 
     def has(self, worker: str) -> bool:
         """Return whether a worker has a folder of its own."""
@@ -266,12 +281,12 @@ class WorkerIsolation:
         if self._groups is not None:
             self._groups.close()
 
-    def _take_back(self, task: int) -> None:
+    def _take_back(self, task: int, besides: _Start | None = None) -> None:
         """Move the checkpoints of a task from the worker that had it last, if one has them. Without
         them it begins anew."""
         name = f"{CHECKPOINTS}/{task_name(task)}"
-        for start in self._starts.values():
-            if task not in start.wide:
+        for start in list(self._starts.values()):
+            if task not in start.wide or start is besides:
                 continue
             start.wide.discard(task)
             with (
@@ -291,6 +306,16 @@ class WorkerIsolation:
             foreign_files.opened(start.folder) as target,
         ):
             foreign_files.give_folder(source, name, target, start.user)
+
+    def _give(self, start: _Start, user: int) -> None:
+        """Make a user the owner of the folder of a start."""
+        with foreign_files.opened(self._folder) as folder:
+            foreign_files.give(folder, start.folder.name, user)
+
+
+def _run_all(jobs: Iterable[Callable[[], None]]) -> None:
+    for job in jobs:
+        job()
 
 
 def _filters(pid: int) -> int:

@@ -6,10 +6,13 @@ start of that name never affects the present one.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -32,9 +35,12 @@ from simenv.service.workers.endpoints import WorkerKeys
 from simenv.service.workers.isolation import WorkerIsolation
 from simenv.service.workers.job_nodes import JobNodes
 from simenv.service.workers.memory_watch import MemoryWatch
+from simenv.service.workers.starter import InlineStarter, Starter, StarterThread, outcome_of
+from simenv.wire.keyfiles import KeyPair
 from simenv.wire.messages import client as m
 
 LOG_TAIL_BYTES = 2_000
+log = logging.getLogger("simenv.service")
 LOG_MAX_BYTES = 8 * 2**20
 MAX_COMPILERS = 4  # more compiling processes would wait for one another
 MACHINE_GRACE_S = 5.0  # for a worker to cancel the job of its machine
@@ -75,6 +81,11 @@ class WorkerProcesses:
             )
             self.isolation = WorkerIsolation(results, config.name, users)
         self._launcher = launcher
+        # Plain processes are started in a thread; other launchers are asked from one thread alone.
+        has_plain = launcher.name.startswith("local")
+        self.starter: Starter = StarterThread() if has_plain else InlineStarter()
+        self._starting: dict[str, bool] = {}  # name -> whether it is to be killed once it is begun
+        self._unsent: Counter[str] = Counter()  # messages that wait for files, by worker
         self._keys = keys if keys is not None else WorkerKeys(paths.joining, None)
         self._paths = paths
         self._results = results
@@ -100,27 +111,62 @@ class WorkerProcesses:
             *(("--sync",) if config.durability != "process" else ()),
         )
 
-    def start(self, action: StartWorker, pool: PoolSpec) -> str:
-        """Start a worker of that pool. Returns the error, or ""."""
-        log = self._log(action.worker)
+    def start(self, action: StartWorker, pool: PoolSpec, then: Callable[[str], None]) -> None:
+        """Start a worker of that pool; `then` gets the error, or "", in a later pass. Before that
+        the worker has sent nothing."""
+        name = action.worker
         # A machine is no code of users, and needs the network.
         isolation = None if pool.provider else self.isolation
-        _rotate(log, LOG_MAX_BYTES if isolation is None else 0)
-        self._log_begins[action.worker] = log.stat().st_size if log.exists() else 0
+        pair = self._keys.make(name, action.start)
+        folder = None if isolation is None else isolation.make(name, action.start)
+
+        def begun(outcome: int | Exception) -> None:
+            is_killed = self._starting.pop(name, False)
+            if isinstance(outcome, Exception):
+                self._keys.remove(name, action.start)
+                if isolation is not None:
+                    isolation.ended(name, action.start)
+                if not isinstance(outcome, ConfigError | LaunchError):
+                    log.error("the start of %s failed", name, exc_info=outcome)
+                then(str(outcome))
+                return
+            self._begun(action, pool, outcome)
+            then("")
+            if is_killed:
+                self.kill(name)
+
+        job = partial(self._begin, action, pool, pair, folder)
+        if self._is_local(action):
+            self._starting[name] = False
+            self.starter.run(job, begun)
+        else:
+            begun(outcome_of(job))
+
+    def _begin(
+        self,
+        action: StartWorker,
+        pool: PoolSpec,
+        pair: KeyPair | None,
+        folder: Path | None,
+    ) -> int:
+        """Start a worker's process, a plain one in the thread of `starter`; return its pid, 0 if
+        that is not known. `folder`: of an isolated worker. Raises ConfigError, LaunchError."""
+        log_path, by_job = self._log(action.worker), self._is_by_job(action)
+        isolation = None if folder is None else self.isolation
+        _rotate(log_path, LOG_MAX_BYTES if isolation is None else 0)
+        self._log_begins[action.worker] = log_path.stat().st_size if log_path.exists() else 0
         ranks = sum(share.ranks for share in action.shares) or 1
         results = self._results
-        if isolation is not None:
-            try:
-                results = isolation.make(action.worker, action.start)
-            except ConfigError as error:
-                return str(error)
+        if isolation is not None and folder is not None:
+            isolation.create(folder)
+            results = folder
         passed = self.passed.get(pool.name, {})
         nodes = [share.node for share in action.shares if passed and share.node]
         if remote := [node for node in nodes if not this_node.is_this_node(node)]:
             # A command line there shows them to every user of the node.
-            return f"variables of environ are not sent to {remote[0]}: let nodes name this node"
+            text = f"variables of environ are not sent to {remote[0]}: let nodes name this node"
+            raise LaunchError(text)
         node = action.shares[0].node if action.shares else ""
-        by_job = self.job_nodes is not None and node in self.job_nodes
         argv = (
             *(sys.executable, "-P", "-m", "simenv.worker"),
             # The agent of a job has the file in its own folder.
@@ -132,7 +178,7 @@ class WorkerProcesses:
             *("--engine", pool.engine),
             *("--ranks", str(ranks)),
             *(("--gpus", ",".join(action.gpus)) if action.gpus and ranks > 1 else ()),
-            *("--log", str(log)),
+            *("--log", str(log_path)),
             *("--parent", "0"),
             *(("--provider", pool.provider) if pool.provider else ()),
             *(("--import-from", self._import_from) if _imports(pool, isolation) else ()),
@@ -147,36 +193,67 @@ class WorkerProcesses:
                 *(gpu_environ(action.gpus[0]) if action.gpus and ranks == 1 else ()),
                 *passed.items(),
             ),
-            log,
+            log_path,
             self._paths.home,
             action.start,
             action.shares,
         )
-        is_local = ranks == 1 and self._launcher.name.startswith("local")
-        is_local = is_local and (not node or this_node.is_this_node(node)) and not by_job
         if isolation is not None:
-            command = isolation.confined(command, results, is_local=is_local)
-        try:
-            pair = self._keys.make(action.worker, action.start, write=not by_job)
-            if by_job and self.job_nodes is not None and pair is not None:
-                pid = self.job_nodes.start_worker(node, command, pair)
-            else:
-                pid = self._launcher.start(command)
-        except (ConfigError, LaunchError) as error:
-            self._keys.remove(action.worker, action.start)
-            if isolation is not None:
-                isolation.ended(action.worker, action.start)
-            return str(error)
+            command = isolation.confined(command, results, is_local=self._is_local(action))
+        if by_job and self.job_nodes is not None and pair is not None:
+            return self.job_nodes.start_worker(node, command, pair)
+        self._keys.write(action.worker, action.start, pair)
+        pid = self._launcher.start(command)
         if isolation is not None:
             isolation.started(action.worker, pid)
+        return pid
+
+    def _begun(self, action: StartWorker, pool: PoolSpec, pid: int) -> None:
+        """Note a process that was started."""
         self._forget(action.worker)
-        is_here = is_local and bool(pid)
-        if is_here:
-            self.memory_watch.add(action.worker, action.start, pid)
+        local_pid = pid if self._is_local(action) else 0
+        if local_pid:
+            self.memory_watch.add(action.worker, action.start, local_pid)
         self._peers[action.worker] = WorkerPeer(
-            action.start, pid if is_here else 0, has_machine=bool(pool.provider)
+            action.start, local_pid, has_machine=bool(pool.provider)
         )
-        return ""
+
+    def _is_by_job(self, action: StartWorker) -> bool:
+        """Return whether a worker is on a node that came by a job."""
+        node = action.shares[0].node if action.shares else ""
+        return self.job_nodes is not None and node in self.job_nodes
+
+    def _is_local(self, action: StartWorker) -> bool:
+        """Return whether a worker is one plain process of this node."""
+        node, ranks = "", 1
+        if action.shares:
+            node, ranks = action.shares[0].node, sum(share.ranks for share in action.shares)
+        is_here = ranks == 1 and (not node or this_node.is_this_node(node))
+        return is_here and self._launcher.name.startswith("local") and not self._is_by_job(action)
+
+    def when_ready(
+        self,
+        name: str,
+        job: Callable[[], None] | None,
+        send: Callable[[], None],
+        fail: Callable[[], None],
+    ) -> None:
+        """Send a message to a worker, after a job with its files and all earlier messages. `fail`:
+        called instead if the job raises."""
+        if job is None and not self._unsent[name]:
+            send()
+            return
+        self._unsent[name] += 1
+
+        def done(outcome: object) -> None:
+            self._unsent[name] -= 1
+            if isinstance(outcome, Exception):
+                log.error("files of %s are not in place", name, exc_info=outcome)
+                fail()
+            else:
+                send()
+
+        self.starter.run(job or _nothing, done)
 
     def works(self, name: str, start: int, peer: bytes, pid: int = 0) -> bool:
         """Record the work socket of a worker at its first message. `pid`: of the process at its
@@ -252,10 +329,11 @@ class WorkerProcesses:
     def exited(self) -> list[base.Exit]:
         """Return the ends of workers since the last call, and kill terminated workers that have not
         ended in time."""
+        self.starter.run_continuations()
         ends = self._launcher.poll_exits()
         if self.job_nodes is not None:
             ends += self.job_nodes.poll_exits()
-        if self.isolation is not None:
+        if self.isolation is not None and not self._starting:
             self.isolation.kill_orphans(at_once=bool(ends))
         now_s = time.monotonic()
         for name, when_s in list(self._ending.items()):
@@ -280,6 +358,9 @@ class WorkerProcesses:
     def kill(self, name: str) -> None:
         """Kill a worker; one that holds a machine gets MACHINE_GRACE_S to cancel its job first."""
         worker = self._peers.get(name)
+        if name in self._starting:
+            self._starting[name] = True
+            return
         if self.job_nodes is not None and self.job_nodes.signal_worker(name, kill=True):
             return
         if worker is not None and worker.has_machine:
@@ -305,6 +386,7 @@ class WorkerProcesses:
             return 0
 
     def close(self) -> None:
+        self.starter.close()
         self.memory_watch.close()
         if self.job_nodes is not None:
             self.job_nodes.close()
@@ -322,6 +404,10 @@ class WorkerProcesses:
 
     def _log(self, name: str) -> Path:
         return self._paths.logs / f"{name}.log"
+
+
+def _nothing() -> None:
+    """Do nothing: the message only waits for those before it."""
 
 
 def start_compilers(

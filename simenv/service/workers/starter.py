@@ -1,7 +1,7 @@
 """Thread that starts processes and writes their files for the event loop.
 
-Invariants: neither a fork nor a wait for the disk holds up the loop. The thread lives as long as the
-service, because a child that is bound to its parent ends with the thread that started it
+Invariants: neither a fork nor a wait for the disk holds up the loop. The thread lives as long as
+the service, because a child that is bound to its parent ends with the thread that started it
 (PR_SET_PDEATHSIG, prctl(2)). Jobs run in their order; so do their continuations, in the loop.
 """
 
@@ -12,7 +12,7 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 T = TypeVar("T")
 CLOSE_S = 10.0  # for the job that runs when the service ends
@@ -43,7 +43,7 @@ class InlineStarter:
     is_busy = False
 
     def run(self, job: Callable[[], T], then: Callable[[T | Exception], None]) -> None:
-        then(_outcome(job))
+        then(outcome_of(job))
 
     def run_continuations(self) -> None:
         """Do nothing: all have run."""
@@ -67,7 +67,7 @@ class StarterThread:
 
     def run(self, job: Callable[[], T], then: Callable[[T | Exception], None]) -> None:
         def work() -> None:
-            outcome = _outcome(job)
+            outcome = outcome_of(job)
             self._done.put(lambda: then(outcome))
 
         self._pending += 1
@@ -103,7 +103,8 @@ class StarterThread:
             work()
 
 
-def _outcome(job: Callable[[], Any]) -> Any:
+def outcome_of(job: Callable[[], T]) -> T | Exception:
+    """Return what a job returned or raised."""
     try:
         return job()
     except Exception as error:  # noqa: BLE001 - the continuation has it

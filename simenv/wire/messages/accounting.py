@@ -9,7 +9,7 @@ import msgspec
 from simenv.model import OwnerReport
 from simenv.model.accounts import Account, Billing, Qos, Receipt, ShareRow, UsageRow
 from simenv.model.program import FEW, Text
-from simenv.wire.messages.base import AdminRequest, ClientRequest, Number, Reply, WallClock
+from simenv.wire.messages.base import AdminRequest, ClientRequest, Number, Reply
 
 Name = Annotated[str, msgspec.Meta(max_length=64)]
 MAX_RECEIPTS = 2_000  # of one request
@@ -45,8 +45,8 @@ class GetUsage(ClientRequest["Usage"], frozen=True, tag=54):
     seconds since 1970; 0: no bound."""
 
     by: Annotated[tuple[Text, ...], FEW] = ()
-    since_s: WallClock = 0.0
-    until_s: WallClock = 0.0
+    since_s: float = 0.0
+    until_s: float = 0.0
 
 
 class GetReceipts(ClientRequest["Receipts"], frozen=True, tag=55):

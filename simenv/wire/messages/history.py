@@ -12,7 +12,7 @@ import msgspec
 from simenv.model import TaskOptions, TaskSpec, TaskState, Timing
 from simenv.model.accounts import Used
 from simenv.model.program import FEW, Text
-from simenv.wire.messages.base import ClientRequest, Number, Reply, WallClock
+from simenv.wire.messages.base import ClientRequest, Number, Reply
 
 NEWEST = 2**63 - 1  # value of `GetHistory.before`: begin with the newest task
 
@@ -71,12 +71,12 @@ class GetHistory(ClientRequest["History"], frozen=True, tag=14):
 
     after: Number = 0
     limit: Number = 1000
-    since_s: WallClock = 0.0
+    since_s: float = 0.0
     app: Text = ""
     structure: bool = False
     before: Number = 0
     states: Annotated[tuple[TaskState, ...], FEW] = ()
-    ended_since_s: WallClock = 0.0
+    ended_since_s: float = 0.0
 
 
 class GetSpec(ClientRequest["Submitted"], frozen=True, tag=15):

@@ -141,14 +141,16 @@ class CheckedScheduler:
         results = [
             AttemptResult(
                 r.number, r.fence, STATES.index(state), b"", 0, start_us=1,
-                run_us=run_us or max(1, round(r.cost_us)), device_ns=device_ns,
+                run_us=run_us or (1 if r.route.paced else max(1, round(r.cost_us))),
+                device_ns=device_ns,
                 compile_us=compile_us,
             )
             for r in records
         ]  # fmt: skip
         held = self.state.cluster.workers[worker].held
         ran_ns = 1_000 * sum(result.run_us for result in results)
-        self.now_ns = max(self.now_ns, held.charged_ns + ran_ns)  # by which they are charged
+        if not records[0].route.paced:  # their results are held for much longer
+            self.now_ns = max(self.now_ns, held.charged_ns + ran_ns)  # by which they are charged
         held.slots, held.sized_ns = slots or held.slots, 0
         endings = self.scheduler.tasks_finished(worker, results, self.now_ns)
         self.endings += endings

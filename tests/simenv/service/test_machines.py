@@ -97,6 +97,8 @@ def test_unrepeatable_results_are_synced_at_once(tmp_path: Path, engine: str, fo
     bench.join()
     bench.submit()
     (task,) = bench.assigned()
+    record = bench.state.tasks[task.task]
+    record.route = msgspec.structs.replace(record.route, engine=engine)
     bench.journal.sync()
     result = m.AttemptResult(task.task, task.attempt, 2, RESULT, 0, "", 0, 1, 10)
     bench.send_results(result, passes=1)

@@ -17,11 +17,15 @@ from simenv.model.devices import DeviceInfo, DeviceKind
 from simenv.service.event_loop import CHECKED
 from simenv.wire import codec
 from simenv.wire.messages import base, client as m, identity
+from simenv.wire.messages.accounting import GetUsage
+from simenv.wire.messages.history import GetHistory
 
 # Checked as a whole where it arrives, as the messages CHECKED: `base.check_magnitudes`.
 DESCRIBED = {DeviceInfo}
 # By the table of options, and by admission: the fields of the tasks of a submission.
 RULED = {TaskOptions, TaskSpec}
+# Their windows of time, by `views.check_window`.
+WINDOWS = (GetUsage, GetHistory)
 _NUMBERS = (inspect.IntType, inspect.FloatType)
 _ITEMS = (inspect.ListType, inspect.VarTupleType, inspect.SetType, inspect.FrozenSetType)
 
@@ -55,7 +59,7 @@ def unbounded(kind: Any, place: str, seen: frozenset[type] = frozenset()) -> Ite
 RECEIVED = [
     kind
     for kind in (*get_args(m.FromWorker), *get_args(m.FromClient), identity.UserRequest)
-    if kind not in CHECKED
+    if kind not in (*CHECKED, *WINDOWS)
 ]
 
 

@@ -12,7 +12,7 @@ from simenv.model.accounts import Account, AccountTree, Billing, WaitReason
 from simenv.scheduler import core
 
 LOAD_S, ENDING_S = 30.0, 300.0
-MAX_LEFT, MAX_EXCESS = 0.001, 0.02  # parts of all waiting; readings begin at the last tick
+MAX_LEFT, MAX_EXCESS = 0.005, 0.05  # parts of all waiting; readings begin at the last tick
 ON_DEVICE_NS = 300_000_000
 ACCOUNTS = {"a": Account(limits={"max_running_slots": 2}), "b": Account(share=2.0), "c": Account()}
 POOLS = (

@@ -10,7 +10,7 @@ from multi_user_harness import MultiUserHarness
 from service import ServiceHarness, spec
 
 from simenv.model import TaskState, Timing
-from simenv.model.accounts import Account, AccountTree, Receipt, ShareRow, Used, WaitReason
+from simenv.model.accounts import Account, AccountTree, Receipt, ShareRow, WaitReason
 from simenv.service.accounting.usage import UsageLedger
 from simenv.service.journal import tables
 from simenv.wire import codec
@@ -43,8 +43,9 @@ def test_receipt_has_what_was_stored_at_acceptance_and_end(ready: ServiceHarness
     assert (stored.share, stored.usage, stored.rank) == (0.25, 1234.5, 3)
     assert (stored.state, stored.pool, stored.engine) == (TaskState.DONE, "main", "statevector")
     assert (stored.used, stored.units) == (row.used, row.units)
-    assert stored.used == Used(10, 0, 0, 0)
-    assert stored.units == pytest.approx(1e-5)
+    since_sent_us = row.timing.total_us - row.timing.queued_us
+    assert 0 < stored.used.slot_us <= since_sent_us * stored.slots, "by the service's clock"
+    assert stored.units == pytest.approx(stored.used.slot_us / 1e6, rel=0.01)
     assert (stored.submitted_s, stored.ended_s) == (row.submitted_s, row.ended_s)
     assert (row.account, row.qos) == ("chem", "normal")
     assert stored.waited_us == row.timing.queued_us == sum(us for _, us in stored.waits)

@@ -17,6 +17,7 @@ def test_account_keeps_its_number_until_it_is_given_to_another(tmp_path: Path) -
     users = AccountUsers(NUMBERS, tmp_path / "users.json")
     numbers = [users.user_of(name, ()) for name in ("a", "b", "a")]
     assert numbers == [310_000, 310_001, 310_000]
+    users.writing()()
     users = AccountUsers(NUMBERS, tmp_path / "users.json")  # of the next start
     assert [users.user_of(name, ()) for name in ("b", "c", "a")] == [310_001, 310_002, 310_000]
     assert users.user_of("d", {310_001}) == 310_002, "b has workers, c waited longest"

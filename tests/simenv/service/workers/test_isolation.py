@@ -19,7 +19,7 @@ from waiting import until
 from launcher.process import cgroup
 from simenv import foreign_files
 from simenv.config import convert
-from simenv.errors import ConfigError
+from simenv.errors import ConfigError, NotAllowedError
 from simenv.model import task_name
 from simenv.result_files import CHECKPOINTS, WORKERS, attempt_file
 from simenv.sandbox import confinement
@@ -43,6 +43,18 @@ def workers(tmp_path: Path) -> WorkerIsolation:
     return WorkerIsolation(tmp_path / "results", "test")
 
 
+def made(workers: WorkerIsolation, name: str, start: int) -> Path:
+    """The folder of a start of a worker."""
+    folder = workers.make(name, start)
+    workers.create(folder)
+    return folder
+
+
+def assign(workers: WorkerIsolation, name: str, records: list[Any], bound_bytes: int) -> None:
+    if (job := workers.assign(name, records, bound_bytes)) is not None:
+        job()
+
+
 def until_step(bench: ServiceHarness, holds: Callable[[], bool]) -> None:
     """Let the service work until something holds."""
     until(lambda: bench.step() or holds())
@@ -58,10 +70,10 @@ def record(task: int, attempts: int = 1, num_qubits: int = 24) -> Any:
 
 
 def test_each_start_has_a_private_folder_that_goes_with_it(workers: WorkerIsolation) -> None:
-    folder = workers.make("main-0", 3)
+    folder = made(workers, "main-0", 3)
     assert folder.stat().st_mode & 0o777 == 0o700
     assert (folder / "tmp").is_dir()
-    other = workers.make("main-1", 4)
+    other = made(workers, "main-1", 4)
     assert workers.ended("main-0", 2) is None, "an earlier start of that name"
     assert workers.ended("main-0", 3) == folder
     assert workers.ended("main-0", 3) is None
@@ -70,7 +82,7 @@ def test_each_start_has_a_private_folder_that_goes_with_it(workers: WorkerIsolat
 
 
 def test_folders_of_a_killed_service_are_removed(tmp_path: Path) -> None:
-    first = WorkerIsolation(tmp_path, "test").make("main-0", 1)
+    first = made(WorkerIsolation(tmp_path, "test"), "main-0", 1)
     (first / "tmp" / "left").write_text("x")
     WorkerIsolation(tmp_path, "test")
     assert not first.exists()
@@ -81,7 +93,7 @@ def taken(workers: WorkerIsolation, *results: Any) -> list[str]:
 
 
 def test_result_file_is_moved_to_its_place(workers: WorkerIsolation, tmp_path: Path) -> None:
-    folder = workers.make("main-0", 1)
+    folder = made(workers, "main-0", 1)
     name = attempt_file(5000, 65_537)
     (folder / name).parent.mkdir()
     (folder / name).write_text("data")
@@ -96,7 +108,7 @@ def test_what_is_no_file_of_the_worker_alone_is_not_taken(
     workers: WorkerIsolation, tmp_path: Path, kind: str
 ) -> None:
     """Neither the file of another account that a link leads to, nor a tree that no limit counts."""
-    folder, name = workers.make("main-0", 1), attempt_file(5000, 65_537)
+    folder, name = made(workers, "main-0", 1), attempt_file(5000, 65_537)
     other = tmp_path / "elsewhere" / Path(name).name
     other.parent.mkdir()
     other.write_text("data")
@@ -128,19 +140,19 @@ def test_what_is_no_file_of_the_worker_alone_is_not_taken(
 def test_checkpoints_follow_their_task_and_no_others_are_taken(
     workers: WorkerIsolation, tmp_path: Path
 ) -> None:
-    first, second = workers.make("main-0", 1), workers.make("main-1", 2)
-    workers.assign("main-0", [record(9), record(10, num_qubits=4)], 2**30)
+    first, second = made(workers, "main-0", 1), made(workers, "main-1", 2)
+    assign(workers, "main-0", [record(9), record(10, num_qubits=4)], 2**30)
     for task in (9, 10, 11):
         (first / CHECKPOINTS / task_name(task)).mkdir(parents=True)
         (first / CHECKPOINTS / task_name(task) / "1.h5").write_text(f"state of {task}")
     workers.ended("main-0", 1)
     kept = tmp_path / "results" / CHECKPOINTS
     assert [path.name for path in kept.iterdir()] == [task_name(9)], "11 was never its task"
-    workers.assign("main-1", [record(9, attempts=2)], 2**30)
+    assign(workers, "main-1", [record(9, attempts=2)], 2**30)
     assert (second / CHECKPOINTS / task_name(9) / "1.h5").read_text() == "state of 9"
     assert not list(kept.iterdir())
-    third = workers.make("main-2", 3)
-    workers.assign("main-2", [record(9, attempts=3)], 2**30)
+    third = made(workers, "main-2", 3)
+    assign(workers, "main-2", [record(9, attempts=3)], 2**30)
     assert (third / CHECKPOINTS / task_name(9) / "1.h5").exists(), "its worker lives on"
 
 
@@ -149,8 +161,8 @@ def test_checkpoints_that_are_no_plain_files_are_not_taken(
     workers: WorkerIsolation, tmp_path: Path, kind: str
 ) -> None:
     """Their task begins anew; nothing of them is handed to the next worker, or stays."""
-    folder = workers.make("main-0", 1)
-    workers.assign("main-0", [record(9)], 2**30)
+    folder = made(workers, "main-0", 1)
+    assign(workers, "main-0", [record(9)], 2**30)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "1.h5").write_text("of another account")
@@ -169,8 +181,8 @@ def test_checkpoints_that_are_no_plain_files_are_not_taken(
         os.mkfifo(own / "1.h5")
     workers.ended("main-0", 1)
     assert list((tmp_path / "results" / CHECKPOINTS).glob("*")) == []
-    second = workers.make("main-1", 2)
-    workers.assign("main-1", [record(9, attempts=2)], 2**30)
+    second = made(workers, "main-1", 2)
+    assign(workers, "main-1", [record(9, attempts=2)], 2**30)
     assert not (second / CHECKPOINTS / task_name(9)).exists()
     assert (elsewhere / "1.h5").read_text() == "of another account"
 
@@ -182,9 +194,9 @@ def test_checkpoints_are_handed_to_no_folder_that_a_link_leads_to(
     for each in (kept, elsewhere / task_name(9)):
         each.mkdir(parents=True)
     (elsewhere / task_name(9) / "file").touch()
-    folder = workers.make("main-0", 1)
+    folder = made(workers, "main-0", 1)
     (folder / CHECKPOINTS).symlink_to(elsewhere)
-    workers.assign("main-0", [record(9, attempts=2)], 2**30)
+    assign(workers, "main-0", [record(9, attempts=2)], 2**30)
     assert [path.name for path in (elsewhere / task_name(9)).iterdir()] == ["file"]
 
 
@@ -274,13 +286,13 @@ def test_worker_cannot_join_or_beat_as_another_worker(tmp_path: Path) -> None:
     bench = ServiceHarness(tmp_path, pools=pools, isolation="account")
     workers = bench.loop.workers
     starts = {name: command.start for name, command in bench.paper.commands.items()}
-    assert workers.joined("main-0", starts["main-0"], b"first")
+    assert workers.works("main-0", starts["main-0"], b"first")
     assert workers.beats("main-0", starts["main-0"], b"first!")
     for peer in (b"first", b"first!"):
-        assert not workers.joined("main-1", starts["main-1"], peer)
-        assert not workers.beats("main-1", starts["main-1"], peer)
+        fails(NotAllowedError, "'main-0'", workers.works, "main-1", starts["main-1"], peer)
+        fails(NotAllowedError, "'main-0'", workers.beats, "main-1", starts["main-1"], peer)
     assert workers.name_of(b"first") == "main-0"
-    assert workers.joined("main-1", starts["main-1"], b"second")
+    assert workers.works("main-1", starts["main-1"], b"second")
 
 
 def test_command_of_an_isolated_worker_names_nothing_of_the_service(tmp_path: Path) -> None:
@@ -328,6 +340,6 @@ def test_worker_whose_files_take_more_than_all_results_may_is_ended(tmp_path: Pa
 
 
 def test_worker_with_folders_that_cannot_be_listed_is_ended(workers: WorkerIsolation) -> None:
-    folder = workers.make("fn-0", 1)
+    folder = made(workers, "fn-0", 1)
     (reason,) = workers.above_limit({folder.name: foreign_files.UNMEASURABLE}, 2**30).values()
     assert "cannot be listed" in reason

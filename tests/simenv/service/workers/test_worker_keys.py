@@ -50,6 +50,11 @@ class Site:
         return None
 
 
+def made(site: Site, worker: str, start: int) -> None:
+    """Make the key of a start of a worker, and its file."""
+    site.keys.write(worker, start, site.keys.make(worker, start))
+
+
 @pytest.fixture
 def site() -> Iterator[Site]:
     with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +66,7 @@ def site() -> Iterator[Site]:
 def test_each_start_of_a_worker_has_a_key_pair_of_its_own(site: Site) -> None:
     starts = [("main-0", 1), ("main-0", 2), ("main-1", 3)]
     for worker, start in starts:
-        site.keys.make(worker, start)
+        made(site, worker, start)
     entries = [keyfiles.read_bootstrap(site.service, *each) for each in starts]
     assert len({item.secret_key for item in entries}) == 3
     for worker, start in starts:
@@ -71,7 +76,7 @@ def test_each_start_of_a_worker_has_a_key_pair_of_its_own(site: Site) -> None:
 
 
 def test_worker_key_authenticates_its_worker_until_it_has_ended(site: Site) -> None:
-    site.keys.make("main-0", 1)
+    made(site, "main-0", 1)
     result = keyfiles.read_bootstrap(site.service, "main-0", 1)
     worker = zmq_transport.connect_worker(result, b"main-0.1")
     worker.send(b"hello")
@@ -92,7 +97,7 @@ def test_worker_key_authenticates_its_worker_until_it_has_ended(site: Site) -> N
 
 
 def test_keys_of_an_earlier_service_are_removed(site: Site) -> None:
-    site.keys.make("main-0", 1)
+    made(site, "main-0", 1)
     WorkerKeys(site.service, None)
     assert not keyfiles.worker_key_path(site.service, "main-0", 1).exists()
 
