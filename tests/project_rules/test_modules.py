@@ -18,7 +18,6 @@ PRODUCT = ("launcher", "simenv", "simulators")
 # Without cycles, type-only and local imports included.
 PACKAGES = ("launcher", "noise_models", "simenv", "simulators")
 SQL_OUTSIDE = {  # modules with statements or connections outside simenv.service.journal
-    "simenv/service/control/pool_commands.py",
     "simenv/service/recovery/repair.py",
     "simenv/service/results/retention.py",
 }

@@ -10,40 +10,24 @@ from __future__ import annotations
 
 import logging
 import os
-import sqlite3
 import time
 import zlib
-from collections.abc import Iterator
-from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from simenv._version import __version__
 from simenv.model import Origin, TaskOptions, TaskSpec, TaskState, Timing, task_name
 from simenv.scheduler.core import Route, pack_routes
-from simenv.service.journal import rows, salvage, tables, writer
+from simenv.service.journal import quarantine, rows, salvage, tables, writer
 from simenv.service.journal.accepted import AcceptedRow
-from simenv.service.journal.damage import Row, Span, damaged_rows, is_read, named, spans_of
-from simenv.service.journal.database import Connection
-from simenv.service.journal.schema import (
-    ACCEPTED,
-    ENDED,
-    FINISHED,
-    META,
-    Columns,
-    quarantined,
-)
+from simenv.service.journal.damage import Span, damaged_rows, named, spans_of
+from simenv.service.journal.schema import ACCEPTED, ENDED, FINISHED
 from simenv.service.recovery.repair import drop_damaged_records
 from simenv.service.recovery.replay import final_tasks
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 
-_DANGLING = (
-    "select first from ended where not exists"
-    " (select 1 from finished where finished.seq = ended.seq)"
-)
 MAX_LOST = 100_000  # tasks of which nothing is left but the number
 _IN_MESSAGE = 500  # ends in one record
 _LATE = frozenset({"finished", "job_blob", "quarantine"})  # looked at when they are read
@@ -92,11 +76,11 @@ def scrub(journal: writer.Journal, copy: Path | None = None) -> Scrubbed:
         if table.name not in _LATE and (damaged := damaged_rows(records, table))
     }
     # Of a record whose number is damaged the index knows the tasks, which run again.
-    dangling = list(records.rows(_DANGLING))
+    dangling = quarantine.ends_without_records(records)
     salvaged, missing = records.meta(salvage.SALVAGED), journal.missing
     if not (found or salvaged or missing or dangling):
         return Scrubbed({}, [], [])
-    good = list(_of_copy(copy, found)) if copy is not None and copy.exists() else []
+    good = list(quarantine.rows_of_copy(copy, found)) if copy is not None and copy.exists() else []
     mended = {(table.name, table.key_of(values)) for table, values in good}
     broken = [
         row
@@ -104,19 +88,8 @@ def scrub(journal: writer.Journal, copy: Path | None = None) -> Scrubbed:
         if (ACCEPTED.name, ACCEPTED.key_of(row)) not in mended
     ]
     spans = spans_of(records, broken)
-    now_s = time.time()
-    with journal.transaction("FULL") as db:
-        for table, damaged in found.items():
-            for row in damaged:
-                db.execute(*quarantined(table, row, now_s))
-                _delete(db, table, row)
-        for (first,) in dangling:
-            db.execute(*ENDED.remove(first))
-        for table, values in good:
-            db.execute(*table.put(*values, *([0] if table.extra else [])))
-        if ENDED in found or (broken and not records.meta("indexed")):
-            db.execute("delete from ended")
-            db.execute(*META.put("indexed", 0))
+    reindexed = ENDED in found or bool(broken and not records.meta("indexed"))
+    quarantine.move(journal, quarantine.Damage(found, dangling, good, reindexed))
     drop_damaged_records(journal)  # also those that the lost index would have had
     counts = {table.name: len(damaged) for table, damaged in found.items()}
     if dangling:
@@ -125,33 +98,10 @@ def scrub(journal: writer.Journal, copy: Path | None = None) -> Scrubbed:
     spans += _holes(records, spans, missing, bool(salvaged))
     ended, kept = _end(journal, spans)
     if salvaged:
-        with journal.transaction("FULL") as db:
-            db.execute(*META.remove(salvage.SALVAGED))
+        quarantine.forget_salvage(journal)
     for name, count in counts.items():
         log.warning("the journal %s: %d damaged rows of %s", journal.place, count, name)
     return Scrubbed(counts, ended, kept, len(good), lost)
-
-
-def _of_copy(copy: Path, found: dict[Columns, list[Row]]) -> Iterator[tuple[Columns, list[Any]]]:
-    """Yield the intact rows that a copy has of these damaged ones, of tables whose rows stay as
-    they are."""
-    with suppress(sqlite3.Error), closing(sqlite3.connect(copy, isolation_level=None)) as db:
-        for table, damaged in found.items():
-            for row in damaged if table.name in salvage.FILLED else ():
-                query = f"{table.checked} where {table.where_key()}"
-                for *values, crc in db.execute(query, table.key_of(row)).fetchall():
-                    if table.is_intact(values, crc) and is_read(table, values):
-                        yield table, values
-
-
-def _delete(db: Connection, table: Columns, row: Row) -> None:
-    key = table.key_of(row)
-    if db.execute(f"delete from {table.name} where {table.where_key()}", key).rowcount:
-        return
-    # Its key is not where the order of the keys has it: it is found by all that it has.
-    names = [*table.names, "crc"]
-    condition = " and ".join(f"{name} is not distinct from ?" for name in names)
-    db.execute(f"delete from {table.name} where {condition}", row)
 
 
 def _holes(
@@ -160,16 +110,13 @@ def _holes(
     """Return the tasks without a submission: `missing` ones, and if pages were lost those between
     other submissions, unless old ones were removed before, which look the same."""
     results = [Span(n.start, len(n), "") for n in _slices(missing)]
-    query = f"select count(*) from meta where key >= '{rows.GONE}' and key < '{rows.GONE}~'"
-    if not salvaged or records.scalar(query):
+    if not salvaged or quarantine.has_removed(records):
         return results
-    known = bytearray(max(1, min(missing.start if missing else 2**62, journal_end(records))))
-    for first, count in records.rows("select first, count from accepted"):
+    end = quarantine.end_of_tasks(records)
+    known = bytearray(max(1, min(missing.start if missing else 2**62, end)))
+    submitted = [(span.first, span.count) for span in spans]
+    for first, count in (*quarantine.submissions(records), *submitted):
         known[first : first + count] = b"\1" * len(known[first : first + count])
-    for span in spans:
-        known[span.first : span.first + span.count] = b"\1" * len(
-            known[span.first : span.first + span.count]
-        )
     known[0] = 1
     position = 0
     while (position := known.find(0, position)) >= 0:
@@ -178,12 +125,6 @@ def _holes(
         results += [Span(n.start, len(n), "") for n in _slices(range(position, end))]
         position = end
     return results
-
-
-def journal_end(records: rows.JournalRows) -> int:
-    """Return the first task number that no stored submission or `meta` is above."""
-    row = records.row("select first, count from accepted order by first desc limit 1")
-    return max(records.meta(rows.NEXT_TASK), 1 if row is None else row[0] + row[1])
 
 
 def _slices(tasks: range) -> list[range]:
@@ -197,7 +138,8 @@ def _end(journal: writer.Journal, spans: list[Span]) -> tuple[list[int], list[in
         return [], []
     records = journal.records
     total = max(records.next_task(), *(span.first + span.count for span in spans))
-    final, owners = final_tasks(journal, total), _owners(journal)
+    final = final_tasks(journal, total)
+    owners = quarantine.owners_without_submissions(journal.records)
     seq, ended, kept = records.last_seq() + 1, list[int](), list[int]()
     origin = Origin("service", os.uname().nodename, os.getpid(), __version__)
     for span in spans:
@@ -216,20 +158,6 @@ def _end(journal: writer.Journal, spans: list[Span]) -> tuple[list[int], list[in
             seq += len(some)
         journal.commit()
     return ended, kept
-
-
-def _owners(journal: writer.Journal) -> dict[int, str]:
-    """Return the owners of ended tasks without a submission, as their ends have them."""
-    results: dict[int, str] = {}
-    query = (
-        "select ended.first, ended.count, finished.owner from ended join finished"
-        " on finished.seq = ended.seq where not exists (select 1 from accepted where"
-        " accepted.first <= ended.first and accepted.first + accepted.count > ended.first)"
-    )
-    for first, count, owner in journal.records.rows(query):
-        if owner:
-            results |= dict.fromkeys(range(first, first + count), owner)
-    return results
 
 
 def _placeholder(first: int, count: int) -> AcceptedRow:
