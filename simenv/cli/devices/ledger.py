@@ -12,7 +12,6 @@ from simenv.cli import terminal
 from simenv.cli.listing import Column, Style, listing
 from simenv.cli.tasks.circuit_input import errors_for_command_line, noise_of, read_circuit
 from simenv.errors import OptionError
-from simulators.circuit.analysis.fit_scope import outside_text
 
 if TYPE_CHECKING:
     from simenv.calibration.ledger import EdgeLoss, ErrorLedger
@@ -79,6 +78,8 @@ def _print(ledger: ErrorLedger, file: str, device: str) -> None:
         )
 
     if ledger.outside_fit:
+        from simulators.circuit.analysis.fit_scope import outside_text
+
         terminal.fitted(outside_text(ledger.outside_fit), indent=2)
 
     def table(rows: Sequence[Any], loss: Callable[[Any], float], *names: Column[Any]) -> None:

@@ -30,7 +30,7 @@ from simulators.statevector.tiles import sweep_kernel
 _TEXT_BYTES = 4096
 _NAPS_S = (50e-6, 2e-3)  # waits between two polls of an idle rank
 _KINDS = {
-    kind.code: kind for kind in vars(errors).values()
+    kind.__name__: kind for kind in vars(errors).values()
     if isinstance(kind, type) and issubclass(kind, EngineError)
 }  # fmt: skip
 
@@ -137,12 +137,12 @@ def _typed(error: Exception, rank: int) -> EngineError:
 
 def _packed(error: EngineError) -> bytes:
     message, hint = error.message[: _TEXT_BYTES // 8], error.hint[: _TEXT_BYTES // 8]
-    return "\n\0\n".join((error.code, message, hint)).encode()[:_TEXT_BYTES]
+    return "\n\0\n".join((type(error).__name__, message, hint)).encode()[:_TEXT_BYTES]
 
 
 def _unpacked(text: bytes) -> EngineError:
-    code, message, hint = text.decode(errors="replace").split("\n\0\n")
-    return _KINDS.get(code, EngineError)(message, hint=hint)
+    name, message, hint = text.decode(errors="replace").split("\n\0\n")
+    return _KINDS.get(name, EngineError)(message, hint=hint)
 
 
 # Exchange of global and local qubits, several at once, in place.
