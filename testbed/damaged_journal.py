@@ -128,8 +128,13 @@ def hit_row(db: Any, table: Columns, chance: random.Random) -> list[int]:
         return []
     row = chance.choice(rows)
     index = chance.randrange(len(table.names))
-    changed = _flipped(row[index], chance)
-    values = [changed, *table.key_of(row)]
+    while True:  # a bit whose change makes no second row of one key
+        changed = [*row[:index], _flipped(row[index], chance), *row[index + 1 :]]
+        key = table.key_of(changed)
+        same = f"select 1 from {table.name} where {table.where_key()}"
+        if key == table.key_of(row) or not db.execute(same, key).fetchall():
+            break
+    values = [changed[index], *table.key_of(row)]
     with suppress(sqlite3.IntegrityError):
         db.execute(f"update {table.name} set {table.names[index]} = ? where {table.where_key()}",
                    values)  # fmt: skip

@@ -16,7 +16,6 @@ import msgspec
 
 from simenv.cli import terminal
 from simenv.model.devices import UNKNOWN
-from simulators.circuit.analysis.fit_scope import DEEPER
 
 if TYPE_CHECKING:
     from noise_models.atoms import AtomMachine
@@ -341,6 +340,8 @@ def _fitted(snapshot: CalibrationSnapshot) -> str:
 
 def _in_force(scope: FitScope) -> str:
     """Return the circuits on which a fit is in force."""
+    from simulators.circuit.analysis.fit_scope import DEEPER
+
     most = [f"{scope.widest} qubits", f"{DEEPER * scope.two_qubit_gates:g} gates on two qubits"]
     if scope.depth is not None and scope.duration_ns is not None:
         most += [f"depth {DEEPER * scope.depth:g}", f"{DEEPER * scope.duration_ns:.4g} ns"]

@@ -207,12 +207,14 @@ def test_a_lost_page_costs_what_is_on_it(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3_600)
 def test_faults_at_ten_places_of_each_table(tmp_path: Path) -> None:
     expected = 10 * len(tables.ALL) * len(damaged_journal.KINDS)
     assert check(damaged_journal.faults(tmp_path, 10)) == expected
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3_600)
 def test_faults_in_rows_of_postgresql(tmp_path: Path) -> None:
     with new_place() as place:
         outcomes = damaged_journal.faults_of_rows(tmp_path, place.url, place.environment, 5)
