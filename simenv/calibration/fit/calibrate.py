@@ -201,11 +201,16 @@ def _doubt(best: _Choice, likelihood: LikelihoodFit, records: Sequence[CountsRec
     if text := guards.uniform(likelihood):
         found.append(text)
     problem, solution = best.attempt.base.problem, best.solution
-    for text in (
-        mixtures.mixed(records, problem, solution.values),
-        guards.incomplete(problem, solution.values),
-    ):
-        found += [text] if text else []
+    windows = np.array(best.attempt.base.windows)
+    if best.attempt.score.windows is None:  # all dates have one calibration
+        windows[:] = 0
+    for window in np.unique(windows).tolist():
+        part = [each for each, of in zip(records, windows, strict=True) if of == window]
+        if text := mixtures.mixed(part, problem, solution.values):
+            found.append(text)
+            break
+    if text := guards.incomplete(problem, solution.values):
+        found.append(text)
     blocks, observations = solution.blocks, problem.observations
     shots = np.array([each.shots for each in observations])
     if text := guards.smooth(blocks, shots, len(best.attempt.columns.columns)):
