@@ -300,14 +300,14 @@ def test_a_device_with_detunings_is_fitted_and_keeps_them() -> None:
     truth = scaled_errors(replace(lima, qubits=qubits), 1.5)
     rng = np.random.default_rng(12)
     path = PATH[:2]
-    texts = [waiting(random_circuit(path, rng), path) for _ in range(13)]
-    rows = measured(texts[:9], truth, rng, shots=2_000)
+    texts = [waiting(random_circuit(path, rng), path) for _ in range(15)]
+    rows = measured(texts[:11], truth, rng, shots=2_000)
     result = calibrate(CountsData(tuple(rows), "lima"), lima, "fitted")
     assert result.observed.left_out == ()
     assert result.share > 0.0
     for before, after in zip(lima.qubits, result.snapshot.qubits, strict=True):
         assert after.detuning_rad_us == pytest.approx(before.detuning_rad_us, rel=0.05)
-    others = CountsData(tuple(measured(texts[9:], truth, rng, shots=200_000)), "lima")
+    others = CountsData(tuple(measured(texts[11:], truth, rng, shots=200_000)), "lima")
     models = {
         "calibrated": Predictor(lima),
         "fitted": Predictor(replace(result.snapshot, outside=None)),
