@@ -33,9 +33,11 @@ from simenv.text import error_summary
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Kinds of frames, the first byte of each. To this process: SET_UP, CALL.
+# Kinds of frames, the first byte of each. To this process: SET_UP, CALL. Those from it have the
+# number of the call next, NUMBER_BYTES of little-endian; READY has 0.
 SET_UP, CALL = b"s", b"c"
 READY, PROGRESS, VALUE, TOO_LARGE, FAILED, STOPPED = b"r", b"p", b"v", b"l", b"f", b"i"
+NUMBER_BYTES = 8
 TRACE_CHARS = 1_500  # of the end of a traceback
 MAX_PROCESSES = 1_024  # with threads, where they are counted for this process's namespace or user
 _MISSING_MODULE = (
@@ -96,19 +98,20 @@ def main() -> int:
     _set_up(msgspec.msgpack.decode(first[1:], type=SetUp))
     adopt_orphans()
     channel.end_with_parent()
-    channel.send(READY)
+    channel.send(READY, bytes(NUMBER_BYTES))
 
     def report(done: float, total: int, unit: str) -> None:
-        channel.send(PROGRESS, msgspec.msgpack.encode((done, total, unit)))
+        channel.send(PROGRESS, number, msgspec.msgpack.encode((done, total, unit)))
 
     while (frame := channel.receive()) is not None:
-        name, pickled = msgspec.msgpack.decode(frame[1:], type=tuple[str, bytes])
+        call, name, pickled = msgspec.msgpack.decode(frame[1:], type=tuple[int, str, bytes])
+        number = call.to_bytes(NUMBER_BYTES, "little")
         kind, answer = _called(name, pickled, interruption, report)
         del pickled
         with suppress(Exception):
             sys.stdout.flush()
         kill_orphans()
-        channel.send(kind, answer)
+        channel.send(kind, number, answer)
     return 0
 
 

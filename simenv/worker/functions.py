@@ -106,6 +106,7 @@ class FunctionEngine:
         self._rules = FunctionRules() if rules is None else rules
         self._child: Child | None = None
         self._is_ready = False  # the child has answered its set-up
+        self._number = 0  # of the last call, which the child's frames must have
         confinement.forbid_tracing()
         adopt_orphans()
         on_exit(self.close)
@@ -208,8 +209,9 @@ class FunctionEngine:
             child.send(frames.SET_UP, msgspec.msgpack.encode(self._set_up()))
             self._wait(child, control)
             self._is_ready = True
-        child.send(frames.CALL, msgspec.msgpack.encode((call.name, call.pickled)))
-        return self._wait(child, control, signals=True)
+        self._number += 1
+        child.send(frames.CALL, msgspec.msgpack.encode((self._number, call.name, call.pickled)))
+        return self._wait(child, control, self._number)
 
     def _set_up(self) -> frames.SetUp:
         files, user = self._rules.files, os.geteuid()
@@ -220,16 +222,14 @@ class FunctionEngine:
         )
         return frames.SetUp(user, self._rules.import_from, read, listed, write)
 
-    def _wait(
-        self, child: Child, control: RunControl, *, signals: bool = False
-    ) -> tuple[bytes, bytes]:
-        """Wait for a frame that is no progress. `signals`: a function runs, which a signal stops;
-        else Stopped is raised at once."""
+    def _wait(self, child: Child, control: RunControl, number: int = 0) -> tuple[bytes, bytes]:
+        """Wait for a frame that is no progress. `number`: of the call that runs, which a signal
+        stops; 0: none does, and Stopped is raised at once."""
         end_s = math.inf
         while True:
             if control.flag[0] and end_s == math.inf:
-                end_s = time.monotonic() + (STOP_S if signals else 0.0)
-                if signals:
+                end_s = time.monotonic() + (STOP_S if number else 0.0)
+                if number:
                     os.kill(child.pid, signal.SIGUSR1)
             if time.monotonic() >= end_s:
                 raise Stopped("the function was stopped")
@@ -237,7 +237,13 @@ class FunctionEngine:
                 frame = child.receive(POLL_S)
             except TimeoutError:
                 continue
-            kind, body = frame[:1], frame[1:]
+            start = 1 + frames.NUMBER_BYTES
+            kind, body = frame[:1], frame[start:]
+            sent = int.from_bytes(frame[1:start], "little")
+            if len(frame) < start or sent > number:
+                raise UnexpectedAnswer("of no call")
+            if sent < number:  # of a thread that an earlier call has left, or that call's own
+                continue
             try:
                 if kind in _LAST:
                     if _LAST[kind] is not None:

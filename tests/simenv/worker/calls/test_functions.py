@@ -23,7 +23,7 @@ from simenv.model.options import VALUE
 from simenv.sandbox.confinement import FileRules
 from simenv.sandbox.process_tree import children
 from simenv.wire.messages.client import AssignedTask
-from simenv.worker import functions
+from simenv.worker import function_process as frames, functions
 from simenv.worker.functions import CallFailed, FunctionEngine, FunctionRules
 from simulators.engine import RunControl
 
@@ -216,6 +216,13 @@ def framed(body: bytes) -> bytes:
     return len(body).to_bytes(8, "big") + body
 
 
+def numbered(engine: FunctionEngine, frame: bytes, later: int = 1) -> bytes:
+    """`frame`, of a length and a kind, as one of a later call of the engine."""
+    number = (engine._number + later).to_bytes(frames.NUMBER_BYTES, "little")
+    body = frame[8:9] + number + frame[9:]
+    return framed(body) if int.from_bytes(frame[:8], "big") == len(frame) - 8 else frame
+
+
 HOSTILE = {
     "unknown kind": framed(b"x"),
     "empty": framed(b""),
@@ -234,13 +241,55 @@ HOSTILE = {
 def test_frame_that_is_no_answer_is_the_error_of_its_task(
     engine: FunctionEngine, name: str
 ) -> None:
-    fails(CallFailed, "its process sent what is no answer", called, engine, send, [HOSTILE[name]])
+    hostile = numbered(engine, HOSTILE[name]) if HOSTILE[name][8:] else HOSTILE[name]
+    message = str(fails(CallFailed, "", called, engine, send, [hostile]))
+    assert "its process sent what is no answer" in message
+    assert ("of no call" in message) == (name == "empty")
     assert called(engine, pow, 2, 5) == 32
 
 
 def test_second_answer_is_not_that_of_the_next_call(engine: FunctionEngine) -> None:
-    forged = framed(b"v" + cloudpickle.dumps("forged"))
+    forged = numbered(engine, framed(b"v" + cloudpickle.dumps("forged")))
     assert called(engine, send, [forged]) == "forged", "its own value is whatever it likes"
+    assert called(engine, pow, 2, 5) == 32
+
+
+@by_value
+def answer_later(frame: bytes) -> int:
+    """Leave a thread that writes to the pipe to the worker once another function sleeps."""
+    import builtins
+    import threading
+
+    sleeps = builtins.sleeps = threading.Event()  # type: ignore[attr-defined]
+
+    def write() -> None:
+        sleeps.wait()
+        send([frame])
+
+    threading.Thread(target=write, daemon=True).start()
+    return 1
+
+
+@by_value
+def sleep_then(value: int) -> int:
+    import builtins
+    import time
+
+    builtins.sleeps.set()  # type: ignore[attr-defined]
+    time.sleep(0.3)
+    return value
+
+
+def test_thread_of_an_earlier_call_answers_no_later_one(engine: FunctionEngine) -> None:
+    forged = numbered(engine, framed(b"v" + cloudpickle.dumps("forged")))
+    assert called(engine, answer_later, forged) == 1
+    assert called(engine, sleep_then, 2) == 2
+    assert [called(engine, pow, 2, each) for each in (3, 4)] == [8, 16], "none is shifted"
+
+
+def test_answer_to_a_later_call_is_the_error_of_its_task(engine: FunctionEngine) -> None:
+    forged = numbered(engine, framed(b"v" + cloudpickle.dumps("forged")), later=2)
+    fails(CallFailed, "of no call", called, engine, send, [forged])
     assert called(engine, pow, 2, 5) == 32
 
 
