@@ -13,6 +13,7 @@ Nothing here needs a privilege. Linux alone has these calls.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import stat
@@ -35,6 +36,7 @@ _DEVICE_NODES = 1 << 6 | 1 << 11
 _OF_A_FILE = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE
 _BIND_TCP, _CONNECT_TCP = 1, 2
 _SCOPES, _SIGNALS = 3, 2  # abstract Unix sockets and signals, and those alone, since ABI 6
+_REFER_ABI = 2  # of Linux 5.19
 LEAST_ABI = 4  # of Linux 6.7, the first that knows TCP
 SCOPED_ABI = 6  # of Linux 6.12
 _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38  # linux/prctl.h
@@ -132,13 +134,19 @@ def restrict_files(
 def restrict_processes() -> None:
     """Let this thread, and all that it starts, not trace processes outside, read their memory,
     environment and descriptors, nor, since Linux 6.12, signal them; root gives up the capabilities
-    to do so. Files and network stay. Raises OSError where there is no Landlock."""
+    to do so. Files and network stay. Raises OSError where there is no Landlock, or one that refuses
+    to move files to other folders (before Linux 5.19)."""
     abi = landlock_abi()
+    if abi < _REFER_ABI:
+        raise OSError(errno.EOPNOTSUPP, "Landlock would refuse to move files to other folders")
     is_scoped = abi >= SCOPED_ABI
-    nodes = 0 if is_scoped else _DEVICE_NODES  # an empty set of rules is refused
-    attributes = struct.pack("=QQQ", nodes, 0, _SIGNALS if is_scoped else 0)
+    # An empty set of rules is refused, and one that handles any right to files denies the right to
+    # move and link them to other folders, unless that is handled and allowed.
+    handled = 0 if is_scoped else _DEVICE_NODES | _REFER
+    attributes = struct.pack("=QQQ", handled, 0, _SIGNALS if is_scoped else 0)
     ruleset = _call(_CREATE_RULESET, attributes, len(attributes), 0)
     try:
+        _allow_path(ruleset, Path("/"), handled)
         _no_new_privileges()
         _call(_RESTRICT_SELF, ruleset, 0)
     finally:

@@ -270,6 +270,51 @@ def test_processes_outside_are_not_traced_or_signalled(own: Path, victim: int) -
     assert set(answers.values()) <= {"EACCES", "EPERM"}, answers
 
 
+MOVES = """
+from simenv.sandbox import confinement
+for name in ("one", "two"):
+    os.mkdir(f"{own}/{name}")
+for name in ("renamed", "linked", "alone"):
+    Path(own, "one", name).touch()
+
+def tried():
+    return {
+        "rename": attempt(lambda: os.rename(f"{own}/one/renamed", f"{own}/two/renamed")),
+        "link": attempt(lambda: os.link(f"{own}/one/linked", f"{own}/two/linked")),
+        "in one folder": attempt(lambda: os.rename(f"{own}/one/alone", f"{own}/one/alone-2")),
+        "fifo": attempt(lambda: os.mkfifo(f"{own}/two/fifo")),
+        "environ": attempt(lambda: len(open(f"/proc/{victim}/environ", "rb").read())),
+    }
+"""
+
+
+@pytest.mark.parametrize("abi", [2, 4, 5, 7])
+def test_files_move_between_folders_where_processes_alone_are_restricted(
+    own: Path, victim: int, abi: int
+) -> None:
+    """As on kernels with these versions of Landlock."""
+    abi = min(abi, confinement.landlock_abi())
+    source = f"""
+        confinement.landlock_abi = lambda: {abi}
+        confinement.restrict_processes()
+        answers = tried()
+    """
+    answers = run(own, MOVES + textwrap.dedent(source), victim=victim)
+    assert answers.pop("environ") in ("EACCES", "EPERM")
+    assert set(answers.values()) == {"ok"}, answers
+
+
+def test_landlock_that_refuses_to_move_files_is_not_applied(own: Path) -> None:
+    source = """
+        confinement.landlock_abi = lambda: 1
+        answers = {"restricted": attempt(confinement.restrict_processes)} | tried()
+    """
+    answers = run(own, MOVES + textwrap.dedent(source), victim=os.getpid())
+    assert answers.pop("restricted") == "ENOTSUP"
+    assert answers.pop("environ") != "EACCES"
+    assert set(answers.values()) == {"ok"}, answers
+
+
 def test_kernel_without_landlock_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(confinement, "landlock_abi", lambda: 0)
     assert confinement.unavailable_reason().startswith("this kernel has no Landlock")
