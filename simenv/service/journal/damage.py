@@ -12,12 +12,13 @@ import msgspec
 from simenv.errors import DECODE_ERRORS, SimenvError
 from simenv.model import task_name
 from simenv.scheduler.core import unpack_routes
-from simenv.service.journal import finished, rows, tables
+from simenv.service.journal import finished, reader, rows, tables
 from simenv.service.journal.accepted import AcceptedRow
 from simenv.service.journal.schema import ACCEPTED, Columns
 from simenv.wire import codec
 
 Row = tuple[Any, ...]
+MOST_TASKS = 2**20  # of one submission
 
 
 def named(tasks: Sequence[int]) -> str:
@@ -76,17 +77,22 @@ class Span(msgspec.Struct, frozen=True):
     is_lost: bool = True  # nothing is left of the submission
 
 
-def spans_of(records: rows.JournalRows, broken: list[Row]) -> list[Span]:
+def spans_of(records: reader.Records, broken: list[Row]) -> list[Span]:
     """Return the tasks of damaged submissions. What is doubtful of a row is judged by the rest of
     it, and by its neighbours."""
     results = []
-    bad = {row[0] for row in broken}
+    bad, end = {row[0] for row in broken}, records.next_task()
     for row in broken:
         *values, crc = row
         first, count = values[0], values[1]
         is_head = ACCEPTED.is_head_intact(values, crc)
+        if not is_head and isinstance(first, int):  # of a flipped bit in the number
+            flipped = (first ^ 1 << bit for bit in range(63))
+            fits = (n for n in flipped if ACCEPTED.is_head_intact([n, *values[1:]], crc))
+            values[0], is_head = next(((n, True) for n in fits), (first, False))
+            first = values[0]
         # Of a task number that was damaged nothing is known: the numbers that miss are found then.
-        if not isinstance(first, int) or first < 1:
+        if not isinstance(first, int) or not 1 <= first < end + MOST_TASKS:
             continue
         following = _next_first(records, first, bad)
         if not is_head:
@@ -106,7 +112,7 @@ def _next_first(records: rows.JournalRows, first: int, bad: set[int]) -> int:
     row = records.row(query, first)
     while row is not None and row[0] in bad:
         row = records.row(query, row[0])
-    return int(row[0]) if row is not None else max(records.meta(rows.NEXT_TASK), first + 1)
+    return int(row[0]) if row is not None else first + MOST_TASKS
 
 
 def _sizes(values: list[Any]) -> list[int]:

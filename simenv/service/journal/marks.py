@@ -48,6 +48,8 @@ class IdMark:
         self.is_exact, self.found, self.error = True, False, ""
         self._file = -1
         self._read()
+        if self.error:
+            log.warning("%s", self.error)
         of = self._given if self.is_exact else self._reserved
         self.floors = dict(of)
         if not read_only:
@@ -76,7 +78,7 @@ class IdMark:
             raise JournalError(text, hint="use the simenv version that wrote it")
         self._given = dict(zip(COUNTERS, counts[::2], strict=True))
         self._reserved = dict(zip(COUNTERS, counts[1::2], strict=True))
-        self.is_exact = boot == self._boot or self._given == self._reserved
+        self.is_exact = (boot == self._boot and bool(boot.strip())) or self._given == self._reserved
         self.found = True
 
     def note(self, used: dict[str, int]) -> None:

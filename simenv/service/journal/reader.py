@@ -14,6 +14,7 @@ from simenv.service.journal.accepted import AcceptedRecords
 from simenv.service.journal.database import Database, PostgresPlace
 from simenv.service.journal.finished import FinishedRecords
 from simenv.service.journal.rows import LAST_EVENT, LAST_SEQ, NEXT_TASK, JournalRows
+from simenv.service.journal.schema import ACCEPTED, FINISHED
 
 AUDIT = "@audit"  # the owner of events of the audit log: no key has that name
 
@@ -28,13 +29,13 @@ class Records(JournalRows):
 
     def last_seq(self) -> int:
         """Return the number of the newest completion, also if it has been removed."""
-        query = "select seq + count - 1 from finished order by seq desc limit 1"
-        return max(self.scalar(query) or 0, self.meta(LAST_SEQ))
+        row = self.newest(FINISHED)
+        return max(0 if row is None else row[0] + row[1] - 1, self.meta(LAST_SEQ))
 
     def next_task(self) -> int:
         """Return the first task id that was never used."""
-        query = "select first + count from accepted order by first desc limit 1"
-        return max(self.scalar(query) or 1, self.meta(NEXT_TASK))
+        row = self.newest(ACCEPTED)
+        return max(1 if row is None else row[0] + row[1], self.meta(NEXT_TASK))
 
     def file_of(self, name: str) -> tuple[int, int] | None:
         """Return the task and the bytes of a result file (0 bytes: it was removed); None if no task

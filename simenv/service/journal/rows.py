@@ -11,6 +11,7 @@ import msgspec
 
 from simenv.errors import DECODE_ERRORS, JournalError
 from simenv.service.journal.database import WAY_OUT, Database, PostgresPlace
+from simenv.service.journal.schema import META, Columns
 
 log = logging.getLogger("simenv.service")
 PAGE_ROWS = 100
@@ -71,5 +72,14 @@ class JournalRows:
         text = f"a record in the journal {self._place} is damaged: its checksum does not fit"
         return JournalError(text, hint=WAY_OUT)
 
+    def newest(self, table: Columns) -> tuple[Any, ...] | None:
+        """Return the intact row of the highest number; None if there is none."""
+        row = self.row(f"{table.checked} order by {table.names[0]} desc limit 1")
+        query = f"{table.checked} where {table.names[0]} < ? order by {table.names[0]} desc limit 1"
+        while row is not None and not table.is_intact(row[:-1], row[-1]):
+            row = self.row(query, row[0])
+        return row
+
     def meta(self, key: str) -> int:
-        return self.scalar("select value from meta where key = ?", key) or 0
+        row = self.row(f"{META.checked} where key = ?", key)
+        return row[1] if row is not None and META.is_intact(row[:2], row[2]) else 0

@@ -203,6 +203,8 @@ class Journal:
             for name, (key, following) in present.items()
             if floors[name] > following
         ]
+        if raised and self.mark is not None and not self.mark.is_exact:
+            raised.append(META.put(f"{rows.GONE}bound", 1))  # numbers below were not all given
         if raised:
             self.database.store(raised, forced=True)
         if self.mark is not None:

@@ -12,6 +12,7 @@ import logging
 import os
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -95,7 +96,8 @@ def scrub(journal: writer.Journal, copy: Path | None = None) -> Scrubbed:
     if dangling:
         counts[FINISHED.name] = len(dangling)
     lost = (missing.start, missing.stop - 1) if missing else (1, 0)
-    spans += _holes(records, spans, missing, bool(salvaged))
+    is_unsure = any(not ACCEPTED.is_head_intact(row[:-1], row[-1]) for row in broken)
+    spans += _holes(records, spans, missing, bool(salvaged) or is_unsure)
     ended, kept = _end(journal, spans)
     if salvaged:
         quarantine.forget_salvage(journal)
@@ -109,7 +111,7 @@ def _holes(
 ) -> list[Span]:
     """Return the tasks without a submission: `missing` ones, and if pages were lost those between
     other submissions, unless old ones were removed before, which look the same."""
-    results = [Span(n.start, len(n), "") for n in _slices(missing)]
+    results = [Span(n.start, len(n), "") for r in _without(missing, spans) for n in _slices(r)]
     if not salvaged or quarantine.has_removed(records):
         return results
     end = quarantine.end_of_tasks(records)
@@ -125,6 +127,16 @@ def _holes(
         results += [Span(n.start, len(n), "") for n in _slices(range(position, end))]
         position = end
     return results
+
+
+def _without(tasks: range, spans: list[Span]) -> Iterator[range]:
+    """Yield the parts of `tasks` that are in no span."""
+    position = tasks.start
+    for span in sorted(spans, key=lambda each: each.first):
+        if position < span.first:
+            yield range(position, min(span.first, tasks.stop))
+        position = max(position, span.first + span.count)
+    yield range(position, tasks.stop)
 
 
 def _slices(tasks: range) -> list[range]:

@@ -171,11 +171,14 @@ class _Writer:
         self._origin: list[int] = []  # operation of the circuit; -1: a marker
         self._tokens: list[Token] = []
         self._after: list[tuple[int, int]] = [(-1, -1)]  # operation, and that of the circuit
-        self._depth = 0
+        self._depth = self._steps = 0
 
     def nodes(self, nodes: Sequence[_Node], rest: _Rest | None = None) -> None:
         """Write nodes. `rest`: the other passes of the loop around them, which a jump leaves out or
         begins at once; None: they are in no loop that is written out."""
+        self._steps += 1  # also those that write nothing, such as passes of an empty loop
+        if self._steps > MOST_OPERATIONS:
+            raise _TooLong
         for k, node in enumerate(nodes):
             if isinstance(node, _Joined):
                 self._note(node.end)

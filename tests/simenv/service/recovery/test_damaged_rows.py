@@ -94,6 +94,31 @@ def test_owner_of_a_damaged_submission_is_told_unless_the_owner_is_what_is_damag
     assert bench.journal.records.accepted.owner_of(3) == ""
 
 
+@pytest.mark.parametrize(
+    ("statement", "by"),
+    [
+        ("update accepted set owner = owner || ?", "x"),
+        ("update accepted set at = at + ?", 1.0),
+        ("update accepted set key = key || ?", "x"),
+        ("update accepted set count = count + ?", 2**40),
+        ("update accepted set first = first + ?", 2**45),
+        ("update accepted set first = first + ?", 64),
+    ],
+)
+def test_each_column_of_the_newest_submission_costs_all_its_tasks_and_no_number(
+    bench: ServiceHarness, statement: str, by: object
+) -> None:
+    bench.submit(*(spec(k) for k in range(10)), key="~a")
+    bench.submit(*(spec(k) for k in range(10)), key="~b")
+    bench.change(f"{statement} where first = 11", by)
+    bench.restart()
+    assert bench.scrubbed.tasks == list(range(11, 21))
+    assert set(bench.loop.state.tasks) == set(range(1, 11))
+    assert bench.submit(spec(0), key="~c").first == 21
+    bench.restart()
+    assert bench.scrubbed.tasks == []
+
+
 @pytest.mark.parametrize("how", ["deleted", "old", "empty"])
 def test_numbers_go_on_beyond_a_journal_that_was_lost(tmp_path: Path, how: str) -> None:
     bench = ServiceHarness(tmp_path)

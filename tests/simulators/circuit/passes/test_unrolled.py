@@ -101,6 +101,12 @@ def test_a_loop_that_would_become_too_long_or_too_deep_stays() -> None:
         deep.measure(0, 0)
         with deep.if_test((deep.clbits[0], 1)):
             deep.break_loop()
-    for circuit in (long, deep):
+    empty = QuantumCircuit(1, 1)  # passes that write nothing end, too
+    with empty.for_loop(range(10**9)), empty.for_loop(range(10**9)):
+        pass
+    idle = QuantumCircuit(1, 1)
+    with idle.for_loop(range(10**9)), idle.switch(idle.clbits[0]) as case, case(case.DEFAULT):
+        pass
+    for circuit in (long, deep, empty, idle):
         packed = Circuit.from_program(load(circuit).program)
         assert unrolled(packed)[0] is packed
