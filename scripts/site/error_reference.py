@@ -64,6 +64,10 @@ REASONS = {
         "The result could not be written.",
         "free space with `simenv prune`, then submit it again",
     ),
+    "damaged": (
+        "The record of the submission in the journal was damaged, so the task cannot be run.",
+        "submit it again; `simenv admin check` names damage, the kernel's log a failing disk",
+    ),
     "program": ("The circuit cannot be read.", "correct the circuit as the message says"),
     "limit": (
         "The budget of the account was spent, or a value or a pulse sequence is too large.",

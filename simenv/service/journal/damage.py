@@ -47,7 +47,7 @@ def damaged_rows(records: rows.JournalRows, table: Columns) -> list[Row]:
     return found
 
 
-def described(records: rows.JournalRows, table: Columns, damaged: list[Row]) -> str:
+def described(records: reader.Records, table: Columns, damaged: list[Row]) -> str:
     """Return what damaged rows of a table cost, with the ids of the tasks, before it is lost."""
     text = f"{len(damaged)} damaged rows of {table.name}"
     if table is ACCEPTED:
