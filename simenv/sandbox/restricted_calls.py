@@ -31,6 +31,7 @@ class RestrictedCall:
 
 _ANY = 0xFFFF_FFFF  # -1
 _SIGKILL = 9
+_SOL_SOCKET = 1
 # Options of prctl: the name, timer slack, seccomp, capabilities that are dropped, the subreaper, no
 # new privileges, huge pages, speculation, names of memory, and vectors of arm64. Not who may trace
 # the process, nor whether the service can read its figures (PR_SET_DUMPABLE).
@@ -107,9 +108,9 @@ RESTRICTED: dict[str, RestrictedCall] = {
     "fcntl": RestrictedCall(
         (72, 25),
         # Not F_SETOWN, F_SETSIG, F_SETOWN_EX: signals to others; F_SETLEASE, F_NOTIFY: what others
-        # do with a file, and their delay.
+        # do with a file, and their delay; F_SETPIPE_SZ: memory that is not the process's.
         "flags, locks and seals of open files",
-        ((ArgumentCondition(1, (8, 10, 15, 1024, 1026), refused=True),),),
+        ((ArgumentCondition(1, (8, 10, 15, 1024, 1026, 1031), refused=True),),),
     ),
     "ioctl": RestrictedCall(
         (16, 29),
@@ -121,6 +122,15 @@ RESTRICTED: dict[str, RestrictedCall] = {
         # A datagram socket of a pair could send to any other Unix socket.
         "connected pairs of Unix sockets that stay connected to one another",
         ((ArgumentCondition(0, (1,)), ArgumentCondition(1, (1, 5), mask=0xF)),),
+    ),
+    "setsockopt": RestrictedCall(
+        (54, 208),
+        # Not SO_SNDBUF, SO_RCVBUF, SO_SNDBUFFORCE, SO_RCVBUFFORCE.
+        "options of open sockets, but for more memory, which is not the process's",
+        (
+            (ArgumentCondition(1, (_SOL_SOCKET,), refused=True),),
+            (ArgumentCondition(2, (7, 8, 32, 33), refused=True),),
+        ),
     ),
 }
 # For workers that must be able to connect to the service again: sockets of IPv4 and IPv6 for TCP.

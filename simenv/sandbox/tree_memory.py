@@ -1,7 +1,8 @@
 """Memory of a process and of all that it has started, as the kernel counts it (proc(5)).
 
 Pages that several processes share are counted once, by their parts (PSS). Files in memory may be
-mapped by no process: they are counted by their open descriptors.
+mapped by no process: they are counted by their open descriptors, as are the buffers of sockets and
+pipes, of which the kernel tells no size.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from simenv.sandbox.process_tree import descendants
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _MEMFD = "/memfd:"  # how links to descriptors of files in memory begin
+_BUFFERED = ("socket:[", "pipe:[")
+BUFFER_BYTES = 2**18  # of a socket or pipe: above what either holds unless it asks for more
 
 
 class TreeMemory(NamedTuple):
@@ -27,10 +30,10 @@ def tree_memory(pid: int, enough_bytes: int = 0) -> TreeMemory:
     """Measure `pid` and its descendants. Up to `enough_bytes` a larger sum that is measured faster
     suffices, in which shared pages count once for each process."""
     pids = [pid, *descendants(pid)]
-    files = _files_in_memory(pids)
-    resident = sum(map(_resident_bytes, pids)) + files
+    opened = _open_bytes(pids)
+    resident = sum(map(_resident_bytes, pids)) + opened
     if resident > enough_bytes:
-        resident = sum(map(_proportional_bytes, pids)) + files
+        resident = sum(map(_proportional_bytes, pids)) + opened
     return TreeMemory(resident, len(pids))
 
 
@@ -55,15 +58,19 @@ def _proportional_bytes(pid: int) -> int:
     return sizes.get("Pss", 0) + sizes.get("SwapPss", 0)
 
 
-def _files_in_memory(pids: list[int]) -> int:
-    """Return the bytes of all files in memory that these processes have open. What of them is
-    mapped counts twice: which part that is the kernel does not tell quickly."""
+def _open_bytes(pids: list[int]) -> int:
+    """Return the bytes of all files in memory, sockets and pipes that these processes have open.
+    What of files is mapped counts twice: which part that is the kernel does not tell quickly."""
     found: dict[tuple[int, int], int] = {}
+    buffered: set[str] = set()
     for pid in pids:
         with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as descriptors:
             for each in descriptors:
                 with suppress(OSError):
-                    if os.readlink(each.path).startswith(_MEMFD):
+                    link = os.readlink(each.path)
+                    if link.startswith(_BUFFERED):
+                        buffered.add(link)
+                    elif link.startswith(_MEMFD):
                         info = each.stat()
                         found[info.st_dev, info.st_ino] = 512 * info.st_blocks
-    return sum(found.values())
+    return sum(found.values()) + BUFFER_BYTES * len(buffered)

@@ -40,6 +40,7 @@ READY, PROGRESS, VALUE, TOO_LARGE, FAILED, STOPPED = b"r", b"p", b"v", b"l", b"f
 NUMBER_BYTES = 8
 TRACE_CHARS = 1_500  # of the end of a traceback
 MAX_PROCESSES = 1_024  # with threads, where they are counted for this process's namespace or user
+MAX_DESCRIPTORS = 1_024  # of each process
 _MISSING_MODULE = (
     "the worker does not find that module: start the environment in its folder, install it,"
     " or send it along with cloudpickle.register_pickle_by_value(module)"
@@ -126,6 +127,7 @@ def _set_up(rules: SetUp) -> None:
         private_namespaces.switch_user(rules.user)
     if private_namespaces.pid_outside() != os.getpid():
         set_limit(resource.RLIMIT_NPROC, MAX_PROCESSES)
+    set_limit(resource.RLIMIT_NOFILE, MAX_DESCRIPTORS)
     paths = (tuple(map(Path, each)) for each in (rules.read, rules.listed, rules.write))
     confinement.restrict_files(confinement.FileRules(*paths))
     confinement.filter_calls()

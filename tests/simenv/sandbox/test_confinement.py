@@ -510,6 +510,9 @@ def test_arguments_that_reach_others_are_refused_and_others_work(own: Path) -> N
                 "set-group-id": attempt(lambda: os.open(own, os.O_TMPFILE | os.O_RDWR, 0o2755)),
                 "personality": result("personality", 0x40000),
                 "listen": attempt(lambda: pair.listen()),
+                "larger pipe": attempt(lambda: fcntl.fcntl(write, 1031, 2**20) and None),
+                **{f"buffer {option}": attempt(lambda: pair.setsockopt(1, option, 2**20))
+                   for option in (7, 8, 32, 33)},
             }
 
         def work():
@@ -524,6 +527,7 @@ def test_arguments_that_reach_others_are_refused_and_others_work(own: Path) -> N
                 "name": result("prctl", 15, b"worker", 0, 0, 0),
                 "die with the parent": result("prctl", 1, 9, 0, 0, 0),
                 "pair": attempt(lambda: socket.socketpair()[0]),
+                "patience": attempt(lambda: pair.setsockopt(1, socket.SO_SNDTIMEO, bytes(16))),
             }
 
         pair = socket.socketpair()[0]
@@ -535,7 +539,7 @@ def test_arguments_that_reach_others_are_refused_and_others_work(own: Path) -> N
     fine = {name for name, answer in answers.items() if answer == "ok"}
     assert fine == {
         "child", "signal", "limit", "nice", "flags", "lock", "to read", "name",
-        "die with the parent", "pair",
+        "die with the parent", "pair", "patience",
     }  # fmt: skip
     assert {answer for name, answer in answers.items() if name not in fine} == {"EACCES"}, answers
 

@@ -2,8 +2,9 @@
 
 import mmap
 import os
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from waiting import until
 
@@ -59,6 +60,27 @@ def test_memory_of_grandchildren_and_of_files_in_memory_is_counted() -> None:
             found = tree_memory(pid)
         assert found.processes == least.processes == 3
         assert found.used_bytes - least.used_bytes > 190 * MIB
+
+
+def test_buffers_of_sockets_and_pipes_are_counted_once() -> None:
+    """Full ones, whose memory is in no process."""
+
+    def filled() -> list[object]:
+        held: list[object] = []
+        for _ in range(40):
+            one, two = socket.socketpair()
+            one.setblocking(False)
+            with suppress(BlockingIOError):
+                while True:
+                    one.send(bytes(2**14))
+            held += [one, two, os.dup(one.fileno()), os.pipe()]
+        return held
+
+    with forked(lambda: None) as pid:
+        least = tree_memory(pid).used_bytes
+    with forked(filled) as pid:
+        found = tree_memory(pid).used_bytes - least
+    assert 30 * MIB < found < 40 * MIB, "40 pairs and 40 pipes of 256 KiB each"
 
 
 def test_shared_memory_counts_once() -> None:
