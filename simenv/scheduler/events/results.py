@@ -193,8 +193,8 @@ def charged_times(
     shared_us = min(spent_us, max(expected_us, FLUSH_NS / 1e3))
     charged = {each.number: int(shared_us * each.cost_us / expected_us) for each in ended}
     # By the service's own order, in which it has sent them: that of the message is the worker's.
-    last = max(ended, key=lambda each: (each.sent_ns, each.number))
-    charged[last.number] += int(spent_us) - sum(charged.values())
+    last = next(number for number in reversed(held) if number in charged)
+    charged[last] += int(spent_us) - sum(charged.values())
     return charged
 
 

@@ -99,8 +99,8 @@ class ResultIntake:
             ]
             self._end(name, msgspec.structs.replace(message, results=ended))
 
-        self._taking[name] += 1
         job = self._isolation.taking(name, results, sync=self._sync)
+        self._taking[name] += 1
         self._file_worker.take(job, taken)
 
     def _present(self, result: m.AttemptResult) -> m.AttemptResult:

@@ -197,10 +197,15 @@ class WorkerIsolation:
         reason for each that it could not move, or "". A result's file is that of its attempt,
         whatever the worker named. `sync`: files and folders are on the disk when it returns."""
         start, target = self._starts[worker], self._results
-        owners = self._owners(start)
 
         def take() -> list[str]:
-            reasons = []
+            try:
+                return take_from_folder()
+            except OSError as error:  # of one of the two folders
+                return [error.strerror or type(error).__name__] * len(results)
+
+        def take_from_folder() -> list[str]:
+            reasons, owners = [], self._owners(start)
             with foreign_files.opened(start.folder) as source, foreign_files.opened(target) as own:
                 for each in results:
                     name, size = attempt_file(each.task, each.attempt), each.file_bytes

@@ -91,6 +91,20 @@ def test_neighbours_in_a_chunk_do_not_pay_for_a_task_that_takes_long() -> None:
     assert paid.get("ana", 0) <= FLUSH_NS // 1000 + 100
 
 
+def test_last_task_is_the_one_that_the_worker_runs_last() -> None:
+    """A task that is submitted later may be sent first, and its worker runs it first."""
+    machine = CheckedScheduler(1)
+    machine.submit(1, cost=10.0)
+    machine.submit(1, cost=10.0, class_priority=1)
+    (send,) = machine.assign()
+    first, last = send.records
+    assert first.number > last.number, "they are sent against the order of their numbers"
+    machine.now_ns += 6 * SECOND
+    answer(machine, send.records, run_us=1)
+    charged_us = {ending.record.number: ending.used.slot_us for ending in machine.endings}
+    assert charged_us[first.number] <= FLUSH_NS // 1000 < charged_us[last.number]
+
+
 def test_slots_are_charged_as_they_were_granted_over_the_time() -> None:
     machine = CheckedScheduler(2)
     machine.submit(1, along=route(10e6, max_slots=2))

@@ -114,6 +114,19 @@ def test_task_whose_file_cannot_be_stored_fails(bench: ServiceHarness, kind: str
         until(lambda: bench.step() or not place.exists())
 
 
+def test_task_fails_when_the_folder_of_results_cannot_be_read(isolated: ServiceHarness) -> None:
+    """Its worker is not taken for one whose files are still being moved."""
+    work, root = task(isolated), isolated.loop.result_requests.root
+    result = filed(folder(isolated), work, SIZE)
+    away = root.rename(root.with_name("away"))
+    (done,) = ended(isolated, result)
+    away.rename(root)
+    assert failure(done).reason == "result_store"
+    assert not isolated.loop._intake.is_taking("main-0")
+    (done,) = ended(isolated, filed(folder(isolated), task(isolated), SIZE))
+    assert m.STATES[done.state] is TaskState.DONE
+
+
 def test_name_of_another_file_in_a_result_is_never_used(bench: ServiceHarness) -> None:
     """By it a function deleted files of the machine as the service, and read them by their sums."""
     victim = task(bench)
