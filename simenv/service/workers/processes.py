@@ -128,7 +128,7 @@ class WorkerProcesses:
                     isolation.ended(name, action.start)
                 if not isinstance(outcome, ConfigError | LaunchError):
                     log.error("the start of %s failed", name, exc_info=outcome)
-                then(str(outcome))
+                then(str(outcome) or type(outcome).__name__)
                 return
             self._begun(action, pool, outcome)
             then("")
@@ -386,11 +386,12 @@ class WorkerProcesses:
             return 0
 
     def close(self) -> None:
-        self.starter.close()
+        self.starter.drop()
         self.memory_watch.close()
         if self.job_nodes is not None:
             self.job_nodes.close()
         self._launcher.close()
+        self.starter.close()  # it kills what is left of its processes
         if self.isolation is not None:
             self.isolation.close()
 

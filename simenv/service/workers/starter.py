@@ -33,8 +33,11 @@ class Starter(Protocol):
     def is_busy(self) -> bool:
         """True if the continuation of a job has not run."""
 
-    def close(self) -> None:
+    def drop(self) -> None:
         """Wait for the job that runs, and drop the others."""
+
+    def close(self) -> None:
+        """End, after `drop`. What is bound to the thread that started it ends with it."""
 
 
 class InlineStarter:
@@ -48,8 +51,11 @@ class InlineStarter:
     def run_continuations(self) -> None:
         """Do nothing: all have run."""
 
-    def close(self) -> None:
+    def drop(self) -> None:
         """Do nothing: no job runs."""
+
+    def close(self) -> None:
+        """Do nothing: there is no thread."""
 
 
 class StarterThread:
@@ -85,18 +91,24 @@ class StarterThread:
             self._pending -= 1
             continuation()
 
-    def close(self) -> None:
-        if self._thread is None:
-            return
+    def drop(self) -> None:
         with suppress(queue.Empty):
             while True:
                 self._jobs.get_nowait()
-        self._jobs.put(None)
-        self._thread.join(CLOSE_S)
+        if self._thread is not None:
+            is_idle = threading.Event()
+            self._jobs.put(is_idle.set)
+            is_idle.wait(CLOSE_S)
         with suppress(queue.Empty):  # of the job that ran: its process is ended like the others
             while True:
                 self._done.get_nowait()()
         self._pending = 0
+
+    def close(self) -> None:
+        self.drop()
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join(CLOSE_S)
 
     def _run(self) -> None:
         while (work := self._jobs.get()) is not None:

@@ -9,7 +9,7 @@ import pytest
 from memory_transport import MemoryConnection
 from service import LIMITS, NODE, ServiceHarness, completions, spec
 
-from launcher.base import Exit, LauncherEvent, Node, Share
+from launcher.base import Command, Exit, LauncherEvent, Node, Share
 from simenv.model import ProgressInfo, WorkerState
 from simenv.scheduler.state.scheduler_state import MAX_CUT_OFF
 from simenv.scheduler.views.cluster_info import node_infos, pool_infos
@@ -107,6 +107,24 @@ def test_pool_shows_last_log_line_of_worker_that_exits_early(bench: ServiceHarne
     bench.step()
     (info,) = pool_infos(bench.state)
     assert "no room for a helper" in info.reason
+
+
+def test_start_that_fails_without_a_text_has_failed(
+    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where there is no memory for another process."""
+
+    def fail(_command: Command) -> int:
+        raise MemoryError
+
+    command = bench.paper.commands["main-0"]
+    bench.paper.gone.append(Exit("main-0", 0, 1, "exit 1", command.start))
+    bench.step()
+    monkeypatch.setattr(bench.paper, "start", fail)
+    bench.state.cluster.pools["main"].starts.next_ns = 0
+    bench.step()
+    (info,) = pool_infos(bench.state)
+    assert "MemoryError" in info.reason
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 from waiting import until
 
+from launcher.base import Command
+from launcher.process.children import LocalLauncher
+from simenv.config import EnvironmentPaths, convert
 from simenv.sandbox import die_with_parent
+from simenv.service.workers.processes import WorkerProcesses
 from simenv.service.workers.starter import InlineStarter, Starter, StarterThread
 
 
@@ -61,3 +65,38 @@ def test_child_of_the_thread_lives_as_long_as_the_service(tmp_path: Path) -> Non
         process.kill()
         process.wait()
         starter.close()
+
+
+def test_processes_that_a_service_ends_can_clean_up(tmp_path: Path) -> None:
+    """SIGTERM comes to them before the thread ends that they are bound to."""
+    launcher = LocalLauncher()
+    config = convert({"pools": [{"name": "main"}], "isolation": "none"})
+    places = EnvironmentPaths(tmp_path, tmp_path)
+    workers = WorkerProcesses(launcher, config, places, tmp_path, tmp_path, {})
+    log = tmp_path / "log"
+    script = "trap 'echo cleaned; exit' TERM; echo began; while :; do sleep 0.1; done"
+    argv = tuple(die_with_parent.command_line(os.getpid(), ["bash", "-c", script]))
+    command = Command("main-0", argv, tuple(os.environ.items()), log, tmp_path)
+    workers.starter.run(lambda: launcher.start(command), lambda _: None)
+    until(lambda: log.exists() and "began" in log.read_text())
+    workers.close()
+    assert "cleaned" in log.read_text()
+
+
+def test_starter_that_is_dropped_runs_the_begun_job_and_no_other() -> None:
+    starter, begun, may_end = StarterThread(), threading.Event(), threading.Event()
+    done: list[object] = []
+
+    def first() -> int:
+        begun.set()
+        may_end.wait(60.0)
+        return 1
+
+    starter.run(first, done.append)
+    starter.run(lambda: 2, done.append)
+    begun.wait(60.0)
+    threading.Timer(0.1, may_end.set).start()
+    starter.drop()
+    assert done == [1]
+    assert not starter.is_busy
+    starter.close()
