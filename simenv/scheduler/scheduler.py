@@ -129,6 +129,7 @@ class Scheduler:
 
     worker_joined = SchedulerEvent(workers.worker_joined)
     task_started = SchedulerEvent(workers.task_started)
+    chunk_sent = SchedulerEvent(workers.chunk_sent)
     heartbeat_received = SchedulerEvent(workers.heartbeat_received)
     worker_unusable = SchedulerEvent(workers.worker_unusable)
     worker_lost = SchedulerEvent(workers.worker_lost)

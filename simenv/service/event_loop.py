@@ -404,7 +404,8 @@ class EventLoop(ServiceComponents):
             pid = self.listener.sender_pid()
             if is_current and self.workers.beats(message.name, message.start, peer, pid):
                 beat = reported_state(message)
-                if self._intake.is_taking(message.name):
+                is_taking = self._intake.is_taking(message.name)
+                if is_taking or self.workers.has_unsent(message.name):
                     beat = msgspec.structs.replace(beat, waiting=False)
                 alive, actions = self.scheduler.heartbeat_received(beat, now_ns)
             answer: m.ToWorker = m.StopWorker("unknown worker")

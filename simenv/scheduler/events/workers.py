@@ -97,6 +97,26 @@ def _note_start(
     return True
 
 
+def chunk_sent(
+    state: scheduler_state.SchedulerState,
+    name: str,
+    records: list[core.TaskRecord],
+    now_ns: int,
+) -> None:
+    """Record that a chunk which had to wait for its files was sent now. Idle heartbeats from before
+    say nothing about it, and its wait is charged to nobody."""
+    worker = state.cluster.workers.get(name)
+    if worker is None or not worker.held:
+        return
+    held = worker.held
+    state.dispatch.grants += 1
+    held.grant = state.dispatch.grants
+    worker.report.idle_beats = 0
+    first = next(iter(held.values()))
+    if any(record is first for record in records):  # it had nothing to run
+        held.begin_charge(now_ns)
+
+
 def heartbeat_received(
     state: scheduler_state.SchedulerState,
     beat: core.WorkerHeartbeat,

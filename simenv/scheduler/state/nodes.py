@@ -311,6 +311,12 @@ class HeldTasks(dict[int, TaskRecord]):
         result.newest_of, result.skipped = self.newest_of.copy(), {}
         return result
 
+    def begin_charge(self, now_ns: int) -> None:
+        """Charge the worker's time from now on; what was before is charged to nobody."""
+        self.charged_ns = now_ns
+        if self.sized_ns:
+            self.slot_ns, self.sized_ns = 0, now_ns
+
     def resize(self, worker: Worker, now_ns: int) -> None:
         """Count the time on the present slots of a worker, which change now."""
         self.slot_ns += worker.slots * (now_ns - (self.sized_ns or self.charged_ns))

@@ -158,6 +158,7 @@ class ActionExecutor:
         start, job = worker.start, None
         if isolation is not None:
             job = isolation.assign(action.worker, action.records, kernel_bound(worker))
+        waits = job is not None or self._workers.has_unsent(action.worker)
 
         def send() -> None:
             present = self._state.cluster.workers.get(action.worker)
@@ -168,6 +169,9 @@ class ActionExecutor:
             # A worker without one of its documents could run none of the tasks that name it.
             if not (is_sent and self._listener.send(sockets.PeerKind.WORKER, peer, body)):
                 self._replace(action.worker)
+            elif waits:
+                now_ns = time.monotonic_ns()
+                self._scheduler.chunk_sent(action.worker, action.records, now_ns)
 
         fail = partial(self._replace, action.worker)
         self._workers.when_ready(action.worker, job, send, fail)

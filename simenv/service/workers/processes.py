@@ -231,6 +231,10 @@ class WorkerProcesses:
         is_here = ranks == 1 and (not node or this_node.is_this_node(node))
         return is_here and self._launcher.name.startswith("local") and not self._is_by_job(action)
 
+    def has_unsent(self, name: str) -> bool:
+        """Return whether messages to a worker wait for files."""
+        return self._unsent[name] > 0
+
     def when_ready(
         self,
         name: str,
@@ -240,7 +244,7 @@ class WorkerProcesses:
     ) -> None:
         """Send a message to a worker, after a job with its files and all earlier messages. `fail`:
         called instead if the job raises."""
-        if job is None and not self._unsent[name]:
+        if job is None and not self.has_unsent(name):
             send()
             return
         self._unsent[name] += 1

@@ -58,6 +58,21 @@ def test_charges_of_a_worker_add_up_to_the_time_in_which_it_held_tasks() -> None
     assert max(charged_us) <= 2_000
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+def test_wait_of_a_chunk_for_its_files_is_charged_to_nobody(is_first: bool) -> None:
+    """Unless the worker ran another one meanwhile."""
+    machine = CheckedScheduler(1)
+    sends = []
+    for _ in range(1 if is_first else 2):
+        machine.submit(1, cost=1_000.0)
+        sends += machine.assign()
+    machine.now_ns += 6 * SECOND
+    machine.scheduler.chunk_sent("main-0", sends[-1].records, machine.now_ns)
+    machine.now_ns += SECOND
+    (ending,) = answer(machine, sends[0].records)
+    assert ending.used.slot_us == (1_000_000 if is_first else 7_000_000)
+
+
 def test_idle_time_of_a_worker_is_charged_to_nobody() -> None:
     machine = CheckedScheduler(1)
     for _ in range(3):

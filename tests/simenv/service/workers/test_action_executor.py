@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
+
 import pytest
 from service import ServiceHarness, completions, spec
+from waiting import until
 
 from simenv.model import TaskState
 from simenv.scheduler import core
+from simenv.scheduler.events.workers import IDLE_BEATS
 from simenv.service.devices.resolve import NoiseDocuments
 from simenv.service.workers import action_executor
+from simenv.service.workers.starter import StarterThread
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.transport.sockets import PeerKind
@@ -71,3 +77,35 @@ def test_stop_that_is_not_sent_is_left_to_the_grace_of_the_task(
     monkeypatch.setattr(ready.listener, "send", lambda *_: False)
     ready.loop.executor.execute([core.StopAttempt("main-0", 1, 2**16 + 1, "cancelled")])
     assert "main-0" in ready.state.cluster.workers
+
+
+def test_worker_whose_tasks_wait_for_their_files_is_not_taken_for_one_that_lost_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = ServiceHarness(tmp_path, isolation="account")
+    harness.join()
+    workers, may_end = harness.loop.workers, threading.Event()
+    isolation = workers.isolation
+    assert isolation is not None
+    monkeypatch.setattr(workers, "starter", StarterThread())
+    monkeypatch.setattr(isolation, "assign", lambda *_: may_end.wait)
+    start = harness.paper.commands["main-0"].start
+    control = harness.listener.connect(PeerKind.WORKER, b"control")
+
+    def beats(grants: int) -> None:
+        for _ in range(2 * IDLE_BEATS):
+            beat = m.Heartbeat("main-0", harness.journal.epoch, 0, 0, 1, start, grants=grants)
+            control.send(codec.encode(beat))
+        harness.step(2 * IDLE_BEATS)
+
+    harness.submit(spec(seed=1))
+    grants = harness.state.dispatch.grants
+    beats(grants)
+    assert harness.assigned() == []
+    may_end.set()
+    until(lambda: harness.step() or not workers.starter.is_busy)
+    beats(grants)  # they were sent before it came
+    assert harness.events("worker.lost") == []
+    (done,) = completions(harness.finish(harness.assigned()))
+    assert m.STATES[done.state] is TaskState.DONE
+    workers.starter.close()
