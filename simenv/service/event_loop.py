@@ -395,7 +395,7 @@ class EventLoop(ServiceComponents):
         now_ns = time.monotonic_ns()
         if type(message) is m.AttemptResults:
             fault_injection.hit("finished.received")
-            self._intake.receive(self._worker_of(peer, message), message)
+            self._intake.receive(self._worker_of(peer, message), message, now_ns)
             return
         check_worker(identity, message)
         if type(message) is m.Heartbeat:
@@ -431,10 +431,10 @@ class EventLoop(ServiceComponents):
                 self.executor.execute(actions)
                 self._next_tick_ns = min(self._next_tick_ns, now_ns + NODE_TICK_NS)
 
-    def _end_tasks(self, name: str, message: m.AttemptResults) -> None:
+    def _end_tasks(self, name: str, message: m.AttemptResults, arrived_ns: int) -> None:
         """End the tasks of results that are stored as far as they are not in the journal."""
         now_ns = time.monotonic_ns()
-        endings = self.scheduler.tasks_finished(name, message.results, now_ns)
+        endings = self.scheduler.tasks_finished(name, message.results, now_ns, arrived_ns)
         held = self.executor.finish(self.workers.origin_of(name), message, endings)
         self.result_requests.remove_unused_files(message, endings, held)
 

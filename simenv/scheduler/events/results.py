@@ -31,14 +31,17 @@ def tasks_finished(
     name: str,
     results: list[AttemptResult],
     now_ns: int,
+    arrived_ns: int = 0,
 ) -> list[core.TaskEnded]:
-    """Finalize the tasks of these results; results of outdated attempts are ignored."""
+    """Finalize the tasks of these results; results of outdated attempts are ignored. `arrived_ns`:
+    when they came, if the service has moved their files since; 0: now."""
     worker = state.cluster.workers.get(name)
     if worker is None:
         return []
-    worker.heard_ns, held_us = now_ns, worker.held.cost_us
-    slots, mean_slots = worker.held.slots, worker.held.mean_slots(worker, now_ns)
-    charged_us = charged_times(worker, results, now_ns)
+    arrived_ns = arrived_ns or now_ns
+    worker.heard_ns, held_us = max(worker.heard_ns, arrived_ns), worker.held.cost_us
+    slots, mean_slots = worker.held.slots, worker.held.mean_slots(worker, arrived_ns)
+    charged_us = charged_times(worker, results, arrived_ns)
     pool = state.cluster.pools[worker.pool]
     pool.workers.open[name] = worker
     held, tasks, by_task = worker.held, state.tasks, state.reservations.by_task
@@ -64,7 +67,7 @@ def tasks_finished(
         del held[number]
         held_us -= record.cost_us
         ended_us = charged_us[number]
-        since_sent_us = (now_ns - record.sent_ns) // 1000
+        since_sent_us = (arrived_ns - record.sent_ns) // 1000
         reported_us = min(result.run_us, since_sent_us)
         if pool.runs_users_code:
             reported_us = ended_us
@@ -86,7 +89,7 @@ def tasks_finished(
             why = WaitReason.PREEMPTED if record.preempted else WaitReason.DEVICE
             record.waits += ((int(why), (now_ns - record.sent_ns) // 1000),)
             if record.preempted:
-                paid_us = dedicated_workers.paid_us(worker, record, now_ns)
+                paid_us = dedicated_workers.paid_us(worker, record, arrived_ns)
                 charge_attempt(state, record, ended_us, mean_slots, paid_us)
             interrupted.append(record)
             continue
@@ -114,7 +117,7 @@ def tasks_finished(
             ):
                 if reservation != REQUESTED:
                     _, on_device_ns = record.prepaid or (0, 0)
-                    simulated_us = dedicated_workers.paid_us(worker, record, now_ns)
+                    simulated_us = dedicated_workers.paid_us(worker, record, arrived_ns)
                     record.prepaid = simulated_us, on_device_ns
                 continue
             devices.withdraw_run(state, record, now_ns)
@@ -127,7 +130,7 @@ def tasks_finished(
         if reason == "run_timeout":
             limit_s = state.shares.limits.run_limit_s(record.batch)
         if is_prepaid:
-            paid = dedicated_workers.paid_us(worker, record, now_ns), 0
+            paid = dedicated_workers.paid_us(worker, record, arrived_ns), 0
             used, units = dedicated_workers.use_of(
                 state, record, mean_slots, ended_us, device_ns, paid
             )
@@ -166,14 +169,14 @@ def tasks_finished(
         if pool.starts.failures or pool.starts.next_ns:
             pool.starts.record_success()
         if not is_paced:
-            _learn(pool, worker, ran_us, len(endings), now_ns)
+            _learn(pool, worker, ran_us, len(endings), arrived_ns)
     if not held:
         state.worker_became_idle(worker, now_ns)
     return endings
 
 
 def charged_times(
-    worker: nodes.Worker, results: Sequence[AttemptResult], now_ns: int
+    worker: nodes.Worker, results: Sequence[AttemptResult], arrived_ns: int
 ) -> dict[int, int]:
     """Return the microseconds that each task of a message is charged: together those since the
     worker's last message, or since it got its first task. A message leaves the worker as soon as
@@ -187,14 +190,17 @@ def charged_times(
     ]
     if not ended:
         return {}
-    spent_us = max(0, now_ns - held.charged_ns) / 1e3
-    held.charged_ns = max(now_ns, held.charged_ns)
+    spent_us = max(0, arrived_ns - held.charged_ns) / 1e3
     expected_us = sum(record.cost_us for record in ended) or 1.0
     shared_us = min(spent_us, max(expected_us, FLUSH_NS / 1e3))
     charged = {each.number: int(shared_us * each.cost_us / expected_us) for each in ended}
     # By the service's own order, in which it has sent them: that of the message is the worker's.
     last = next(number for number in reversed(held) if number in charged)
     charged[last] += int(spent_us) - sum(charged.values())
+    # The next one may have been sent while the files of these were moved.
+    following = next((each for each in held.values() if each.number not in charged), None)
+    begin_ns = max(arrived_ns, following.sent_ns if following is not None else 0)
+    held.charged_ns = max(begin_ns, held.charged_ns)
     return charged
 
 

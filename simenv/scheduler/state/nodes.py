@@ -324,6 +324,7 @@ class HeldTasks(dict[int, TaskRecord]):
 
     def mean_slots(self, worker: Worker, now_ns: int) -> float:
         """Return the slots of each rank since `charged_ns`, on average over the time."""
+        now_ns = max(now_ns, self.sized_ns)
         spent_ns = now_ns - self.charged_ns
         if not self.sized_ns or spent_ns <= 0:
             return self.slots

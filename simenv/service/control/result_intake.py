@@ -28,7 +28,7 @@ from simenv.wire.messages import client as m
 
 _DONE, _FAILED = m.STATES.index(TaskState.DONE), m.STATES.index(TaskState.FAILED)
 _HINT = "submit it again; if that repeats, look at the worker's log: simenv logs WORKER"
-End = Callable[[str, m.AttemptResults], None]
+End = Callable[[str, m.AttemptResults, int], None]
 
 
 class ResultIntake:
@@ -45,8 +45,8 @@ class ResultIntake:
         *,
         sync: bool,
     ) -> None:
-        """`root`: of the result files. `end`: gets a worker's name and the results whose tasks may
-        end. `sync`: files are forced to disk first."""
+        """`root`: of the result files. `end`: gets the name of a worker, its results
+        whose tasks may end, and when they came. `sync`: files are forced to disk first."""
         self._state = state
         self._isolation = isolation
         self._file_worker = file_worker
@@ -60,7 +60,7 @@ class ResultIntake:
         its tasks have not ended yet."""
         return self._taking[worker] > 0
 
-    def receive(self, name: str, message: m.AttemptResults) -> None:
+    def receive(self, name: str, message: m.AttemptResults, arrived_ns: int) -> None:
         """Handle the results of a worker: those without a file at once."""
         is_isolated = self._isolation is not None and self._isolation.has(name)
         worker = self._state.cluster.workers.get(name)
@@ -82,11 +82,11 @@ class ResultIntake:
             else:
                 changed.append(self._present(result) if result.file else result)
         if changed or not filed:
-            self._end(name, msgspec.structs.replace(message, results=changed))
+            self._end(name, msgspec.structs.replace(message, results=changed), arrived_ns)
         if filed:
-            self._take(name, msgspec.structs.replace(message, results=filed))
+            self._take(name, msgspec.structs.replace(message, results=filed), arrived_ns)
 
-    def _take(self, name: str, message: m.AttemptResults) -> None:
+    def _take(self, name: str, message: m.AttemptResults, arrived_ns: int) -> None:
         assert self._isolation is not None
         results = message.results
 
@@ -97,7 +97,7 @@ class ResultIntake:
                 _lost(result, reason) if reason else result
                 for result, reason in zip(results, reasons, strict=True)
             ]
-            self._end(name, msgspec.structs.replace(message, results=ended))
+            self._end(name, msgspec.structs.replace(message, results=ended), arrived_ns)
 
         job = self._isolation.taking(name, results, sync=self._sync)
         self._taking[name] += 1

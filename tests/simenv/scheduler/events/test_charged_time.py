@@ -58,6 +58,22 @@ def test_charges_of_a_worker_add_up_to_the_time_in_which_it_held_tasks() -> None
     assert max(charged_us) <= 2_000
 
 
+def test_task_sent_while_files_of_another_are_moved_pays_from_then_on() -> None:
+    machine = CheckedScheduler(1)
+    sends = []
+    for _ in range(2):
+        machine.submit(1, cost=1_000.0)
+        sends += machine.assign()
+        machine.now_ns += MS // 10
+    (record,) = sends[0].records
+    results = [AttemptResult(record.number, record.fence, DONE, b"", 0)]
+    arrived_ns = machine.now_ns - 3 * MS // 20
+    (first,) = machine.scheduler.tasks_finished(record.worker, results, machine.now_ns, arrived_ns)
+    (second,) = answer(machine, sends[1].records)
+    assert (first.used.slot_us, second.used.slot_us) == (50, 100)
+    assert first.timing.total_us == 50
+
+
 @pytest.mark.parametrize("is_first", [True, False])
 def test_wait_of_a_chunk_for_its_files_is_charged_to_nobody(is_first: bool) -> None:
     """Unless the worker ran another one meanwhile."""

@@ -1,9 +1,12 @@
 """What a worker says about its results costs its own task, and no other one."""
 
 import os
+import threading
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,6 +15,7 @@ from waiting import until
 
 from simenv.model import ResultFile, StoredArray, TaskState
 from simenv.result_files import WORKERS, attempt_file
+from simenv.scheduler import core
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import FetchResult, VerifyResult
@@ -125,6 +129,28 @@ def test_task_fails_when_the_folder_of_results_cannot_be_read(isolated: ServiceH
     assert not isolated.loop._intake.is_taking("main-0")
     (done,) = ended(isolated, filed(folder(isolated), task(isolated), SIZE))
     assert m.STATES[done.state] is TaskState.DONE
+
+
+def test_time_in_which_the_service_moves_files_is_not_charged(isolated: ServiceHarness) -> None:
+    work = task(isolated)
+    file_worker, may_begin = isolated.loop.result_requests.file_worker, threading.Event()
+    file_worker.take(may_begin.wait, lambda _: None)  # an earlier file is large
+    held = isolated.state.cluster.workers["main-0"].held
+    begin_ns, record = held.charged_ns, held[work.task]
+    isolated.send_results(filed(folder(isolated), work, SIZE))
+    arrived_ns, found = time.monotonic_ns(), list[core.TaskEnded]()
+    finish = isolated.scheduler.tasks_finished
+
+    def finished(*given: Any) -> list[core.TaskEnded]:
+        found.extend(endings := finish(*given))
+        return endings
+
+    vars(isolated.scheduler)["tasks_finished"] = finished
+    time.sleep(1.0)
+    may_begin.set()
+    until(lambda: isolated.step() or found)
+    assert found[0].record is record
+    assert 0 < found[0].used.slot_us <= (arrived_ns - begin_ns) // 1000 * found[0].slots
 
 
 def test_name_of_another_file_in_a_result_is_never_used(bench: ServiceHarness) -> None:
