@@ -102,12 +102,12 @@ def chunk_sent(
     name: str,
     records: list[core.TaskRecord],
     now_ns: int,
-) -> None:
+) -> list[core.Action]:
     """Record that a chunk which had to wait for its files was sent now. Idle heartbeats from before
     say nothing about it, and its wait is charged to nobody."""
     worker = state.cluster.workers.get(name)
     if worker is None or not worker.held:
-        return
+        return []
     held = worker.held
     state.dispatch.grants += 1
     held.grant = state.dispatch.grants
@@ -115,6 +115,7 @@ def chunk_sent(
     first = next(iter(held.values()))
     if any(record is first for record in records):  # it had nothing to run
         held.begin_charge(now_ns)
+    return []
 
 
 def heartbeat_received(

@@ -171,7 +171,7 @@ class ActionExecutor:
                 self._replace(action.worker)
             elif waits:
                 now_ns = time.monotonic_ns()
-                self._scheduler.chunk_sent(action.worker, action.records, now_ns)
+                self.execute(self._scheduler.chunk_sent(action.worker, action.records, now_ns))
 
         fail = partial(self._replace, action.worker)
         self._workers.when_ready(action.worker, job, send, fail)
