@@ -230,13 +230,14 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_uint16), ("first", ctypes.POINTER(_Instruction)))
 
 
-def filter_calls(*, allow_tcp: bool = False) -> None:
+def filter_calls(*, allow_tcp: bool = False, allow_memfd: bool = True) -> None:
     """Let no thread of this process, and nothing that it starts, make another system call than
     those of `system_calls`, which has no sockets but connected pairs. The others fail with EACCES,
     or with ENOSYS, as if this kernel had no such call. Open sockets stay as they are. `allow_tcp`:
-    TCP sockets may be made, whose ports `restrict_files` limits. Raises OSError."""
+    TCP sockets may be made, whose ports `restrict_files` limits. `allow_memfd`: files in memory may
+    be made, which are counted by their descriptors alone. Raises OSError."""
     seccomp = _MACHINES[platform.machine()][1]
-    rows = _filter(platform.machine(), allow_tcp=allow_tcp)
+    rows = _filter(platform.machine(), allow_tcp=allow_tcp, allow_memfd=allow_memfd)
     instructions = (_Instruction * len(rows))(*(_Instruction(*row) for row in rows))
     program = _Program(len(rows), instructions)
     _no_new_privileges()
@@ -244,7 +245,7 @@ def filter_calls(*, allow_tcp: bool = False) -> None:
         raise OSError(0, "a thread has another filter of system calls")
 
 
-def _filter(name: str, *, allow_tcp: bool) -> _Rows:
+def _filter(name: str, *, allow_tcp: bool, allow_memfd: bool) -> _Rows:
     """Return the instructions. The kernel runs them once for a call whose arguments do not matter,
     and remembers the answer (Linux 5.11)."""
     column = system_calls.MACHINES.index(name)
@@ -256,6 +257,8 @@ def _filter(name: str, *, allow_tcp: bool) -> _Rows:
         (_AT_LEAST, 0, 1, _OTHER_ABI),
         (_RETURN, 0, 0, _DENY),
     ]
+    if not allow_memfd:
+        rows += [(_EQUAL, 0, 1, restricted_calls.MEMFD_CREATE[column]), (_RETURN, 0, 0, _ABSENT)]
     for call, restriction in (restricted_calls.RESTRICTED | restricted_calls.TCP).items():
         is_allowed = allow_tcp or call not in restricted_calls.TCP
         alternatives = restriction.alternatives if is_allowed else ()

@@ -133,6 +133,8 @@ RESTRICTED: dict[str, RestrictedCall] = {
         ),
     ),
 }
+# Absent for functions: a file whose descriptor is closed lives on by one mapped page, uncounted.
+MEMFD_CREATE = (319, 279)
 # For workers that must be able to connect to the service again: sockets of IPv4 and IPv6 for TCP.
 TCP: dict[str, RestrictedCall] = {
     "socket": RestrictedCall(

@@ -131,6 +131,40 @@ def test_child_reaches_nothing_of_its_worker(
 
 
 @by_value
+def make_file_in_memory() -> str:
+    import ctypes
+    import os
+    import resource
+    import subprocess
+
+    import numpy
+
+    assert numpy.ones((200, 200)).dot(numpy.ones(200)).sum() == 40_000
+    callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(lambda value: value + 1)
+    assert callback(1) == 2
+    assert subprocess.run(["true"], check=False).returncode == 0
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (1_024, 1_024)
+    try:
+        os.memfd_create("held")
+    except OSError as error:
+        return error.strerror
+    return ""
+
+
+def test_isolated_function_makes_no_file_in_memory(engine: FunctionEngine, tmp_path: Path) -> None:
+    """Its size is unknown once its descriptor is closed and one page of it mapped. Libraries work
+    as on a kernel without such files."""
+    skip_without_confinement()
+    engine.close()
+    rules = FunctionRules(FileRules(read=(Path("/"),), write=(tmp_path, Path("/dev/null"))))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(engine, "_rules", rules)
+        assert called(engine, make_file_in_memory) == "Function not implemented"
+        engine.close()
+    assert called(engine, os.strerror, 0) == "Success"
+
+
+@by_value
 def leave_processes(way: str) -> int:
     import os
     import subprocess
