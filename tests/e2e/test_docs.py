@@ -122,6 +122,7 @@ def forks() -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
+@pytest.mark.timeout(1_200)  # some pages compute for two minutes, beside others
 @pytest.mark.parametrize("page", RUN)
 def test_blocks_of_a_page_run_in_an_empty_folder(
     page: str, forks: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

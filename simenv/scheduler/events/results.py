@@ -259,6 +259,8 @@ def _device_ns(pool: pools.Pool, record: core.TaskRecord, result: AttemptResult)
     expected_ns = core.expected_ns(record.route, record.spec)
     if pool.runs_users_code or not result.device_ns:
         return expected_ns
+    if not expected_ns:  # of stim circuits and pulse sequences the worker alone knows the schedule
+        return result.device_ns if record.batch.terms.snapshot else 0
     least, most = expected_ns // DEVICE_DEVIATION, expected_ns * DEVICE_DEVIATION
     return max(least, min(result.device_ns, most))
 

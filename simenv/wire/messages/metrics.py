@@ -150,7 +150,7 @@ class SetDeviceFigure(AdminRequest["Series"], frozen=True, tag=62):
 
     device: Text
     figure: Text  # certified or score
-    value: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+    value: Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]  # 0 to 1, which the handler checks
 
 
 class Series(Reply, frozen=True, tag=61):
