@@ -31,7 +31,7 @@ from simenv.errors import DECODE_ERRORS, ConfigError, JournalError, NotFoundErro
 from simenv.service.journal import copying, damage, database, marks, reader, tables, wal
 from simenv.service.ownership import take_lock
 from simenv.text import duration
-from simenv.wire import keyfiles
+from simenv.wire import codec, keyfiles
 
 FORMAT = 1
 SUFFIX = ".tar"
@@ -469,6 +469,9 @@ def _read_all(journal: Path, found: list[str]) -> list[str]:
         for table in tables.ALL:
             if damaged := damage.damaged_rows(records, table):
                 found.append(f"{journal}: {damage.described(records, table, damaged)}")
+        if not found:  # intact rows may be those of another version
+            for row in records.accepted.all():
+                codec.submit(row.body)
         return [name for (name,) in db.execute("select name from file where bytes > 0")]
 
 
