@@ -87,7 +87,7 @@ CARDS: tuple[EngineCard, ...] = (
         options=(
             EngineOption("width", 26, 4, 34, "log2 of the values of the largest tensor"),
             EngineOption("slices", 4_096, 1, 2**20, "parts that a contraction may be cut into"),
-            EngineOption("trials", 16, 1, 4_096, "searches for a contraction's path"),
+            EngineOption("trials", 64, 1, 4_096, "searches for a contraction's path"),
             EngineOption("shares", 1, 1, 1_024, "tasks that share the slices of exact values"),
             EngineOption("share", 0, 0, 1_023, "number of this task among them: a partial sum"),
         ),
