@@ -36,7 +36,7 @@ from simenv.model import task_name
 from simenv.model.calls import FUNCTIONS
 from simenv.result_files import CHECKPOINTS, WIDE_QUBITS, WORKERS, attempt_file
 from simenv.sandbox import confinement, private_namespaces
-from simenv.sandbox.process_tree import adopt_orphans
+from simenv.sandbox.process_tree import adopt_orphans, children
 from simenv.scheduler.core import TaskRecord
 from simenv.scheduler.dispatch.account_isolation import account_of
 from simenv.service.workers import account_users
@@ -270,12 +270,11 @@ class WorkerIsolation:
             return
         self._next_look_s = time.monotonic() + ORPHANS_S
         known = {start.pid for start in self._starts.values()}
-        for listed in Path("/proc/self/task").glob("*/children"):
-            with suppress(OSError):
-                for pid in map(int, listed.read_text().split()):
-                    if pid not in known and _filters(pid) > self._filters:
-                        os.kill(pid, signal.SIGKILL)
-                        os.waitpid(pid, os.WNOHANG)
+        for pid in children(os.getpid()):
+            if pid not in known and _filters(pid) > self._filters:
+                with suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, os.WNOHANG)
 
     def close(self) -> None:
         """Remove all folders and groups; all workers have ended."""
