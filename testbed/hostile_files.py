@@ -241,6 +241,7 @@ def serve(place: Path, entries: int, seed: int, *, own_user: bool) -> Outcome:
 
 def _begin(isolation: WorkerIsolation, number: int) -> Path:
     folder = isolation.make("fn-0", number)
+    isolation.create(folder)
     command = Command("fn-0", ("true",), (), folder / "log", folder, number, ())
     isolation.confined(command, folder, is_local=True)
     isolation.assign("fn-0", [_record(1)], 2**30)

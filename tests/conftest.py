@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import shutil
@@ -37,6 +38,7 @@ KERNELS = Path(sys.prefix) / "var" / "simenv-kernels"
 LEAK_PATIENCE_S = 30.0
 # Of `make slow`. Tests name a number of examples only where less than Hypothesis' 100 are enough.
 settings.register_profile("slow", settings.default, max_examples=1_000)
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 LAST = 19  # as ranks do: those of one test would get next to nothing beside busier ones of others
 
 
@@ -156,6 +158,13 @@ def nothing_outlives_a_failure(request: pytest.FixtureRequest) -> Iterator[None]
             with suppress(psutil.Error):
                 if process.pid != os.getpid() and _is_ours(process):
                     process.kill()
+
+
+@pytest.fixture(autouse=True)
+def orphans_are_adopted_by_none() -> Iterator[None]:
+    """A test that makes this process a parent of orphans must not leave it so: it reaps none."""
+    yield
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 def _is_ours(process: psutil.Process) -> bool:

@@ -110,7 +110,7 @@ CASES = {
     "statevector-dynamic": Case("statevector", histories(13), 600),
     "stabilizer": Case("stabilizer", clifford(500, 20), 150_000),
     "mps": Case("mps", chain(40, 16), 2_000), "mps-dynamic": Case("mps", histories(20), 150),
-    "contraction": Case("contraction", graph(30), 200),
+    "contraction": Case("contraction", graph(30), 4_000),
     "contraction-amplitudes": Case(
         "contraction", graph(24).remove_final_measurements(inplace=False), 0, "main",
         bit_strings(24),

@@ -18,12 +18,12 @@ from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service.journal import tables
 from simenv.service.journal.reader import Records
+from simenv.service.journal.schema import META
 
 WALL_NS = 1_800_000_000 * SECOND
 POOLS = (model.PoolSpec("main", "any", min=2, max=2), model.PoolSpec("side", "any", min=1, max=1))
 # 20 x 30 + 10 x 300 + 5 x 1,000 = 8,600 ns a shot: with 1,000 shots the unit, 8.6 ms.
 WORK = model.Workload(qubits=4, gates_1q=20, gates_2q=10, measurements=5)
-META = "create table meta(key text primary key, value int) without rowid;"
 
 
 class Claimant(CheckedScheduler):
@@ -32,7 +32,7 @@ class Claimant(CheckedScheduler):
 
     def __init__(self, workers: int = 2) -> None:
         self.rows = sqlite3.connect(":memory:", isolation_level=None)
-        self.rows.executescript("".join(table.schema for table in tables.TABLES) + META)
+        self.rows.executescript("".join(table.schema for table in (*tables.TABLES, META)))
         specs = (msgspec.structs.replace(POOLS[0], min=workers, max=workers), POOLS[1])
         super().__init__(specs=specs)
         self.specs = specs
