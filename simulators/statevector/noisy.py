@@ -214,12 +214,13 @@ def noisy_programs(
     circuit."""
 
     def make(circuit: Circuit, keep: bool) -> Program:
+        layout = measurements.measurement_layout(circuit, noise, keep=keep)
         return build_program(
             circuit,
             keep=keep,
             precision=precision,
             operations=op_ids,
-            layout=measurements.measurement_layout(circuit, noise, keep=keep),
+            layout=replace(layout, branching=True),  # by its noise
             noise=instructions(noise),
         )
 

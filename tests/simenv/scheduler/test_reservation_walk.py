@@ -98,6 +98,9 @@ class Walk:
         for record in done:
             record.cost_us = float(self.chance.randint(1, 12 * UNIT_US))
             self.note(record)
+        # They are charged the time since the last message, which is that of their runs.
+        held = self.host.state.cluster.workers[done[0].worker].held
+        held.charged_ns = self.host.now_ns - 1_000 * round(sum(each.cost_us for each in done))
         final = self.chance.choice((TaskState.DONE, TaskState.DONE, TaskState.FAILED))
         return self.host.finish(done, final)
 

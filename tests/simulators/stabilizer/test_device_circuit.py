@@ -59,10 +59,10 @@ _SINGLE = {"H": _H, "X": (("x", None),), "S": (("rz", pi / 2),), "SQRT_X": (("sx
 
 
 def as_gates(circuit: stim.Circuit, places: dict[int, int]) -> Arrays:
-    """The circuit in native gates, with a barrier for each TICK; each record is a clbit. Circuits
-    begin in |0>, without a reset."""
+    """The circuit in native gates, with a barrier for each TICK; each record is a clbit. A
+    reset acts wherever it stands, also on a qubit that is still |0>."""
     arrays = Arrays(lattice().num_qubits, circuit.num_measurements)
-    used, records, begun = sorted(places.values()), 0, set[int]()
+    used, records = sorted(places.values()), 0
 
     def single_gate(name: str, qubit: int) -> None:
         for gate, angle in _SINGLE[name]:
@@ -87,10 +87,8 @@ def as_gates(circuit: stim.Circuit, places: dict[int, int]) -> Arrays:
                 if "M" in item.name:
                     arrays.add("measure", [qubit], [records])
                     records += 1
-                if item.name == "MR" or (item.name == "R" and qubit in begun):
+                if "R" in item.name:
                     arrays.add("reset", [qubit])
-        if item.name not in ("R", "TICK"):
-            begun.update(targets)
     return arrays
 
 

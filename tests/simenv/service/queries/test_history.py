@@ -19,6 +19,7 @@ from simenv.model import (
     decode_program,
     task_number,
 )  # fmt: skip
+from simenv.result_files import attempt_file
 from simenv.wire import codec
 from simenv.wire.messages import client as m, queries
 from simenv.wire.messages.history import (
@@ -30,6 +31,7 @@ from simenv.wire.messages.history import (
     LogRow,
     Submitted,
 )
+from testbed.waiting import until
 
 OPTIONS = {"durability": "process"}
 
@@ -232,13 +234,25 @@ def test_history_shows_latest_completion_of_rerun_task(bench: ServiceHarness) ->
     try:
         bench.submit()
         bench.join()
-        lost = ResultFile("0/t-1.1.h5", 400_000, 1, ())
+        (sent,) = bench.assigned()
+        name = attempt_file(sent.task, sent.attempt)
+        path = bench.loop.result_requests.root / name
+        path.parent.mkdir()
+        path.write_bytes(bytes(len(name)))
+        lost = ResultFile(name, len(name), 1, ())
         data = codec.encode(ResultData(RESULT_FORMAT, (("c", 17),), 17, 10, 1, 4, file=lost))
-        bench.finish(bench.assigned(), payload=data, file=lost.name)
+        bench.finish([sent], payload=data, file=lost.name)
         assert [row.attempts for row in told(bench)] == [1]
+        path.unlink()
         bench.peer.send(codec.encode(queries.VerifyResult(9, 1)))
-        while not (again := bench.assigned()):
+        again: list[m.AssignedTask] = []
+
+        def is_sent() -> bool:
             bench.step()
+            again.extend(bench.assigned())
+            return bool(again)
+
+        until(is_sent)
         bench.finish(again)
         assert [row.attempts for row in told(bench)] == [2]
     finally:
