@@ -1,7 +1,6 @@
 """A real service loop over in-memory doors; the test plays clients and workers, step by step."""
 
 import os
-import time
 import zlib
 from collections.abc import Iterable
 from functools import partial
@@ -364,11 +363,6 @@ class ServiceHarness:
             for t in tasks
         ]
         return self.send_results(*results)
-
-    def takes_no_time(self) -> None:
-        """What workers have now costs nothing, however long this machine takes for it."""
-        for worker in self.state.cluster.workers.values():
-            worker.held.charged_ns = time.monotonic_ns() + 10**12
 
     def send_results(
         self,
