@@ -53,8 +53,8 @@ def test_workers_of_both_nodes_run_confined_with_large_results(up: Environment) 
     assert not [text for text in logs if "not confined" in text]
 
 
-def test_function_on_another_node_connects_to_nothing_but_the_service(up: Environment) -> None:
-    """Its worker may connect to the port of the service again, and to no other."""
+def test_function_on_another_node_connects_to_nothing(up: Environment) -> None:
+    """Its worker may connect to the port of the service again; the process of the function not."""
 
     def reached(address: str, port: int, home: str) -> list[str]:
         import os
@@ -78,4 +78,4 @@ def test_function_on_another_node_connects_to_nothing_but_the_service(up: Enviro
         events = [event.message for event in env.events(kinds=["service.meets"])]
         host, _, port = events[-1].removeprefix("tcp://").rpartition(":")
         outcomes = env.call(reached, host, int(port), str(up.home)).result(ENDS_S)
-    assert outcomes == ["node2", "connected", *["PermissionError"] * 3]
+    assert outcomes == ["node2", *["PermissionError"] * 4]

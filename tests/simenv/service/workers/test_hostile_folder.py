@@ -12,6 +12,8 @@ from simenv import foreign_files
 from testbed.hostile_files import Outcome, serve
 
 GROWTH_BYTES = 32 * 2**20
+# Tests of functions in this process end all that it has started.
+pytestmark = pytest.mark.filterwarnings("ignore:resource_tracker. process died unexpectedly")
 
 
 def hostile(entries: int, *, own_user: bool) -> Outcome:
