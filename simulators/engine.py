@@ -22,6 +22,22 @@ from simulators.errors import Stopped
 _REMARKS = 4  # distinct remarks of a sweep that are kept
 
 
+class ErrorEstimate(msgspec.Struct, frozen=True, array_like=True):
+    """Error of a run that truncates, measured on regions of its circuit that were run exactly, too:
+    of values on one and two qubits, and of the distribution of a few bits. No bound; nothing is
+    said about correlations of more than `subset_bits` bits."""
+
+    local_rms: float  # root of the mean square of the errors of values on one and two qubits
+    local_max: float  # the largest difference, which contains what the exact side is off by
+    local_standard_error: float  # of `local_rms`
+    subset_bits: int
+    subset_tvd: float  # bound of the total variation distance of so many bits, by random strings
+    regions: int
+    region_qubits: int  # of the widest
+    trajectories: int = 0  # of the exact side; 0: density matrices
+    negative: float = 0.0  # probability below zero that was clipped, mean of the shots
+
+
 class BindingResult(msgspec.Struct, frozen=True):
     """Result of one binding; fields of outputs that were not requested stay empty. An outcome is
     one row of `outcome_width` bytes, little-endian, clbit 0 in bit 0 of byte 0."""
@@ -41,6 +57,7 @@ class BindingResult(msgspec.Struct, frozen=True):
     # uint8 [shots, ceil(clbits / 8)]: clbit c of each shot in bit c % 8 of byte c // 8
     memory: bytes = b""
     amplitudes: NDArray[np.complexfloating] | None = None  # [strings], of the request's bits
+    error: ErrorEstimate | None = None
 
 
 class EngineResult(msgspec.Struct, frozen=True):
@@ -63,6 +80,7 @@ class EngineResult(msgspec.Struct, frozen=True):
     gradients: bytes = b""  # float64 [count, observables, slots]: of values, by free parameters
     memory: bytes = b""  # uint8 [count, shots, ceil(clbits / 8)]
     amplitudes: NDArray[np.complexfloating] | None = None  # [count, strings]
+    error: ErrorEstimate | None = None  # of the row with the largest
 
     @classmethod
     def joined(cls, results: Sequence[BindingResult]) -> EngineResult:
@@ -84,7 +102,7 @@ class EngineResult(msgspec.Struct, frozen=True):
             ", ".join(list(dict.fromkeys(row.remark for row in results if row.remark))[:_REMARKS]),
             b"".join([row.gradients.tobytes() for row in results if row.gradients is not None]),
             first.memory if count == 1 else b"".join([row.memory for row in results]),
-            _stacked(chosen),
+            _stacked(chosen), _largest([row.error for row in results]),
         )  # fmt: skip
 
     def row(self, k: int) -> BindingResult:
@@ -99,7 +117,7 @@ class EngineResult(msgspec.Struct, frozen=True):
             None if self.statevector is None else self.statevector[k], self._estimates(k),
             self.truncation, self.remark, self._gradients(k),
             self.memory[k * size : (k + 1) * size],
-            None if self.amplitudes is None else self.amplitudes[k],
+            None if self.amplitudes is None else self.amplitudes[k], self.error,
         )  # fmt: skip
 
     def _estimates(self, k: int) -> tuple[tuple[float, float], ...]:
@@ -119,6 +137,11 @@ class EngineResult(msgspec.Struct, frozen=True):
 
 def _sizes(lengths: list[int]) -> bytes:
     return np.array(lengths, np.uint32).tobytes() if any(lengths) else b""
+
+
+def _largest(errors: list[ErrorEstimate | None]) -> ErrorEstimate | None:
+    stated = [error for error in errors if error is not None]
+    return max(stated, key=lambda error: error.local_rms, default=None)
 
 
 def _part(sizes: bytes, k: int, total: int) -> tuple[int, int]:

@@ -363,6 +363,16 @@ class Result(msgspec.Struct, eq=False, gc=False):
         return self._data.truncation or None
 
     @property
+    def error(self) -> dict[str, dict[str, float]] | None:
+        """Error of an engine that truncates, measured on regions of the circuit that were run
+        exactly, too; None: the engine states none. `local`: `rms`, `max` and the `standard_error`
+        of `rms`, of values on one and two qubits; `subset`: bound `tvd` of the total variation
+        distance of `bits` bits; `negative`: `mass` that was clipped, mean of the shots; `regions`:
+        their `number` and `qubits`, and `trajectories` of the exact side, 0 for density matrices.
+        It says nothing about correlations of more bits."""
+        return result_display.measured_error(self._data)
+
+    @property
     def remark(self) -> str:
         """Remark of the engine, e.g. "12 branches"."""
         return self._data.remark

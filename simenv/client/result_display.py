@@ -42,6 +42,7 @@ from simenv.client.circuits import to_qiskit
 from simenv.errors import OptionError
 from simenv.files import replacing
 from simenv.model import TaskState, decode_program
+from simenv.model.task import AmplitudeResultData
 from simenv.text import run_time
 
 if TYPE_CHECKING:
@@ -258,6 +259,27 @@ _METADATA = (
 )
 
 
+def measured_error(data: AmplitudeResultData) -> dict[str, dict[str, float]] | None:
+    """Return the error that was measured beside a run, see `Result.error`."""
+    error = data.error
+    if error is None:
+        return None
+    return {
+        "local": {
+            "rms": error.local_rms,
+            "max": error.local_max,
+            "standard_error": error.local_standard_error,
+        },
+        "subset": {"bits": error.subset_bits, "tvd": error.subset_tvd},
+        "negative": {"mass": error.negative},
+        "regions": {
+            "number": error.regions,
+            "qubits": error.region_qubits,
+            "trajectories": error.trajectories,
+        },
+    }
+
+
 def builtins(result: ResultLike, decoded: DecodedResult, arrays: bool) -> dict[str, Any]:
     """Return a `Result` as builtins, see `Result.to_dict`; `decoded` has its rows."""
     has = decoded.has if arrays else (lambda _field: False)
@@ -283,6 +305,7 @@ def builtins(result: ResultLike, decoded: DecodedResult, arrays: bool) -> dict[s
         "gradients": result.gradients.tolist() if has("gradients") else None,
         "memory": result.memory_strings() if has("memory") else None,
         **amplitudes,
+        **({} if decoded.data.error is None else {"error": measured_error(decoded.data)}),
         **{
             name: list(value) if isinstance(value, tuple) else value
             for name, value in settings.items()

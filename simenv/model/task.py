@@ -222,12 +222,28 @@ class ResultData(msgspec.Struct, frozen=True, array_like=True, gc=False):
     value: bytes = b""  # of a call: see `simenv.model.calls`
 
 
+class MeasuredError(msgspec.Struct, frozen=True, array_like=True):
+    """Error of an engine that truncates, measured on regions of the circuit that were run exactly,
+    too: of values on one and two qubits, and of the distribution of `subset_bits` bits."""
+
+    local_rms: float  # root of the mean square
+    local_max: float
+    local_standard_error: float  # of `local_rms`
+    subset_bits: int
+    subset_tvd: float  # bound of their total variation distance, by random strings of Z
+    regions: int
+    region_qubits: int  # of the widest
+    trajectories: int = 0  # of the exact side; 0: density matrices
+    negative: float = 0.0  # probability below zero that was clipped, mean of the shots
+
+
 class AmplitudeResultData(ResultData, frozen=True, array_like=True, gc=False):
-    """ResultData with the output `amplitudes`. Results without it are encoded as a ResultData, and
-    decoded as this with empty arrays."""
+    """ResultData with the output `amplitudes`, or with a measured error. Results without them are
+    encoded as a ResultData, and decoded as this with empty arrays."""
 
     bit_strings: bytes = b""  # ASCII 0 and 1 [strings, num_qubits], highest qubit first
     amplitudes: bytes = b""  # complex128 or complex64 [count, strings]
+    error: MeasuredError | None = None  # of the row with the largest
 
 
 class Origin(msgspec.Struct, frozen=True, array_like=True):

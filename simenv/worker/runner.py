@@ -497,9 +497,14 @@ def pack(
         result.memory,
     )
     data = model.ResultData(*fields)
-    if result.amplitudes is not None:
-        strings, values = "".join(terms.bit_strings).encode(), result.amplitudes.tobytes()
-        data = task.AmplitudeResultData(*fields, b"", strings, values)
+    if result.amplitudes is not None or result.error is not None:
+        strings = values = b""
+        if result.amplitudes is not None:
+            strings, values = "".join(terms.bit_strings).encode(), result.amplitudes.tobytes()
+        error = None
+        if result.error is not None:
+            error = task.MeasuredError(*msgspec.structs.astuple(result.error))
+        data = task.AmplitudeResultData(*fields, b"", strings, values, error)
     if filed:
         data = msgspec.structs.replace(data, **dict.fromkeys(filed, b""))
     return codec.encode(data)

@@ -153,6 +153,23 @@ CARDS: tuple[EngineCard, ...] = (
         kernels=catalog_cards.Kernels(later=("attachment", "noise")),
     ),
     EngineCard(
+        name="dmt", module="simulators.densitymatrix.dmt.engine:DmtEngine",
+        outputs=("counts", "expectation", "memory"), max_qubits=4_096,
+        summary="truncated density operators on the circuit's graph, with a measured error",
+        costs=costs.DmtCost(), precisions=("double",), noise=NoiseSupport(_ALL_NOISE, exact=True),
+        parallel=catalog_cards.Parallelism(threads=True),
+        options=(
+            EngineOption(
+                "bond", 0, 0, 1_024, "the largest bond that is kept; 0: 64 on lines, else 32"
+            ),
+            EngineOption(
+                "tolerance", 0.05, 0.0, 1.0, "measured error of values, beyond it: an error"
+            ),
+        ),
+        method="tensor_network", gate_qubits=2,
+        kernels=catalog_cards.Kernels(later=("attachment", "noise")),
+    ),
+    EngineCard(
         name="gpu", module="simulators.gpu.engine:GpuEngine", outputs=_WITH_GRADIENT,
         max_qubits=_WIDEST_STATE,
         summary="all amplitudes on one GPU; batches of bindings in one launch",

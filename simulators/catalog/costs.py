@@ -651,6 +651,52 @@ class PepsCost(FixedMemoryCost, frozen=True):
         return float(2.0 * profile.num_qubits * self._bond(profile, ask) ** 3 / 3.0)
 
 
+class DmtCost(FixedMemoryCost, frozen=True):
+    """Cost of truncated density operators, whose tensors have a bond for each partner of a qubit,
+    and of the regions that measure the error."""
+
+    base_bytes: int = BASE_BYTES
+    line_bond: int = 64  # default where no qubit has more than two partners
+    graph_bond: int = 32
+    region_bytes: int = 2**27  # density matrices, or states of trajectories
+    copies: int = 2  # of the tensors
+    gate_s: float = 4e-4
+    line_split_s: float = 1.5e-8  # of a bond cubed, for a gate at full bond
+    graph_split_s: float = 3.7e-7
+    region_s: float = 1.0
+    region_layer_s: float = 0.1
+    shot_s: float = 1.5e-6  # a qubit of a shot
+    shot_bond_s: float = 1e-9  # of a bond squared
+
+    def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
+        """Memory of the tensors, of the messages of a block of shots, and of the regions."""
+        bond, partners = self._bond(profile, ask), max(1, profile.partners)
+        sites = 8 * self.copies * 4 * profile.num_qubits * bond**partners
+        messages = 3 * partners * 4 * profile.num_qubits * bond * 1_024
+        return int(self.base_bytes + self.region_bytes + sites + messages)
+
+    def seconds(self, profile: Profile, ask: CostQuery, slots: int) -> float:
+        """Expected time: bonds grow up to their limit in a few layers; threads share the maps of a
+        layer on a graph."""
+        bond, gates = self._bond(profile, ask), profile.gates_2q + profile.gates_many
+        layers = 2 * gates / max(1, profile.num_qubits)
+        full = max(0.0, 1.0 - math.log(bond, 4) / max(1.0, layers))
+        split = self.line_split_s if self._is_line(profile) else self.graph_split_s
+        shared = 1 if self._is_line(profile) else max(1, slots)
+        evolved = gates * (self.gate_s + full * split * bond**3.0) / shared
+        shot = profile.num_qubits * (self.shot_s + self.shot_bond_s * bond**2.0)
+        regions = self.region_s + self.region_layer_s * layers if full else 0.0
+        return float(0.1 + evolved + regions + ask.shots * shot)
+
+    def _is_line(self, profile: Profile) -> bool:
+        return profile.partners <= 2
+
+    def _bond(self, profile: Profile, ask: CostQuery) -> int:
+        """Largest bond: a map of a pair multiplies it by 16 at most, and a line's side by 4."""
+        most = ask.bond or (self.line_bond if self._is_line(profile) else self.graph_bond)
+        return int(min(most, 4 ** min(6, (profile.num_qubits + 1) // 2)))
+
+
 PAULI_BYTES = 2**30  # the strings of all threads of a propagation, at most
 
 

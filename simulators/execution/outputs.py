@@ -125,6 +125,7 @@ class FinalState:
 
     num_qubits: int
     truncation: float = 0.0
+    error: engine.ErrorEstimate | None = None
     remark: str = ""
     readout: ReadoutStage | None = None  # error of the terminal measurements
 
@@ -275,7 +276,7 @@ def collect(
     gradients = state.gradients() if "gradient" in outputs else None
     return engine.BindingResult(
         width, outcomes, counts, values, value_width, probabilities, amplitudes, expectations,
-        state.truncation, state.remark, gradients, memory, chosen,
+        state.truncation, state.remark, gradients, memory, chosen, state.error,
     )  # fmt: skip
 
 

@@ -41,8 +41,8 @@ def _has_amplitudes(card: EngineCard) -> bool:
 
 
 # They refuse what depends on short loops, as counts of most circuits on a few qubits do: see
-# `tests/simulators/tensornetwork/peps`.
-_TREES = ("peps",)
+# `tests/simulators/tensornetwork/peps`, `tests/simulators/densitymatrix/dmt`.
+_TREES = ("dmt", "peps")
 # Engines of this distribution and of a third party, by what their cards say.
 any_run = _fixture(lambda card: "counts" in card.outputs)
 counting_run = _fixture(

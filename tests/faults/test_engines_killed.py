@@ -118,7 +118,8 @@ CASES = {
     "densitymatrix": Case("densitymatrix", layered(9, 250, 1), 1_000),
     "quimb": Case("quimb", chain(24, 22), 1_000), "sweep": Case("sweep", chain(40, 12), 4_000),
     "pauli": Case("pauli", chain(30, 2).remove_final_measurements(inplace=False), 0, pairs=True),
-    "peps": Case("peps", chain(30, 4), 20_000), "aer": Case("aer", layered(16, 80, 1), 1_000),
+    "dmt": Case("dmt", chain(30, 30), 1_000), "peps": Case("peps", chain(30, 4), 20_000),
+    "aer": Case("aer", layered(16, 80, 1), 1_000),
     "hardware": Case("hardware", layered(16, 60, 1), 1_000, "qpu"),
     "fault": Case("fault", layered(20, 50, 1), 1_000, "drill"),
 }  # fmt: skip

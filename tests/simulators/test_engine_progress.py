@@ -84,6 +84,8 @@ CASES = [
     ("mps", plain(14), sums(14, 3), "operations"),
     ("mps", dynamic(8), COUNTS, "shots"),
     ("pauli", plain(8, 2), sums(8, 3), "strings"),
+    ("dmt", measured(9, 3), COUNTS, "operations"),
+    ("dmt", plain(9, 3), sums(9, 3), "operations"),
     ("peps", measured(6, 2), COUNTS, "shots"),
     ("peps", plain(6, 2), sums(6, 3), "strings"),
     ("aer", measured(14), COUNTS, "operations"),
@@ -93,6 +95,7 @@ CASES = [
 NOISY = [
     ("statevector", 13, "trajectories"),
     ("densitymatrix", 9, "operations"),
+    ("dmt", 9, "operations"),
     ("mps", 8, "trajectories"),
     ("sweep", 8, "shots"),
 ]

@@ -225,7 +225,14 @@ def _show(result: Result, labels: Sequence[str]) -> None:
         _show_pulses(pulses, labels)
     elif result.has("value"):
         terminal.line(f"a value of {terminal.size(len(result.value))}, readable only in Python")
-    if result.truncation:
+    if (stated := result.error) is not None:
+        local, subset = stated["local"], stated["subset"]
+        terminal.note(
+            f"approximate: values on one and two qubits are off by {local['rms']:.1e} +-"
+            f" {local['standard_error']:.1e} (root mean square), the distribution of"
+            f" {subset['bits']:.0f} bits by at most {subset['tvd']:.1e}, measured on regions"
+        )
+    elif result.truncation:
         terminal.note(
             f"approximate: truncation {result.truncation:.2g}, 1 minus the fidelity expected"
         )

@@ -236,6 +236,7 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True):
     gradients: list[list[float]] | None
     memory: list[str] | None
     amplitudes: dict[str, tuple[float, float]] | msgspec.UnsetType = msgspec.UNSET
+    error: dict[str, dict[str, float]] | msgspec.UnsetType = msgspec.UNSET  # see `Result.error`
     shots: int
     seed: int
     binding: int

@@ -93,6 +93,8 @@ def expected_truncation(card: EngineCard, profile: Profile, terms: TaskOptions) 
         is_bounded = not card.value(terms.options, "uncertified")
         return float(card.value(terms.options, "tolerance")) if is_bounded else -1.0
     if not {"bond", "cutoff"} <= names:
+        if {"bond", "tolerance"} <= names:  # a measured error, above which a run ends
+            return float(card.value(terms.options, "tolerance"))
         return -1.0 if "bond" in names else 0.0
     settings = catalog.settings_of(card.name, terms.options, auto=terms.engine == "auto")
     bond, cutoff = (card.value(settings, name) for name in ("bond", "cutoff"))

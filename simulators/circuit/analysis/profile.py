@@ -120,6 +120,8 @@ class Profile(msgspec.Struct, frozen=True, cache_hash=True):
     by_angles: bool = False
     bond_bits: int = -1
     longest: int = 0
+    # Most qubits with which one shares gates, of more than SMALL_QUBITS qubits; 0: not counted.
+    partners: int = 0
     contraction_width: int = -1  # log2 of the largest tensor of an amplitude; -1: not known
     contraction_operations: float = 0.0  # products of values for a sample
     contraction_messages: int = 0  # sums over an index for a sample

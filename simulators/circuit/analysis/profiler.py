@@ -473,6 +473,7 @@ def _profile(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) 
         by_angles=more.by_angles,
         bond_bits=more.bond_bits,
         longest=more.longest,
+        partners=most_partners(circuit) if circuit.num_qubits > SMALL_QUBITS else 0,
         contraction_width=networks.widest,
         contraction_operations=networks.operations,
         contraction_messages=networks.messages,
@@ -483,6 +484,19 @@ def _profile(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) 
         else None,
         recorded=_recorded(circuit, outputs) if branching else -1,
     )
+
+
+def most_partners(circuit: Circuit) -> int:
+    """Most qubits with which one shares gates on two qubits."""
+    rows = circuit.table.rows[circuit.ops]
+    begins = np.cumsum(rows[:, 1]) - rows[:, 1]
+    first = begins[(rows[:, 1] == 2) & (rows[:, 0] >= UNITARY)]
+    if not first.size:
+        return 0
+    one, two = circuit.qubits[first].astype(np.int64), circuit.qubits[first + 1].astype(np.int64)
+    pairs = np.unique(np.minimum(one, two) * circuit.num_qubits + np.maximum(one, two))
+    ends = np.concatenate((pairs // circuit.num_qubits, pairs % circuit.num_qubits))
+    return int(np.bincount(ends).max())
 
 
 def _light_cone_size(

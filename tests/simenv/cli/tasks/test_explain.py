@@ -41,7 +41,7 @@ def test_explain_lists_each_engine_with_its_reason(shell: Shell, wide: str) -> N
     taken = dict(row.split()[:2] for row in rows)
     assert rows[0].split()[:2] == ["mps", "yes"]
     able = {engine for engine, word in taken.items() if word == "able"}
-    assert able - {"quimb"} == {"sweep", "peps"}
+    assert able - {"quimb"} == {"sweep", "peps", "dmt"}
     assert taken.keys() - able - {"mps"} == {
         "stabilizer", "statevector", "contraction", "pauli", "densitymatrix", "aer",
     }  # fmt: skip
@@ -62,7 +62,7 @@ def test_explained_engine_and_reason_are_those_of_run(shell: Shell, wide: str) -
     assert outcome["program"]["clifford"] is False
     engines = {each["engine"]: each for each in outcome["engines"]}
     automatic = {"mps", "statevector", "stabilizer", "contraction", "sweep", "pauli"}
-    assert set(engines) - {"quimb", "peps"} == automatic | {"densitymatrix", "aer"}
+    assert set(engines) - {"quimb", "peps", "dmt"} == automatic | {"densitymatrix", "aer"}
     assert engines["mps"]["sampling_error"] == pytest.approx(0.5 / 5**0.5)
     assert engines["mps"]["chosen"]
     assert engines["mps"]["memory_bytes"] > 0
@@ -84,7 +84,11 @@ def test_explain_of_circuit_no_engine_can_run_chooses_none(shell: Shell, tmp_pat
     result = shell("explain", str(file), "--json")
     assert (result.code, result.object["engine"]) == (0, "")
     able = {each["engine"] for each in result.object["engines"] if each["able"]}
-    assert able <= {"quimb", "peps"}  # which cut off weight as they must, and auto never takes
+    assert able <= {
+        "quimb",
+        "peps",
+        "dmt",
+    }  # which cut off weight as they must, and auto never takes
     result = shell("explain", str(file))
     first, *_ = result.out.splitlines()
     assert first.startswith("this request would be refused; ")

@@ -394,9 +394,21 @@ def test_expected_truncation_is_bounded_where_bonds_are_known() -> None:
     assert 0 < expected_truncation(mps, tried, auto) < 1e-6
     few = msgspec.structs.replace(named, options=(("bond", 4),))
     assert expected_truncation(mps, tried, few) == -1.0
-    statevector = catalog.card("statevector")
+    statevector, dmt = catalog.card("statevector"), catalog.card("dmt")
     assert statevector is not None
     assert expected_truncation(statevector, tangled, auto) == 0.0
+    assert dmt is not None
+    assert expected_truncation(dmt, tangled, TaskOptions(engine="dmt")) == 0.05
+
+
+def test_partners_are_counted_once_for_each_pair() -> None:
+    assert profile(measured(chain(20))).partners == 2
+    arrays = Arrays(20, 20)
+    for q in (1, 5, 9, 5, 0):
+        arrays.add("cz", [3, 3 + 1 + q])
+        arrays.add("cz", [3 + 1 + q, 3])
+    assert profile(measured(arrays)).partners == 4
+    assert profile(measured(Arrays(20, 20).add("t", [0]))).partners == 0
 
 
 def test_engines_of_calls_refuse_circuits_by_what_they_run() -> None:

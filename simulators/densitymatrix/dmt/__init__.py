@@ -1,0 +1,1 @@
+"""Engine `dmt`: density operators as tensor networks, cut by density matrix truncation."""

@@ -1,0 +1,277 @@
+"""Engine `dmt`: exact where nothing is cut off, within its stated error elsewhere, and refusals."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from arrays import Arrays
+from engine_runs import run
+from noisy import Exact, after_gates, p_value, program
+from reference import Operation
+from swept import counts_of
+
+from noise_models.channel import Channel, Readout, depolarizing, relaxation
+from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram
+from simulators.densitymatrix.dmt.engine import DmtEngine
+from simulators.engine import BindingResult, ErrorEstimate, PauliSum, Request
+from simulators.errors import OutOfMemory, TruncatedState, Unsupported
+from simulators.pauli.engine import PauliEngine
+from simulators.tensornetwork.sweep.engine import SweepEngine
+
+Edges = list[tuple[int, int]]
+LINE: Edges = list(pairwise(range(6)))
+TREE: Edges = [(0, 1), (1, 2), (1, 3), (3, 4), (3, 5), (0, 6)]
+SHUFFLED: Edges = [(3, 0), (0, 5), (5, 1), (1, 4), (4, 2)]  # a line in another order
+SHOTS = 20_000
+PAULIS = ("II", "XX", "YY", "ZZ")
+
+
+def matchings(edges: Edges) -> list[Edges]:
+    """Pairs that act together."""
+    layers: list[Edges] = []
+    for edge in edges:
+        for layer in layers:
+            if all(set(edge).isdisjoint(other) for other in layer):
+                layer.append(edge)
+                break
+        else:
+            layers.append([edge])
+    return layers
+
+
+def random_circuit(edges: Edges, layers: int, seed: int, *, measure: bool) -> Circuit:
+    random = np.random.default_rng(seed)
+    width = 1 + max(map(max, edges))
+    arrays = Arrays(width, width if measure else 0)
+    groups = matchings(edges)
+    for k in range(layers):
+        for qubit in range(width):
+            arrays.add("u", [qubit], (), random.uniform(0, 6, 3).tolist())
+        for pair in groups[k % len(groups)]:
+            name = ("cz", "rzz", "ecr", "swap", "cp")[int(random.integers(5))]
+            arrays.add(name, list(pair), (), [0.7] if name in ("rzz", "cp") else [])
+    for qubit in range(width):
+        arrays.add("u", [qubit], (), random.uniform(0, 6, 3).tolist())
+    return (arrays.measure(range(width)) if measure else arrays).circuit()
+
+
+def kicked_ising(edges: Edges, layers: int, *, measure: bool = False) -> Circuit:
+    width = 1 + max(map(max, edges))
+    arrays, groups = Arrays(width, width if measure else 0), matchings(edges)
+    for k in range(layers):
+        for qubit in range(width) if k % len(groups) == 0 else ():
+            arrays.add("rx", [qubit], (), [0.6])
+        for pair in groups[k % len(groups)]:
+            arrays.add("rzz", list(pair), (), [-np.pi / 2])
+    return (arrays.measure(range(width)) if measure else arrays).circuit()
+
+
+def noise_of(circuit: Circuit, factor: float = 1.0, *, readout: bool = False) -> NoiseProgram:
+    """Depolarizing pairs, relaxation of each qubit of its own, maybe readout errors."""
+    two = depolarizing(0.003 * factor, 2)
+    idle = [
+        relaxation(100.0 * factor, 60.0 + 10.0 * qubit, 50.0 + 9.0 * qubit)
+        for qubit in range(circuit.num_qubits)
+    ]
+
+    def rule(row: Operation) -> Sequence[tuple[tuple[int, ...], Channel]]:
+        if row.name == "measure" or not row.qubits:
+            return []
+        after = [((qubit,), idle[qubit]) for qubit in row.qubits]
+        return [(row.qubits, two), *after] if len(row.qubits) == 2 else after
+
+    flips = np.linspace(0.01, 0.05, circuit.num_qubits)
+    return program(after_gates(circuit, rule), Readout(flips, 2 * flips) if readout else None)
+
+
+def valued(
+    circuit: Circuit, strings: Sequence[str], noise: NoiseProgram, **settings: float
+) -> BindingResult:
+    request = Request(0, 1, ("expectation",), tuple(PauliSum((s,), np.ones(1)) for s in strings))
+    return run(DmtEngine(), circuit, request, noise, settings=tuple(settings.items())).row(0)
+
+
+def counted(
+    circuit: Circuit, shots: int, noise: NoiseProgram | None, seed: int = 5, threads: int = 1,
+    **settings: float,
+) -> BindingResult:  # fmt: skip
+    request = Request(shots, seed, ("counts", "memory"))
+    options = {"settings": tuple(settings.items()), "threads": threads}
+    return run(DmtEngine(), circuit, request, noise, **options).row(0)
+
+
+def values(result: BindingResult) -> np.ndarray:
+    return np.array(result.expectations)[:, 0]
+
+
+def exact_values(circuit: Circuit, strings: Sequence[str], noise: NoiseProgram) -> np.ndarray:
+    """Of a density matrix by the definition, in numpy."""
+    rho = Exact(circuit, noise).rho
+    letters = {
+        "I": np.eye(2), "X": np.array([[0, 1], [1, 0]]), "Y": np.array([[0, -1j], [1j, 0]]),
+        "Z": np.diag([1, -1]),
+    }  # fmt: skip
+    result = []
+    for string in strings:
+        operator = np.ones((1, 1))
+        for letter in string:
+            operator = np.kron(operator, letters[letter])
+        result.append(float(np.trace(operator @ rho).real))
+    return np.array(result)
+
+
+@pytest.mark.parametrize("edges", [LINE, TREE, SHUFFLED], ids=["line", "tree", "shuffled"])
+@pytest.mark.parametrize("seed", range(2))
+def test_values_are_those_of_the_density_matrix_where_nothing_is_cut_off(
+    edges: Edges, seed: int
+) -> None:
+    circuit = random_circuit(edges, 4, seed, measure=False)
+    noise = noise_of(circuit, 10.0)
+    random = np.random.default_rng(seed)
+    strings = ["".join(random.choice(list("IXYZ"), circuit.num_qubits)) for _ in range(16)]
+    result = valued(circuit, strings, noise, bond=256)
+    expected = exact_values(circuit, strings, noise)
+    assert np.abs(expected).max() > 0.05
+    assert values(result) == pytest.approx(expected, abs=1e-10)
+    assert (result.truncation, result.error) == (0.0, None)
+
+
+@pytest.mark.parametrize("edges", [LINE, TREE], ids=["line", "tree"])
+@pytest.mark.parametrize("seed", range(2))
+def test_counts_are_those_of_the_density_matrix_where_nothing_is_cut_off(
+    edges: Edges, seed: int
+) -> None:
+    circuit = random_circuit(edges, 4, seed, measure=True)
+    noise = noise_of(circuit, 10.0, readout=True)
+    result = counted(circuit, SHOTS, noise, seed=seed, bond=256)
+    assert p_value(Exact(circuit, noise).probs, counts_of(result)) > 0.001
+    assert result.error is None
+
+
+def test_the_stated_error_of_a_narrow_line_is_its_true_error() -> None:
+    edges = list(pairwise(range(8)))
+    circuit = random_circuit(edges, 14, 3, measure=False)
+    noise = noise_of(circuit)
+    strings = ["I" * (7 - q) + "Z" + "I" * q for q in range(8)]
+    strings += ["I" * (6 - q) + "ZZ" + "I" * q for q in range(7)]
+    expected = exact_values(circuit, strings, noise)
+    errors = []
+    for bond in (16, 48):
+        result = valued(circuit, strings, noise, bond=bond, tolerance=1.0)
+        error = result.error
+        assert error is not None
+        off = values(result) - expected
+        assert error.local_rms == pytest.approx(np.sqrt(np.mean(off**2)), rel=1e-6)
+        assert error.local_max == pytest.approx(np.abs(off).max(), rel=1e-6)
+        assert (error.local_standard_error, error.subset_bits) == (0.0, 8)
+        assert (error.regions, error.region_qubits) == (1, 8)
+        assert "nothing is said about correlations of more than 8 bits" in result.remark
+        errors.append(error.local_rms)
+    assert 1e-4 < errors[1] < errors[0] < 0.1
+
+
+def test_the_bound_of_a_subset_covers_its_true_distance() -> None:
+    circuit = random_circuit(list(pairwise(range(8))), 14, 3, measure=True)
+    noise = noise_of(circuit, 0.5)
+    result = counted(circuit, SHOTS, noise, bond=24, tolerance=1.0)
+    exact = Exact(circuit, noise).probs
+    drawn = counts_of(result)
+    distance = 0.5 * sum(abs(p - drawn.get(bits, 0) / SHOTS) for bits, p in exact.items())
+    noise_of_shots = 0.5 * sum(np.sqrt(2 * p / np.pi / SHOTS) for p in exact.values())
+    assert result.error is not None
+    assert distance - 1.5 * noise_of_shots < result.error.subset_tvd < 1.0
+
+
+def test_values_of_a_wide_line_are_those_of_pauli_propagation() -> None:
+    width = 30
+    circuit = kicked_ising(list(pairwise(range(width))), 8)
+    noise = noise_of(circuit, 2.0)
+    strings = ["I" * (width - 1 - q) + "Z" + "I" * q for q in (0, 7, 14, 29)]
+    strings += ["I" * (width - 2 - q) + "ZZ" + "I" * q for q in (3, 15)]
+    request = Request(0, 1, ("expectation",), tuple(PauliSum((s,), np.ones(1)) for s in strings))
+    propagated = np.array(run(PauliEngine(), circuit, request, noise).row(0).expectations)
+    result = valued(circuit, strings, noise)
+    assert np.abs(propagated[:, 0]).min() > 0.01
+    assert np.abs(values(result) - propagated[:, 0]).max() < 3e-3 + 3.0 * propagated[:, 1].max()
+
+
+def test_counts_of_a_tree_beyond_the_density_matrix_are_those_of_sweeps() -> None:
+    edges = [*pairwise(range(10)), (2, 10), (10, 11), (5, 12), (7, 13), (13, 14)]
+    circuit = kicked_ising(edges, 9, measure=True)
+    noise = noise_of(circuit, 3.0, readout=True)
+    shots = 4_000
+    ours = bits_of(counted(circuit, shots, noise), 15)
+    request = Request(shots, 9, ("counts", "memory"))
+    others = bits_of(run(SweepEngine(), circuit, request, noise).row(0), 15)
+    for mine, theirs in ((ours, others), (pairs_of(ours), pairs_of(others))):
+        difference = mine.mean(axis=0) - theirs.mean(axis=0)
+        sigma = np.sqrt((mine.var(axis=0) + theirs.var(axis=0)) / shots)
+        assert np.abs(difference / sigma).max() < 5.0
+        assert np.sqrt(np.mean((difference / sigma) ** 2)) < 1.5
+
+
+def bits_of(result: BindingResult, width: int) -> np.ndarray:
+    """Bits [shots, width] of the memory as values +1 and -1."""
+    rows = np.frombuffer(result.memory, np.uint8).reshape(-1, -(-width // 8))
+    bits = np.unpackbits(rows, axis=1, bitorder="little")[:, :width]
+    return 1.0 - 2.0 * bits
+
+
+def pairs_of(bits: np.ndarray) -> np.ndarray:
+    return np.array([a * b for a, b in pairwise(bits.T)]).T
+
+
+def test_fewer_shots_are_a_prefix_and_threads_change_nothing() -> None:
+    edges = [*pairwise(range(8)), (0, 7), (3, 8)]
+    circuit = random_circuit(edges, 6, 2, measure=True)
+    noise = noise_of(circuit)
+    results = [
+        counted(circuit, shots, noise, threads=threads, bond=24, tolerance=1.0)
+        for shots, threads in ((1_500, 1), (1_500, 3), (700, 1))
+    ]
+    assert results[0].memory == results[1].memory
+    assert results[0].memory[: 2 * 700] == results[2].memory
+    assert counted(circuit, 700, noise, seed=6, bond=24, tolerance=1.0).memory != results[2].memory
+
+
+def test_a_ring_whose_loop_matters_is_refused_with_its_error() -> None:
+    ring = [(q, (q + 1) % 10) for q in range(10)]
+    circuit = kicked_ising(ring, 32)
+    noise = noise_of(circuit, 0.3)
+    with pytest.raises(TruncatedState, match="values on one and two qubits have an error of"):
+        valued(circuit, ["IIIIIIIIIZ"], noise, bond=32)
+    result = valued(circuit, ["IIIIIIIIIZ"], noise, bond=32, tolerance=1.0)
+    assert result.error is not None
+    assert result.error.local_rms > 0.05
+
+
+def test_regions_of_a_lattice_hold_a_hexagon_and_its_neighbours() -> None:
+    hexagon = [(q, (q + 1) % 12) for q in range(12)]
+    tails = [(2 * k, 12 + k) for k in range(6)]
+    more = [(12 + k, 18 + k) for k in range(6)]
+    circuit = kicked_ising([*hexagon, *tails, *more], 4, measure=True)
+    result = counted(circuit, 200, noise_of(circuit), bond=16, tolerance=0.2)
+    error = result.error
+    assert isinstance(error, ErrorEstimate)
+    assert (error.region_qubits, error.regions, error.trajectories) == (18, 2, 200)
+    assert error.local_standard_error > 0.0
+
+
+def test_measurements_before_the_end_and_wide_gates_are_refused_by_name() -> None:
+    arrays = Arrays(2, 2).add("h", [0]).measure([0])
+    circuit = arrays.add("cx", [0, 1]).measure([1]).circuit()
+    with pytest.raises(Unsupported, match="'dmt'"):
+        counted(circuit, 10, None)
+    wide = Arrays(3, 3).add("ccx", [0, 1, 2]).measure(range(3)).circuit()
+    with pytest.raises(Unsupported, match="ccx on 3 qubits"):
+        counted(wide, 10, None)
+
+
+def test_a_qubit_with_many_partners_is_refused_with_the_way_out() -> None:
+    everyone = [(p, q) for q in range(9) for p in range(q)]
+    circuit = random_circuit(everyone, 40, 1, measure=True)
+    with pytest.raises(OutOfMemory, match="pairs with 8 others") as refusal:
+        counted(circuit, 10, None)
+    assert "device" in refusal.value.hint
