@@ -128,6 +128,12 @@ def restored(path: Path) -> Iterator[str]:
         path.write_text(text)
 
 
+def is_drained(site: Site) -> bool:
+    """True if Slurm has taken a node out of use."""
+    states = site.cluster.run(LOGIN, ["sinfo", "--noheader", "--Node", "--format=%T"]).stdout
+    return bool({"drained", "draining", "down"} & set(states.split()))
+
+
 def cancel(site: Site, *jobs: int) -> None:
     """Cancel jobs; wait until they have no reservation."""
     site.cluster.run(LOGIN, ["scancel", *map(str, jobs)])
@@ -397,8 +403,7 @@ def test_user_who_may_not_enter_gets_the_reason_and_the_node_stays_up(site: Site
     job = site.submit("user2", site.script("wait.sh", WAITING), f"--qpu={POOL}")
     site.fails(job)
     assert "user2 may not use the environment" in site.output(job)
-    states = site.cluster.run(LOGIN, ["sinfo", "--noheader", "--Node", "--format=%T"]).stdout
-    assert not {"drained", "draining", "down"} & set(states.split())
+    assert not is_drained(site)
 
 
 def test_reservation_ends_with_node_of_job_and_returns_with_requeued_job(site: Site) -> None:
@@ -575,6 +580,41 @@ def test_job_without_its_share_in_time_is_requeued(site: Site, hindered: Any) ->
     site.is_released(job)
 
 
+def test_jobs_whose_service_dies_between_prolog_and_start_are_requeued(site: Site) -> None:
+    """But those that may not be; the plugin waits a second for the service instead of 30."""
+    folder, killed = site.cluster.folder / "slurm", site.folder / "killed"
+    prolog, plugstack = folder / "simenv_prolog.sh", folder / "plugstack.conf"
+    script, kinds = site.script("run.sh", RUN), ("--requeue", "--array=7", "--no-requeue")
+    with restored(prolog) as text, restored(plugstack) as line:
+        wait = f"until [ -e {killed} ]; do sleep 0.1; done\nexit 0\n"
+        prolog.write_text(text.removesuffix("exit 0\n") + wait)
+        (program,) = re.findall("simenv=([^ ]*)", line)
+        quick = site.script("quick.sh", f'exec {program} "$@" --timeout 1')
+        plugstack.write_text(line.replace(f"simenv={program}", f"simenv={quick}"))
+        try:
+            jobs: list[int] = [
+                site.submit("user0", script, f"--qpu={POOL}", kind) for kind in kinds
+            ]
+            site.until(lambda: set(site.reservations()) == set(jobs), jobs[0])
+            site.kill_service()
+            killed.touch()
+            *requeued, failed = jobs
+            for job in requeued:
+                site.waits_for(job, "PENDING BeginTime")
+            site.fails(failed)
+        finally:
+            site.up()
+    assert not is_drained(site)
+    assert f"Slurm does not requeue job {failed}: " in site.output(failed)
+    for job in requeued:
+        site.cluster.run(LOGIN, ["scontrol", "update", f"jobid={job}", "starttime=now"])
+    for job in requeued:
+        site.until(lambda job=job: site.shown(job, "%T") == "COMPLETED", job)  # type: ignore[misc]
+        assert f"\n{POOL}:" in f"\n{site.output(job)}"
+    for job in jobs:
+        site.is_released(job)
+
+
 def test_licences_of_a_pool_come_with_qpu_alone(site: Site) -> None:
     script = site.script("wait.sh", WAITING)
     try:
@@ -693,8 +733,7 @@ def test_program_that_hangs_or_prints_much_fails_the_job_alone(site: Site) -> No
             site.fails(job)
             assert reason in site.output(job)
             wait_for("no process of the program", lambda: not any(map(hangs, site.cluster.hosts)))
-    states = site.cluster.run(LOGIN, ["sinfo", "--noheader", "--Node", "--format=%T"]).stdout
-    assert not {"drained", "draining", "down"} & set(states.split())
+    assert not is_drained(site)
 
 
 def test_shell_of_salloc_gets_variables(site: Site) -> None:

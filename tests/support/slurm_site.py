@@ -229,6 +229,14 @@ class Site:
         """End the environment; its tasks and reservations are in the journal."""
         self.cluster.run(LOGIN, ["simenv", "down", "--now"], check=False)
 
+    def kill_service(self) -> None:
+        """As a host that runs out of memory does."""
+        file = self.cluster.folder / "home" / "default" / "connection.json"
+        pid = json.loads(file.read_text())["pid"]
+        (service,) = (each for each in self.cluster.processes(LOGIN) if each.pid == pid)
+        service.kill()
+        service.wait(30)
+
     def licences(self, pool: str = POOL) -> tuple[int, int, int]:
         """Licences of a pool: all, those held back and those used, as the controller counts."""
         rows = self.simenv("slurm", "status", "--cluster", CLUSTER)["pools"]

@@ -1,7 +1,8 @@
 """`simenv slurm`: `--qpu` of Slurm's jobs; the plugin, the licences, the reservations of jobs.
 
 `reserve` is what PrologSlurmctld runs, `env` what the SPANK plugin runs as the user of a job, and
-`release` what EpilogSlurmctld runs.
+`release` what EpilogSlurmctld runs. Where no service answers, `reserve` fails, and `env` requeues:
+Slurm repeats the job.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from simenv.errors import (
     NotFoundError,
     OptionError,
     SimenvError,
+    SlurmAwayError,
     SlurmError,
     SlurmFileError,
     VersionMismatchError,
@@ -163,6 +165,10 @@ def environment(
     plain: Annotated[
         bool, typer.Option("--plain", help="Print NAME=VALUE, for the plugin.")
     ] = False,
+    requeue: Annotated[
+        bool,
+        typer.Option("--requeue", help="Requeue the job where no service answers; for the plugin."),
+    ] = False,
 ) -> None:
     """Print the variables of a running job with --qpu, for its clients.
 
@@ -174,14 +180,19 @@ def environment(
     number = jobs.job_number(job or os.environ.get("SLURM_JOB_ID", ""))
     shares = jobs.shares_of(qpu)
     service = str(common.service or os.environ.get("SIMENV_SERVICE", "")) or common.environment
-    client, left_s = _connect_within(common, timeout)
-    with client:
-        made = jobs.reserved(client, number, _cluster(cluster), shares, left_s)
-        values = jobs.variables(number, service, made, os.environ.get(MUNGE, ""))
-        if gateway:
-            values |= _http_variables(client, gateway.rstrip("/"), number, made, ca)
-        else:
-            values |= jobs.qrmi_variables(service, made)
+    try:
+        client, left_s = _connect_within(common, timeout)
+        with client:
+            made = jobs.reserved(client, number, _cluster(cluster), shares, left_s)
+            values = jobs.variables(number, service, made, os.environ.get(MUNGE, ""))
+            if gateway:
+                values |= _http_variables(client, gateway.rstrip("/"), number, made, ca)
+            else:
+                values |= jobs.qrmi_variables(service, made)
+    except (NoServiceError, SlurmAwayError) as error:
+        if requeue:
+            _requeue(number, error)
+        raise
     values = jobs.recorded(jobs.with_qrmi(values, number, os.environ))
     prefix = "" if plain else "export "
     common.answer(
@@ -191,6 +202,20 @@ def environment(
             for name, value in values.items()
         ),
     )
+
+
+def _requeue(number: int, error: SimenvError) -> None:
+    """Have Slurm requeue a job that has no variables, as it does where the prolog fails. The
+    message of the error, which the job's output has, gets what became of that."""
+    from simenv.frontends.slurm import jobs
+
+    try:
+        jobs.requeue(number)
+    except SimenvError as other:
+        fate = f"Slurm does not requeue job {number}: {other.message}"
+    else:
+        fate = f"Slurm requeues job {number}"
+    error.message = f"{error.message}; {fate}"
 
 
 def _connect_within(common: app.Settings, timeout_s: float) -> tuple[Client, float]:

@@ -35,6 +35,7 @@ from simenv.errors import (
     TimedOutError,
 )
 from simenv.frontends import c_compiler
+from simenv.sandbox.progress import cpu_share
 
 __all__ = ["Installation", "SlurmSite", "build", "check", "conf_value", "install", "write"]
 
@@ -46,7 +47,7 @@ LICENSES = "simenv/simenv_licenses.conf"  # in a folder that SlurmUser owns
 UNIT = "simenv_sync.service"
 MARK = "# simenv"
 PROLOG_S = 45  # longest time of the prolog: the wait for the share, and the commands themselves
-CHECK_S = 30.0  # longest time of a command that `check` runs
+CHECK_S = 30.0  # longest time of a command that `check` runs, of a processor that it could have
 NOBODY = 65_534
 OPTION = "qpu"
 EPILOG_S = 30  # longest time of the epilog, for which Slurm waits; what it leaves, `sync` ends
@@ -263,7 +264,7 @@ def _run_as_user(argv: Sequence[str], environ: dict[str, str], hint: str) -> str
     try:
         done = subprocess.run(
             argv, env=base | environ, cwd="/", stdin=subprocess.DEVNULL, capture_output=True,
-            text=True, timeout=CHECK_S, check=False,
+            text=True, timeout=CHECK_S / cpu_share(), check=False,
             user=nobody, group=nobody, extra_groups=None if nobody is None else (),
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -172,6 +172,16 @@ def listed_jobs(*options: str) -> dict[int, SlurmJob]:
     return {job.number: job for job in jobs}
 
 
+def requeue(number: int) -> None:
+    """Return a running batch job to the queue; of an array, this task alone. Its user may do so.
+    Raises SlurmError, also of a job with `--no-requeue`; NotFoundError."""
+    shown = run(["squeue", "--noheader", "--all", "--format=%A|%F_%K", f"--jobs={number}"])
+    names = dict(line.strip().split("|", 1) for line in shown.splitlines() if "|" in line)
+    if str(number) not in names:
+        raise _unknown(number)
+    run(["scontrol", "requeue", names[str(number)].removesuffix("_N/A")])
+
+
 def waiting_for_licenses() -> list[SlurmJob]:
     """Return the jobs that wait for licences, the one of the highest priority first. Raises
     SlurmError."""
@@ -188,8 +198,12 @@ def job(number: int) -> SlurmJob:
             raise
         jobs = {}
     if number not in jobs:
-        raise NotFoundError(f"Slurm knows no job {number} that has not ended")
+        raise _unknown(number)
     return jobs[number]
+
+
+def _unknown(number: int) -> NotFoundError:
+    return NotFoundError(f"Slurm knows no job {number} that has not ended")
 
 
 def _job_of(line: str) -> SlurmJob:

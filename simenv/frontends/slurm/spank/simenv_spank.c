@@ -5,7 +5,8 @@
  * start of the job `simenv slurm env` runs as the job's user, finds the reservations, and prints the
  * variables of the job. It runs once for a job: in slurmstepd for a batch script, whose steps
  * inherit the variables, and in srun for a step without one. A refusal fails the task, in task_init:
- * an error in user_init would drain the node.
+ * an error in user_init would drain the node. Where no service answers, the command also has Slurm
+ * requeue the batch job, as a failure of the prolog does.
  *
  * `--export=NONE` and `--export=NAME,...` leave only variables whose names begin with SLURM_ or
  * SPANK_. So the request of a batch script is read from SLURM_SPANK_SIMENV_QPU, in which Slurm has
@@ -537,6 +538,8 @@ static void reserve(spank_t spank, bool is_remote, uint32_t job, int count, char
         argv[arguments++] = "--ca";
         argv[arguments++] = (char *)settings.ca;
     }
+    if (is_remote) /* a batch script, which Slurm can repeat */
+        argv[arguments++] = "--requeue";
     error[0] = '\0';
     int status = run(&user, argv, environ_of_it, settings.timeout_s, output, error);
     if (status != 0) {
