@@ -142,6 +142,11 @@ class EnvironmentPaths(msgspec.Struct, frozen=True):
         return self.home / "numbers.mark"
 
     @property
+    def mark_copies(self) -> Path:
+        """Path of the mark's copy, but for its end, which is of the journal."""
+        return self.home.parent / ".numbers" / self.home.name
+
+    @property
     def telemetry(self) -> Path:
         """Store of telemetry series."""
         return self.home / "telemetry.db"

@@ -54,6 +54,8 @@ class ResultRequests:
     ) -> None:
         self.root = root
         self.file_worker = FileWorker(root)
+        if journal.mark is not None:
+            journal.mark.later = self.file_worker.run
         # Of the disk of the journal; with a database elsewhere, of that of the results.
         self.folder = journal.place.parent if isinstance(journal.place, Path) else root
         self.reserve = DiskReserve(self.folder, config.results.keep_free_gib)

@@ -38,7 +38,6 @@ SUFFIX = ".tar"
 _MANIFEST, _CONFIG, _JOURNAL = "manifest.json", "home/config.json", "state/journal.db"
 _MAX_MANIFEST_BYTES = 2**28
 _BLOCK_BYTES = 2**20
-GAP = 100_000  # numbers that an environment may have given after its archive was made
 _SNAPSHOTS = 5  # of the journal, while results are pruned before they are copied
 # What a start makes anew, belongs to processes, or can be large and is not needed.
 _LEFT_OUT = frozenset(
@@ -295,7 +294,7 @@ def restore(archive: Path, name: str = "", *, allow_commands: bool = False) -> E
         for each in sorted(manifest.files, key=_journal_last):
             _place(Path(scratch) / each.name, _destination(paths, root, each.name))
         if name == manifest.environment and not paths.mark.exists():
-            marks.leave_gap(paths.mark, paths.journal, GAP)
+            marks.leave_gap(paths.mark, paths.journal)
         for folder in {paths.home, paths.state}:
             files.sync_folder(folder)
     return paths

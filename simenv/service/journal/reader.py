@@ -14,7 +14,7 @@ from simenv.service.journal.accepted import AcceptedRecords
 from simenv.service.journal.database import Database, PostgresPlace
 from simenv.service.journal.finished import FinishedRecords
 from simenv.service.journal.rows import LAST_EVENT, LAST_SEQ, NEXT_TASK, JournalRows
-from simenv.service.journal.schema import ACCEPTED, FINISHED
+from simenv.service.journal.schema import ACCEPTED, EVENT, FINISHED
 
 AUDIT = "@audit"  # the owner of events of the audit log: no key has that name
 
@@ -92,7 +92,8 @@ class Records(JournalRows):
         return entries
 
     def last_event(self) -> int:
-        return max(self.scalar("select max(seq) from event") or 0, self.meta(LAST_EVENT))
+        row = self.newest(EVENT)
+        return max(0 if row is None else row[0], self.meta(LAST_EVENT))
 
     def cursor_at(self, owner: str, name: str) -> int:
         return self.scalar("select seq from cursor where owner = ? and name = ?", owner, name) or 0

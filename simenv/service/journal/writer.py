@@ -9,6 +9,7 @@ SYNC_DELAY_S, since after a power failure such a task is still queued and return
 
 from __future__ import annotations
 
+import secrets
 import time
 from array import array
 from collections.abc import Iterator, MutableSequence
@@ -151,10 +152,15 @@ class Journal:
     usage_merges = 0  # number of times that rows of usage were merged
 
     def __init__(
-        self, place: Path | PostgresPlace, durability: str, mark: Path | None = None
+        self,
+        place: Path | PostgresPlace,
+        durability: str,
+        mark: Path | None = None,
+        copies: Path | None = None,
     ) -> None:
         """Open or create the journal. `mark`: the file with the numbers that were given; None:
-        there is none. Raises JournalError, and as `open_database`."""
+        there is none; `copies`: the path of its copy, but for its end. Raises JournalError, and as
+        `open_database`."""
         self.place = place
         self.mark = None if mark is None else marks.IdMark(mark)
         self.is_new = True  # no service has used it before
@@ -166,8 +172,15 @@ class Journal:
             self.database.create(tables.SCHEMA)
             self.records = reader.Records(self.database, place)
             self.is_new = self.records.row("select 1 from meta where key = 'epoch'") is None
+            lineage = self.records.meta(marks.LINEAGE)
+            if lineage:
+                self._add_copy(copies, lineage)
             floors = dict.fromkeys(marks.COUNTERS, 0) if self.mark is None else self.mark.floors
             self.epoch = self.database.next_epoch(floors["epoch"])
+            if not lineage:
+                lineage = secrets.randbits(62) | 1
+                self.database.store([META.put(marks.LINEAGE, lineage)], forced=False)
+                self._add_copy(copies, lineage)
             self._number_on(floors)
             self.kept_bytes = self.records.bytes_by_owner()  # with pending rows
         except BaseException:
@@ -180,6 +193,10 @@ class Journal:
         self._rows = PendingRows()
         self._force = False
         self.pending = False  # there are rows to commit
+
+    def _add_copy(self, copies: Path | None, lineage: int) -> None:
+        if self.mark is not None and copies is not None:
+            self.mark.add_copy(copies.with_name(f"{copies.name}-{lineage:x}.mark"))
 
     def _number_on(self, floors: dict[str, int]) -> None:
         """Let all numbers begin above those that were given, though the journal may be older than
@@ -197,6 +214,9 @@ class Journal:
             "job": (tables.NEXT_JOB, records.meta(tables.NEXT_JOB)),
             "entry": (tables.NEXT_ENTRY, records.meta(tables.NEXT_ENTRY)),
         }
+        if self.mark is not None and self.mark.margin:
+            self.mark.is_exact = False
+            floors = {name: each + self.mark.margin for name, (_, each) in present.items()}
         last = (rows.LAST_SEQ, rows.LAST_EVENT)  # of these `meta` has the last, not the next
         raised = [
             META.put(key, floors[name] - (key in last))
@@ -208,7 +228,7 @@ class Journal:
         if raised:
             self.database.store(raised, forced=True)
         if self.mark is not None:
-            free = {name: max(each[1], floors[name]) for name, each in present.items()}
+            free = {name: max(each, floors[name]) for name, (_, each) in present.items()}
             self.mark.note(free | {"epoch": self.epoch})
 
     def accept(self, row: accepted.AcceptedRow, standing: tables.Standing | None = None) -> None:

@@ -85,9 +85,13 @@ class FileWorker:
         """Run a job that takes files over; `callback` gets its outcome, or a StoreError."""
         self._do(self._short, job, callback)
 
+    def run(self, job: Job) -> None:
+        """Run a short job whose end nobody waits for."""
+        self._short.put((job, _no_callback))
+
     def remove(self, names: list[str]) -> None:
         """Remove files; missing ones are ignored."""
-        self._short.put((lambda: _remove(self._root, names), _no_callback))
+        self.run(lambda: _remove(self._root, names))
 
     def after(self, callback: Callable[[object], None]) -> None:
         """Call `callback` when all files of earlier calls of `remove` are removed."""

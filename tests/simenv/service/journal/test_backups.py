@@ -1,14 +1,19 @@
 """Archives of an environment among whose results a worker made what it liked."""
 
 import os
+import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from service import ServiceHarness, filed, spec
 
+from simenv import config
 from simenv.config import EnvironmentPaths
 from simenv.result_files import WORKERS, attempt_file
 from simenv.service.journal import backups
+from simenv.service.journal.writer import Journal
+from testbed import damaged_journal
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link", "missing"])
@@ -37,3 +42,25 @@ def test_archive_has_all_results_but_what_is_no_file(tmp_path: Path, kind: str) 
     archived = {each.name for each in manifest.files}
     assert {f"state/results/{name}" for name in names} - archived == {f"state/results/{names[1]}"}
     assert not any(WORKERS in name or "secret" in name for name in archived)
+
+
+def test_archive_that_is_restored_again_gives_no_number_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMENV_HOME", str(tmp_path / "root"))
+    settings = damaged_journal.settings("drill")
+    paths = config.places(settings)
+    damaged_journal.fill(paths, settings)
+    config.write(settings, paths.config)
+    backups.back_up(paths, tmp_path / "drill.tar")
+    given = []
+    for _ in range(3):
+        shutil.rmtree(paths.home)
+        restored = backups.restore(tmp_path / "drill.tar")
+        journal = Journal(restored.journal, "process", restored.mark, restored.mark_copies)
+        first = journal.records.next_task()
+        given.append(range(first, first + 5))
+        assert journal.mark is not None
+        journal.mark.note({"task": first + 5})
+        journal.abandon()
+    assert all(one.stop <= other.start for one, other in pairwise(given)), given

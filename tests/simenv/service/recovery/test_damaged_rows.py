@@ -1,9 +1,10 @@
 """A fault in one row of the journal costs that row, and no number is given twice."""
 
+import os
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from simenv.model import TaskState, task_number
 from simenv.service.journal import tables
 from simenv.service.journal.choice import choose_journal
 from simenv.service.journal.copying import copy_into
-from simenv.service.journal.marks import IdMark
+from simenv.service.journal.marks import GAP, IdMark
 from simenv.service.journal.writer import Journal
 from simenv.wire import codec
 from simenv.wire.messages import client as m
@@ -161,6 +162,46 @@ def test_bound_of_the_mark_holds_where_the_machine_was_started_since(tmp_path: P
     mark.abandon()
     after = IdMark(tmp_path / "other", read_only=True)
     assert (after.is_exact, after.floors["task"]) == (False, 1_007)
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "damaged"])
+def test_mark_that_cannot_be_read_costs_a_gap_and_no_start(tmp_path: Path, kind: str) -> None:
+    place, mark, copies = tmp_path / "journal.db", tmp_path / "mark", tmp_path / "copies" / "drill"
+    if kind == "folder":
+        mark.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(mark)
+    else:
+        mark.write_bytes(b"damaged")
+    journal = Journal(place, "process", mark)
+    assert journal.mark is not None
+    assert str(mark) in journal.mark.error
+    assert journal.records.next_task() == 1 + GAP
+    journal.mark.note({"task": 1 + GAP + 7})
+    journal.close()
+    with_copy = Journal(place, "process", mark, copies)
+    assert with_copy.mark is not None
+    with_copy.mark.note({"task": 1 + GAP + 9})
+    with_copy.abandon()
+    after = Journal(place, "process", mark, copies)
+    assert 1 + GAP + 9 <= after.records.next_task() < 1 + 3 * GAP
+    after.close()
+
+
+def test_bounds_are_stored_by_another_thread_before_they_are_reached(tmp_path: Path) -> None:
+    mark, waiting = IdMark(tmp_path / "mark"), list[Callable[[], None]]()
+    mark.later = waiting.append
+    mark.note({"task": 1})
+    assert not waiting, "the first bound is stored at once"
+    for number in range(2, 600):
+        mark.note({"task": number})
+    (job,) = waiting
+    assert mark._synced["task"] == 1_001
+    job()
+    assert mark._synced["task"] > 1_400
+    before = mark._synced["task"]
+    mark.note({"task": before + 1})  # the thread is late
+    assert mark._synced["task"] > before
 
 
 def test_end_of_the_service_leaves_no_gap(tmp_path: Path) -> None:
