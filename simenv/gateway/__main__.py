@@ -139,9 +139,9 @@ def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
     listener = _inherited(arguments.listen_fd)
     is_child = monitored is not None or listener is not None
     if not is_child:
-        listener = open_socket(
-            *configs.web_address(listen), configs.last_gateway_port(paths.gateway)
-        )
+        setting = "--listen" if arguments.listen else "gateway.listen"
+        last = configs.last_gateway_port(paths.gateway)
+        listener = open_socket(*configs.web_address(listen), last, setting)
     # uvicorn ends on these signals, and sends them once more to the former handlers.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))

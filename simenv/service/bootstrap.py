@@ -191,7 +191,7 @@ def build_service(
         cluster = _cluster(config, environ, sockets, on_failure)
         allocation, limits = cluster.allocation, cluster.limits
         config = _checked_pools(config, limits)
-        journal = writer.Journal(place, config.durability, paths.mark)
+        journal = writer.Journal(place, config.durability, paths.mark, paths.mark_copies)
         on_failure.callback(journal.abandon)
         if config.resume and not isinstance(place, Path):
             resumed = check_resumed(journal)
@@ -236,7 +236,9 @@ def build_service(
         exposure = cluster.launcher.exposure if is_distributed else ""
         ended, end_s = journal.records.finished.counts(), allocation.end_s
         has_keys = "keys" in config.identity.use
-        resumed = "; ".join(filter(None, (resumed, *(text for _, text in scrubbed.messages()))))
+        marked = "" if journal.mark is None else journal.mark.error
+        notes = (resumed, marked, *(text for _, text in scrubbed.messages()))
+        resumed = "; ".join(filter(None, notes))
         facts = RuntimeFacts(
             node, ended, resumed, limits.launcher, allocation.source, end_s, exposure
         )
@@ -268,6 +270,7 @@ def build_service(
             ("service.meets", endpoints.workers.address),
             ("service.resumed", resumed),
             ("journal.damaged", f"{damaged} records; their tasks run again" if damaged else ""),
+            ("journal.damaged", marked),
             *scrubbed.messages(),
             *(("isolation.partial", gap) for gap in workers.isolation_gaps),
         ):
@@ -297,16 +300,15 @@ def check_node(config: Config, paths: EnvironmentPaths, environ: Mapping[str, st
 def check_ports(config: Config, paths: EnvironmentPaths) -> None:
     """Check that a service can listen on this node at all addresses of the configuration. Raises
     ConfigError."""
-    addresses = []
-    if config.listen:
-        listen, port = configs.listen_parts(config.listen)
-        addresses.append((resolved(listen), last_port(port, paths.server_key)))
+    settings = {"listen": config.listen, "identity.listen": config.identity.listen}
     for key in ("listen", "metrics"):
-        if address := getattr(config.gateway, key):
-            host, port = configs.listen_parts(f"tcp://{address}", f"gateway.{key}")
-            addresses.append((resolved(host, f"gateway.{key}"), port))
-    for host, port in addresses:
-        open_socket(host, port).close()
+        address = getattr(config.gateway, key)
+        settings[f"gateway.{key}"] = f"tcp://{address}" if address else ""
+    for setting, address in settings.items():
+        if address:
+            host, port = configs.listen_parts(address, setting)
+            port = last_port(port, paths.server_key) if setting == "listen" else port
+            open_socket(resolved(host, setting), port, setting=setting).close()
 
 
 def _checked_pools(config: Config, limits: ClusterLimits) -> Config:
@@ -380,6 +382,7 @@ class Endpoints(msgspec.Struct, frozen=True):
     owner: OwnerEndpoint | None  # of the environment's own user on other machines
     own_key: str  # public key of that user for remote clients' listener; "": there is none
     broker: BrokerProcess | None = None  # None: no users without key files
+    moved: str = ""  # why clients of other machines find the service at another port than before
 
     def connection_file(
         self, config: Config, node: str, epoch: int, sockets: Path
@@ -407,11 +410,14 @@ def _endpoints(
     workers = WorkerEndpoint(paths, sockets, results, limits.nodes, launching, journal.epoch, keys)
     on_leave.callback(workers.leave)
     broker: BrokerProcess | None = None
-    remote, server, owner, own_key = None, None, workers.owner_endpoint, ""
+    remote, server, owner, own_key, moved = None, None, workers.owner_endpoint, "", ""
     has_users = config.identity.has_users
     if config.listen or has_users or config.gateway.listen or config.gateway.metrics:
         listen = config.listen or LOOPBACK
+        last = last_port(configs.listen_parts(listen)[1], paths.server_key)
         remote, server = open_listener(listen, paths.server_key, os.uname().nodename)
+        if last and remote.port != last:
+            moved = f"port {last} of the last start is taken: {server.address} replaces it"
         owner = owner_endpoint_of(server)
         own_key = owner.public
     if has_users and remote is not None:
@@ -419,13 +425,16 @@ def _endpoints(
         on_leave.callback(broker.close)
         remote.watch(broker.fileno(), broker.receive)
     listener = ZmqListener(sockets, keys, remote, workers.listener)
-    return Endpoints(listener, workers, keys.public, server, owner, own_key, broker)
+    return Endpoints(listener, workers, keys.public, server, owner, own_key, broker, moved)
 
 
 def _serve_users(loop: EventLoop, endpoints: Endpoints) -> None:
     """Let users enter by tokens, and users of the site without key files, if the configuration says
     so."""
     loop.tokens.server = endpoints.server
+    if endpoints.moved:
+        log.warning("%s", endpoints.moved)
+        loop.executor.record_event("service.moved", loop.config.name, endpoints.moved)
     if endpoints.broker is not None and endpoints.server is not None:
         end = loop.administration.end_reservations
         loop.identities = Identities(loop, endpoints.broker, endpoints.server, end)

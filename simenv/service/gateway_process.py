@@ -65,7 +65,7 @@ def start_gateway(
         if address:
             host, port = configs.listen_parts(f"tcp://{address}", f"gateway.{key}")
             wanted = last if key == "listen" else 0
-            listener = open_socket(resolved(host, f"gateway.{key}"), port, wanted)
+            listener = open_socket(resolved(host, f"gateway.{key}"), port, wanted, f"gateway.{key}")
             on_leave.callback(listener.close)
             descriptors.append(listener.fileno())
             arguments += [f"--{key}-fd", str(listener.fileno())]

@@ -253,7 +253,7 @@ def _unix_listener(path: Path) -> socket.socket:
 
 def _tcp_listener(listen: str) -> socket.socket:
     host, port = configs.listen_parts(listen, "identity.listen")
-    return open_socket(resolved(host, "identity.listen"), port)
+    return open_socket(resolved(host, "identity.listen"), port, setting="identity.listen")
 
 
 class Identities(CertificateIssuer):

@@ -220,6 +220,7 @@ def raise_descriptor_limit() -> None:
 
 _DISCARD_PORT = 9  # unused: the connect of a datagram socket sends nothing, it finds the route
 WORKERS = ListenerOptions(
+    setting="launcher.port",
     prefix=b"node/",
     # At most two connections a worker, one an agent, and those of the environment's own user.
     max_authenticated=100_000,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import errno
+import pwd
 import socket as stdlib_socket
 import time
 from collections import deque
@@ -27,12 +29,12 @@ _NOBLOCK = int(zmq.NOBLOCK)
 _NOBLOCK_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
 
 
-def open_socket(host: str, port: int, last: int = 0) -> stdlib_socket.socket:
+def open_socket(host: str, port: int, last: int = 0, setting: str = "") -> stdlib_socket.socket:
     """Listen on an address for a protocol that is not ZeroMQ's; port 0 takes `last` if that is free
-    and not 0, else any. Raises ConfigError."""
+    and not 0, else any. Raises ConfigError, which names `setting`."""
     if last and not port:
         with suppress(ConfigError):
-            return open_socket(host, last)
+            return open_socket(host, last, setting=setting)
     try:
         family, kind, _, _, target = stdlib_socket.getaddrinfo(
             host, port, type=stdlib_socket.SOCK_STREAM
@@ -46,10 +48,41 @@ def open_socket(host: str, port: int, last: int = 0) -> stdlib_socket.socket:
             listener.close()
             raise
     except OSError as error:
-        hint = "an address of this machine, and a port that is free"
-        text = f"cannot listen on {host}:{port}: {error.strerror or error}"
-        raise ConfigError(text, hint=hint) from error
+        raise listen_error(setting, f"{host}:{port}", port, error) from error
     return listener
+
+
+def listen_error(setting: str, address: str, port: int, error: OSError) -> ConfigError:
+    """Return the error of an address at which this process cannot listen: the setting that has it,
+    who listens at the port, the ways out."""
+    reason, name = error.strerror or str(error), setting or "the setting"
+    hint = f"{name} with an address of this machine, and a port that is free"
+    if error.errno == errno.EADDRINUSE:
+        holder = _holder(port)
+        reason += f", {holder} has port {port}" if holder else ""
+        hint = f"end what has the port, or {name} with another one"
+    text = f"cannot listen on {address}: {reason}"
+    return ConfigError(f"{setting}: {text}" if setting else text, hint=hint)
+
+
+def _holder(port: int) -> str:
+    """Name who has a TCP port of this host, a listener first, as far as the kernel tells this user;
+    "": it does not."""
+    import psutil  # here, because it takes a start 15 ms
+
+    with suppress(psutil.Error, OSError):
+        found = [each for each in psutil.net_connections("tcp") if each.laddr[1:2] == (port,)]
+        for each in sorted(found, key=lambda each: each.status != psutil.CONN_LISTEN):
+            if each.pid is not None:  # else of another user
+                with suppress(psutil.Error):
+                    process = psutil.Process(each.pid)
+                    return f"process {each.pid} ({process.name()}) of {process.username()}"
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        with suppress(OSError, LookupError, ValueError):
+            rows = [line.split() for line in table.read_text().splitlines()[1:]]
+            uids = [int(row[7]) for row in rows if row[1].endswith(f":{port:04X}")]
+            return f"a process of {pwd.getpwuid(uids[0]).pw_name}"
+    return ""
 
 
 def open_unix_socket(path: Path) -> stdlib_socket.socket:

@@ -27,7 +27,6 @@ import msgspec
 import zmq
 from zmq.utils import z85
 
-from simenv.errors import ConfigError
 from simenv.wire import codec
 from simenv.wire.keyfiles import KeyPair
 from simenv.wire.messages.client import FAR_MESSAGE_BYTES, Refusal, Refused
@@ -68,6 +67,7 @@ class ListenerOptions(msgspec.Struct, frozen=True):
     # Of the bytes that wait for a peer; None: peers are trusted.
     bounds: sockets.SendBufferLimits | None = sockets.REMOTE_BOUNDS
     workers: bool = False  # accept keys of the role worker
+    setting: str = "listen"  # where the configuration has the address
     keepalive: sockets.Keepalive = sockets.CLIENT_KEEPALIVE
 
 
@@ -151,8 +151,8 @@ class TcpListener:
         try:
             router.bind(url.replace(f":{port}", ":*") if not port else url)
         except zmq.ZMQError as error:
-            hint = "an address of this machine, and a port that is free; port 0 takes any"
-            raise ConfigError(f"cannot listen on {url}: {error.strerror}", hint=hint) from error
+            cause = OSError(error.errno, os.strerror(error.errno or 0))  # ZeroMQ's has the URL
+            raise sockets.listen_error(self._options.setting, url, port, cause) from error
         return router
 
     @property
