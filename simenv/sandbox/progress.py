@@ -19,6 +19,8 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _UTIME = (
     11  # field of /proc/PID/stat, counted from the third: utime, stime, cutime, cstime (proc(5))
 )
+_IDLE = 4  # field of a processor in /proc/stat (proc(5))
+MIN_SHARE = 1 / 32  # a process that is blocked is given up after 32 times its limit at the latest
 LOOK_S = 2.0  # longest time that counts between two looks
 BUSY_PART = 0.5  # a process that runs, or waits to run, for this part of a look is not blocked
 
@@ -36,9 +38,22 @@ def processors() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def idle_s() -> float:
+    """Time in which the processors that this process may use had nothing to do, in s since their
+    boot, added up; 0 on systems without /proc."""
+    own = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+    try:
+        rows = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+        return sum(int(row[_IDLE]) for row in rows if row and row[0] in own) / _TICKS_PER_S
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 def cpu_share() -> float:
-    """Share of a processor that one more thread of common priority has now, above 0, up to 1."""
-    return min(1.0, processors() / max(1, runnable()))
+    """Share of a processor that one more thread of common priority has now, up to 1. The kernel
+    counts the threads of the whole machine: in a set of few processors of a large one that says
+    little, so the share is MIN_SHARE at least."""
+    return max(MIN_SHARE, min(1.0, processors() / max(1, runnable())))
 
 
 def load_text() -> str:
@@ -73,6 +88,7 @@ class ProgressDeadline:
         self._pid = pid
         self._looked_s = monotonic()
         self._times = _times(pid) if pid else (0.0, 0.0)
+        self._idle_s = idle_s()
 
     def step(self) -> None:
         """Begin anew, after a step of progress."""
@@ -89,9 +105,11 @@ class ProgressDeadline:
             self._times = _times(self._pid)
             cpu_s, waited_s = self._times[0] - cpu_s, self._times[1] - waited_s
         self.cpu_s += max(0.0, cpu_s)
+        before_s, self._idle_s = self._idle_s, idle_s()
         cpu_s = min(cpu_s, wall_s)  # several threads do not shorten the time
         if cpu_s + waited_s < BUSY_PART * wall_s:  # blocked: by a process that may wait to run
-            cpu_s = max(cpu_s, min(LOOK_S, wall_s) * cpu_share())
+            could_s = min(LOOK_S, wall_s) * cpu_share()
+            cpu_s = max(cpu_s, could_s, min(LOOK_S, wall_s, self._idle_s - before_s))
         self.spent_s += max(0.0, cpu_s)
         return self.limit_s - self.spent_s
 

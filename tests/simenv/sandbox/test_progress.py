@@ -1,6 +1,7 @@
 """Deadlines by progress: on a busy machine they come later, and a process that does nothing still
 meets one."""
 
+import os
 import subprocess
 import sys
 
@@ -15,9 +16,12 @@ class Machine:
 
     def __init__(self) -> None:
         self.now_s = self.cpu_s = self.waited_s = 0.0
-        self.share = 1.0
+        self.share, self.idle_s = 1.0, 0.0
 
-    def passes(self, wall_s: float, cpu_s: float = 0.0, waited_s: float = 0.0) -> None:
+    def passes(
+        self, wall_s: float, cpu_s: float = 0.0, waited_s: float = 0.0, idle_s: float = 0.0
+    ) -> None:
+        self.idle_s += idle_s
         self.now_s += wall_s
         self.cpu_s += cpu_s
         self.waited_s += waited_s
@@ -28,6 +32,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     result = Machine()
     monkeypatch.setattr(progress, "monotonic", lambda: result.now_s)
     monkeypatch.setattr(progress, "cpu_share", lambda: result.share)
+    monkeypatch.setattr(progress, "idle_s", lambda: result.idle_s)
     monkeypatch.setattr(progress, "_times", lambda _pid: (result.cpu_s, result.waited_s))
     return result
 
@@ -59,6 +64,27 @@ def test_process_that_gets_a_twentieth_of_a_processor_has_twenty_times_the_time(
 def test_blocked_process_is_given_up_though_the_machine_is_busy(machine: Machine) -> None:
     machine.share = 0.1
     assert seconds_until_over(ProgressDeadline(60.0, 1), machine) in (600, 601)
+
+
+def test_idle_processors_are_a_process_s_own_however_many_threads_run_on_others(
+    machine: Machine,
+) -> None:
+    """As in a set of two processors of a machine with hundreds."""
+    machine.share = 0.01
+    assert seconds_until_over(ProgressDeadline(60.0, 1), machine, idle_s=2.0) == 60
+    assert seconds_until_over(ProgressDeadline(60.0), machine, idle_s=0.5) == 120
+    busy = {"cpu_s": 0.05, "waited_s": 0.95, "idle_s": 0.5}  # of the other processor
+    assert seconds_until_over(ProgressDeadline(60.0, 1), machine, **busy) in (1_200, 1_201)
+
+
+def test_idle_time_is_that_of_the_processors_of_this_process() -> None:
+    own, before_s = os.sched_getaffinity(0), progress.idle_s()
+    assert before_s > 0.0
+    try:
+        os.sched_setaffinity(0, {min(own)})
+        assert len(own) == 1 or progress.idle_s() < before_s
+    finally:
+        os.sched_setaffinity(0, own)
 
 
 def test_process_that_spins_while_others_leave_it_alone_is_given_up(machine: Machine) -> None:
@@ -97,6 +123,6 @@ def test_share_of_a_processor_is_that_which_the_load_leaves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(progress, "processors", lambda: 2)
-    for waiting, share in ((0, 1.0), (1, 1.0), (2, 1.0), (4, 0.5), (40, 0.05)):
+    for waiting, share in ((0, 1.0), (1, 1.0), (2, 1.0), (4, 0.5), (40, 0.05), (500, 1 / 32)):
         monkeypatch.setattr(progress, "runnable", lambda waiting=waiting: waiting)
         assert progress.cpu_share() == share
