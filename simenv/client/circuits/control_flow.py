@@ -136,6 +136,9 @@ class ExpressionWriter:
             number = self._registers.get(tuple(map(clbit_of, register)))
             if number is None:
                 _refuse(f"a store into {register.name!r}, which is part of other registers,")
+            if _width(target.type) != len(register):
+                text = f"a store of {target.type} into {register.name!r} of {len(register)} bits"
+                _refuse(text, f"expr.cast(value, types.Uint({len(register)}))")
             tape.token(Token.SET_REGISTER, number, len(register))
         else:
             number, width = self.variable(target)
@@ -237,7 +240,13 @@ class ExpressionWriter:
             bits = tuple(map(clbit_of, register))
             if not bits:
                 _refuse(f"the empty register {register.name!r}")
+            width = _width(node.type)
+            if width < len(bits):
+                text = f"the register {register.name!r} of {len(bits)} bits as {node.type}"
+                _refuse(text, f"types.Uint({len(bits)}), or a wider one")
             self._register(bits)
+            if width > len(bits):  # the other operand, or the target, has this width
+                self._tape.token(Token.CAST, 0, width)
         else:
             self._tape.token(Token.VARIABLE, *self.variable(node))
 
@@ -258,8 +267,8 @@ def _token(op: Any) -> Token:
     return token
 
 
-def _refuse(subject: str) -> NoReturn:
-    raise ProgramError(f"{subject} is not carried", hint=_HINT)
+def _refuse(subject: str, hint: str = _HINT) -> NoReturn:
+    raise ProgramError(f"{subject} is not carried", hint=hint)
 
 
 MAX_WRITTEN_OUT = 65_536  # passes of one unrolled loop

@@ -51,6 +51,56 @@ def test_register_of_302_bits_is_compared_completely() -> None:
     assert any(len(constant) == 38 for constant in load(circuit).program.constants)
 
 
+def two_of_three() -> tuple[QuantumCircuit, Any]:
+    """A circuit whose first register is 3, and that register as a Uint of 8 bits."""
+    register = ClassicalRegister(2, "c")
+    circuit = QuantumCircuit(QuantumRegister(3), register, ClassicalRegister(1, "d"))
+    circuit.x([0, 1])
+    circuit.measure([0, 1], [0, 1])
+    return circuit, expr.lift(register, types.Uint(8))
+
+
+@pytest.mark.parametrize("place", ["if", "operand", "not", "shift", "switch", "store", "while"])
+def test_register_as_a_wider_uint_has_zeros_above_its_bits(place: str) -> None:
+    circuit, wide = two_of_three()
+    conditions = {
+        "if": expr.equal(wide, 3),
+        "operand": expr.equal(expr.bit_xor(wide, 255), 252),
+        "not": expr.equal(expr.bit_not(wide), 252),
+        "shift": expr.equal(expr.shift_left(wide, 6), 192),
+    }
+    if place == "switch":
+        with circuit.switch(wide) as case, case(3):
+            circuit.x(2)
+    elif place == "store":
+        variable = circuit.add_var("v", expr.lift(0, types.Uint(8)))
+        circuit.store(variable, wide)
+        with circuit.if_test(expr.equal(variable, 3)):
+            circuit.x(2)
+    elif place == "while":
+        with circuit.while_loop(expr.equal(wide, 3)):
+            circuit.x(2)
+            circuit.x(0)
+            circuit.measure(0, 0)
+    else:
+        with circuit.if_test(conditions[place]):
+            circuit.x(2)
+    circuit.measure(2, 2)
+    (bits,) = engine_judge.exact(to_qiskit(load(circuit).program))
+    assert bits == (0b110 if place == "while" else 0b111)
+    assert engine_judge.exact(circuit) == {bits: 1.0}
+
+
+def test_register_as_another_uint_that_loses_bits_is_refused_by_name() -> None:
+    circuit, wide = two_of_three()
+    with circuit.if_test(expr.equal(expr.Var(circuit.cregs[0], types.Uint(1)), 1)):
+        circuit.x(2)
+    fails(ProgramError, r"the register 'c' of 2 bits as Uint\(1\) is not carried", load, circuit)
+    circuit, wide = two_of_three()
+    circuit.store(wide, expr.lift(5, types.Uint(8)))
+    fails(ProgramError, r"a store of Uint\(8\) into 'c' of 2 bits is not carried", load, circuit)
+
+
 def test_register_condition_in_definition_is_mapped_to_outer_bits() -> None:
     body = QuantumCircuit([Qubit(), Qubit()], ClassicalRegister(2, "inner"))
     body.append(IfElseOp((body.cregs[0], 0b01), QuantumCircuit(1, 1)), [0], [0])
