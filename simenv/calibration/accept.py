@@ -250,9 +250,14 @@ class HeldOutGain(msgspec.Struct, frozen=True):
 
     @property
     def loses_with_gates(self) -> bool:
-        """True if the fit is no gain on circuits with gates on several qubits, such as where others
-        prepare states and gain by their readout alone."""
-        return self.with_gates is not None and self.with_gates.mean <= 0.0
+        """True if the fit is a loss on circuits with gates on several qubits, such as where others
+        prepare states and gain by their readout alone: beyond chance, and of fewer than
+        LEAST_BODIES, whose interval tells little, by the mean."""
+        if self.with_gates is None:
+            return False
+        if self.bodies_with_gates < LEAST_BODIES:
+            return self.with_gates.mean < -LEAST_GAIN
+        return self.with_gates.is_below
 
     @property
     def with_gates_text(self) -> str:

@@ -63,6 +63,21 @@ def test_a_loss_on_circuits_with_gates_is_no_gain_whatever_preparations_say() ->
     assert "circuits with gates on several qubits -0.01000" in found.text
 
 
+@pytest.mark.parametrize(
+    ("mean", "spread", "loses"),
+    [(-1e-3, 1e-2, False), (-1e-2, 1e-2, True), (-1e-2, 1e-4, True), (-1e-6, 0.0, False)],
+)
+def test_a_loss_with_gates_is_one_beyond_its_interval(
+    mean: float, spread: float, loses: bool
+) -> None:
+    """A fit of the readout alone changes twenty circuits with gates by chance."""
+    gain = np.array([0.02] * 20 + [mean - spread, mean + spread] * 10)
+    before, bodies, runs = np.full(40, 0.9), [str(k) for k in range(40)], np.ones(40, np.int64)
+    has_gates = [False] * 20 + [True] * 20
+    found = accept.gain(before + gain, before, runs, bodies, has_gates=has_gates)
+    assert found.loses_with_gates is loses
+
+
 def circuit(text: str) -> Circuit:
     head = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[5]; creg c[2]; '
     program = load(f"{head}{text} measure q[0] -> c[0]; measure q[1] -> c[1];").program
