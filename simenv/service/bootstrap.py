@@ -191,7 +191,9 @@ def build_service(
         cluster = _cluster(config, environ, sockets, on_failure)
         allocation, limits = cluster.allocation, cluster.limits
         config = _checked_pools(config, limits)
-        journal = writer.Journal(place, config.durability, paths.mark, paths.mark_copies)
+        # Nobody restores a private environment, whose folder has a name of its own.
+        copies = paths.mark_copies if paths.home.name == config.name else None
+        journal = writer.Journal(place, config.durability, paths.mark, copies)
         on_failure.callback(journal.abandon)
         if config.resume and not isinstance(place, Path):
             resumed = check_resumed(journal)
