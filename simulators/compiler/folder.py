@@ -74,7 +74,7 @@ def _weakness(path: Path) -> str:
     real = path.resolve()
     for level in (real, *real.parents):
         info, is_leaf = level.stat(), level == real
-        owners = (os.geteuid(),) if is_leaf else (os.geteuid(), 0)
+        owners = (os.geteuid(),) if is_leaf else (os.geteuid(), 0, _unmapped_uid())
         if info.st_uid not in owners:
             return f"{level} belongs to another user"
         if info.st_mode & _WRITE_BY_OTHERS and (is_leaf or not info.st_mode & stat.S_ISVTX):
@@ -82,3 +82,13 @@ def _weakness(path: Path) -> str:
     if not os.access(real, os.W_OK | os.X_OK):
         return f"{real} cannot be written"
     return ""
+
+
+def _unmapped_uid() -> int:
+    """Return the uid of root's folders in a user namespace that does not map root, as that of MPI's
+    ranks may be; -1: it is 0. The process that made the namespace had to see to the folder."""
+    try:
+        mapped = Path("/proc/self/uid_map").read_text().split()[::3]
+        return -1 if "0" in mapped else int(Path("/proc/sys/kernel/overflowuid").read_text())
+    except (OSError, ValueError):
+        return -1

@@ -37,9 +37,10 @@ from simulators.compiler.numba_pipeline import COMPILER, patched_numba
 
 _DONE = b"+"
 # Longest wait for another process that compiles a kernel, which takes up to 4 s of processor time,
-# while no kernel of the folder is begun: one that was stopped does not keep others for ever.
-PATIENCE_S = 600.0
-_POLL_S = 0.02
+# while no kernel of the folder is begun, as `ProgressDeadline` counts that process's time: one that
+# was stopped does not keep others for long, and one that waits for a processor is waited for.
+PATIENCE_S = 60.0
+_POLL_S, _LOOK_S = 0.02, 0.5
 
 
 class KernelLocked(Exception):
@@ -49,9 +50,9 @@ class KernelLocked(Exception):
 @contextmanager
 def run_once(path: Path, *, wait: bool = True, patience_s: float | None = None) -> Iterator[None]:
     """Enter the block in one process at a time, until one has left it without an error: from then
-    on no process waits. If the file cannot be made or locked, or another process has it for longer
-    than `patience_s` in which no file is made in its folder, there is no order. Raises KernelLocked
-    instead of waiting if `wait` is false."""
+    on no process waits. If the file cannot be made or locked, or another process has had
+    `patience_s` of time (see `ProgressDeadline`) in which no file is made in its folder, there is
+    no order. Raises KernelLocked instead of waiting if `wait` is false."""
     lock = -1 if is_done(path) else _opened(path)
     try:
         if lock >= 0 and not _locked(lock, path, patience_s if wait else 0.0) and not wait:
@@ -72,19 +73,41 @@ def _locked(lock: int, path: Path, patience_s: float | None) -> bool:
         if patience_s is None:
             fcntl.flock(lock, fcntl.LOCK_EX)
             return True
-        changed, deadline = _changed_ns(path.parent), time.monotonic() + patience_s
+        from simenv.sandbox.progress import ProgressDeadline  # few processes wait
+
+        changed, look_s = -1, 0.0
+        deadline: ProgressDeadline | None = None
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return True
             except BlockingIOError:
-                if changed != (now := _changed_ns(path.parent)):
-                    changed, deadline = now, time.monotonic() + patience_s
-                elif time.monotonic() >= deadline:
+                pass
+            if not patience_s:
+                return False
+            if (now_s := time.monotonic()) >= look_s:
+                look_s = now_s + _LOOK_S
+                if deadline is None or changed != _changed_ns(path.parent):
+                    changed = _changed_ns(path.parent)
+                    deadline = ProgressDeadline(patience_s, _holder(lock))
+                elif deadline.is_over:
                     return False
             time.sleep(_POLL_S)
     except OSError:  # a file system without locks
         return True
+
+
+def _holder(lock: int) -> int:
+    """Return the process that has the lock of a file; 0: the kernel does not tell, as of one on
+    another machine. Source: proc_locks(5)."""
+    info = os.fstat(lock)
+    file = f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}:{info.st_ino}"
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            _, kind, *words = line.split()
+            if kind == "FLOCK" and words[3] == file:
+                return max(0, int(words[2]))
+    return 0
 
 
 def _changed_ns(folder: Path) -> int:
@@ -424,7 +447,9 @@ _kernels: dict[str, Kernel] = {}
 
 def kernels(*groups: Group) -> tuple[Kernel, ...]:
     """Kernels of these groups, in the order of the groups, whose modules have been imported."""
-    return tuple(each for group in groups for each in _kernels.values() if each.group == group)
+    return tuple(
+        each for group in groups for each in tuple(_kernels.values()) if each.group == group
+    )
 
 
 def kernel(

@@ -111,6 +111,22 @@ def test_folder_of_another_user_is_not_taken(open_folder: Path) -> None:
     assert not list(folder_of_root.iterdir())
 
 
+def test_folders_of_root_are_its_own_in_a_user_namespace_that_does_not_map_it(
+    open_folder: Path,
+) -> None:
+    skip_without_mount_namespace()
+    argv = ["unshare", "--user", "--map-current-user", sys.executable, "-B", "-P", "-c", PLAIN]
+    own = open_folder / "own"
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PACKAGE.parent)}
+    environ["SIMENV_KERNELS"] = str(own)
+    words = command_line(USER, argv)
+    done = subprocess.run(words, env=environ, cwd="/", capture_output=True, text=True, check=False)
+    if "unshare failed" in done.stderr:
+        pytest.skip(f"user namespaces: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).strip() == f"{own} True"
+
+
 @pytest.mark.parametrize("mode", [0o777, 0o775])
 def test_folder_that_others_can_write_is_not_taken(mode: int, tmp_path: Path) -> None:
     path = tmp_path / "kernels"

@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import pkgutil
+import signal
 import subprocess
 import sys
 import threading
@@ -417,6 +418,24 @@ def test_failed_block_leaves_lock_incomplete_and_is_run_again(tmp_path: Path) ->
     with run_once(lock):
         assert lock.stat().st_size == 0
     assert lock.stat().st_size > 0
+
+
+def test_stopped_process_keeps_a_lock_no_longer_than_its_own_time(tmp_path: Path) -> None:
+    lock, go = tmp_path / "begun" / "one", tmp_path / "go"
+    with subprocess.Popen(argv(ENTERS, lock, tmp_path)) as holder:
+        try:
+            deadline = time.monotonic() + PATIENCE_S
+            while not _begun(tmp_path) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            with lock.open() as file:
+                assert kernel._holder(file.fileno()) == holder.pid
+            holder.send_signal(signal.SIGSTOP)
+            with run_once(lock, patience_s=0.1):
+                assert holder.poll() is None
+                assert not kernel.is_done(lock)
+        finally:
+            holder.send_signal(signal.SIGCONT)
+            go.touch()
 
 
 def test_unwritable_lock_does_not_block(tmp_path: Path) -> None:
