@@ -19,7 +19,15 @@ from qiskit import QuantumCircuit
 from qiskit.quantum_info import SparsePauliOp
 
 import simenv
-from bench.circuits import Pairs, built, device_pairs, disjoint_layers, kicked_native, measured
+from bench.circuits import (
+    Pairs,
+    built,
+    device_pairs,
+    disjoint_layers,
+    kicked,
+    kicked_native,
+    measured,
+)
 from bench.harness import SEED, Report, benchmark, probed, repeated_s, timed, timed_s
 from bench.harness.environments import home, ibm_seconds, qpm_s, served
 from bench.harness.timing import memory_bytes
@@ -79,6 +87,51 @@ def whole_qpu(report: Report, options: Namespace) -> None:
         for key, seconds in found.items():
             report.seconds(key, seconds)
         report.seconds("qpm_s", qpm_s(client, "emu", circuit, SHOTS))
+
+
+TEXTBOOK = (("fez", 30), ("fez", 60), ("fez", 100), ("fez", 127), ("fez", 154), ("kyiv", 127))
+LONGEST_S, STEPS = 60.0, 3
+
+
+@benchmark(seed=SEED, rounds=(3, 1), rows=(len(TEXTBOOK), 3))
+def kicked_ising(report: Report, options: Namespace) -> None:
+    """Counts of kicked Ising circuits as they are written in textbooks, rx and rzz on qubits from 0
+    on, with default options, compared with the hand-written native form on the device's qubits.
+
+    1,000 shots with every calibrated channel, submission to counts, compilation included; the two
+    forms take turns, each round has a new angle, the least of the rounds counts.
+    """
+    random = np.random.default_rng(options.seed)
+    with served(1) as (client, _, _):
+        for device, qubits in TEXTBOOK[: options.rows]:
+            pairs = device_pairs(device, working=True)
+            client.run(_kicked(pairs, 20, 2, 0.5), device=device, shots=10)  # loads the kernels
+            times: tuple[list[float], list[float]] = [], []
+            for _ in range(options.rounds):
+                kick = 0.6 + 1e-2 * random.random()
+                native = _kicked(pairs, qubits, STEPS, kick)
+                for form, circuit in enumerate((native, _textbook(native, pairs, kick))):
+                    seconds, result = timed(
+                        partial(
+                            client.run, circuit, device=device, shots=SHOTS,
+                            seed=int(random.integers(2**32)), run_timeout_s=LONGEST_S,
+                        )
+                    )  # fmt: skip
+                    assert sum(result.counts.values()) == SHOTS
+                    times[form].append(seconds)
+            ours, theirs = min(times[1]), min(times[0])
+            print(f"{device} {qubits} x {STEPS}: {ours:.2f} s, native {theirs:.2f} s", flush=True)
+            report.at_most(f"{device}_{qubits}_of_native", ours / theirs)
+            report.seconds(f"{device}_{qubits}_s", ours)
+    report.none_measured("left out by --rows")
+
+
+def _textbook(native: QuantumCircuit, pairs: Pairs, kick: float) -> QuantumCircuit:
+    """Return the circuit of a native form in rx and rzz, its qubits numbered from 0 on."""
+    chosen = [native.find_bit(e.qubits[0]).index for e in native.get_instructions("measure")]
+    place = {qubit: k for k, qubit in enumerate(chosen)}
+    inside = [(place[a], place[b]) for a, b in pairs if a in place and b in place]
+    return measured(len(chosen), kicked(len(chosen), inside, STEPS, kick))
 
 
 def _kicked(pairs: Pairs, qubits: int, steps: int, kick: float) -> QuantumCircuit:

@@ -169,9 +169,10 @@ class Availability:
             ),
         )
 
-    def connected(self, count: int) -> tuple[int, ...]:
-        """Return complete qubits that gates connect, each with one before it; () if the device has
-        less than `count` such."""
+    @cached_property
+    def _parts(self) -> tuple[tuple[int, ...], ...]:
+        """Complete qubits in parts that gates connect, each qubit but the first of a part with one
+        before it."""
         neighbours: dict[int, set[int]] = {qubit: set() for qubit in sorted(self._complete)}
         for name, size in self._sizes.items():
             for first, second in self.places(name) if size == 2 else ():
@@ -179,14 +180,39 @@ class Availability:
                     neighbours[first].add(second)
                     neighbours[second].add(first)
         seen: set[int] = set()
+        parts = []
         for start in neighbours:
             part = [start] if start not in seen else []
             for qubit in part:
+                fresh = sorted(neighbours[qubit] - seen - {start})
                 seen.add(qubit)
-                part += sorted(neighbours[qubit].difference(part))
-            if len(part) >= count:
-                return tuple(part[:count])
-        return ()
+                seen.update(fresh)
+                part += fresh
+            if part:
+                parts.append(tuple(part))
+        return tuple(parts)
+
+    @cached_property
+    def most_connected(self) -> int:
+        """Number of qubits of the largest part that gates connect."""
+        return max(map(len, self._parts), default=0)
+
+    @cached_property
+    def by_connection(self) -> tuple[int, ...]:
+        """Complete qubits, those of the smallest parts first."""
+        return tuple(qubit for part in sorted(self._parts, key=len) for qubit in part)
+
+    @cached_property
+    def not_connected(self) -> tuple[int, ...]:
+        """Qubits outside the largest part that gates connect."""
+        largest = max(self._parts, key=len, default=())
+        return tuple(sorted(set(range(self.info.num_qubits)).difference(largest)))
+
+    def connected(self, count: int) -> tuple[int, ...]:
+        """Return complete qubits that gates connect, each with one before it; () if the device has
+        less than `count` such."""
+        parts = (part for part in self._parts if len(part) >= count)
+        return next(parts, ())[:count]
 
     def _all(self, name: str) -> list[tuple[int, ...]]:
         size = self._sizes.get(name, 1)

@@ -106,6 +106,7 @@ def _stay(done: threading.Event, errors: list[BaseException]) -> None:
 
 
 LEVEL = 1  # optimization level of Qiskit's transpiler
+BY_COST = -1  # in place of a level: the cheapest of several compilations
 SEED = 7  # seed of its random choices
 BELL = "simenv_bell"  # operation that makes the Bell pair of a link, up to s on its first qubit
 MAX_OPERATIONS = 1_000_000  # after every definition is expanded

@@ -23,9 +23,15 @@ from simenv.errors import OptionError, ProgramError
 from simenv.model import OWNERS, Program, is_gate
 from simenv.model.availability import Availability
 from simenv.model.devices import DeviceInfo
-from simenv.transpiler import qiskit_runtime
+from simenv.transpiler import compile_cost, qiskit_runtime
+from simenv.transpiler.idle_qubits import (
+    largest_part,
+    used_qubits,
+    with_idle_qubits,
+    without_qubits,
+)
 from simenv.transpiler.plugins import load_plugins_lazily
-from simenv.transpiler.qiskit_runtime import BELL, LEVEL, SEED
+from simenv.transpiler.qiskit_runtime import BELL, BY_COST, LEVEL, SEED
 
 _CONTROL_FLOW = ("if_else", "while_loop", "for_loop", "switch_case")
 
@@ -108,6 +114,7 @@ def gate_names(program: Program) -> frozenset[str]:
 
 ROTATIONS = frozenset({"rx", "ry", "rz", "rxx", "ryy", "rzz", "rzx"})
 MOST_ANGLES = 1_024  # a circuit with more angles is compiled as it is
+_MOST_NAMED = 20  # qubits in a message
 _REASON_CHARS = 300  # of the compiler's message
 _STEP = math.pi / 4
 _TOLERANCE = 1e-9
@@ -206,14 +213,14 @@ class Transpiler:
     device, level, seed and version of Qiskit alone, not of earlier compilations, in every process.
     Invariant: clbits are never changed."""
 
-    def __init__(self, info: DeviceInfo, level: int = LEVEL, seed: int = SEED) -> None:
-        """Create a transpiler. `level`: of Qiskit's transpiler, 0 to 3; `seed`: of its random
-        choices."""
+    def __init__(self, info: DeviceInfo, level: int = BY_COST, seed: int = SEED) -> None:
+        """Create a transpiler. `level`: of Qiskit's transpiler, 0 to 3, whose passes are left as
+        they are; BY_COST: see `compile_cost`. `seed`: of its random choices."""
         self._info = info = Availability(info).inside_modules
         self._available = Availability(info)
         self._level = level
         self._seed = seed
-        self._passes: Any = None
+        self._passes: dict[int, Any] = {}  # by level
         self._translation: Any = None  # passes for circuits that are placed
         self.rotations = 0  # of the last circuit, that were synthesized
         self._reading: Transpiler | None = None  # for the qubits that are read well
@@ -225,7 +232,8 @@ class Transpiler:
         """Version, level and seed of the compiler, as results record them."""
         import qiskit
 
-        return f"qiskit {qiskit.__version__}, level {self._level}, seed {self._seed}"
+        level = "levels 1 to 3 by cost" if self._level == BY_COST else f"level {self._level}"
+        return f"qiskit {qiskit.__version__}, {level}, seed {self._seed}"
 
     @property
     def needs_numbers(self) -> bool:
@@ -244,8 +252,6 @@ class Transpiler:
     def run(self, circuit: Any, mapping: tuple[int, ...] = ()) -> Any:
         """Return a QuantumCircuit after the preset passes. Raises ProgramError. `mapping`: the
         device's qubit of each of its qubits at the beginning; (): any."""
-        from qiskit.exceptions import QiskitError
-
         if circuit.parameters and self._info.is_discrete:
             count = len(circuit.parameters)
             raise ProgramError(
@@ -267,18 +273,92 @@ class Transpiler:
                     hint="simenv devices show lists the qubits that do not work",
                     option="qubit_mapping",
                 )
-        if self._reading is not None and not mapping:
+        if mapping:
+            return self._compiled(circuit, mapping)
+        if circuit.num_qubits <= self._available.most_connected:
+            return self._best(circuit)
+        # Qiskit places idle qubits too, and fails where gates connect too few.
+        used = used_qubits(circuit)
+        if 0 < len(used) <= self._available.most_connected:
+            written = self._as_written(circuit, used)
+            part = without_qubits(circuit, used)
+            found = self._compiled(part, written) if written else self._best(part)
+        else:
+            found = self._with_lone_qubits(circuit, used)
+        return with_idle_qubits(found, circuit)
+
+    def _as_written(self, circuit: Any, used: list[Any]) -> tuple[int, ...]:
+        """Return the numbers of the used qubits if the circuit's gates on two qubits are where the
+        device has some; (): they are not, or the level is one of those that look for better
+        places."""
+        if self._level not in (BY_COST, LEVEL):
+            return ()
+        numbers = {qubit: index for index, qubit in enumerate(circuit.qubits)}
+        pairs = {frozenset(pair) for pair in self._available.pairs}
+        for each in circuit.data:
+            if len(each.qubits) > 1 and each.operation.name != "barrier":
+                places = frozenset(numbers[qubit] for qubit in each.qubits)
+                if not (self._info.all_to_all and len(places) == 2) and places not in pairs:
+                    return ()
+        result = tuple(numbers[qubit] for qubit in used)
+        return result if all(map(self._available.is_complete, result)) else ()
+
+    def _with_lone_qubits(self, circuit: Any, used: list[Any]) -> Any:
+        """Compile a circuit that uses more qubits than gates connect: those without a gate on two
+        qubits get any place. Raises ProgramError."""
+        joined = used_qubits(circuit, 2)
+        if not used:
+            joined = used = circuit.qubits[:1]
+        places = dict(zip(used, self._as_written(circuit, used), strict=False))
+        if not places:
+            if len(joined) > self._available.most_connected:
+                largest = largest_part(circuit)
+                if largest > self._available.most_connected:
+                    raise self._too_wide(largest)
+                return self._best(without_qubits(circuit, used))  # in parts
+            if joined:
+                compiled = self._best(without_qubits(circuit, joined))
+                initial = compiled._layout.initial_layout
+                places = {qubit: initial[qubit] for qubit in joined}
+            taken = set(places.values())
+            free = [q for q in self._available.by_connection if q not in taken]
+            lone = [qubit for qubit in used if qubit not in places]
+            if len(lone) > len(free):
+                raise self._too_wide(len(used))
+            places |= dict(zip(lone, free, strict=False))
+        return self._compiled(without_qubits(circuit, used), tuple(places[q] for q in used))
+
+    def _best(self, circuit: Any) -> Any:
+        """Return the compilation of a circuit that the compiler places."""
+        if self._reading is not None:
             with suppress(ProgramError):  # it may need more qubits
                 result = self._reading.run(circuit)
                 self.rotations = self._reading.rotations
                 return result
+        if self._level != BY_COST:
+            return self._compiled(circuit, (), self._level)
+        result = self._compiled(circuit)
+        found, counts = [result], [self.rotations]
+        for level in compile_cost.further_levels(circuit, result):
+            with suppress(ProgramError):
+                found.append(self._compiled(circuit, (), level))
+                counts.append(self.rotations)
+        best = self._costs.cheapest(found)
+        self.rotations = counts[best]
+        return found[best]
+
+    def _compiled(self, circuit: Any, mapping: tuple[int, ...] = (), level: int = -1) -> Any:
+        """Return the compilation at a level; BY_COST: at LEVEL, each gate that one CZ makes as
+        one."""
+        from qiskit.exceptions import QiskitError
+
         try:
             if mapping:
                 return self._passed(self._pass_manager(mapping), circuit)
-            if self._passes is None:
-                self._passes = self._pass_manager()
+            if level not in self._passes:
+                self._passes[level] = self._pass_manager(level=level)
             try:
-                result = self._passed(self._passes, circuit)
+                result = self._passed(self._passes[level], circuit)
                 if self._available.complete is self._info or self._is_placed(result):
                     return result
             except QiskitError:
@@ -286,7 +366,7 @@ class Transpiler:
                     raise
             # Qiskit places small circuits on the first qubits, whatever these have.
             first = self._available.connected(circuit.num_qubits)
-            result = self._passed(self._pass_manager(first), circuit)
+            result = self._passed(self._pass_manager(first, level), circuit)
             if not self._is_placed(result):
                 raise QiskitError("the device has too few connected qubits with all gates")
             return result
@@ -303,13 +383,21 @@ class Transpiler:
             # small; their class cannot be imported.
             if type(error).__name__ != "PanicException":
                 raise
-            name, widest = self._info.name, circuit.num_qubits
-            raise ProgramError(
-                f"the circuit cannot be compiled for device {name}: Qiskit's placement of"
-                f" {widest} qubits failed",
-                hint="some of the device's qubits have no gate with any other: leave out unused"
-                " qubits, or write the circuit on its qubits in native gates",
-            ) from error
+            raise self._too_wide(circuit.num_qubits) from error
+
+    def _too_wide(self, count: int) -> ProgramError:
+        """Return the refusal of a circuit that uses more qubits than gates connect."""
+        name, most = self._info.name, self._available.most_connected
+        cut = self._available.not_connected
+        listed = ", ".join(map(str, cut[:_MOST_NAMED]))
+        text = (
+            f"the circuit cannot be compiled for device {name}: it joins {count} qubits by gates,"
+        )
+        text += f" and the device connects {most}"
+        if cut:
+            text += f": not {listed}" + (", ..." if len(cut) > _MOST_NAMED else "")
+        hint = "fewer qubits; idle ones need no place. compile='never' runs a circuit in native"
+        return ProgramError(text, hint=f"{hint} gates on the device's qubits as it is written")
 
     def translated(self, circuit: Any) -> Any:
         """Return a QuantumCircuit that is placed on the device's qubits in native gates, where its
@@ -379,17 +467,34 @@ class Transpiler:
         complete = self._available.complete
         return self._target if complete is self._info else target_of(complete)
 
-    def _pass_manager(self, mapping: tuple[int, ...] = ()) -> Any:
+    @cached_property
+    def _costs(self) -> compile_cost.Costs:
+        return compile_cost.Costs(self._info)
+
+    @cached_property
+    def _is_entangled_by_one_gate(self) -> bool:
+        """Return whether all gates on two qubits are as good as CZ, up to gates on one."""
+        wide = {gate.name for gate in self._info.gates if gate.qubits == 2}
+        return bool(wide) and wide <= compile_cost.ENTANGLERS and not self._info.is_discrete
+
+    def _pass_manager(self, mapping: tuple[int, ...] = (), level: int = -1) -> Any:
         target = self._target if mapping else self._complete_target
         from qiskit.transpiler import generate_preset_pass_manager
 
         load_plugins_lazily()
+        chosen = level if self._level == BY_COST else self._level
         result = generate_preset_pass_manager(
-            optimization_level=self._level,
+            optimization_level=LEVEL if chosen == BY_COST else chosen,
             target=target,
             seed_transpiler=self._seed,
             initial_layout=list(mapping) or None,
         )
+        if chosen == BY_COST and self._is_entangled_by_one_gate:
+            from qiskit.transpiler import PassManager
+
+            from simenv.transpiler.pair_gates import SingleEntangler
+
+            result.pre_translation = PassManager([SingleEntangler()])
         from simenv.transpiler import mixed_gates
 
         if mixed_gates.is_mixed(target):

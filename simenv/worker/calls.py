@@ -98,7 +98,7 @@ class TranspilerEngine:
         key = call.device, call.level, call.seed
         result = self._cache.get(key)
         if result is None:
-            level = qiskit_runtime.LEVEL if call.level == calls.AS_SUBMITTED else call.level
+            level = qiskit_runtime.BY_COST if call.level == calls.AS_SUBMITTED else call.level
             info = calls.decode_device(call.device)
             if info.links:
                 from simenv.transpiler.linked.distribution import LinkedTranspiler

@@ -32,7 +32,7 @@ from simenv.model.task_rules import measured_last, refuse_collapsed
 from simenv.sandbox.function_process import SandboxProcess
 from simenv.transpiler import qpy
 from simenv.transpiler.native_form import TOLERANCE, BindingFolder, NativeForm
-from simenv.transpiler.qiskit_runtime import LEVEL
+from simenv.transpiler.qiskit_runtime import BY_COST
 from simenv.transpiler.transpiler import Transpiler, closed, gate_names, opened
 
 if TYPE_CHECKING:
@@ -130,10 +130,10 @@ class Compiler:
     compiled at a time, and circuits whose structure is in the cache do not wait for it."""
 
     def __init__(
-        self, info: DeviceInfo, level: int = LEVEL, sandbox: Sandbox | None = None
+        self, info: DeviceInfo, level: int = BY_COST, sandbox: Sandbox | None = None
     ) -> None:
-        """`level`: optimization level of Qiskit's transpiler, 0 to 3. `sandbox`: returns the
-        process that compiles, at LEVEL; None: this one."""
+        """`level`: as for `Transpiler`. `sandbox`: returns the process that compiles, BY_COST only;
+        None: this one."""
         self._info = info
         self._sandbox = sandbox
         self._native = NativeForm(info)

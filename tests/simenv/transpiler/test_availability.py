@@ -32,6 +32,7 @@ from simenv.errors import OptionError, ProgramError
 from simenv.model.availability import Availability
 from simenv.service.devices.registry import device_info
 from simenv.transpiler.native_form import NativeForm
+from simenv.transpiler.qiskit_runtime import BY_COST
 from simenv.transpiler.transpiler import Transpiler, fold_rzz, target_of
 from simulators.hardware.engine import describe
 from tests.noise_models.snapshots import linked
@@ -272,9 +273,9 @@ def test_pairs_of_different_gates_in_one_direction_are_compiled(width: int) -> N
 
 
 @pytest.mark.skipif("fez" not in library.names(), reason="qiskit-ibm-runtime is not installed")
-def test_placement_that_fails_within_qiskit_is_a_program_error() -> None:
-    """Two qubits of fez have no gate with another; Qiskit's pass panics for a circuit of all widths
-    of which it uses a connected part with one of them."""
+def test_idle_qubits_need_no_place() -> None:
+    """Two qubits of fez have no gate with another; Qiskit's placement panics for a circuit of all
+    widths that uses a connected part with one of them."""
     snapshot = library.load("fez")
     info = device_info("fez", snapshot, "0")
     reached = [0]
@@ -283,13 +284,48 @@ def test_placement_that_fails_within_qiskit_is_a_program_error() -> None:
         reached += near[: 60 - len(reached)]
     pairs = [pair for pair in snapshot.coupling if {*pair} <= {*reached}]
     assert any(32 in pair for pair in pairs)
-    circuit = QuantumCircuit(info.num_qubits)
+    circuit = QuantumCircuit(info.num_qubits, 1)
     circuit.h(reached)
+    circuit.barrier()
     for one, two in pairs:
         circuit.cz(one, two)
-    with pytest.raises(ProgramError, match="cannot be compiled for device fez") as caught:
+    circuit.measure(reached[-1], 0)
+    for level in (BY_COST, 3):
+        compiled = Transpiler(info, level).run(circuit)
+        assert NativeForm(info).fits(load(compiled).program)
+        first = compiled.layout.initial_index_layout(filter_ancillas=True)
+        last = compiled.layout.final_index_layout(filter_ancillas=True)
+        assert sorted(first) == sorted(last) == list(range(info.num_qubits))
+        (measure,) = compiled.get_instructions("measure")
+        assert compiled.find_bit(measure.qubits[0]).index == last[reached[-1]]
+    circuit.h(range(info.num_qubits))  # a place, but no neighbour
+    assert NativeForm(info).fits(load(Transpiler(info).run(circuit)).program)
+    for qubit in range(1, info.num_qubits):
+        circuit.cx(qubit - 1, qubit)
+    with pytest.raises(ProgramError, match=r"joins 156 qubits .* connects 154: not 32, 80\n"):
         Transpiler(info).run(circuit)
-    assert "leave out unused qubits" in caught.value.hint
+
+
+def test_a_circuit_with_idle_qubits_has_its_own_state() -> None:
+    """Three of five qubits on a device that connects four of five."""
+    gates = [NativeGate(name, size, params) for name, size, params in
+             (("cz", 2, 0), ("sx", 1, 0), ("rz", 1, 1), ("x", 1, 0))]  # fmt: skip
+    pairs = [(0, 1), (1, 2), (2, 3)]
+    coupling = (*pairs, *(pair[::-1] for pair in pairs))
+    snapshot = CalibrationSnapshot("part", 5, native_gates=tuple(gates), coupling=coupling)
+    circuit = QuantumCircuit(5)
+    circuit.h([4, 0, 2])
+    for one, two, angle in ((4, 0, 0.3), (0, 2, -math.pi / 2), (2, 4, 0.7)):
+        circuit.rzz(angle, one, two)
+        circuit.rx(angle, one)
+    halves = msgspec.structs.replace(snapshot, num_qubits=4, coupling=((0, 1), (2, 3)))
+    parts = QuantumCircuit(4)
+    parts.cz([0, 2], [1, 3])
+    assert Transpiler(device_info("halves", halves, "0")).run(parts).count_ops() == {"cz": 2}
+    compiled = Transpiler(device_info("part", snapshot, "0")).transpiled(circuit)
+    layout = compiled.layout
+    assert layout.initial_index_layout(filter_ancillas=True)[4] != 4
+    assert Operator.from_circuit(compiled).equiv(Operator(circuit))
 
 
 def limited(*singles: str) -> CalibrationSnapshot:
