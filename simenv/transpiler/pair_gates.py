@@ -31,21 +31,23 @@ class SingleEntangler(TransformationPass):  # type: ignore[misc]  # Qiskit has n
     def __init__(self) -> None:
         super().__init__()
         self._decomposer = TwoQubitBasisDecomposer(CZGate(), euler_basis="ZSX")
-        self._known: dict[tuple[object, ...], Any] = {}  # DAG of a gate; None: it stays
 
     @trivial_recurse  # type: ignore[untyped-decorator]
     def run(self, dag: Any) -> Any:
         """Return the DAG, changed in place."""
+        known: dict[tuple[object, ...], Any] = {}  # DAG of a gate of Qiskit's; None: it stays
         for node in dag.two_qubit_ops():
             if node.name in _SINGLE or node.is_parameterized() or not isinstance(node.op, Gate):
                 continue
-            # Gates without a name of Qiskit's may share one and differ.
-            standard = node.is_standard_gate()
-            key = (node.name, *node.params) if standard else (id(node.op),)
-            if key not in self._known or not standard:
-                self._known[key] = self._synthesized(node)
-            if self._known[key] is not None:
-                dag.substitute_node_with_dag(node, self._known[key])
+            key = (node.name, *node.params) if node.is_standard_gate() else ()
+            if key in known:
+                found = known[key]
+            else:
+                found = self._synthesized(node)
+                if key:  # other gates may share a name and differ
+                    known[key] = found
+            if found is not None:
+                dag.substitute_node_with_dag(node, found)
         return dag
 
     def _synthesized(self, node: Any) -> Any:
