@@ -152,29 +152,6 @@ def _created(path: Path, mode: int, *, sync: bool) -> Iterator[BinaryIO]:
         raise
 
 
-def open_bytes(pid: int, folder: Path) -> int:
-    """Return the bytes, on disk or in memory, of the regular files outside a folder that a process
-    and its descendants have open for writing, those without a name included; 0 if it has ended."""
-    found = dict[tuple[int, int], int]()
-    waiting = [pid]
-    while waiting:
-        process = f"/proc/{waiting.pop()}"
-        with contextlib.suppress(OSError):
-            for thread in os.listdir(f"{process}/task"):
-                with open(f"{process}/task/{thread}/children") as children:
-                    waiting += map(int, children.read().split())
-        with contextlib.suppress(OSError), os.scandir(f"{process}/fd") as descriptors:
-            for each in descriptors:
-                with contextlib.suppress(OSError):
-                    if not each.stat(follow_symlinks=False).st_mode & stat.S_IWUSR:
-                        continue
-                    info = each.stat()
-                    inside = info.st_nlink and Path(os.readlink(each.path)).is_relative_to(folder)
-                    if stat.S_ISREG(info.st_mode) and not inside:
-                        found[info.st_dev, info.st_ino] = 512 * info.st_blocks
-    return sum(found.values())
-
-
 def sync_folder(folder: Path) -> None:
     """Write the directory entries of a folder to disk. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

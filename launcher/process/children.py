@@ -15,7 +15,7 @@ from launcher.allocation.this_node import is_this_node
 from launcher.base import Command, Exit, LauncherEvent, LaunchError
 from launcher.process.agent import remote_command
 from simenv.sandbox import die_with_parent
-from simenv.sandbox.process_tree import describe_exit, kill_tree
+from simenv.sandbox.process_tree import describe_exit, kill_tree, register
 from simenv.sandbox.progress import LOOK_S, ProgressDeadline
 
 # Child processes of a launcher: start, poll, signal, end. For launchers, from the main thread.
@@ -79,6 +79,7 @@ class SubprocessLauncher:
             raise LaunchError(f"cannot start {argv[0]}: {error.strerror}") from error
         finally:
             os.close(log)
+        register(process)
         translate = translate_exit or (lambda code: (code, describe_exit(code), False))
         self._children.append(
             _Child(command.name, command.start, process, own_process_group, translate)

@@ -25,6 +25,7 @@ from launcher.pmix.helper_process import HelperProcess, HelperRequest, HelperRes
 from launcher.process import agent
 from launcher.prte.installation import Prte
 from simenv.sandbox import die_with_parent
+from simenv.sandbox.process_tree import register
 from simenv.sandbox.progress import ProgressDeadline
 
 # Live jobs of a DVM, from two sources that can each fail: events and lists of namespaces. Pure.
@@ -362,7 +363,7 @@ class Dvm:
         isolated = self._settings.isolated
         try:
             with self._files.log.open("ab") as log:
-                return subprocess.Popen(
+                prte = subprocess.Popen(
                     die_with_parent.command_line(os.getpid(), argv, isolated=isolated),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -372,6 +373,8 @@ class Dvm:
                 )
         except OSError as error:
             raise LaunchError(f"cannot start {argv[0]}: {error.strerror}") from error
+        register(prte)
+        return prte
 
     def _parameters(self) -> dict[str, str]:
         """Return the MCA parameters, the same at every site: nodes come from --host, daemons start

@@ -19,6 +19,7 @@ from launcher.base import LauncherEvent, LaunchError, Node
 from launcher.pmix.helper_process import HelperResponse
 from launcher.process.agent import remote_command
 from launcher.prte.dvm import Dvm, DvmSettings, DvmState
+from simenv.sandbox.process_tree import register
 
 # Probe of the reachability of nodes: `true` is run through the agent on all at once, without
 # blocking.
@@ -72,6 +73,8 @@ class NodeProbe:
             )
         except OSError as error:
             self.unreachable[node] = f"cannot start {argv[0]}: {error.strerror}"
+        else:
+            register(self._pending[node])
 
 
 def _failure(process: subprocess.Popen[bytes], code: int | None) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 
 from simenv.sandbox.frames import FrameBuffer, FrameError, frame, write_some
-from simenv.sandbox.process_tree import end_tree, exit_code, kill_tree
+from simenv.sandbox.process_tree import end_tree, exit_code, kill_tree, register
 from simenv.sandbox.progress import ProgressDeadline
 
 READ_BYTES = 2**16  # what a pipe holds
@@ -50,7 +50,7 @@ def start(
     are for the parent. No session of its own, whose scheduling group (sched(7), autogroup) would
     make each exchange of frames a quarter slower. `log`: descriptor of its error output, or
     subprocess.DEVNULL. Raises OSError."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         argv,
         env=dict(environ),
         cwd=cwd,
@@ -60,6 +60,8 @@ def start(
         bufsize=0,
         process_group=0,
     )
+    register(process)
+    return process
 
 
 class BlockedError(TimeoutError):

@@ -49,7 +49,9 @@ SYSTEM = (
     *("/etc/ld.so.cache", "/etc/localtime", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf"),
     *("/etc/alternatives", "/etc/ssl", "/etc/OpenCL", "/etc/os-release"),
 )
-DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+# What is mapped from /dev/zero for writing is shared memory of no name: it is read alone.
+DEVICES = ("/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+WRITTEN_DEVICES = ("/dev/null",)
 _GPU_DEVICES = ("nvidia*", "kfd", "dri/render*")  # nodes of GPUs, in /dev
 
 
@@ -66,8 +68,8 @@ class FileRules:
     def with_system(self) -> FileRules:
         """These files and those that any program needs, with the devices of GPUs."""
         gpus = [path for pattern in _GPU_DEVICES for path in Path("/dev").glob(pattern)]
-        devices = (*map(Path, DEVICES), *gpus)
-        return FileRules((*map(Path, SYSTEM), *self.read), self.listed, (*devices, *self.write))
+        read, written = (*SYSTEM, *DEVICES), (*map(Path, WRITTEN_DEVICES), *gpus)
+        return FileRules((*map(Path, read), *self.read), self.listed, (*written, *self.write))
 
 
 def landlock_abi() -> int:
@@ -230,14 +232,16 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_uint16), ("first", ctypes.POINTER(_Instruction)))
 
 
-def filter_calls(*, allow_tcp: bool = False, allow_memfd: bool = True) -> None:
+def filter_calls(*, allow_tcp: bool = False, allow_shared_memory: bool = True) -> None:
     """Let no thread of this process, and nothing that it starts, make another system call than
     those of `system_calls`, which has no sockets but connected pairs. The others fail with EACCES,
     or with ENOSYS, as if this kernel had no such call. Open sockets stay as they are. `allow_tcp`:
-    TCP sockets may be made, whose ports `restrict_files` limits. `allow_memfd`: files in memory may
-    be made, which are counted by their descriptors alone. Raises OSError."""
-    seccomp = _MACHINES[platform.machine()][1]
-    rows = _filter(platform.machine(), allow_tcp=allow_tcp, allow_memfd=allow_memfd)
+    TCP sockets may be made, whose ports `restrict_files` limits. `allow_shared_memory`: files in
+    memory and shared memory without a file may be made, which are not counted once neither a
+    descriptor nor the page table of a process has them. Raises OSError."""
+    machine = platform.machine()
+    seccomp = _MACHINES[machine][1]
+    rows = _filter(machine, allow_tcp=allow_tcp, allow_shared_memory=allow_shared_memory)
     instructions = (_Instruction * len(rows))(*(_Instruction(*row) for row in rows))
     program = _Program(len(rows), instructions)
     _no_new_privileges()
@@ -245,7 +249,7 @@ def filter_calls(*, allow_tcp: bool = False, allow_memfd: bool = True) -> None:
         raise OSError(0, "a thread has another filter of system calls")
 
 
-def _filter(name: str, *, allow_tcp: bool, allow_memfd: bool) -> _Rows:
+def _filter(name: str, *, allow_tcp: bool, allow_shared_memory: bool) -> _Rows:
     """Return the instructions. The kernel runs them once for a call whose arguments do not matter,
     and remembers the answer (Linux 5.11)."""
     column = system_calls.MACHINES.index(name)
@@ -257,9 +261,11 @@ def _filter(name: str, *, allow_tcp: bool, allow_memfd: bool) -> _Rows:
         (_AT_LEAST, 0, 1, _OTHER_ABI),
         (_RETURN, 0, 0, _DENY),
     ]
-    if not allow_memfd:
+    restricted = restricted_calls.RESTRICTED | restricted_calls.TCP
+    if not allow_shared_memory:
         rows += [(_EQUAL, 0, 1, restricted_calls.MEMFD_CREATE[column]), (_RETURN, 0, 0, _ABSENT)]
-    for call, restriction in (restricted_calls.RESTRICTED | restricted_calls.TCP).items():
+        restricted |= restricted_calls.PRIVATE_MEMORY
+    for call, restriction in restricted.items():
         is_allowed = allow_tcp or call not in restricted_calls.TCP
         alternatives = restriction.alternatives if is_allowed else ()
         block = [row for each in alternatives for row in _alternative(each)]

@@ -7,14 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Collection, Iterable
+import weakref
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _MOST_LEVELS = 32  # between a worker and its launcher
 _FIRST_PAUSE_S = 1e-3
 _PASSES, _PAUSE_S = 20, 0.05  # over descendants, which may start others meanwhile
+_started: weakref.WeakSet[subprocess.Popen[bytes]] = weakref.WeakSet()
+_lock = threading.Lock()  # of `_started`
 
 
 def children(pid: int) -> list[int]:
@@ -27,12 +31,14 @@ def children(pid: int) -> list[int]:
     return pids
 
 
-def descendants(pid: int) -> list[int]:
-    """Return the pids of all descendants of `pid`, nearest first; [] if /proc has no lists of
-    children."""
+def descendants(pid: int, most: int = sys.maxsize) -> list[int]:
+    """Return the pids of all descendants of `pid`, nearest first, and no further ones beyond
+    `most`; [] if /proc has no lists of children."""
     pids = [pid]
     for parent in pids:
         pids += children(parent)
+        if len(pids) > most:
+            break
     return pids[1:]
 
 
@@ -106,33 +112,69 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def register(process: subprocess.Popen[bytes]) -> None:
+    """Note a child that this process has started and waits for: it is not `adopted`."""
+    with _lock:
+        _started.add(process)
+
+
+def adopted() -> list[int]:
+    """Return the children of this process that nothing has registered: orphans of others that it
+    has adopted, ended ones included, and children that are being started."""
+    found = children(os.getpid())
+    with _lock:
+        own = {process.pid for process in _started}
+    return [pid for pid in found if pid not in own]
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether a process has ended, and its parent has not waited for it."""
+    with suppress(OSError), open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0] in "ZX"
+    return False
+
+
+def reap(pid: int) -> None:
+    """Wait for a child that has ended; without effect for any other."""
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
 def kill_orphans(keep: Collection[int] = ()) -> bool:
     """Kill and reap all descendants of this process, but for the children `keep` and theirs; return
-    whether none is left. All are stopped before one is killed, so that those which start others
-    come to an end at the limit of processes."""
+    whether none is left."""
+
+    def find() -> list[int]:
+        return [pid for pid in children(os.getpid()) if pid not in keep]
+
     pause_s = _FIRST_PAUSE_S
     for _ in range(_PASSES):
-        below: set[int] = set()
-        for _ in range(_PASSES):
-            found = {pid for pid in _below(keep) if pid not in below}
-            _signal_all(found, signal.SIGSTOP)
-            below |= found
-            if not found:
-                break
-        _signal_all(below, signal.SIGKILL)
-        for pid in below:
-            with suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
-        if not below:
+        if not kill_children(find):
             return True
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, _PAUSE_S)
     return False
 
 
-def _below(keep: Collection[int]) -> list[int]:
-    """Return the descendants of this process, but for the children `keep` and theirs."""
-    pids = [pid for pid in children(os.getpid()) if pid not in keep]
+def kill_children(find: Callable[[], Iterable[int]]) -> bool:
+    """Kill the children of this process that `find` returns, and all below them; reap those that
+    have ended, and return whether there were any. All are stopped before one is killed, so that
+    those which start others come to an end at the limit of processes."""
+    below: set[int] = set()
+    for _ in range(_PASSES):
+        found = {pid for pid in _with_descendants(find()) if pid not in below}
+        _signal_all(found, signal.SIGSTOP)
+        below |= found
+        if not found:
+            break
+    _signal_all(below, signal.SIGKILL)
+    for pid in below:
+        reap(pid)
+    return bool(below)
+
+
+def _with_descendants(roots: Iterable[int]) -> list[int]:
+    pids = list(roots)
     for parent in pids:
         pids += children(parent)
     return pids

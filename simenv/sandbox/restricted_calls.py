@@ -133,8 +133,17 @@ RESTRICTED: dict[str, RestrictedCall] = {
         ),
     ),
 }
-# Absent for functions: a file whose descriptor is closed lives on by one mapped page, uncounted.
+# For functions: of a file in memory, and of shared memory without a file, one mapped page keeps all
+# others, which no figure of a process has. Programs without the first one take a named file.
 MEMFD_CREATE = (319, 279)
+PRIVATE_MEMORY: dict[str, RestrictedCall] = {
+    "mmap": RestrictedCall(
+        (9, 222),
+        "memory of this process, and files that it has open",
+        # Not MAP_SHARED or MAP_SHARED_VALIDATE together with MAP_ANONYMOUS.
+        ((ArgumentCondition(3, (0x21,), mask=0x21, refused=True),),),
+    ),
+}
 # For workers that must be able to connect to the service again: sockets of IPv4 and IPv6 for TCP.
 TCP: dict[str, RestrictedCall] = {
     "socket": RestrictedCall(

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from simenv.sandbox import die_with_parent
+from simenv.sandbox.process_tree import register
 
 RESTART_S, MAX_RESTART_S = 1.0, 60.0  # between two starts
 SOON_S = 20.0  # a process that lived for less has failed
@@ -57,6 +58,8 @@ class SupervisedProcess:
             )
         except OSError as error:
             self._log.error("the %s cannot be started: %s", self._title, error)
+        else:
+            register(self.process)
 
     def keep(self) -> None:
         """Start the process again if it has ended."""

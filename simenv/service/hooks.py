@@ -21,6 +21,7 @@ from fnmatch import fnmatchcase
 from simenv.config.model import HookSettings
 from simenv.config.paths import worker_environ
 from simenv.model import Event
+from simenv.sandbox.process_tree import register
 from simenv.scheduler.core import RecordEvent
 
 MAX_RUNNING = 4
@@ -113,6 +114,7 @@ class EventHooks:
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
             env={**self._environ, **named}, start_new_session=True,
         )  # fmt: skip
+        register(process)
         assert process.stdin is not None
         with suppress(OSError):  # it may have ended; a pipe holds more than MAX_CHARS of each text
             process.stdin.write(json.dumps(fields, ensure_ascii=False).encode())

@@ -277,7 +277,7 @@ class WorkerEvents:
         for name, _ in measured:
             worker = scheduler.state.cluster.workers.get(name)
             if worker is not None:
-                watch.set_bound(name, memory_bound(worker))
+                watch.set_bound(name, memory_bound(worker), has_tasks=bool(worker.held))
 
     def _end_large(self, sizes: object) -> None:
         """End isolated workers whose files take more than all results may."""

@@ -130,7 +130,7 @@ def _set_up(rules: SetUp) -> None:
     set_limit(resource.RLIMIT_NOFILE, MAX_DESCRIPTORS)
     paths = (tuple(map(Path, each)) for each in (rules.read, rules.listed, rules.write))
     confinement.restrict_files(confinement.FileRules(*paths))
-    confinement.filter_calls(allow_memfd=False)
+    confinement.filter_calls(allow_shared_memory=False)
 
 
 def _called(

@@ -3,7 +3,6 @@
 import errno
 import os
 import stat
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -225,30 +224,3 @@ def test_resident_bytes_are_those_of_this_process() -> None:
 def test_the_first_status_imports_no_library() -> None:
     code = "import sys; from simenv.process import resident_bytes; resident_bytes();"
     python("-c", f"{code} sys.exit('psutil' in sys.modules)")
-
-
-WRITER = """
-import os, sys
-name, log = sys.argv[1:]
-os.posix_fallocate(os.open(log, os.O_WRONLY | os.O_CREAT), 0, 1 << 20)
-if os.fork() == 0:
-    descriptor = os.open(name, os.O_RDWR | os.O_CREAT)
-    os.unlink(name)
-    os.posix_fallocate(descriptor, 0, 2 << 20)
-    os.posix_fallocate(os.open(name, os.O_RDWR | os.O_CREAT), 0, 4 << 20)
-    print("written", flush=True)
-sys.stdin.read()
-"""
-
-
-def test_open_files_count_without_names_and_outside_the_folder(tmp_path: Path) -> None:
-    """The process's own, and those of its children; a file in the folder is counted there."""
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    argv = [sys.executable, "-c", WRITER, str(folder / "x"), str(tmp_path / "log")]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as it:
-        assert it.stdout.readline() == "written\n"
-        found = files.open_bytes(it.pid, folder)
-        it.communicate()
-    assert found == pytest.approx(3 << 20, rel=0.1)
-    assert files.open_bytes(it.pid, folder) == 0

@@ -13,10 +13,11 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from simenv import files, foreign_files, result_files
+from simenv import foreign_files, result_files
 from simenv.errors import StoreError
 from simenv.model import ResultFile
 from simenv.result_files import UNFINISHED
+from simenv.sandbox.tree_files import open_bytes
 
 REMOVALS = 20  # of a folder in which something still writes
 REMOVAL_WAIT_S = 0.5  # between two of them
@@ -131,7 +132,7 @@ class FileWorker:
         def measured() -> dict[str, int]:
             return {
                 name: foreign_files.tree_bytes(folder / name)
-                + (files.open_bytes(pids[name], folder / name) if name in pids else 0)
+                + (open_bytes(pids[name], folder / name) if name in pids else 0)
                 for name in foreign_files.names(folder)
             }
 

@@ -15,7 +15,7 @@ import msgspec
 
 from simenv.model import Event, Origin, TaskOptions, TaskState, task_number
 from simenv.scheduler import core
-from simenv.scheduler.events.workers import kernel_bound
+from simenv.scheduler.events.workers import kernel_bound, memory_bound
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service.devices.drifting import DriftingDevices
 from simenv.service.devices.resolve import Documents, SentDocuments
@@ -156,6 +156,7 @@ class ActionExecutor:
         body = packed(action, needed, self._emulates, self._in_force)
         worker, isolation = self._state.cluster.workers[action.worker], self._workers.isolation
         start, job = worker.start, None
+        self._workers.memory_watch.set_bound(worker.name, memory_bound(worker), has_tasks=True)
         if isolation is not None:
             job = isolation.assign(action.worker, action.records, kernel_bound(worker))
         waits = job is not None or self._workers.has_unsent(action.worker)

@@ -9,16 +9,15 @@ add a file of another account.
 
 Where control groups are delegated, the kernel bounds the memory of each worker; the service's own
 watch does so everywhere. Processes that a worker leaves behind become children of the service,
-which kills them.
+which kills and reaps them.
 
-Used from the loop's thread; folders are removed in another one.
+Used from the loop's thread; what takes time is returned as a job for another one.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -35,8 +34,7 @@ from simenv.errors import ConfigError
 from simenv.model import task_name
 from simenv.model.calls import FUNCTIONS
 from simenv.result_files import CHECKPOINTS, WIDE_QUBITS, WORKERS, attempt_file
-from simenv.sandbox import confinement, private_namespaces
-from simenv.sandbox.process_tree import adopt_orphans, children
+from simenv.sandbox import confinement, private_namespaces, process_tree
 from simenv.scheduler.core import TaskRecord
 from simenv.scheduler.dispatch.account_isolation import account_of
 from simenv.service.workers import account_users
@@ -47,6 +45,8 @@ from simenv.wire.messages.client import AttemptResult
 
 MAX_CHECKPOINT_FILES = 1_000  # of one task: a few of each rank
 ORPHANS_S = 1.0  # between two looks for processes that workers left behind
+LEFT_S = 0.05  # the same while some are left: they may have started others
+REAP_S = 30.0  # from the first look that finds an adopted process ended, until it is reaped
 _UNSET = frozenset({"HOME", "TMPDIR", "USER", "XDG_RUNTIME_DIR", "SIMENV_HOME", "SIMENV_KERNELS"})
 
 
@@ -96,8 +96,9 @@ class WorkerIsolation:
         groups = cgroup.memory_groups(f"simenv-{environment}.{os.getpid()}")
         self._groups = None if isinstance(groups, str) else groups
         self._next_look_s = 0.0
+        self._ended_s: dict[int, float] = {}  # adopted processes that have ended: since when
         self._filters = _filters(os.getpid())
-        adopt_orphans()
+        process_tree.adopt_orphans()
         # Of what the kernel here cannot do, for the event log.
         self.gaps = [
             reason
@@ -263,24 +264,38 @@ class WorkerIsolation:
         """Return whether the kernel ended processes of a worker at the bound of its memory."""
         return self._groups is not None and self._groups.is_out_of_memory(worker)
 
-    def kill_orphans(self, *, at_once: bool = False) -> None:
-        """Kill processes that outlive the worker that started them: children of the service with
-        the filter of system calls that only workers have. Looks once in ORPHANS_S, or `at_once`."""
+    def killing_orphans(self, *, at_once: bool) -> Callable[[], None] | None:
+        """Return the job that kills processes that outlive the worker that started them, for the
+        thread that starts workers. None: it is not due, as it is once in ORPHANS_S, LEFT_S after
+        the last look has found some, or `at_once`."""
         if time.monotonic() < self._next_look_s and not at_once:
-            return
+            return None
         self._next_look_s = time.monotonic() + ORPHANS_S
-        known = {start.pid for start in self._starts.values()}
-        for pid in children(os.getpid()):
-            if pid not in known and _filters(pid) > self._filters:
-                with suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
-                    os.waitpid(pid, os.WNOHANG)
+        return self._kill_orphans
+
+    def _kill_orphans(self) -> None:
+        """Kill the children that this process has adopted and that have the filter of system calls
+        of workers; reap the others, once they have ended for good: whoever has started one without
+        registering it has waited for it by then."""
+        adopted = process_tree.adopted()
+        now_s = time.monotonic()
+        ended = [pid for pid in adopted if process_tree.has_ended(pid)]
+        self._ended_s = {pid: self._ended_s.get(pid, now_s) for pid in ended}
+        for pid, since_s in self._ended_s.items():
+            if now_s >= since_s + REAP_S:
+                process_tree.reap(pid)
+
+        def find() -> list[int]:
+            return [pid for pid in process_tree.adopted() if _filters(pid) > self._filters]
+
+        if adopted and process_tree.kill_children(find):
+            self._next_look_s = time.monotonic() + LEFT_S
 
     def close(self) -> None:
         """Remove all folders and groups; all workers have ended."""
         for worker, start in list(self._starts.items()):
             self.ended(worker, start.number)
-        self.kill_orphans(at_once=True)
+        self._kill_orphans()
         foreign_files.remove_tree(self._folder)
         if self._groups is not None:
             self._groups.close()

@@ -85,6 +85,7 @@ class WorkerProcesses:
         has_plain = launcher.name.startswith("local")
         self.starter: Starter = StarterThread() if has_plain else InlineStarter()
         self._starting: dict[str, bool] = {}  # name -> whether it is to be killed once it is begun
+        self._is_killing_orphans = False
         self._unsent: Counter[str] = Counter()  # messages that wait for files, by worker
         self._keys = keys if keys is not None else WorkerKeys(paths.joining, None)
         self._paths = paths
@@ -337,8 +338,7 @@ class WorkerProcesses:
         ends = self._launcher.poll_exits()
         if self.job_nodes is not None:
             ends += self.job_nodes.poll_exits()
-        if self.isolation is not None and not self._starting:
-            self.isolation.kill_orphans(at_once=bool(ends))
+        self._kill_orphans(at_once=bool(ends))
         now_s = time.monotonic()
         for name, when_s in list(self._ending.items()):
             if now_s >= when_s:
@@ -350,6 +350,22 @@ class WorkerProcesses:
             if worker is not None and worker.start == end.start:
                 self._forget(end.name)
         return ends
+
+    def _kill_orphans(self, *, at_once: bool) -> None:
+        """Kill what workers have left behind, in the thread that starts workers: no worker is
+        between its start and its registration meanwhile."""
+        if self.isolation is None or self._is_killing_orphans:
+            return
+
+        def done(outcome: object) -> None:
+            self._is_killing_orphans = False
+            if isinstance(outcome, Exception):
+                log.error("processes left by workers", exc_info=outcome)
+
+        job = self.isolation.killing_orphans(at_once=at_once)
+        if job is not None:
+            self._is_killing_orphans = True
+            self.starter.run(job, done)
 
     def launcher_events(self) -> list[base.LauncherEvent]:
         """Return the launcher's events since the last call."""

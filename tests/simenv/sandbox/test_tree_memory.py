@@ -93,6 +93,16 @@ def test_shared_memory_counts_once() -> None:
     assert quick > 350 * MIB, "the quick sum is never less"
 
 
+def test_sample_stands_for_many_processes() -> None:
+    """Of which each has pages of its own, and far more that it shares with all."""
+    with forked(lambda: None, 250) as pid:
+        least = tree_memory(pid)
+    with forked(lambda: bytearray(os.urandom(MIB)), 250) as pid:
+        found = tree_memory(pid)
+    assert found.processes == least.processes == 251
+    assert 230 * MIB < found.used_bytes - least.used_bytes < 320 * MIB
+
+
 def test_process_that_has_ended_takes_nothing() -> None:
     pid = os.fork()
     if pid == 0:

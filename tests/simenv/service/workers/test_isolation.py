@@ -22,8 +22,9 @@ from simenv.config import convert
 from simenv.errors import ConfigError, NotAllowedError
 from simenv.model import task_name
 from simenv.result_files import CHECKPOINTS, WORKERS, attempt_file
-from simenv.sandbox import confinement
+from simenv.sandbox import confinement, process_tree
 from simenv.scheduler.events.workers import kernel_bound, memory_bound
+from simenv.service.workers import isolation
 from simenv.service.workers.isolation import WorkerIsolation, check_isolation
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -225,13 +226,38 @@ def test_processes_that_a_worker_left_are_killed(workers: WorkerIsolation) -> No
     assert left, "nothing was left behind"
 
     def is_over() -> bool:
-        workers.kill_orphans(at_once=True)
+        look(workers)
         return not (children() & left)
 
     until(is_over)
     assert innocent.poll() is None
     innocent.kill()
     innocent.wait()
+
+
+def look(workers: WorkerIsolation) -> None:
+    job = workers.killing_orphans(at_once=True)
+    assert job is not None
+    job()
+
+
+def test_ended_orphans_are_reaped_and_own_children_keep_their_exit_code(
+    workers: WorkerIsolation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Orphans without a filter, such as those of a launcher, stay as zombies otherwise."""
+    own = subprocess.Popen(["sh", "-c", "exit 3"])
+    process_tree.register(own)
+    source = "import os\nif os.fork() == 0:\n if pid := os.fork():\n  print(pid, flush=True)\n"
+    orphan = int(python("-c", f"{source}else:\n os.wait()").stdout)
+    until(lambda: process_tree.has_ended(orphan) and process_tree.has_ended(own.pid))
+    assert orphan in process_tree.adopted()
+    assert own.pid not in process_tree.adopted()
+    look(workers)
+    assert process_tree.has_ended(orphan), "whoever has started it may be about to wait for it"
+    monkeypatch.setattr(isolation, "REAP_S", 0.0)
+    look(workers)
+    assert not process_tree.has_ended(orphan)
+    assert own.wait() == 3
 
 
 def test_kernel_bounds_each_worker_by_the_grant_of_its_tasks(

@@ -131,8 +131,9 @@ def test_child_reaches_nothing_of_its_worker(
 
 
 @by_value
-def make_file_in_memory() -> str:
+def share_memory(folder: str) -> str:
     import ctypes
+    import mmap
     import os
     import resource
     import subprocess
@@ -144,22 +145,40 @@ def make_file_in_memory() -> str:
     assert callback(1) == 2
     assert subprocess.run(["true"], check=False).returncode == 0
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (1_024, 1_024)
-    try:
-        os.memfd_create("held")
-    except OSError as error:
-        return error.strerror
-    return ""
+    assert mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with open(f"{folder}/own", "w+b") as file:
+        file.write(bytes(4096))
+        file.flush()
+        assert mmap.mmap(file.fileno(), 4096)
+    reasons = []
+    for attempt in (
+        lambda: os.memfd_create("held"),
+        lambda: mmap.mmap(-1, 4096),
+        lambda: mmap.mmap(-1, 4096, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | 0x8000),
+        lambda: os.open("/dev/zero", os.O_RDWR),
+    ):
+        try:
+            attempt()
+        except OSError as error:
+            reasons.append(error.strerror)
+    return ", ".join(reasons)
 
 
-def test_isolated_function_makes_no_file_in_memory(engine: FunctionEngine, tmp_path: Path) -> None:
-    """Its size is unknown once its descriptor is closed and one page of it mapped. Libraries work
-    as on a kernel without such files."""
+def test_isolated_function_shares_no_memory_but_files(
+    engine: FunctionEngine, tmp_path: Path
+) -> None:
+    """Its size is unknown once one page of it is mapped, and its descriptor closed. Libraries work
+    as on a kernel without files in memory."""
     skip_without_confinement()
     engine.close()
     rules = FunctionRules(FileRules(read=(Path("/"),), write=(tmp_path, Path("/dev/null"))))
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(engine, "_rules", rules)
-        assert called(engine, make_file_in_memory) == "Function not implemented"
+        refused = "Permission denied"
+        assert (
+            called(engine, share_memory, str(tmp_path))
+            == f"Function not implemented{f', {refused}' * 3}"
+        )
         engine.close()
     assert called(engine, os.strerror, 0) == "Success"
 
