@@ -201,9 +201,11 @@ class EventLoop(ServiceComponents):
             self._drain(begin_ns, is_alone=slept and begin_ns - self._read_ns < UNREAD_NS)
         else:
             self._read_ns = begin_ns
-        if self.workers.starter.is_busy:
-            with self._guarded("the end of a start"):
-                self.workers.starter.run_continuations()
+        if self.workers.is_busy:
+            with self._guarded("the end of a job of workers"):
+                self.workers.run_continuations()
+            if self.workers.has_news:
+                self._next_tick_ns = 0
         if begin_ns >= self._next_tick_ns:  # before admission: only stored tasks may end
             self._tick(begin_ns)
         if self.submit_queue.busy:
@@ -229,7 +231,7 @@ class EventLoop(ServiceComponents):
             return 0.0
         if self.commands.reservations.busy and not self.lifecycle.store_error:
             return 0.0
-        if self.workers.starter.is_busy:
+        if self.workers.is_busy:
             return BACKGROUND_POLL_S
         if is_checking or self.result_requests.is_urgent or self.commands.reservations.deferred:
             return BACKGROUND_POLL_S

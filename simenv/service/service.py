@@ -308,9 +308,9 @@ class WorkerEvents:
             if isolation is not None:
                 if isolation.is_out_of_memory(end.name):
                     message += ": it used more memory than it was granted"
-                folder = isolation.ended(end.name, end.start)
-                if folder is not None:
-                    self._service.result_requests.file_worker.remove_folder(folder)
+                self._service.workers.remove_folder(
+                    end.name, end.start, self._service.result_requests.file_worker.remove_folder
+                )
             if tail and worker is not None and worker.state is WorkerState.STARTING:
                 # The only trace of the cause.
                 message += f": {tail.splitlines()[-1][:LOG_LINE_CHARS]}"

@@ -2,7 +2,7 @@
 
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -36,6 +36,7 @@ from simenv.service.admission.submissions import ALONE_HOLD_S, SubmitQueue
 from simenv.service.control.accepted_keys import KeyCommands
 from simenv.service.control.results import ResultRequests
 from simenv.service.event_loop import EventLoop
+from simenv.service.job_thread import JobThread, outcome_of
 from simenv.service.journal.checkpoints import WalCheckpointer
 from simenv.service.journal.database import PostgresPlace
 from simenv.service.journal.writer import Journal
@@ -103,6 +104,16 @@ def spec(seed: int = 1, **changes: object) -> TaskSpec:
     fields: dict[str, object] = {"program": program().packed(), "shots": 100, "seed": seed}
     fields.update(changes)
     return TaskSpec(**fields)  # type: ignore[arg-type]
+
+
+class InlineJobs(JobThread):
+    """Jobs without a thread: each has run when `run` returns."""
+
+    def run(self, job: Callable[[], A], then: Callable[[A | Exception], None] | None) -> None:
+        if then is None:
+            job()
+        else:
+            then(outcome_of(job))
 
 
 class RecordingLauncher:
@@ -198,7 +209,8 @@ class ServiceHarness:
             self.scheduler, self.journal, admission, completions, self.accounts
         )
         self.replayed = replay(self.journal, self.scheduler, submit_queue, completions)
-        processes = WorkerProcesses(self.paper, config, places, places.results, self.folder, {})
+        folders = places, places.results, self.folder
+        processes = WorkerProcesses(self.paper, config, *folders, {}, jobs=InlineJobs)
         self.loop = EventLoop(
             config, self.listener, self.journal, self.scheduler, submit_queue, completions,
             processes, JournalMaintenance(WalCheckpointer(places.journal)), self.key_commands,

@@ -184,7 +184,9 @@ class WorkerIsolation:
 
     def _give_checkpoint(self, start: _Start, task: int) -> None:
         """Give the checkpoints of a task to a start of a worker that has it now."""
-        self._take_back(task, besides=start)
+        for other in list(self._starts.values()):
+            if other is not start and task in other.wide:
+                self._take_back(task, other)
         self._hand_out(task, start)
 
     def has(self, worker: str) -> bool:
@@ -226,17 +228,22 @@ class WorkerIsolation:
         service for another user, as NFS may root, they belong to that one."""
         return {os.geteuid(), start.user or os.geteuid(), self._results.stat().st_uid}
 
-    def ended(self, worker: str, start: int) -> Path | None:
-        """Take the checkpoints of a worker that has ended; return the folder to remove."""
+    def ended(self, worker: str, start: int) -> Callable[[], Path] | None:
+        """Forget a worker that has ended. Return the job, for the thread of `assign`'s jobs, that
+        takes its checkpoints and returns the folder to remove; None: there is none."""
         own = self._starts.get(worker)
         if own is None or own.number != start:
             return None
-        for task in list(own.wide):
-            self._take_back(task)
         del self._starts[worker]
         if self._groups is not None:
             self._groups.remove(worker)
-        return own.folder
+
+        def take() -> Path:
+            for task in list(own.wide):
+                self._take_back(task, own)
+            return own.folder
+
+        return take
 
     @property
     def folder(self) -> Path:
@@ -294,27 +301,25 @@ class WorkerIsolation:
     def close(self) -> None:
         """Remove all folders and groups; all workers have ended."""
         for worker, start in list(self._starts.items()):
-            self.ended(worker, start.number)
+            if (take := self.ended(worker, start.number)) is not None:
+                take()
         self._kill_orphans()
         foreign_files.remove_tree(self._folder)
         if self._groups is not None:
             self._groups.close()
 
-    def _take_back(self, task: int, besides: _Start | None = None) -> None:
-        """Move the checkpoints of a task from the worker that had it last, if one has them. Without
-        them it begins anew."""
+    def _take_back(self, task: int, start: _Start) -> None:
+        """Move the checkpoints of a task from the worker that had it last. Without them it begins
+        anew."""
         name = f"{CHECKPOINTS}/{task_name(task)}"
-        for start in list(self._starts.values()):
-            if task not in start.wide or start is besides:
-                continue
-            start.wide.discard(task)
-            with (
-                suppress(OSError),
-                foreign_files.opened(start.folder) as source,
-                foreign_files.opened(self._results) as target,
-            ):
-                most, owners = MAX_CHECKPOINT_FILES, self._owners(start)
-                foreign_files.take_folder(source, name, target, owners=owners, max_entries=most)
+        start.wide.discard(task)
+        with (
+            suppress(OSError),
+            foreign_files.opened(start.folder) as source,
+            foreign_files.opened(self._results) as target,
+        ):
+            most, owners = MAX_CHECKPOINT_FILES, self._owners(start)
+            foreign_files.take_folder(source, name, target, owners=owners, max_entries=most)
 
     def _hand_out(self, task: int, start: _Start) -> None:
         """Move the checkpoints of a task to its worker."""

@@ -30,12 +30,12 @@ from simenv.sandbox.process_tree import is_within
 from simenv.scheduler.core import (
     StartWorker,
 )
+from simenv.service.job_thread import JobThread, outcome_of
 from simenv.service.workers import account_users
 from simenv.service.workers.endpoints import WorkerKeys
 from simenv.service.workers.isolation import WorkerIsolation
 from simenv.service.workers.job_nodes import JobNodes
 from simenv.service.workers.memory_watch import MemoryWatch
-from simenv.service.workers.starter import InlineStarter, Starter, StarterThread, outcome_of
 from simenv.wire.keyfiles import KeyPair
 from simenv.wire.messages import client as m
 
@@ -70,9 +70,10 @@ class WorkerProcesses:
         kernels: Path,
         environ: Mapping[str, str],
         keys: WorkerKeys | None = None,
+        jobs: Callable[[str], JobThread] = JobThread,
     ) -> None:
         """`results`: the folder of large results, by its path on all nodes. `keys`: of workers on
-        other nodes; None: there are no other nodes."""
+        other nodes; None: there are no other nodes. `jobs`: makes a thread of that name."""
         self.isolation = None
         if config.isolation == "account":
             numbers = account_users.numbers_of(config.isolation_uids)
@@ -81,9 +82,12 @@ class WorkerProcesses:
             )
             self.isolation = WorkerIsolation(results, config.name, users)
         self._launcher = launcher
-        # Plain processes are started in a thread; other launchers are asked from one thread alone.
-        has_plain = launcher.name.startswith("local")
-        self.starter: Starter = StarterThread() if has_plain else InlineStarter()
+        # The launcher's alone: children end with the thread that has started them.
+        self.starter = jobs("starter")
+        self.file_jobs = jobs("worker-files")
+        self._ends: list[base.Exit] = []  # since the last `exited`
+        self._events: list[base.LauncherEvent] = []
+        self._is_polling = False
         self._starting: dict[str, bool] = {}  # name -> whether it is to be killed once it is begun
         self._is_killing_orphans = False
         self._unsent: Counter[str] = Counter()  # messages that wait for files, by worker
@@ -121,6 +125,15 @@ class WorkerProcesses:
         pair = self._keys.make(name, action.start)
         folder = None if isolation is None else isolation.make(name, action.start)
 
+        def prepared(outcome: Command | int | Exception) -> None:
+            if isinstance(outcome, Command):  # for the agent of its node
+                assert self.job_nodes is not None
+                assert pair is not None
+                node = action.shares[0].node
+                begun(outcome_of(partial(self.job_nodes.start_worker, node, outcome, pair)))
+            else:
+                begun(outcome)
+
         def begun(outcome: int | Exception) -> None:
             is_killed = self._starting.pop(name, False)
             if isinstance(outcome, Exception):
@@ -136,12 +149,8 @@ class WorkerProcesses:
             if is_killed:
                 self.kill(name)
 
-        job = partial(self._begin, action, pool, pair, folder)
-        if self._is_local(action):
-            self._starting[name] = False
-            self.starter.run(job, begun)
-        else:
-            begun(outcome_of(job))
+        self._starting[name] = False
+        self.starter.run(partial(self._begin, action, pool, pair, folder), prepared)
 
     def _begin(
         self,
@@ -149,9 +158,10 @@ class WorkerProcesses:
         pool: PoolSpec,
         pair: KeyPair | None,
         folder: Path | None,
-    ) -> int:
-        """Start a worker's process, a plain one in the thread of `starter`; return its pid, 0 if
-        that is not known. `folder`: of an isolated worker. Raises ConfigError, LaunchError."""
+    ) -> int | Command:
+        """Start a worker's process, in the thread of `starter`; return its pid, 0 if that is not
+        known, or the command that the agent of its node gets. `folder`: of an isolated worker.
+        Raises ConfigError, LaunchError."""
         log_path, by_job = self._log(action.worker), self._is_by_job(action)
         isolation = None if folder is None else self.isolation
         _rotate(log_path, LOG_MAX_BYTES if isolation is None else 0)
@@ -167,7 +177,6 @@ class WorkerProcesses:
             # A command line there shows them to every user of the node.
             text = f"variables of environ are not sent to {remote[0]}: let nodes name this node"
             raise LaunchError(text)
-        node = action.shares[0].node if action.shares else ""
         argv = (
             *(sys.executable, "-P", "-m", "simenv.worker"),
             # The agent of a job has the file in its own folder.
@@ -201,8 +210,8 @@ class WorkerProcesses:
         )
         if isolation is not None:
             command = isolation.confined(command, results, is_local=self._is_local(action))
-        if by_job and self.job_nodes is not None and pair is not None:
-            return self.job_nodes.start_worker(node, command, pair)
+        if by_job and pair is not None:
+            return command
         self._keys.write(action.worker, action.start, pair)
         pid = self._launcher.start(command)
         if isolation is not None:
@@ -258,7 +267,7 @@ class WorkerProcesses:
             else:
                 send()
 
-        self.starter.run(job or _nothing, done)
+        self.file_jobs.run(job or _nothing, done)
 
     def works(self, name: str, start: int, peer: bytes, pid: int = 0) -> bool:
         """Record the work socket of a worker at its first message. `pid`: of the process at its
@@ -331,11 +340,28 @@ class WorkerProcesses:
         """Return the name of the worker with a work socket; "" if there is none."""
         return self._names.get(peer, "")
 
-    def exited(self) -> list[base.Exit]:
-        """Return the ends of workers since the last call, and kill terminated workers that have not
-        ended in time."""
+    @property
+    def is_busy(self) -> bool:
+        """True if a thread has a job whose continuation has not run."""
+        return self.starter.is_busy or self.file_jobs.is_busy
+
+    @property
+    def has_news(self) -> bool:
+        """True if workers have ended, or the launcher has reported something, since the last
+        tick."""
+        return bool(self._ends or self._events)
+
+    def run_continuations(self) -> None:
+        """Run the continuations of the jobs that have ended."""
         self.starter.run_continuations()
-        ends = self._launcher.poll_exits()
+        self.file_jobs.run_continuations()
+
+    def exited(self) -> list[base.Exit]:
+        """Return the ends of workers that are known since the last call, and kill terminated
+        workers that have not ended in time."""
+        self._poll()
+        self.run_continuations()
+        ends, self._ends = self._ends, []
         if self.job_nodes is not None:
             ends += self.job_nodes.poll_exits()
         self._kill_orphans(at_once=bool(ends))
@@ -343,13 +369,32 @@ class WorkerProcesses:
         for name, when_s in list(self._ending.items()):
             if now_s >= when_s:
                 del self._ending[name]
-                self._launcher.kill(name)
+                self.starter.run(partial(self._launcher.kill, name), None)
         for end in ends:
             self._ending.pop(end.name, None)
             worker = self._peers.get(end.name)
             if worker is not None and worker.start == end.start:
                 self._forget(end.name)
         return ends
+
+    def _poll(self) -> None:
+        """Ask the launcher for ends and events; they are known in a later pass."""
+        if self._is_polling:
+            return
+
+        def poll() -> tuple[list[base.Exit], list[base.LauncherEvent]]:
+            return self._launcher.poll_exits(), self._launcher.poll_events()
+
+        def polled(outcome: tuple[list[base.Exit], list[base.LauncherEvent]] | Exception) -> None:
+            self._is_polling = False
+            if isinstance(outcome, Exception):
+                log.error("the launcher cannot be asked", exc_info=outcome)
+            else:
+                self._ends += outcome[0]
+                self._events += outcome[1]
+
+        self._is_polling = True
+        self.starter.run(poll, polled)
 
     def _kill_orphans(self, *, at_once: bool) -> None:
         """Kill what workers have left behind, in the thread that starts workers: no worker is
@@ -367,9 +412,23 @@ class WorkerProcesses:
             self._is_killing_orphans = True
             self.starter.run(job, done)
 
+    def remove_folder(self, name: str, start: int, remove: Callable[[Path], None]) -> None:
+        """Remove the folder of a worker that has ended, once its checkpoints are taken."""
+        take = None if self.isolation is None else self.isolation.ended(name, start)
+
+        def taken(outcome: Path | Exception) -> None:
+            if isinstance(outcome, Path):
+                remove(outcome)
+            else:
+                log.error("the checkpoints of %s cannot be taken", name, exc_info=outcome)
+
+        if take is not None:
+            self.file_jobs.run(take, taken)
+
     def launcher_events(self) -> list[base.LauncherEvent]:
         """Return the launcher's events since the last call."""
-        return self._launcher.poll_events()
+        events, self._events = self._events, []
+        return events
 
     def recheck_node(self, node: str) -> bool:
         """Return whether a lost node can be used again, as `Launcher.recheck_node`."""
@@ -385,9 +444,9 @@ class WorkerProcesses:
             return
         if worker is not None and worker.has_machine:
             self._ending.setdefault(name, time.monotonic() + MACHINE_GRACE_S)
-            self._launcher.terminate(name)
+            self.starter.run(partial(self._launcher.terminate, name), None)
         else:
-            self._launcher.kill(name)
+            self.starter.run(partial(self._launcher.kill, name), None)
 
     @property
     def isolation_gaps(self) -> list[str]:
@@ -407,6 +466,7 @@ class WorkerProcesses:
 
     def close(self) -> None:
         self.starter.drop()
+        self.file_jobs.close()
         self.memory_watch.close()
         if self.job_nodes is not None:
             self.job_nodes.close()

@@ -13,8 +13,8 @@ from simenv.model import TaskState
 from simenv.scheduler import core
 from simenv.scheduler.events.workers import IDLE_BEATS
 from simenv.service.devices.resolve import NoiseDocuments
+from simenv.service.job_thread import JobThread
 from simenv.service.workers import action_executor
-from simenv.service.workers.starter import StarterThread
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.transport.sockets import PeerKind
@@ -87,7 +87,7 @@ def test_worker_whose_tasks_wait_for_their_files_is_not_taken_for_one_that_lost_
     workers, may_end = harness.loop.workers, threading.Event()
     isolation = workers.isolation
     assert isolation is not None
-    monkeypatch.setattr(workers, "starter", StarterThread())
+    monkeypatch.setattr(workers, "file_jobs", JobThread("worker-files"))
     monkeypatch.setattr(isolation, "assign", lambda *_: may_end.wait)
     start = harness.paper.commands["main-0"].start
     control = harness.listener.connect(PeerKind.WORKER, b"control")
@@ -103,9 +103,9 @@ def test_worker_whose_tasks_wait_for_their_files_is_not_taken_for_one_that_lost_
     beats(grants)
     assert harness.assigned() == []
     may_end.set()
-    until(lambda: harness.step() or not workers.starter.is_busy)
+    until(lambda: harness.step() or not workers.file_jobs.is_busy)
     beats(grants)  # they were sent before it came
     assert harness.events("worker.lost") == []
     (done,) = completions(harness.finish(harness.assigned()))
     assert m.STATES[done.state] is TaskState.DONE
-    workers.starter.close()
+    workers.file_jobs.close()

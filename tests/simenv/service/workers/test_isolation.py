@@ -76,7 +76,7 @@ def test_each_start_has_a_private_folder_that_goes_with_it(workers: WorkerIsolat
     assert (folder / "tmp").is_dir()
     other = made(workers, "main-1", 4)
     assert workers.ended("main-0", 2) is None, "an earlier start of that name"
-    assert workers.ended("main-0", 3) == folder
+    assert ended(workers, "main-0", 3) == folder
     assert workers.ended("main-0", 3) is None
     workers.close()
     assert not other.exists()
@@ -146,7 +146,7 @@ def test_checkpoints_follow_their_task_and_no_others_are_taken(
     for task in (9, 10, 11):
         (first / CHECKPOINTS / task_name(task)).mkdir(parents=True)
         (first / CHECKPOINTS / task_name(task) / "1.h5").write_text(f"state of {task}")
-    workers.ended("main-0", 1)
+    ended(workers, "main-0", 1)
     kept = tmp_path / "results" / CHECKPOINTS
     assert [path.name for path in kept.iterdir()] == [task_name(9)], "11 was never its task"
     assign(workers, "main-1", [record(9, attempts=2)], 2**30)
@@ -180,7 +180,7 @@ def test_checkpoints_that_are_no_plain_files_are_not_taken(
         (own / "large").mkdir()
     elif kind == "pipe":
         os.mkfifo(own / "1.h5")
-    workers.ended("main-0", 1)
+    ended(workers, "main-0", 1)
     assert list((tmp_path / "results" / CHECKPOINTS).glob("*")) == []
     second = made(workers, "main-1", 2)
     assign(workers, "main-1", [record(9, attempts=2)], 2**30)
@@ -233,6 +233,12 @@ def test_processes_that_a_worker_left_are_killed(workers: WorkerIsolation) -> No
     assert innocent.poll() is None
     innocent.kill()
     innocent.wait()
+
+
+def ended(workers: WorkerIsolation, name: str, start: int) -> Path:
+    take = workers.ended(name, start)
+    assert take is not None
+    return take()
 
 
 def look(workers: WorkerIsolation) -> None:

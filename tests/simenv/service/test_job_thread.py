@@ -1,4 +1,4 @@
-"""Starts of processes beside the event loop."""
+"""Jobs beside the event loop: starts of processes, and files."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ import sys
 import threading
 from pathlib import Path
 
-import pytest
 from waiting import until
 
 from launcher.base import Command
 from launcher.process.children import LocalLauncher
 from simenv.config import EnvironmentPaths, convert
 from simenv.sandbox import die_with_parent
+from simenv.service.job_thread import JobThread
 from simenv.service.workers.processes import WorkerProcesses
-from simenv.service.workers.starter import InlineStarter, Starter, StarterThread
 
 
-@pytest.mark.parametrize("starter", [InlineStarter(), StarterThread()], ids=["inline", "thread"])
-def test_jobs_and_continuations_run_in_their_order(starter: Starter) -> None:
-    done: list[object] = []
+def test_jobs_and_continuations_run_in_their_order() -> None:
+    starter, done = JobThread("starter"), list[object]()
 
     def fail() -> None:
         raise OSError("no such program")
@@ -35,7 +33,7 @@ def test_jobs_and_continuations_run_in_their_order(starter: Starter) -> None:
 
 
 def test_continuations_run_in_the_thread_of_the_loop_and_jobs_in_one_other() -> None:
-    starter, threads = StarterThread(), list[threading.Thread]()
+    starter, threads = JobThread("starter"), list[threading.Thread]()
     for _ in range(3):
         starter.run(threading.current_thread, lambda found: threads.append(found))  # type: ignore[arg-type]
     seen: list[threading.Thread] = []
@@ -49,7 +47,7 @@ def test_continuations_run_in_the_thread_of_the_loop_and_jobs_in_one_other() -> 
 
 def test_child_of_the_thread_lives_as_long_as_the_service(tmp_path: Path) -> None:
     """PR_SET_PDEATHSIG follows the thread that started the child: it must outlive its job."""
-    starter = StarterThread()
+    starter = JobThread("starter")
     processes: list[subprocess.Popen[bytes]] = []
     program = [sys.executable, "-c", "import time; time.sleep(600)"]
     argv = die_with_parent.command_line(os.getpid(), program)
@@ -84,7 +82,7 @@ def test_processes_that_a_service_ends_can_clean_up(tmp_path: Path) -> None:
 
 
 def test_starter_that_is_dropped_runs_the_begun_job_and_no_other() -> None:
-    starter, begun, may_end = StarterThread(), threading.Event(), threading.Event()
+    starter, begun, may_end = JobThread("starter"), threading.Event(), threading.Event()
     done: list[object] = []
 
     def first() -> int:

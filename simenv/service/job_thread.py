@@ -1,8 +1,9 @@
-"""Thread that starts processes and writes their files for the event loop.
+"""Threads that fork, write and wait for disks in place of the event loop.
 
-Invariants: neither a fork nor a wait for the disk holds up the loop. The thread lives as long as
+Invariants: neither a fork nor a wait for the disk holds up the loop. The jobs of a thread run in
+their order; so do their continuations, in the loop. A thread that starts processes lives as long as
 the service, because a child that is bound to its parent ends with the thread that started it
-(PR_SET_PDEATHSIG, prctl(2)). Jobs run in their order; so do their continuations, in the loop.
+(PR_SET_PDEATHSIG, prctl(2)).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 CLOSE_S = 10.0  # for the job that runs when the service ends
@@ -20,48 +21,11 @@ CLOSE_S = 10.0  # for the job that runs when the service ends
 log = logging.getLogger("simenv.service")
 
 
-class Starter(Protocol):
-    """Used from the loop's thread."""
+class JobThread:
+    """One thread, which begins with its first job. Used from the loop's thread."""
 
-    def run(self, job: Callable[[], T], then: Callable[[T | Exception], None]) -> None:
-        """Run a job, and then a continuation with what it returned or raised."""
-
-    def run_continuations(self) -> None:
-        """Run the continuations of the jobs that have ended."""
-
-    @property
-    def is_busy(self) -> bool:
-        """True if the continuation of a job has not run."""
-
-    def drop(self) -> None:
-        """Wait for the job that runs, and drop the others."""
-
-    def close(self) -> None:
-        """End, after `drop`. What is bound to the thread that started it ends with it."""
-
-
-class InlineStarter:
-    """Starter without a thread, for launchers that may be used from one thread alone."""
-
-    is_busy = False
-
-    def run(self, job: Callable[[], T], then: Callable[[T | Exception], None]) -> None:
-        then(outcome_of(job))
-
-    def run_continuations(self) -> None:
-        """Do nothing: all have run."""
-
-    def drop(self) -> None:
-        """Do nothing: no job runs."""
-
-    def close(self) -> None:
-        """Do nothing: there is no thread."""
-
-
-class StarterThread:
-    """The thread; it begins with the first job."""
-
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._jobs = queue.SimpleQueue[Callable[[], None] | None]()
         self._done = queue.SimpleQueue[Callable[[], None]]()
         self._pending = 0
@@ -69,20 +33,28 @@ class StarterThread:
 
     @property
     def is_busy(self) -> bool:
+        """True if the continuation of a job has not run."""
         return self._pending > 0
 
-    def run(self, job: Callable[[], T], then: Callable[[T | Exception], None]) -> None:
+    def run(self, job: Callable[[], T], then: Callable[[T | Exception], None] | None) -> None:
+        """Run a job, and then a continuation with what it returned or raised; None: an error is
+        logged."""
+
         def work() -> None:
             outcome = outcome_of(job)
-            self._done.put(lambda: then(outcome))
+            if then is not None:
+                self._done.put(lambda: then(outcome))
+            elif isinstance(outcome, Exception):
+                log.error("a job of the thread %s failed", self._name, exc_info=outcome)
 
-        self._pending += 1
+        self._pending += then is not None
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="starter", daemon=True)
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
         self._jobs.put(work)
 
     def run_continuations(self) -> None:
+        """Run the continuations of the jobs that have ended."""
         while self._pending:
             try:
                 continuation = self._done.get_nowait()
@@ -92,6 +64,7 @@ class StarterThread:
             continuation()
 
     def drop(self) -> None:
+        """Wait for the job that runs, run its continuation, and drop the other jobs."""
         with suppress(queue.Empty):
             while True:
                 self._jobs.get_nowait()
@@ -105,6 +78,7 @@ class StarterThread:
         self._pending = 0
 
     def close(self) -> None:
+        """End, after `drop`. What is bound to the thread that started it ends with it."""
         self.drop()
         if self._thread is not None:
             self._jobs.put(None)
