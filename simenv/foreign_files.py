@@ -34,10 +34,15 @@ REMOVAL_S = 60.0  # for the removal of one tree
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _PINNED = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPENAT2 = 437  # the number on all machines
 _BENEATH = 0x08 | 0x04 | 0x02  # RESOLVE_BENEATH, _NO_SYMLINKS, _NO_MAGICLINKS
 _TRIES = 100  # of a resolution that the kernel asks to repeat
 _BATCH = 1_000  # entries of a folder in memory
+# linux/magic.h: NFS and SMB refuse a lease unless the server has delegated
+# the file, whoever has it open.
+_WITHOUT_VERDICT = (0x6969, 0x517B, 0xFF53_4D42, 0xFE53_4D42)
+_WITHOUT_COPIES = (errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV)
 _WITHOUT_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 
 
@@ -177,9 +182,10 @@ def take_file(
     own, as a file of this user that no other process has open for writing.
 
     The target gets another name of the pinned file, so that no change of names in `source` can put
-    anything else there; a file that is there already stays. `size_bytes`: of the file, which may
-    have no other. `owners`: users to whom it may belong. `sync`: force file and folder to disk.
-    Raises OSError; then nothing was added to `target`.
+    anything else there; a file that is there already stays. Where the file system does not tell
+    whether a process has the file open for writing, the target gets a copy. `size_bytes`: of the
+    file, which may have no other. `owners`: users to whom it may belong. `sync`: force file and
+    folder to disk. Raises OSError; then nothing was added to `target`.
     """
     with _pinned(source, name, owners) as (pinned, info), _own_parent(target, name, sync) as parent:
         if info.st_size != size_bytes:
@@ -188,7 +194,8 @@ def take_file(
         _claim(pinned, info, 0o600)
         _link_or_rename(pinned, source, name, parent, leaf)
         try:
-            _check_taken(pinned, name, size_bytes, sync=sync)
+            if not _check_taken(pinned, name, size_bytes, sync=sync):
+                _replace_by_copy(pinned, name, parent, size_bytes, sync=sync)
         except OSError:
             remove_entry(parent, leaf)
             raise
@@ -240,26 +247,73 @@ def _rename(pinned: int, source: int, name: str, parent: int, leaf: str) -> None
         raise ForeignFileError(f"{name} changed while it was moved")
 
 
-def _check_taken(pinned: int, name: str, size_bytes: int, *, sync: bool) -> None:
-    """Raise OSError if a file can still be changed by whoever wrote it."""
+def _check_taken(pinned: int, name: str, size_bytes: int, *, sync: bool) -> bool:
+    """Raise OSError if a file can still be changed by whoever wrote it. Return False if the file
+    system does not tell whether a process has it open for writing."""
     descriptor = os.open(_through(pinned), _READ)
     try:
+        is_known = True
         try:  # a lease for readers is refused while any process has the file open for writing
             fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)  # which is ignored, if it breaks
             fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
             fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
         except OSError as error:
-            if error.errno == errno.EAGAIN:
+            if error.errno == errno.EAGAIN and _file_system(descriptor) not in _WITHOUT_VERDICT:
                 raise ForeignFileError(f"{name} is still open for writing") from error
+            is_known = False
         info = os.fstat(descriptor)
         if info.st_nlink != 1:
             raise ForeignFileError(f"{name} has {info.st_nlink} names")
         if info.st_size != size_bytes:
             raise ForeignFileError(f"{name} has {info.st_size} bytes, not {size_bytes}")
-        if sync:
+        if sync and is_known:
             os.fsync(descriptor)
+        return is_known
     finally:
         os.close(descriptor)
+
+
+def _file_system(descriptor: int) -> int:
+    """Return the number of the type of a file's file system (statfs(2)); 0 if it is unknown."""
+    state = ctypes.create_string_buffer(256)  # struct statfs, whose first word is the type
+    if _libc().fstatfs(descriptor, state) != 0:
+        return 0
+    return int(ctypes.c_ulong.from_buffer(state).value)
+
+
+def _replace_by_copy(pinned: int, name: str, parent: int, size_bytes: int, *, sync: bool) -> None:
+    """Put a copy of a pinned file in its place in `parent`, an own folder. Raises OSError."""
+    leaf = name.rpartition("/")[2]
+    mark = f".{leaf}.{secrets.token_hex(8)}.new"
+    source = os.open(_through(pinned), _READ)
+    try:
+        copy = os.open(mark, _NEW, 0o600, dir_fd=parent)
+        try:
+            left = size_bytes
+            while left and (count := _copied(source, copy, left)):
+                left -= count
+            if left:
+                raise ForeignFileError(f"{name} changed while it was copied")
+            if sync:
+                os.fsync(copy)
+            os.rename(mark, leaf, src_dir_fd=parent, dst_dir_fd=parent)
+        except OSError:
+            remove_entry(parent, mark)
+            raise
+        finally:
+            os.close(copy)
+    finally:
+        os.close(source)
+
+
+def _copied(source: int, target: int, most_bytes: int) -> int:
+    """Copy bytes, where possible on the server; return how many. Raises OSError."""
+    try:
+        return os.copy_file_range(source, target, most_bytes)
+    except OSError as error:
+        if error.errno not in _WITHOUT_COPIES:
+            raise
+        return os.sendfile(target, source, None, most_bytes)
 
 
 @contextlib.contextmanager

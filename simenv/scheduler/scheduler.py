@@ -117,6 +117,7 @@ class Scheduler:
 
     submit = SchedulerEvent(submission.submit)
     rollback_submit = SchedulerEvent(submission.rollback_submit)
+    results_arrived = SchedulerEvent(results.results_arrived)
     tasks_finished = SchedulerEvent(results.tasks_finished)
     cancel = SchedulerEvent(stops.cancel)
     end_early = SchedulerEvent(stops.end_early)

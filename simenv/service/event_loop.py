@@ -170,7 +170,7 @@ class EventLoop(ServiceComponents):
         self._decode = Decoding(CHECKS).of
         self._intake = ResultIntake(
             *(self.state, self.workers.isolation, self.result_requests.file_worker),
-            *(self.result_requests.root, self._end_tasks),
+            *(self.result_requests.root, self.scheduler.results_arrived, self._end_tasks),
             sync=self.config.durability != "process",
         )
         self._events = WorkerEvents(self, self._intake.is_taking)

@@ -1,5 +1,7 @@
 """Files and trees below folders that an enemy writes."""
 
+import errno
+import fcntl
 import os
 import socket
 import stat
@@ -117,6 +119,45 @@ def test_file_that_its_writer_holds_open_is_not_taken(
     with (folder / "file").open("a"):
         fails(ForeignFileError, "open for writing", take, source, target, "file")
     assert list((tmp_path / "target").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "file_system", "on_server"),
+    [(errno.EAGAIN, 0x6969, True), (errno.EAGAIN, 0xFE534D42, False), (errno.EINVAL, 0, True)],
+    ids=["NFSv4", "SMB", "NFSv3"],
+)
+def test_file_is_copied_where_leases_say_nothing_of_its_writers(
+    number: int, file_system: int, on_server: bool, folder: Path, tmp_path: Path, source: int,
+    target: int, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """So that one which has it open changes nothing that was taken."""
+
+    def refuse(_descriptor: int, command: int, _argument: int) -> None:
+        if command == fcntl.F_SETLEASE:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    monkeypatch.setattr(foreign_files, "_file_system", lambda _: file_system)
+    if not on_server:
+
+        def copy(*_: object) -> int:
+            raise OSError(errno.EOPNOTSUPP, "no copies on the server")
+
+        monkeypatch.setattr(os, "copy_file_range", copy)
+    (folder / "file").write_text("data")
+    with (folder / "file").open("r+") as writer:
+        take(source, target, "file")
+        writer.write("else")
+    taken = tmp_path / "target" / "file"
+    assert taken.read_text() == "data"
+    assert (taken.stat().st_nlink, taken.stat().st_mode & 0o7777) == (1, 0o600)
+    assert list((tmp_path / "target").iterdir()) == [taken]
+    assert list(folder.iterdir()) == []
+
+
+def test_file_system_is_that_of_the_kernel(folder: Path) -> None:
+    with Path("/proc/self/status").open() as file:
+        assert foreign_files._file_system(file.fileno()) == 0x9FA0  # PROC_SUPER_MAGIC
 
 
 def test_file_is_taken_where_the_file_system_has_no_hard_links(

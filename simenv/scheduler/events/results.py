@@ -40,8 +40,8 @@ def tasks_finished(
         return []
     arrived_ns = arrived_ns or now_ns
     worker.heard_ns, held_us = max(worker.heard_ns, arrived_ns), worker.held.cost_us
-    slots, mean_slots = worker.held.slots, worker.held.mean_slots(worker, arrived_ns)
-    charged_us = charged_times(worker, results, arrived_ns)
+    slots = worker.held.slots
+    charge_times(worker, results, arrived_ns)
     pool = state.cluster.pools[worker.pool]
     pool.workers.open[name] = worker
     held, tasks, by_task = worker.held, state.tasks, state.reservations.by_task
@@ -66,7 +66,7 @@ def tasks_finished(
             continue
         del held[number]
         held_us -= record.cost_us
-        ended_us = charged_us[number]
+        ended_us, mean_slots = held.charges.pop(number)
         since_sent_us = (arrived_ns - record.sent_ns) // 1000
         reported_us = min(result.run_us, since_sent_us)
         if pool.runs_users_code:
@@ -175,10 +175,17 @@ def tasks_finished(
     return endings
 
 
-def charged_times(
-    worker: nodes.Worker, results: Sequence[AttemptResult], arrived_ns: int
-) -> dict[int, int]:
-    """Return the microseconds that each task of a message is charged: together those since the
+def results_arrived(
+    state: scheduler_state.SchedulerState, name: str, results: Sequence[AttemptResult], now_ns: int
+) -> None:
+    """Charge the tasks of a message, before the files of some are moved and any of them ends."""
+    worker = state.cluster.workers.get(name)
+    if worker is not None:
+        charge_times(worker, results, now_ns)
+
+
+def charge_times(worker: nodes.Worker, results: Sequence[AttemptResult], arrived_ns: int) -> None:
+    """Note the microseconds that each task of a message is charged: together those since the
     worker's last message, or since it got its first task. A message leaves the worker as soon as
     its tasks took FLUSH_NS, so that whatever it took longer was its last task; the rest is divided
     by the expected times."""
@@ -186,22 +193,21 @@ def charged_times(
     ended = [
         record
         for result in results
-        if (record := held.get(result.task)) is not None and record.fence == result.attempt
+        if (record := held.get(result.task)) is not None
+        and record.fence == result.attempt
+        and record.number not in held.charges
     ]
     if not ended:
-        return {}
-    spent_us = max(0, arrived_ns - held.charged_ns) / 1e3
+        return
+    spent_us, slots = held.uncharged_ns(arrived_ns) / 1e3, held.mean_slots(worker, arrived_ns)
     expected_us = sum(record.cost_us for record in ended) or 1.0
     shared_us = min(spent_us, max(expected_us, FLUSH_NS / 1e3))
     charged = {each.number: int(shared_us * each.cost_us / expected_us) for each in ended}
     # By the service's own order, in which it has sent them: that of the message is the worker's.
     last = next(number for number in reversed(held) if number in charged)
     charged[last] += int(spent_us) - sum(charged.values())
-    # The next one may have been sent while the files of these were moved.
-    following = next((each for each in held.values() if each.number not in charged), None)
-    begin_ns = max(arrived_ns, following.sent_ns if following is not None else 0)
-    held.charged_ns = max(begin_ns, held.charged_ns)
-    return charged
+    held.charges |= {number: (each_us, slots) for number, each_us in charged.items()}
+    held.charged_ns = max(arrived_ns, held.charged_ns)
 
 
 def charge_attempt(

@@ -112,8 +112,7 @@ def chunk_sent(
     state.dispatch.grants += 1
     held.grant = state.dispatch.grants
     worker.report.idle_beats = 0
-    first = next(iter(held.values()))
-    if any(record is first for record in records):  # it had nothing to run
+    if any(record is held.running for record in records):  # it had nothing else to run
         held.begin_charge(now_ns)
     return []
 
@@ -277,7 +276,7 @@ class _Spent(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, worker: state_nodes.Worker, now_ns: int) -> _Spent:
-        held, run_ns = worker.held, max(0, now_ns - worker.held.charged_ns)
+        held, run_ns = worker.held, worker.held.uncharged_ns(now_ns)
         paid_us = {r.number: dedicated_workers.paid_us(worker, r, now_ns) for r in held.values()}
         return cls(run_ns // 1000, held.mean_slots(worker, now_ns), paid_us)
 

@@ -293,6 +293,8 @@ class HeldTasks(dict[int, TaskRecord]):
         self.newest_of: dict[str, TaskRecord] = {}
         self.since_ns = 0  # begin of the work on the held tasks; 0: the worker does not work
         self.charged_ns = 0  # until then the worker's time is charged to its tasks
+        # Of tasks whose results have come and whose files are moved: microseconds, and slots.
+        self.charges: dict[int, tuple[int, float]] = {}
         self.slots = 0  # of each rank, as sent with the newest chunk
         self.slot_ns = 0  # of a task that was resized: slots times ns, until `sized_ns`
         self.sized_ns = 0  # of the last change; 0: there was none
@@ -309,7 +311,20 @@ class HeldTasks(dict[int, TaskRecord]):
         result.update(self)
         vars(result).update(vars(self))
         result.newest_of, result.skipped = self.newest_of.copy(), {}
+        result.charges = self.charges.copy()
         return result
+
+    @property
+    def running(self) -> TaskRecord | None:
+        """The first task whose result has not come."""
+        return next((each for each in self.values() if each.number not in self.charges), None)
+
+    def uncharged_ns(self, now_ns: int) -> int:
+        """Return the time of the worker that is not charged yet: since its last message, or since
+        it got the task that it runs, if that was sent while files of others were moved."""
+        running = self.running
+        begin_ns = self.charged_ns if running is None else max(self.charged_ns, running.sent_ns)
+        return max(0, now_ns - begin_ns)
 
     def begin_charge(self, now_ns: int) -> None:
         """Charge the worker's time from now on; what was before is charged to nobody."""

@@ -28,6 +28,7 @@ from simenv.wire.messages import client as m
 
 _DONE, _FAILED = m.STATES.index(TaskState.DONE), m.STATES.index(TaskState.FAILED)
 _HINT = "submit it again; if that repeats, look at the worker's log: simenv logs WORKER"
+Arrive = Callable[[str, list[m.AttemptResult], int], None]
 End = Callable[[str, m.AttemptResults, int], None]
 
 
@@ -41,17 +42,19 @@ class ResultIntake:
         isolation: WorkerIsolation | None,
         file_worker: FileWorker,
         root: Path,
+        arrive: Arrive,
         end: End,
         *,
         sync: bool,
     ) -> None:
-        """`root`: of the result files. `end`: gets the name of a worker, its results
-        whose tasks may end, and when they came. `sync`: files are forced to disk first."""
+        """`root`: of the result files. `arrive`: gets the name of a worker, its results, and when
+        they came; then `end`, once or twice, those whose tasks may end. `sync`: files are forced
+        to disk first."""
         self._state = state
         self._isolation = isolation
         self._file_worker = file_worker
         self._root = root
-        self._end = end
+        self._arrive, self._end = arrive, end
         self._sync = sync
         self._taking: Counter[str] = Counter()  # messages whose files are being taken, by worker
 
@@ -62,6 +65,7 @@ class ResultIntake:
 
     def receive(self, name: str, message: m.AttemptResults, arrived_ns: int) -> None:
         """Handle the results of a worker: those without a file at once."""
+        self._arrive(name, message.results, arrived_ns)
         is_isolated = self._isolation is not None and self._isolation.has(name)
         worker = self._state.cluster.workers.get(name)
         held = {} if worker is None else worker.held

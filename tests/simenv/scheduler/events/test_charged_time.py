@@ -74,6 +74,36 @@ def test_task_sent_while_files_of_another_are_moved_pays_from_then_on() -> None:
     assert first.timing.total_us == 50
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_task_pays_for_its_own_time_whichever_results_have_files(together: bool) -> None:
+    """One has computed for 6 s, and its file is moved when another, of 40 ms, has ended."""
+    machine = CheckedScheduler(1)
+    machine.submit(2, cost=10.0)
+    (send,) = machine.assign()
+    quick, long = send.records if together else send.records[::-1]
+    results = {r.number: AttemptResult(r.number, r.fence, DONE, b"", 0) for r in send.records}
+    arrived = machine.scheduler.results_arrived
+    if together:
+        machine.now_ns += 6 * SECOND
+        arrived(long.worker, list(results.values()), machine.now_ns)
+    else:
+        machine.now_ns += 6 * SECOND
+        arrived(long.worker, [results[long.number]], machine.now_ns)
+        machine.now_ns += 40 * MS
+        arrived(quick.worker, [results[quick.number]], machine.now_ns)
+    came_ns = machine.now_ns
+    machine.now_ns += SECOND  # its file is large
+    charged_us = {}
+    for record in (quick, long):
+        (ending,) = machine.scheduler.tasks_finished(
+            record.worker, [results[record.number]], machine.now_ns, came_ns
+        )
+        machine.endings.append(ending)
+        charged_us[record.number] = ending.used.slot_us
+    assert charged_us[quick.number] <= (FLUSH_NS // 1000 if together else 40_000)
+    assert sum(charged_us.values()) == 6_000_000 + (0 if together else 40_000)
+
+
 @pytest.mark.parametrize("is_first", [True, False])
 def test_wait_of_a_chunk_for_its_files_is_charged_to_nobody(is_first: bool) -> None:
     """Unless the worker ran another one meanwhile."""
