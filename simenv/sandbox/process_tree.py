@@ -31,6 +31,13 @@ def children(pid: int) -> list[int]:
     return pids
 
 
+def threads(pid: int) -> int:
+    """Return the number of threads of a process; 0 if it has ended."""
+    with suppress(OSError):
+        return len(os.listdir(f"/proc/{pid}/task"))
+    return 0
+
+
 def descendants(pid: int, most: int = sys.maxsize) -> list[int]:
     """Return the pids of all descendants of `pid`, nearest first, and no further ones beyond
     `most`; [] if /proc has no lists of children."""

@@ -34,6 +34,7 @@ from simenv.sandbox.process_tree import (
     descendants,
     describe_exit,
     kill_orphans,
+    threads,
 )
 from simenv.sandbox.tree_memory import tree_memory
 from simenv.wire import codec
@@ -44,6 +45,7 @@ from simulators.errors import EngineError, Stopped, Unsupported
 
 POLL_S = 0.05  # between two checks of the flag of the control
 STOP_S = 1.5  # for a function to end that was stopped; the service ends the worker after 2 s
+THREADS_S = 0.02  # for threads to be gone that a function has joined
 MAX_FRAME_BYTES = calls.MAX_VALUE_BYTES + 64
 MESSAGE_CHARS = 4_000  # of the child's text in an error
 EXIT_LEFT_BEHIND = 1  # of this process, with all that is left
@@ -107,6 +109,7 @@ class FunctionEngine:
         self._child: Child | None = None
         self._is_ready = False  # the child has answered its set-up
         self._number = 0  # of the last call, which the child's frames must have
+        self._threads = 0  # of the child before the last call
         confinement.forbid_tracing()
         adopt_orphans()
         on_exit(self.close)
@@ -209,6 +212,7 @@ class FunctionEngine:
             child.send(frames.SET_UP, msgspec.msgpack.encode(self._set_up()))
             self._wait(child, control)
             self._is_ready = True
+        self._threads = threads(child.pid)
         self._number += 1
         child.send(frames.CALL, msgspec.msgpack.encode((self._number, call.name, call.pickled)))
         return self._wait(child, control, self._number)
@@ -259,18 +263,28 @@ class FunctionEngine:
 
     def _end_processes(self, others: Collection[int]) -> None:
         """Stop the child until its next call. End all else that the call has started: with the
-        child, which would have done so itself, and, where that fails, with this process. `others`:
-        children that this process had before."""
+        child, which would have done so itself, and, where that fails, with this process. A child
+        with a thread that the call has left, which could answer the next one, is replaced.
+        `others`: children that this process had before."""
         child = self._child
         if child is not None:
+            end_s = time.monotonic() + THREADS_S
+            while threads(child.pid) > self._threads and time.monotonic() < end_s:
+                time.sleep(THREADS_S / 10)
             with suppress(OSError):  # it has ended
                 os.kill(child.pid, signal.SIGSTOP)
             keep = {child.pid, *others}
             if descendants(child.pid) or any(pid not in keep for pid in children(os.getpid())):
                 log_line("a function has left processes behind: they are ended, and its own one")
                 self.close()
+            elif threads(child.pid) > self._threads:
+                log_line("a function has left threads behind: its process is replaced")
+                self.close()
         if self._child is None and not kill_orphans(others):
             exit_process(EXIT_LEFT_BEHIND, "processes of a function cannot be ended")
+        if self._child is None and child is not None:
+            with suppress(CallFailed):  # the next call says so
+                self.warm_up()
 
 
 def too_large(size_bytes: int) -> ValueTooLarge:

@@ -184,6 +184,32 @@ def test_isolated_function_shares_no_memory_but_files(
 
 
 @by_value
+def leave_threads(count: int, ends: bool) -> int:
+    import os
+    import threading
+
+    over = threading.Event()
+    own = [threading.Thread(target=over.wait, daemon=True) for _ in range(count)]
+    for thread in own:
+        thread.start()
+    if ends:
+        over.set()
+        for thread in own:
+            thread.join()
+    return os.getpid()
+
+
+def test_process_with_threads_of_an_earlier_call_is_replaced(engine: FunctionEngine) -> None:
+    """They could answer the next call of the account. Others keep their process."""
+    first = called(engine, leave_threads, 3, True)
+    assert called(engine, os.getpid) == first
+    assert called(engine, leave_threads, 1, False) == first
+    second = called(engine, os.getpid)
+    assert second != first
+    assert called(engine, os.getpid) == second
+
+
+@by_value
 def leave_processes(way: str) -> int:
     import os
     import subprocess
@@ -310,34 +336,33 @@ def test_second_answer_is_not_that_of_the_next_call(engine: FunctionEngine) -> N
 
 @by_value
 def answer_later(frame: bytes) -> int:
-    """Leave a thread that writes to the pipe to the worker once another function sleeps."""
-    import builtins
+    """Leave a thread that writes to the pipe to the worker in the next call."""
+    import os
     import threading
-
-    sleeps = builtins.sleeps = threading.Event()  # type: ignore[attr-defined]
+    import time
 
     def write() -> None:
-        sleeps.wait()
+        time.sleep(0.1)
         send([frame])
 
     threading.Thread(target=write, daemon=True).start()
-    return 1
+    return os.getpid()
 
 
 @by_value
 def sleep_then(value: int) -> int:
-    import builtins
     import time
 
-    builtins.sleeps.set()  # type: ignore[attr-defined]
     time.sleep(0.3)
     return value
 
 
 def test_thread_of_an_earlier_call_answers_no_later_one(engine: FunctionEngine) -> None:
-    forged = numbered(engine, framed(b"v" + cloudpickle.dumps("forged")))
-    assert called(engine, answer_later, forged) == 1
+    """It knows the number of the next call, and is gone before that."""
+    forged = numbered(engine, framed(b"v" + cloudpickle.dumps("forged")), later=2)
+    first = called(engine, answer_later, forged)
     assert called(engine, sleep_then, 2) == 2
+    assert called(engine, os.getpid) != first
     assert [called(engine, pow, 2, each) for each in (3, 4)] == [8, 16], "none is shifted"
 
 
@@ -347,33 +372,12 @@ def test_answer_to_a_later_call_is_the_error_of_its_task(engine: FunctionEngine)
     assert called(engine, pow, 2, 5) == 32
 
 
-@by_value
-def count_up() -> None:
-    import threading
-
-    def run() -> None:
-        while True:
-            counted[0] += 1
-
-    import builtins
-
-    counted = builtins.counted = [0]  # type: ignore[attr-defined]
-    threading.Thread(target=run, daemon=True).start()
-
-
-@by_value
-def counted() -> int:
-    import builtins
-
-    return int(builtins.counted[0])  # type: ignore[attr-defined]
-
-
-def test_threads_of_a_function_do_not_compute_between_calls(engine: FunctionEngine) -> None:
-    called(engine, count_up)
+def test_process_of_functions_is_stopped_between_calls(engine: FunctionEngine) -> None:
+    called(engine, abs, -1)
     assert engine._child is not None
     stat = Path(f"/proc/{engine._child.pid}/stat")
     until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
-    assert called(engine, counted) > 0, "it goes on with the next call"
+    assert called(engine, os.getpid) == engine._child.pid
 
 
 def test_output_goes_to_the_log_and_input_is_empty(
