@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass
+from pathlib import Path
 
 import msgspec
 
@@ -43,6 +45,7 @@ SAMPLES = 4_096  # passes with messages
 # Not EXIT_RANK: the task may have killed the rank. A function can end its worker with these codes,
 # too: they are believed of workers that the service did not hear (`SchedulerState`).
 INFRASTRUCTURE_EXITS = (m.EXIT_LEASE, m.EXIT_ORPHAN)
+log = logging.getLogger("simenv.service")
 SIZES_NS = 10_000_000_000  # between two looks at the folders of isolated workers
 LOG_LINE_CHARS = 300  # characters of a log's last line that become a reason
 
@@ -288,6 +291,13 @@ class WorkerEvents:
             now_ns = time.monotonic_ns()
             service.executor.execute(service.scheduler.worker_over_disk(worker, reason, now_ns))
 
+    def _remove_folder(self, outcome: Path | Exception) -> None:
+        """Remove the folder of a worker that has ended and whose checkpoints are taken."""
+        if isinstance(outcome, Path):
+            self._service.result_requests.file_worker.remove_folder(outcome)
+        else:
+            log.error("checkpoints of a worker cannot be taken", exc_info=outcome)
+
     def _report_exits(self, now_ns: int) -> None:
         ends, self._ended = self._ended + self._service.workers.exited(), []
         for end in ends:
@@ -308,9 +318,9 @@ class WorkerEvents:
             if isolation is not None:
                 if isolation.is_out_of_memory(end.name):
                     message += ": it used more memory than it was granted"
-                self._service.workers.remove_folder(
-                    end.name, end.start, self._service.result_requests.file_worker.remove_folder
-                )
+                take = isolation.ended(end.name, end.start)
+                if take is not None:
+                    self._service.workers.file_jobs.run(take, self._remove_folder)
             if tail and worker is not None and worker.state is WorkerState.STARTING:
                 # The only trace of the cause.
                 message += f": {tail.splitlines()[-1][:LOG_LINE_CHARS]}"

@@ -96,6 +96,7 @@ class WorkerIsolation:
         groups = cgroup.memory_groups(f"simenv-{environment}.{os.getpid()}")
         self._groups = None if isinstance(groups, str) else groups
         self._next_look_s = 0.0
+        self._is_looking = False  # a job waits for the thread
         self._ended_s: dict[int, float] = {}  # adopted processes that have ended: since when
         self._filters = _filters(os.getpid())
         process_tree.adopt_orphans()
@@ -275,8 +276,9 @@ class WorkerIsolation:
         """Return the job that kills processes that outlive the worker that started them, for the
         thread that starts workers. None: it is not due, as it is once in ORPHANS_S, LEFT_S after
         the last look has found some, or `at_once`."""
-        if time.monotonic() < self._next_look_s and not at_once:
+        if self._is_looking or (time.monotonic() < self._next_look_s and not at_once):
             return None
+        self._is_looking = True
         self._next_look_s = time.monotonic() + ORPHANS_S
         return self._kill_orphans
 
@@ -284,6 +286,7 @@ class WorkerIsolation:
         """Kill the children that this process has adopted and that have the filter of system calls
         of workers; reap the others, once they have ended for good: whoever has started one without
         registering it has waited for it by then."""
+        self._is_looking = False  # what comes from now on is for another look
         adopted = process_tree.adopted()
         now_s = time.monotonic()
         ended = [pid for pid in adopted if process_tree.has_ended(pid)]

@@ -35,6 +35,7 @@ from simenv.service.workers import account_users
 from simenv.service.workers.endpoints import WorkerKeys
 from simenv.service.workers.isolation import WorkerIsolation
 from simenv.service.workers.job_nodes import JobNodes
+from simenv.service.workers.launcher_thread import LauncherThread
 from simenv.service.workers.memory_watch import MemoryWatch
 from simenv.wire.keyfiles import KeyPair
 from simenv.wire.messages import client as m
@@ -81,15 +82,10 @@ class WorkerProcesses:
                 numbers, paths.state / account_users.FILE
             )
             self.isolation = WorkerIsolation(results, config.name, users)
-        self._launcher = launcher
-        # The launcher's alone: children end with the thread that has started them.
-        self.starter = jobs("starter")
+        self._launcher = LauncherThread(launcher, jobs("starter"))
+        self.starter = self._launcher.jobs
         self.file_jobs = jobs("worker-files")
-        self._ends: list[base.Exit] = []  # since the last `exited`
-        self._events: list[base.LauncherEvent] = []
-        self._is_polling = False
         self._starting: dict[str, bool] = {}  # name -> whether it is to be killed once it is begun
-        self._is_killing_orphans = False
         self._unsent: Counter[str] = Counter()  # messages that wait for files, by worker
         self._keys = keys if keys is not None else WorkerKeys(paths.joining, None)
         self._paths = paths
@@ -213,7 +209,7 @@ class WorkerProcesses:
         if by_job and pair is not None:
             return command
         self._keys.write(action.worker, action.start, pair)
-        pid = self._launcher.start(command)
+        pid = self._launcher.launcher.start(command)
         if isolation is not None:
             isolation.started(action.worker, pid)
         return pid
@@ -239,7 +235,11 @@ class WorkerProcesses:
         if action.shares:
             node, ranks = action.shares[0].node, sum(share.ranks for share in action.shares)
         is_here = ranks == 1 and (not node or this_node.is_this_node(node))
-        return is_here and self._launcher.name.startswith("local") and not self._is_by_job(action)
+        return (
+            is_here
+            and self._launcher.launcher.name.startswith("local")
+            and not self._is_by_job(action)
+        )
 
     def has_unsent(self, name: str) -> bool:
         """Return whether messages to a worker wait for files."""
@@ -349,7 +349,7 @@ class WorkerProcesses:
     def has_news(self) -> bool:
         """True if workers have ended, or the launcher has reported something, since the last
         tick."""
-        return bool(self._ends or self._events)
+        return self._launcher.has_news
 
     def run_continuations(self) -> None:
         """Run the continuations of the jobs that have ended."""
@@ -359,17 +359,21 @@ class WorkerProcesses:
     def exited(self) -> list[base.Exit]:
         """Return the ends of workers that are known since the last call, and kill terminated
         workers that have not ended in time."""
-        self._poll()
+        self._launcher.poll()
         self.run_continuations()
-        ends, self._ends = self._ends, []
+        ends = self._launcher.take_ends()
         if self.job_nodes is not None:
             ends += self.job_nodes.poll_exits()
-        self._kill_orphans(at_once=bool(ends))
+        if self.isolation is not None:
+            # In this thread: no worker is between its start and its registration meanwhile.
+            job = self.isolation.killing_orphans(at_once=bool(ends))
+            if job is not None:
+                self.starter.run(job, None)
         now_s = time.monotonic()
         for name, when_s in list(self._ending.items()):
             if now_s >= when_s:
                 del self._ending[name]
-                self.starter.run(partial(self._launcher.kill, name), None)
+                self._launcher.kill(name)
         for end in ends:
             self._ending.pop(end.name, None)
             worker = self._peers.get(end.name)
@@ -377,62 +381,13 @@ class WorkerProcesses:
                 self._forget(end.name)
         return ends
 
-    def _poll(self) -> None:
-        """Ask the launcher for ends and events; they are known in a later pass."""
-        if self._is_polling:
-            return
-
-        def poll() -> tuple[list[base.Exit], list[base.LauncherEvent]]:
-            return self._launcher.poll_exits(), self._launcher.poll_events()
-
-        def polled(outcome: tuple[list[base.Exit], list[base.LauncherEvent]] | Exception) -> None:
-            self._is_polling = False
-            if isinstance(outcome, Exception):
-                log.error("the launcher cannot be asked", exc_info=outcome)
-            else:
-                self._ends += outcome[0]
-                self._events += outcome[1]
-
-        self._is_polling = True
-        self.starter.run(poll, polled)
-
-    def _kill_orphans(self, *, at_once: bool) -> None:
-        """Kill what workers have left behind, in the thread that starts workers: no worker is
-        between its start and its registration meanwhile."""
-        if self.isolation is None or self._is_killing_orphans:
-            return
-
-        def done(outcome: object) -> None:
-            self._is_killing_orphans = False
-            if isinstance(outcome, Exception):
-                log.error("processes left by workers", exc_info=outcome)
-
-        job = self.isolation.killing_orphans(at_once=at_once)
-        if job is not None:
-            self._is_killing_orphans = True
-            self.starter.run(job, done)
-
-    def remove_folder(self, name: str, start: int, remove: Callable[[Path], None]) -> None:
-        """Remove the folder of a worker that has ended, once its checkpoints are taken."""
-        take = None if self.isolation is None else self.isolation.ended(name, start)
-
-        def taken(outcome: Path | Exception) -> None:
-            if isinstance(outcome, Path):
-                remove(outcome)
-            else:
-                log.error("the checkpoints of %s cannot be taken", name, exc_info=outcome)
-
-        if take is not None:
-            self.file_jobs.run(take, taken)
-
     def launcher_events(self) -> list[base.LauncherEvent]:
         """Return the launcher's events since the last call."""
-        events, self._events = self._events, []
-        return events
+        return self._launcher.take_events()
 
     def recheck_node(self, node: str) -> bool:
         """Return whether a lost node can be used again, as `Launcher.recheck_node`."""
-        return self._launcher.recheck_node(node)
+        return self._launcher.launcher.recheck_node(node)
 
     def kill(self, name: str) -> None:
         """Kill a worker; one that holds a machine gets MACHINE_GRACE_S to cancel its job first."""
@@ -444,9 +399,9 @@ class WorkerProcesses:
             return
         if worker is not None and worker.has_machine:
             self._ending.setdefault(name, time.monotonic() + MACHINE_GRACE_S)
-            self.starter.run(partial(self._launcher.terminate, name), None)
+            self._launcher.terminate(name)
         else:
-            self.starter.run(partial(self._launcher.kill, name), None)
+            self._launcher.kill(name)
 
     @property
     def isolation_gaps(self) -> list[str]:
@@ -470,7 +425,7 @@ class WorkerProcesses:
         self.memory_watch.close()
         if self.job_nodes is not None:
             self.job_nodes.close()
-        self._launcher.close()
+        self._launcher.launcher.close()
         self.starter.close()  # it kills what is left of its processes
         if self.isolation is not None:
             self.isolation.close()
