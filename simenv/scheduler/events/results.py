@@ -177,11 +177,12 @@ def tasks_finished(
 
 def results_arrived(
     state: scheduler_state.SchedulerState, name: str, results: Sequence[AttemptResult], now_ns: int
-) -> None:
+) -> list[core.Action]:
     """Charge the tasks of a message, before the files of some are moved and any of them ends."""
     worker = state.cluster.workers.get(name)
     if worker is not None:
         charge_times(worker, results, now_ns)
+    return []
 
 
 def charge_times(worker: nodes.Worker, results: Sequence[AttemptResult], arrived_ns: int) -> None:

@@ -28,7 +28,7 @@ from simenv.wire.messages import client as m
 
 _DONE, _FAILED = m.STATES.index(TaskState.DONE), m.STATES.index(TaskState.FAILED)
 _HINT = "submit it again; if that repeats, look at the worker's log: simenv logs WORKER"
-Arrive = Callable[[str, list[m.AttemptResult], int], None]
+Arrive = Callable[[str, list[m.AttemptResult], int], object]
 End = Callable[[str, m.AttemptResults, int], None]
 
 
