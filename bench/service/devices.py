@@ -105,11 +105,14 @@ def kicked_ising(report: Report, options: Namespace) -> None:
     with served(1) as (client, _, _):
         for device, qubits in TEXTBOOK[: options.rows]:
             pairs = device_pairs(device, working=True)
-            client.run(_kicked(pairs, 20, 2, 0.5), device=device, shots=10)  # loads the kernels
+            width = client.device(device).num_qubits
+            client.run(
+                _kicked(pairs, 20, 2, 0.5, width), device=device, shots=10
+            )  # loads the kernels
             times: tuple[list[float], list[float]] = [], []
             for _ in range(options.rounds):
                 kick = 0.6 + 1e-2 * random.random()
-                native = _kicked(pairs, qubits, STEPS, kick)
+                native = _kicked(pairs, qubits, STEPS, kick, width)
                 for form, circuit in enumerate((native, _textbook(native, pairs, kick))):
                     seconds, result = timed(
                         partial(
@@ -134,14 +137,16 @@ def _textbook(native: QuantumCircuit, pairs: Pairs, kick: float) -> QuantumCircu
     return measured(len(chosen), kicked(len(chosen), inside, STEPS, kick))
 
 
-def _kicked(pairs: Pairs, qubits: int, steps: int, kick: float) -> QuantumCircuit:
+def _kicked(
+    pairs: Pairs, qubits: int, steps: int, kick: float, width: int = WIDTH
+) -> QuantumCircuit:
     """Return a circuit on the first qubits that breadth-first search finds; isolated ones last."""
     found = [pairs[0][0], *(b for _, b in networkx.bfs_edges(networkx.Graph(pairs), pairs[0][0]))]
-    found += [qubit for qubit in range(WIDTH) if qubit not in found]
+    found += [qubit for qubit in range(width) if qubit not in found]
     chosen = found[:qubits]
     layers = disjoint_layers([pair for pair in pairs if {*pair} <= {*chosen}])
     inside = [pair for layer in layers for pair in layer]
-    circuit = built(WIDTH, kicked_native(chosen, inside, steps, kick), qubits)
+    circuit = built(width, kicked_native(chosen, inside, steps, kick), qubits)
     circuit.measure(chosen, range(qubits))
     return circuit
 
