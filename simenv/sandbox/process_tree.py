@@ -156,7 +156,8 @@ def kill_orphans(keep: Collection[int] = ()) -> bool:
 
     pause_s = _FIRST_PAUSE_S
     for _ in range(_PASSES):
-        if not kill_children(find):
+        # Twice: a process whose parent ends between two reads of /proc is in neither.
+        if not kill_children(find) and not kill_children(find):
             return True
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, _PAUSE_S)
