@@ -18,6 +18,7 @@ from simenv.model.devices import DeviceInfo
 ENTANGLERS = frozenset(("cx", "cz", "ecr"))  # one of each is written as one of each other
 MOST_GATES = 4_000  # on two qubits, in the first compilation of a circuit that is compiled again
 _FURTHER = (2, 3)  # levels of Qiskit's transpiler
+_DIVIDING = frozenset(("barrier", "delay", "measure", "reset"))  # no gates are joined over one
 _UNKNOWN = 1e-2  # error of a gate on two qubits that was not measured
 _ALIKE = 1.02  # ratio of expected errors
 
@@ -42,13 +43,16 @@ def _pair_gates(circuit: Any) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def _least_gates(circuit: Any) -> int:
-    """Return the number of blocks of gates on one pair of qubits, between which none acts with
-    another qubit."""
+    """Return the number of blocks of gates on one pair of qubits, between which no gate acts with
+    another qubit, and no barrier, measurement or reset on one of them."""
     last: dict[Any, tuple[Any, ...]] = {}
     count = 0
     for each in circuit.data:
         qubits = each.qubits
-        if len(qubits) < 2 or each.name == "barrier":
+        if each.name in _DIVIDING:
+            last |= dict.fromkeys(qubits, ())
+            continue
+        if len(qubits) < 2:
             continue
         count += any(set(last.get(qubit, ())) != set(qubits) for qubit in qubits)
         last |= dict.fromkeys(qubits, qubits)

