@@ -118,11 +118,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    from spread import is_drill, rank_of
+    from spread import is_drill, is_slow, rank_of
 
     for item in items:
         if is_drill(item.nodeid):
             item.add_marker(pytest.mark.drill)
+        if is_slow(item.nodeid):
+            item.add_marker(pytest.mark.slow)
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: (rank_of(item.nodeid), item.path))
 

@@ -63,6 +63,32 @@ SMOKE = (
     "tests/faults/test_worker_killed.py::test_task_that_kills_its_workers_fails_as_poison"
     "_and_others_complete",
 )
+# `make slow` runs these, neither of the others: each took half a minute or more of two quiet cores,
+# and a test that stays looks at the same code.
+SLOW = (
+    "tests/bad_input/test_hostile_sequences.py",
+    "tests/bad_input/test_policy_values.py::test_extreme_policies_are_refused_or_applied"
+    "_and_others_are_served[1",
+    "tests/e2e/test_atom_devices.py::test_t1_of_the_snapshot_acts_while_atoms_wait",
+    "tests/simenv/calibration/test_certify.py::test_coherent_angles_resets_and_durations",
+    "tests/simenv/calibration/test_fit.py::test_gates_that_are_calibrated_for_all_qubits_at_once",
+    "tests/simenv/calibration/test_guards.py::test_a_device_that_is_old_or_better",
+    "tests/simenv/calibration/test_guards.py::test_fit_that_lacks_much_to_its_ceiling",
+    "tests/simenv/calibration/test_guards.py::test_garbage_is_not_stored[0.",
+    "tests/simenv/calibration/test_guards.py::test_order_of_the_bits_of_wide_circuits",
+    "tests/simenv/calibration/test_guards.py::test_qubits_numbered_from_the_other_end",
+    "tests/simenv/calibration/test_guards.py::test_wrong_counts_are_fitted_by_force_alone",
+    "tests/simenv/calibration/test_model_terms.py::test_a_device_with_detunings_is_fitted",
+    "tests/simenv/calibration/test_model_terms.py::test_the_factor_of_zz_rates_is_found",
+    "tests/simenv/calibration/test_probes.py::test_a_fit_that_circuits_left_out",
+    "tests/simenv/calibration/test_probes.py::test_suggested_counts_of_the_calibrated_device",
+    "tests/simenv/calibration/test_unresolved.py::test_a_readout_error_of_40_percent",
+    "tests/simulators/gpu/test_compile.py::test_kernels_touch_no_memory_outside",
+    "tests/simulators/statevector/distributed/test_distributed.py"
+    "::test_distributed_case_passes_on_each_rank[3-",
+    "tests/simulators/tensornetwork/sweep/test_dynamic.py::test_many_operators_drawn",
+    "tests/simulators/test_ranks.py::test_case_passes_on_each_rank[tensornetwork/mps-3",
+)
 # The first use what a machine has once, or so much of it that two of them would be in each other's
 # way. The second share the syntax trees of all modules, the last what engines compile for
 # themselves in each process (quimb).
@@ -136,6 +162,11 @@ LONG = (
     "tests/simenv/frontends/pennylane/test_device.py",
     "tests/examples/test_my_qpu.py",
 )
+
+
+def is_slow(nodeid: str) -> bool:
+    """Does `make slow` alone run this test?"""
+    return nodeid.startswith(SLOW)
 
 
 def is_drill(nodeid: str) -> bool:
