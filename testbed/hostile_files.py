@@ -285,11 +285,12 @@ def _pass(isolation: WorkerIsolation, folder: Path) -> tuple[int, int]:
             if path.read_bytes() != DATA:
                 raise AssertionError(f"{path} has {path.read_bytes()[:40]!r}")
         foreign_files.remove(results, attempt_file(task, FENCE))
-        isolation._take_back(task)
+        isolation._take_back(task, isolation._starts["fn-0"])
         checkpoint = results / CHECKPOINTS / task_name(task)
         if checkpoint.is_dir():
             kept += 1
-        isolation.assign("fn-0", [_record(task)], 2**30)
+        if job := isolation.assign("fn-0", [_record(task)], 2**30):
+            job()
     foreign_files.tree_bytes(folder)
     foreign_files.names(isolation.folder)
     return taken, kept

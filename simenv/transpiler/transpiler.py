@@ -323,8 +323,8 @@ class Transpiler:
             taken = set(places.values())
             free = [q for q in self._available.by_connection if q not in taken]
             lone = [qubit for qubit in used if qubit not in places]
-            if len(lone) > len(free):
-                raise self._too_wide(len(used))
+            if len(lone) > len(free):  # unless some gate is on too few qubits to count
+                return self._best(without_qubits(circuit, used))
             places |= dict(zip(lone, free, strict=False))
         return self._compiled(without_qubits(circuit, used), tuple(places[q] for q in used))
 

@@ -97,7 +97,14 @@ def test_sample_stands_for_many_processes() -> None:
     """Of which each has pages of its own, and far more that it shares with all."""
     with forked(lambda: None, 250) as pid:
         least = tree_memory(pid)
-    with forked(lambda: bytearray(os.urandom(MIB)), 250) as pid:
+
+    def own_pages() -> mmap.mmap:  # of the heap some would come back, others not
+        area = mmap.mmap(-1, MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        for at in range(0, MIB, mmap.PAGESIZE):
+            area[at] = 1
+        return area
+
+    with forked(own_pages, 250) as pid:
         found = tree_memory(pid)
     assert found.processes == least.processes == 251
     assert 230 * MIB < found.used_bytes - least.used_bytes < 320 * MIB
