@@ -101,6 +101,8 @@ class Walk:
         # They are charged the time since the last message, which is that of their runs.
         held = self.host.state.cluster.workers[done[0].worker].held
         held.charged_ns = self.host.now_ns - 1_000 * round(sum(each.cost_us for each in done))
+        for each in held.values():
+            each.sent_ns = min(each.sent_ns, held.charged_ns)
         final = self.chance.choice((TaskState.DONE, TaskState.DONE, TaskState.FAILED))
         return self.host.finish(done, final)
 

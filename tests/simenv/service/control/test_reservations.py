@@ -14,6 +14,7 @@ from simenv.errors import QueueFullError
 from simenv.model.reservations import CalendarEntry
 from simenv.scheduler.core import ClusterLimits
 from simenv.scheduler.events import results
+from simenv.scheduler.state.nodes import Worker
 from simenv.service import fault_injection
 from simenv.service.control.reservations import MOST_DEFERRED
 from simenv.wire.messages import accounting, admin, client as m
@@ -50,9 +51,9 @@ def test_a_reservation_and_its_tasks_survive_a_crash(office: ReservationHarness)
     assert office.reserve(1).reservation == number + 1
 
 
-def ten_microseconds(_worker: object, ended: list[m.AttemptResult], _now_ns: int) -> dict[int, int]:
-    """What tasks are charged, however long this machine takes for them."""
-    return dict.fromkeys((each.task for each in ended), 10)
+def ten_microseconds(worker: Worker, ended: list[m.AttemptResult], _now_ns: int) -> None:
+    """Charge each task so much, however long this machine takes for it."""
+    worker.held.charges |= {each.task: (10, 1.0) for each in ended}
 
 
 def test_returned_credits_are_stored_with_task_completion(
@@ -65,7 +66,7 @@ def test_returned_credits_are_stored_with_task_completion(
     office.begin_again()  # it ran, and nobody heard of it
     office.join()
     sent = office.assigned()
-    monkeypatch.setattr(results, "charged_times", ten_microseconds)
+    monkeypatch.setattr(results, "charge_times", ten_microseconds)
     office.finish(sent)  # a unit of the three
     assert [t.task for t in office.assigned()] == [2], "what came back was enough for the next"
     office.begin_again()
@@ -228,7 +229,7 @@ def test_task_rerun_for_damaged_result_takes_no_credits_twice(
     office.join()
     office.under(number, 300)
     sent = office.assigned()
-    monkeypatch.setattr(results, "charged_times", ten_microseconds)
+    monkeypatch.setattr(results, "charge_times", ten_microseconds)
     office.finish(sent)
     office.under(number, 100, key="~v")
     before = office.info(number)
