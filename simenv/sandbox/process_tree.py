@@ -41,12 +41,7 @@ def threads(pid: int) -> int:
 def descendants(pid: int, most: int = sys.maxsize) -> list[int]:
     """Return the pids of all descendants of `pid`, nearest first, and no further ones beyond
     `most`; [] if /proc has no lists of children."""
-    pids = [pid]
-    for parent in pids:
-        pids += children(parent)
-        if len(pids) > most:
-            break
-    return pids[1:]
+    return _with_descendants([pid], most)[1:]
 
 
 def is_within(pid: int, root: int) -> bool:
@@ -181,10 +176,12 @@ def kill_children(find: Callable[[], Iterable[int]]) -> bool:
     return bool(below)
 
 
-def _with_descendants(roots: Iterable[int]) -> list[int]:
+def _with_descendants(roots: Iterable[int], most: int = sys.maxsize) -> list[int]:
     pids = list(roots)
     for parent in pids:
         pids += children(parent)
+        if len(pids) > most:
+            break
     return pids
 
 

@@ -347,7 +347,7 @@ class Transpiler:
         self.rotations = counts[best]
         return found[best]
 
-    def _compiled(self, circuit: Any, mapping: tuple[int, ...] = (), level: int = -1) -> Any:
+    def _compiled(self, circuit: Any, mapping: tuple[int, ...] = (), level: int = BY_COST) -> Any:
         """Return the compilation at a level; BY_COST: at LEVEL, each gate that one CZ makes as
         one."""
         from qiskit.exceptions import QiskitError
@@ -477,7 +477,7 @@ class Transpiler:
         wide = {gate.name for gate in self._info.gates if gate.qubits == 2}
         return bool(wide) and wide <= compile_cost.ENTANGLERS and not self._info.is_discrete
 
-    def _pass_manager(self, mapping: tuple[int, ...] = (), level: int = -1) -> Any:
+    def _pass_manager(self, mapping: tuple[int, ...] = (), level: int = BY_COST) -> Any:
         target = self._target if mapping else self._complete_target
         from qiskit.transpiler import generate_preset_pass_manager
 

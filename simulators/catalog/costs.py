@@ -651,13 +651,19 @@ class PepsCost(FixedMemoryCost, frozen=True):
         return float(2.0 * profile.num_qubits * self._bond(profile, ask) ** 3 / 3.0)
 
 
+LINE_BOND, GRAPH_BOND = 64, 32  # default bonds of `dmt`: no qubit has more than two partners; else
+
+
+def dmt_bond(asked: int, *, is_line: bool) -> int:
+    """Return the largest bond of `dmt`; `asked`: its option, 0 for the default."""
+    return asked or (LINE_BOND if is_line else GRAPH_BOND)
+
+
 class DmtCost(FixedMemoryCost, frozen=True):
     """Cost of truncated density operators, whose tensors have a bond for each partner of a qubit,
     and of the regions that measure the error."""
 
     base_bytes: int = BASE_BYTES
-    line_bond: int = 64  # default where no qubit has more than two partners
-    graph_bond: int = 32
     region_bytes: int = 2**27  # density matrices, or states of trajectories
     copies: int = 2  # of the tensors
     gate_s: float = 4e-4
@@ -693,7 +699,7 @@ class DmtCost(FixedMemoryCost, frozen=True):
 
     def _bond(self, profile: Profile, ask: CostQuery) -> int:
         """Largest bond: a map of a pair multiplies it by 16 at most, and a line's side by 4."""
-        most = ask.bond or (self.line_bond if self._is_line(profile) else self.graph_bond)
+        most = dmt_bond(ask.bond, is_line=self._is_line(profile))
         return int(min(most, 4 ** min(6, (profile.num_qubits + 1) // 2)))
 
 

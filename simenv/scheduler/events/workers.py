@@ -112,7 +112,8 @@ def chunk_sent(
     state.dispatch.grants += 1
     held.grant = state.dispatch.grants
     worker.report.idle_beats = 0
-    if any(record is held.running for record in records):  # it had nothing else to run
+    running = held.running
+    if any(record is running for record in records):  # it had nothing else to run
         held.begin_charge(now_ns)
     return []
 

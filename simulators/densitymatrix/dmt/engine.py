@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from simulators import engine
 from simulators.catalog import builtin_card
+from simulators.catalog.costs import dmt_bond
 from simulators.circuit.analysis import measurements
 from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.noise import NoiseProgram
@@ -52,7 +53,6 @@ from simulators.execution import circuit_checks, outputs, packing, part_caches, 
 from simulators.execution.readout import ReadoutStage
 
 CARD = builtin_card("dmt")
-LINE_BOND, GRAPH_BOND = 64, 32  # defaults of the largest bond, on lines and elsewhere
 _FIRST_DRAW = 2**33  # qubit q has draw 2**33 + q
 _SHOTS_AT_ONCE = 1_024
 _EXACT = 1e-12  # relative squares that are rounding
@@ -182,11 +182,12 @@ class DensityOperators:
         for component in self.components:
             state: LineOperator | GraphOperator
             if component.is_line and (lines or len(component.order) == 1):
-                state = LineOperator(component, bond or LINE_BOND)
+                state = LineOperator(component, dmt_bond(bond, is_line=True))
                 state.evolve(maps, advance)
             else:
-                _check_room(component, bond or GRAPH_BOND, maps, memory_bytes)
-                state = GraphOperator(component, bond or GRAPH_BOND, self.num_qubits)
+                most = dmt_bond(bond, is_line=False)
+                _check_room(component, most, maps, memory_bytes)
+                state = GraphOperator(component, most, self.num_qubits)
                 state.evolve(maps, pool, advance)
             self._states.append(state)
 
@@ -256,7 +257,7 @@ def _may_be_cut(component: PairComponent, bond: int, maps: Maps) -> bool:
     """Return whether a component has loops, or bonds that may exceed their limit."""
     if len(component.edges) >= len(component.order):
         return True
-    most = bond or (LINE_BOND if component.is_line else GRAPH_BOND)
+    most = dmt_bond(bond, is_line=component.is_line)
     return any(size > most for size in _bond_sizes(component, _UNBOUNDED, maps).values())
 
 
@@ -355,7 +356,7 @@ class _Samples(outputs.FinalState):
         ) -> NDArray[np.float64]:
             layout = measurements.measurement_layout(circuit, noise, keep=True)
             maps = Maps.of(program_of(circuit, noise, layout), circuit.params)
-            bond = self._bond or (LINE_BOND if is_line else GRAPH_BOND)
+            bond = dmt_bond(self._bond, is_line=is_line)
             with ThreadPool(1, control) as single:
                 memory = self._run.options.memory_bytes
                 own = DensityOperators(maps, bond, single, control, memory, is_line)
