@@ -129,7 +129,7 @@ def test_rotations_of_one_structure_are_compiled_once_with_the_gates_of_the_tran
         layouts.add(compiled.layouts)
         assert np.allclose(final_state(compiled).data, Statevector(circuit).data, atol=1e-9)
         gates = counted(to_qiskit(compiled.loaded.program))
-        # Higher levels join gates on a pair whose angles are numbers, so the one without them counts.
+        # Levels 2 and 3 join gates whose angles are numbers, which a structure lacks.
         numeric = counted(with_numbers.run(circuit))
         assert all(gates[name] <= numeric[name] for name in ("cz", "sx")), (gates, numeric)
     assert len(result._structures) == len(layouts) == 1
