@@ -23,8 +23,10 @@ from qiskit import QuantumCircuit
 
 from simenv.cli.app import run
 from simenv.client.client import Client
+from simenv.client.tasks.task import number_of
 from simenv.model import TaskState
 from simenv.service.journal import database
+from simenv.service.journal.marks import IdMark
 
 ARCHIVES = sorted((Path(__file__).parents[1] / "golden" / "environments").glob("*.tar.xz"))
 NAME = "stored"
@@ -36,6 +38,7 @@ class Resumed:
 
     before: dict[str, Any]
     client: Client
+    next_task: int  # by the mark: a bound where another start of a machine wrote it
 
     def task(self, name: str) -> Any:
         return self.client.task(self.before["tasks"][name])
@@ -51,10 +54,11 @@ def resumed(request: pytest.FixtureRequest) -> Iterator[Resumed]:
     for path in live.home.rglob("*"):
         path.chmod(0o700 if path.is_dir() else 0o600)
     before = json.loads((live.home / "expected.json").read_text())
+    mark = IdMark(live.home / "numbers.mark", read_only=True)
     try:
         assert run(["up", "--name", NAME, "--restore"]) == 0
         with live.client() as client:
-            yield Resumed(before, client)
+            yield Resumed(before, client, mark.floors["task"])
     finally:
         live.down()
 
@@ -108,8 +112,8 @@ def test_queued_tasks_run_with_their_stored_seeds(resumed: Resumed, name: str, t
 
 def test_ids_and_numbers_of_events_continue(resumed: Resumed) -> None:
     task = resumed.client.submit(ghz(2), shots=10)
-    last = max(int(each.removeprefix("t-"), 36) for each in resumed.before["tasks"].values())
-    assert int(str(task.id).removeprefix("t-"), 36) == last + 1
+    last = max(map(number_of, resumed.before["tasks"].values()))
+    assert number_of(task.id) == resumed.next_task > last
     task.result(timeout_s=PATIENCE_S)
     kinds = [event.kind for event in resumed.client.history.events()]
     events = resumed.before["events"]
