@@ -1,5 +1,6 @@
 """A small file system of a test's own, which it can really fill: a tmpfs, where we are root."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,11 +23,18 @@ def small_disk(folder: Path, size_bytes: int) -> Iterator[Path]:
 
 
 def fill(folder: Path, name: str = "filler", leave_bytes: int = 0) -> Path:
-    """Take all that is free of the disk, but for `leave_bytes`."""
+    """Take all that is free of the disk, but for `leave_bytes`; others may write meanwhile."""
     path = folder / name
-    result = os.statvfs(folder)
-    free = result.f_bavail * result.f_frsize - leave_bytes
     with path.open("wb") as out:
-        if free > 0:
-            os.posix_fallocate(out.fileno(), 0, free)
-    return path
+        while True:
+            result = os.statvfs(folder)
+            free = result.f_bavail * result.f_frsize - leave_bytes
+            if free <= 0:
+                return path
+            try:
+                os.posix_fallocate(out.fileno(), 0, free)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+            else:
+                return path
