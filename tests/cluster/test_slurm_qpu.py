@@ -71,6 +71,17 @@ with simenv.connect() as env:
     answer = qpm.sync_run(info, reservation_id=int(number))
     print(answer["outcome"], qpm.list_scheduler_allocations()["allocations"][0]["job_id"])
 """
+# One connection, which a job holds for its whole life, and what it runs over it again and again.
+LOOPS = {
+    "simenv": (
+        "import simenv\nenv = simenv.connect()",
+        f"env.submit('''{BELL}''', shots=100).result(60)",
+    ),
+    "ibm": (
+        PROGRAMS["ibm"].partition("result = ")[0] + "sampler = SamplerV2(mode=backend)",
+        "sampler.run([circuit], shots=100).result()",
+    ),
+}
 OWN_RESERVATION = f"""
 import os, simenv
 from simenv.client import reservations
@@ -614,6 +625,41 @@ def test_jobs_whose_service_dies_between_prolog_and_start_are_requeued(site: Sit
         site.is_released(job)
     site.sync()  # ends what an epilog could not, since its service was down
     site.is_released(failed)
+
+
+@pytest.mark.timeout(5_400)
+@pytest.mark.parametrize("seconds", [15.0, pytest.param(3_600.0, marks=pytest.mark.slow)])
+def test_jobs_outlive_their_certificates(site: Site, seconds: float) -> None:
+    """Jobs of one user, each over one connection, where certificates last five seconds."""
+    file = site.cluster.folder / "simenv.toml"
+    with ExitStack() as stack:
+        stack.callback(site.up)
+        text = stack.enter_context(restored(file))
+        stack.callback(site.down)
+        site.down()
+        file.write_text(text.replace("[identity]\n", "[identity]\nlifetime_s = 5.0\n"))
+        site.up()
+        jobs = {}
+        for name, (begin, step) in LOOPS.items():
+            program = site.folder / f"loop_{name}.py"
+            program.write_text(
+                f"import time\n{begin}\nend_s, runs = time.monotonic() + {seconds}, 0\n"
+                f"while time.monotonic() < end_s:\n    {step}\n    runs += 1\n"
+                "    time.sleep(0.5)\nprint(runs, 'ended')\n"
+            )
+            script = site.script(f"loop_{name}.sh", f"python {program}")
+            jobs[name] = site.submit("user0", script, f"--qpu={POOL}")
+        for job in jobs.values():
+            site.until(
+                lambda job=job: site.shown(job, "%T") == "COMPLETED",  # type: ignore[misc]
+                job,
+                timeout_s=90.0 + seconds,
+            )
+        for name, job in jobs.items():
+            print(name, site.output(job))
+            (runs,) = re.findall(r"(\d+) ended", site.output(job))
+            assert int(runs) >= seconds / 5.0
+            site.is_released(job)
 
 
 def test_licences_of_a_pool_come_with_qpu_alone(site: Site) -> None:

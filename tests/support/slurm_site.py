@@ -156,7 +156,14 @@ class Site:
         """Wait for its failure."""
         self.until(lambda: self.shown(job, "%T") == "FAILED", job, may_fail=True)
 
-    def until(self, ready: Callable[[], bool], job: int, *, may_fail: bool = False) -> None:
+    def until(
+        self,
+        ready: Callable[[], bool],
+        job: int,
+        *,
+        may_fail: bool = False,
+        timeout_s: float = 90.0,
+    ) -> None:
         """Wait for what a job does; shows its output if it ends without."""
 
         def look() -> bool:
@@ -167,7 +174,7 @@ class Site:
             return is_ready
 
         try:
-            wait_for(f"job {job}", look, 90.0)
+            wait_for(f"job {job}", look, timeout_s)
         except AssertionError as error:
             error.add_note(f"{self.shown(job)}\n{self.output(job)}\n{self.logs()}")
             raise
