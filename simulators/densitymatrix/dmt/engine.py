@@ -54,6 +54,7 @@ from simulators.execution.readout import ReadoutStage
 
 CARD = builtin_card("dmt")
 _FIRST_DRAW = 2**33  # qubit q has draw 2**33 + q
+_SHOTS_OF_A_PART = 256  # that one thread draws
 _SHOTS_AT_ONCE = 1_024
 _EXACT = 1e-12  # relative squares that are rounding
 _MOST_VALUES = 2**27  # of the tensors of a graph
@@ -387,15 +388,33 @@ class _Samples(outputs.FinalState):
         found, source = self._operators, self._part.layouts.clbits.source
         clipped = 0.0
         for first in range(0, shots, _SHOTS_AT_ONCE):
-            last = min(first + _SHOTS_AT_ONCE, shots)
-            self._run.control.check()
-            bits, own = found.sample(first, last, key)
+            size = min(_SHOTS_AT_ONCE, shots - first)
+            bits, own = self._drawn(found, range(first, first + size), key)
             clipped += own
-            records = np.zeros((last - first, num_words(source.size)), np.uint64)
+            records = np.zeros((size, num_words(source.size)), np.uint64)
             records |= packing.select_bits(bits, source)
             yield records, None
         if self.error is not None:
             self.error = replace(self.error, negative=clipped / shots)
+
+    def _drawn(
+        self, found: DensityOperators, shots: range, key: outputs.SeedKey
+    ) -> tuple[NDArray[np.uint8], float]:
+        """Bits [shots, qubits], and the sum of what was clipped. Threads draw parts of the shots,
+        which are the same for any number of threads."""
+        parts = [shots[k : k + _SHOTS_OF_A_PART] for k in range(0, len(shots), _SHOTS_OF_A_PART)]
+        bits = np.empty((len(shots), self.num_qubits), np.uint8)
+        clipped = np.zeros(len(parts))
+
+        def work(begin: int, end: int, _thread: int) -> None:
+            for number in range(begin, end):
+                self._run.control.check()
+                part = parts[number]
+                rows = slice(part.start - shots.start, part.stop - shots.start)
+                bits[rows], clipped[number] = found.sample(part.start, part.stop, key)
+
+        self._pool.run(work, len(parts), 1)
+        return bits, float(clipped.sum())
 
     def expectations(self, strings: outputs.PauliStrings) -> NDArray[np.float64]:
         found = self._operators
