@@ -57,7 +57,9 @@ def test_prune_frees_what_the_hint_names(tmp_path: Path, capfd: pytest.CaptureFi
         answer = shell(*command.split(), "--json")
         assert answer.code == 0, answer.err
         freed = answer.object["freed"]
-        assert (freed["files"], f"{freed['file_bytes'] / MIB:.1f}") == (int(files), size)
+        # Results that were written since the event are freed, too.
+        assert freed["files"] >= int(files)
+        assert freed["file_bytes"] / MIB >= float(size) - 0.05
         assert shutil.disk_usage(disk).free - before >= freed["file_bytes"] - 8 * MIB
         until(lambda: "disk.freed" in kinds())
         assert env.status().warnings == ()

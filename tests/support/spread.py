@@ -66,11 +66,19 @@ SMOKE = (
 # `make slow` runs these, neither of the others: each took half a minute or more of two quiet cores,
 # and a test that stays looks at the same code.
 SLOW = (
-    "tests/bad_input/test_hostile_sequences.py",
-    "tests/bad_input/test_policy_values.py::test_extreme_policies_are_refused_or_applied"
     "_and_others_are_served[1",
+    "tests/bad_input/test_hostile_sequences.py",
+    "tests/bench/test_emulators.py::test_iqm_has_the_depolarizing_and_readout_errors",
     "tests/e2e/test_atom_devices.py::test_t1_of_the_snapshot_acts_while_atoms_wait",
+    "tests/simenv/calibration/test_certified_terms.py"
+    "::test_leakage_of_pairs_and_half_turns_is_recovered[ecr",
     "tests/simenv/calibration/test_certify.py::test_coherent_angles_resets_and_durations",
+    "tests/simenv/calibration/test_certify.py::test_decays_by_a_layer_are_certified",
+    "tests/simenv/calibration/test_certify.py::test_leakage_and_seepage_of_gates",
+    "tests/simenv/calibration/test_certify.py::test_memory_errors_of_ions",
+    "tests/simenv/calibration/test_certify.py::test_rotations_of_gates_and_joint_flips",
+    "tests/simenv/calibration/test_day_values.py"
+    "::test_a_series_is_used_where_shots_alone_do_not_explain_it[False",
     "tests/simenv/calibration/test_fit.py::test_gates_that_are_calibrated_for_all_qubits_at_once",
     "tests/simenv/calibration/test_guards.py::test_a_device_that_is_old_or_better",
     "tests/simenv/calibration/test_guards.py::test_fit_that_lacks_much_to_its_ceiling",
@@ -78,11 +86,16 @@ SLOW = (
     "tests/simenv/calibration/test_guards.py::test_order_of_the_bits_of_wide_circuits",
     "tests/simenv/calibration/test_guards.py::test_qubits_numbered_from_the_other_end",
     "tests/simenv/calibration/test_guards.py::test_wrong_counts_are_fitted_by_force_alone",
+    "tests/simenv/calibration/test_identify.py::test_drift_from_circuit_to_circuit",
     "tests/simenv/calibration/test_model_terms.py::test_a_device_with_detunings_is_fitted",
     "tests/simenv/calibration/test_model_terms.py::test_the_factor_of_zz_rates_is_found",
+    "tests/simenv/calibration/test_pairs.py::test_no_joint_flips_are_stored_for_a_device_without_them[1",
+    "tests/simenv/calibration/test_pairs.py::test_records_that_are_flipped_together",
     "tests/simenv/calibration/test_probes.py::test_a_fit_that_circuits_left_out",
     "tests/simenv/calibration/test_probes.py::test_suggested_counts_of_the_calibrated_device",
     "tests/simenv/calibration/test_unresolved.py::test_a_readout_error_of_40_percent",
+    "tests/simenv/calibration/test_unresolved.py::test_relaxation_in_the_half_turn",
+    "tests/simenv/sandbox/test_tree_memory.py::test_sample_stands_for_many_processes",
     "tests/simulators/gpu/test_compile.py::test_kernels_touch_no_memory_outside",
     "tests/simulators/statevector/distributed/test_distributed.py"
     "::test_distributed_case_passes_on_each_rank[3-",
