@@ -12,6 +12,7 @@ On a tree all of this is exact but for what is cut off. On loops what runs aroun
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -34,7 +35,7 @@ _BEGIN = np.array([1.0, 0.0, 0.0, 1.0])  # |0>
 _LEAST_WEIGHT = 1e-6  # of a bond, relative to its largest: smaller ones are dropped
 _LEAST = 1e-30
 _REACH = 12  # bonds that a message is followed for
-_CHANGE = 1e-4  # of a message, relative to its largest entry, that is followed
+_CHANGE = 1e-4  # of a message of length 1 that is followed
 _REAL = np.float32  # of messages of shots
 
 Rows = NDArray[np.intp]
@@ -210,7 +211,7 @@ class _Samples:
         }
         self._traces = {q: site[0].astype(_REAL) for q, site in sites.items()}
         self._messages = {
-            edge: np.tile((message / np.abs(message).max()).astype(_REAL), (shots, 1))
+            edge: np.tile((message / np.linalg.norm(message)).astype(_REAL), (shots, 1))
             for edge, message in messages.items()
         }
 
@@ -230,12 +231,16 @@ class _Samples:
         return clipped
 
     def _follow(self, q: int, done: set[int], bits: NDArray[np.uint8], rows: Rows) -> None:
-        """Make the messages away from q anew, breadth first."""
+        """Make the messages away from q anew, breadth first, where they can come to a qubit that
+        is not drawn yet."""
+        apart = self._apart(done)
         front: dict[tuple[int, int], Rows] = {(q, c): rows for c in self._near[q]}
         seen = {q}
-        for _ in range(_REACH):
+        for step in range(1, _REACH + 1):
             following: dict[tuple[int, int], Rows] = {}
             for (p, c), own in front.items():
+                if apart[c] > _REACH - step:
+                    continue
                 changed = self._send(p, c, done, bits, own)
                 if c in seen or not changed.size:
                     continue
@@ -247,6 +252,18 @@ class _Samples:
             seen.update(c for _, c in front)
             front = following
 
+    def _apart(self, done: set[int]) -> dict[int, int]:
+        """Bonds from each qubit to the next one that is not drawn yet."""
+        apart = {q: 0 if q not in done else _REACH for q in self._outcomes}
+        waiting = deque(q for q, bonds in apart.items() if not bonds)
+        while waiting:
+            q = waiting.popleft()
+            for c in self._near[q]:
+                if apart[c] > apart[q] + 1:
+                    apart[c] = apart[q] + 1
+                    waiting.append(c)
+        return apart
+
     def _send(self, p: int, q: int, done: set[int], bits: NDArray[np.uint8], rows: Rows) -> Rows:
         """Make the message from p to q anew in some shots; returns those in which it changed."""
         if p in done:
@@ -256,9 +273,9 @@ class _Samples:
                 new[mine] = self._absorbed(self._outcomes[p][bit], p, q, rows[mine])
         else:
             new = self._absorbed(self._traces[p], p, q, rows)
-        new = new / np.maximum(np.abs(new).max(axis=1, keepdims=True), _LEAST)
+        new = new / np.sqrt(np.maximum(_squares(new), _LEAST))[:, None]
         messages = self._messages[p, q]
-        moved = np.abs(new - messages[rows]).max(axis=1) > _CHANGE
+        moved = _squares(new - messages[rows]) > _CHANGE**2
         messages[rows] = new
         changed: Rows = rows[moved]
         return changed
@@ -276,6 +293,12 @@ class _Samples:
             result = result.reshape(rows.size, bond, result.shape[1] // bond)
             result = np.matmul(self._messages[c, p][rows][:, None, :], result)[:, 0]
         return result
+
+
+def _squares(vectors: Messages) -> Messages:
+    """Square of the length of each row."""
+    result: Messages = np.einsum("rb,rb->r", vectors, vectors)
+    return result
 
 
 def _layers(pairs: list[PairMap]) -> list[list[PairMap]]:
