@@ -61,13 +61,14 @@ def _timed(
     report: Report, client: Client, circuit: QuantumCircuit, key: str, bond: int, random: Random
 ) -> None:
     """Report the seconds of a circuit's counts, and print the error that they state."""
-    call = partial(
-        client.run, circuit, device=DEVICE, shots=SHOTS, engine="dmt",
-        seed=int(random.integers(2**32)), options={"bond": bond, "tolerance": 1.0},
-    )  # fmt: skip
-    seconds, result = timed(call)
+    how: dict[str, Any] = {
+        "device": DEVICE, "shots": SHOTS, "engine": "dmt", "seed": int(random.integers(2**32)),
+        "options": {"bond": bond, "tolerance": 1.0},
+    }  # fmt: skip
+    forecast_s = client.explain(circuit, **how).engines[0].seconds
+    seconds, result = timed(partial(client.run, circuit, **how))
     assert sum(result.counts.values()) == SHOTS
-    print(f"{key}: {result.remark}; {result.error}")
+    print(f"{key}: forecast {forecast_s:.1f} s; {result.remark}; {result.error}")
     report.seconds(key, seconds)
 
 

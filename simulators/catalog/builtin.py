@@ -166,6 +166,10 @@ CARDS: tuple[EngineCard, ...] = (
                 "tolerance", 0.05, 0.0, 1.0, "measured error of values, beyond it: an error"
             ),
         ),
+        auto=catalog_cards.AutoChoice(
+            preference.dmt_rank, preference.dmt_objection, preference.dmt_reason,
+            only_noise=True, advantage=preference.EXACT_FACTOR,
+        ),
         method="tensor_network", gate_qubits=2,
         kernels=catalog_cards.Kernels(later=("attachment", "noise")),
     ),

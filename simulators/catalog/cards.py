@@ -111,6 +111,8 @@ class AutoChoice(msgspec.Struct, frozen=True):
     reason: Callable[[Profile], str] | None = None  # to choose it for a program; None: its summary
     options: Options = ()  # if none are given
     only_noise: bool = False  # considered only for circuits with noise
+    # Times which others may take for it to be chosen: above 1 if its results have an error.
+    advantage: float = 1.0
 
 
 class Kernels(msgspec.Struct, frozen=True):

@@ -677,20 +677,20 @@ class DmtCost(FixedMemoryCost, frozen=True):
     def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
         """Memory of the tensors, of the messages of a block of shots, and of the regions."""
         bond, partners = self._bond(profile, ask), max(1, profile.partners)
-        sites = 8 * self.copies * 4 * profile.num_qubits * bond**partners
-        messages = 3 * partners * 4 * profile.num_qubits * bond * 1_024
+        sites = 8 * self.copies * 4 * profile.used_qubits * bond**partners
+        messages = 3 * partners * 4 * profile.used_qubits * bond * 1_024
         return int(self.base_bytes + self.region_bytes + sites + messages)
 
     def seconds(self, profile: Profile, ask: CostQuery, slots: int) -> float:
         """Expected time: bonds grow up to their limit in a few layers; threads share the maps of a
         layer on a graph."""
         bond, gates = self._bond(profile, ask), profile.gates_2q + profile.gates_many
-        layers = 2 * gates / max(1, profile.num_qubits)
+        layers = 2 * gates / max(1, profile.used_qubits)
         full = max(0.0, 1.0 - math.log(bond, 4) / max(1.0, layers))
         split = self.line_split_s if self._is_line(profile) else self.graph_split_s
         shared = 1 if self._is_line(profile) else max(1, slots)
         evolved = gates * (self.gate_s + full * split * bond**3.0) / shared
-        shot = profile.num_qubits * (self.shot_s + self.shot_bond_s * bond**2.0)
+        shot = profile.used_qubits * (self.shot_s + self.shot_bond_s * bond**2.0)
         regions = self.region_s + self.region_layer_s * layers if full else 0.0
         return float(0.1 + evolved + regions + ask.shots * shot)
 
@@ -700,7 +700,7 @@ class DmtCost(FixedMemoryCost, frozen=True):
     def _bond(self, profile: Profile, ask: CostQuery) -> int:
         """Largest bond: a map of a pair multiplies it by 16 at most, and a line's side by 4."""
         most = dmt_bond(ask.bond, is_line=self._is_line(profile))
-        return int(min(most, 4 ** min(6, (profile.num_qubits + 1) // 2)))
+        return int(min(most, 4 ** min(6, (profile.used_qubits + 1) // 2)))
 
 
 PAULI_BYTES = 2**30  # the strings of all threads of a propagation, at most

@@ -37,7 +37,7 @@ _SEARCH = 250_000_000  # for the order of the messages, at most
 _MESSAGE, _PRODUCT = 420, 22  # for eight shots: a message, and a product of values
 _SWEPT = 5  # a value that a shot of a sweep passes over
 _PROPAGATED, _LOWERED = 28, 70_000  # a string in a step; a gate before that
-_EXACT = 100  # work that exact values may take, relative to values with a stated error
+EXACT_FACTOR = 100  # work that exact values may take, relative to values with a stated error
 _STEP = 5_000  # an integer of its program, made and read
 _ROWS = 1_000  # shots for comparisons
 
@@ -111,7 +111,7 @@ def trial_operations(profile: Profile, width: int, *, noisy: bool = False) -> in
         statevector_operations(profile, width),
         contraction_operations(profile),
         sweep_operations(profile),
-        _EXACT * pauli_operations(profile),
+        EXACT_FACTOR * pauli_operations(profile),
     )
     is_priced = not noisy or profile.bond_bits <= _PRICED_BITS
     if is_priced and _is_known(profile) and mps_operations(profile) <= other / 2:
@@ -178,7 +178,7 @@ def _place(which: int, profile: Profile, num_qubits: int) -> int:
         mps_operations(profile),
         contraction_operations(profile),
         sweep_operations(profile),
-        _EXACT * pauli_operations(profile),
+        EXACT_FACTOR * pauli_operations(profile),
     )
     return 20 + 10 * sorted(range(5), key=each.__getitem__).index(which)
 
@@ -245,6 +245,29 @@ def densitymatrix_rank(_profile: Profile, _num_qubits: int) -> int:
     """Rank of the density matrix among engines for circuits with noise, which are chosen by
     expected times."""
     return 50
+
+
+def dmt_rank(_profile: Profile, _num_qubits: int) -> int:
+    """Rank of truncated density operators among engines for circuits with noise."""
+    return 60
+
+
+def dmt_objection(profile: Profile) -> str:
+    """Objection to results with an error where others are exact or the error is not small."""
+    noise = profile.noise
+    if noise is None or not noise.kinds - {"readout"}:
+        return "without noise of gates or qubits what it cuts off is not small"
+    if (noise.num_qubits or profile.num_qubits) <= EXACT_QUBITS:
+        return "another engine gives exact results of so few qubits"
+    return ""
+
+
+def dmt_reason(_profile: Profile) -> str:
+    """Reason for `dmt`: it states its error."""
+    return (
+        "truncated density operators, with an error that is measured beside the run and stated;"
+        f" exact results would take more than {EXACT_FACTOR:g} times as long, if there are any"
+    )
 
 
 def sweep_objection(profile: Profile) -> str:

@@ -640,6 +640,8 @@ def test_jobs_outlive_their_certificates(site: Site, seconds: float) -> None:
         site.down()
         file.write_text(text.replace("[identity]\n", "[identity]\nlifetime_s = 5.0\n"))
         site.up()
+        syncing = stack.enter_context(site.syncing())  # it renews the reservations of long jobs
+        stack.callback(syncing.terminate)
         jobs = {}
         for name, (begin, step) in LOOPS.items():
             program = site.folder / f"loop_{name}.py"

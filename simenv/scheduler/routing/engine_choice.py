@@ -121,12 +121,14 @@ def _noisy_route(request: RoutingRequest) -> Route | None:
     costs = []
     for place, (card, fit, reason, query) in enumerate(_runnable(shape)):
         effective = card.effective_profile(profile, terms.outputs)
-        costs.append((time_us(card, effective, query), place, card, fit, effective, reason))
+        us = time_us(card, effective, query)
+        counted = us * _advantage(card.name)
+        costs.append((counted, place, us, card, fit, effective, reason))
     if not costs:
         return None
     costs.sort(key=itemgetter(0, 1))
-    evolve_us, _, card, fit, effective, reason = costs[0]
-    times = _noisy_times((each[2].name, each[0]) for each in costs)
+    _, _, evolve_us, card, fit, effective, reason = costs[0]
+    times = _noisy_times((each[3].name, each[2]) for each in costs)
     return placed_route(card, fit, effective, limits, f"{reason}; {times}", evolve_us)
 
 
@@ -201,7 +203,7 @@ def candidates(
     request = msgspec.structs.replace(request, is_auto=True)
     considered = [evaluate(card, request) for card in _automatic_cards(request)]
     if profile.noise is not None and profile.noise.kinds:
-        considered.sort(key=_expected_us)
+        considered.sort(key=_counted_us)
     considered.sort(key=lambda candidate: candidate.route is None)
     if profile.noise is not None and profile.noise.kinds:
         considered[0] = _with_costs(considered)
@@ -518,9 +520,17 @@ def two_digits(value: float) -> float:
 # --- engines compared by time ---------------------------------------------------------------------
 
 
-def _expected_us(candidate: EngineCandidate) -> float:
-    """Return the expected time of a circuit with noise, in microseconds."""
-    return 0.0 if candidate.route is None else candidate.route.evolve_us
+def _counted_us(candidate: EngineCandidate) -> float:
+    """Return the expected time of a circuit with noise, in microseconds, times the advantage that
+    the engine must have."""
+    if candidate.route is None:
+        return 0.0
+    return candidate.route.evolve_us * _advantage(candidate.engine)
+
+
+def _advantage(engine: str) -> float:
+    card = catalog.card(engine)
+    return 1.0 if card is None or card.auto is None else card.auto.advantage
 
 
 def _with_costs(candidates: list[EngineCandidate]) -> EngineCandidate:

@@ -47,7 +47,7 @@ def test_automatic_engines_are_named() -> None:
     automatic = [entry.name for entry in catalog.CARDS if entry.auto is not None]
     assert automatic == [
         "statevector", "stabilizer", "mps", "contraction", "sweep", "pauli", "densitymatrix",
-        "gpu", "gpu_sweep", "rydberg", "emu-mps",
+        "dmt", "gpu", "gpu_sweep", "rydberg", "emu-mps",
     ]  # fmt: skip
     assert [entry.name for entry in catalog.CARDS if not entry.in_default_pool] == [
         "gpu", "gpu_sweep", "hardware", "external", "functions", "fault",

@@ -362,6 +362,39 @@ def test_noise_and_cost_select_the_engine() -> None:
     assert engine_choice.choose(noisy(13, 0), terms, POOLS, LIMITS).engine == "densitymatrix"
 
 
+def deep(width: int, kinds: frozenset[str]) -> Profile:
+    """Fifty layers on a line, which no engine without an error of its own runs in days."""
+    circuit = measured(chain(width, angle=0.3))
+    noise = NoiseProfile(kinds, 100 * width, 50 * width, 0.2 * width, 0.1 * width, width, 1_000)
+    gates = msgspec.structs.replace(profile(circuit), gates_2q=25 * width, bond_bits=width // 2)
+    return msgspec.structs.replace(gates, noise=noise)
+
+
+@pytest.mark.parametrize("width", [30, 100])
+def test_deep_noisy_circuits_take_the_engine_that_states_its_error(width: int) -> None:
+    changed = deep(width, frozenset({"kraus", "readout"}))
+    route = engine_choice.choose(changed, TaskOptions(), POOLS, LIMITS)
+    assert route.engine == "dmt"
+    assert "measured beside the run and stated" in route.reason
+    considered = engine_choice.candidates(changed, TaskOptions(), POOLS, LIMITS)
+    assert considered[0].route == route
+    advantage = catalog.card("dmt").auto.advantage  # type: ignore[union-attr]
+    for other in considered[1:]:
+        assert other.route is None or other.route.evolve_us > advantage * route.evolve_us
+
+
+def test_exact_engines_come_before_one_that_states_its_error() -> None:
+    for changed in (noisy(26, 1_000), deep(12, frozenset({"kraus"})), noisy(13, 1_000)):
+        chosen = engine_choice.choose(changed, TaskOptions(), POOLS, LIMITS)
+        assert chosen.engine != "dmt"
+    considered = engine_choice.candidates(
+        deep(30, frozenset({"readout"})), TaskOptions(), POOLS, LIMITS
+    )
+    (named,) = [each for each in considered if each.engine == "dmt"]
+    assert named.route is None
+    assert "without noise of gates" in named.text
+
+
 def test_a_gate_with_noise_does_not_load_matrix_product_states() -> None:
     circuit = measured(chain(1, angle=0.3))
     noise = NoiseProfile(frozenset({"kraus", "readout"}), 2, 0, 1e-3, 5e-4, 1, 4_096)
