@@ -273,7 +273,8 @@ class _Samples:
                 new[mine] = self._absorbed(self._outcomes[p][bit], p, q, rows[mine])
         else:
             new = self._absorbed(self._traces[p], p, q, rows)
-        new = new / np.sqrt(np.maximum(_squares(new), _LEAST))[:, None]
+        sizes: Messages = np.sqrt(np.maximum(_squares(new), _LEAST), dtype=_REAL)
+        new = new / sizes[:, None]
         messages = self._messages[p, q]
         moved = _squares(new - messages[rows]) > _CHANGE**2
         messages[rows] = new
