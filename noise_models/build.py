@@ -74,7 +74,7 @@ def _replaced(snapshot: CalibrationSnapshot, values: dict[str, float]) -> Calibr
         result = change(result, zz_strength=values["gate.zz_strength"])
     of_gates = {name: value for name, value in values.items() if name in _OF_GATES}
     if of_gates:
-        sizes = {gate.name: gate.num_qubits for gate in snapshot.native_gates}
+        sizes = {gate.name: gate.num_qubits for gate in snapshot.all_gates}
         linked = snapshot.linked  # the gate that makes a link's pair is none of a device's gates
         gates = tuple(
             gate if frozenset(gate.qubits) in linked else _replaced_gate(gate, sizes, of_gates)

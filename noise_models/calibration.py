@@ -560,6 +560,9 @@ class CalibrationSnapshot(
     # Of a device that runs pulse sequences, on at most `num_qubits` atoms; it has no gates. None:
     # the device runs circuits.
     analog: AnalogCalibration | None = None
+    # Gates beside `native_gates` that circuits have only on request: rotations by any angle of
+    # IBM's processors, whose other gates make every circuit.
+    fractional_gates: tuple[NativeGate, ...] = ()
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "format", FORMATS[1 if self._second_format else 0])
@@ -574,14 +577,19 @@ class CalibrationSnapshot(
         return any(gate.paulis for gate in self.gates)
 
     @property
+    def all_gates(self) -> tuple[NativeGate, ...]:
+        """Native and fractional gates."""
+        return self.native_gates + self.fractional_gates
+
+    @property
     def uncalibrated_gates(self) -> tuple[str, ...]:
-        """Native gates of which no error was measured anywhere."""
+        """Gates of which no error was measured anywhere."""
         measured = {gate.name for gate in self.gates if gate.error is not None}
-        return tuple(gate.name for gate in self.native_gates if gate.name not in measured)
+        return tuple(gate.name for gate in self.all_gates if gate.name not in measured)
 
     @property
     def untimed_gates(self) -> tuple[str, ...]:
-        """Native gates of which no duration is known anywhere, on a device with T1, T2 or ZZ rates:
+        """Gates of which no duration is known anywhere, on a device with T1, T2 or ZZ rates:
         neither acts while such a gate runs, or while another qubit waits for it."""
         if not (
             self.acting_zz_khz
@@ -591,7 +599,7 @@ class CalibrationSnapshot(
         timed = {gate.name for gate in self.gates if gate.duration_ns is not None}
         return tuple(
             gate.name
-            for gate in self.native_gates
+            for gate in self.all_gates
             if gate.name not in timed and gate.num_qubits <= self.num_qubits
         )
 

@@ -341,7 +341,7 @@ def _parameters(model: DeviceModel, *, of_links: bool) -> _Values:
 def _gates(model: DeviceModel) -> Iterable[tuple[GateCalibration, tuple[int, ...]]]:
     """Iterate over the calibrated gates with their qubits; for a gate on all qubits the first
     ones."""
-    sizes = {gate.name: gate.num_qubits for gate in model.snapshot.native_gates}
+    sizes = {gate.name: gate.num_qubits for gate in model.snapshot.all_gates}
     for gate in model.snapshot.gates:
         yield gate, gate.qubits or tuple(range(sizes.get(gate.name, 0)))
 

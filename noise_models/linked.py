@@ -10,7 +10,7 @@ gets those of another one. What the data of a module says of all its qubits is w
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import permutations
 from typing import Annotated, Any
 
@@ -105,7 +105,8 @@ def linked(
             communication[key].add(int(number))
     for key, module in modules.items():
         _check_module(key, module, communication[key])
-    parts = [_Shifted(each, firsts[key]) for key, each in modules.items()]
+    agreed = _agreed(modules)
+    parts = [_Shifted(each, firsts[key]) for key, each in agreed.items()]
     result = CalibrationSnapshot(
         name=name,
         num_qubits=first,
@@ -118,6 +119,7 @@ def linked(
         dynamic=True,
         feed_forward_ns=max(each.feed_forward_ns for each in modules.values()),
         native_gates=_native(modules.values()),
+        fractional_gates=_distinct(agreed.values(), "fractional_gates"),
         coupling=(*(pair for part in parts for pair in part.coupling()), *_both(made)),
         qubits=_qubits(modules.values()),
         gates=(*(gate for part in parts for gate in part.gates()), *_link_gates(made)),
@@ -130,7 +132,7 @@ def linked(
         overhead_ns=max(each.overhead_ns for each in modules.values()),
         unusable=tuple(qubit for part in parts for qubit in part.numbers("unusable")),
         unmeasured=tuple(qubit for part in parts for qubit in part.numbers("unmeasured")),
-        angle_bounds=_angle_bounds(modules),
+        angle_bounds=_angle_bounds(agreed),
         measurements=tuple(each for part in parts for each in part.measurements()),
         measurement_crosstalk=tuple(each for part in parts for each in part.crosstalk()),
         unread=tuple(sorted({field for each in modules.values() for field in each.unread})),
@@ -174,7 +176,7 @@ def _entries(module: CalibrationSnapshot) -> int:
     listed = {gate.name for gate in module.gates if gate.qubits}
     defaults = {gate.name for gate in module.gates if not gate.qubits}
     result = len(module.gates) + pairs + len(module.measurement_crosstalk)
-    for native in module.native_gates:
+    for native in module.all_gates:
         if native.name in defaults or native.name not in listed:
             result += places.get(native.num_qubits, 0)
     if any(not each.qubits for each in module.measurement_crosstalk):
@@ -275,13 +277,41 @@ def _technology(modules: Iterable[CalibrationSnapshot]) -> calibration.Technolog
 
 
 def _native(modules: Iterable[CalibrationSnapshot]) -> tuple[NativeGate, ...]:
+    link = NativeGate(LINK_GATE, 2, 1)
+    found = _distinct(modules, "native_gates")
+    return (*(gate for gate in found if gate.name != LINK_GATE), link)
+
+
+def _distinct(modules: Iterable[CalibrationSnapshot], field: str) -> tuple[NativeGate, ...]:
     found: dict[str, NativeGate] = {}
-    for gate in (gate for each in modules for gate in each.native_gates):
+    for gate in (gate for each in modules for gate in getattr(each, field)):
         if found.setdefault(gate.name, gate) != gate:
             text = f"gate {gate.name} has another number of qubits or parameters in two modules"
-            raise SnapshotError("native_gates", text, hint="modules whose gates agree")
-    link = NativeGate(LINK_GATE, 2, 1)
-    return (*(gate for name, gate in found.items() if name != LINK_GATE), link)
+            raise SnapshotError(field, text, hint="modules whose gates agree")
+    return tuple(found.values())
+
+
+def _agreed(modules: Mapping[str, CalibrationSnapshot]) -> dict[str, CalibrationSnapshot]:
+    """The modules without the fractional gates that are native, or have other limits, in another
+    one: a device has one kind of gate under a name."""
+    natives = {gate.name for each in modules.values() for gate in each.native_gates}
+    kinds: dict[str, set[object]] = {}
+    for each in modules.values():
+        limits = {limit.gate: limit.bounds_rad for limit in each.angle_bounds}
+        for gate in each.fractional_gates:
+            kinds.setdefault(gate.name, set()).add((gate, limits.get(gate.name, ())))
+    left_out = {name for name, each in kinds.items() if name in natives or len(each) > 1}
+    return {key: _without(each, left_out) for key, each in modules.items()}
+
+
+def _without(module: CalibrationSnapshot, names: Set[str]) -> CalibrationSnapshot:
+    names = names & {gate.name for gate in module.fractional_gates}
+    return msgspec.structs.replace(
+        module,
+        fractional_gates=tuple(g for g in module.fractional_gates if g.name not in names),
+        gates=tuple(gate for gate in module.gates if gate.name not in names),
+        angle_bounds=tuple(each for each in module.angle_bounds if each.gate not in names),
+    )
 
 
 def _qubits(modules: Iterable[CalibrationSnapshot]) -> tuple[QubitCalibration, ...]:
@@ -322,7 +352,7 @@ def _angle_bounds(
     having: dict[str, dict[tuple[tuple[float, float], ...], str]] = {}
     for key, each in modules.items():
         bounds = {limit.gate: limit.bounds_rad for limit in each.angle_bounds}
-        for gate in each.native_gates:
+        for gate in each.all_gates:
             having.setdefault(gate.name, {})[bounds.get(gate.name, ())] = key
     result = []
     for name, found in having.items():
@@ -386,7 +416,7 @@ class _Shifted:
         """Yield an entry for each place of each gate."""
         module = self._module
         defaults = {gate.name: gate for gate in module.gates if not gate.qubits}
-        listed: dict[str, set[Place]] = {gate.name: set() for gate in module.native_gates}
+        listed: dict[str, set[Place]] = {gate.name: set() for gate in module.all_gates}
         for gate in module.gates:
             if gate.qubits:
                 listed.setdefault(gate.name, set()).add(gate.qubits)
@@ -396,7 +426,7 @@ class _Shifted:
         pairs: list[Place] = [
             pair for pair in self._pairs() if not set(pair).intersection(module.unusable)
         ]
-        for native in module.native_gates:
+        for native in module.all_gates:
             default = defaults.get(native.name)
             if default is None and listed[native.name]:
                 continue  # acts on the listed qubits alone

@@ -141,9 +141,9 @@ def _check_link_gate(field: str, link: Link, gate: GateCalibration | None) -> No
 
 
 def _check_gates(snapshot: CalibrationSnapshot) -> None:
-    """Check that native gates on two qubits have entries for pairs alone. One that acts on every
+    """Check that gates on two qubits have entries for pairs alone. One that acts on every
     coupled pair would act across a link without using its pair."""
-    wide = {gate.name for gate in snapshot.native_gates if gate.num_qubits == 2}
+    wide = {gate.name for gate in snapshot.all_gates if gate.num_qubits == 2}
     listed: dict[str, bool] = dict.fromkeys(wide, False)
     linked = snapshot.linked
     for index, gate in enumerate(snapshot.gates):

@@ -87,7 +87,7 @@ def _gates(document: Document) -> Iterable[tuple[str, tuple[int, ...]]]:
     """Iterate over the gates with their qubits; a gate on all qubits is placed on the first
     ones."""
     if isinstance(document, CalibrationSnapshot):
-        sizes = {gate.name: gate.num_qubits for gate in document.native_gates}
+        sizes = {gate.name: gate.num_qubits for gate in document.all_gates}
         for gate in document.gates:
             yield gate.name, gate.qubits or tuple(range(sizes.get(gate.name, 1)))
     else:

@@ -85,10 +85,11 @@ def check(snapshot: calibration.CalibrationSnapshot) -> None:
     if snapshot.calibrated:
         checks.check_date("calibrated", snapshot.calibrated)
     native: set[str] = set()
-    for index, each in enumerate(snapshot.native_gates):
-        checks.check_gate_name(f"native_gates[{index}].name", each.name)
-        checks.check_ranges(f"native_gates[{index}].", each, _NATIVE)
-        checks.check_once(f"native_gates[{index}].name", each.name, native)
+    for field in ("native_gates", "fractional_gates"):
+        for index, each in enumerate(getattr(snapshot, field)):
+            checks.check_gate_name(f"{field}[{index}].name", each.name)
+            checks.check_ranges(f"{field}[{index}].", each, _NATIVE)
+            checks.check_once(f"{field}[{index}].name", each.name, native)
     if snapshot.all_to_all and snapshot.coupling:
         hint = "leave coupling empty there"
         raise SnapshotError("coupling", "pairs on an all-to-all device", hint=hint)
@@ -158,7 +159,7 @@ def clamps(snapshot: calibration.CalibrationSnapshot) -> tuple[tuple[str, str], 
         if (each.error or 0.0) > calibration.MOST_MEMORY_ERROR:
             note = f"{each.error:g} is above 1/3; used: complete dephasing by each measurement"
             results.append((f"measurement_crosstalk[{index}].error", note))
-    arity = {gate.name: gate.num_qubits for gate in snapshot.native_gates}
+    arity = {gate.name: gate.num_qubits for gate in snapshot.all_gates}
     for index, gate in enumerate(snapshot.gates):
         side = 1 << (len(gate.qubits) or arity.get(gate.name, 1))
         if gate.error is not None and gate.error > side / (side + 1):
@@ -185,7 +186,7 @@ def _outside(
     if snapshot.fitted is None or outside.outside is not None:
         hint = "leave it out"
         raise SnapshotError("outside", "has no scope of a fit around it", hint=hint)
-    if (outside.num_qubits, outside.native_gates) != (snapshot.num_qubits, snapshot.native_gates):
+    if (outside.num_qubits, outside.all_gates) != (snapshot.num_qubits, snapshot.all_gates):
         hint = "the calibration that the fit began with"
         raise SnapshotError("outside", "qubits or native gates of another device", hint=hint)
     check(outside)
@@ -223,7 +224,7 @@ def _groups(
 
 def _gates(snapshot: calibration.CalibrationSnapshot) -> None:
     checks.check_entries("gates", snapshot.gates, MAX_GATES)
-    arity = {gate.name: gate.num_qubits for gate in snapshot.native_gates}
+    arity = {gate.name: gate.num_qubits for gate in snapshot.all_gates}
     names: set[str] = set()
     seen: set[tuple[str, tuple[int, ...]]] = set()
     for index, gate in enumerate(snapshot.gates):
@@ -288,7 +289,7 @@ def _crosstalk(snapshot: calibration.CalibrationSnapshot) -> None:
 
 
 def _angle_bounds(snapshot: calibration.CalibrationSnapshot) -> None:
-    params = {gate.name: gate.num_params for gate in snapshot.native_gates}
+    params = {gate.name: gate.num_params for gate in snapshot.all_gates}
     seen: set[str] = set()
     for index, each in enumerate(snapshot.angle_bounds):
         field = f"angle_bounds[{index}]"
@@ -322,7 +323,7 @@ def _rotation(
 _OF_CIRCUITS = (
     *("native_gates", "gates", "coupling", "all_to_all", "qubits", "zz", "correlated_readout"),
     *("measurements", "measurement_crosstalk", "layers", "modules", "links", "logical", "dynamic"),
-    *("fitted", "angle_bounds"),
+    *("fitted", "angle_bounds", "fractional_gates"),
 )
 
 

@@ -22,6 +22,7 @@ INSTRUCTIONS = {
 }
 
 
+_INCOMPLETE = ("id", "rz", "x")  # gates on one qubit which do not make all others
 MAX_ANGLE = 1e6  # of a parameter without bounds beside one that has them
 
 
@@ -275,6 +276,7 @@ class SnapshotBuilder:
             name=name,
             num_qubits=self.num_qubits,
             native_gates=tuple(self.natives.values()),
+            fractional_gates=tuple(tables.fractional.values()),
             coupling=() if self.values.get("all_to_all") else tuple(self.coupling),
             qubits=tuple(
                 calibration.QubitCalibration(**each)  # type: ignore[arg-type]
@@ -308,6 +310,21 @@ class SnapshotBuilder:
         for field, note in clamps(result):
             self.recorder.clamped(field, note)
         return result, self.recorder.report(self.source_format)
+
+    def set_fractional(self, bounds: Mapping[str, object]) -> None:
+        """Make gates of the source fractional without which the native gates make every circuit.
+        `bounds`: their names, with the limits of their angles as `bound_angles` takes them."""
+        self._complete_natives()
+        listed = {gate for gate, _ in self._tables.gates}.union(self.natives)
+        for name in filter(listed.__contains__, bounds):
+            size, params = gate_names.SHAPES[name]
+            self.bound_angles(name, bounds[name], name)
+            names = [gate.name for gate in self.natives.values() if gate.num_qubits == size]
+            if set(names).difference(bounds, _INCOMPLETE):
+                self.natives.pop(name, None)
+                gate = calibration.NativeGate(name, size, params)
+                self._tables.fractional[name] = gate
+                self.recorder.used(name, "fractional_gates[*]")
 
     def _complete_natives(self) -> None:
         """Make all measured gates native if the source has no list of native gates."""

@@ -23,6 +23,7 @@ class CollectedValues:
     qubits: list[dict[str, float]]
     values: dict[str, Any] = dataclasses.field(default_factory=dict)  # other fields of the snapshot
     natives: dict[str, calibration.NativeGate] = dataclasses.field(default_factory=dict)
+    fractional: dict[str, calibration.NativeGate] = dataclasses.field(default_factory=dict)
     coupling: dict[tuple[int, int], None] = dataclasses.field(default_factory=dict)
     gates: dict[GateKey, dict[str, float]] = dataclasses.field(default_factory=dict)
     unusable: dict[int, str] = dataclasses.field(
@@ -104,7 +105,7 @@ class CollectedValues:
                     other = _READOUT[name == "p01"]
                     note = "p01 = p10" if other not in values else f"twice it, less {other}"
                     said(f"qubits[0].{name}", f"readout_error: {note}")
-        for gate in self.natives:
+        for gate in (*self.natives, *self.fractional):
             for (other, _), values in self.gates.items():
                 if other == gate:
                     for key in ("error", "duration_ns"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 # Qiskit's name -> (qubits, parameters).
 SHAPES: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("id", "x", "y", "z", "h", "s", "sdg", "t", "tdg", "sx", "sxdg"), (1, 0)),
@@ -17,6 +19,9 @@ SHAPES: dict[str, tuple[int, int]] = {
     "cu": (2, 4),
     **dict.fromkeys(("ccx", "ccz", "cswap"), (3, 0)),
 }
+
+# Fractional gates of IBM's processors, and the limits of their angles in radians.
+FRACTIONAL: dict[str, list[list[float]] | None] = {"rx": None, "rzz": [[0.0, math.pi / 2]]}
 
 # Lower-case names of Amazon Braket, IQM, Quantinuum, IonQ, AQT and CUNQA.
 _ALIASES = {

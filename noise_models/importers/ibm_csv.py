@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Iterator
 
-from noise_models.importers import convert, report
+from noise_models.importers import convert, gate_names, report
 from noise_models.importers.builder import ImportedSnapshot, SnapshotBuilder
 from noise_models.importers.source import CsvTable, Source
 from noise_models.strict_json import SnapshotError
@@ -21,7 +21,6 @@ _GATES = {  # the part of a header before " error"
     **{name: name for name in ("id", "rz", "sx", "x", "rx", "cx", "ecr", "cz", "rzz")},
     "z-axis rotation (rz)": "rz", "\u221ax (sx)": "sx", "pauli-x": "x", "cnot": "cx",
 }  # fmt: skip
-_FRACTIONAL = ("rx", "rzz")  # measured in addition to the basis gates, and not among them
 _PROBABILITIES = {
     "readout assignment error": "readout_error",
     "prob meas0 prep1": "p10",
@@ -205,11 +204,6 @@ def _duration(
         builder.recorder.ignored(place, "no gate on these qubits has an error")
 
 
-_ARITY = {**dict.fromkeys(("id", "rz", "sx", "x", "rx"), 1)} | dict.fromkeys(
-    ("cx", "ecr", "cz", "rzz"), 2
-)
-
-
 def _broken(
     builder: SnapshotBuilder, table: CsvTable, columns: dict[str, str], row_qubits: list[int]
 ) -> None:
@@ -223,15 +217,10 @@ def _broken(
 
 
 def _natives(builder: SnapshotBuilder) -> None:
-    gates = dict.fromkeys(gate for gate, _ in builder.gate_keys)
-    basis = [gate for gate in gates if gate not in _FRACTIONAL]
-    chosen = basis if any(_ARITY[gate] == 2 for gate in basis) or "rzz" not in gates else gates
-    for gate in chosen:
-        builder.add_native(gate, _ARITY[gate], None, gate)
+    for gate in dict.fromkeys(gate for gate, _ in builder.gate_keys):
+        builder.add_native(gate, gate_names.SHAPES[gate][0], None, gate)
     builder.add_frame_change()  # some tables have no column for rz
+    builder.set_fractional(gate_names.FRACTIONAL)
     for gate, qubits in builder.gate_keys:
         if gate in builder.natives and len(qubits) == 2:
             builder.couple((qubits[0], qubits[1]), gate)
-    for gate in gates:
-        if gate not in chosen:
-            builder.recorder.ignored(f"{gate} as a native gate", "a fractional gate, not basis")

@@ -64,7 +64,8 @@ def read(source: Source, name: str) -> ImportedSnapshot:
         _gate(builder, field, convert.mapping(entry, field))
     if configuration:
         _configure(builder, configuration)
-    else:
+    builder.set_fractional(gate_names.FRACTIONAL)
+    if not configuration:
         builder.recorder.defaulted("coupling", "the pairs of two-qubit gates: no configuration")
         builder.couple_gates()
     general = properties.get("general")
@@ -225,8 +226,6 @@ def _configure(builder: SnapshotBuilder, configuration: dict[str, Any]) -> None:
         count = len(inputs) if isinstance(inputs, list) else None
         guess = gate_names.SHAPES.get(gate, (2 if gate[:1] == "c" else 1, 0))[0]
         builder.add_native(gate, arity.get(gate, guess), count, place)
-        if gate == "rzz":
-            builder.bound_angles(gate, [[0.0, math.pi / 2]], "rzz of IBM's processors")
         used(place, "native_gates[*]")
     if configuration.get("dt") is not None:
         dt_ns = convert.number(configuration["dt"], "dt")

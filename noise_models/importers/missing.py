@@ -52,7 +52,7 @@ def report(snapshot: CalibrationSnapshot, reasons: Mapping[int, str], recorder: 
         lacking = [pair for pair in sorted(pairs) if not {pair, pair[::-1]} & listed]
         if lacking:
             recorder.missing("coupling", f"{_places(lacking)}: no gate on them", len(lacking))
-    for native in snapshot.native_gates:
+    for native in snapshot.all_gates:
         found = entries.get(native.name, {})
         if native.name in snapshot.uncalibrated_gates:
             note = "no error on any qubits: it acts without one"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
@@ -52,7 +52,7 @@ from simenv.calibration.untested import (
 )
 from simenv.errors import OptionError
 from simenv.model.availability import Availability
-from simenv.model.devices import DeviceInfo, DeviceKind
+from simenv.model.devices import DeviceInfo, DeviceKind, GateInfo
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
@@ -805,11 +805,8 @@ def published(info: DeviceInfo) -> calibration.CalibrationSnapshot:
         max_shots=info.max_shots,
         dynamic=info.dynamic,
         all_to_all=info.all_to_all,
-        native_gates=tuple(
-            calibration.NativeGate(gate.name, gate.qubits, gate.params)
-            for gate in info.gates
-            if gate.qubits > 0
-        ),
+        native_gates=_natives(info.gates),
+        fractional_gates=_natives(info.fractional_gates),
         coupling=info.coupling,
         unusable=info.unusable,
         qubits=tuple(
@@ -837,6 +834,14 @@ def published(info: DeviceInfo) -> calibration.CalibrationSnapshot:
             if each.name not in ("measure", "reset", "delay")
         ),
     )  # fmt: skip
+
+
+def _natives(gates: Iterable[GateInfo]) -> tuple[calibration.NativeGate, ...]:
+    return tuple(
+        calibration.NativeGate(gate.name, gate.qubits, gate.params)
+        for gate in gates
+        if gate.qubits > 0
+    )
 
 
 def recovered(

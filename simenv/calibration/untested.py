@@ -160,7 +160,7 @@ def _of_gates(
     """Errors of gates that the experiments do not use, and rotations that they do not measure."""
     operations = [each for each in (gates.quarter, gates.half, gates.entangler) if each is not None]
     used = {each.name for each in operations}
-    sizes = {each.name: each.num_qubits for each in snapshot.native_gates}
+    sizes = {each.name: each.num_qubits for each in snapshot.all_gates}
     others: dict[str, float] = {}
     for gate in snapshot.gates:
         size = len(gate.qubits) or sizes.get(gate.name, 0)

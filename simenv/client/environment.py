@@ -20,7 +20,7 @@ from simenv.client.connection.channel import LOST_S
 from simenv.client.connection.session import ServiceSession
 from simenv.client.history import TaskHistory
 from simenv.client.jobs import JobRecords
-from simenv.client.submission.devices import SubmitDevices
+from simenv.client.submission.devices import SubmitDevices, check_fractional
 from simenv.client.submission.options import with_options_of
 from simenv.client.submission.parts import KEEP_S, PartTask, submit_part
 from simenv.client.tasks.task import Task, number_of
@@ -197,6 +197,7 @@ class Environment:
         *,
         level: SupportsIndex | None = None,
         seed: SupportsIndex = SEED,
+        fractional_gates: bool = False,
         **options: Unpack[CallOptions],
     ) -> Any:
         """Compile a QuantumCircuit, or a list of them, to the native gates and qubits of a device.
@@ -205,7 +206,8 @@ class Environment:
         a pool with one. `level`: 0 to 3 gives the result of `qiskit.transpile` at that optimization
         level for the device's Target and `seed_transpiler=seed`, without the qubits whose
         measurement hardly tells 0 from 1 where the others suffice; None: the circuit that `submit`
-        would run. The result depends only on circuit, calibration, level, seed and the workers'
+        would run. `fractional_gates`: compile to these too; with `level` None, where they are
+        cheaper. The result depends only on circuit, calibration, level, seed and the workers'
         Qiskit. `options`: pool, priority, queue_timeout_s, run_timeout_s, reservation, account,
         qos, after, name, idempotency_key, as in `submit`.
 
@@ -216,7 +218,9 @@ class Environment:
         is_sequence = isinstance(circuits, list | tuple)
         info = self._devices.info(device)
         batch = list(circuits) if is_sequence else [circuits]
-        result = transpile(self._session, info, batch, level, seed, options)
+        if fractional_gates:
+            check_fractional(info)
+        result = transpile(self._session, info, batch, level, seed, fractional_gates, options)
         return result if is_sequence else result[0]
 
     def join(

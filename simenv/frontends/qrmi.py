@@ -45,7 +45,7 @@ Outcomes = Sequence[str]  # of each shot, with keys as in `Result.counts`
 
 
 _FIELDS = ("pubs", "shots", "options", "version", "support_qiskit")
-_DEVICE_OPTIONS = ("noise", "compile", "qubit_mapping", "account", "qos")
+_DEVICE_OPTIONS = ("noise", "compile", "fractional_gates", "qubit_mapping", "account", "qos")
 
 
 class Pub(msgspec.Struct, frozen=True):

@@ -133,6 +133,29 @@ class Availability:
         return result.intersection(*({place[0] for place in each} for each in places))
 
     @cached_property
+    def with_fractional(self) -> DeviceInfo:
+        """The device with its fractional gates among the native ones."""
+        if not self.info.fractional_gates:
+            return self.info
+        gates = self.info.gates + self.info.fractional_gates
+        return msgspec.structs.replace(self.info, gates=gates, fractional_gates=())
+
+    @cached_property
+    def on_full_pairs(self) -> DeviceInfo:
+        """The device without the pairs on which not every gate on two qubits works."""
+        wide = [set(self.places(name)) for name, size in self._sizes.items() if size == 2]
+        full = set.intersection(*wide) if wide else set()
+        return msgspec.structs.replace(
+            self.info,
+            coupling=tuple(pair for pair in self.info.coupling if pair in full),
+            operations=tuple(
+                each
+                for each in self.info.operations
+                if len(each.qubits) != 2 or each.qubits in full
+            ),
+        )
+
+    @cached_property
     def inside_modules(self) -> DeviceInfo:
         """The device without the gates that make pairs of links: these are no gates that a
         compilation may use."""

@@ -30,6 +30,7 @@ from simenv.errors import (
     ProgramError,
     VersionMismatchError,
 )
+from simenv.model.availability import Availability
 from simenv.model.devices import DeviceInfo
 from simenv.model.options import VALUE, TaskOptions
 from simenv.model.program import Text, check_printable, digest
@@ -283,6 +284,7 @@ class TranspileCall(msgspec.Struct, frozen=True, array_like=True, forbid_unknown
     qpy: int  # version of QPY that the answer has at most
     first: int  # number of the first circuit in its caller's list, for messages
     circuits: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=MAX_CIRCUITS)]  # QPY, one each
+    fractional_gates: bool = False  # compile to these too
 
 
 class TranspileAnswer(msgspec.Struct, frozen=True, array_like=True):
@@ -422,7 +424,8 @@ def decode_device(packed: bytes) -> DeviceInfo:
     except DECODE_ERRORS as error:
         raise ProgramError(f"the device cannot be read: {error}") from error
     modules = (module.name for module in info.modules)
-    for text in (info.name, *(gate.name for gate in info.gates), *modules):
+    gates = (gate.name for gate in info.gates + info.fractional_gates)
+    for text in (info.name, *gates, *modules):
         check_printable("a name of the device", text[: MAX_NAME_CHARS + 1])
     width = info.num_qubits
     qubits = {qubit for pair in info.coupling for qubit in pair}
@@ -461,6 +464,7 @@ def target_entries(packed: bytes) -> int:
 
 
 def _count_entries(info: DeviceInfo) -> int:
+    info = Availability(info).with_fractional
     width = info.num_qubits
     pairs = width * (width - 1) if info.all_to_all else len(info.coupling)
     narrow = sum(gate.qubits == 1 for gate in info.gates) + 3  # measure, delay, reset

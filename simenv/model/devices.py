@@ -240,6 +240,8 @@ class DeviceInfo(msgspec.Struct, frozen=True):
     # installs them.
     missing_formats: tuple[tuple[str, str], ...] = ()
     analog: AnalogInfo | None = None  # None: it runs circuits; else pulse sequences
+    # Gates beside `gates` that circuits may have, and that compiled ones have on request.
+    fractional_gates: tuple[GateInfo, ...] = ()
 
     @property
     def is_discrete(self) -> bool:

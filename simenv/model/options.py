@@ -124,6 +124,12 @@ OPTIONS: dict[str, Option] = {
         "On a device of several QPUs, the module of each qubit, with commas: a,a,b; auto: with few"
         " Bell pairs.",
     ),
+    "fractional_gates": Option(
+        False,
+        bool,
+        "Compile to fractional gates too, such as rx and rzz of IBM's processors, where they are"
+        " cheaper.",
+    ),
     "priority": Option(
         0,
         int,
@@ -243,6 +249,7 @@ class PlacementOptions(TypedDict, total=False):
     # For circuits of stim also a dict, "auto", "draw" or "draw:2".
     qubit_mapping: Sequence[SupportsIndex] | Mapping[int, SupportsIndex] | str | None
     partition: Sequence[str] | str
+    fractional_gates: bool
 
 
 class SharedOptions(ProgramOptions, PlacementOptions, total=False):

@@ -63,6 +63,7 @@ class Costs:
     """Costs of circuits that are compiled for one device."""
 
     def __init__(self, info: DeviceInfo) -> None:
+        info = Availability(info).with_fractional
         available = Availability(info)
         self._errors = {
             (gate.name, qubits): each.error

@@ -18,9 +18,11 @@ TOLERANCE = 1e-9  # rad, of a limit of an angle
 
 
 class NativeForm:
-    """Check whether programs consist of operations that a device has, where it has them."""
+    """Check whether programs consist of operations that a device has, where it has them; fractional
+    gates are among them."""
 
     def __init__(self, info: DeviceInfo) -> None:
+        info = Availability(info).with_fractional
         self._num_qubits = info.num_qubits
         self._dynamic = info.dynamic
         available = Availability(info)

@@ -36,11 +36,14 @@ from simenv.transpiler.qiskit_runtime import BELL, BY_COST, LEVEL, SEED
 _CONTROL_FLOW = ("if_else", "while_loop", "for_loop", "switch_case")
 
 
-def target_of(info: DeviceInfo) -> Any:
+def target_of(info: DeviceInfo, *, fractional_gates: bool = False) -> Any:
     """Return the qiskit.transpiler.Target of a device: what its data lists, with durations, times
     T1 and T2 in seconds, frequencies in Hz, errors, limits of angles. A gate that Qiskit does not
-    have is left out, and so are the pairs of links: no compilation uses them. Raises OptionError if
-    all gates are such."""
+    have is left out, and so are the pairs of links: no compilation uses them. `fractional_gates`:
+    with these, which a Target of IBM has on request too. Raises OptionError if all gates are
+    such."""
+    if fractional_gates:
+        info = Availability(info).with_fractional
     qiskit_runtime.qiskit()
     from qiskit.circuit import Delay, Instruction, Measure, Parameter, Reset
     from qiskit.circuit.controlflow import ForLoopOp, IfElseOp, SwitchCaseOp, WhileLoopOp
@@ -213,10 +216,30 @@ class Transpiler:
     device, level, seed and version of Qiskit alone, not of earlier compilations, in every process.
     Invariant: clbits are never changed."""
 
-    def __init__(self, info: DeviceInfo, level: int = BY_COST, seed: int = SEED) -> None:
+    def __init__(
+        self,
+        info: DeviceInfo,
+        level: int = BY_COST,
+        seed: int = SEED,
+        *,
+        fractional_gates: bool = False,
+    ) -> None:
         """Create a transpiler. `level`: of Qiskit's transpiler, 0 to 3, whose passes are left as
-        they are; BY_COST: see `compile_cost`. `seed`: of its random choices."""
+        they are; BY_COST: see `compile_cost`. `seed`: of its random choices. `fractional_gates`:
+        compile to these too; BY_COST: where they are cheaper."""
+        self._without: Transpiler | None = None  # for native gates alone, by cost
+        # Others, by cost: without fractional gates, and where all gates on two qubits work. Qiskit
+        # prefers the places where any of them has a small error.
+        self._others: tuple[Transpiler, ...] = ()
+        self._fractional = fractional_gates and bool(info.fractional_gates)
+        if self._fractional:
+            if level == BY_COST:
+                self._without = Transpiler(info, level, seed)
+            info = Availability(info).with_fractional
         self._info = info = Availability(info).inside_modules
+        if self._without is not None:
+            full = Transpiler(Availability(info).on_full_pairs, LEVEL, seed)
+            self._others = self._without, full
         self._available = Availability(info)
         self._level = level
         self._seed = seed
@@ -226,6 +249,7 @@ class Transpiler:
         self._reading: Transpiler | None = None  # for the qubits that are read well
         if self._available.misread:
             self._reading = Transpiler(self._available.well_read, level, seed)
+            self._reading._others = self._others
 
     @property
     def name(self) -> str:
@@ -233,12 +257,15 @@ class Transpiler:
         import qiskit
 
         level = "levels 1 to 3 by cost" if self._level == BY_COST else f"level {self._level}"
+        level += ", fractional gates" if self._fractional else ""
         return f"qiskit {qiskit.__version__}, {level}, seed {self._seed}"
 
     @property
     def needs_numbers(self) -> bool:
         """True if angles must be numbers: they are limited, or no native gate has one."""
-        return bool(self._info.angle_limits) or self._info.is_discrete
+        limited = {each.gate for each in self._info.angle_limits}
+        names = (gate.name for gate in self._info.gates)
+        return not limited.isdisjoint(names) or self._info.is_discrete
 
     def transpiled(self, circuit: Any, mapping: tuple[int, ...] = ()) -> Any:
         """Return a QuantumCircuit in native gates on the device's qubits, compiled once for its
@@ -274,7 +301,7 @@ class Transpiler:
                     option="qubit_mapping",
                 )
         if mapping:
-            return self._compiled(circuit, mapping)
+            return self._in_place(circuit, mapping)
         if circuit.num_qubits <= self._available.most_connected:
             return self._best(circuit)
         # Qiskit places idle qubits too, and fails where gates connect too few.
@@ -282,7 +309,7 @@ class Transpiler:
         if 0 < len(used) <= self._available.most_connected:
             written = self._as_written(circuit, used)
             part = without_qubits(circuit, used)
-            found = self._compiled(part, written) if written else self._best(part)
+            found = self._in_place(part, written) if written else self._best(part)
         else:
             found = self._with_lone_qubits(circuit, used)
         return with_idle_qubits(found, circuit)
@@ -326,7 +353,15 @@ class Transpiler:
             if len(lone) > len(free):  # unless some gate is on too few qubits to count
                 return self._best(without_qubits(circuit, used))
             places |= dict(zip(lone, free, strict=False))
-        return self._compiled(without_qubits(circuit, used), tuple(places[q] for q in used))
+        return self._in_place(without_qubits(circuit, used), tuple(places[q] for q in used))
+
+    def _in_place(self, circuit: Any, mapping: tuple[int, ...]) -> Any:
+        """Return the compilation of a circuit with its qubits at these places."""
+        found = [self._compiled(circuit, mapping)]
+        if self._without is not None:
+            with suppress(ProgramError):
+                found.append(self._without._compiled(circuit, mapping))
+        return found[self._costs.cheapest(found)]
 
     def _best(self, circuit: Any) -> Any:
         """Return the compilation of a circuit that the compiler places."""
@@ -343,6 +378,10 @@ class Transpiler:
             with suppress(ProgramError):
                 found.append(self._compiled(circuit, (), level))
                 counts.append(self.rotations)
+        for other in self._others:
+            with suppress(ProgramError):
+                found.append(other._best(circuit))
+                counts.append(other.rotations)
         best = self._costs.cheapest(found)
         self.rotations = counts[best]
         return found[best]
@@ -407,7 +446,10 @@ class Transpiler:
         if self._translation is None:
             self._translation = self._pass_manager(tuple(range(self._info.num_qubits)))
         try:
-            return self._passed(self._translation, circuit)
+            found = [self._passed(self._translation, circuit)]
+            if self._without is not None:
+                found.append(self._without.translated(circuit))
+            return found[self._costs.cheapest(found)]
         except QiskitError as error:
             reason = error.message.partition(". ")[0][:_REASON_CHARS]
             text = f"the circuit cannot be translated for device {self._info.name}: {reason}"

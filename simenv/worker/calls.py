@@ -60,7 +60,7 @@ class TranspilerEngine:
     def __init__(self) -> None:
         # Qiskit would start a thread for each core of the node in every worker.
         os.environ.setdefault("RAYON_NUM_THREADS", "1")
-        self._cache: OrderedDict[tuple[bytes, int, int], Transpiler] = OrderedDict()
+        self._cache: OrderedDict[tuple[bytes, int, int, bool], Transpiler] = OrderedDict()
 
     def call(
         self, call: calls.Call, assigned: AssignedTask, terms: TaskOptions, control: RunControl
@@ -92,20 +92,20 @@ class TranspilerEngine:
 
     def _entries(self) -> int:
         """Entries of the tables of all cached transpilers."""
-        return sum(calls.target_entries(device) for device, _, _ in self._cache)
+        return sum(calls.target_entries(device) for device, *_ in self._cache)
 
     def _transpiler(self, call: calls.TranspileCall) -> Transpiler:
-        key = call.device, call.level, call.seed
+        key = call.device, call.level, call.seed, call.fractional_gates
         result = self._cache.get(key)
         if result is None:
             level = qiskit_runtime.BY_COST if call.level == calls.AS_SUBMITTED else call.level
             info = calls.decode_device(call.device)
+            kind = Transpiler
             if info.links:
                 from simenv.transpiler.linked.distribution import LinkedTranspiler
 
-                result = LinkedTranspiler(info, level, call.seed)
-            else:
-                result = Transpiler(info, level, call.seed)
+                kind = LinkedTranspiler
+            result = kind(info, level, call.seed, fractional_gates=call.fractional_gates)
             self._cache[key] = result
             while len(self._cache) > MAX_TRANSPILERS or self._entries() > calls.MAX_TARGET_ENTRIES:
                 self._cache.popitem(last=False)

@@ -119,6 +119,24 @@ try:
 except Exception as error:
     found["refused"] = str(error)
 """
+FRACTIONAL = """
+plain, asked = backend, service.backend("emu", use_fractional_gates=True)
+found["plain"] = sorted({"rx", "rzz"} & set(plain.target.operation_names))
+found["asked"] = sorted({"rx", "rzz"} & set(asked.target.operation_names))
+found["flow"] = "if_else" in asked.target.operation_names
+ising = QuantumCircuit(6)
+for _ in range(2):
+    ising.rx(0.6, range(6))
+    for first in range(5):
+        ising.rzz(-0.4, first, first + 1)
+ising.measure_all()
+placed = generate_preset_pass_manager(1, asked, seed_transpiler=1).run(ising)
+found["circuit"] = packed(placed)
+sampler = SamplerV2(mode=asked)
+sampler.options.simulator.seed_simulator = SEED
+job = sampler.run([placed], shots=200)
+found["counts"] = job.result()[0].data.meas.get_counts()
+"""
 CANCELLED = """
 from qiskit import QuantumCircuit
 wide = QuantumCircuit(23)
@@ -325,6 +343,18 @@ def found_by(program: str, settings: Mapping[str, str], **values: object) -> dic
     assert process.returncode == 0, errors
     result: dict[str, Any] = json.loads(output.splitlines()[-1])
     return result
+
+
+def test_fractional_gates_are_those_of_a_backend_on_request(
+    env: Client, settings: Mapping[str, str]
+) -> None:
+    found = found_by(HEAD + FRACTIONAL, settings, SEED=SEED)
+    assert (found["plain"], found["asked"], found["flow"]) == ([], ["rx", "rzz"], True)
+    circuit = qpy.parse(zlib.decompress(base64.b64decode(found["circuit"])))
+    assert {"rx", "rzz"} <= set(circuit.count_ops())
+    options: dict[str, Any] = {"pool": "emu", "outputs": ("counts", "memory"), "compile": "never"}
+    own = env.run(circuit, shots=200, seed=SEED, **options)
+    assert found["counts"] == dict(own.counts)  # as it was written
 
 
 def test_a_program_of_ibms_client_runs_unchanged(env: Client, settings: Mapping[str, str]) -> None:

@@ -49,6 +49,29 @@ def test_each_module_keeps_its_own_gates() -> None:
     assert places(union, "r") == {(3,): None, (4,): None}
 
 
+def test_fractional_gates_are_those_of_all_modules_where_these_agree() -> None:
+    bounds = ((0.0, 1.5),)
+    chip = msgspec.structs.replace(
+        CHIP,
+        fractional_gates=(NativeGate("rx", 1, 1), NativeGate("rzz", 2, 1)),
+        angle_bounds=(AngleBounds("rzz", bounds),),
+        gates=(
+            *CHIP.gates,
+            GateCalibration("rx", error=0.001),
+            GateCalibration("rzz", (0, 1), error=0.02),
+        ),
+    )
+    two = linked("duo", {"a": chip, "b": chip}, [LINK])
+    assert [each.name for each in two.fractional_gates] == ["rx", "rzz"]
+    assert places(two, "rx") == {(qubit,): 0.001 for qubit in range(6)}
+    assert places(two, "rzz") == {(0, 1): 0.02, (3, 4): 0.02}
+    assert two.angle_bounds == (AngleBounds("rzz", bounds),)
+    mixed = linked("duo", {"a": chip, "b": IONS}, [LINK])  # whose rzz is native, at any angle
+    assert [each.name for each in mixed.fractional_gates] == ["rx"]
+    assert places(mixed, "rzz") == {(3, 4): 0.002, (4, 3): 0.002}
+    assert mixed.angle_bounds == ()
+
+
 def test_pairs_of_a_link_are_made_on_its_qubits_alone() -> None:
     union = linked("duo", {"a": CHIP, "b": IONS}, [LINK])
     assert places(union, "rxx") == {(0, 4): pytest.approx(0.03), (4, 0): pytest.approx(0.03)}

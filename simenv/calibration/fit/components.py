@@ -400,7 +400,7 @@ def with_gates_of_each_set(
     if all(gate.qubits for gate in snapshot.gates):
         return snapshot
     available = _available(snapshot)
-    natives = {gate.name for gate in snapshot.native_gates}
+    natives = {gate.name for gate in snapshot.all_gates}
     own = {
         (gate.name, order) for gate in snapshot.gates for order in (gate.qubits, gate.qubits[::-1])
     }

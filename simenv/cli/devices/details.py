@@ -183,6 +183,7 @@ def show(name: str, snapshot: CalibrationSnapshot, source: str) -> None:
             "all to all" if snapshot.all_to_all else coupling if not snapshot.analog else "",
         ),
         ("gates", gates),
+        ("fractional", ", ".join(gate.name for gate in snapshot.fractional_gates)),
         ("calibrated", snapshot.calibrated),
         ("fitted from", _fitted(snapshot)),
         ("refused fit", _refused(snapshot)),

@@ -339,6 +339,7 @@ FORMS = {
     "compile": Form(kind=Compile, convert=str),
     "qubit_mapping": Form(kind=str | None, convert=mapping_of),
     "partition": Form(kind=str, convert=str),
+    "fractional_gates": Form(flags=("--fractional-gates",)),
     "account": Form(flags=("--account", "-A")),
     "after": Form(kind=Texts, convert=lambda tasks: tasks or None),
     "name": Form("task_name"),

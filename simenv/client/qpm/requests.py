@@ -289,6 +289,10 @@ def _compile(value: Any) -> str:
     return "never" if is_verbatim else "auto"
 
 
+def _fractional(value: Any) -> bool:
+    return not _is_empty(value) and truth("fractional_gates", value)
+
+
 def _is_empty(value: Any) -> bool:
     """Return whether a field has no value: None, [] or {}."""
     return value is None or (isinstance(value, list | dict) and not value)
@@ -348,6 +352,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "noise": ("noise", _noise),
     "verbatim": ("compile", _compile),
     "qubit_mapping": ("qubit_mapping", _mapping),
+    "fractional_gates": ("fractional_gates", _fractional),
     "account": ("account", _name_of("account")),
     "qos": ("qos", _name_of("qos")),
 }

@@ -166,6 +166,7 @@ def transpile(
     circuits: Sequence[Any],
     level: SupportsIndex | None,
     seed: SupportsIndex,
+    fractional_gates: bool,
     options: CallOptions,
 ) -> list[Any]:
     """Return QuantumCircuits compiled for the device, in order; see `Environment.transpile`."""
@@ -180,7 +181,14 @@ def transpile(
     calls = (
         codec.encode(
             model_calls.TranspileCall(
-                model_calls.CALL_FORMAT, device, rules, seed, common.QPY_VERSION, first, chunk
+                model_calls.CALL_FORMAT,
+                device,
+                rules,
+                seed,
+                common.QPY_VERSION,
+                first,
+                chunk,
+                bool(fractional_gates),
             )
         )
         for first, chunk in _chunks(map(_pack, circuits, itertools.count()))

@@ -27,6 +27,7 @@ from simenv.client.circuits.decoder import to_qiskit
 from simenv.client.circuits.parameters import ParameterSlots
 from simenv.errors import OptionError, ProgramError
 from simenv.model import Observable, Program, decode_program
+from simenv.model.availability import Availability
 from simenv.model.devices import DeviceInfo
 from simenv.model.task_rules import measured_last, refuse_collapsed
 from simenv.sandbox.function_process import SandboxProcess
@@ -130,18 +131,24 @@ class Compiler:
     compiled at a time, and circuits whose structure is in the cache do not wait for it."""
 
     def __init__(
-        self, info: DeviceInfo, level: int = BY_COST, sandbox: Sandbox | None = None
+        self,
+        info: DeviceInfo,
+        level: int = BY_COST,
+        sandbox: Sandbox | None = None,
+        *,
+        fractional_gates: bool = False,
     ) -> None:
-        """`level`: as for `Transpiler`. `sandbox`: returns the process that compiles, BY_COST only;
-        None: this one."""
-        self._info = info
+        """`level`, `fractional_gates`: as for `Transpiler`. `sandbox`: returns the process that
+        compiles, BY_COST only; None: this one."""
+        self._info, self._fractional = info, fractional_gates
         self._sandbox = sandbox
         self._native = NativeForm(info)
-        self._transpiler = Transpiler(info, level)
+        kind = Transpiler
         if info.links:
             from simenv.transpiler.linked.distribution import LinkedTranspiler
 
-            self._transpiler = LinkedTranspiler(info, level)
+            kind = LinkedTranspiler
+        self._transpiler = kind(info, level, fractional_gates=fractional_gates)
         self._structures: OrderedDict[tuple[object, ...], _CompiledStructure] = OrderedDict()
         self._lock = threading.Lock()  # of the cache
         self._compiling = threading.Lock()
@@ -210,12 +217,12 @@ class Compiler:
         """Rewrite rzz whose swept angle leaves the device's limits. `rows` [K, slots]: values of
         the slots. Return the circuit and its rows unchanged where no form fits the device."""
         bounds = {each.gate: each.bounds_rad for each in self._info.angle_limits}.get("rzz")
-        if bounds is None or not rows.size:
+        if bounds is None or not rows.size or "rzz" not in loaded.program.names:
             return loaded, rows
         ((low, high),) = bounds
         if rows.min() >= low - TOLERANCE and rows.max() <= high + TOLERANCE:
             return loaded, rows
-        native = {gate.name for gate in self._info.gates}
+        native = {gate.name for gate in Availability(self._info).with_fractional.gates}
         covers = low <= TOLERANCE and high >= math.pi / 2 - TOLERANCE
         if not covers or "rz" not in native or native.isdisjoint(("rx", "sx")):
             return loaded, rows
@@ -279,8 +286,9 @@ class Compiler:
     ) -> _CompiledStructure:
         """Compile a structure in the sandbox. Raises ProgramError, LimitExceededError."""
         assert self._sandbox is not None
-        asked = msgspec.msgpack.encode(_Structure(self._info, program.packed(), mapping, modules))
-        answer = msgspec.msgpack.decode(self._sandbox().convert(asked), type=_Transpiled)
+        asked = _Structure(self._info, program.packed(), mapping, modules, self._fractional)
+        data = self._sandbox().convert(msgspec.msgpack.encode(asked))
+        answer = msgspec.msgpack.decode(data, type=_Transpiled)
         circuit, channels = qpy.parse(answer.circuit), _channels(program)
         return _CompiledStructure(
             circuit, answer.layouts, channels, answer.remote_gates, answer.rotations
@@ -327,17 +335,18 @@ class Compilers:
 
     def __init__(self, sandbox: Sandbox | None = None) -> None:
         self._sandbox = sandbox
-        self._cache: OrderedDict[tuple[str, str], Compiler] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, str, bool], Compiler] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, info: DeviceInfo) -> Compiler:
+    def of(self, info: DeviceInfo, *, fractional_gates: bool = False) -> Compiler:
         """Return the compiler for a device with its present calibration."""
-        key = (info.name, info.calibration_id)
+        key = (info.name, info.calibration_id, fractional_gates)
         with self._lock:
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
-        made = Compiler(info, sandbox=self._sandbox)  # other devices do not wait for it
+        # Other devices do not wait for it.
+        made = Compiler(info, sandbox=self._sandbox, fractional_gates=fractional_gates)
         with self._lock:
             result = self._cache.setdefault(key, made)
             self._cache.move_to_end(key)
@@ -353,6 +362,7 @@ class _Structure(msgspec.Struct, frozen=True, array_like=True):
     program: bytes
     mapping: tuple[int, ...]
     modules: tuple[str, ...]
+    fractional_gates: bool
 
 
 class _Transpiled(msgspec.Struct, frozen=True, array_like=True):
@@ -376,7 +386,7 @@ _of_sandbox = Compilers()  # in the sandbox process
 def transpiled(data: bytes) -> bytes:
     """Compile a structure; called in the sandbox process."""
     asked = msgspec.msgpack.decode(data, type=_Structure)
-    compiler = _of_sandbox.of(asked.info)
+    compiler = _of_sandbox.of(asked.info, fractional_gates=asked.fractional_gates)
     result = compiler.transpiled(decode_program(asked.program), asked.mapping, asked.modules)
     return msgspec.msgpack.encode(
         _Transpiled(

@@ -112,10 +112,12 @@ class SubmitDevices:
         if info is None:
             return _without_device(checked), None
         self._refuse(info, checked, loaded)
+        if checked.fractional_gates:
+            check_fractional(info)
         if task.device and task.device != info.name:  # FakeFez is fez
             task = msgspec.structs.replace(task, device=info.name)
             checked = msgspec.structs.replace(checked, task=task)
-        compiled = self._compiler(info).compiled(
+        compiled = self._compiler(info, checked).compiled(
             loaded, checked.compile, checked.mapping, checked.partition
         )
         replaced = compiled.replaced if checked.document else ()
@@ -158,7 +160,7 @@ class SubmitDevices:
         info = self._info_for(task.device, task.pool, task.prefer)
         if info is None or not info.angle_limits or checked.compile == "never":
             return loaded, rows
-        return self._compiler(info).within_limits(loaded, rows)
+        return self._compiler(info, checked).within_limits(loaded, rows)
 
     def join(
         self, programs: Sequence[QPUProgram] | Mapping[str, QPUProgram], device: Machine | str
@@ -196,14 +198,15 @@ class SubmitDevices:
         none. Raises NotFoundError."""
         return self._info_for(task.device, task.pool, task.prefer)
 
-    def _compiler(self, info: DeviceInfo) -> Compiler:
+    def _compiler(self, info: DeviceInfo, checked: CheckedOptions | None = None) -> Compiler:
         from simenv.client.submission.compiler import Compilers
 
         with self._lock:
             if self._compilers is None:
                 self._compilers = Compilers(self._sandbox)
             compilers = self._compilers
-        return compilers.of(info)
+        fractional = checked is not None and checked.fractional_gates
+        return compilers.of(info, fractional_gates=fractional)
 
     def _refuse(self, info: DeviceInfo, checked: CheckedOptions, loaded: PackedCircuit) -> None:
         """Raise OptionError for outputs that an emulated device does not have."""
@@ -261,6 +264,16 @@ class SubmitDevices:
         return digest
 
 
+def check_fractional(info: DeviceInfo) -> None:
+    """Raise OptionError for a device without fractional gates."""
+    if not info.fractional_gates:
+        raise OptionError(
+            f"fractional_gates for device {info.name}, which has none",
+            hint="leave it out; simenv devices show lists a device's gates",
+            option="fractional_gates",
+        )
+
+
 def _without_device(checked: CheckedOptions) -> CheckedOptions:
     """Return the options for an ideal device or a machine. Raises NoDeviceError for options that
     only an emulated device has."""
@@ -273,6 +286,7 @@ def _without_device(checked: CheckedOptions) -> CheckedOptions:
         ("compile", checked.compile != "auto"),
         ("qubit_mapping", bool(checked.mapping)),
         ("partition", bool(checked.partition)),
+        ("fractional_gates", checked.fractional_gates),
     )
     for name, value in asked:
         if value:

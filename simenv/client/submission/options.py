@@ -119,8 +119,8 @@ class CheckedOptions(msgspec.Struct, frozen=True):
 
     `document`: a noise document that is not stored yet; `compile`: one of MODES; `mapping`: the
     device's qubit of each qubit of the circuit, (): any; `partition`: the module of each, (): any;
-    `named`: True if the options may name a
-    device, directly or by a pool, or need one.
+    `fractional_gates`: a compilation may have them; `named`: True if the options may name a device,
+    directly or by a pool, or need one.
     """
 
     shots: int
@@ -129,6 +129,7 @@ class CheckedOptions(msgspec.Struct, frozen=True):
     compile: str = "auto"
     mapping: tuple[int, ...] = ()
     partition: tuple[str, ...] = ()
+    fractional_gates: bool = False
     named: bool = False
 
     def outputs(self, measures: bool, observed: bool) -> tuple[str, ...]:
@@ -296,12 +297,15 @@ def _checked(*values: Any) -> CheckedOptions:
     if len(set(mapping)) < len(mapping):
         hint = "each qubit of the device once"
         raise OptionError(option="qubit_mapping", value=mapping, expected=hint)
-    partition = _partition(inputs["partition"])
+    partition, fractional = _partition(inputs["partition"]), inputs["fractional_gates"]
+    if not isinstance(fractional, bool):
+        raise OptionError(option="fractional_gates", value=fractional, expected="True or False")
     is_placed = bool(task.device or task.pool or task.prefer)
     if not is_placed and task.noise == OFF:
         task = msgspec.structs.replace(task, noise=())
-    named = is_placed or bool(document or task.noise or mapping or partition) or mode != "auto"
-    return CheckedOptions(shots, task, document, mode, mapping, partition, named)
+    needs = bool(document or task.noise or mapping or partition or fractional)
+    named = is_placed or needs or mode != "auto"
+    return CheckedOptions(shots, task, document, mode, mapping, partition, fractional, named)
 
 
 def _partition(given: Sequence[Any]) -> tuple[str, ...]:

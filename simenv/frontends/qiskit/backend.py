@@ -48,17 +48,17 @@ _CONTROL_FLOW = {
     "continue_loop": controlflow.ContinueLoopOp,
 }
 _NO_GATES = ("measure", "reset", "delay", "barrier")
-_known: OrderedDict[tuple[str, str], Target] = OrderedDict()
+_known: OrderedDict[tuple[str, str, bool], Target] = OrderedDict()
 _lock = threading.Lock()
 
 
-def device_target(info: DeviceInfo) -> Target:
+def device_target(info: DeviceInfo, *, fractional_gates: bool = False) -> Target:
     """Target of a calibrated device: gates, couplings, durations in seconds and errors."""
-    key = info.name, info.calibration_id
+    key = info.name, info.calibration_id, fractional_gates
     with _lock:
         result = _known.get(key) if info.calibration_id else None
         if result is None:
-            result = _known[key] = target_of(info)
+            result = _known[key] = target_of(info, fractional_gates=fractional_gates)
             if len(_known) > _KEPT:
                 _known.popitem(last=False)
         _known.move_to_end(key)
@@ -129,7 +129,7 @@ IDEAL_NAME = "simenv"
 # Options of `Client.submit`.
 _OF_RUN = (
     *("noise", "precision", "compile", "priority", "queue_timeout_s", "run_timeout_s", "account"),
-    *("qos", "trace"),
+    *("qos", "trace", "fractional_gates"),
 )
 
 
@@ -139,7 +139,9 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
     Options of `run`, with their defaults: `shots` (1024; None: the default), `seed` (None: one is
     drawn; also as `seed_simulator`), `memory` (False), `noise` ("auto"; see `Client.submit`),
     `precision` ("double"), `compile` ("auto": a circuit that does not fit the device is compiled,
-    once a structure), `engine_options` (None; `options` of `Client.submit`, such as {"twirl": 1}),
+    once a structure), `fractional_gates` (False; True: the Target has them, and circuits are
+    compiled to them where they are cheaper),
+    `engine_options` (None; `options` of `Client.submit`, such as {"twirl": 1}),
     `priority` (0; higher runs first), `queue_timeout_s` and `run_timeout_s` (None; seconds of
     waiting and of running after which a circuit ends as expired), `account` and `qos` (None;
     account and class of service: the defaults of the user),
@@ -183,7 +185,7 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         self._submitting: list[BasePrimitiveJob[Any, Any]] = []
         self._lock = threading.Lock()
         self._info = self._described()
-        self._target: Target | None = None
+        self._ideal: Target | None = None  # of an ideal pool
         super().__init__(
             name=self._device or device or pool or IDEAL_NAME,
             description=f"{self._info.technology} {self._info.model} of a simenv environment",
@@ -236,10 +238,12 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
     def target(self) -> Target:
         """Target with gates, couplings, durations in seconds and errors; of an ideal pool any
         width."""
-        if self._target is None:
-            ideal = self._info.kind is DeviceKind.IDEAL
-            self._target = ideal_target(self._info) if ideal else device_target(self._info)
-        return self._target
+        if self._info.kind is not DeviceKind.IDEAL:
+            fractional = bool(self.options.fractional_gates)
+            return device_target(self._info, fractional_gates=fractional)
+        if self._ideal is None:
+            self._ideal = ideal_target(self._info)
+        return self._ideal
 
     def get_translation_stage_plugin(self) -> str | None:
         """Name of the plugin with which Qiskit's `transpile` translates for this backend; None for

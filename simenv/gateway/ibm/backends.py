@@ -144,7 +144,7 @@ def _pairs(info: DeviceInfo) -> list[tuple[int, int]]:
 def _natives(info: DeviceInfo) -> dict[str, Places]:
     """Gates that Qiskit knows, each with the qubits that have it and its figures there; broken ones
     are left out. A figure of a gate without qubits is that of all places."""
-    info = Availability(info).inside_modules
+    info = Availability(Availability(info).with_fractional).inside_modules
     available = Availability(info)
     names = [gate.name for gate in info.gates if gate.name in STANDARD_GATES]
     result = {name: available.places(name) for name in names}
@@ -157,7 +157,7 @@ def _natives(info: DeviceInfo) -> dict[str, Places]:
 def _gates(info: DeviceInfo) -> list[Plain]:
     natives = {} if is_simulator(info) else _natives(info)
     gates = []
-    for gate in info.gates:
+    for gate in Availability(info).with_fractional.gates:
         if gate.name not in STANDARD_GATES:
             continue
         parameters = [f"p{number}" for number in range(gate.params)]

@@ -247,9 +247,9 @@ class AdmissionController:
 
     def _check_angles(self, spec: TaskSpec, terms: TaskOptions) -> bool:
         """Check the angles of a task, which another one of its structure does not share. Returns
-        whether its device has limits of angles."""
+        whether its device may limit them."""
         device = None if self._devices is None else self._devices.context(terms)
-        if device is None or not device.has_angle_limits:
+        if device is None or not device.limits_angles(spec.program):
             return False
         self._opened_bytes += len(spec.program) + len(spec.bindings)
         device.check_angles(decode_program(spec.program), spec)

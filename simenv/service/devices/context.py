@@ -69,6 +69,8 @@ class DeviceContext:
         self._fitted = None if self._analog else self._of(source.document)
         self._lock = threading.Lock()  # of attachments
         self._is_optional = is_optional
+        # Names of gates whose angles are limited, as a packed program has them.
+        self._limited = tuple(each.gate.encode() for each in device.angle_limits) if device else ()
 
     def _of(self, document: Document) -> _DeviceNoise:
         """Noise of a calibration. Raises OptionError."""
@@ -86,9 +88,9 @@ class DeviceContext:
 
     @cached_property
     def _limits(self) -> DeviceLimits | None:
-        info = self._device
-        if info is None:
+        if self._device is None:
             return None
+        info = Availability(self._device).with_fractional
         available = Availability(info)
         return DeviceLimits(
             info.name,
@@ -103,19 +105,16 @@ class DeviceContext:
             {each.gate: each.bounds_rad for each in info.angle_limits},
         )
 
-    @property
-    def has_angle_limits(self) -> bool:
-        """True if angles of gates are limited, so that each task's own values matter. Those of an
-        optional device are checked with the circuit alone."""
-        return (
-            self._device is not None and bool(self._device.angle_limits) and not self._is_optional
-        )
+    def limits_angles(self, packed: bytes) -> bool:
+        """Return whether a packed program may have gates whose angles are limited, so that each
+        task's own values matter. Those of an optional device are checked with the circuit alone."""
+        return not self._is_optional and any(name in packed for name in self._limited)
 
     def check_angles(self, program: Program, spec: TaskSpec) -> None:
         """Raise InfeasibleError for an angle of a task outside the device's limits. `program`: that
         of the task; its slots have the values of each binding."""
         limits = self._limits
-        if limits is None or not self.has_angle_limits:
+        if limits is None:
             return
         values = np.frombuffer(spec.bindings, np.float64)
         bindings = values.reshape(spec.count, program.num_slots) if program.num_slots else None

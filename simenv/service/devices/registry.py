@@ -20,7 +20,12 @@ import msgspec
 
 from noise_models import terms
 from noise_models.atoms import AnalogCalibration
-from noise_models.calibration import CalibrationSnapshot, LayerCalibration, QubitCalibration
+from noise_models.calibration import (
+    CalibrationSnapshot,
+    LayerCalibration,
+    NativeGate,
+    QubitCalibration,
+)
 from simenv.config import NAME_RULE
 from simenv.errors import LimitExceededError, NotFoundError, OptionError
 from simenv.model import MAX_SHOTS, GateInfo, OperationInfo, devices
@@ -83,9 +88,8 @@ def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> device
         coordinates=snapshot.coordinates,
         max_shots=snapshot.max_shots or MAX_SHOTS,
         formats=CIRCUIT_FORMATS if snapshot.analog is None else (PULSER,),
-        gates=tuple(
-            GateInfo(gate.name, gate.num_qubits, gate.num_params) for gate in snapshot.native_gates
-        ),
+        gates=_gate_infos(snapshot.native_gates),
+        fractional_gates=_gate_infos(snapshot.fractional_gates),
         all_to_all=snapshot.all_to_all,
         directed=bool(coupling) and not {(b, a) for a, b in coupling} <= set(coupling),
         coupling=coupling,
@@ -115,6 +119,10 @@ def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> device
         else devices.LogicalInfo(**msgspec.structs.asdict(snapshot.logical)),
         analog=None if snapshot.analog is None else _analog_info(snapshot, snapshot.analog),
     )
+
+
+def _gate_infos(gates: Iterable[NativeGate]) -> tuple[GateInfo, ...]:
+    return tuple(GateInfo(gate.name, gate.num_qubits, gate.num_params) for gate in gates)
 
 
 def _analog_info(snapshot: CalibrationSnapshot, analog: AnalogCalibration) -> devices.AnalogInfo:

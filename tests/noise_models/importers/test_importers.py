@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import calibration_samples as samples
+import msgspec
 import pytest
 from arrays import Arrays
 from failing import fails
@@ -20,6 +21,7 @@ from noise_models.calibration import (
     GateCalibration,
     MeasurementCalibration,
     MeasurementCrosstalk,
+    NativeGate,
     QubitCalibration,
     leaked_infidelity,
 )
@@ -160,6 +162,7 @@ def test_ibm_csv_reads_both_forms_of_two_qubit_cells() -> None:
     assert (gate(value, "rz", 0).duration_ns, gate(value, "sx", 0).duration_ns) == (0.0, 60.0)
     assert value.unusable == (2,)
     assert "rzz" not in {each.name for each in value.native_gates}
+    assert value.fractional_gates == (NativeGate("rzz", 2, 1),)
     assert "not operational" in report.missing[0].note
     text = samples.IBM_CSV.replace("1_0:", "0:").replace("1_2:", "2:")
     other, _ = import_snapshot({"other.csv": text.encode()})
@@ -770,6 +773,45 @@ def test_ibm_rzz_has_its_limits_of_the_angle() -> None:
     properties = samples.encoded(samples.ibm_properties())
     found, _ = import_snapshot({"p.json": properties, "c.json": samples.encoded(conf)})
     assert found.angle_bounds == (AngleBounds("rzz", ((0.0, math.pi / 2),)),)
+
+
+FRACTIONAL = (NativeGate("rx", 1, 1), NativeGate("rzz", 2, 1))
+
+
+@pytest.mark.parametrize("listed", ["in the basis", "measured", "without a configuration"])
+def test_ibm_rx_and_rzz_are_fractional_beside_the_native_gates(listed: str) -> None:
+    properties, conf = samples.ibm_properties(), samples.ibm_configuration()
+    figures = {"gate_error": (0.004, ""), "gate_length": (68.0, "ns")}
+    values = [{"name": k, "value": v, "unit": unit} for k, (v, unit) in figures.items()]
+    for name, qubits in (("rx", [1]), ("rzz", [0, 1])):
+        properties["gates"].append({"gate": name, "qubits": qubits, "parameters": values})
+    if listed == "in the basis":
+        conf["basis_gates"] += ["rx", "rzz"]
+    files = {"p.json": samples.encoded(properties), "c.json": samples.encoded(conf)}
+    if listed == "without a configuration":
+        del files["c.json"]
+    found, report = import_snapshot(files)
+    assert {each.name for each in found.native_gates} == {"rz", "sx", "x", "cz"}
+    assert found.fractional_gates == FRACTIONAL
+    assert found.angle_bounds == (AngleBounds("rzz", ((0.0, math.pi / 2),)),)
+    for entry in (gate(found, "rx", 1), gate(found, "rzz", 0, 1), gate(found, "rzz", 1, 0)):
+        assert (entry.error, entry.duration_ns) == (0.004, 68.0)
+    assert notes(report.missing)["gates.rx"] == "not on 0, 2"
+    assert snapshot.load(snapshot.dump(found)) == found
+
+
+def test_ibm_gates_without_which_the_others_do_not_make_every_circuit_are_native() -> None:
+    table = "Qubit,RX error,RZ error,RZZ error\n0,1e-3,0,1:5e-3\n1,1e-3,0,0:5e-3\n"
+    found, _ = import_snapshot({"x.csv": table.encode()})
+    assert {each.name for each in found.native_gates} == {"rx", "rz", "rzz"}
+    assert found.fractional_gates == ()
+
+
+def test_fractional_gate_is_no_native_gate_under_its_name() -> None:
+    value, _ = imported("ibm-csv")
+    changes = {"fractional_gates": (NativeGate("sx", 1),)}
+    with pytest.raises(SnapshotError, match="sx"):
+        snapshot.check(msgspec.structs.replace(value, **changes))
 
 
 @pytest.mark.parametrize("fixed", [False, True])

@@ -37,7 +37,7 @@ def random_circuit(snapshot: CalibrationSnapshot, seed: int) -> tuple[list[int],
         used |= set(near[rng.integers(len(near))].qubits)
     qubits = sorted(used)
     inner = [gate for gate in pairs if used.issuperset(gate.qubits)]
-    natives = {gate.name for gate in snapshot.native_gates}
+    natives = {gate.name for gate in snapshot.all_gates}
     entries: list[Operation] = [("x", [qubit], []) for qubit in qubits if rng.random() < 0.5]
     for kind in rng.random(30).tolist():
         qubit = [int(rng.choice(qubits))]

@@ -19,12 +19,16 @@ from simenv.model.devices import DeviceInfo
 from simenv.transpiler.transpiler import target_of
 
 
-def read(name: str, info: DeviceInfo) -> tuple[QasmBackendConfiguration, BackendProperties | None]:
+def read(
+    name: str, info: DeviceInfo, fractional: bool | None = None
+) -> tuple[QasmBackendConfiguration, BackendProperties | None]:
     configuration = configuration_from_server_data(
-        backends.configuration(name, info), use_fractional_gates=None
+        backends.configuration(name, info), use_fractional_gates=fractional
     )
     raw = backends.properties(name, info)
-    found = None if raw is None else properties_from_server_data(raw, use_fractional_gates=None)
+    found = (
+        None if raw is None else properties_from_server_data(raw, use_fractional_gates=fractional)
+    )
     return configuration, found
 
 
@@ -37,16 +41,24 @@ def places(target: Target, name: str) -> dict[tuple[int, ...], Any]:
     return {qubits: each for qubits, each in target[name].items() if qubits is not None}
 
 
+@pytest.mark.parametrize("fractional", [False, True])
 @pytest.mark.parametrize(
     "name", ["fez", "kingston", "superconducting-lattice", "trapped-ions", "manila"]
 )
-def test_the_clients_target_of_a_device_is_simenvs(env: Client, name: str) -> None:
+def test_the_clients_target_of_a_device_is_simenvs(
+    env: Client, name: str, fractional: bool
+) -> None:
     info = env.device(name)
-    target, own = convert_to_target(*read(name, info)), target_of(info)
+    asked = fractional or name == "trapped-ions"  # which the client strips of its native rzz
+    target = convert_to_target(*read(name, info, asked))
+    own = target_of(info, fractional_gates=fractional)
+    is_fractional = {"rx", "rzz"} <= set(own.operation_names)
+    assert is_fractional == (fractional and name in ("fez", "kingston"))
     assert target.num_qubits == own.num_qubits
     assert set(own.operation_names) <= set(target.operation_names) | {"delay"}
     named = ("measure_2",) if name == "kingston" else ()
-    for gate in (*named, *(each.name for each in info.gates if each.name in own.operation_names)):
+    gates = [*named, *(each.name for each in info.gates + info.fractional_gates)]
+    for gate in filter(own.operation_names.__contains__, gates):
         assert places(target, gate).keys() == places(own, gate).keys()
         for qubits, figures in places(own, gate).items():
             seen = target[gate][qubits]
