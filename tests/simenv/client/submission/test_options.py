@@ -217,6 +217,7 @@ LACKING = {
             "amplitudes",
             "binding_index",
             "compile",
+            "fractional_gates",
             *OF_STIM,
             *OF_PULSES,
             "options",

@@ -13,10 +13,23 @@ Pause = Callable[[], object]
 
 def test_thread_sleeps_after_each_slice(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(forecast_thread.time, "sleep", slept.append)
+    own: list[int] = []
+    sleep = forecast_thread.time.sleep
+
+    def slept_by(seconds: float) -> None:
+        if threading.get_ident() in own:  # threads of other tests sleep, too
+            slept.append(seconds)
+        else:
+            sleep(seconds)
+
+    def first(pause: Pause) -> list[object]:
+        own.append(threading.get_ident())
+        return [pause() for _ in range(5)]
+
+    monkeypatch.setattr(forecast_thread.time, "sleep", slept_by)
     monkeypatch.setattr(forecast_thread, "SLICE_NS", -1)
     thread = ForecastThread()
-    assert len(thread.run(lambda pause: [pause() for _ in range(5)]).result(60.0)) == 5
+    assert len(thread.run(first).result(60.0)) == 5
     assert slept == [forecast_thread.PAUSE_S] * 5
     monkeypatch.setattr(forecast_thread, "SLICE_NS", 10**15)
     thread.run(lambda pause: [pause() for _ in range(5)]).result(60.0)
