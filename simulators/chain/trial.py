@@ -19,15 +19,18 @@ from simulators.catalog import DEFAULT_ENGINE, DENSE_QUBITS, SMALL_QUBITS, card,
 from simulators.catalog.cards import Options
 from simulators.catalog.preference import (
     AUTO_BITS,
+    EXACT_QUBITS,
     TRIAL_OPERATIONS,
     contraction_operations,
     statevector_operations,
 )
 from simulators.chain.right_canonical import Block, Matrix, RightCanonicalChain, gate_blocks
+from simulators.circuit.analysis.noise_profile import noise_profile
 from simulators.circuit.analysis.profile import ChainTrial, Profile
 from simulators.circuit.analysis.profiler import chain_order, chain_part, chain_support, profile
 from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.light_cone import OutputSupport
 from simulators.engine import PauliSum, RunControl
 from simulators.lines.size import sweep_size
@@ -182,21 +185,39 @@ def choice_profile(
     observables: tuple[PauliSum, ...] = (),
     engine: str = _AUTO,
     settings: Options = (),
-    *,
-    noisy: bool = False,
+    noise: NoiseProgram | None = None,
 ) -> Profile:
-    """Profile as `profiler.profile`, with what prices the named engine, or those from which `auto`
-    chooses: the size of sweeps, that of propagated strings, and a trial of the bonds. A trial may
-    take a second, so no thread that others wait for may call this. `settings`: of the named engine.
-    `noisy`: there may be noise, which its noise profile will state."""
+    """Profile as `profiler.profile`, with that of the circuit's noise and with the sizes that price
+    it, see `with_sizes`."""
     labels = tuple(label for item in observables for label in item.labels)
     result = profile(circuit, outputs, labels)
+    if noise is not None:
+        own = noise_profile(noise, circuit, outputs, labels)
+        result = msgspec.structs.replace(result, noise=own)
+    return with_sizes(result, circuit, outputs, observables, engine, settings, noise)
+
+
+def with_sizes(
+    result: Profile,
+    circuit: Circuit,
+    outputs: tuple[str, ...],
+    observables: tuple[PauliSum, ...],
+    engine: str,
+    settings: Options,
+    noise: NoiseProgram | None,
+) -> Profile:
+    """Profile of a circuit and of its noise with what prices the named engine, or those from which
+    `auto` chooses: the size of sweeps, that of propagated strings, and a trial of the bonds, of
+    what runs. A trial may take a second, so no thread that others wait for may call this.
+    `settings`: of the named engine. `noise`: of the circuit, as it runs."""
+    labels = tuple(label for item in observables for label in item.labels)
+    params, noisy = trial_parameters(circuit), noise is not None
     dense = card(DEFAULT_ENGINE)
     if engine == _SWEEP:
-        size = sweep_size(circuit, trial_parameters(circuit), outputs, labels)
+        size = sweep_size(circuit, params, outputs, labels, noise)
         return msgspec.structs.replace(result, sweep=size)
-    if engine == _PAULI and not noisy:
-        strings = strings_size(circuit, trial_parameters(circuit), None, observables, settings)
+    if engine == _PAULI:
+        strings = strings_size(circuit, params, noise, observables, settings)
         return msgspec.structs.replace(result, strings=strings)
     narrow = SMALL_QUBITS if noisy else DENSE_QUBITS
     chain = card(_MPS)
@@ -208,10 +229,10 @@ def choice_profile(
         return result
     width = dense.effective_profile(result, outputs).num_qubits
     if width > narrow:
-        size = sweep_size(circuit, trial_parameters(circuit), outputs, labels)
+        size = sweep_size(circuit, params, outputs, labels, noise)
         result = msgspec.structs.replace(result, sweep=size)
-    if width > DENSE_QUBITS and not noisy and outputs == _VALUES:
-        strings = strings_size(circuit, trial_parameters(circuit), None, observables)
+    if outputs == _VALUES and width > (EXACT_QUBITS if noisy else DENSE_QUBITS):
+        strings = strings_size(circuit, params, noise, observables, settings)
         result = msgspec.structs.replace(result, strings=strings)
     operations = trial_operations(result, width, noisy=noisy)
     if not operations:

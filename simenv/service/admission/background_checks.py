@@ -116,16 +116,12 @@ def look(packed: bytes, terms: model.TaskOptions, device: DeviceContext | None =
     if wrong:
         raise ProgramError(f"the program is not valid: {wrong}")
     engine_choice.check_option_values(terms)
-    noisy = device is not None
     written_out, _ = unrolled(circuit)  # as engines without loops and `switch` run it
-    result = choice_profile(
-        written_out,
-        terms.outputs,
-        program_rules.pauli_sums(terms),
-        terms.engine,
-        terms.options,
-        noisy=noisy,
-    )
+    if device is None:
+        sums = program_rules.pauli_sums(terms)
+        result = choice_profile(written_out, terms.outputs, sums, terms.engine, terms.options)
+    else:  # which prices it with its noise
+        result = profiler.profile(written_out, terms.outputs, program_rules.labels(terms))
     if circuit.conditions_data:
         switches = int((circuit.table.rows[circuit.ops, 0] == SWITCH).sum())
         result = msgspec.structs.replace(result, loops=blocks_left(written_out), switches=switches)
