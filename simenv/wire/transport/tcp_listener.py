@@ -104,6 +104,7 @@ class TcpListener:
         )
         self._admitted: dict[str, Identity] = {}
         self._peers: dict[bytes, _Peer] = {}
+        self._departed: list[bytes] = []  # peers that `take_departed` has not returned
         self._by_fd: dict[int, set[bytes]] = {}
         self._by_key: dict[str, set[bytes]] = {}
         self._rejected: set[int] = set()  # descriptors that got the refusal for too many
@@ -262,8 +263,14 @@ class TcpListener:
         for name in self._by_fd.pop(fd, ()):
             peer = self._peers.pop(name, None)
             if peer is not None:
+                self._departed.append(name)
                 self._outgoing.drop(peer.route)
                 self._drop_key(name, peer)
+
+    def take_departed(self) -> list[bytes]:
+        """Return the peers whose connections have ended since the last call."""
+        departed, self._departed = self._departed, []
+        return departed
 
     def _leave(self, when_s: float, fd: int) -> None:
         heappush(self._leaving, (when_s, fd, self._connections.get(fd, 0)))
