@@ -84,8 +84,8 @@ class Listener(Protocol):
         """Return whether an answer can be sent to this client now; True if it is gone."""
 
     def take_departed(self) -> list[bytes]:
-        """Return the peers whose connections have ended since the last call, as far as the transport
-        notices: not those of local clients that speak ZeroMQ."""
+        """Return the peers whose connections have ended since the last call. The end of a local
+        client that speaks ZeroMQ is not noticed."""
 
     def message_bytes(self, peer: bytes) -> int:
         """Return the size limit of one message of this client, in bytes; the transport cuts off a
