@@ -83,7 +83,8 @@ def sweep_program(lines: Structure) -> tuple[SweepSize, Program | None]:
         return SweepSize(0.0, lines.num_layers, parts=lines.parts), None
     order, bits = order_of(lines)
     if bits > SWEEP_BITS:
-        return SweepSize(round(bits + _PASSES, 1), lines.num_layers), None
+        runnable = _runnable(lines)
+        return SweepSize(round(bits + _PASSES, 1), lines.num_layers, runnable=runnable), None
     program = program_of(lines, order)
     size = SweepSize(
         bits=round(math.log2(max(1.0, program.values)), 1),
@@ -91,5 +92,30 @@ def sweep_program(lines: Structure) -> tuple[SweepSize, Program | None]:
         axes=program.widest,
         kept=program.kept,
         steps=sum(len(layer.code) for layer in program.layers),
+        runnable=0 if program.values <= 2.0**SWEEP_BITS else _runnable(lines),
     )
     return size, program
+
+
+def _runnable(lines: Structure) -> int:
+    """Number of the first layers of lines whose sweeps are expected to be within the limit."""
+    low, high = 0, lines.num_layers  # `high` is beyond it
+    while high - low > 1:
+        middle = (low + high) // 2
+        if order_of(_first_layers(lines, middle))[1] + _PASSES <= SWEEP_BITS:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _first_layers(lines: Structure, count: int) -> Structure:
+    """The segments of the first layers, and the gates between them."""
+    kept = np.array(lines.layers) <= count
+    number = np.cumsum(kept) - 1
+    first = np.append(0, np.cumsum(kept))[list(lines.first)]
+    return Structure(
+        tuple(first.tolist()),
+        tuple(layer for layer in lines.layers if layer <= count),
+        tuple((int(number[a]), int(number[b])) for a, b in lines.pairs if kept[a] and kept[b]),
+    )

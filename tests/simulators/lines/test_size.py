@@ -95,3 +95,11 @@ def test_planner_and_engine_have_one_limit() -> None:
             assert size.bits <= SWEEP_BITS
             assert not refused
     assert refused
+
+
+def test_a_refused_size_says_how_many_layers_are_within_the_limit() -> None:
+    circuit = random_circuit(GRAPHS["all"], 7, np.random.default_rng(7))
+    size = sweep_size(circuit, circuit.params, ("counts",))
+    assert size is not None
+    assert sweep_refusal(size)
+    assert 2 <= size.runnable < size.layers
