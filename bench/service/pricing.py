@@ -38,7 +38,7 @@ Random = np.random.Generator
 
 @benchmark(seed=SEED, circuits=(1_000, 40), rows=(len(ORDINARY), 2))
 def pricing(report: Report, options: Namespace) -> None:
-    """Prices of circuits before they run: how right, how dear, and what others wait for them.
+    """Prices of circuits before they run: errors of forecasts, CPU time, and waits of other users.
 
     Kicked Ising circuits as in textbooks, rx and rzz with default options on parts of `fez`: the
     forecast of the engine's time against the run. CPU time of the service for the refusal of
@@ -68,7 +68,7 @@ def pricing(report: Report, options: Namespace) -> None:
         other, _ = remote_key(near, "other", folder)
         with simenv.connect(service=other) as client, _submitting(heavy, options.circuits) as user:
             questions = {
-                f"{width}_qubits": partial(_submit_small, client, width, random)
+                f"{width}_qubits": partial(_submit_small, client, width, random.spawn(1)[0])
                 for width in (5, 18)
             }
             with probed(questions, 0.01) as times:
