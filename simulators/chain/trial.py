@@ -27,14 +27,22 @@ from simulators.catalog.preference import (
 from simulators.chain.right_canonical import Block, Matrix, RightCanonicalChain, gate_blocks
 from simulators.circuit.analysis.noise_profile import noise_profile
 from simulators.circuit.analysis.profile import ChainTrial, Profile
-from simulators.circuit.analysis.profiler import chain_order, chain_part, chain_support, profile
+from simulators.circuit.analysis.profiler import (
+    chain_order,
+    chain_part,
+    chain_support,
+    profile,
+    traits,
+)
 from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
-from simulators.circuit.passes.light_cone import OutputSupport
+from simulators.circuit.passes.components import active_part
+from simulators.circuit.passes.light_cone import output_support
 from simulators.engine import PauliSum, RunControl
 from simulators.lines.size import sweep_size
 from simulators.strings.size import strings_size
+from simulators.trajectories.locations import locate
 
 _CUTOFF = 1e-12  # weight; rounding in single precision is below it
 _AUTO, _SWEEP, _PAULI, _MPS = "auto", "sweep", "pauli", "mps"
@@ -223,8 +231,8 @@ def with_sizes(
     chain = card(_MPS)
     if engine == _MPS and chain is not None and result.num_qubits > narrow:
         bond = int(chain.value(settings, "bond"))
-        limits = TrialLimits(TRIAL_OPERATIONS, bond)
-        return _tried(result, circuit, chain_support(circuit, outputs, labels), limits)
+        result, run = _chain(result, circuit, outputs, labels, noise)
+        return _tried(result, run, TrialLimits(TRIAL_OPERATIONS, bond))
     if dense is None or result.num_qubits <= SMALL_QUBITS or engine != _AUTO:
         return result
     width = dense.effective_profile(result, outputs).num_qubits
@@ -234,17 +242,40 @@ def with_sizes(
     if outputs == _VALUES and width > (EXACT_QUBITS if noisy else DENSE_QUBITS):
         strings = strings_size(circuit, params, noise, observables, settings)
         result = msgspec.structs.replace(result, strings=strings)
+    if width <= DENSE_QUBITS:  # no trial would decide
+        return result
+    result, run = _chain(result, circuit, outputs, labels, noise)
     operations = trial_operations(result, width, noisy=noisy)
     if not operations:
         return result
     enough = min(statevector_operations(result, width), contraction_operations(result)) / 4
-    limits = TrialLimits(operations, 1 << AUTO_BITS, enough)
-    return _tried(result, circuit, chain_support(circuit, outputs, labels), limits)
+    return _tried(result, run, TrialLimits(operations, 1 << AUTO_BITS, enough))
 
 
-def _tried(
-    result: Profile, circuit: Circuit, support: OutputSupport | None, limits: TrialLimits
-) -> Profile:
-    """Profile with a trial. That of a dynamic circuit has the gates of all its blocks."""
-    part = circuit if result.mid_circuit else chain_part(circuit, support).circuit
-    return msgspec.structs.replace(result, trial=chain_trial(part, limits))
+def _chain(
+    result: Profile,
+    circuit: Circuit,
+    outputs: tuple[str, ...],
+    labels: tuple[str, ...],
+    noise: NoiseProgram | None,
+) -> tuple[Profile, Circuit]:
+    """Circuit that a matrix product state runs: the gates in the light cone of the outputs, with
+    noise those that it lets matter, and its unitary parts; the profile with the bound of its
+    bonds. Of a dynamic circuit, the gates of all its blocks."""
+    if result.mid_circuit:
+        return result, circuit
+    if noise is None:
+        support = chain_support(circuit, outputs, labels)
+        return result, chain_part(circuit, support).circuit
+    part, own = active_part(circuit, noise, output_support(outputs, labels, circuit))
+    run = part.circuit
+    if noise.leakage is None and (located := locate(run, own, local=True)) is not None:
+        run = located.circuit
+    found = traits(run)
+    bits, longest = found.bond_bits, found.longest
+    return msgspec.structs.replace(result, bond_bits=bits, longest=longest), run
+
+
+def _tried(result: Profile, run: Circuit, limits: TrialLimits) -> Profile:
+    """Profile with a trial of what runs."""
+    return msgspec.structs.replace(result, trial=chain_trial(run, limits))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from arrays import Arrays
+from engine_runs import run
 from noisy import after_gates, program
 
 from noise_models.build import build
@@ -15,6 +16,8 @@ from simulators.chain.trial import choice_profile
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise
+from simulators.engine import Request
+from simulators.tensornetwork.mps.engine import MpsEngine
 
 MIB = 2**20
 # Kind, qubits, steps, shots; seconds and MiB of a run. The cost model was made from the first five.
@@ -132,3 +135,18 @@ def _kicked(qubits: int, steps: int) -> Circuit:
 
 
 CIRCUITS = {"kicked": _kicked, "brick": _brick, "ising": _ising, "qaoa": _qaoa}
+
+
+def test_bonds_are_tried_with_the_gates_that_noise_lets_matter() -> None:
+    """Of one step of a kicked circuit, no outcome depends on the last gates on pairs without noise;
+    with the noise of a device they run."""
+    circuit = _kicked(40, 1)
+    noise = attach_noise(circuit, build(load("fez")))
+    plain, noisy = (
+        choice_profile(circuit, ("counts",), engine="mps", noise=each) for each in (None, noise)
+    )
+    assert plain.trial is not None
+    assert noisy.trial is not None
+    result = run(MpsEngine(), circuit, Request(20, 1), noise)
+    bond = int(result.remark.partition("bond ")[2].partition(",")[0])
+    assert plain.trial.bond < bond <= noisy.trial.bond
