@@ -45,12 +45,14 @@ def test_twirl_lets_stabilizer_take_relaxation(width: int) -> None:
     assert "without its option twirl=1" in refusal(width, without).message
 
 
-def test_hint_names_an_able_engine_or_says_why_none() -> None:
+def test_hint_names_able_engines_with_times_and_says_why_no_other() -> None:
     taken = engine_choice.choose(relaxing(5), TaskOptions(), POOLS, LIMITS).engine
     assert refusal(5, STABILIZER).hint == f"ask for another engine: engine='auto' takes {taken!r}"
     for engine in ("stabilizer", "mps"):
         hint = refusal(4_000, TaskOptions(engine=engine)).hint
-        assert hint.startswith("no other engine can run it here:\nstatevector: ")
+        first, *others = hint.splitlines()
+        assert "engine='dmt': about " in first
+        assert others[0].startswith("statevector: ")
         assert "engine='auto'" not in hint
         assert f"{engine}: " not in hint
     assert "stabilizer: has no kraus noise without its option twirl=1" in hint
@@ -64,7 +66,9 @@ def test_hint_does_not_advise_auto_to_a_caller_of_auto() -> None:
         engine_choice.choose(exact, TaskOptions(outputs=("expectation",)), POOLS, LIMITS)
     assert "samples noise by shots" in caught.value.message
     first, *others = caught.value.hint.splitlines()
-    assert first == "ask for engine='pauli', which may take it"
+    assert first.startswith("engine='dmt': about ")
+    assert "error that is measured beside the run, at most 0.05" in first
+    assert "mps" not in first  # which has no exact values of a circuit with noise
     assert others[0] == "stabilizer: has no kraus noise without its option twirl=1"
     assert "engine='auto'" not in caught.value.hint
 
