@@ -129,12 +129,22 @@ def kicked_ising(report: Report, options: Namespace) -> None:
     report.none_measured("left out by --rows")
 
 
-def _textbook(native: QuantumCircuit, pairs: Pairs, kick: float) -> QuantumCircuit:
+def kicked_ising_circuit(device: str, qubits: int, steps: int, kick: float) -> QuantumCircuit:
+    """Return a kicked Ising circuit on a part of a device in rx and rzz, its qubits numbered from 0
+    on."""
+    pairs = device_pairs(device, working=True)
+    native = _kicked(pairs, qubits, steps, kick, library.load(device).num_qubits)
+    return _textbook(native, pairs, kick, steps)
+
+
+def _textbook(
+    native: QuantumCircuit, pairs: Pairs, kick: float, steps: int = STEPS
+) -> QuantumCircuit:
     """Return the circuit of a native form in rx and rzz, its qubits numbered from 0 on."""
     chosen = [native.find_bit(e.qubits[0]).index for e in native.get_instructions("measure")]
     place = {qubit: k for k, qubit in enumerate(chosen)}
     inside = [(place[a], place[b]) for a, b in pairs if a in place and b in place]
-    return measured(len(chosen), kicked(len(chosen), inside, STEPS, kick))
+    return measured(len(chosen), kicked(len(chosen), inside, steps, kick))
 
 
 def _kicked(

@@ -201,6 +201,9 @@ class EventLoop(ServiceComponents):
             self._drain(begin_ns, is_alone=slept and begin_ns - self._read_ns < UNREAD_NS)
         else:
             self._read_ns = begin_ns
+        if departed := self.listener.take_departed():
+            self.submit_queue.clients_left(departed)
+            self.query_queue.clients_left(departed)
         if self.workers.is_busy:
             with self._guarded("the end of a job of workers"):
                 self.workers.run_continuations()

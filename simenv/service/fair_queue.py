@@ -1,7 +1,7 @@
-"""Turns of owners: queues, the thread of checks, and the time that large messages take.
+"""Turns of owners: queues, the threads of checks, and the time that large messages take.
 
 Invariants: an owner with a thousand connections gets no more turns than one with a single
-connection; the items of a connection keep their order. The thread runs one check of an owner before
+connection; the items of a connection keep their order. The threads run one check of an owner before
 the next one of the same owner, whatever the others have waiting. Decoding and checks of large
 messages for the owner of one key take at most SHARE of the time, after a first BURST_NS.
 """
@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
@@ -24,6 +24,7 @@ LARGE_BYTES = 2**14  # smaller messages take less time than the accounting
 SHARE = 0.25
 BURST_NS = 100_000_000
 SOUND_NS = 10_000_000  # 8 MiB of one program take less
+THREADS = 4  # of checks: owners that are served at once
 COSTLY = 40  # factor by which time above SOUND_NS is charged
 # Time after which a check gives the interpreter to the event loop, which asks for it again after
 # each system call. At the 5 ms of Python a pass that makes many of them took half a second.
@@ -46,6 +47,10 @@ class FairQueue(Generic[T]):
         peers = self._owners.get(owner)
         return len(peers.get(peer, ())) if peers is not None else 0
 
+    def has(self, peer: bytes) -> bool:
+        """Return whether items of a connection wait."""
+        return any(peer in peers for peers in self._owners.values())
+
     def put(self, owner: str, peer: bytes, item: T) -> None:
         """Append an item behind those of the same connection."""
         peers = self._owners.get(owner)
@@ -63,6 +68,17 @@ class FairQueue(Generic[T]):
             for peer, items in peers.items():
                 return owner, peer, items[0]
         raise IndexError("nothing waits")
+
+    def take(self, busy: Container[str]) -> tuple[str, T] | None:
+        """Remove and return the first item of the first owner that is not `busy`, whose turn ends;
+        None if there is none."""
+        owner = next((each for each in self._owners if each not in busy), None)
+        if owner is None:
+            return None
+        self._owners.move_to_end(owner, last=False)
+        item = self.first()[2]
+        self.end_turn(done=True)
+        return owner, item
 
     def end_turn(self, *, done: bool) -> None:
         """End the turn of the first connection; `done`: also remove its item."""
@@ -95,14 +111,18 @@ class FairQueue(Generic[T]):
         since.extendleft(reversed(items))
 
 
-class FairThread:
-    """One thread for checks that are too long for the event loop; owners take turns in it. The CPU
-    time of each owner's checks of large messages is counted, for `Decoding`."""
+class FairThreads:
+    """Threads for checks that are too long for the event loop. Each owner has one of them at a
+    time, so that a check of another one begins at once while fewer than `threads` owners have any;
+    beyond that, owners take turns. A check whose future is cancelled before its turn is not run.
+    The CPU time of each owner's checks of large messages is counted, for `Decoding`."""
 
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "checks")
+    def __init__(self, threads: int = THREADS) -> None:
+        self._threads = ThreadPoolExecutor(threads, "checks")
         self._lock = threading.Lock()
         self._waiting: FairQueue[tuple[Future[Any], Callable[[], Any], bool]] = FairQueue()
+        self._running: set[str] = set()  # owners
+        self._interval_s = 0.0  # between switches of threads while no check runs
         self._spent_ns: Counter[str] = Counter()
 
     def submit(self, owner: str, check: Callable[[], T], *, counted: bool = True) -> Future[T]:
@@ -111,7 +131,7 @@ class FairThread:
         future: Future[T] = Future()
         with self._lock:
             self._waiting.put(owner, b"", (future, check, counted))
-        self._thread.submit(self._next)
+        self._threads.submit(self._run)
         return future
 
     def take_spent_ns(self, owner: str) -> int:
@@ -119,25 +139,46 @@ class FairThread:
         with self._lock:
             return self._spent_ns.pop(owner, 0)
 
-    def _next(self) -> None:
-        """Run the next check; called in the thread, once for each check."""
+    def _run(self) -> None:
+        """Run checks while there are any of owners that have no thread; called in a thread, once
+        for each check."""
+        while (found := self._begin()) is not None:
+            owner, (future, check, counted) = found
+            if not future.set_running_or_notify_cancel():
+                self._end(owner, 0)
+                continue
+            begin_ns, result, failure = time.thread_time_ns(), None, None
+            try:
+                result = check()
+            except BaseException as error:  # noqa: BLE001 - raised by `future.result()`
+                failure = error
+            self._end(owner, time.thread_time_ns() - begin_ns if counted else 0)
+            if failure is None:
+                future.set_result(result)
+            else:
+                future.set_exception(failure)
+
+    def _begin(self) -> tuple[str, tuple[Future[Any], Callable[[], Any], bool]] | None:
         with self._lock:
-            owner, _, (future, check, counted) = self._waiting.first()
-            self._waiting.end_turn(done=True)
-        begin_ns, interval_s = time.thread_time_ns(), sys.getswitchinterval()
-        sys.setswitchinterval(SWITCH_S)
-        try:
-            future.set_result(check())
-        except BaseException as error:  # noqa: BLE001 - raised by `future.result()`
-            future.set_exception(error)
-        finally:
-            sys.setswitchinterval(interval_s)
-        if owner and counted:
-            with self._lock:
-                self._spent_ns[owner] += time.thread_time_ns() - begin_ns
+            found = self._waiting.take(self._running)
+            if found is None:
+                return None
+            if not self._running:
+                self._interval_s = sys.getswitchinterval()
+                sys.setswitchinterval(SWITCH_S)
+            self._running.add(found[0])
+            return found
+
+    def _end(self, owner: str, spent_ns: int) -> None:
+        with self._lock:
+            self._running.remove(owner)
+            if not self._running:
+                sys.setswitchinterval(self._interval_s)
+            if owner and spent_ns:
+                self._spent_ns[owner] += spent_ns
 
 
-CHECKS = FairThread()
+CHECKS = FairThreads()
 
 
 class Decoding:
@@ -150,8 +191,8 @@ class Decoding:
     rate. Used from the loop's thread.
     """
 
-    def __init__(self, checks: FairThread) -> None:
-        """`checks`: the thread in which the content of messages is checked."""
+    def __init__(self, checks: FairThreads) -> None:
+        """`checks`: the threads in which the content of messages is checked."""
         self._checks = checks
         self._debts: dict[str, tuple[float, int]] = {}  # nanoseconds, and the time of that count
 

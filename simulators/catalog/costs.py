@@ -11,7 +11,13 @@ from typing import Protocol
 
 import msgspec
 
-from simulators.circuit.analysis.profile import ChainTrial, NoiseProfile, Profile, max_sets
+from simulators.circuit.analysis.profile import (
+    ChainTrial,
+    NoiseProfile,
+    Profile,
+    SweepSize,
+    max_sets,
+)
 
 SHARE_QUBITS = 13  # least qubits of a rank's share of a state
 WIDEST_TILE = 15  # least qubits of a share if a pass has tiles of this width
@@ -531,7 +537,18 @@ SWEEP_BYTES = 2**30  # the tensors of all threads of a sweep, at most
 SWEEP_THREADS = 4  # for which memory is expected
 SWEEP_PARTS = 2**20  # values that a shot draws, times layers: a second to make the program
 SWEEP_BITS = 34  # log2 of the values that a shot may pass over: half a minute
-_WHAT_HELPS = "fewer layers, native rzz in place of two cx, or fewer neighbours would help"
+WHAT_HELPS = "fewer layers, native rzz in place of two cx, or fewer neighbours"
+
+
+def sweep_refusal(size: SweepSize) -> str:
+    """Reason why no sweeps of this size are run, whatever the memory; "" if they can be."""
+    if size.parts > SWEEP_PARTS:
+        values = f"a shot would draw values in {size.layers} layers by a program of about"
+        return f"{values} {size.parts} parts, at most {SWEEP_PARTS}"
+    if size.bits > SWEEP_BITS:
+        values = f"a shot would pass over 2^{size.bits:.0f} values in {size.layers} layers"
+        return f"{values}, at most 2^{SWEEP_BITS}"
+    return ""
 
 
 class SweepCost(msgspec.Struct, frozen=True):
@@ -555,16 +572,12 @@ class SweepCost(msgspec.Struct, frozen=True):
         size = profile.sweep
         if size is None:
             return ""
-        if size.parts > SWEEP_PARTS:
-            values = f"a shot would draw values in {size.layers} layers by a program of about"
-            return f"{values} {size.parts} parts, at most {SWEEP_PARTS}; {_WHAT_HELPS}"
-        if size.bits > SWEEP_BITS:
-            values = f"a shot would pass over 2^{size.bits:.0f} values in {size.layers} layers"
-            return f"{values}, at most 2^{SWEEP_BITS}; {_WHAT_HELPS}"
+        if text := sweep_refusal(size):
+            return f"{text}; {WHAT_HELPS} would help"
         each = 2 * 4 << size.axes  # in slices, one in each lane
         if each > self.most_bytes:
             values = f"the tensors of a shot would have 2^{size.axes} values"
-            return f"{values}, in all at most {self.most_bytes >> 20} MiB; {_WHAT_HELPS}"
+            return f"{values}, in all at most {self.most_bytes >> 20} MiB; {WHAT_HELPS} would help"
         return ""
 
     def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:

@@ -19,19 +19,30 @@ from simulators.catalog import DEFAULT_ENGINE, DENSE_QUBITS, SMALL_QUBITS, card,
 from simulators.catalog.cards import Options
 from simulators.catalog.preference import (
     AUTO_BITS,
+    EXACT_QUBITS,
     TRIAL_OPERATIONS,
     contraction_operations,
     statevector_operations,
 )
 from simulators.chain.right_canonical import Block, Matrix, RightCanonicalChain, gate_blocks
+from simulators.circuit.analysis.noise_profile import noise_profile
 from simulators.circuit.analysis.profile import ChainTrial, Profile
-from simulators.circuit.analysis.profiler import chain_order, chain_part, chain_support, profile
+from simulators.circuit.analysis.profiler import (
+    chain_order,
+    chain_part,
+    chain_support,
+    profile,
+    traits,
+)
 from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
-from simulators.circuit.passes.light_cone import OutputSupport
+from simulators.circuit.noise import NoiseProgram
+from simulators.circuit.passes.components import active_part
+from simulators.circuit.passes.light_cone import output_support
 from simulators.engine import PauliSum, RunControl
 from simulators.lines.size import sweep_size
 from simulators.strings.size import strings_size
+from simulators.trajectories.locations import locate
 
 _CUTOFF = 1e-12  # weight; rounding in single precision is below it
 _AUTO, _SWEEP, _PAULI, _MPS = "auto", "sweep", "pauli", "mps"
@@ -182,48 +193,89 @@ def choice_profile(
     observables: tuple[PauliSum, ...] = (),
     engine: str = _AUTO,
     settings: Options = (),
-    *,
-    noisy: bool = False,
+    noise: NoiseProgram | None = None,
 ) -> Profile:
-    """Profile as `profiler.profile`, with what prices the named engine, or those from which `auto`
-    chooses: the size of sweeps, that of propagated strings, and a trial of the bonds. A trial may
-    take a second, so no thread that others wait for may call this. `settings`: of the named engine.
-    `noisy`: there may be noise, which its noise profile will state."""
+    """Profile as `profiler.profile`, with that of the circuit's noise and with the sizes that price
+    it, see `with_sizes`."""
     labels = tuple(label for item in observables for label in item.labels)
     result = profile(circuit, outputs, labels)
+    if noise is not None:
+        own = noise_profile(noise, circuit, outputs, labels)
+        result = msgspec.structs.replace(result, noise=own)
+    return with_sizes(result, circuit, outputs, observables, engine, settings, noise)
+
+
+def with_sizes(
+    result: Profile,
+    circuit: Circuit,
+    outputs: tuple[str, ...],
+    observables: tuple[PauliSum, ...],
+    engine: str,
+    settings: Options,
+    noise: NoiseProgram | None,
+) -> Profile:
+    """Profile of a circuit and of its noise with what prices the named engine, or those from which
+    `auto` chooses: the size of sweeps, that of propagated strings, and a trial of the bonds, of
+    what runs. A trial may take a second, so no thread that others wait for may call this.
+    `settings`: of the named engine. `noise`: of the circuit, as it runs."""
+    labels = tuple(label for item in observables for label in item.labels)
+    params, noisy = trial_parameters(circuit), noise is not None
     dense = card(DEFAULT_ENGINE)
     if engine == _SWEEP:
-        size = sweep_size(circuit, trial_parameters(circuit), outputs, labels)
+        size = sweep_size(circuit, params, outputs, labels, noise)
         return msgspec.structs.replace(result, sweep=size)
-    if engine == _PAULI and not noisy:
-        strings = strings_size(circuit, trial_parameters(circuit), None, observables, settings)
+    if engine == _PAULI:
+        strings = strings_size(circuit, params, noise, observables, settings)
         return msgspec.structs.replace(result, strings=strings)
     narrow = SMALL_QUBITS if noisy else DENSE_QUBITS
     chain = card(_MPS)
     if engine == _MPS and chain is not None and result.num_qubits > narrow:
         bond = int(chain.value(settings, "bond"))
-        limits = TrialLimits(TRIAL_OPERATIONS, bond)
-        return _tried(result, circuit, chain_support(circuit, outputs, labels), limits)
+        result, run = _chain(result, circuit, outputs, labels, noise)
+        return _tried(result, run, TrialLimits(TRIAL_OPERATIONS, bond))
     if dense is None or result.num_qubits <= SMALL_QUBITS or engine != _AUTO:
         return result
     width = dense.effective_profile(result, outputs).num_qubits
     if width > narrow:
-        size = sweep_size(circuit, trial_parameters(circuit), outputs, labels)
+        size = sweep_size(circuit, params, outputs, labels, noise)
         result = msgspec.structs.replace(result, sweep=size)
-    if width > DENSE_QUBITS and not noisy and outputs == _VALUES:
-        strings = strings_size(circuit, trial_parameters(circuit), None, observables)
+    if outputs == _VALUES and width > (EXACT_QUBITS if noisy else DENSE_QUBITS):
+        strings = strings_size(circuit, params, noise, observables, settings)
         result = msgspec.structs.replace(result, strings=strings)
+    if width <= DENSE_QUBITS:  # no trial would decide
+        return result
+    result, run = _chain(result, circuit, outputs, labels, noise)
     operations = trial_operations(result, width, noisy=noisy)
     if not operations:
         return result
     enough = min(statevector_operations(result, width), contraction_operations(result)) / 4
-    limits = TrialLimits(operations, 1 << AUTO_BITS, enough)
-    return _tried(result, circuit, chain_support(circuit, outputs, labels), limits)
+    return _tried(result, run, TrialLimits(operations, 1 << AUTO_BITS, enough))
 
 
-def _tried(
-    result: Profile, circuit: Circuit, support: OutputSupport | None, limits: TrialLimits
-) -> Profile:
-    """Profile with a trial. That of a dynamic circuit has the gates of all its blocks."""
-    part = circuit if result.mid_circuit else chain_part(circuit, support).circuit
-    return msgspec.structs.replace(result, trial=chain_trial(part, limits))
+def _chain(
+    result: Profile,
+    circuit: Circuit,
+    outputs: tuple[str, ...],
+    labels: tuple[str, ...],
+    noise: NoiseProgram | None,
+) -> tuple[Profile, Circuit]:
+    """Circuit that a matrix product state runs: the gates in the light cone of the outputs, with
+    noise those that it lets matter, and its unitary parts; the profile with the bound of its
+    bonds. Of a dynamic circuit, the gates of all its blocks."""
+    if result.mid_circuit:
+        return result, circuit
+    if noise is None:
+        support = chain_support(circuit, outputs, labels)
+        return result, chain_part(circuit, support).circuit
+    part, own = active_part(circuit, noise, output_support(outputs, labels, circuit))
+    run = part.circuit
+    if noise.leakage is None and (located := locate(run, own, local=True)) is not None:
+        run = located.circuit
+    found = traits(run)
+    bits, longest = found.bond_bits, found.longest
+    return msgspec.structs.replace(result, bond_bits=bits, longest=longest), run
+
+
+def _tried(result: Profile, run: Circuit, limits: TrialLimits) -> Profile:
+    """Profile with a trial of what runs."""
+    return msgspec.structs.replace(result, trial=chain_trial(run, limits))

@@ -102,8 +102,8 @@ class NoiseTable(msgspec.Struct, frozen=True, eq=False):
 def operators(sets: Sequence[Sequence[NDArray[np.complex128]]]) -> Operators:
     """Make operator sets from one unitary, or the Kraus operators of a channel, each on one or two
     qubits (the first qubit is bit 0 of an index). Raises BadCircuit."""
-    rows, matrices, effects = [], [np.zeros(0)], [np.zeros(0)]
-    first = 0
+    rows, begins, floats = [], [], 0
+    each: list[NDArray[np.complex128]] = []
     for number, members in enumerate(sets):
         values = [np.asarray(member, np.complex128) for member in members]
         size = len(values[0]) if values else 0
@@ -113,22 +113,35 @@ def operators(sets: Sequence[Sequence[NDArray[np.complex128]]]) -> Operators:
         if len(values) > MOST_OPERATORS:
             hint = f"at most {MOST_OPERATORS}"
             raise BadCircuit(f"{len(values)} operators in set {number}", hint=hint)
-        squares = [member.conj().T @ member for member in values]
-        off = float(np.abs(sum(squares) - np.eye(size)).max())
-        if not off <= _TOLERANCE:
-            text = f"the operators of set {number} keep no trace: off by {off:.1g}"
+        rows.append((floats, size.bit_length() - 1, len(values)))
+        for value in values:
+            begins.append(floats)
+            each.append(value)
+            floats += 2 * value.size
+    table = np.array(rows, np.int64).reshape(-1, 3)
+    owners = np.repeat(np.arange(len(rows)), table[:, COUNT])  # set of each matrix
+    matrices, effects = np.zeros(floats), np.zeros(floats)
+    for qubits in (1, 2):
+        mine = np.flatnonzero(table[owners, QUBITS] == qubits)
+        if not mine.size:
+            continue
+        stack, size = np.array([each[k] for k in mine.tolist()]), 1 << qubits
+        squares = stack.conj().transpose(0, 2, 1) @ stack
+        sums = np.zeros((len(rows), size, size), np.complex128)
+        np.add.at(sums, owners[mine], squares)
+        own = np.unique(owners[mine])
+        off = np.abs(sums[own] - np.eye(size)).max(axis=(1, 2))
+        if not (off <= _TOLERANCE).all():
+            worst = int(np.argmax(~(off <= _TOLERANCE)))
+            text = f"the operators of set {own[worst]} keep no trace: off by {off[worst]:.1g}"
             hint = "sum K^+ K is the identity, for a unitary and for a channel"
             raise BadCircuit(text, hint=hint)
-        rows.append((first, size.bit_length() - 1, len(values)))
-        for member, square in zip(values, squares, strict=True):
-            largest = float(np.linalg.norm(member, 2)) if len(values) > 1 else 1.0
-            scaled = member / largest if largest > 0.0 else member
-            matrices.append(np.ascontiguousarray(scaled).view(np.float64).ravel())
-            effects.append(np.ascontiguousarray(square).view(np.float64).ravel())
-            first += 2 * size * size
-    return Operators(
-        np.array(rows, np.int64).reshape(-1, 3), np.concatenate(matrices), np.concatenate(effects)
-    )
+        largest = np.linalg.norm(stack, 2, axis=(1, 2))
+        largest[(table[owners[mine], COUNT] == 1) | (largest == 0.0)] = 1.0
+        places = np.array(begins)[mine, None] + np.arange(2 * size * size)
+        for target, found in ((matrices, stack / largest[:, None, None]), (effects, squares)):
+            target[places] = np.ascontiguousarray(found).view(np.float64).reshape(mine.size, -1)
+    return Operators(table, matrices, effects)
 
 
 # Error patterns of instances, sorted so that common prefixes are adjacent.

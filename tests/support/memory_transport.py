@@ -24,6 +24,7 @@ class MemoryListener:
         self._peers: dict[tuple[PeerKind, bytes], MemoryConnection] = {}
         self._keys: Mapping[str, Identity] = {}
         self._next = 0
+        self._departed: list[bytes] = []
         self._open = True
 
     def connect(self, peer_kind: PeerKind, identity: bytes, key: str = "") -> "MemoryConnection":
@@ -87,6 +88,11 @@ class MemoryListener:
         connection = self._peers.get((PeerKind.CLIENT, peer))
         return connection is None or connection.can_send
 
+    def take_departed(self) -> list[bytes]:
+        with self._changed:
+            departed, self._departed = self._departed, []
+        return departed
+
     def message_bytes(self, peer: bytes) -> int:
         connection = self._peers.get((PeerKind.CLIENT, peer))
         return FAR_MESSAGE_BYTES if connection is not None and connection.key else MAX_MESSAGE_BYTES
@@ -110,7 +116,8 @@ class MemoryListener:
     def forget(self, peer_kind: PeerKind, identity: bytes) -> None:
         """Remove a peer; its connection calls this when it closes."""
         with self._changed:
-            self._peers.pop((peer_kind, identity), None)
+            if self._peers.pop((peer_kind, identity), None) is not None:
+                self._departed.append(identity)
 
 
 class MemoryConnection:

@@ -174,8 +174,9 @@ def _chunk(
     from simenv.cli.tasks.resource_fit import fitting
     from simenv.model.task_rules import check_shots
     from simenv.service.admission.controller import with_shots
-    from simenv.service.program_rules import pauli_sums
+    from simenv.service.program_rules import labels, pauli_sums
     from simulators.chain.trial import choice_profile
+    from simulators.circuit.analysis.profiler import profile
     from simulators.circuit.ir import Circuit
     from simulators.circuit.validation.admission import validation_error
 
@@ -185,12 +186,13 @@ def _chunk(
     circuit = Circuit.from_program(program)
     if text := validation_error(circuit):
         raise ProgramError(text)
-    noisy = device is not None
-    sums = pauli_sums(terms)
-    sizes = choice_profile(circuit, terms.outputs, sums, terms.engine, terms.options, noisy=noisy)
-    if device is not None:
+    if device is None:
+        sums = pauli_sums(terms)
+        sizes = choice_profile(circuit, terms.outputs, sums, terms.engine, terms.options)
+    else:
         check_shots(spec.shots, terms.device, device.max_shots)
-        sizes = with_shots(device.examined(circuit, sizes, terms), spec.shots)
+        plain = profile(circuit, terms.outputs, labels(terms))
+        sizes = with_shots(device.examined(circuit, plain, terms), spec.shots)
     plan = fitting(sizes, terms, ranks)
     assigned = AssignedTask(1, 1, 0, *msgspec.structs.astuple(spec))
     chunk = AssignChunk(

@@ -27,7 +27,8 @@ from simenv.scheduler.state import (
     nodes as state_nodes,
     scheduler_state,
 )
-from simenv.text import size
+from simenv.scheduler.views import run_times
+from simenv.text import duration, size
 
 # A provider's library may block all threads of its worker; the end of the process is seen anyway.
 HARDWARE_SILENT_NS = 600_000_000_000
@@ -97,6 +98,25 @@ def _note_start(
     return True
 
 
+def _outran(
+    state: scheduler_state.SchedulerState,
+    worker: state_nodes.Worker,
+    record: core.TaskRecord | None,
+    now_ns: int,
+) -> list[core.Action]:
+    """Return the event of a run that takes REPORTED times its forecast, once for an attempt."""
+    if record is None or worker.report.outran == record.fence:
+        return []
+    left_us, times = run_times.run_forecast(state, record, now_ns)
+    if times < run_times.REPORTED:
+        return []
+    worker.report.outran = record.fence
+    spent_s = run_times.worked_us(worker, now_ns) * 1e-6
+    text = f"{record.route.engine} has run for {duration(spent_s)}, {times:.0f} times its forecast;"
+    text += f" about {duration(left_us * 1e-6)} more are expected"
+    return [core.RecordEvent("task.outran", task_name(record.number), text)]
+
+
 def chunk_sent(
     state: scheduler_state.SchedulerState,
     name: str,
@@ -155,6 +175,7 @@ def heartbeat_received(
             return True, actions + _not_skipped(state, worker, task, fence, now_ns)
         _note_start(state, name, task, fence, now_ns)
         record = worker.held.get(task)
+        actions += _outran(state, worker, record, now_ns)
         is_judged = not worker.report.is_measured
         if is_judged and record is not None and record.fence == fence:  # else its grant may be over
             reason = over_memory_reason(state, worker, record)

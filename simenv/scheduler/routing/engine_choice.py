@@ -18,7 +18,7 @@ from simenv.errors import InfeasibleError, OptionError, SimenvError
 from simenv.model import PoolSpec, TaskOptions
 from simenv.model.calls import is_call
 from simenv.scheduler.core import ClusterLimits, Route, nodes_of, rank_gpus
-from simenv.scheduler.routing import engine_support, ranks
+from simenv.scheduler.routing import engine_support, offers, ranks
 from simulators import catalog
 from simulators.catalog import CostQuery, EngineCard
 from simulators.circuit.analysis.profile import Profile
@@ -69,22 +69,39 @@ def choose(
     assert chosen.objection is not None
     error = chosen.objection
     if terms.engine == AUTO:
-        error.hint = _remedy(error.hint, considered[1:])
+        request = RoutingRequest(profile, terms, _allowed_pools(terms, pools), limits, snapshot)
+        error.hint = _remedy(error.hint, considered[1:], _offers(request))
     raise error
 
 
-def _remedy(hint: str, others: Sequence[EngineCandidate]) -> str:
-    """Return the hint for a program that no engine of `auto` can run: first what to do, then the
-    reason of each other engine on a line of its own."""
-    objections = [each.objection for each in others if each.objection is not None]
-    named = [each.hint for each in objections if each.hint.startswith("engine=")]
-    parts = [f"ask for {' or '.join(named)}, which may take it" if named else ""]
+def _remedy(hint: str, others: Sequence[EngineCandidate], offered: Sequence[str]) -> str:
+    """Return the hint for a program that no engine of `auto` can run: first what can be had, and
+    what to do, then the reason of each other engine on a line of its own."""
+    parts = list(offered)
     if hint != engine_support.ELSEWHERE or not others:  # `auto` was asked for already
         parts.append(hint)
-    elif not named:
+    elif not offered:
         parts.append(f"{NO_OTHER_ENGINE}:")
     first = "; ".join(filter(None, parts))
     return "\n".join((first, *(f"{each.engine}: {each.text}" for each in others)))
+
+
+def _offers(request: RoutingRequest) -> list[str]:
+    """Return what can be had of a program that no engine of `auto` can run: engines by name, the
+    fastest first, with their expected times and errors, and the layers that are run exactly."""
+    found = []
+    for card in catalog.engine_cards():
+        if card.pool == "device" or not offers.may_offer(card, request.profile):
+            continue
+        for options in offers.options_of(card):
+            terms = msgspec.structs.replace(request.terms, engine=card.name, options=options)
+            named = msgspec.structs.replace(request, terms=terms, is_auto=False)
+            route = evaluate(card, named).route
+            if route is not None:
+                seconds = (route.evolve_us + route.shot_us * offers.SHOTS) * 1e-6
+                found.append((seconds, offers.text(card, options, seconds)))
+    found = sorted(each for each in found if each[0] <= offers.LONGEST_S)[: offers.MOST]
+    return [*(text for _, text in found), *offers.exact_layers(request.profile)]
 
 
 def _first_route(request: RoutingRequest) -> Route | None:
@@ -232,8 +249,9 @@ def _alternative(
     if considered[0].route is not None:
         pool = " without a pool" if terms.pool and not wider.pool else ""
         return f"{engine_support.ANOTHER}: engine='auto'{pool} takes {considered[0].engine!r}"
-    others = [f"{each.engine}: {each.text}" for each in considered if each.engine != card.name]
-    return "\n".join((f"{NO_OTHER_ENGINE}:", *others))
+    others = [each for each in considered if each.engine != card.name]
+    request = RoutingRequest(profile, wider, _allowed_pools(wider, pools), limits)
+    return _remedy(engine_support.ELSEWHERE, others, _offers(request))
 
 
 def depends_on_parameter_values(profile: Profile, terms: TaskOptions) -> bool:

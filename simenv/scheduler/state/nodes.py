@@ -370,6 +370,7 @@ class HeartbeatReport(msgspec.Struct):
     progress_ns: int = 0
     compiling: int = 0  # the task whose kernels it compiled; 0: none
     compiling_ns: int = 0  # the last heartbeat at which it compiled kernels; 0: none
+    outran: int = 0  # fence of the attempt that an event said to have outrun its forecast; 0: none
 
     def progress_of(self, task: int) -> ProgressInfo | None:
         """Return the progress of a task; None if the last heartbeat was of another one."""

@@ -13,6 +13,7 @@ from simenv.scheduler.state import nodes, pools, scheduler_state
 
 UNKNOWN = -1.0
 OUTRUN = 10.0  # times its forecast after which a run is forecast anew
+REPORTED = 20.0  # times its forecast after which an event reports it
 FORECAST_WEIGHT = 0.01  # part of the work from which on the rate of a run outweighs its forecast
 _FAR = 5.0  # standard deviations of the logarithm beyond which a time is none of the distribution
 _LEAST_SIGMA = 0.01

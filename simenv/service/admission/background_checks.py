@@ -1,8 +1,8 @@
-"""Checks of programs: large ones run in a separate thread, so that the event loop continues.
+"""Checks of programs: large ones run in separate threads, so that the event loop continues.
 
-The kernels of a check release the interpreter lock. Owners take turns in the thread, one program a
-turn. Invariant: the event loop spends no more than a small program's time here. A check that was
-started is repeated by its requester until its result has been taken.
+The kernels of a check release the interpreter lock. Each owner has one thread at a time. Invariant:
+the event loop spends no more than a small program's time here. A check that was started is repeated
+by its requester until its result has been taken, or forgotten when the requester has left.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from simenv.service.devices.context import DeviceContext
 
 
-BESIDE_BYTES = 2**18  # packed programs of this size or more are checked in the thread
+BESIDE_BYTES = 2**18  # packed programs of this size or more are checked in a thread
 
 Looked = tuple[model.Program, Profile]
 
 
 class CheckPending(Exception):
-    """A check continues in the thread: repeat the call when `future` is done."""
+    """A check continues in a thread: repeat the call when `future` is done."""
 
     def __init__(self, future: Future[Looked]) -> None:
         self.future = future
@@ -61,7 +61,7 @@ class RunningChecks:
         device: DeviceContext | None = None,
     ) -> Looked:
         """Check and profile a program of this owner. Raises SimenvError if it is not admissible,
-        CheckPending while the check continues in the thread. `key()` identifies the check; it is
+        CheckPending while the check continues in a thread. `key()` identifies the check; it is
         called only if checks continue in the thread or this one will."""
         is_short = not _takes_long(packed, terms, noisy=device is not None)
         is_short = is_short and (device is None or device.is_loaded)
@@ -79,6 +79,14 @@ class RunningChecks:
             raise CheckPending(future)
         del self._begun[place]
         return future.result()
+
+    def forget(self, check: Future[Any] | None) -> None:
+        """Forget a check whose requester has left: it is not run if it has not begun. Another
+        requester of the same one begins it anew."""
+        for place, future in list(self._begun.items()):
+            if future is check:
+                del self._begun[place]
+                future.cancel()
 
 
 # Engines for which the size of a wide circuit's networks, sweeps or strings, or a trial, is found.
@@ -116,16 +124,12 @@ def look(packed: bytes, terms: model.TaskOptions, device: DeviceContext | None =
     if wrong:
         raise ProgramError(f"the program is not valid: {wrong}")
     engine_choice.check_option_values(terms)
-    noisy = device is not None
     written_out, _ = unrolled(circuit)  # as engines without loops and `switch` run it
-    result = choice_profile(
-        written_out,
-        terms.outputs,
-        program_rules.pauli_sums(terms),
-        terms.engine,
-        terms.options,
-        noisy=noisy,
-    )
+    if device is None:
+        sums = program_rules.pauli_sums(terms)
+        result = choice_profile(written_out, terms.outputs, sums, terms.engine, terms.options)
+    else:  # which prices it with its noise
+        result = profiler.profile(written_out, terms.outputs, program_rules.labels(terms))
     if circuit.conditions_data:
         switches = int((circuit.table.rows[circuit.ops, 0] == SWITCH).sum())
         result = msgspec.structs.replace(result, loops=blocks_left(written_out), switches=switches)

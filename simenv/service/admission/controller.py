@@ -162,6 +162,10 @@ class AdmissionController:
         if terms.reservation:
             pending.sizes += [admitted.size] * count
 
+    def forget_check(self, pending: PendingSubmit) -> None:
+        """Forget the check for which a Submit waits: its client has left."""
+        self._examining.forget(pending.background_check)
+
     def _refresh_snapshot(self) -> None:
         """Update the snapshot for routing; a change makes all cached routes invalid."""
         snapshot = self._take_snapshot()

@@ -128,6 +128,9 @@ class TaskAdmission(Protocol):
     ) -> bool:
         """Check tasks until the deadline. Return whether all tasks of the Submit were checked."""
 
+    def forget_check(self, pending: PendingSubmit) -> None:
+        """Forget the check for which a Submit waits: its client has left."""
+
     def remember_newest(self) -> None:
         """Store the structure of the program examined last."""
 
@@ -164,6 +167,7 @@ class SubmitQueue:
         self._recent: OrderedDict[tuple[str, str, int], IdempotencyEntry] = OrderedDict()
         self._waiting: FairQueue[PendingSubmit] = FairQueue()
         self.pending_bytes: dict[str, int] = {}  # by owner; empty: nothing waits for admission
+        self._departed: set[bytes] = set()  # clients with Submits that have left
         self._parked_until_ns = 0  # until then all Submits wait for checks in the other thread
 
     def remember(self, owner: str, key: str, offset: int, entry: IdempotencyEntry) -> None:
@@ -210,6 +214,7 @@ class SubmitQueue:
                 errors.QueueFullError(text, hint=hint, retry_after_s=RETRY_AFTER_S)
             )
         self.pending_bytes[owner] = waiting + len(body)
+        self._departed.discard(peer)
         self._parked_until_ns = 0
         self._waiting.put(owner, peer, PendingSubmit(peer, owner, message, body, now_ns))
         return None
@@ -233,6 +238,10 @@ class SubmitQueue:
                 _check_shape(pending.message, len(pending.body))
                 turn_ns = min(deadline_ns, time.monotonic_ns() + TURN_NS)
                 is_checked = admission.admit_some(pending, turn_ns, internal_errors)
+            if not is_checked and pending.background_check and pending.peer in self._departed:
+                admission.forget_check(pending)
+                self._end(owner, pending)
+                continue
             if not is_checked:
                 self._waiting.end_turn(done=False)
                 now_ns = time.monotonic_ns()
@@ -247,17 +256,26 @@ class SubmitQueue:
                     break
                 continue
             examined.clear()
-            self._waiting.end_turn(done=True)
-            left = self.pending_bytes[owner] - len(pending.body)
-            if left:
-                self.pending_bytes[owner] = left
-            else:
-                del self.pending_bytes[owner]
+            self._end(owner, pending)
             answer = refusals or self._accept_or_undo(pending, internal_errors)
             processed.append((pending, answer))
             if time.monotonic_ns() >= deadline_ns:
                 break
         return processed
+
+    def _end(self, owner: str, pending: PendingSubmit) -> None:
+        """Remove the Submit whose turn it is."""
+        self._waiting.end_turn(done=True)
+        left = self.pending_bytes[owner] - len(pending.body)
+        if left:
+            self.pending_bytes[owner] = left
+        else:
+            del self.pending_bytes[owner]
+
+    def clients_left(self, peers: Iterable[bytes]) -> None:
+        """Drop the Submits of clients that have left once they wait for a check: none of their
+        tasks was accepted yet, and nobody would hear of it."""
+        self._departed = {each for each in self._departed.union(peers) if self._waiting.has(each)}
 
     def _accept_or_undo(
         self, pending: PendingSubmit, internal_errors: InternalErrors

@@ -11,7 +11,7 @@ import logging
 import os
 import pwd
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -39,6 +39,7 @@ from simenv.scheduler.views import cluster_info
 from simenv.service import fault_injection
 from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.journal import tables, writer
+from simenv.service.queries.query_queue import ReplySteps
 from simenv.service.workers.action_executor import OWN_USER, ActionExecutor, AuditLog
 from simenv.wire import codec
 from simenv.wire.messages import admin, base, client as m
@@ -319,7 +320,7 @@ class ReservationCommands:
             return admin.ProfileReply(message.request, terms.profile_version, False, terms.profile)
         return admin.PolicyReply(message.request, terms.policy_version, False, terms.policy)
 
-    def listed(self, identity: Identity, message: admin.GetReservations) -> Iterator[bytes | None]:
+    def listed(self, identity: Identity, message: admin.GetReservations) -> ReplySteps:
         """Return the steps of the answer with reservations. Raises NotReservedError."""
         if message.reservation:
             selected = [self._ledger.find(message.reservation, identity.scope)]

@@ -21,8 +21,7 @@ from simenv.service import program_rules
 from simenv.service.devices import noise_api
 from simenv.service.devices.registry import EmulatedDevice
 from simenv.wire.messages.explain import NoiseUse
-from simulators.catalog.preference import EXACT_QUBITS
-from simulators.chain.trial import trial_parameters
+from simulators.chain.trial import with_sizes
 from simulators.circuit import device_check
 from simulators.circuit.analysis.fit_scope import acting
 from simulators.circuit.analysis.measurements import has_conditional_noise
@@ -30,12 +29,12 @@ from simulators.circuit.analysis.noise_profile import needs_branching, noise_pro
 from simulators.circuit.analysis.profile import NoiseProfile, Profile
 from simulators.circuit.device_check import DeviceLimits
 from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import NoiseAttachment
 from simulators.circuit.passes.shot_times import ShotTimes, has_free_delays, with_bound_delays
 from simulators.circuit.passes.unrolled import blocks_left, unrolled
 from simulators.compiler.kernel import kernels
 from simulators.errors import EngineError
-from simulators.strings.size import strings_size
 
 _DELAY = 1_000.0  # ns or dt: of a delay whose duration each binding gives, for the choice of engine
 
@@ -142,19 +141,27 @@ class DeviceContext:
         return msgspec.structs.replace(profile, noise=noise)
 
     def examined(self, circuit: Circuit, profile: Profile, terms: TaskOptions) -> Profile:
-        """Return the profile with that of the circuit's noise. For a circuit that the device cannot
-        execute unchanged, raises InfeasibleError, or returns the profile without noise if the
-        device is optional. `terms`: with the outputs and observables of the task."""
+        """Return the profile with that of the circuit's noise, and with the sizes of what runs that
+        price it. For a circuit that the device cannot execute unchanged, raises InfeasibleError, or
+        returns those without noise if the device is optional. `terms`: with the outputs and
+        observables of the task."""
+        program: NoiseProgram | None = None
         try:
-            return self._with_noise(circuit, profile, terms)
+            profile, circuit, program = self._with_noise(circuit, profile, terms)
         except InfeasibleError:
             if not self._is_optional:
                 raise
-            return profile
+            circuit, _ = unrolled(circuit)
+        sums = program_rules.pauli_sums(terms)
+        return with_sizes(
+            profile, circuit, terms.outputs, sums, terms.engine, terms.options, program
+        )
 
-    def _with_noise(self, circuit: Circuit, profile: Profile, terms: TaskOptions) -> Profile:
-        """The profile with that of the noise, the size of the propagation of observables through
-        it, and what the circuit needs because of it: branching, and loops that stay."""
+    def _with_noise(
+        self, circuit: Circuit, profile: Profile, terms: TaskOptions
+    ) -> tuple[Profile, Circuit, NoiseProgram]:
+        """The profile with that of the noise, and what the circuit needs because of it: branching,
+        and loops that stay; the circuit and its noise as they run."""
         self._check(circuit, profile)
         too_wide = self._too_wide(circuit)
         if too_wide is not None:
@@ -191,18 +198,9 @@ class DeviceContext:
             raise InfeasibleError(f"noise: {error.message}", hint=error.hint) from error
         if not self.is_loaded:  # other circuits need further kernels
             self.is_loaded = all(each.is_stored for each in kernels("attachment"))
-        strings = None
-        is_wide = terms.engine == "auto" and noise.num_qubits > EXACT_QUBITS
-        if terms.outputs == ("expectation",) and (is_wide or terms.engine == "pauli"):
-            params, sums = trial_parameters(circuit), program_rules.pauli_sums(terms)
-            strings = strings_size(circuit, params, program, sums, terms.options)
-        return msgspec.structs.replace(
-            profile,
-            noise=noise,
-            strings=strings,
-            mid_circuit=branches,
-            loops=blocks_left(circuit) if circuit.conditions_data else 0,
-        )
+        loops = blocks_left(circuit) if circuit.conditions_data else 0
+        profile = msgspec.structs.replace(profile, noise=noise, mid_circuit=branches, loops=loops)
+        return profile, circuit, program
 
     def _check(self, circuit: Circuit, profile: Profile) -> None:
         """Raise InfeasibleError for a circuit that the device does not execute unchanged."""

@@ -176,7 +176,7 @@ class EnvironmentQueries:
 
     def explain(self, message: Explain, identity: Identity, _peer: bytes) -> ReplySteps:
         # This module imports numpy and kernels, which are loaded in a thread.
-        from simenv.service.queries.explain import explain
+        from simenv.service.queries.explain import explain, forget_check
 
         service = self._service
         while True:
@@ -192,7 +192,11 @@ class EnvironmentQueries:
             )
             if not isinstance(result, Future):
                 break
-            yield result
+            try:
+                yield result
+            except GeneratorExit:  # the client has left
+                forget_check(result)
+                raise
         if isinstance(result, Explained):
             yield from refresh_starts(self._service.starts, identity.owner)
             result = self._with_waits(result, identity)

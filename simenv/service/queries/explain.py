@@ -85,6 +85,11 @@ def explain(
     return Explained(message.request, Explanation(_sizes(result), choices, noise=noise))
 
 
+def forget_check(check: Future[Any]) -> None:
+    """Forget a check of a program that was explained to a client that has left."""
+    _EXAMINING.forget(check)
+
+
 def _only_named(
     profile: Profile,
     terms: TaskOptions,

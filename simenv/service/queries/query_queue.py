@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
 from typing import Any
 
@@ -32,7 +32,7 @@ RETRY_AFTER_S = 1.0
 RECHECK_NS = 10_000_000  # between two checks whether held connections read again
 
 # Packed answers; None: nothing to send yet, check the clock; a future: wait until it is done.
-ReplySteps = Iterator[bytes | Future[Any] | None]
+ReplySteps = Generator[bytes | Future[Any] | None, None, None]
 
 
 class PendingQuery(msgspec.Struct, eq=False):
@@ -42,7 +42,7 @@ class PendingQuery(msgspec.Struct, eq=False):
     message: m.FromClient
     size_bytes: int
     steps: ReplySteps | None = None
-    background_check: Future[Any] | None = None  # the check in the other thread that it waits for
+    background_check: Future[Any] | None = None  # the check in another thread that it waits for
 
 
 class QueryQueue:
@@ -71,7 +71,8 @@ class QueryQueue:
         self._waiting: FairQueue[PendingQuery] = FairQueue()
         # Queries of connections without room, or whose first query waits for the other thread.
         self._blocked: dict[bytes, tuple[str, deque[PendingQuery]]] = {}
-        self._parked: set[bytes] = set()  # connections whose first query waits for the thread
+        self._parked: set[bytes] = set()  # connections whose first query waits for a check
+        self._departed: set[bytes] = set()  # those with queries whose clients have left
         self.pending_bytes: dict[str, int] = {}  # by owner; empty: no query waits
         self._next_poll_ns = 0
 
@@ -148,6 +149,9 @@ class QueryQueue:
                 continue
             turn_ns = min(deadline_ns, time.monotonic_ns() + TURN_NS)
             done = self._advance(peer, query, turn_ns)
+            if query.background_check is not None and peer in self._departed:
+                _close(query)
+                done = True
             if query.background_check is not None:
                 self._hold_connection(owner, peer)
                 self._parked.add(peer)
@@ -167,12 +171,16 @@ class QueryQueue:
         """Release held connections that read again or whose check has ended."""
         for peer in list(self._parked):
             owner, items = self._blocked[peer]
-            future = items[0].background_check
-            if future is None or future.done():
+            future, has_left = items[0].background_check, peer in self._departed
+            if future is None or future.done() or has_left:
                 items[0].background_check = None
+                if has_left:
+                    _close(items[0])
+                    self._forget(items.popleft())
                 self._parked.remove(peer)
                 del self._blocked[peer]
-                self._waiting.restore_connection(owner, peer, items)
+                if items:
+                    self._waiting.restore_connection(owner, peer, items)
         now_ns = time.monotonic_ns()
         if not self._blocked or now_ns < self._next_poll_ns:
             return
@@ -181,6 +189,14 @@ class QueryQueue:
             if peer not in self._parked and self._can_answer(peer, items[0].identity):
                 del self._blocked[peer]
                 self._waiting.restore_connection(owner, peer, items)
+
+    def clients_left(self, peers: Iterable[bytes]) -> None:
+        """Drop the queries of clients that have left once they wait for a check."""
+        self._departed = {
+            each
+            for each in self._departed.union(peers)
+            if each in self._blocked or self._waiting.has(each)
+        }
 
     def _forget(self, query: PendingQuery) -> None:
         owner = query.identity.owner
@@ -218,3 +234,10 @@ class QueryQueue:
                 self._on_damaged_record(error)
                 return False
         return True
+
+
+def _close(query: PendingQuery) -> None:
+    """End the steps of an answer, which forget the check that they wait for."""
+    if query.steps is not None:
+        query.steps.close()
+    query.background_check = None

@@ -97,13 +97,14 @@ class TcpListener:
     ) -> None:
         # One I/O thread: of two, the end of a connection could be told after the begin of another
         # with the same descriptor.
-        self._context = zmq.Context(io_threads=1)
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._options = options
         self._limiter = ConnectionLimiter(
             options.max_authenticated, options.max_per_key, options.max_unauthenticated
         )
         self._admitted: dict[str, Identity] = {}
         self._peers: dict[bytes, _Peer] = {}
+        self._departed: list[bytes] = []  # peers that `take_departed` has not returned
         self._by_fd: dict[int, set[bytes]] = {}
         self._by_key: dict[str, set[bytes]] = {}
         self._rejected: set[int] = set()  # descriptors that got the refusal for too many
@@ -115,19 +116,21 @@ class TcpListener:
         self._frame: zmq.Frame | None = None  # the last one received
         self._read_ahead = ReadAhead(self._cut, on_rejection) if options.bounds else None
         try:
-            self._zap = self._context.socket(zmq.REP)
+            self._zap = context.socket(zmq.REP)
             self._zap.bind(_ZAP)
-            self._router = self._bound(host, port, keys)
+            self._router = self._bound(context, host, port, keys)
             self._outgoing = sockets.RouterSender(self._router, options.bounds)
             self.port = _port(self._router)
         except BaseException:
-            self._context.destroy(linger=0)
+            context.destroy(linger=0)
             raise
         self.sockets: tuple[Any, ...] = (self._router, self._zap, self._monitor)
         self._receivers: list[Callable[[], None]] = []
 
-    def _bound(self, host: str, port: int, keys: KeyPair) -> zmq.Socket[bytes]:
-        router = self._context.socket(zmq.ROUTER)
+    def _bound(
+        self, context: zmq.Context[zmq.Socket[bytes]], host: str, port: int, keys: KeyPair
+    ) -> zmq.Socket[bytes]:
+        router = context.socket(zmq.ROUTER)
         router.set(zmq.CURVE_SERVER, 1)
         router.set(zmq.CURVE_SECRETKEY, keys.secret.encode())
         router.set(zmq.ZAP_DOMAIN, _DOMAIN)
@@ -144,7 +147,7 @@ class TcpListener:
         router.set(zmq.IPV6, int(":" in host))
         router.set(zmq.ROUTER_HANDOVER, 1)
         router.monitor("inproc://monitor", _ACCEPTED | _DISCONNECTED)
-        self._monitor = self._context.socket(zmq.PAIR)
+        self._monitor = context.socket(zmq.PAIR)
         self._monitor.set(zmq.RCVHWM, 0)  # a full queue would stop the I/O thread
         self._monitor.connect("inproc://monitor")
         url = f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
@@ -262,8 +265,14 @@ class TcpListener:
         for name in self._by_fd.pop(fd, ()):
             peer = self._peers.pop(name, None)
             if peer is not None:
+                self._departed.append(name)
                 self._outgoing.drop(peer.route)
                 self._drop_key(name, peer)
+
+    def take_departed(self) -> list[bytes]:
+        """Return the peers whose connections have ended since the last call."""
+        departed, self._departed = self._departed, []
+        return departed
 
     def _leave(self, when_s: float, fd: int) -> None:
         heappush(self._leaving, (when_s, fd, self._connections.get(fd, 0)))
@@ -387,10 +396,11 @@ class TcpListener:
     def close(self) -> None:
         if self._read_ahead is not None:
             self._read_ahead.close()
+        context = self._router.context
         self._router.disable_monitor()
         for socket in (self._zap, self._monitor, self._router):
             socket.close()
-        self._context.term()
+        context.term()
 
 
 def limit_refusal(exceeded: str) -> bytes:

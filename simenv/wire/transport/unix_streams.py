@@ -219,6 +219,7 @@ class UnixListener:
         self._read_bytes = 0  # that `receive` has not returned yet
         self._unsent_bytes = 0  # of all peers
         self._pid = 0  # of the process that sent the last message
+        self._departed: list[bytes] = []  # clients that `take_departed` has not returned
         self.paused_until_s = 0.0  # monotonic; 0: connections are accepted
 
     def fileno(self) -> int:
@@ -392,9 +393,16 @@ class UnixListener:
                 self._epoll.modify(peer.descriptor, _POLLIN | _POLLOUT)
         return True
 
+    def take_departed(self) -> list[bytes]:
+        """Return the clients whose connections have ended since the last call."""
+        departed, self._departed = self._departed, []
+        return departed
+
     def _close(self, peer: _Peer) -> None:
         if peer.name and self._by_name[peer.kind].get(peer.name) is peer:
             del self._by_name[peer.kind][peer.name]
+            if peer.kind is PeerKind.CLIENT:
+                self._departed.append(peer.name)
         self._unnamed.pop(peer, None)
         self._read_bytes -= len(peer.partial)
         self._unsent_bytes -= peer.unsent_bytes

@@ -83,6 +83,10 @@ class Listener(Protocol):
     def can_send(self, peer: bytes) -> bool:
         """Return whether an answer can be sent to this client now; True if it is gone."""
 
+    def take_departed(self) -> list[bytes]:
+        """Return the peers whose connections have ended since the last call. The end of a local
+        client that speaks ZeroMQ is not noticed."""
+
     def message_bytes(self, peer: bytes) -> int:
         """Return the size limit of one message of this client, in bytes; the transport cuts off a
         client that sends more."""
@@ -310,6 +314,12 @@ class ZmqListener:
             if remote.holds(peer):
                 return remote.can_send(peer)
         return self._sender.can_send(peer)
+
+    def take_departed(self) -> list[bytes]:
+        departed = self._streams.take_departed()
+        for remote in self._remote:
+            departed += remote.take_departed()
+        return departed
 
     def message_bytes(self, peer: bytes) -> int:
         return next(

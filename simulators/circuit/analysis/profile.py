@@ -43,7 +43,7 @@ class ChainTrial(msgspec.Struct, frozen=True):
 
 
 class SweepSize(msgspec.Struct, frozen=True):
-    """Size of the sweeps that sample a circuit without its noise (see `simulators.lines`). Where
+    """Size of the sweeps that sample a circuit with its noise (see `simulators.lines`). Where
     `bits` is beyond the limit of any run, no program was made, and the rest is not known."""
 
     bits: float  # log2 of the values that a shot passes over
@@ -52,6 +52,7 @@ class SweepSize(msgspec.Struct, frozen=True):
     kept: int = 0  # values of the tensors that are kept at once
     steps: int = 0  # integers of the program
     parts: int = 0  # values that are drawn, times layers; too many: no program was made
+    runnable: int = 0  # of a size beyond the limit: its first layers that alone would be within
 
 
 class StringsSize(msgspec.Struct, frozen=True):

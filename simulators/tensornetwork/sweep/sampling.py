@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.catalog.costs import SWEEP_BYTES, SWEEP_PARTS
+from simulators.catalog.costs import SWEEP_BYTES, WHAT_HELPS, sweep_refusal
 from simulators.compiler.simd import LANES, aligned
 from simulators.engine import SHOTS, RunControl, RunOptions, ThreadPool
 from simulators.errors import OutOfMemory
@@ -19,12 +19,11 @@ from simulators.execution.outputs import SeedKey
 from simulators.lines.lowering import Lines
 from simulators.lines.order import order_of
 from simulators.lines.program import Program, program_of
-from simulators.lines.size import MOST_BITS
+from simulators.lines.size import sweep_program
 from simulators.tensornetwork.sweep import kernel
 from simulators.tensornetwork.sweep.kernel import Packed
 from simulators.trajectories.noise_table import ErrorPatterns
 
-FEWER = "take fewer layers, native rzz in place of two cx, or a narrower graph"
 _GRAIN = 4 * LANES  # shots of a range
 
 
@@ -38,21 +37,9 @@ class Sweeps(msgspec.Struct, frozen=True, eq=False):
     @classmethod
     def of(cls, lines: Lines) -> Sweeps:
         """Compile the program. Raises OutOfMemory if no shot would end."""
-        structure = lines.structure
-        if structure.parts > SWEEP_PARTS:
-            raise OutOfMemory(
-                f"a program of about {structure.parts} parts would sample this circuit, in"
-                f" {structure.num_layers} layers; a sweep has at most {SWEEP_PARTS}",
-                hint=FEWER,
-            )
-        order, bits = order_of(structure)
-        if bits > MOST_BITS:
-            raise OutOfMemory(
-                f"each shot of this circuit would pass over more than 2^{bits:.0f} values, in"
-                f" {structure.num_layers} layers; a sweep passes over 2^{MOST_BITS:.0f}",
-                hint=FEWER,
-            )
-        program = program_of(structure, order)
+        size, program = sweep_program(lines.structure)
+        if program is None or sweep_refusal(size):
+            raise OutOfMemory(f"engine 'sweep': {sweep_refusal(size)}", hint=WHAT_HELPS)
         return cls(lines, program, kernel.pack(lines, program))
 
     def sliced(self, itemsize: int, memory_bytes: int) -> Sweeps:
@@ -113,7 +100,7 @@ class ThreadSampler:
             raise OutOfMemory(
                 f"a sweep of this circuit has tensors of 2^{sweeps.program.widest} values for each"
                 f" of {LANES} slices of a shot; all tensors have {SWEEP_BYTES >> 20} MiB",
-                hint=FEWER,
+                hint=WHAT_HELPS,
             )
 
     @contextmanager

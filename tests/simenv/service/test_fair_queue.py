@@ -106,7 +106,7 @@ def test_status_shows_the_longest_pass(bench: ServiceHarness) -> None:
 
 @pytest.mark.parametrize("ends", ["with a result", "with an error"])
 def test_checks_give_the_interpreter_back_soon_and_others_as_before(ends: str) -> None:
-    checks, before = fair_queue.FairThread(), sys.getswitchinterval()
+    checks, before = fair_queue.FairThreads(), sys.getswitchinterval()
 
     def check() -> float:
         if ends == "with an error":

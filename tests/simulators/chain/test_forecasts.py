@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from arrays import Arrays
-from msgspec.structs import replace
+from engine_runs import run
 from noisy import after_gates, program
 
 from noise_models.build import build
@@ -13,10 +13,11 @@ from simulators import catalog
 from simulators.catalog import CostQuery
 from simulators.catalog.costs import BASE_BYTES
 from simulators.chain.trial import choice_profile
-from simulators.circuit.analysis.noise_profile import noise_profile
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise
+from simulators.engine import Request
+from simulators.tensornetwork.mps.engine import MpsEngine
 
 MIB = 2**20
 # Kind, qubits, steps, shots; seconds and MiB of a run. The cost model was made from the first five.
@@ -39,9 +40,8 @@ def test_forecast_is_within_a_factor_of_three_of_what_was_measured(
 ) -> None:
     circuit = CIRCUITS[kind](qubits, steps)
     noise = attach_noise(circuit, build(load("fez"))) if kind == "kicked" else _noise(circuit)
-    profile = choice_profile(circuit, ("counts",), engine="mps", noisy=True)
+    profile = choice_profile(circuit, ("counts",), engine="mps", noise=noise)
     assert profile.trial is not None
-    profile = replace(profile, noise=noise_profile(noise, circuit, ("counts",)))
     card, ask = catalog.card("mps"), CostQuery(shots=shots)
     assert card is not None
     assert seconds / 3 < card.costs.seconds(profile, ask, 1) < 3 * seconds
@@ -58,8 +58,7 @@ def test_light_cones_of_errors_are_what_trajectories_run() -> None:
 
 
 def _forecast(circuit: Circuit) -> float:
-    profile = choice_profile(circuit, ("counts",), engine="mps", noisy=True)
-    profile = replace(profile, noise=noise_profile(_noise(circuit), circuit, ("counts",)))
+    profile = choice_profile(circuit, ("counts",), engine="mps", noise=_noise(circuit))
     card = catalog.card("mps")
     assert card is not None
     return card.costs.seconds(profile, CostQuery(shots=300), 1)
@@ -136,3 +135,18 @@ def _kicked(qubits: int, steps: int) -> Circuit:
 
 
 CIRCUITS = {"kicked": _kicked, "brick": _brick, "ising": _ising, "qaoa": _qaoa}
+
+
+def test_bonds_are_tried_with_the_gates_that_noise_lets_matter() -> None:
+    """Of one step of a kicked circuit, no outcome depends on the last gates on pairs without noise;
+    with the noise of a device they run."""
+    circuit = _kicked(40, 1)
+    noise = attach_noise(circuit, build(load("fez")))
+    plain, noisy = (
+        choice_profile(circuit, ("counts",), engine="mps", noise=each) for each in (None, noise)
+    )
+    assert plain.trial is not None
+    assert noisy.trial is not None
+    result = run(MpsEngine(), circuit, Request(20, 1), noise)
+    bond = int(result.remark.partition("bond ")[2].partition(",")[0])
+    assert plain.trial.bond < bond <= noisy.trial.bond

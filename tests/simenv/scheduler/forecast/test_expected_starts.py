@@ -411,6 +411,25 @@ def test_running_task_says_that_its_kernels_are_compiled(machine: CheckedSchedul
     assert why(machine, number) == ""
 
 
+def test_run_at_twenty_times_its_forecast_is_reported_once(machine: CheckedScheduler) -> None:
+    (number,) = machine.submit(1, cost=2e6, along=route(2e6, max_slots=1))
+    machine.assign()
+    record = machine.state.tasks[number]
+    machine.begin(record)
+
+    def beat(seconds: int) -> list[tuple[str, str]]:
+        machine.now_ns += seconds * SECOND
+        sign = WorkerHeartbeat(record.worker, machine.start_of(record.worker), number, record.fence)
+        actions = machine.scheduler.heartbeat_received(sign, machine.now_ns)[1]
+        return [(each.kind, each.message) for each in actions if isinstance(each, RecordEvent)]
+
+    assert beat(39) == []
+    ((kind, text),) = beat(2)
+    assert kind == "task.outran"
+    assert "has run for 41 s, 20 times its forecast; about 41 s more are expected" in text
+    assert beat(60) == []
+
+
 def test_run_at_ten_times_its_forecast_has_a_new_one(machine: CheckedScheduler) -> None:
     """Waits behind it follow."""
     running, behind = machine.submit(2, cost=2e6, along=route(2e6, max_slots=1))

@@ -23,7 +23,7 @@ from simenv.model import TaskOptions, TaskSpec, qubits_of
 from simenv.service import event_loop, fair_queue
 from simenv.service.admission import background_checks, submissions
 from simenv.service.admission.background_checks import CheckPending, RunningChecks
-from simenv.service.fair_queue import LARGE_BYTES, Decoding, FairThread
+from simenv.service.fair_queue import LARGE_BYTES, Decoding, FairThreads
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.explain import Explain, Explained
@@ -154,7 +154,7 @@ def test_submit_whose_pause_ends_between_two_looks_at_the_clock_does_not_wait_fo
 
 
 def test_background_checks_alternate_between_owners(held: Held) -> None:
-    thread = FairThread()
+    thread = FairThreads()
     check = partial(background_checks.look, large(), TaskOptions())
     order: list[str] = []
     futures = []
@@ -171,9 +171,83 @@ def test_background_checks_alternate_between_owners(held: Held) -> None:
     assert thread.take_spent_ns("a") == 0
 
 
+def test_each_owner_has_a_thread_and_one_check_at_a_time() -> None:
+    threads, begun, go_on = FairThreads(2), [threading.Event() for _ in range(3)], threading.Event()
+
+    def check(number: int) -> int:
+        begun[number].set()
+        assert go_on.wait(60)
+        return number
+
+    first = threads.submit("ana", partial(check, 0))
+    second = threads.submit("ana", partial(check, 1))
+    other = threads.submit("bob", partial(check, 2))
+    assert begun[0].wait(60)
+    assert begun[2].wait(60)  # whatever ana has waiting
+    assert not begun[1].is_set()
+    assert not second.running()
+    go_on.set()
+    assert [each.result(60) for each in (first, second, other)] == [0, 1, 2]
+
+
+def test_a_check_that_is_forgotten_is_not_run() -> None:
+    threads, begun, go_on = FairThreads(), threading.Event(), threading.Event()
+    threads.submit("ana", lambda: (begun.set(), go_on.wait(60)))
+    assert begun.wait(60)
+    done: list[int] = []
+    forgotten = threads.submit("ana", lambda: done.append(1))
+    last = threads.submit("ana", lambda: done.append(2))
+    assert forgotten.cancel()
+    go_on.set()
+    last.result(60)
+    assert done == [2]
+
+
+@pytest.mark.parametrize("question", [SUBMIT, EXPLAIN], ids=["submit", "explain"])
+def test_nothing_is_checked_for_clients_that_have_left(
+    bench: ServiceHarness, held: Held, question: m.FromClient
+) -> None:
+    """Of two clients with large programs the second one leaves while the first one's is checked."""
+    loop, other = bench.loop, bench.listener.connect(PeerKind.CLIENT, b"other")
+    held.ask(bench, EXPLAIN)
+    for number in range(3):
+        other.send(codec.encode(msgspec.structs.replace(question, request=number)))
+    for _ in range(20):
+        loop.run_once(timeout_s=0.0)
+    assert loop.submit_queue.pending_bytes or loop.query_queue.pending_bytes
+    other.close()
+    held.begun.clear()
+    for _ in range(20):
+        loop.run_once(timeout_s=0.0)
+    assert not loop.submit_queue.pending_bytes
+    held.go_on.set()
+    bench.step()
+    assert [answer.request for answer in bench.heard()] == [7]
+    assert not held.begun.is_set()
+    assert not loop.query_queue.pending_bytes
+
+
+def test_a_check_that_another_client_waits_for_is_begun_again(
+    bench: ServiceHarness, held: Held
+) -> None:
+    other = bench.listener.connect(PeerKind.CLIENT, b"other")
+    held.ask(bench, EXPLAIN)
+    bench.peer.send(codec.encode(SUBMIT))
+    other.send(codec.encode(msgspec.structs.replace(SUBMIT, request=8)))
+    for _ in range(20):
+        bench.loop.run_once(timeout_s=0.0)
+    other.close()
+    for _ in range(20):
+        bench.loop.run_once(timeout_s=0.0)
+    held.go_on.set()
+    bench.step()
+    assert {type(each) for each in bench.heard()} == {Explained, m.Accepted}
+
+
 def test_checks_of_small_programs_are_not_charged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wide programs of a few kilobytes, each with a trial of engines, use up no one's budget."""
     monkeypatch.setattr(background_checks, "_takes_long", lambda *_, **__: True)
+    monkeypatch.setattr(background_checks, "CHECKS", FairThreads(1))
     for packed, is_charged in ((large(), True), (program().packed(), False)):
         checks, go_on = RunningChecks(), threading.Event()
         background_checks.CHECKS.submit("dave", go_on.wait)  # none ends before it is asked for
@@ -189,7 +263,7 @@ import threading
 from service import program
 from simenv.model import TaskOptions
 from simenv.service.admission import background_checks
-from simenv.service.fair_queue import FairThread
+from simenv.service.fair_queue import FairThreads
 from simenv.service.admission.background_checks import RunningChecks, CheckPending
 from simulators.compiler import warmup
 from simenv.config import kernel_cache
@@ -285,7 +359,7 @@ def taken(decode: Decoding, owner: str, most: int = 1_000) -> int:
 
 
 def test_owner_beyond_its_decode_budget_is_refused_and_others_are_not(clock: Clock) -> None:
-    decode = Decoding(FairThread())
+    decode = Decoding(FairThreads())
     clock.cost_ns = 5_000_000
     assert taken(decode, "mallory") == 21
     assert isinstance(decode.of("ana", LARGE), m.Submit)
@@ -298,7 +372,7 @@ def test_owner_beyond_its_decode_budget_is_refused_and_others_are_not(clock: Clo
 
 
 def test_decode_budget_counts_decoding_time_of_each_message(clock: Clock) -> None:
-    decode = Decoding(FairThread())
+    decode = Decoding(FairThreads())
     clock.cost_ns = 300_000_000
     assert taken(decode, "mallory") == 1
     clock.now_ns += 40_000_000_000
@@ -308,14 +382,14 @@ def test_decode_budget_counts_decoding_time_of_each_message(clock: Clock) -> Non
 
 
 def test_invalid_messages_count_in_decode_budget(clock: Clock) -> None:
-    decode = Decoding(FairThread())
+    decode = Decoding(FairThreads())
     clock.cost_ns = 60_000_000
     fails(ProtocolError, "", decode.of, "mallory", b"\xc1" * (LARGE_BYTES + 1))
     fails(QueueFullError, "", decode.of, "mallory", b"\xc1" * (LARGE_BYTES + 1))
 
 
 def test_checks_in_the_other_thread_count_in_decode_budget(clock: Clock) -> None:
-    checks = FairThread()
+    checks = FairThreads()
     decode = Decoding(checks)
     checks._spent_ns["mallory"] = 300_000_000
     error = fails(QueueFullError, "", decode.of, "mallory", LARGE)
@@ -328,7 +402,7 @@ def test_checks_in_the_other_thread_count_in_decode_budget(clock: Clock) -> None
 
 
 def test_checks_are_paid_back_by_the_time_since_the_last_large_message(clock: Clock) -> None:
-    checks = FairThread()
+    checks = FairThreads()
     decode = Decoding(checks)
     assert isinstance(decode.of("ana", LARGE), m.Submit)
     checks._spent_ns["ana"] = 300_000_000

@@ -118,13 +118,11 @@ def test_what_it_cannot_run_is_refused_with_the_way_out() -> None:
     with pytest.raises(Unsupported, match="mcx on 6 qubits; engine 'sweep' takes gates on at most"):
         counted(wide, None, 10, 1)
     dense = Arrays(3, 3).unitary(unitary_group.rvs(8, random_state=3), [0, 1, 2])
-    with pytest.raises(OutOfMemory, match=r"more than 2\^3\d values"):  # 21 cx
+    with pytest.raises(OutOfMemory, match=r"would pass over 2\^\d+ values"):  # 21 cx
         counted(dense.measure(range(3)).circuit(), None, 10, 1)
     random = np.random.default_rng(1)
     deep = random_circuit(list(itertools.combinations(range(12), 2)), 3, random)
-    with pytest.raises(
-        OutOfMemory, match=r"would pass over more than 2\^\d+ values, in \d+ layers"
-    ):
+    with pytest.raises(OutOfMemory, match=r"would pass over 2\^\d+ values in \d+ layers"):
         counted(deep, None, 10, 1)
 
 
