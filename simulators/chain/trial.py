@@ -24,6 +24,7 @@ from simulators.catalog.preference import (
     statevector_operations,
 )
 from simulators.chain.right_canonical import Block, Matrix, RightCanonicalChain, gate_blocks
+from simulators.circuit.analysis.active_width import active_size
 from simulators.circuit.analysis.profile import ChainTrial, Profile
 from simulators.circuit.analysis.profiler import chain_order, chain_part, chain_support, profile
 from simulators.circuit.gates import UNITARY
@@ -34,7 +35,7 @@ from simulators.lines.size import sweep_size
 from simulators.strings.size import strings_size
 
 _CUTOFF = 1e-12  # weight; rounding in single precision is below it
-_AUTO, _SWEEP, _PAULI, _MPS = "auto", "sweep", "pauli", "mps"
+_AUTO, _SWEEP, _PAULI, _MPS, _NEAR = "auto", "sweep", "pauli", "mps", "near_clifford"
 _VALUES = ("expectation",)
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 # Overheads, in arithmetic operations, of which a core does about ten in a nanosecond.
@@ -186,7 +187,8 @@ def choice_profile(
     noisy: bool = False,
 ) -> Profile:
     """Profile as `profiler.profile`, with what prices the named engine, or those from which `auto`
-    chooses: the size of sweeps, that of propagated strings, and a trial of the bonds. A trial may
+    chooses: the size of sweeps, that of propagated strings, the active qubits of a circuit of few
+    gates that are no Clifford gates, and a trial of the bonds. A trial may
     take a second, so no thread that others wait for may call this. `settings`: of the named engine.
     `noisy`: there may be noise, which its noise profile will state."""
     labels = tuple(label for item in observables for label in item.labels)
@@ -198,6 +200,10 @@ def choice_profile(
     if engine == _PAULI and not noisy:
         strings = strings_size(circuit, trial_parameters(circuit), None, observables, settings)
         return msgspec.structs.replace(result, strings=strings)
+    if engine == _NEAR:
+        return msgspec.structs.replace(
+            result, active=active_size(circuit, trial_parameters(circuit))
+        )
     narrow = SMALL_QUBITS if noisy else DENSE_QUBITS
     chain = card(_MPS)
     if engine == _MPS and chain is not None and result.num_qubits > narrow:
@@ -210,6 +216,9 @@ def choice_profile(
     if width > narrow:
         size = sweep_size(circuit, trial_parameters(circuit), outputs, labels)
         result = msgspec.structs.replace(result, sweep=size)
+        if not result.clifford:
+            active = active_size(circuit, trial_parameters(circuit))
+            result = msgspec.structs.replace(result, active=active)
     if width > DENSE_QUBITS and not noisy and outputs == _VALUES:
         strings = strings_size(circuit, trial_parameters(circuit), None, observables)
         result = msgspec.structs.replace(result, strings=strings)
