@@ -55,22 +55,41 @@ _MPS = EngineCard(
     method="tensor_network", gate_qubits=10, dense_qubits=24,
 )  # fmt: skip
 
+_STABILIZER = EngineCard(
+    name="stabilizer", module="simulators.stabilizer.engine:StabilizerEngine", outputs=_MIXED,
+    max_qubits=65_535,
+    summary="Clifford circuits of any width, by stim; Paulis may depend on parities of clbits",
+    costs=costs.StabilizerCost(),
+    package=catalog_cards.Package(("stim",), "pip install 'simenv[stabilizer]'"),
+    control=catalog_cards.Control(dynamic=True),
+    noise=NoiseSupport(frozenset({"pauli", "readout"}), conditional=False, expectation=False),
+    auto=catalog_cards.AutoChoice(preference.stabilizer_rank),
+    options=(EngineOption(
+        "twirl", 0, 0, 1, "1: other noise becomes its Pauli twirl, not refused",
+        noise=frozenset({"kraus"}), conditional=True,
+    ),),
+    method="clifford", gate_qubits=4,
+)  # fmt: skip
+
 CARDS: tuple[EngineCard, ...] = (
     _STATEVECTOR,
-    EngineCard(
-        name="stabilizer", module="simulators.stabilizer.engine:StabilizerEngine", outputs=_MIXED,
-        max_qubits=65_535,
-        summary="Clifford circuits of any width, by stim; Paulis may depend on parities of clbits",
-        costs=costs.StabilizerCost(),
-        package=catalog_cards.Package(("stim",), "pip install 'simenv[stabilizer]'"),
-        control=catalog_cards.Control(dynamic=True),
-        noise=NoiseSupport(frozenset({"pauli", "readout"}), conditional=False, expectation=False),
-        auto=catalog_cards.AutoChoice(preference.stabilizer_rank),
-        options=(EngineOption(
-            "twirl", 0, 0, 1, "1: other noise becomes its Pauli twirl, not refused",
-            noise=frozenset({"kraus"}), conditional=True,
-        ),),
-        method="clifford", gate_qubits=4,
+    _STABILIZER,
+    structs.replace(
+        _STABILIZER, name="near_clifford",
+        module="simulators.stabilizer.near_clifford:NearCliffordEngine",
+        outputs=("counts", "expectation", "memory"), max_qubits=4_096,
+        summary="Clifford circuits with few other gates, by ticit: amplitudes of few active qubits",
+        costs=costs.NearCliffordCost(),
+        package=catalog_cards.Package(("stim", "ticit"), "pip install 'simenv[near-clifford]'"),
+        precisions=("double",),
+        noise=NoiseSupport(frozenset({"pauli", "readout"}), conditional=False),
+        parallel=catalog_cards.Parallelism(threads=True),
+        auto=catalog_cards.AutoChoice(
+            preference.near_clifford_rank, preference.near_clifford_objection,
+            preference.near_clifford_reason,
+        ),
+        options=(structs.replace(_STABILIZER.options[0], conditional=False),),
+        method="near_clifford",
     ),
     _MPS,
     EngineCard(

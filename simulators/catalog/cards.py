@@ -24,8 +24,9 @@ NoiseKind = Literal["kraus", "leakage", "pauli", "quasistatic", "readout"]
 # program too. Engines that run no circuits: `calls` as `default`; `functions` as `named`, for tasks
 # of the environment's own user alone.
 PoolKind = Literal["default", "named", "gpu", "device", "program", "calls", "functions"]
-# Amplitudes; Clifford circuits only; memory and time that grow with entanglement, not with width.
-Method = Literal["dense", "clifford", "tensor_network"]
+# Amplitudes; Clifford circuits only; memory and time that grow with gates that are no Clifford
+# gates, and not with width; with entanglement, and not with width.
+Method = Literal["dense", "clifford", "near_clifford", "tensor_network"]
 # Runs the light cone of the outputs, component by component; with noise, only if `noisy`.
 LightCone = Literal["unused", "ideal", "noisy"]
 Options = tuple[tuple[str, int | float], ...]  # names and values of an engine's own options

@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from simulators.circuit.analysis.profile import (
+    ActiveSize,
     ChainTrial,
     NoiseProfile,
     Profile,
@@ -772,6 +773,57 @@ class StabilizerCost(FixedMemoryCost, frozen=True):
         gates = profile.operations
         tableau = gates * profile.num_qubits * 5e-10
         return self.call_s + gates * self.op_s + tableau + ask.shots * gates * self.frame_s
+
+
+ACTIVE_QUBITS = 28  # that may be active at once
+ACTIVE_WORK = 2**31  # amplitudes that a shot may pass over: it cannot be interrupted
+
+
+class NearCliffordCost(FixedMemoryCost, frozen=True):
+    """Cost of the amplitudes of active qubits, shot by shot."""
+
+    base_bytes: int = 2 * BASE_BYTES
+    operation_bytes: int = 4_096  # with its noise, as text and as compiled
+    threads: int = 4  # for which memory is expected
+    call_s: float = 5e-3
+    op_s: float = 20e-6  # an operation or a location of noise, written and compiled
+    shot_op_s: float = 5e-9
+    amplitude_s: float = 2e-9
+
+    def refusal(self, profile: Profile) -> str:
+        """Reason why a program's active qubits are too many; "" if they are not."""
+        if profile.active is not None:
+            return self.active_refusal(profile.active)
+        if profile.clifford:
+            return ""
+        what = "of at most 20,000 operations, on four qubits at most"
+        return f"counts the active qubits of wide circuits {what}, and matrices on two"
+
+    def active_refusal(self, size: ActiveSize) -> str:
+        """Reason why so many active qubits are too many; "" if they are not."""
+        after = f"after {size.rotations} rotations that are no Clifford gates"
+        if size.qubits > ACTIVE_QUBITS:
+            return f"{size.qubits} qubits or more would be active {after}, at most {ACTIVE_QUBITS}"
+        if size.work > ACTIVE_WORK:
+            work = f"a shot would pass over 2^{math.log2(size.work):.0f} amplitudes"
+            return f"{work}, at most 2^{ACTIVE_WORK.bit_length() - 1}: {size.qubits} active qubits"
+        return ""
+
+    def memory_bytes(self, profile: Profile, _ask: CostQuery) -> int:
+        """Memory of the program and the amplitudes of each thread."""
+        active = 0 if profile.active is None else min(profile.active.qubits, ACTIVE_QUBITS)
+        each = self.operation_bytes * (profile.operations + self._locations(profile))
+        return self.base_bytes + self.threads * (each + 2 * state_bytes(max(15, active)))
+
+    def seconds(self, profile: Profile, ask: CostQuery, slots: int) -> float:
+        """Expected time: one compilation in each thread, and amplitudes and signs of each shot."""
+        work = 1.0 if profile.active is None else profile.active.work
+        lines = profile.operations + self._locations(profile)
+        shot = lines * self.shot_op_s + min(work, 2.0 * ACTIVE_WORK) * self.amplitude_s
+        return self.call_s + self.op_s * lines + ask.shots * shot / max(1, slots)
+
+    def _locations(self, profile: Profile) -> int:
+        return 0 if profile.noise is None else profile.noise.locations
 
 
 class DeviceCost(FixedMemoryCost, frozen=True):

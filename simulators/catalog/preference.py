@@ -25,7 +25,7 @@ _TRIAL_SHARE = 6  # a trial may take this fraction of the alternative's operatio
 _LEAST_TRIAL = 5 * 10**7
 _PRICED_BITS = 3  # the bound of wider bonds is no price of trajectories
 
-_LAST = 70  # rank of an engine whose success is uncertain
+_LAST = 80  # rank of an engine whose success is uncertain
 
 _SWEEP, _SWEEP_GATE = 22, 0.44  # for one amplitude: all passes, and the addition of a gate
 _SPLIT = 800  # for a gate on neighbours, times the bond cubed
@@ -39,6 +39,7 @@ _SWEPT = 5  # a value that a shot of a sweep passes over
 _PROPAGATED, _LOWERED = 28, 70_000  # a string in a step; a gate before that
 EXACT_FACTOR = 100  # work that exact values may take, relative to values with a stated error
 _STEP = 5_000  # an integer of its program, made and read
+_LINE, _SIGN, _ACTIVE = 140_000, 40, 10  # an operation, once and in a shot; an active amplitude
 _ROWS = 1_000  # shots for comparisons
 
 
@@ -101,6 +102,14 @@ def pauli_operations(profile: Profile) -> float:
     return size.terms * size.work * _PROPAGATED + profile.operations * _LOWERED
 
 
+def near_clifford_operations(profile: Profile) -> float:
+    """Operations of shots with few active qubits; infinite if their number is unknown."""
+    size = profile.active
+    if size is None:
+        return float("inf")
+    return _LINE * profile.operations + _ROWS * (_SIGN * profile.operations + _ACTIVE * size.work)
+
+
 def trial_operations(profile: Profile, width: int, *, noisy: bool = False) -> int:
     """Limit of operations of a trial of the bonds; 0: no trial is needed, or none would decide.
     `width`: of the alternative statevector, which up to DENSE_QUBITS takes about as long as a
@@ -112,6 +121,7 @@ def trial_operations(profile: Profile, width: int, *, noisy: bool = False) -> in
         contraction_operations(profile),
         sweep_operations(profile),
         EXACT_FACTOR * pauli_operations(profile),
+        near_clifford_operations(profile),
     )
     is_priced = not noisy or profile.bond_bits <= _PRICED_BITS
     if is_priced and _is_known(profile) and mps_operations(profile) <= other / 2:
@@ -172,15 +182,16 @@ def gpu_sweep_rank(profile: Profile, num_qubits: int) -> int:
 
 
 def _place(which: int, profile: Profile, num_qubits: int) -> int:
-    """Rank among statevector, mps, contraction, sweep and pauli by operations."""
+    """Rank among statevector, mps, contraction, sweep, pauli and near_clifford by operations."""
     each = (
         statevector_operations(profile, num_qubits),
         mps_operations(profile),
         contraction_operations(profile),
         sweep_operations(profile),
         EXACT_FACTOR * pauli_operations(profile),
+        near_clifford_operations(profile),
     )
-    return 20 + 10 * sorted(range(5), key=each.__getitem__).index(which)
+    return 20 + 10 * sorted(range(len(each)), key=each.__getitem__).index(which)
 
 
 def mps_objection(profile: Profile) -> str:
@@ -316,3 +327,28 @@ def pauli_reason(profile: Profile) -> str:
     text = f"Pauli propagation of {size.terms} strings, which are cut, with a stated error of at"
     text += f" most {size.tolerance:g} of each observable"
     return text if size.certified else f"{text}, which trials of a few strings did not reach"
+
+
+def near_clifford_rank(profile: Profile, num_qubits: int) -> int:
+    """Rank of the engine `near_clifford`: by its operations."""
+    return _place(5, profile, num_qubits)
+
+
+def near_clifford_objection(profile: Profile) -> str:
+    """Objection to conditions, and to circuits that other engines run in as little time."""
+    if profile.conditions:
+        return "conditions may be more than parities of clbits: select it by name to try"
+    if profile.clifford:
+        return "the engine stabilizer runs Clifford circuits"
+    is_noisy = profile.noise is not None and bool(profile.noise.kinds)
+    if not is_noisy and 0 <= profile.bond_bits <= LIGHT_BITS:
+        return "another engine takes small bonds"
+    return ""
+
+
+def near_clifford_reason(profile: Profile) -> str:
+    """Reason for `near_clifford`: its active qubits."""
+    size = profile.active
+    if size is None:
+        return "its active qubits are not known"
+    return f"{size.qubits} of them active in {size.rotations} gates that are no Clifford gates"

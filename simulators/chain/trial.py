@@ -25,6 +25,7 @@ from simulators.catalog.preference import (
     statevector_operations,
 )
 from simulators.chain.right_canonical import Block, Matrix, RightCanonicalChain, gate_blocks
+from simulators.circuit.analysis.active_width import active_size
 from simulators.circuit.analysis.noise_profile import noise_profile
 from simulators.circuit.analysis.profile import ChainTrial, Profile
 from simulators.circuit.analysis.profiler import (
@@ -45,7 +46,7 @@ from simulators.strings.size import strings_size
 from simulators.trajectories.locations import locate
 
 _CUTOFF = 1e-12  # weight; rounding in single precision is below it
-_AUTO, _SWEEP, _PAULI, _MPS = "auto", "sweep", "pauli", "mps"
+_AUTO, _SWEEP, _PAULI, _MPS, _NEAR = "auto", "sweep", "pauli", "mps", "near_clifford"
 _VALUES = ("expectation",)
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 # Overheads, in arithmetic operations, of which a core does about ten in a nanosecond.
@@ -215,9 +216,10 @@ def with_sizes(
     noise: NoiseProgram | None,
 ) -> Profile:
     """Profile of a circuit and of its noise with what prices the named engine, or those from which
-    `auto` chooses: the size of sweeps, that of propagated strings, and a trial of the bonds, of
-    what runs. A trial may take a second, so no thread that others wait for may call this.
-    `settings`: of the named engine. `noise`: of the circuit, as it runs."""
+    `auto` chooses: the size of sweeps, that of propagated strings, the active qubits of few gates
+    that are no Clifford gates, and a trial of the bonds, of what runs. A trial may take a second,
+    so no thread that others wait for may call this. `settings`: of the named engine. `noise`: of
+    the circuit, as it runs."""
     labels = tuple(label for item in observables for label in item.labels)
     params, noisy = trial_parameters(circuit), noise is not None
     dense = card(DEFAULT_ENGINE)
@@ -227,6 +229,8 @@ def with_sizes(
     if engine == _PAULI:
         strings = strings_size(circuit, params, noise, observables, settings)
         return msgspec.structs.replace(result, strings=strings)
+    if engine == _NEAR:
+        return msgspec.structs.replace(result, active=active_size(circuit, params, noise))
     narrow = SMALL_QUBITS if noisy else DENSE_QUBITS
     chain = card(_MPS)
     if engine == _MPS and chain is not None and result.num_qubits > narrow:
@@ -239,6 +243,8 @@ def with_sizes(
     if width > narrow:
         size = sweep_size(circuit, params, outputs, labels, noise)
         result = msgspec.structs.replace(result, sweep=size)
+        if not result.clifford:
+            result = msgspec.structs.replace(result, active=active_size(circuit, params, noise))
     if outputs == _VALUES and width > (EXACT_QUBITS if noisy else DENSE_QUBITS):
         strings = strings_size(circuit, params, noise, observables, settings)
         result = msgspec.structs.replace(result, strings=strings)

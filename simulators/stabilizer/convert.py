@@ -169,25 +169,27 @@ def convert(
     """Convert the circuit with `params`. Raises Unsupported for operations that are not Clifford.
     `noise`: for the recorded form."""
     noise = noise or NoiseLines({}, {})
-    writer = _Writer(circuit, end, deferred, noise.flips)
-    writer.append(noise.after.get(-1, ()))
-    for operation in operations(circuit, params, None if noise.after else writer.known_gates):
-        writer.take(operation)
-        writer.note(operation)
-        writer.append(noise.after.get(operation.place, ()))
+    writer = Writer(circuit, end, deferred, noise.flips)
+    known = None if noise.after else writer.known_gates
+    writer.take_all(operations(circuit, params, known), noise)
     return writer.done()
 
 
-class _Writer:
+class Writer:
+    """Lines of a circuit in stim's format. A subclass writes what stim has no gate for."""
+
+    engine = "stabilizer"
+    clifford_alone = "it runs Clifford circuits"
+
     def __init__(
         self, circuit: Circuit, end: MeasurementLayout, deferred: bool, flips: dict[int, float]
     ) -> None:
         self._flips = flips
-        self._circuit = circuit
-        self._roles = end.roles.tolist()
-        self._final = end.source
+        self.circuit = circuit
+        self.roles = end.roles.tolist()
+        self.final = end.source
         self._deferred = deferred
-        self._lines: list[str] = []
+        self.lines: list[str] = []
         self._qubits = circuit.num_qubits  # qubits so far, with those that hold outcomes
         self._records = 0
         self._value: dict[int, int] = {}  # by clbit: its record, or the qubit that holds it
@@ -200,8 +202,16 @@ class _Writer:
         self._has_blocks = bool(np.any(circuit.table.rows[:, 0] == gates.IF))
         self._known: dict[tuple[int, tuple[int, ...]], tuple[Instruction, ...]] = {}
 
+    def take_all(self, given: Iterable[Operation], noise: NoiseLines) -> None:
+        """Write operations, and the noise after them."""
+        self.append(noise.after.get(-1, ()))
+        for operation in given:
+            self.take(operation)
+            self.note(operation)
+            self.append(noise.after.get(operation.place, ()))
+
     def append(self, lines: Iterable[str]) -> None:
-        self._lines += lines
+        self.lines += lines
 
     def note(self, operation: Operation) -> None:
         """Keep the condition of an operation in a block."""
@@ -213,11 +223,11 @@ class _Writer:
         if operation.is_gate:
             result = self._instructions(operation)
             if self._block is not None:
-                self._under_condition(operation, result)
+                self.under_condition(operation, result)
                 return
             qubits = operation.qubits
             for name, targets in result:
-                self._lines.append(f"{name} {' '.join([str(qubits[k]) for k in targets])}")
+                self.lines.append(f"{name} {' '.join([str(qubits[k]) for k in targets])}")
             if not operation.params and not self._has_blocks:
                 self.known_gates[operation.row] = self._writing(result)
         elif code in (gates.BARRIER, gates.DELAY, gates.DELAY_DT):
@@ -229,11 +239,11 @@ class _Writer:
             if code == gates.END_BLOCK:
                 self._block = None
         elif code in (gates.MEASURE, gates.RESET) and self._block is None:
-            if self._roles[operation.place] not in (TERMINAL, NO_OP_RESET):
+            if self.roles[operation.place] not in (TERMINAL, NO_OP_RESET):
                 self._collapse(operation)
         else:
             what = "under a condition" if code in (gates.MEASURE, gates.RESET) else "in the circuit"
-            raise _refusal(operation, f"stim has no {operation.name!r} {what}")
+            raise self.refusal(operation, f"stim has no {operation.name!r} {what}")
 
     def _writing(self, gate: tuple[Instruction, ...]) -> Callable[[list[int]], None]:
         """Function that writes these instructions for other qubits, as for most operations of a
@@ -241,28 +251,30 @@ class _Writer:
         form = "\n".join(f"{name} {' '.join(f'{{{k}}}' for k in each)}" for name, each in gate)
         if not form:
             return lambda _qubits: None
-        append, write = self._lines.append, form.format
+        append, write = self.lines.append, form.format
         return lambda qubits: append(write(*qubits))
 
     def done(self) -> StimCircuit:
         """Finish the circuit with its terminal measurements."""
-        source = np.full(self._circuit.num_clbits, -1, np.int64)
+        source, identical = self.finish()
+        circuit = stim.Circuit("\n".join(self.lines))
+        return StimCircuit(circuit, source, identical, self._conditions_of)
+
+    def finish(self) -> tuple[NDArray[np.int64], bool]:
+        """Write the terminal measurements; return `source` and `identical` of `StimCircuit`."""
+        source = np.full(self.circuit.num_clbits, -1, np.int64)
         for clbit, at in self._value.items():
             source[clbit] = at
-        last = np.flatnonzero(self._final >= 0)
+        last = np.flatnonzero(self.final >= 0)
         if self._deferred:
-            source[last] = self._final[last]
-            self._lines.append(f"I {self._qubits - 1}" if self._qubits else "")
-            return self._stim(source, identical=False)
+            source[last] = self.final[last]
+            self.lines.append(f"I {self._qubits - 1}" if self._qubits else "")
+            return source, False
         if last.size:
-            self._lines.append(f"M {' '.join(map(str, self._final[last].tolist()))}")
+            self.lines.append(f"M {' '.join(map(str, self.final[last].tolist()))}")
         source[last] = self._records + np.arange(last.size)
         identical = not self._records and last.size == source.size
-        return self._stim(source, identical=identical)
-
-    def _stim(self, source: NDArray[np.int64], *, identical: bool) -> StimCircuit:
-        circuit = stim.Circuit("\n".join(self._lines))
-        return StimCircuit(circuit, source, identical, self._conditions_of)
+        return source, identical
 
     def _instructions(self, operation: Operation) -> tuple[Instruction, ...]:
         turns: tuple[int, ...] = ()
@@ -274,18 +286,26 @@ class _Writer:
                 if built is not None:
                     return built
                 angle = operation.params[counts.index(None)]
-                raise _refusal(operation, f"its angle {angle:.6g} is no multiple of pi/2")
+                return self.other_gate(operation, f"its angle {angle:.6g} is no multiple of pi/2")
         key = operation.row, turns
         result = self._known.get(key)
         if result is None:
             if operation.code == gates.UNITARY:
-                built = of_matrix(matrix(self._circuit, operation))
+                built = of_matrix(matrix(self.circuit, operation))
             else:
                 built = instructions(operation.name, len(operation.qubits), turns)
             if built is None:
-                raise _refusal(operation, "it is no Clifford gate")
+                built = self.other_gate(operation, "it is no Clifford gate")
             result = self._known[key] = built
         return result
+
+    def other_gate(self, operation: Operation, why: str) -> tuple[Instruction, ...]:
+        """Instructions of a gate that is no Clifford gate. Raises Unsupported."""
+        raise self.refusal(operation, why)
+
+    def refusal(self, operation: Operation, why: str) -> Unsupported:
+        text = f"engine {self.engine!r} cannot run operation {operation.place} ({operation.name})"
+        return Unsupported(f"{text}: {why}", hint=f"{self.clifford_alone}; {OTHER_ENGINE}")
 
     def _between(self, operation: Operation) -> tuple[Instruction, ...] | None:
         """Gate with an angle that is no multiple of pi/2, such as r(pi, pi/4), in stim's
@@ -296,24 +316,27 @@ class _Writer:
 
     def _open(self, operation: Operation) -> None:
         if self._block is not None:
-            raise _refusal(operation, "one condition stands inside another")
+            raise self.refusal(operation, "one condition stands inside another")
         parity = _parity(next(self._conditions), self._value)
         if parity is None:
-            raise _refusal(operation, "its condition is no parity of clbits")
+            raise self.refusal(operation, "its condition is no parity of clbits")
         self._block = Condition(*parity)
 
-    def _under_condition(self, operation: Operation, instructions: tuple[Instruction, ...]) -> None:
+    def under_condition(self, operation: Operation, instructions: tuple[Instruction, ...]) -> None:
         """Write Paulis controlled by the parity of measured bits."""
-        assert self._block is not None
         for name, (qubit, *_) in instructions:
             if name not in _PAULIS:
-                raise _refusal(operation, "only Pauli gates can stand under a condition")
-            target = operation.qubits[qubit]
-            if self._block.inverted:
-                self._lines.append(f"{name} {target}")
-            for control in self._block.controls:
-                where = control if self._deferred else f"rec[{control - self._records}]"
-                self._lines.append(f"C{name} {where} {target}")
+                raise self.refusal(operation, "only Pauli gates can stand under a condition")
+            self.controlled(name, operation.qubits[qubit])
+
+    def controlled(self, name: str, target: int, *, negated: bool = False) -> None:
+        """Write a Pauli where the condition of the block holds; `negated`: where it does not."""
+        assert self._block is not None
+        if self._block.inverted != negated:
+            self.lines.append(f"{name} {target}")
+        for control in self._block.controls:
+            where = control if self._deferred else f"rec[{control - self._records}]"
+            self.lines.append(f"C{name} {where} {target}")
 
     def _collapse(self, operation: Operation) -> None:
         """Write a measurement or a reset that is not deferred to the end."""
@@ -321,12 +344,12 @@ class _Writer:
         if not self._deferred:
             flip = self._flips.get(operation.place, 0.0)
             measure = f"M({flip!r})" if flip else "M"
-            self._lines.append(f"{measure if operation.clbits else 'R'} {qubit}")
+            self.lines.append(f"{measure if operation.clbits else 'R'} {qubit}")
             if operation.clbits:
                 self._value[operation.clbits[0]] = self._records
                 self._records += 1
             return
-        self._lines.append(f"{'CX' if operation.clbits else 'SWAP'} {qubit} {self._qubits}")
+        self.lines.append(f"{'CX' if operation.clbits else 'SWAP'} {qubit} {self._qubits}")
         if operation.clbits:
             self._value[operation.clbits[0]] = self._qubits
         self._qubits += 1
@@ -347,8 +370,3 @@ def _parity(condition: Expression, value: dict[int, int]) -> tuple[tuple[int, ..
         if condition.evaluate(bits) != base ^ ((bits & mask).bit_count() & 1):
             return None
     return tuple(value[clbit] for clbit in matter), bool(base)
-
-
-def _refusal(operation: Operation, why: str) -> Unsupported:
-    text = f"engine 'stabilizer' cannot run operation {operation.place} ({operation.name}): {why}"
-    return Unsupported(text, hint=f"it runs Clifford circuits; {OTHER_ENGINE}")

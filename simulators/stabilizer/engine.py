@@ -201,12 +201,12 @@ class StabilizerEngine(outputs.EngineBase):
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
         """Prepare the layouts. Refuses noise that is no mixture of Paulis, unless the option
         `twirl` requests its twirl; non-Clifford gates are refused by `run`."""
-        twirl = bool(CARD.value(options.settings, "twirl"))
+        twirl = bool(self.card.value(options.settings, "twirl"))
         if noise is not None and twirl:
             channels = tuple(channel.twirled() for channel in noise.channels)
             kinds = noise.kinds - {"kraus"}
             noise = replace(noise, channels=channels, kinds=kinds, known_facts=None)
-        layouts = plan_layouts(CARD, circuit, noise, options)
+        layouts = plan_layouts(self.card, circuit, noise, options)
         if noise is None:
             return layouts
         clbits = measurements.measurement_layout(circuit, noise)
@@ -217,7 +217,7 @@ class StabilizerEngine(outputs.EngineBase):
         flips = {k: recorded_flip(noise, qubit, k, twirl=twirl) for k, qubit in qubits.items()}
         paulis = pauli_noise(circuit, noise, flips, twirl=twirl)
         readout = ReadoutStage.of(clbits, noise.readout)
-        return _NoisyPlan(clbits, layouts.state, paulis, readout, twirl)
+        return PauliNoisePlan(clbits, layouts.state, paulis, readout, twirl)
 
     def check(
         self, layouts: measurements.MeasurementLayouts, request: Request, options: RunOptions
@@ -225,7 +225,7 @@ class StabilizerEngine(outputs.EngineBase):
         """Refuse all but counts and memory with noise."""
         del options
         others = set(request.outputs) - SAMPLED
-        if isinstance(layouts, _NoisyPlan) and others:
+        if isinstance(layouts, PauliNoisePlan) and others:
             hint = f"it samples alone; {OTHER_ENGINE}"
             text = f"{' and '.join(sorted(others))} of a circuit with noise, by engine 'stabilizer'"
             raise Unsupported(text, hint=hint)
@@ -235,11 +235,11 @@ class StabilizerEngine(outputs.EngineBase):
 
     def warm_up(self) -> None:
         options = RunOptions()
-        request = Request(16, 1, CARD.outputs)
+        request = Request(16, 1, self.card.outputs)
         self.run(self.plan(bell(), None, options), bell(), request, options, RunControl())
 
 
-class _NoisyPlan(measurements.MeasurementLayouts, frozen=True, eq=False):
+class PauliNoisePlan(measurements.MeasurementLayouts, frozen=True, eq=False):
     """Layouts of a circuit with noise, and the noise as stim's instructions."""
 
     paulis: PauliNoise
@@ -258,7 +258,7 @@ class _StabilizerState(outputs.FinalState):
     def __init__(self, run: outputs.BoundRun) -> None:
         self.num_qubits = run.circuit.num_qubits
         self._noise: PauliNoise | None = None
-        if isinstance(run.layouts, _NoisyPlan):
+        if isinstance(run.layouts, PauliNoisePlan):
             self._noise, self.readout = run.layouts.paulis, run.layouts.readout
             self.remark = "noise twirled to Paulis" if run.layouts.twirled else ""
         self._layouts = run.layouts

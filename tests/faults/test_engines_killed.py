@@ -109,6 +109,7 @@ CASES = {
     "statevector-wide": Case("statevector", layered(20, 50, 1), 1_000),
     "statevector-dynamic": Case("statevector", histories(13), 600),
     "stabilizer": Case("stabilizer", clifford(500, 20), 150_000),
+    "near_clifford": Case("near_clifford", clifford(100, 20), 150_000),
     "mps": Case("mps", chain(40, 16), 2_000), "mps-dynamic": Case("mps", histories(20), 150),
     "contraction": Case("contraction", graph(30), 4_000),
     "contraction-amplitudes": Case(

@@ -77,6 +77,7 @@ CASES = [
     ("densitymatrix", measured(9), {"outputs": ("probabilities",), "shots": 0}, "operations"),
     ("densitymatrix", plain(9), sums(9, 9), "operations"),
     ("stabilizer", clifford(), {"outputs": ("counts",), "shots": 60_000}, "shots"),
+    ("near_clifford", clifford(), {"outputs": ("counts",), "shots": 60_000}, "shots"),
     ("sweep", measured(12, 1), COUNTS, "shots"),
     ("contraction", measured(22, 1), COUNTS, "shots"),
     ("contraction", plain(22, 1), sums(22, 3), "strings"),

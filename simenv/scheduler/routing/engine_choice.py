@@ -256,7 +256,9 @@ def _alternative(
 
 def depends_on_parameter_values(profile: Profile, terms: TaskOptions) -> bool:
     """Return whether a program of the same structure with other angles may have another route."""
-    if profile.strings is not None or (terms.engine == AUTO and profile.trial is not None):
+    if profile.strings is not None or profile.active is not None:
+        return True
+    if terms.engine == AUTO and profile.trial is not None:
         return True
     if not profile.by_angles:
         return False

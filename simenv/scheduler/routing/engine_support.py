@@ -25,6 +25,7 @@ from simulators.catalog import CostQuery, EngineCard
 from simulators.catalog.costs import (
     RESERVED_BYTES,
     GpuCost,
+    NearCliffordCost,
     PepsCost,
     SweepCost,
     ranks_used,
@@ -62,7 +63,8 @@ def unsupported_reason(
     lack = _lacks(card, profile, terms)
     if lack:
         return InfeasibleError(f"engine {card.name!r} {lack}", hint=ELSEWHERE)
-    if isinstance(card.costs, SweepCost) and (text := card.costs.refusal(profile)):
+    model = card.costs
+    if isinstance(model, SweepCost | NearCliffordCost) and (text := model.refusal(profile)):
         return InfeasibleError(f"engine {card.name!r}: {text}", hint=ELSEWHERE)
     is_fixed = card.method == "clifford" or card.dense_qubits or card.calls
     if profile.num_qubits > card.max_qubits and is_fixed:

@@ -90,7 +90,7 @@ class RunningChecks:
 
 
 # Engines for which the size of a wide circuit's networks, sweeps or strings, or a trial, is found.
-_SIZED = {engine_choice.AUTO, "contraction", "sweep", "pauli", "mps"}
+_SIZED = {engine_choice.AUTO, "contraction", "sweep", "pauli", "mps", "near_clifford"}
 
 
 def _takes_long(packed: bytes, terms: model.TaskOptions, *, noisy: bool) -> bool:

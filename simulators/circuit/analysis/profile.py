@@ -55,6 +55,15 @@ class SweepSize(msgspec.Struct, frozen=True):
     runnable: int = 0  # of a size beyond the limit: its first layers that alone would be within
 
 
+class ActiveSize(msgspec.Struct, frozen=True):
+    """Size of what a circuit of Clifford gates and others needs amplitudes for (see
+    `active_width`)."""
+
+    qubits: int  # of the widest part; above the limit of `active_width` it was not counted on
+    work: float  # amplitudes that a shot passes over
+    rotations: int  # that are no Clifford gates, and change the state
+
+
 class StringsSize(msgspec.Struct, frozen=True):
     """Size of the propagation of observables, with the circuit's noise (see
     `simulators.strings`)."""
@@ -132,6 +141,7 @@ class Profile(msgspec.Struct, frozen=True, cache_hash=True):
     trial: ChainTrial | None = None  # set if `bond_bits` is not decisive
     sweep: SweepSize | None = None  # set for the counts of a wide circuit
     strings: StringsSize | None = None  # set for the expectation values of a wide circuit
+    active: ActiveSize | None = None  # set for a wide circuit that is no Clifford circuit
     noise: NoiseProfile | None = None
     recorded: int = -1  # bits of a classical record at once, see `most_recorded`; -1: not known
     # The leading parts run once; their final state is in memory besides those of the rest.

@@ -46,8 +46,8 @@ def test_each_card_creates_its_engine(entry: catalog.EngineCard) -> None:
 def test_automatic_engines_are_named() -> None:
     automatic = [entry.name for entry in catalog.CARDS if entry.auto is not None]
     assert automatic == [
-        "statevector", "stabilizer", "mps", "contraction", "sweep", "pauli", "densitymatrix",
-        "dmt", "gpu", "gpu_sweep", "rydberg", "emu-mps",
+        "statevector", "stabilizer", "near_clifford", "mps", "contraction", "sweep", "pauli",
+        "densitymatrix", "dmt", "gpu", "gpu_sweep", "rydberg", "emu-mps",
     ]  # fmt: skip
     assert [entry.name for entry in catalog.CARDS if not entry.in_default_pool] == [
         "gpu", "gpu_sweep", "hardware", "external", "functions", "fault",

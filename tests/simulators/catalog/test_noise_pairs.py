@@ -108,4 +108,5 @@ def test_option_of_an_engine_adds_the_kinds_of_noise_that_it_names() -> None:
                 assert kind in card.noise_with(settings)
                 assert kind not in card.noise_with(((option.name, 0),))
                 check_request(card, circuit, noise, RunOptions(settings=settings))
-    assert added == [("stabilizer", "twirl", "kraus")]  # its counts: tests/simulators/stabilizer
+    engines = "stabilizer", "near_clifford"  # their counts: tests/simulators/stabilizer
+    assert added == [(name, "twirl", "kraus") for name in engines]

@@ -41,7 +41,7 @@ def test_explain_lists_each_engine_with_its_reason(shell: Shell, wide: str) -> N
     taken = dict(row.split()[:2] for row in rows)
     assert rows[0].split()[:2] == ["mps", "yes"]
     able = {engine for engine, word in taken.items() if word == "able"}
-    assert able - {"quimb"} == {"sweep", "peps", "dmt"}
+    assert able - {"quimb"} == {"near_clifford", "sweep", "peps", "dmt"}
     assert taken.keys() - able - {"mps"} == {
         "stabilizer", "statevector", "contraction", "pauli", "densitymatrix", "aer",
     }  # fmt: skip
@@ -62,6 +62,7 @@ def test_explained_engine_and_reason_are_those_of_run(shell: Shell, wide: str) -
     assert outcome["program"]["clifford"] is False
     engines = {each["engine"]: each for each in outcome["engines"]}
     automatic = {"mps", "statevector", "stabilizer", "contraction", "sweep", "pauli"}
+    automatic.add("near_clifford")
     assert set(engines) - {"quimb", "peps", "dmt"} == automatic | {"densitymatrix", "aer"}
     assert engines["mps"]["sampling_error"] == pytest.approx(0.5 / 5**0.5)
     assert engines["mps"]["chosen"]

@@ -309,9 +309,9 @@ def test_tasks_go_to_pools_of_able_engines() -> None:
     assert table == {"statevector": "main", "mps": "chains", "fault": "drill", "aer": "main"}
     result = engine_choice.candidates(profile(measured(chain(40))), TaskOptions(), POOLS, LIMITS)
     assert [each.engine for each in result] == [
-        "stabilizer", "mps", "statevector", "contraction", "sweep", "pauli",
+        "stabilizer", "mps", "statevector", "contraction", "sweep", "near_clifford", "pauli",
     ]  # fmt: skip
-    assert [each.route is not None for each in result] == [True, True, *[False] * 4]
+    assert [each.route is not None for each in result] == [True, True, *[False] * 5]
     named = engine_choice.candidates(
         profile(measured(chain(40))), TaskOptions(engine="mps"), POOLS, LIMITS
     )
