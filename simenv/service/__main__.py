@@ -24,7 +24,7 @@ from launcher.base import LaunchError
 from launcher.process.children import LocalLauncher
 from simenv import config as configs
 from simenv.config import Config
-from simenv.config.paths import StartupError, StartupMessage
+from simenv.config.paths import QUIET, StartupError, StartupMessage
 from simenv.errors import SimenvError
 from simenv.model import WorkerState
 from simenv.process import SERVICE_GC, freeze_gc
@@ -55,6 +55,8 @@ _CONTROLS = {
 def main() -> int:
     arguments = _arguments()
     home, environ, ready_fd = arguments.config.parent, dict(os.environ), arguments.ready_fd
+    for name, value in QUIET.items():  # before numpy is imported, which prices circuits
+        os.environ.setdefault(name, value)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -1,14 +1,16 @@
 """When a starter hears that the environment is ready, or why it is not."""
 
 import os
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
+from interpreter import python
 from service import LIMITS, ServiceHarness
 
 from launcher.base import Exit, Node
-from simenv.config.paths import StartupMessage
+from simenv.config.paths import QUIET, StartupMessage
 from simenv.service import __main__ as main
 from simenv.service.bootstrap import RunningService
 from simenv.wire.messages import client as m
@@ -131,3 +133,24 @@ def test_pools_that_still_start_keep_no_service_waiting_for_ever(tmp_path: Path)
     assert starter.hears() is None
     bench.loop.lifecycle.started_ns -= bench.state.limits.start_timeout_ns + 1
     assert starter.hears() == StartupMessage(ready=True)
+
+
+BEGIN = """
+import logging, os, sys
+from simenv.service import __main__ as main
+def stop(**_):
+    raise KeyboardInterrupt
+logging.basicConfig = stop
+try:
+    main.main()
+except KeyboardInterrupt:
+    print("numpy" in sys.modules, os.environ["OPENBLAS_NUM_THREADS"])
+"""
+
+
+def test_the_service_prices_circuits_on_one_thread_of_blas(tmp_path: Path) -> None:
+    """Splits of small tensors by many threads took tens of seconds of processor time."""
+    environment = {name: value for name, value in os.environ.items() if name not in QUIET}
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    found = python("-P", "-c", BEGIN, str(tmp_path / "config.toml"), env=environment)
+    assert found.stdout == "False 1\n"
