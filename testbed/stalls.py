@@ -49,7 +49,7 @@ class Crowd:
             except SimenvError as error:
                 self.errors.append(str(error))
 
-    def serve_again(self, timeout_s: float = PATIENCE_S) -> None:
+    def serve_again(self, timeout_s: float = 900.0) -> None:
         """Wait until each client has run two more tasks."""
         before = list(self.runs)
         until(

@@ -66,6 +66,7 @@ def test_declared_dependencies_are_those_imported() -> None:
         "ibm",
         "ldpc",
         "mpi",
+        "near-clifford",
         "otel",
         "pennylane",
         "plots",
