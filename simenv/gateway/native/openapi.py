@@ -22,7 +22,7 @@ from simenv.gateway.native import environment, events, programs, results, schema
 from simenv.gateway.problems import MEDIA_TYPE, Problem
 
 PREFIX = "/api/v1"
-API_VERSION = "1.9"  # grows with each compatible addition
+API_VERSION = "1.10"  # grows with each compatible addition
 HANDLERS = [*tasks.ROUTES, *environment.ROUTES, *events.ROUTES]
 _REFERENCE = "#/components/schemas/{name}"
 _REQUESTS: dict[str, type[msgspec.Struct]] = {
