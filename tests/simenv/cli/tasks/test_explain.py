@@ -41,9 +41,10 @@ def test_explain_lists_each_engine_with_its_reason(shell: Shell, wide: str) -> N
     taken = dict(row.split()[:2] for row in rows)
     assert rows[0].split()[:2] == ["mps", "yes"]
     able = {engine for engine, word in taken.items() if word == "able"}
-    assert able - {"quimb"} == {"near_clifford", "sweep", "peps", "dmt"}
+    assert able - {"quimb"} == {"sweep", "peps", "dmt"}
     assert taken.keys() - able - {"mps"} == {
-        "stabilizer", "statevector", "contraction", "pauli", "densitymatrix", "aer",
+        "stabilizer", "near_clifford", "statevector", "contraction", "pauli", "densitymatrix",
+        "aer",
     }  # fmt: skip
     (stabilizer,) = (row for row in rows if row.startswith("stabilizer"))
     assert rows[0].split()[6] == "<6e-13"  # 59 splits that may lose 1e-14 each
