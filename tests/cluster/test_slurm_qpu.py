@@ -656,7 +656,7 @@ def test_jobs_outlive_their_certificates(site: Site, seconds: float) -> None:
             site.until(
                 lambda job=job: site.shown(job, "%T") == "COMPLETED",  # type: ignore[misc]
                 job,
-                timeout_s=90.0 + seconds,
+                timeout_s=600.0 + seconds,
             )
         for name, job in jobs.items():
             (runs,) = re.findall(r"(\d+) ended", site.output(job))

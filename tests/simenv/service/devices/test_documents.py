@@ -102,25 +102,27 @@ def test_large_document_is_refused_to_owners_of_keys_alone(tmp_path: Path) -> No
 def test_documents_of_one_owner_wait_for_one_another_and_not_those_of_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first is held until all have come."""
-    have_come, order = threading.Event(), []
+    """The first is held until that of the other owner has been checked."""
+    may_go_on, order = threading.Event(), []
     parse = registry._parsed
-
-    def parsed(body: bytes, name: str) -> EmulatedDevice:
-        have_come.wait(60)
-        order.append(len(body))
-        return parse(body, name)
-
     devices = DeviceRegistry(tmp_path)
     body = devices.get("ideal").result(60).body
+
+    def parsed(text: bytes, name: str) -> EmulatedDevice:
+        if len(text) == len(body):
+            may_go_on.wait(60)
+        order.append(len(text) - len(body))
+        return parse(text, name)
+
     monkeypatch.setattr(registry, "_parsed", parsed)
     checks = [
         devices.check(body.ljust(len(body) + number), owner)
         for number, owner in enumerate(("ana", "ana", "ana", "ben"))
     ]
-    have_come.set()
+    assert checks[3].result(60).body == body
+    may_go_on.set()
     assert {check.result(60).body for check in checks} == {body}
-    assert [size - len(body) for size in order] == [0, 3, 1, 2]
+    assert order == [3, 0, 1, 2]
     devices.close()
 
 
