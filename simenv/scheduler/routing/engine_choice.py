@@ -256,7 +256,11 @@ def _alternative(
 
 def depends_on_parameter_values(profile: Profile, terms: TaskOptions) -> bool:
     """Return whether a program of the same structure with other angles may have another route."""
-    if profile.strings is not None or profile.active is not None:
+    card = catalog.card(terms.engine)
+    method = "" if card is None else card.method
+    if profile.strings is not None:
+        return True
+    if profile.active is not None and (terms.engine == AUTO or method == "near_clifford"):
         return True
     if terms.engine == AUTO and profile.trial is not None:
         return True
@@ -264,8 +268,7 @@ def depends_on_parameter_values(profile: Profile, terms: TaskOptions) -> bool:
         return False
     if terms.engine == AUTO:
         return profile.num_qubits > catalog.SMALL_QUBITS
-    card = catalog.card(terms.engine)
-    return card is not None and card.method == "clifford"
+    return method == "clifford"
 
 
 # --- options --------------------------------------------------------------------------------------
