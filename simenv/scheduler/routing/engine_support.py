@@ -161,7 +161,7 @@ def _non_clifford(profile: Profile) -> str:
     width = profile.num_qubits
     state = size(state_bytes(width)) if width <= 50 else f"2^{width} amplitudes"
     return (
-        f"{gates}: as a sum of stabilizer states, which no engine here forms, about"
+        f"{gates}: as a sum of stabilizer states about"
         f" 2^{0.228 * count:.1f} terms if all are T gates, else more; as a statevector {state}"
     )
 
