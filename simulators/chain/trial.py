@@ -243,7 +243,9 @@ def with_sizes(
     if width > narrow:
         size = sweep_size(circuit, params, outputs, labels, noise)
         result = msgspec.structs.replace(result, sweep=size)
-        if not result.clifford:
+        near = card(_NEAR)
+        is_taken = noise is None or near is None or noise.kinds <= near.noise.kinds
+        if not result.clifford and (is_taken or dict(settings).get("twirl")):
             result = msgspec.structs.replace(result, active=active_size(circuit, params, noise))
     if outputs == _VALUES and width > (EXACT_QUBITS if noisy else DENSE_QUBITS):
         strings = strings_size(circuit, params, noise, observables, settings)

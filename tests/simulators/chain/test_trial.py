@@ -5,7 +5,9 @@ import msgspec
 import numpy as np
 import pytest
 from arrays import Arrays, measured
+from noisy import program
 
+from noise_models.channel import from_paulis
 from simenv.errors import InfeasibleError
 from simenv.model import PoolSpec, TaskOptions
 from simenv.scheduler.core import ClusterLimits
@@ -191,3 +193,15 @@ def test_equal_blocks_of_gates_share_one_matrix() -> None:
     assert len(inner) == 5
     assert len({id(block.matrix) for block in inner}) == 1
     assert result.layers[0][0].matrix is not inner[0].matrix
+
+
+def test_active_qubits_are_counted_only_with_noise_that_their_engine_takes() -> None:
+    circuit = ising(40, 4)
+    taken = program([(-1, (0,), from_paulis(np.array([0.9, 0.1, 0.0, 0.0])))])
+    pauli = msgspec.structs.replace(taken, kinds=frozenset({"pauli"}))
+    kraus = msgspec.structs.replace(taken, kinds=frozenset({"kraus"}))
+    assert choice_profile(circuit, ("counts",)).active is not None
+    assert choice_profile(circuit, ("counts",), noise=pauli).active is not None
+    assert choice_profile(circuit, ("counts",), noise=kraus).active is None
+    twirl = (("twirl", 1),)
+    assert choice_profile(circuit, ("counts",), settings=twirl, noise=kraus).active is not None
