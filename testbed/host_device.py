@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -41,7 +42,7 @@ def build_library(*flags: str, kernels: Path = KERNELS, optimize: str = "-O2") -
     target = CACHE / f"kernels-{digest.hexdigest()[:16]}.so"
     if not target.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_suffix(f".{id(command)}.new")
+        temporary = target.with_suffix(f".{os.getpid()}.new")
         include = [f"-I{kernels}", f"-I{FOLDER}", "-o", str(temporary)]
         main = str(FOLDER / "cuda_host_main.cpp")
         process = subprocess.run([*command, *include, main], capture_output=True, text=True)

@@ -118,9 +118,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    from spread import is_drill, is_slow, rank_of
+    from spread import is_drill, is_slow, of_other_shard, rank_of
 
+    shard = os.environ.get("SHARD", "all")
     for item in items:
+        if shard != "all" and of_other_shard(item.nodeid, int(shard)):
+            item.add_marker(pytest.mark.other_shard)
         if is_drill(item.nodeid):
             item.add_marker(pytest.mark.drill)
         if is_slow(item.nodeid):

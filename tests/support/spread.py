@@ -6,6 +6,7 @@ nothing long is left at the end when the other processes have nothing to do.
 """
 
 import zlib
+from pathlib import Path
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
@@ -66,7 +67,8 @@ SMOKE = (
 # `make slow` runs these, neither of the others: each took half a minute or more of two quiet cores,
 # and a test that stays looks at the same code.
 SLOW = (
-    "_and_others_are_served[1",
+    "tests/bad_input/test_policy_values.py"
+    "::test_extreme_policies_are_refused_or_applied_and_others_are_served[1",
     "tests/bad_input/test_hostile_sequences.py",
     "tests/bench/test_emulators.py::test_iqm_has_the_depolarizing_and_readout_errors",
     "tests/e2e/test_atom_devices.py::test_t1_of_the_snapshot_acts_while_atoms_wait",
@@ -102,6 +104,10 @@ SLOW = (
     "tests/simulators/tensornetwork/sweep/test_dynamic.py::test_many_operators_drawn",
     "tests/simulators/test_ranks.py::test_case_passes_on_each_rank[tensornetwork/mps-3",
 )
+# Of these and of the drills each run of continuous integration has a third, chosen by its commit.
+# `make test SHARD=all` has all of them. `scripts/long_tests.py` writes the list.
+LONG_TESTS = frozenset(Path(__file__).with_name("long_tests.txt").read_text().splitlines())
+SHARDS = 3
 # The first use what a machine has once, or so much of it that two of them would be in each other's
 # way. The second share the syntax trees of all modules, the last what engines compile for
 # themselves in each process (quimb).
@@ -184,6 +190,13 @@ def is_slow(nodeid: str) -> bool:
 
 def is_drill(nodeid: str) -> bool:
     return nodeid.startswith(DRILLS) and nodeid not in SMOKE
+
+
+def of_other_shard(nodeid: str, shard: int) -> bool:
+    """Is it a test that takes turns, and another shard's?"""
+    if nodeid in SMOKE or not (is_drill(nodeid) or nodeid in LONG_TESTS):
+        return False
+    return zlib.crc32(nodeid.encode()) % SHARDS != shard % SHARDS
 
 
 def may_have_drills(file: str) -> bool:

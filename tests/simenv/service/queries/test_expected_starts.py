@@ -82,7 +82,7 @@ def test_passes_go_on_while_a_long_queue_is_simulated(tmp_path: Path) -> None:
     go_on.clear()
     begun.clear()
     bench.loop.starts._last = msgspec.structs.replace(
-        bench.loop.starts._last, now_ns=time.monotonic_ns() - 9 * 10**9, passes=LONG_FROM
+        bench.loop.starts._last, now_ns=time.monotonic_ns() - 3 * 10**9, passes=LONG_FROM
     )
     (row,) = bench.get(m.Queue, m.GetTasks(1, [900])).tasks
     assert row.wait_us >= 0
@@ -90,8 +90,17 @@ def test_passes_go_on_while_a_long_queue_is_simulated(tmp_path: Path) -> None:
     go_on.set()
 
 
+def slow_runs(bench: ServiceHarness) -> None:
+    """Each task is expected to run for 400 s: the test's own time is little beside the waits."""
+    pool = bench.state.cluster.pools["main"]
+    pool.large.learn(1e6, 400e6)
+    pool.small.learn(1e6, 400e6)
+    bench.loop.starts = ExpectedStarts(bench.state, bench.loop.forecasts.run)  # none so far
+
+
 def test_evaluation_counts_the_queue(ready: ServiceHarness) -> None:
     flood(ready, 500)
+    slow_runs(ready)
     (pool,) = ready.get(admin.Pools, admin.GetPools(1)).pools
     for device in ("main", ""):
         ask = admin.Reserve(1, ReservationRequest(device=device), dry=True)
@@ -100,15 +109,12 @@ def test_evaluation_counts_the_queue(ready: ServiceHarness) -> None:
         least, most = (
             (decision.estimated_start_ns - now_ns) / 1e3 for now_ns in (time.time_ns(), asked_ns)
         )
-        assert least - 2e6 <= pool.wait_us <= most + 2e6
+        assert least / 1.2 <= pool.wait_us <= 1.2 * most
 
 
 def test_typical_error_is_shown_after_tasks_have_started(ready: ServiceHarness) -> None:
     flood(ready, 500)
-    pool = ready.state.cluster.pools["main"]
-    pool.large.learn(1e6, 400e6)  # so that waits are long
-    pool.small.learn(1e6, 400e6)
-    ready.loop.starts = ExpectedStarts(ready.state, ready.loop.forecasts.run)  # none so far
+    slow_runs(ready)
     assert ready.get(m.Queue, m.GetTasks(1, [400])).tasks[0].wait_us > 1e6
     while ready.state.tasks[400].phase == Phase.WAITING:
         ready.finish(ready.assigned())
