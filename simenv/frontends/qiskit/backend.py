@@ -33,6 +33,7 @@ from simenv.client.submission.send import BatchItem, submit_batch
 from simenv.client.tasks.task import Task
 from simenv.frontends.qiskit.job import SimenvJob, disjoint, refusals
 from simenv.model import MAX_QUBITS
+from simenv.model.availability import Availability
 from simenv.model.devices import DeviceInfo, DeviceKind
 from simenv.model.options import BatchOptions
 from simenv.transpiler.plugins import translation_plugin
@@ -53,12 +54,15 @@ _lock = threading.Lock()
 
 
 def device_target(info: DeviceInfo, *, fractional_gates: bool = False) -> Target:
-    """Target of a calibrated device: gates, couplings, durations in seconds and errors."""
+    """Target of a calibrated device: gates, couplings, durations in seconds and errors. Without
+    gates on two qubits one of which lacks another gate: Qiskit would place circuits there, and
+    fail."""
     key = info.name, info.calibration_id, fractional_gates
     with _lock:
         result = _known.get(key) if info.calibration_id else None
         if result is None:
-            result = _known[key] = target_of(info, fractional_gates=fractional_gates)
+            complete = Availability(info).complete
+            result = _known[key] = target_of(complete, fractional_gates=fractional_gates)
             if len(_known) > _KEPT:
                 _known.popitem(last=False)
         _known.move_to_end(key)

@@ -135,16 +135,21 @@ def configuration(name: str, info: DeviceInfo) -> Plain:
     return result
 
 
+def _shown(info: DeviceInfo) -> DeviceInfo:
+    """The device as compilers may use it."""
+    return Availability(Availability(info).inside_modules).complete
+
+
 def _pairs(info: DeviceInfo) -> list[tuple[int, int]]:
     if info.all_to_all:
         return list(permutations(range(info.num_qubits), 2))
-    return list(Availability(info).inside_modules.coupling)
+    return list(_shown(info).coupling)
 
 
 def _natives(info: DeviceInfo) -> dict[str, Places]:
     """Gates that Qiskit knows, each with the qubits that have it and its figures there; broken ones
-    are left out. A figure of a gate without qubits is that of all places."""
-    info = Availability(Availability(info).with_fractional).inside_modules
+    are left out, and those on two qubits one of which lacks another gate. A figure of a gate without qubits is that of all places."""
+    info = _shown(Availability(info).with_fractional)
     available = Availability(info)
     names = [gate.name for gate in info.gates if gate.name in STANDARD_GATES]
     result = {name: available.places(name) for name in names}

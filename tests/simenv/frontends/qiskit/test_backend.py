@@ -44,6 +44,25 @@ def test_target_of_a_device_is_its_calibration(env: Client) -> None:
     assert SimenvBackend("fez", env).target is backend.target
 
 
+@pytest.mark.parametrize("name", ["aachen", "brussels", "kingston", "strasbourg"])
+def test_circuit_is_transpiled_where_qubits_lack_a_gate(env: Client, name: str) -> None:
+    """Some qubits of these have a gate on two qubits, and none on one."""
+    target = SimenvBackend(name, env).target
+    whole = {place[0] for place in target["sx"]}
+    pairs = {place for gate in ("cz", "ecr") if gate in target for place in target[gate]}
+    assert {qubit for pair in pairs for qubit in pair} <= whole
+    assert len(whole) < target.num_qubits
+    width = len({qubit for pair in pairs for qubit in pair}) - 8
+    circuit = QuantumCircuit(width)
+    circuit.h(0)
+    for qubit in range(1, width):
+        circuit.cx(qubit - 1, qubit)
+    circuit.measure_all()
+    for level in (1, 2):
+        found = transpile(circuit, target=target, optimization_level=level, seed_transpiler=7)
+        assert found.num_qubits == target.num_qubits
+
+
 @pytest.mark.parametrize("name", ["FakeFez", "fake_fez", "ibm_fez", "FEZ"])
 def test_name_that_makes_a_backend_runs_circuits(env: Client, name: str) -> None:
     """The names that qiskit-ibm-runtime and IBM have for a device stand for it everywhere."""

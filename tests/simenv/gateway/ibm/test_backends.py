@@ -14,9 +14,9 @@ from qiskit_ibm_runtime.utils.backend_decoder import (
 )
 
 from simenv.client.client import Client
+from simenv.frontends.qiskit.backend import device_target
 from simenv.gateway.ibm import backends
 from simenv.model.devices import DeviceInfo
-from simenv.transpiler.transpiler import target_of
 
 
 def read(
@@ -51,7 +51,7 @@ def test_the_clients_target_of_a_device_is_simenvs(
     info = env.device(name)
     asked = fractional or name == "trapped-ions"  # which the client strips of its native rzz
     target = convert_to_target(*read(name, info, asked))
-    own = target_of(info, fractional_gates=fractional)
+    own = device_target(info, fractional_gates=fractional)
     is_fractional = {"rx", "rzz"} <= set(own.operation_names)
     assert is_fractional == (fractional and name in ("fez", "kingston"))
     assert target.num_qubits == own.num_qubits
