@@ -176,6 +176,7 @@ CARDS: tuple[EngineCard, ...] = (
         outputs=("counts", "expectation", "memory"), max_qubits=4_096,
         summary="truncated density operators on the circuit's graph, with a measured error",
         costs=costs.DmtCost(), precisions=("double",), noise=NoiseSupport(_ALL_NOISE, exact=True),
+        control=catalog_cards.Control(dynamic=True),
         parallel=catalog_cards.Parallelism(threads=True),
         options=(
             EngineOption(

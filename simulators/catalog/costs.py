@@ -687,6 +687,7 @@ class DmtCost(FixedMemoryCost, frozen=True):
     region_layer_s: float = 0.1
     shot_s: float = 1.5e-6  # a qubit of a shot
     shot_bond_s: float = 1e-9  # of a bond squared
+    history_s: float = 1e-3  # a qubit of a history: its messages, its shots
 
     def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
         """Memory of the tensors, of the messages of a block of shots, and of the regions."""
@@ -702,11 +703,21 @@ class DmtCost(FixedMemoryCost, frozen=True):
         layers = 2 * gates / max(1, profile.used_qubits)
         full = max(0.0, 1.0 - math.log(bond, 4) / max(1.0, layers))
         split = self.line_split_s if self._is_line(profile) else self.graph_split_s
-        shared = 1 if self._is_line(profile) else max(1, slots)
-        evolved = gates * (self.gate_s + full * split * bond**3.0) / shared
+        histories = self._histories(profile, ask)
+        shared = 1 if self._is_line(profile) and histories == 1.0 else max(1, slots)
+        evolved = gates * (self.gate_s + full * split * bond**3.0)
+        if histories > 1.0:
+            evolved += self.history_s * profile.used_qubits
+        evolved *= histories / shared
         shot = profile.used_qubits * (self.shot_s + self.shot_bond_s * bond**2.0)
         regions = self.region_s + self.region_layer_s * layers if full else 0.0
         return float(0.1 + evolved + regions + ask.shots * shot)
+
+    def _histories(self, profile: Profile, ask: CostQuery) -> float:
+        """Histories of outcomes: each evolves by itself."""
+        bits = profile.recorded if profile.recorded >= 0 else profile.measurements
+        most = 2.0 ** min(20, bits) if profile.mid_circuit else 1.0
+        return min(most, ask.shots) if ask.shots else most
 
     def _is_line(self, profile: Profile) -> bool:
         return profile.partners <= 2

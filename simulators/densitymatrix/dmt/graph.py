@@ -4,7 +4,8 @@ A map on a pair is applied by simple update: the other bonds of both tensors are
 singular values that they had last. The message of a directed bond is the functional that traces
 all that is behind it, by belief propagation. Truncation keeps the trace with any operator of the
 sites beside the cut, and maps preserve the trace, so messages stay at their fixed point: only those
-of the bond itself are made anew. Maps on disjoint pairs are independent.
+of the bond itself are made anew. Maps on disjoint pairs are independent. After a projection, which
+does not preserve the trace, all messages away from its qubit are made anew.
 
 On a tree all of this is exact but for what is cut off. On loops what runs around them is left out;
 `regions` measures how much.
@@ -12,6 +13,7 @@ On a tree all of this is exact but for what is cut off. On loops what runs aroun
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -32,8 +34,11 @@ from simulators.densitymatrix.dmt.truncation import cut, site_after
 from simulators.engine import ThreadPool
 
 _BEGIN = np.array([1.0, 0.0, 0.0, 1.0])  # |0>
+_IDENTITY = np.eye(4)
 _LEAST_WEIGHT = 1e-6  # of a bond, relative to its largest: smaller ones are dropped
 _LEAST = 1e-30
+_PASSES = 8  # of each message, at most, after a projection
+_FOLLOWED = 1e-9  # of a message of largest entry 1, whose change is followed
 _REACH = 12  # bonds that a message is followed for
 _CHANGE = 1e-4  # of a message of length 1 that is followed
 _REAL = np.float32  # of messages of shots
@@ -57,6 +62,29 @@ class GraphOperator:
         self.bond = 1
         self.lost = 0.0
 
+    def copy(self) -> GraphOperator:
+        """Return an operator that changes by itself; no array is changed in place."""
+        result = copy.copy(self)
+        result._sites, result._weights = dict(self._sites), dict(self._weights)
+        result._messages = dict(self._messages)
+        return result
+
+    def apply(self, q: int, matrix: Matrix) -> None:
+        """Apply a map [4, 4] on a qubit, and follow the messages that change."""
+        site = np.tensordot(matrix, self._sites[q], (1, 0))
+        self._sites[q] = site / max(float(np.abs(site).max()), _LEAST)
+        waiting = deque((q, c) for c in self._near[q])
+        left = _PASSES * len(self._messages)
+        while waiting and left:
+            p, c = waiting.popleft()
+            left -= 1
+            new = self._outward(p, c, 0)
+            moved = float(np.abs(new - self._messages[p, c]).max()) > _FOLLOWED
+            self._messages[p, c] = new
+            waiting.extend(
+                (c, d) for d in self._near[c] if moved and d != p and (c, d) not in waiting
+            )
+
     def evolve(self, maps: Maps, pool: ThreadPool, advance: Callable[[], None]) -> None:
         """Apply the maps on qubits of the component, those of a layer in any order."""
         own = set(self._order)
@@ -74,7 +102,8 @@ class GraphOperator:
             pool.run(work, len(layer), 1)
             self.lost += float(lost.sum())
         for q in self._order:
-            self._sites[q] = np.tensordot(maps.last[q], self._sites[q], (1, 0))
+            if not np.array_equal(maps.last[q], _IDENTITY):
+                self._sites[q] = np.tensordot(maps.last[q], self._sites[q], (1, 0))
         self.bond = max(map(len, self._weights.values()), default=1)
 
     def _apply(self, pair: PairMap) -> float:

@@ -2,11 +2,13 @@
 
 Sweeps go along the line and back. In each, the maps of neighbours act in order as far as those
 before them are done. Traces of the two sides of a cut are exact, because what has not acted yet
-preserves the trace.
+preserves the trace. Maps on one qubit that are no isometries, such as projections, end the
+canonical form; it is made anew before the next maps on pairs.
 """
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Callable, Mapping
 
@@ -29,8 +31,22 @@ class LineOperator:
         self._order = list(component.order)
         self._most = bond
         self._sites = [_BEGIN] * len(self._order)
+        self._is_canonical = True
         self.bond = 1
         self.lost = 0.0  # sum of the relative squares that were cut off
+
+    def copy(self) -> LineOperator:
+        """Return an operator that changes by itself; no array is changed in place."""
+        result = copy.copy(self)
+        result._order, result._sites = list(self._order), list(self._sites)
+        return result
+
+    def apply(self, q: int, matrix: Matrix) -> None:
+        """Apply a map [4, 4] on a qubit."""
+        at = self._order.index(q)
+        site = np.einsum("pq,lqr->lpr", matrix, self._sites[at])
+        self._sites[at] = site / max(float(np.abs(site).max()), _LEAST)
+        self._is_canonical = False
 
     def evolve(self, maps: Maps, advance: Callable[[], None]) -> None:
         """Apply the maps on qubits of the component. `advance`: called after each on a pair."""
@@ -42,11 +58,15 @@ class LineOperator:
                 left += 1
                 queues[pair.low].append(number)
                 queues[pair.high].append(number)
+        if left and not self._is_canonical:
+            self._sweep(maps, {q: deque() for q in own}, advance)
+            self._turn()
         while left:
             left -= self._sweep(maps, queues, advance)
             self._turn()
         for at, q in enumerate(self._order):
             self._sites[at] = np.einsum("pq,lqr->lpr", maps.last[q], self._sites[at])
+        self._is_canonical = False
 
     def _turn(self) -> None:
         """Look at the line from its other end."""

@@ -12,12 +12,14 @@ from reference import Operation
 from swept import counts_of
 
 from noise_models.channel import Channel, Readout, depolarizing, relaxation
+from simulators.circuit import ir
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.densitymatrix.dmt.engine import DmtEngine
 from simulators.engine import BindingResult, ErrorEstimate, PauliSum, Request
-from simulators.errors import OutOfMemory, TruncatedState, Unsupported
+from simulators.errors import OutOfMemory, TooManyBranches, TruncatedState, Unsupported
 from simulators.pauli.engine import PauliEngine
+from simulators.statevector.engine import StatevectorEngine
 from simulators.tensornetwork.sweep.engine import SweepEngine
 
 Edges = list[tuple[int, int]]
@@ -259,14 +261,91 @@ def test_regions_of_a_lattice_hold_a_hexagon_and_its_neighbours() -> None:
     assert error.local_standard_error > 0.0
 
 
-def test_measurements_before_the_end_and_wide_gates_are_refused_by_name() -> None:
-    arrays = Arrays(2, 2).add("h", [0]).measure([0])
-    circuit = arrays.add("cx", [0, 1]).measure([1]).circuit()
-    with pytest.raises(Unsupported, match="'dmt'"):
-        counted(circuit, 10, None)
+def test_wide_gates_are_refused_by_name() -> None:
     wide = Arrays(3, 3).add("ccx", [0, 1, 2]).measure(range(3)).circuit()
     with pytest.raises(Unsupported, match="ccx on 3 qubits"):
         counted(wide, 10, None)
+
+
+def dynamic_circuit(edges: Edges, seed: int, *, measure: bool) -> Circuit:
+    """Layers with measurements between them; their bits decide about gates on one and two qubits,
+    some qubits are reset, and one bit is read by nothing but the result."""
+    random = np.random.default_rng(seed)
+    width, bits = 1 + max(map(max, edges)), 3
+    arrays = Arrays(width, bits + (width if measure else 0))
+    for layer in range(3):
+        for qubit in range(width):
+            arrays.add("u", [qubit], (), random.uniform(0, 6, 3).tolist())
+        for pair in edges:
+            arrays.add("cp", list(pair), (), [1.3])
+        qubit = int(random.integers(width))
+        arrays.add("measure", [qubit], [layer])
+        if layer == 1:
+            arrays.add("reset", [qubit])
+        pair = edges[int(random.integers(len(edges)))]
+        for bit in range(layer + 1) if layer < 2 else ():
+            arrays.begin((ir.CLBIT, bit, 0)).add("sx", [pair[0]]).add("cz", list(pair))
+            arrays.add("else").add("h", [pair[1]]).add("end")
+    for qubit in range(width):
+        arrays.add("ry", [qubit], (), [0.4])
+        if measure:
+            arrays.add("measure", [qubit], [bits + qubit])
+    return arrays.circuit()
+
+
+@pytest.mark.parametrize("edges", [LINE[:4], TREE[:4]], ids=["line", "tree"])
+@pytest.mark.parametrize("seed", range(3))
+def test_dynamic_circuits_are_those_of_the_density_matrix_where_nothing_is_cut_off(
+    edges: Edges, seed: int
+) -> None:
+    circuit = dynamic_circuit(edges, seed, measure=True)
+    noise = noise_of(circuit, 10.0, readout=True)
+    results = [
+        counted(circuit, SHOTS, noise, seed=seed, bond=256, threads=threads) for threads in (1, 3)
+    ]
+    assert results[0].memory == results[1].memory
+    assert p_value(Exact(circuit, noise).probs, counts_of(results[0])) > 0.001
+    assert "8 histories" in results[0].remark
+    circuit = dynamic_circuit(edges, seed, measure=False)
+    noise = noise_of(circuit, 10.0, readout=True)
+    random = np.random.default_rng(seed)
+    strings = ["".join(random.choice(list("IXYZ"), circuit.num_qubits)) for _ in range(16)]
+    expected = exact_values(circuit, strings, noise)
+    assert np.abs(expected).max() > 0.03
+    assert values(valued(circuit, strings, noise, bond=256)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_dynamic_circuit_on_a_lattice_is_near_that_of_another_engine() -> None:
+    hexagon = [(q, (q + 1) % 12) for q in range(12)]
+    random = np.random.default_rng(4)
+    arrays = Arrays(12, 14)
+    for layer in range(6):
+        for qubit in range(12):
+            arrays.add("rx", [qubit], (), [float(random.uniform(0.3, 0.7))])
+        for pair in matchings(hexagon)[layer % 2]:
+            arrays.add("rzz", list(pair), (), [-np.pi / 2])
+        if layer in (2, 4):
+            arrays.add("measure", [3 * layer // 2], [12 + layer // 4])
+            arrays.begin((ir.CLBIT, 12 + layer // 4, 0)).add("x", [layer]).add("end")
+    circuit = arrays.measure(range(12)).circuit()
+    noise = noise_of(circuit, readout=True)
+    ours = bits_of(counted(circuit, 4_000, noise, tolerance=0.1), 14)
+    request = Request(4_000, 9, ("counts", "memory"))
+    others = bits_of(run(StatevectorEngine(), circuit, request, noise).row(0), 14)
+    difference = ours.mean(axis=0) - others.mean(axis=0)
+    sigma = np.sqrt((ours.var(axis=0) + others.var(axis=0)) / 4_000)
+    assert np.abs(difference / sigma).max() < 5.0
+
+
+def test_values_of_more_histories_than_are_allowed_are_refused() -> None:
+    arrays = Arrays(2, 6)
+    for bit in range(6):
+        arrays.add("h", [0]).add("measure", [0], [bit])
+        arrays.begin((ir.CLBIT, bit, 0)).add("x", [1]).add("end")
+    request = Request(0, 1, ("expectation",), (PauliSum(("ZI",), np.ones(1)),))
+    circuit = arrays.circuit()
+    with pytest.raises(TooManyBranches, match="more than 16 distinct"):
+        run(DmtEngine(), circuit, request, noise_of(circuit), max_branches=16)
 
 
 def test_a_qubit_with_many_partners_is_refused_with_the_way_out() -> None:
