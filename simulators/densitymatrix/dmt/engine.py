@@ -15,6 +15,7 @@ neither.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -354,11 +355,13 @@ class _Samples(outputs.FinalState):
         if not self._divides(keep=True):
             found = self._operators
             return np.array([found.value(x, z) for x, z in strings])
-        values = list[NDArray[np.float64]]()
+        values = np.zeros(len(strings))
+        lock = threading.Lock()
 
         def ended(history: History) -> None:
-            each = np.array([history.operators.value(x, z) for x, z in strings])
-            values.append(history.weight * each)
+            own = np.array([history.operators.value(x, z) for x, z in strings])
+            with lock:
+                np.add(values, history.weight * own, out=values)
 
         self._follow(True, None, self._no_draw, ended)
-        return np.sum(values, axis=0)
+        return values
