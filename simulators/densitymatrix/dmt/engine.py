@@ -354,14 +354,14 @@ class _Samples(outputs.FinalState):
         if not self._divides(keep=True):
             found = self._operators
             return np.array([found.value(x, z) for x, z in strings])
-        found: list[tuple[int, NDArray[np.float64]]] = []
+        weighted: list[tuple[int, NDArray[np.float64]]] = []
 
         def ended(history: History) -> None:
             own = np.array([history.operators.value(x, z) for x, z in strings])
-            found.append((history.record, history.weight * own))
+            weighted.append((history.record, history.weight * own))
 
         self._follow(True, None, self._no_draw, ended)
         total = np.zeros(len(strings))
-        for _, values in sorted(found, key=lambda each: each[0]):  # not in the order of threads
+        for _, values in sorted(weighted, key=lambda each: each[0]):  # not in the order of threads
             total += values
         return total
