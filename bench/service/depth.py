@@ -14,28 +14,34 @@ from qiskit import QuantumCircuit
 from qiskit.quantum_info import SparsePauliOp
 
 import simenv
-from bench.circuits import Pairs, built, device_pairs, disjoint_layers
+from bench.circuits import Pairs, built, device_pairs, disjoint_layers, measured, qaoa
 from bench.harness import SEED, Report, benchmark, timed
 from bench.peers.base import Gate
 from simenv.client.client import Client
 from simenv.client.result import Result
 
-DEVICE, SHOTS, LINE = "fez", 1_000, 59
+DEVICE, CHIP, SHOTS, LINE = "fez", "kyiv", 1_000, 59
 NARROW, LATTICE = 12, 16  # qubits of circuits whose values are compared
 TRAJECTORIES = 2_000  # of the exact side
 COVERED = 2.0  # standard errors of the exact side by which a true error is uncertain
 Random = np.random.Generator
 
 
-@benchmark(seed=SEED, layers=([16, 30, 50], [16]), cases=(200, 6), line=(50, 16))
+@benchmark(
+    seed=SEED, layers=([16, 30, 50], [16]), cases=(200, 6), line=(50, 16),
+    widths=([30, 60, 100], [30]), graphs=([20, 30, 40], [20]), chip=(30, 16),
+)  # fmt: skip
 def depth(report: Report, options: Namespace) -> None:
     """Counts of deep circuits with every calibrated channel, with the error that they state.
 
     Layers of random gates on each qubit and cz on disjoint pairs of `fez`, 1,000 shots, submission
-    to counts: on a path of 59 qubits, and on all coupled qubits with bonds of 16 and 32. Then
-    values on one and two qubits of narrower circuits of random depth, noise and shape, compared
-    with trajectories of state vectors: the share of them whose true error is within the stated one,
-    and the root mean square of the true errors.
+    to counts: on a path of 59 qubits, and on parts of `--widths` and all coupled qubits with bonds
+    of 16 and 32. QAOA of one layer on 3-regular graphs of `--graphs` qubits by default options, 20
+    layers on 30 qubits with five measurements whose results decide about gates, and `--chip` layers
+    on all qubits of `kyiv`, whose gate is ecr. Then values on one and two qubits of narrower
+    circuits of random depth, noise and shape, compared with trajectories of state vectors: the
+    share of them whose true error is within the stated one, and the root mean square of the true
+    errors.
     """
     random, pairs = np.random.default_rng(options.seed), device_pairs(DEVICE, working=True)
     lattice = networkx.Graph(pairs)
@@ -46,11 +52,24 @@ def depth(report: Report, options: Namespace) -> None:
         path = _path(lattice, LINE)
         line = _circuit(path, list(pairwise(path)), options.line, random)
         _timed(report, client, line, "line_s", 0, random)
-        for layers in options.layers:
-            circuit = _circuit(everyone, sorted(lattice.edges), layers, random)
-            for bond in (16, 32):
-                key = f"brick_{len(everyone)}x{layers}_bond_{bond}_s"
-                _timed(report, client, circuit, key, bond, random)
+        for width in (*options.widths, len(everyone)):
+            chosen = [everyone[0], *(q for _, q in networkx.bfs_edges(lattice, everyone[0]))][
+                :width
+            ]
+            edges = sorted(lattice.subgraph(chosen).edges)
+            for layers in options.layers:
+                circuit = _circuit(chosen, edges, layers, random)
+                for bond in (16, 32):
+                    key = f"brick_{width}x{layers}_bond_{bond}_s"
+                    _timed(report, client, circuit, key, bond, random)
+        for width in options.graphs:
+            graph = networkx.random_regular_graph(3, width, int(random.integers(2**31)))
+            circuit = measured(width, qaoa(width, graph.edges, 1, *random.uniform(0.2, 1.2, 2)))
+            _timed(report, client, circuit, f"qaoa_{width}_s", -1, random)
+        _timed(report, client, _fed_forward(lattice, random), "feed_forward_s", 0, random)
+        chip = device_pairs(CHIP, working=True)
+        circuit = _circuit(sorted({q for pair in chip for q in pair}), chip, options.chip, random)
+        _timed(report, client, circuit, f"{CHIP}_x{options.chip}_s", 16, random, CHIP)
         found = [_case(client, lattice, random, k) for k in range(options.cases)]
     covered, errors = zip(*found, strict=True)
     report.at_least("covered", float(np.mean(covered)))
@@ -58,13 +77,16 @@ def depth(report: Report, options: Namespace) -> None:
 
 
 def _timed(
-    report: Report, client: Client, circuit: QuantumCircuit, key: str, bond: int, random: Random
-) -> None:
-    """Report the seconds of a circuit's counts, and print the error that they state."""
+    report: Report, client: Client, circuit: QuantumCircuit, key: str, bond: int, random: Random,
+    device: str = DEVICE,
+) -> None:  # fmt: skip
+    """Report the seconds of a circuit's counts, and print the error that they state. `bond` -1:
+    default options."""
     how: dict[str, Any] = {
-        "device": DEVICE, "shots": SHOTS, "engine": "dmt", "seed": int(random.integers(2**32)),
-        "options": {"bond": bond, "tolerance": 1.0},
+        "device": device, "shots": SHOTS, "seed": int(random.integers(2**32))
     }  # fmt: skip
+    if bond >= 0:
+        how |= {"engine": "dmt", "options": {"bond": bond, "tolerance": 1.0}}
     forecast_s = client.explain(circuit, **how).engines[0].seconds
     seconds, result = timed(partial(client.run, circuit, **how))
     assert sum(result.counts.values()) == SHOTS
@@ -117,6 +139,23 @@ def _circuit(qubits: Sequence[int], pairs: Pairs, layers: int, random: Random) -
         gates += [("cz", pair, ()) for pair in (sets[k % len(sets)] if k < layers else ())]
     circuit = built(max(qubits) + 1, gates, len(qubits))
     circuit.measure(qubits, range(len(qubits)))
+    return circuit
+
+
+def _fed_forward(lattice: Any, random: Random) -> QuantumCircuit:
+    """Return 20 layers on 30 qubits; after every fourth a qubit is measured, and its result decides
+    about x on a neighbour."""
+    path = _path(lattice, 30)
+    circuit = QuantumCircuit(max(path) + 1, len(path) + 5)
+    for part in range(5):
+        layers = _circuit(path, list(pairwise(path)), 4, random)
+        layers.remove_final_measurements()
+        circuit.compose(layers, range(layers.num_qubits), inplace=True)
+        at, bit = 3 + 5 * part, len(path) + part
+        circuit.measure(path[at], bit)
+        with circuit.if_test((circuit.clbits[bit], 1)):
+            circuit.x(path[at + 1])
+    circuit.measure(path, range(len(path)))
     return circuit
 
 
