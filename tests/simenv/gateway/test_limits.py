@@ -142,7 +142,7 @@ def test_connection_without_request_is_closed(monkeypatch: pytest.MonkeyPatch, s
 
 
 def test_second_request_of_a_connection_has_its_time_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "HEAD_S", 0.3)
+    monkeypatch.setattr(limits, "HEAD_S", 2.0)
     with served() as port, connections(port, 1, HEAD + b"\r\n") as (slow,):
         assert slow.recv(65_536).startswith(b"HTTP/1.1 200")
         slow.sendall(b"GET /hel")
