@@ -20,6 +20,8 @@ AUTO_WIDTH = 20  # tensors of up to 2**20 values are contracted for each amplitu
 AUTO_OPERATIONS = 5 * 10**15  # limit of operations of tensor splits: a week
 AUTO_TOLERANCE = 1e-6  # discarded weight above which a run ends with an error
 TRIAL_OPERATIONS = 6 * 10**9  # about a second
+# With noise: bonds of longer trajectories matter no more, since 1,000 would take five minutes.
+NOISY_TRIAL_OPERATIONS = 2 * 10**9
 _TRIAL_SHARE = 6  # a trial may take this fraction of the alternative's operations, which are too
 # many for circuits in native gates: gates on one qubit are merged
 _LEAST_TRIAL = 5 * 10**7
@@ -126,7 +128,8 @@ def trial_operations(profile: Profile, width: int, *, noisy: bool = False) -> in
     is_priced = not noisy or profile.bond_bits <= _PRICED_BITS
     if is_priced and _is_known(profile) and mps_operations(profile) <= other / 2:
         return 0
-    limit = int(min(TRIAL_OPERATIONS, other / (_ROWS if noisy else _TRIAL_SHARE)))
+    most, share = (NOISY_TRIAL_OPERATIONS, _ROWS) if noisy else (TRIAL_OPERATIONS, _TRIAL_SHARE)
+    limit = int(min(most, other / share))
     return limit if limit >= _LEAST_TRIAL else 0
 
 

@@ -199,7 +199,7 @@ def choice_profile(
     """Profile as `profiler.profile`, with that of the circuit's noise and with the sizes that price
     it, see `with_sizes`."""
     labels = tuple(label for item in observables for label in item.labels)
-    result = profile(circuit, outputs, labels)
+    result = profile(circuit, outputs, labels, networks=noise is None)
     if noise is not None:
         own = noise_profile(noise, circuit, outputs, labels)
         result = msgspec.structs.replace(result, noise=own)

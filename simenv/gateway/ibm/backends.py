@@ -148,7 +148,8 @@ def _pairs(info: DeviceInfo) -> list[tuple[int, int]]:
 
 def _natives(info: DeviceInfo) -> dict[str, Places]:
     """Gates that Qiskit knows, each with the qubits that have it and its figures there; broken ones
-    are left out, and those on two qubits one of which lacks another gate. A figure of a gate without qubits is that of all places."""
+    are left out, and those on two qubits one of which lacks another gate. A figure of a gate
+    without qubits is that of all places."""
     info = _shown(Availability(info).with_fractional)
     available = Availability(info)
     names = [gate.name for gate in info.gates if gate.name in STANDARD_GATES]

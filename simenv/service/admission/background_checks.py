@@ -129,7 +129,8 @@ def look(packed: bytes, terms: model.TaskOptions, device: DeviceContext | None =
         sums = program_rules.pauli_sums(terms)
         result = choice_profile(written_out, terms.outputs, sums, terms.engine, terms.options)
     else:  # which prices it with its noise
-        result = profiler.profile(written_out, terms.outputs, program_rules.labels(terms))
+        labels = program_rules.labels(terms)
+        result = profiler.profile(written_out, terms.outputs, labels, networks=False)
     if circuit.conditions_data:
         switches = int((circuit.table.rows[circuit.ops, 0] == SWITCH).sum())
         result = msgspec.structs.replace(result, loops=blocks_left(written_out), switches=switches)

@@ -27,6 +27,7 @@ from simulators.circuit.analysis.fit_scope import acting
 from simulators.circuit.analysis.measurements import has_conditional_noise
 from simulators.circuit.analysis.noise_profile import needs_branching, noise_profile
 from simulators.circuit.analysis.profile import NoiseProfile, Profile
+from simulators.circuit.analysis.profiler import with_networks
 from simulators.circuit.device_check import DeviceLimits
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
@@ -152,6 +153,8 @@ class DeviceContext:
             if not self._is_optional:
                 raise
             circuit, _ = unrolled(circuit)
+        if profile.noise is None or not profile.noise.kinds:  # contractions take no noise
+            profile = with_networks(profile, circuit)
         sums = program_rules.pauli_sums(terms)
         return with_sizes(
             profile, circuit, terms.outputs, sums, terms.engine, terms.options, program

@@ -412,12 +412,20 @@ def non_clifford_gates(circuit: Circuit) -> int:
     return count
 
 
-def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[str] = ()) -> Profile:
+def profile(
+    circuit: Circuit,
+    outputs: tuple[str, ...] = (),
+    labels: Iterable[str] = (),
+    *,
+    networks: bool = True,
+) -> Profile:
     """Profile of an admissible circuit. `outputs`: requested outputs, with the `labels` of all
-    Pauli strings; without outputs the light cone is not computed."""
+    Pauli strings; without outputs the light cone is not computed. `networks`: with the sizes of
+    contractions, see `with_networks`."""
     found = operations.checked(circuit)[1]
     if circuit.num_qubits > SMALL_QUBITS or found[operations.MANY_QUBIT] or circuit.conditions_data:
-        return _profile(circuit, outputs, labels)
+        own = _profile(circuit, outputs, labels)
+        return with_networks(own, circuit) if networks else own
     # A profile of such a circuit depends on nothing else.
     key = circuit.num_qubits, _output_bits(circuit), len(circuit.variables), found.tobytes()
     result = _narrow.get(key)
@@ -426,6 +434,22 @@ def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[st
             _narrow.clear()
         result = _narrow[key] = _profile(circuit, outputs, labels)
     return result
+
+
+def with_networks(profile: Profile, circuit: Circuit) -> Profile:
+    """Profile with the sizes of the circuit's contractions, which takes a while, unless amplitudes
+    or small bonds suit the circuit: then none is considered."""
+    is_easy = circuit.num_qubits <= DENSE_QUBITS or 0 <= profile.bond_bits <= LIGHT_BITS
+    if is_easy or profile.clifford:
+        return profile
+    networks = contraction_size(circuit)
+    return msgspec.structs.replace(
+        profile,
+        contraction_width=networks.widest,
+        contraction_operations=networks.operations,
+        contraction_messages=networks.messages,
+        contraction_values=networks.slots,
+    )
 
 
 def _output_bits(circuit: Circuit) -> int:
@@ -448,10 +472,6 @@ def _profile(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) 
     if result[operations.OWNERS]:
         branching = has_mid_circuit_ops(circuit, np.empty(circuit.ops.size, np.int64))
     more = traits(circuit, None if branching else chain_support(circuit, outputs, labels))
-    # Amplitudes or small bonds suit the circuit: no contraction of it is considered.
-    is_easy = circuit.num_qubits <= DENSE_QUBITS or 0 <= more.bond_bits <= LIGHT_BITS
-    is_easy = is_easy or more.clifford
-    networks = UNKNOWN if is_easy else contraction_size(circuit)
     return Profile(
         num_qubits=circuit.num_qubits,
         num_clbits=_output_bits(circuit),
@@ -474,10 +494,6 @@ def _profile(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) 
         bond_bits=more.bond_bits,
         longest=more.longest,
         partners=most_partners(circuit) if circuit.num_qubits > SMALL_QUBITS else 0,
-        contraction_width=networks.widest,
-        contraction_operations=networks.operations,
-        contraction_messages=networks.messages,
-        contraction_values=networks.slots,
         widest=_widest(circuit) if result[operations.MANY_QUBIT] else 2,
         kept=_light_cone_size(circuit, outputs, labels)
         if circuit.num_qubits > SMALL_QUBITS and outputs
