@@ -1,4 +1,4 @@
-"""Prices of circuits: forecasts against runs, CPU time of a refusal, and the wait of others."""
+"""Prices of circuits: forecasts against runs, CPU time of a price, and the wait of others."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from testbed.keys import remote_key
 METHODS = multiprocessing.get_context("spawn")
 DEVICE, SHOTS, STEPS = "fez", 1_000, 3
 ORDINARY = (30, 60, 127, 154)  # qubits of kicked Ising circuits
-DEEP = (8, 12, 16)  # steps of circuits on the whole device that are refused
+DEEP = (8, 12, 16)  # steps of heavy circuits on the whole device
 CONNECTIONS = 4  # of the user with heavy circuits
 GONE_S, LOOK_S = 1.0, 2.0  # after the end of a client, and the time of the look
 Random = np.random.Generator
@@ -41,11 +41,11 @@ def pricing(report: Report, options: Namespace) -> None:
     """Prices of circuits before they run: errors of forecasts, CPU time, and waits of other users.
 
     Kicked Ising circuits as in textbooks, rx and rzz with default options on parts of `fez`: the
-    forecast of the engine's time against the run. CPU time of the service for the refusal of
-    circuits on the whole device. Then a user with a key submits such circuits over four
-    connections, and another one a new circuit on 5 qubits, and one on 18 qubits, again and again:
-    times until each is accepted, that is, priced. When the first user's process is killed, the
-    cores that the service still uses a second later.
+    forecast of the engine's time against the run. CPU time of the service for the price of deep
+    circuits on the whole device. Then a user with a key asks for the prices of such circuits over
+    four connections, and another one submits a new circuit on 5 qubits, and one on 18 qubits, again
+    and again: times until each is accepted, that is, priced. When the first user's process is
+    killed, the cores that the service still uses a second later.
     """
     random = np.random.default_rng(options.seed)
     with (
@@ -61,9 +61,9 @@ def pricing(report: Report, options: Namespace) -> None:
             circuit = _deep(steps, random.uniform(0.2, 1.2))
             before = cpu_s(service)
             with suppress(SimenvError):
-                near.explain(circuit, device=DEVICE, compile="never")
+                near.explain(circuit, device=DEVICE, shots=SHOTS, compile="never")
             spent.append(cpu_s(service) - before)
-        report.at_most("refusal_cpu_s", max(spent))
+        report.at_most("price_cpu_s", max(spent))
         heavy, _ = remote_key(near, "heavy", folder)
         other, _ = remote_key(near, "other", folder)
         with simenv.connect(service=other) as client, _submitting(heavy, options.circuits) as user:
@@ -117,7 +117,7 @@ def _submit_small(client: Client, width: int, random: Random) -> None:
 
 @contextmanager
 def _submitting(file: Path, count: int) -> Iterator[BaseProcess]:
-    """Start a process that submits `count` heavy circuits, and yield it once it begins."""
+    """Start a process that asks about `count` heavy circuits, and yield it once it begins."""
     ready = METHODS.Barrier(2)
     process = METHODS.Process(target=_submit_heavy, args=(file, count, ready))
     process.start()
@@ -130,14 +130,14 @@ def _submitting(file: Path, count: int) -> Iterator[BaseProcess]:
 
 
 def _submit_heavy(file: Path, count: int, ready: Any) -> None:
-    """Submit circuits that are priced and refused, over several connections at once."""
+    """Ask for prices of heavy circuits, over several connections at once."""
 
     def submit(numbers: range) -> None:
         with simenv.connect(service=file) as client:
             for number in numbers:
                 with suppress(SimenvError):
                     circuit = _deep(DEEP[number % len(DEEP)], 0.2 + 1e-6 * number)
-                    client.submit(circuit, device=DEVICE, shots=SHOTS, compile="never")
+                    client.explain(circuit, device=DEVICE, shots=SHOTS, compile="never")
 
     parts = [range(k, count, CONNECTIONS) for k in range(CONNECTIONS)]
     threads = [threading.Thread(target=submit, args=(part,)) for part in parts]
