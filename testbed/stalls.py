@@ -18,6 +18,7 @@ from simenv.errors import SimenvError
 from testbed.gateway_users import QASM3
 from testbed.waiting import until
 
+FIRST_STALLS = 4
 PATIENCE_S = 240.0  # of the clients with a service that is stopped
 OPTIONS: dict[str, object] = {
     "listen": "tcp://127.0.0.1:0",
@@ -130,12 +131,16 @@ def leaked(
     env: Client, people: Crowd, count: int, stall_s: float, settle_s: float = 60.0
 ) -> dict[str, Counter[str]]:
     """Stall the service `count` times; return what each of its processes holds more than before,
-    once that has settled."""
+    once that has settled. Before: the most it held after any of the first stalls, which start the
+    threads of its pools, each with its own connection to the journal."""
     known = processes(env)
-    people.serve_again()
-    stall(known["service"], 0.1)  # what is opened at the first silence is not a leak
-    people.serve_again()
-    before = {name: held(process) for name, process in known.items()}
+    before = {name: Counter[str]() for name in known}
+    for number in range(FIRST_STALLS):
+        people.serve_again()
+        stall(known["service"], stall_s if number and count > FIRST_STALLS else 0.1)
+        people.serve_again()
+        for name, process in known.items():
+            before[name] |= held(process)
     for _ in range(count):
         stall(known["service"], stall_s)
         people.serve_again()
