@@ -680,6 +680,7 @@ class DmtCost(FixedMemoryCost, frozen=True):
     base_bytes: int = BASE_BYTES
     region_bytes: int = 2**27  # density matrices, or states of trajectories
     copies: int = 2  # of the tensors
+    threads: int = 2  # for which memory is expected
     gate_s: float = 4e-4
     line_split_s: float = 1.5e-8  # of a bond cubed, for a gate at full bond
     graph_split_s: float = 3.7e-7
@@ -692,7 +693,9 @@ class DmtCost(FixedMemoryCost, frozen=True):
     def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
         """Memory of the tensors, of the messages of a block of shots, and of the regions."""
         bond, partners = self._bond(profile, ask), max(1, profile.partners)
-        sites = 8 * self.copies * 4 * profile.used_qubits * bond**partners
+        # Threads hold a history and, at each division before, the one that waits.
+        held = self.copies + self.threads * min(self._divisions(profile), 20)
+        sites = 8 * held * 4 * profile.used_qubits * bond**partners
         messages = 3 * partners * 4 * profile.used_qubits * bond * 1_024
         return int(self.base_bytes + self.region_bytes + sites + messages)
 
@@ -713,10 +716,15 @@ class DmtCost(FixedMemoryCost, frozen=True):
         regions = self.region_s + self.region_layer_s * layers if full else 0.0
         return float(0.1 + evolved + regions + ask.shots * shot)
 
+    def _divisions(self, profile: Profile) -> int:
+        """Measurements that divide a history."""
+        if not profile.mid_circuit:
+            return 0
+        return profile.divisions if profile.divisions >= 0 else profile.measurements
+
     def _histories(self, profile: Profile, ask: CostQuery) -> float:
-        """Histories of outcomes: each evolves by itself."""
-        bits = profile.recorded if profile.recorded >= 0 else profile.measurements
-        most = 2.0 ** min(20, bits) if profile.mid_circuit else 1.0
+        """Histories of outcomes: each evolves by itself. Values take all of them."""
+        most = 2.0 ** min(20, self._divisions(profile))
         return min(most, ask.shots) if ask.shots else most
 
     def _is_line(self, profile: Profile) -> bool:

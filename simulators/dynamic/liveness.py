@@ -63,9 +63,10 @@ def live_bits(items: Sequence[Any], live: int) -> tuple[int, ...]:
     return tuple(masks)
 
 
-def most_recorded(circuit: Circuit, *, keep: bool = False) -> int:
+def recorded_bits(circuit: Circuit, *, keep: bool = False) -> tuple[int, int]:
     """Largest number of bits that are measured before the end and live at once: a density matrix
-    has at most as many records as these have values. `keep`: results show no bits."""
+    has at most as many records as these have values. And the number of such measurements, each of
+    which may divide a history. `keep`: results show no bits."""
     layout = measurement_layout(circuit, keep=keep)
     assembler = Assembler(circuit, layout.roles)
     items = assembler.items
@@ -76,12 +77,13 @@ def most_recorded(circuit: Circuit, *, keep: bool = False) -> int:
             items.append(None)
     final = sum(1 << clbit for clbit in np.flatnonzero(layout.source >= 0).tolist())
     masks = live_bits(items, 0 if keep else output_mask(circuit) & ~final)
-    written = most = 0
+    written = most = count = 0
     for at, item in enumerate(items):
         if isinstance(item, Measure):
             written |= 1 << item.clbit
             most = max(most, (masks[at + 1] & written).bit_count())
-    return most
+            count += masks[at + 1] >> item.clbit & 1
+    return most, count
 
 
 def _bits_of(item: Any) -> int:

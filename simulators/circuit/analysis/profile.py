@@ -143,7 +143,8 @@ class Profile(msgspec.Struct, frozen=True, cache_hash=True):
     strings: StringsSize | None = None  # set for the expectation values of a wide circuit
     active: ActiveSize | None = None  # set for a wide circuit that is no Clifford circuit
     noise: NoiseProfile | None = None
-    recorded: int = -1  # bits of a classical record at once, see `most_recorded`; -1: not known
+    recorded: int = -1  # bits of a classical record at once, see `recorded_bits`; -1: not known
+    divisions: int = 0  # measurements before the end that are recorded; -1: not known
     # The leading parts run once; their final state is in memory besides those of the rest.
     in_parts: bool = False
 

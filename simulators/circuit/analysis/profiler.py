@@ -34,7 +34,7 @@ from simulators.circuit.validation import operations
 from simulators.circuit.validation.operations import MCX
 from simulators.compiler.kernel import kernel
 from simulators.compiler.simd import take_numbers
-from simulators.dynamic.liveness import most_recorded
+from simulators.dynamic.liveness import recorded_bits
 
 # Size of the tensor networks from which a circuit's counts are sampled (`elimination`), from the
 # codes of its gates alone.
@@ -458,11 +458,13 @@ def _output_bits(circuit: Circuit) -> int:
     return circuit.num_clbits if shown is None else shown.size
 
 
-def _recorded(circuit: Circuit, outputs: tuple[str, ...]) -> int:
-    """Bits of a record at once, of a circuit with hidden bits that is not too long."""
-    if shown_clbits(circuit) is None or circuit.ops.size > _MOST_FOLLOWED:
-        return -1
-    return most_recorded(circuit, keep=outputs == ("expectation",))
+def _recorded(circuit: Circuit, outputs: tuple[str, ...]) -> tuple[int, int]:
+    """Bits of a record at once, of a circuit with hidden bits, and measurements that are recorded
+    before the end; -1 for a circuit that is too long."""
+    if circuit.ops.size > _MOST_FOLLOWED:
+        return -1, -1
+    most, count = recorded_bits(circuit, keep=outputs == ("expectation",))
+    return (-1 if shown_clbits(circuit) is None else most), count
 
 
 def _profile(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) -> Profile:
@@ -472,6 +474,7 @@ def _profile(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) 
     if result[operations.OWNERS]:
         branching = has_mid_circuit_ops(circuit, np.empty(circuit.ops.size, np.int64))
     more = traits(circuit, None if branching else chain_support(circuit, outputs, labels))
+    recorded, divisions = _recorded(circuit, outputs) if branching else (-1, 0)
     return Profile(
         num_qubits=circuit.num_qubits,
         num_clbits=_output_bits(circuit),
@@ -498,7 +501,8 @@ def _profile(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) 
         kept=_light_cone_size(circuit, outputs, labels)
         if circuit.num_qubits > SMALL_QUBITS and outputs
         else None,
-        recorded=_recorded(circuit, outputs) if branching else -1,
+        recorded=recorded,
+        divisions=divisions,
     )
 
 

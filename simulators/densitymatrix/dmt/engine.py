@@ -8,14 +8,14 @@ operators of the sites beside a cut. One evolution gives any number of counts an
 What truncation and loops change is measured on regions of the circuit, which are run exactly, and
 stated in the result; a run whose error is above the option `tolerance` ends with an error. Where
 nothing is cut off and the graph has no loops, the results are exact. Measurements and conditions
-before the end give a set of operators for each history of outcomes; the regions have all gates, and
-neither.
+before the end give a set of operators for each history of outcomes; regions have the operations of
+the most frequent one.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from msgspec.structs import replace
@@ -31,11 +31,12 @@ from simulators.circuit.passes.components import Subcircuit, active_part
 from simulators.circuit.passes.light_cone import OutputSupport
 from simulators.densitymatrix.dmt.histories import Draw, Histories, History, Shots
 from simulators.densitymatrix.dmt.operators import DensityOperators, may_be_cut
-from simulators.densitymatrix.dmt.pair_maps import Maps, PairComponent, components
+from simulators.densitymatrix.dmt.pair_maps import PairComponent, components
 from simulators.densitymatrix.dmt.regions import (
     Region,
     RegionComparison,
     ZStrings,
+    acting,
     compared,
     measured_error,
     regions_of,
@@ -166,6 +167,7 @@ class _Samples(outputs.FinalState):
         self._bond = int(CARD.value(settings, "bond"))
         self._tolerance = float(CARD.value(settings, "tolerance"))
         self._is_valued = "expectation" in run.request.outputs
+        self._negative = 0.0  # mean mass below zero that was clipped in a shot
 
     @functools.cached_property
     def _operators(self) -> DensityOperators:
@@ -192,7 +194,7 @@ class _Samples(outputs.FinalState):
         end, by any thread. Raises TruncatedState where the error is above the tolerance."""
         run = self._run
         program = self._part.program(keep=keep)
-        histories = Histories(program, run.params, run.options.max_branches, run.control, draw)
+        histories = Histories(program, run.params, run.options, run.control, draw)
         maps = histories.maps
         run.control.expect(max(1, len(maps.pairs)), OPERATIONS)
         parts = [
@@ -200,13 +202,14 @@ class _Samples(outputs.FinalState):
             if may_be_cut(component, self._bond, maps)
         ]  # fmt: skip
         widest = max(parts, key=lambda each: len(each.order), default=None)
-        regions = self._regions(widest)
+        divides = self._divides(keep=keep)
+        regions = () if divides else self._regions(widest, ())
         comparisons: dict[int, RegionComparison] = {}
-        bonds, cut = [1], [False]
+        found: list[tuple[tuple[float, tuple[int, ...]], tuple[int, ...], int, bool]] = []
 
         def at_end(history: History) -> None:
-            bonds.append(history.operators.bond)
-            cut.append(bool(history.operators.approximate))
+            cut = history.operators.approximate
+            found.append((history.rank, history.choices, history.operators.bond, bool(cut)))
             ended(history)
 
         def evolve(pool: ThreadPool) -> None:
@@ -223,26 +226,38 @@ class _Samples(outputs.FinalState):
                     comparisons[number] = self._compared(regions[number], number, widest)
 
         # Along a line maps follow one another; on a graph, and by histories, threads share them.
-        is_shared = self._divides(keep=keep) or any(not component.is_line for component in parts)
+        is_shared = divides or any(not component.is_line for component in parts)
         if is_shared:
             evolve(self._pool)
+            if divides:
+                regions = self._regions(widest, min(found)[1])
         self._pool.run(work, len(regions) + (not is_shared), 1)
-        self.remark = f"bond {max(bonds)}"
-        if len(bonds) > 2:
-            self.remark += f", {len(bonds) - 1} histories of outcomes"
-        if any(cut):
-            self.error = measured_error(regions, [comparisons[k] for k in range(len(regions))])
-            self._check(max(bonds))
+        bond = max(each[2] for each in found)
+        self.remark = f"bond {bond}"
+        if len(found) > 1:
+            self.remark += f", {len(found)} histories of outcomes"
+        if any(each[3] for each in found):
+            if not regions:  # the bound of the bonds was one of exact ranks
+                everyone = components(self.num_qubits, maps)
+                widest = max(everyone, key=lambda each: len(each.order))
+                regions = self._regions(widest, min(found)[1])
+                self._pool.run(work, len(regions), 1)
+            error = measured_error(regions, [comparisons[k] for k in range(len(regions))])
+            self.error = replace(error, negative=self._negative)
+            self._check(bond)
 
-    def _regions(self, component: PairComponent | None) -> tuple[Region, ...]:
-        """Regions that measure the error of a component."""
+    def _regions(
+        self, component: PairComponent | None, choices: Sequence[int]
+    ) -> tuple[Region, ...]:
+        """Regions that measure the error of a component, in a history with these choices."""
         if component is None:
             return ()
         bound = replace(
             self._part.part.circuit, params_data=self._run.params.tobytes(), num_slots=0,
             slots_data=b"",
         )  # fmt: skip
-        return regions_of(bound, self._part.noise, component)
+        acts = acting(bound, self._part.layouts.clbits.roles, choices)
+        return regions_of(bound, self._part.noise, component, acts)
 
     def _compared(
         self, region: Region, number: int, component: PairComponent | None
@@ -255,12 +270,14 @@ class _Samples(outputs.FinalState):
             circuit: Circuit, noise: NoiseProgram, strings: ZStrings
         ) -> NDArray[np.float64]:
             layout = measurements.measurement_layout(circuit, noise, keep=True)
-            maps = Maps.of(build_program(circuit, noise, layout), circuit.params)
-            bond = dmt_bond(self._bond, is_line=is_line)
-            memory = self._run.options.memory_bytes
-            own = DensityOperators(maps, bond, control, memory, is_line)
+            program = build_program(circuit, noise, layout, 0)
+            options = self._run.options
+            histories = Histories(program, circuit.params, options, control, self._no_draw)
+            bond, ended = dmt_bond(self._bond, is_line=is_line), list[History]()
+            first = DensityOperators(histories.maps, bond, control, options.memory_bytes, is_line)
             with ThreadPool(1, control) as single:
-                own.evolve(maps, single)
+                histories.run(History(first), single, ended.append)
+            own = ended[0].operators
             return np.array([own.value(0, sum(1 << q for q in string)) for string in strings])
 
         return compared(region, number, truncated, control)
@@ -299,8 +316,10 @@ class _Samples(outputs.FinalState):
                 records |= earlier[first : first + size]
             records |= packing.select_bits(part, source)
             yield records, None
-        if self.error is not None and bits is None:
-            self.error = replace(self.error, negative=clipped / shots)
+        if bits is None:
+            self._negative = clipped / shots
+        if self.error is not None:
+            self.error = replace(self.error, negative=self._negative)
 
     def _bits_of_histories(
         self, shots: int, key: outputs.SeedKey
@@ -309,9 +328,12 @@ class _Samples(outputs.FinalState):
         with histories; None of another one."""
         if not self._divides(keep=False):
             return None, None
-        bits = np.zeros((shots, self.num_qubits), np.uint8)
-        words = num_words(self._part.layouts.clbits.source.size)
-        records, clipped = np.zeros((shots, words), np.uint64), []
+        source = self._part.layouts.clbits.source
+        width = self._part.program(keep=False).num_qubits
+        bits, words = np.zeros((shots, width), np.uint8), num_words(source.size)
+        earlier = sum(1 << clbit for clbit in np.flatnonzero(source < 0).tolist())
+        records = np.zeros((shots, words), np.uint64)
+        clipped: list[tuple[tuple[int, ...], float]] = []
 
         def draw(operation: int, numbers: Shots) -> NDArray[np.float64]:
             result = np.empty(numbers.size)
@@ -320,14 +342,18 @@ class _Samples(outputs.FinalState):
 
         def ended(history: History) -> None:
             assert history.shots is not None
-            bits[history.shots], own = history.operators.sample(history.shots, key)
-            data = history.record.to_bytes(8 * words, "little")
+            own = 0.0
+            for first in range(0, history.shots.size, _SHOTS_OF_A_PART):
+                self._run.control.check()
+                numbers = history.shots[first : first + _SHOTS_OF_A_PART]
+                bits[numbers], more = history.operators.sample(numbers, key)
+                own += more
+            data = (history.record & earlier).to_bytes(8 * words, "little")
             records[history.shots] = np.frombuffer(data, "<u8")
-            clipped.append(own)
+            clipped.append((history.outcomes, own))
 
         self._follow(False, np.arange(shots), draw, ended)
-        if self.error is not None:
-            self.error = replace(self.error, negative=sum(clipped) / shots)
+        self._negative = sum(own for _, own in sorted(clipped)) / shots
         return bits, records
 
     def _drawn(
@@ -336,7 +362,7 @@ class _Samples(outputs.FinalState):
         """Bits [shots, qubits], and the sum of what was clipped. Threads draw parts of the shots,
         which are the same for any number of threads."""
         parts = [shots[k : k + _SHOTS_OF_A_PART] for k in range(0, len(shots), _SHOTS_OF_A_PART)]
-        bits = np.empty((len(shots), self.num_qubits), np.uint8)
+        bits = np.empty((len(shots), found.num_qubits), np.uint8)
         clipped = np.zeros(len(parts))
 
         def work(begin: int, end: int, _thread: int) -> None:
@@ -354,14 +380,15 @@ class _Samples(outputs.FinalState):
         if not self._divides(keep=True):
             found = self._operators
             return np.array([found.value(x, z) for x, z in strings])
-        weighted: list[tuple[int, NDArray[np.float64]]] = []
+        weighted: list[tuple[tuple[int, ...], float, NDArray[np.float64]]] = []
 
         def ended(history: History) -> None:
             own = np.array([history.operators.value(x, z) for x, z in strings])
-            weighted.append((history.record, history.weight * own))
+            weighted.append((history.outcomes, history.weight, own))
 
         self._follow(True, None, self._no_draw, ended)
-        total = np.zeros(len(strings))
-        for _, values in sorted(weighted, key=lambda each: each[0]):  # not in the order of threads
-            total += values
-        return total
+        total, weight = np.zeros(len(strings)), 0.0
+        for _, own_weight, own in sorted(weighted, key=lambda each: each[0]):  # for any threads
+            total += own_weight * own
+            weight += own_weight
+        return total / weight

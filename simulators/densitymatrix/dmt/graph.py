@@ -63,6 +63,10 @@ class GraphOperator:
         self.bond = 1
         self.lost = 0.0
 
+    @property
+    def memory_bytes(self) -> int:
+        return sum(site.nbytes for site in self._sites.values())
+
     def copy(self) -> GraphOperator:
         """Return an operator that changes by itself; no array is changed in place."""
         result = copy.copy(self)
@@ -337,8 +341,9 @@ def _split(m: Matrix) -> tuple[Matrix, Matrix]:
         q, r = np.linalg.qr(m)
         return q, r
     products[np.diag_indices_from(products)] += _SHIFT * size
-    lower = np.linalg.cholesky(products)
-    return m @ np.linalg.inv(lower).T, lower.T
+    lower = np.asarray(np.linalg.cholesky(products), np.float64)
+    isometry: Matrix = m @ np.linalg.inv(lower).T
+    return isometry, lower.T
 
 
 def _squares(vectors: Messages) -> Messages:

@@ -21,11 +21,10 @@ from simulators.densitymatrix.dmt.pair_maps import Maps
 from simulators.densitymatrix.program import Measurement, Program, Segment
 from simulators.dynamic.instructions import Branch
 from simulators.dynamic.interpreter import Interpreter
-from simulators.engine import OPERATIONS, RunControl, ThreadPool
-from simulators.errors import OTHER_ENGINE, TooManyBranches
+from simulators.engine import OPERATIONS, RunControl, RunOptions, ThreadPool
+from simulators.errors import OTHER_ENGINE, OutOfMemory, TooManyBranches
 
 _LEAST = 1e-12  # probability of a history; smaller ones are rounding
-_SHARED = 4  # histories of each thread, before threads take them
 _DEPHASED = np.diag([1.0, 0.0, 0.0, 1.0])
 # Projections on 0 and 1 in the Pauli basis, I, X, Y, Z.
 _OUTCOMES = np.zeros((2, 4, 4))
@@ -44,6 +43,13 @@ class History(msgspec.Struct, frozen=True, eq=False):
     record: int = 0
     shots: Shots | None = None  # None: of the exact distribution
     weight: float = 1.0
+    outcomes: tuple[int, ...] = ()  # that were read, in order: no other history has these
+    choices: tuple[int, ...] = ()  # values of the conditions, in order
+
+    @property
+    def rank(self) -> tuple[float, tuple[int, ...]]:
+        """What orders histories: those with more shots or weight first."""
+        return -float(self.weight if self.shots is None else self.shots.size), self.outcomes
 
 
 class Histories:
@@ -53,17 +59,19 @@ class Histories:
         self,
         program: Program,
         params: NDArray[np.float64],
-        most: int,
+        options: RunOptions,
         control: RunControl,
         draw: Draw,
     ) -> None:
-        """Set up. `most`: histories with values. `draw`: for shots."""
-        self._program, self._most, self._control, self._draw = program, most, control, draw
+        """Set up. `options`: with the most histories of values. `draw`: for shots."""
+        self._program, self._options = program, options
+        self._control, self._draw = control, draw
         self._maps = {
             at: Maps.of(msgspec.structs.replace(program, steps=(step,)), params)
             for at, step in enumerate(program.steps) if isinstance(step, Segment)
         }  # fmt: skip
-        self._ended = 0
+        self._divided = 0
+        self._threads = 1
         self._pool: ThreadPool | None = None  # while one thread runs
 
     @property
@@ -74,10 +82,10 @@ class Histories:
 
     def run(self, first: History, pool: ThreadPool, ended: Callable[[History], None]) -> None:
         """Run all histories; threads share them once there are several. `ended`: called with each
-        at its end, by any thread. Raises TooManyBranches and Stopped."""
+        at its end, by any thread. Raises TooManyBranches, OutOfMemory and Stopped."""
         waiting, end = [(0, first)], len(self._program.steps)
-        self._pool = pool
-        while waiting and len(waiting) < _SHARED * pool.size:
+        self._pool, self._threads = pool, pool.size
+        while waiting and len(waiting) < pool.size:
             at, history = min(waiting, key=lambda each: each[0])
             if at == end:
                 break
@@ -100,14 +108,19 @@ class Histories:
             at, history = stack.pop()
             if at < end:
                 stack += interpreter.advance(self, at, history)
-                continue
-            self._ended += 1
-            if history.shots is None and self._ended > self._most:
-                raise TooManyBranches(
-                    f"more than {self._most} distinct classical records, each with its operators",
-                    hint=f"counts, or fewer measurements before the end; {OTHER_ENGINE}",
-                )
-            ended(history)
+                self._check_room(stack)
+            else:
+                ended(history)
+
+    def _check_room(self, stack: list[tuple[int, History]]) -> None:
+        """Raise OutOfMemory where the histories that wait take more than there is."""
+        most = self._options.memory_bytes
+        held = sum(history.operators.memory_bytes for _, history in stack) if most else 0
+        if held * self._threads > most:
+            text = f"engine 'dmt': {len(stack)} histories of a thread take {held >> 20} MiB, and"
+            text += f" {self._threads} threads have {most >> 20} MiB"
+            hint = "a smaller option bond, or fewer measurements before the end"
+            raise OutOfMemory(text, hint=hint)
 
     def execute(self, at: int, item: Any, part: History) -> Sequence[History]:
         """Apply gates and channels, or measure, as `Branching`."""
@@ -123,13 +136,15 @@ class Histories:
         if item.clbit < 0:
             part.operators.apply(item.qubit, _DEPHASED)
             return (part,)
-        return self._measured(item, part)
+        return self._measured(at, item, part)
 
     def choose(self, _at: int, item: Branch, part: History) -> Sequence[tuple[int, History]]:
         """Follow a condition, as `Branching`."""
-        return ((item.target(item.expression.evaluate(part.record)), part),)
+        value = item.expression.evaluate(part.record)
+        chosen = msgspec.structs.replace(part, choices=(*part.choices, value))
+        return ((item.target(value), chosen),)
 
-    def _measured(self, step: Measurement, part: History) -> list[History]:
+    def _measured(self, at: int, step: Measurement, part: History) -> list[History]:
         """Divide a history by what is read."""
         true = 0.5 * (1.0 - part.operators.value(0, 1 << step.qubit))  # of 1
         read = float(np.clip(step.confusion[1] @ (1.0 - true, true), 0.0, 1.0))
@@ -147,5 +162,19 @@ class Histories:
                     continue
             operators = part.operators.copy()
             operators.apply(step.qubit, np.tensordot(step.confusion[bit], _OUTCOMES, 1))
-            found.append(History(operators, record, shots, weight))
+            outcomes = (*part.outcomes, bit)
+            found.append(History(operators, record, shots, weight, outcomes, part.choices))
+        if len(found) > 1:
+            self._divided += 1
+            self._control.expect(self._rest(at), OPERATIONS)
+            if part.shots is None and self._divided >= self._options.max_branches:
+                raise TooManyBranches(
+                    f"more than {self._options.max_branches} histories of outcomes, each with its"
+                    " operators",
+                    hint=f"counts, or fewer measurements before the end; {OTHER_ENGINE}",
+                )
         return found
+
+    def _rest(self, at: int) -> int:
+        """Operations after a position."""
+        return sum(len(maps.pairs) for place, maps in self._maps.items() if place > at)

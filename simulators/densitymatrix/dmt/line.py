@@ -35,6 +35,10 @@ class LineOperator:
         self.bond = 1
         self.lost = 0.0  # sum of the relative squares that were cut off
 
+    @property
+    def memory_bytes(self) -> int:
+        return sum(site.nbytes for site in self._sites)
+
     def copy(self) -> LineOperator:
         """Return an operator that changes by itself; no array is changed in place."""
         result = copy.copy(self)

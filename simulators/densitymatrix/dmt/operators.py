@@ -11,6 +11,7 @@ from simulators.catalog.costs import dmt_bond
 from simulators.densitymatrix.dmt.graph import GraphOperator
 from simulators.densitymatrix.dmt.line import LineOperator
 from simulators.densitymatrix.dmt.pair_maps import Maps, Matrix, PairComponent, components
+from simulators.densitymatrix.dmt.truncation import PROTECTED
 from simulators.engine import OPERATIONS, RunControl, ThreadPool
 from simulators.errors import OutOfMemory
 from simulators.execution import outputs, philox
@@ -61,6 +62,10 @@ class DensityOperators:
                 state.evolve(maps, advance)
             else:
                 state.evolve(maps, pool, advance)
+
+    @property
+    def memory_bytes(self) -> int:
+        return sum(state.memory_bytes for state in self._states)
 
     def copy(self) -> DensityOperators:
         """Return operators that change by themselves."""
@@ -139,7 +144,9 @@ def may_be_cut(component: PairComponent, bond: int, maps: Maps) -> bool:
     if len(component.edges) >= len(component.order):
         return True
     most = dmt_bond(bond, is_line=component.is_line)
-    return any(size > most for size in _bond_sizes(component, _UNBOUNDED, maps).values())
+    # Beside the values that truncation protects there is room for so many directions.
+    free = most - PROTECTED
+    return any(size > free for size in _bond_sizes(component, _UNBOUNDED, maps).values())
 
 
 def _bond_sizes(component: PairComponent, bond: int, maps: Maps) -> dict[tuple[int, int], float]:

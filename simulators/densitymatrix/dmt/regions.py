@@ -1,12 +1,13 @@
 """Measured error of truncated density operators: regions of the circuit that are run exactly, too.
 
 A region is a set of connected qubits with all operations and noise among them; what joins it to
-other qubits is left out. It is run with the same truncation and by an exact engine: the density
-matrix where it is narrow; else trajectories of state vectors, whose standard error is stated. Where
-the graph has short cycles, regions hold one with its neighbours, since there a cycle alone is
-harder than it is in the graph. The differences of values on one and two qubits, and of random
-strings of Z on a subset of qubits, are an estimate of the errors of the circuit, and no bound: a
-region has another edge than the circuit, and correlations of more qubits are not seen.
+other qubits is left out. Of a dynamic circuit it has the operations of one history, and the
+measurements, whose results nothing reads. It is run with the same truncation and by an exact
+engine: the density matrix where it is narrow; else trajectories of state vectors, whose standard
+error is stated. Where the graph has short cycles, regions hold one with its neighbours, since there
+a cycle alone is harder than it is in the graph. The differences of values on one and two qubits,
+and of random strings of Z on a subset of qubits, are an estimate of the errors of the circuit, and
+no bound: a region has another edge than the circuit, and correlations of more qubits are not seen.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators import registry
-from simulators.circuit.gates import MEASURE
+from simulators.circuit.analysis.measurements import TERMINAL
+from simulators.circuit.gates import ELSE, END_BLOCK, IF, MEASURE
 from simulators.circuit.ir import Circuit
-from simulators.circuit.noise import Q0, Q1, NoiseProgram
+from simulators.circuit.noise import AFTER_OP, Q0, Q1, NoiseProgram
 from simulators.circuit.passes.components import extract_part, noise_of_part
 from simulators.densitymatrix.dmt.pair_maps import PairComponent, breadth_first, neighbours
 from simulators.engine import ErrorEstimate, PauliSum, Request, RunControl, RunOptions
@@ -53,11 +55,13 @@ class Region(msgspec.Struct, frozen=True, eq=False):
 
 
 def regions_of(
-    circuit: Circuit, noise: NoiseProgram, component: PairComponent
+    circuit: Circuit, noise: NoiseProgram, component: PairComponent, acts: NDArray[np.bool_]
 ) -> tuple[Region, ...]:
-    """Regions of a component. `circuit`: with bound parameters."""
+    """Regions of a component. `circuit`: with bound parameters; `acts`: operations that regions
+    have, see `acting`."""
     near = neighbours(circuit.num_qubits, list(component.edges))
     order = component.order
+    circuit, noise = _reduced(circuit, noise, acts)
     if len(order) <= EXACT_QUBITS:
         return (_region(circuit, noise, near, list(order), 0),)
     chosen = []
@@ -65,6 +69,41 @@ def regions_of(
         seed = order[(2 * k + 1) * len(order) // (2 * _REGIONS)]
         chosen.append(_region(circuit, noise, near, _members(near, seed), k))
     return tuple(chosen)
+
+
+def acting(circuit: Circuit, roles: NDArray[np.int64], choices: Sequence[int]) -> NDArray[np.bool_]:
+    """Operations [operations] of one history but the measurements at its end: those of the blocks
+    that it chose. `choices`: values of the conditions that it met, in order."""
+    codes = circuit.table.rows[circuit.ops, 0]
+    result: NDArray[np.bool_] = ~((codes == MEASURE) & (roles == TERMINAL))
+    if not circuit.conditions_data:
+        return result
+    met = iter(choices)
+    open_blocks: list[tuple[bool, bool]] = []  # whether the block is reached, and its value
+    for k, code in enumerate(codes.tolist()):
+        reached = all(is_reached and value for is_reached, value in open_blocks)
+        result[k] &= reached
+        if code == IF:
+            open_blocks.append((reached, bool(next(met, 0)) if reached else False))
+        elif code == ELSE:
+            is_reached, value = open_blocks.pop()
+            open_blocks.append((is_reached, not value))
+        elif code == END_BLOCK:
+            open_blocks.pop()
+    return result & ~np.isin(codes, (IF, ELSE, END_BLOCK))
+
+
+def _reduced(
+    circuit: Circuit, noise: NoiseProgram, acts: NDArray[np.bool_]
+) -> tuple[Circuit, NoiseProgram]:
+    """The circuit of these operations, with their noise."""
+    if acts.all():
+        return circuit, noise
+    everyone = np.arange(circuit.num_qubits)
+    piece = extract_part(circuit, acts, everyone)
+    after = noise.locations[:, AFTER_OP]
+    own = noise.locations[(after < 0) | acts[np.maximum(after, 0)]]
+    return piece.circuit, noise_of_part(noise, own, piece.operations, everyone, readout=False)
 
 
 def _members(near: list[list[int]], seed: int) -> list[int]:
@@ -110,7 +149,7 @@ def _region(
     rows = circuit.table.rows[circuit.ops]
     owner = np.repeat(np.arange(len(rows)), rows[:, 1])
     outside = np.bincount(owner[~inside[circuit.qubits]], minlength=len(rows)) > 0
-    kept = ~outside & (rows[:, 0] != MEASURE) & (rows[:, 1] > 0)
+    kept = ~outside & (rows[:, 1] > 0)
     piece = extract_part(circuit, kept, qubits)
     places = noise.locations
     acting = inside[places[:, Q0]] & ((places[:, Q1] < 0) | inside[places[:, Q1]])

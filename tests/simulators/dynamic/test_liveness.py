@@ -7,7 +7,7 @@ from simulators.circuit import ir
 from simulators.circuit.analysis.measurements import measurement_layout
 from simulators.circuit.analysis.profiler import profile
 from simulators.dynamic.instructions import Assembler, Measure, Store
-from simulators.dynamic.liveness import live_bits, most_recorded, output_mask
+from simulators.dynamic.liveness import live_bits, output_mask, recorded_bits
 
 
 def masks_of(circuit: Arrays, live: int) -> tuple[list[object], tuple[int, ...]]:
@@ -70,5 +70,5 @@ def test_record_of_corrections_has_the_bits_that_are_live_at_once() -> None:
         for each in (bit, bit + 1):
             circuit.begin((ir.CLBIT, each, 0)).add("x", [1]).add("end")
     built = circuit.add("measure", [0], [0]).add("measure", [1], [1]).circuit()
-    assert most_recorded(built) == profile(built, ("counts",)).recorded == 2
+    assert recorded_bits(built)[0] == profile(built, ("counts",)).recorded == 2
     assert profile(replace(built, registers=(("c", 8),)), ("counts",)).recorded == -1

@@ -315,6 +315,116 @@ def test_dynamic_circuits_are_those_of_the_density_matrix_where_nothing_is_cut_o
     assert values(valued(circuit, strings, noise, bond=256)) == pytest.approx(expected, abs=1e-6)
 
 
+def random_dynamic_circuit(edges: Edges, seed: int) -> Circuit:
+    """Random gates, resets, measurements that use bits again, and nested conditions."""
+    random = np.random.default_rng(seed)
+    width, bits = 4, 3
+    arrays = Arrays(width, bits)
+
+    def block(depth: int) -> None:
+        for _ in range(int(random.integers(2, 6))):
+            kind, qubit = int(random.integers(6)), int(random.integers(width))
+            if kind == 0:
+                arrays.add("u", [qubit], (), random.uniform(0, 6, 3).tolist())
+            elif kind == 1:
+                arrays.add("cp", list(edges[int(random.integers(len(edges)))]), (), [1.3])
+            elif kind == 2:
+                arrays.add("cx", list(edges[int(random.integers(len(edges)))]))
+            elif kind == 3:
+                arrays.add("measure", [qubit], [int(random.integers(bits))])
+            elif kind == 4:
+                arrays.add("reset", [qubit])
+            elif depth < 2:
+                arrays.begin((ir.CLBIT, int(random.integers(bits)), 0))
+                block(depth + 1)
+                if random.random() < 0.6:
+                    arrays.add("else")
+                    block(depth + 1)
+                arrays.add("end")
+
+    for qubit in range(width):
+        arrays.add("u", [qubit], (), random.uniform(0, 6, 3).tolist())
+    block(0)
+    block(0)
+    for qubit in range(bits):
+        arrays.add("ry", [qubit], (), [0.5])
+        if random.random() < 0.5:
+            arrays.add("measure", [qubit], [qubit])
+    return arrays.circuit()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_dynamic_circuits_have_the_records_of_the_density_matrix(seed: int) -> None:
+    circuit = random_dynamic_circuit(([(0, 1), (1, 2), (1, 3)], LINE[:3])[seed % 2], seed)
+    noise = noise_of(circuit, 10.0, readout=True)
+    result = counted(circuit, 4_000, noise, seed=seed, bond=256)
+    assert p_value(Exact(circuit, noise).probs, counts_of(result)) > 1e-4
+
+
+def test_a_bit_that_is_measured_again_has_its_last_outcome() -> None:
+    arrays = Arrays(3, 1).add("x", [0]).add("measure", [0], [0])
+    arrays.begin((ir.CLBIT, 0, 0)).add("x", [1]).add("end")
+    circuit = arrays.add("x", [1]).add("cx", [1, 2]).add("measure", [2], [0]).circuit()
+    assert counts_of(counted(circuit, 100, None)) == {0: 100}
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_one_qubit_alone_is_counted(again: bool) -> None:
+    arrays = Arrays(1, 2).add("h", [0]).add("measure", [0], [0])
+    if again:
+        arrays.begin((ir.CLBIT, 0, 0)).add("x", [0]).add("end").add("measure", [0], [1])
+    circuit = arrays.circuit()
+    assert set(counts_of(counted(circuit, 100, noise_of(circuit)))) == {0, 1}
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_an_error_is_stated_where_the_bonds_are_as_large_as_their_limit(again: bool) -> None:
+    """A bond of 64 keeps eight values for what it protects."""
+    edges = list(pairwise(range(12)))
+    random = np.random.default_rng(1)
+    arrays = Arrays(12, 12)
+    for layer in range(6):
+        for qubit in range(12):
+            arrays.add("u", [qubit], (), random.uniform(0, 6, 3).tolist())
+        for pair in edges[layer % 2 :: 2]:
+            arrays.add("cz", list(pair))
+    if again:
+        arrays.add("measure", [5], [0])
+        arrays.begin((ir.CLBIT, 0, 0)).add("x", [6]).add("end")
+    circuit = arrays.measure(range(12)).circuit()
+    result = counted(circuit, 50, noise_of(circuit, 10.0))
+    assert result.error is not None
+    assert 0.0 < result.error.local_rms < 0.01
+
+
+def test_the_error_of_a_dynamic_circuit_is_that_of_the_branch_that_it_takes() -> None:
+    """Resets that never happen hide no error, and gates that never act make none."""
+    width, edges = 9, list(pairwise(range(9)))
+    errors = []
+    for is_dynamic in (False, True):
+        random = np.random.default_rng(3)
+        arrays = Arrays(width, width + 1)
+        if is_dynamic:
+            arrays.add("measure", [0], [width])
+        for layer in range(12):
+            for qubit in range(width):
+                arrays.add("u", [qubit], (), random.uniform(0, 6, 3).tolist())
+            for pair in edges[layer % 2 :: 2]:
+                arrays.add("cz", list(pair))
+        if is_dynamic:
+            arrays.begin((ir.CLBIT, width, 0))
+            for qubit in range(width):
+                arrays.add("reset", [qubit])
+            arrays.add("end")
+        circuit = arrays.measure(range(width)).circuit()
+        noise = noise_of(circuit, 0.3)
+        result = counted(circuit, 200, noise, bond=16, tolerance=1.0)
+        assert result.error is not None
+        errors.append(result.error.local_rms)
+    assert errors[1] == pytest.approx(errors[0], rel=0.3)
+    assert errors[0] > 0.005
+
+
 def test_a_dynamic_circuit_on_a_lattice_is_near_that_of_another_engine() -> None:
     hexagon = [(q, (q + 1) % 12) for q in range(12)]
     random = np.random.default_rng(4)
@@ -338,13 +448,14 @@ def test_a_dynamic_circuit_on_a_lattice_is_near_that_of_another_engine() -> None
 
 
 def test_values_of_more_histories_than_are_allowed_are_refused() -> None:
-    arrays = Arrays(2, 6)
-    for bit in range(6):
+    bits = 50
+    arrays = Arrays(2, bits)
+    for bit in range(bits):
         arrays.add("h", [0]).add("measure", [0], [bit])
         arrays.begin((ir.CLBIT, bit, 0)).add("x", [1]).add("end")
     request = Request(0, 1, ("expectation",), (PauliSum(("ZI",), np.ones(1)),))
     circuit = arrays.circuit()
-    with pytest.raises(TooManyBranches, match="more than 16 distinct"):
+    with pytest.raises(TooManyBranches, match="more than 16 histories"):
         run(DmtEngine(), circuit, request, noise_of(circuit), max_branches=16)
 
 
