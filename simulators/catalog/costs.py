@@ -681,20 +681,25 @@ class DmtCost(FixedMemoryCost, frozen=True):
     region_bytes: int = 2**27  # density matrices, or states of trajectories
     copies: int = 2  # of the tensors
     threads: int = 2  # for which memory is expected
-    gate_s: float = 4e-4
+    waiting: int = 4  # histories of each that wait; more are checked while they run
+    line_gate_s: float = 4e-4
     line_split_s: float = 1.5e-8  # of a bond cubed, for a gate at full bond
-    graph_split_s: float = 3.7e-7
+    graph_gate_s: float = 1.5e-3  # in one thread
+    graph_split_s: float = 3.3e-7
     region_s: float = 1.0
     region_layer_s: float = 0.1
-    shot_s: float = 1.5e-6  # a qubit of a shot
-    shot_bond_s: float = 1e-9  # of a bond squared
+    region_layers: int = 20  # deeper circuits have fewer trajectories
+    line_shot_s: float = 1.5e-6  # a qubit of a shot
+    line_shot_bond_s: float = 1e-9  # of a bond squared
+    graph_shot_s: float = 1e-5
+    graph_shot_bond_s: float = 2.5e-8
     history_s: float = 1e-3  # a qubit of a history: its messages, its shots
 
     def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
         """Memory of the tensors, of the messages of a block of shots, and of the regions."""
         bond, partners = self._bond(profile, ask), max(1, profile.partners)
-        # Threads hold a history and, at each division before, the one that waits.
-        held = self.copies + self.threads * min(self._divisions(profile), 20)
+        # Threads hold a history and, at divisions before, those that wait.
+        held = self.copies + self.threads * min(self._divisions(profile), self.waiting)
         sites = 8 * held * 4 * profile.used_qubits * bond**partners
         messages = 3 * partners * 4 * profile.used_qubits * bond * 1_024
         return int(self.base_bytes + self.region_bytes + sites + messages)
@@ -705,16 +710,19 @@ class DmtCost(FixedMemoryCost, frozen=True):
         bond, gates = self._bond(profile, ask), profile.gates_2q + profile.gates_many
         layers = 2 * gates / max(1, profile.used_qubits)
         full = max(0.0, 1.0 - math.log(bond, 4) / max(1.0, layers))
-        split = self.line_split_s if self._is_line(profile) else self.graph_split_s
-        histories = self._histories(profile, ask)
-        shared = 1 if self._is_line(profile) and histories == 1.0 else max(1, slots)
-        evolved = gates * (self.gate_s + full * split * bond**3.0)
+        histories, threads = self._histories(profile, ask), max(1, slots)
+        if self._is_line(profile):
+            one = self.line_gate_s + full * self.line_split_s * bond**3.0
+            shot = self.line_shot_s + self.line_shot_bond_s * bond**2.0
+        else:
+            one = self.graph_gate_s + full * self.graph_split_s * bond**3.0 / threads
+            shot = self.graph_shot_s + self.graph_shot_bond_s * bond**2.0
+            layers = min(layers, self.region_layers)
+        evolved = gates * one
         if histories > 1.0:
-            evolved += self.history_s * profile.used_qubits
-        evolved *= histories / shared
-        shot = profile.used_qubits * (self.shot_s + self.shot_bond_s * bond**2.0)
+            evolved = histories * (evolved + self.history_s * profile.used_qubits) / threads
         regions = self.region_s + self.region_layer_s * layers if full else 0.0
-        return float(0.1 + evolved + regions + ask.shots * shot)
+        return float(0.1 + evolved + regions + ask.shots * profile.used_qubits * shot)
 
     def _divisions(self, profile: Profile) -> int:
         """Measurements that divide a history."""
@@ -723,9 +731,11 @@ class DmtCost(FixedMemoryCost, frozen=True):
         return profile.divisions if profile.divisions >= 0 else profile.measurements
 
     def _histories(self, profile: Profile, ask: CostQuery) -> float:
-        """Histories of outcomes: each evolves by itself. Values take all of them."""
-        most = 2.0 ** min(20, self._divisions(profile))
-        return min(most, ask.shots) if ask.shots else most
+        """Histories of outcomes at once, mean of the circuit: each evolves by itself from its
+        measurement on. Values take all of them."""
+        count = min(self._divisions(profile), 40)
+        most = float(ask.shots or 2**40)
+        return sum(min(2.0**k, most) for k in range(count + 1)) / (count + 1)
 
     def _is_line(self, profile: Profile) -> bool:
         return profile.partners <= 2

@@ -32,7 +32,8 @@ from simulators.engine import ErrorEstimate, PauliSum, Request, RunControl, RunO
 
 EXACT_QUBITS = 10  # of a region that is run as a density matrix
 REGION_QUBITS = 18  # of one that is run by trajectories
-TRAJECTORIES = 200
+TRAJECTORIES, LEAST_TRAJECTORIES = 200, 64
+LAYERS = 2_000  # of all trajectories of a region, from which on it has fewer
 SUBSET_BITS = 8  # of which the total variation distance is bounded
 _STRINGS = 24  # random ones of a region
 _LONGEST_CYCLE = 14
@@ -195,6 +196,16 @@ def compared(
     )
 
 
+def trajectories(region: Region) -> int:
+    """Trajectories of a region; 0: it is run as a density matrix."""
+    circuit = region.circuit
+    if circuit.num_qubits <= EXACT_QUBITS:
+        return 0
+    pairs = int(np.count_nonzero(circuit.table.rows[circuit.ops, 1] == 2))
+    layers = max(1, 2 * pairs // circuit.num_qubits)
+    return max(LEAST_TRAJECTORIES, min(TRAJECTORIES, LAYERS // layers))
+
+
 def measured_error(regions: Sequence[Region], found: Sequence[RegionComparison]) -> ErrorEstimate:
     """Error by the comparisons of all regions."""
     widest = max(region.circuit.num_qubits for region in regions)
@@ -209,7 +220,7 @@ def measured_error(regions: Sequence[Region], found: Sequence[RegionComparison])
         subset_tvd=min(1.0, 0.5 * math.sqrt(2.0**subset) * (string_rms + string_error)),
         regions=len(regions),
         region_qubits=widest,
-        trajectories=TRAJECTORIES if widest > EXACT_QUBITS else 0,
+        trajectories=max(map(trajectories, regions)),
     )
 
 
@@ -227,14 +238,13 @@ def _reference(
     region: Region, strings: ZStrings, number: int, control: RunControl
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Values of strings, and their standard errors, by an exact engine."""
-    width = region.circuit.num_qubits
-    is_narrow = width <= EXACT_QUBITS
-    engine = registry.create("densitymatrix" if is_narrow else "statevector")
+    width, runs = region.circuit.num_qubits, trajectories(region)
+    engine = registry.create("statevector" if runs else "densitymatrix")
     labels = [
         "".join("Z" if q in string else "I" for q in range(width - 1, -1, -1)) for string in strings
     ]
     observables = tuple(PauliSum((label,), np.ones(1)) for label in labels)
-    request = Request(0 if is_narrow else TRAJECTORIES, number, ("expectation",), observables)
+    request = Request(runs, number, ("expectation",), observables)
     options = RunOptions()
     plan = engine.plan(region.circuit, region.noise, options)
     result = engine.run(plan, region.circuit, request, options, control).row(0)
