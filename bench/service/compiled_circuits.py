@@ -32,7 +32,7 @@ from simenv.frontends.qiskit import SimenvBackend
 SHOTS, WIDTHS = 1_000, (127, 133, 156)  # of Eagles and Herons
 ALONE = "compiled by simenv"
 LEVELS = (ALONE, 0, 1, 2, 3)
-SHORT_S = 0.1  # shorter forecasts count as this
+SHORT_S = 1.0  # shorter forecasts count as this
 SMALL_BYTES = 64 * 2**20  # memory that is not looked at: of the interpreter and of its libraries
 CLEAR_PEAK = "5"  # man proc_pid_clear_refs
 Random = np.random.Generator
@@ -98,13 +98,16 @@ def compiled_circuits(report: Report, options: Namespace) -> None:
                 print(f"{label}: {choice.engine}, {choice.seconds:.0f} s: not run", flush=True)
                 continue
             ratio, growth, text = _run(client, circuit, how, choice, options.longest)
-            found["ran" if ratio else "failed"] += 1
+            found[("ran" if growth >= 0.0 else "ended") if ratio else "failed"] += 1
             print(f"{label}: {choice.engine}, {choice.seconds:.2g} s; {text}", flush=True)
             ratios.append(ratio)
             memory.append(growth)
     print(", ".join(f"{count} {name}" for name, count in found.items()))
     report.at_most("failed", found["failed"] + found["not explained"])
+    wanted = found["ran"] + found["failed"] + found["ended"] + found["refused"]
+    report.at_least("ran", found["ran"] / max(1, wanted))
     report.at_most("of_forecast", max(ratios))
+    report.at_most("off_by", float(np.median([max(each, 1 / each) for each in ratios if each])))
     report.at_most("of_memory", max(memory))
     report.at_most("refusal_cpu_s", max(refused))
 
@@ -126,7 +129,7 @@ def _run(
     client: Client, circuit: QuantumCircuit, how: dict[str, Any], choice: Any, longest: float
 ) -> tuple[float, float, str]:
     """Return the engine's time and the worker's memory by their forecasts, and a line on them; a
-    time of 0 where it failed."""
+    time of 0 where it failed, a memory of -1 where it was ended."""
     (worker,) = client.workers()
     Path(f"/proc/{worker.pid}/clear_refs").write_text(CLEAR_PEAK)
     held = psutil.Process(worker.pid).memory_info().rss
@@ -135,7 +138,7 @@ def _run(
         result = client.run(circuit, run_timeout_s=10 * longest, **how)
     except TaskExpiredError:
         seconds = time.perf_counter() - begin
-        return seconds / choice.seconds, 0.0, f"ended after {seconds:.0f} s"
+        return seconds / choice.seconds, -1.0, f"ended after {seconds:.0f} s"
     except TaskFailedError as error:
         return 0.0, 0.0, f"FAILED: {str(error)[:300]}"
     grown = memory_bytes(worker.pid) - held - SMALL_BYTES

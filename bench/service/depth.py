@@ -101,6 +101,14 @@ def _case(client: Client, lattice: Any, random: Random, number: int) -> tuple[bo
     pairs = sorted(lattice.subgraph(qubits).edges)
     layers, factor = int(random.integers(4, 41)), float(random.choice([0.5, 1.0, 2.0]))
     circuit = _circuit(qubits, pairs, layers, random).remove_final_measurements(inplace=False)
+    if number % 3 == 2:  # a measurement before the end that decides about a gate
+        dynamic = QuantumCircuit(circuit.num_qubits, 1)
+        dynamic.compose(circuit, inplace=True)
+        dynamic.measure(qubits[2], 0)
+        with dynamic.if_test((dynamic.clbits[0], 1)):
+            dynamic.x(qubits[3])
+        again = _circuit(qubits, pairs, 2, random).remove_final_measurements(inplace=False)
+        circuit = dynamic.compose(again, range(again.num_qubits))
     width = circuit.num_qubits
     strings = [("Z", [q]) for q in qubits] + [("ZZ", list(pair)) for pair in pairs]
     sums = [SparsePauliOp.from_sparse_list([(text, q, 1.0)], width) for text, q in strings]
