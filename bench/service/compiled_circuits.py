@@ -28,6 +28,7 @@ from noise_models.calibration import CalibrationSnapshot
 from simenv.client.client import Client
 from simenv.errors import SimenvError, TaskExpiredError, TaskFailedError
 from simenv.frontends.qiskit import SimenvBackend
+from simenv.model.availability import Availability
 
 SHOTS, WIDTHS = 1_000, (127, 133, 156)  # of Eagles and Herons
 ALONE = "compiled by simenv"
@@ -44,11 +45,11 @@ def compiled_circuits(report: Report, options: Namespace) -> None:
 
     Layers of rzz, QFT (cp), swaps, QAOA of one and two layers on 3-regular graphs, Trotter steps,
     hardware-efficient ansatzes, LUCJ of up to 8 orbitals, and GHZ states by measurements and
-    conditions, of 30 qubits up to the device's; compiled by Qiskit at a random level for the
-    device's Target, or given as they are. Default options, 1,000 shots. The engine's time and the
-    memory that the worker took, each against what `explain` said before; the service's CPU time for
-    those that are refused at submission. Those for which `explain` says more than `--longest`
-    seconds are counted, and not run; a run is ended at ten times these.
+    conditions, of 30 qubits up to those that the device connects; compiled by Qiskit at a random
+    level for the device's Target, or given as they are. Default options, 1,000 shots. The engine's
+    time and the memory that the worker took, each against what `explain` said before; the service's
+    CPU time for those that are refused at submission. Those for which `explain` says more than
+    `--longest` seconds are counted, and not run; a run is ended at ten times these.
     """
     random, found = np.random.default_rng(options.seed), Counter[str]()
     devices = [each for each in library.names() if _is_wide(library.load(each))]
@@ -61,7 +62,8 @@ def compiled_circuits(report: Report, options: Namespace) -> None:
             kind = list(KINDS)[number % len(KINDS)]
             device = devices[int(random.integers(len(devices)))]
             level = LEVELS[int(random.integers(len(LEVELS)))]
-            circuit = KINDS[kind](_width(kind, library.load(device).num_qubits, random), random)
+            connected = Availability(client.device(device)).most_connected
+            circuit = KINDS[kind](_width(kind, connected, random), random)
             label = f"{kind} {circuit.num_qubits}, {device}, {level}"
             if level != ALONE:
                 if device not in targets:
