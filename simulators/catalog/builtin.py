@@ -188,7 +188,7 @@ CARDS: tuple[EngineCard, ...] = (
         ),
         auto=catalog_cards.AutoChoice(
             preference.dmt_rank, preference.dmt_objection, preference.dmt_reason,
-            only_noise=True, advantage=preference.EXACT_FACTOR,
+            only_noise=True, advantage=preference.DMT_ADVANTAGE,
         ),
         method="tensor_network", gate_qubits=2,
         kernels=catalog_cards.Kernels(later=("attachment", "noise")),

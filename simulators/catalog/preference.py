@@ -40,6 +40,7 @@ _MESSAGE, _PRODUCT = 420, 22  # for eight shots: a message, and a product of val
 _SWEPT = 5  # a value that a shot of a sweep passes over
 _PROPAGATED, _LOWERED = 28, 70_000  # a string in a step; a gate before that
 EXACT_FACTOR = 100  # work that exact values may take, relative to values with a stated error
+DMT_ADVANTAGE = 10  # time that counts without an error may take, relative to those of `dmt`
 _STEP = 5_000  # an integer of its program, made and read
 _LINE, _SIGN, _ACTIVE = 140_000, 40, 10  # an operation, once and in a shot; an active amplitude
 _ROWS = 1_000  # shots for comparisons
@@ -280,7 +281,7 @@ def dmt_reason(_profile: Profile) -> str:
     """Reason for `dmt`: it states its error."""
     return (
         "truncated density operators, with an error that is measured beside the run and stated;"
-        f" exact results would take more than {EXACT_FACTOR:g} times as long, if there are any"
+        f" exact results would take more than {DMT_ADVANTAGE:g} times as long, if there are any"
     )
 
 

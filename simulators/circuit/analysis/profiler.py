@@ -460,8 +460,11 @@ def _output_bits(circuit: Circuit) -> int:
 
 def _recorded(circuit: Circuit, outputs: tuple[str, ...]) -> tuple[int, int]:
     """Bits of a record at once, of a circuit with hidden bits, and measurements that are recorded
-    before the end; -1 for a circuit that is too long."""
-    if circuit.ops.size > _MOST_FOLLOWED:
+    before the end; -1 for a circuit that is too long, or narrow and without conditions."""
+    if circuit.ops.size > _MOST_FOLLOWED or (
+        circuit.num_qubits <= SMALL_QUBITS and not circuit.conditions_data  # see `profile`
+        and shown_clbits(circuit) is None
+    ):  # fmt: skip
         return -1, -1
     most, count = recorded_bits(circuit, keep=outputs == ("expectation",))
     return (-1 if shown_clbits(circuit) is None else most), count
