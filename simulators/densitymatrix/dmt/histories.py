@@ -36,7 +36,7 @@ Shots = NDArray[np.int64]
 Draw = Callable[[int, Shots], NDArray[np.float64]]  # numbers of an operation for some shots
 
 
-class History(msgspec.Struct, frozen=True, eq=False):
+class OutcomeHistory(msgspec.Struct, frozen=True, eq=False):
     """Operators with the bits that were recorded: of some shots, or of a weight."""
 
     operators: DensityOperators
@@ -80,7 +80,9 @@ class Histories:
         pairs = tuple(pair for maps in self._maps.values() for pair in maps.pairs)
         return Maps(pairs, np.tile(np.eye(4), (self._program.num_qubits, 1, 1)))
 
-    def run(self, first: History, pool: ThreadPool, ended: Callable[[History], None]) -> None:
+    def run(
+        self, first: OutcomeHistory, pool: ThreadPool, ended: Callable[[OutcomeHistory], None]
+    ) -> None:
         """Run all histories; threads share them once there are several. `ended`: called with each
         at its end, by any thread. Raises TooManyBranches, OutOfMemory and Stopped."""
         waiting, end = [(0, first)], len(self._program.steps)
@@ -100,7 +102,9 @@ class Histories:
 
         pool.run(work, len(waiting), 1)
 
-    def _follow(self, begin: tuple[int, History], ended: Callable[[History], None]) -> None:
+    def _follow(
+        self, begin: tuple[int, OutcomeHistory], ended: Callable[[OutcomeHistory], None]
+    ) -> None:
         """Run a history and all into which it divides, depth first: few are held at once."""
         stack, end = [begin], len(self._program.steps)
         interpreter = Interpreter(self._program.steps)
@@ -112,7 +116,7 @@ class Histories:
             else:
                 ended(history)
 
-    def _check_room(self, stack: list[tuple[int, History]]) -> None:
+    def _check_room(self, stack: list[tuple[int, OutcomeHistory]]) -> None:
         """Raise OutOfMemory where the histories that wait take more than there is."""
         most = self._options.memory_bytes
         held = sum(history.operators.memory_bytes for _, history in stack) if most else 0
@@ -122,7 +126,7 @@ class Histories:
             hint = "a smaller option bond, or fewer measurements before the end"
             raise OutOfMemory(text, hint=hint)
 
-    def execute(self, at: int, item: Any, part: History) -> Sequence[History]:
+    def execute(self, at: int, item: Any, part: OutcomeHistory) -> Sequence[OutcomeHistory]:
         """Apply gates and channels, or measure, as `Branching`."""
         self._control.check()
         if isinstance(item, Segment):
@@ -138,13 +142,15 @@ class Histories:
             return (part,)
         return self._measured(at, item, part)
 
-    def choose(self, _at: int, item: Branch, part: History) -> Sequence[tuple[int, History]]:
+    def choose(
+        self, _at: int, item: Branch, part: OutcomeHistory
+    ) -> Sequence[tuple[int, OutcomeHistory]]:
         """Follow a condition, as `Branching`."""
         value = item.expression.evaluate(part.record)
         chosen = msgspec.structs.replace(part, choices=(*part.choices, value))
         return ((item.target(value), chosen),)
 
-    def _measured(self, at: int, step: Measurement, part: History) -> list[History]:
+    def _measured(self, at: int, step: Measurement, part: OutcomeHistory) -> list[OutcomeHistory]:
         """Divide a history by what is read."""
         true = 0.5 * (1.0 - part.operators.value(0, 1 << step.qubit))  # of 1
         read = float(np.clip(step.confusion[1] @ (1.0 - true, true), 0.0, 1.0))
@@ -163,7 +169,7 @@ class Histories:
             operators = part.operators.copy()
             operators.apply(step.qubit, np.tensordot(step.confusion[bit], _OUTCOMES, 1))
             outcomes = (*part.outcomes, bit)
-            found.append(History(operators, record, shots, weight, outcomes, part.choices))
+            found.append(OutcomeHistory(operators, record, shots, weight, outcomes, part.choices))
         if len(found) > 1:
             self._divided += 1
             self._control.expect(self._rest(at), OPERATIONS)
