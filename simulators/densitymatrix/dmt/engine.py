@@ -29,7 +29,7 @@ from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.components import Subcircuit, active_part
 from simulators.circuit.passes.light_cone import OutputSupport
-from simulators.densitymatrix.dmt.histories import Draw, Histories, OutcomeHistory, Shots
+from simulators.densitymatrix.dmt.histories import Draw, DmtHistories, DmtHistory, Shots
 from simulators.densitymatrix.dmt.operators import DensityOperators, may_be_cut
 from simulators.densitymatrix.dmt.pair_maps import PairComponent, components
 from simulators.densitymatrix.dmt.regions import (
@@ -173,7 +173,7 @@ class _Samples(outputs.FinalState):
     def _operators(self) -> DensityOperators:
         """The operators of a circuit without histories. Raises TruncatedState where their error is
         above the tolerance."""
-        ended: list[OutcomeHistory] = []
+        ended: list[DmtHistory] = []
         self._follow(self._is_valued, None, self._no_draw, ended.append)
         return ended[0].operators
 
@@ -188,13 +188,13 @@ class _Samples(outputs.FinalState):
         )
 
     def _follow(
-        self, keep: bool, shots: Shots | None, draw: Draw, ended: Callable[[OutcomeHistory], None]
+        self, keep: bool, shots: Shots | None, draw: Draw, ended: Callable[[DmtHistory], None]
     ) -> None:
         """Run all histories, and measure their error beside them. `ended`: called with each at its
         end, by any thread. Raises TruncatedState where the error is above the tolerance."""
         run = self._run
         program = self._part.program(keep=keep)
-        histories = Histories(program, run.params, run.options, run.control, draw)
+        histories = DmtHistories(program, run.params, run.options, run.control, draw)
         maps = histories.maps
         run.control.expect(max(1, len(maps.pairs)), OPERATIONS)
         parts = [
@@ -207,7 +207,7 @@ class _Samples(outputs.FinalState):
         comparisons: dict[int, RegionComparison] = {}
         found: list[tuple[tuple[float, tuple[int, ...]], tuple[int, ...], int, bool]] = []
 
-        def at_end(history: OutcomeHistory) -> None:
+        def at_end(history: DmtHistory) -> None:
             cut = history.operators.approximate
             found.append((history.rank, history.choices, history.operators.bond, bool(cut)))
             ended(history)
@@ -215,7 +215,7 @@ class _Samples(outputs.FinalState):
         def evolve(pool: ThreadPool) -> None:
             memory = run.options.memory_bytes
             first = DensityOperators(maps, self._bond, run.control, memory)
-            histories.run(OutcomeHistory(first, shots=shots), pool, at_end)
+            histories.run(DmtHistory(first, shots=shots), pool, at_end)
 
         def work(first: int, last: int, _thread: int) -> None:
             for number in range(first, last):
@@ -272,11 +272,11 @@ class _Samples(outputs.FinalState):
             layout = measurements.measurement_layout(circuit, noise, keep=True)
             program = build_program(circuit, noise, layout, 0)
             options = self._run.options
-            histories = Histories(program, circuit.params, options, control, self._no_draw)
-            bond, ended = dmt_bond(self._bond, is_line=is_line), list[OutcomeHistory]()
+            histories = DmtHistories(program, circuit.params, options, control, self._no_draw)
+            bond, ended = dmt_bond(self._bond, is_line=is_line), list[DmtHistory]()
             first = DensityOperators(histories.maps, bond, control, options.memory_bytes, is_line)
             with ThreadPool(1, control) as single:
-                histories.run(OutcomeHistory(first), single, ended.append)
+                histories.run(DmtHistory(first), single, ended.append)
             own = ended[0].operators
             return np.array([own.value(0, sum(1 << q for q in string)) for string in strings])
 
@@ -340,7 +340,7 @@ class _Samples(outputs.FinalState):
             philox.uniforms(*key, _FIRST_MEASUREMENT + operation, numbers, result)
             return result
 
-        def ended(history: OutcomeHistory) -> None:
+        def ended(history: DmtHistory) -> None:
             assert history.shots is not None
             own = 0.0
             for first in range(0, history.shots.size, _SHOTS_OF_A_PART):
@@ -382,7 +382,7 @@ class _Samples(outputs.FinalState):
             return np.array([found.value(x, z) for x, z in strings])
         weighted: list[tuple[tuple[int, ...], float, NDArray[np.float64]]] = []
 
-        def ended(history: OutcomeHistory) -> None:
+        def ended(history: DmtHistory) -> None:
             own = np.array([history.operators.value(x, z) for x, z in strings])
             weighted.append((history.outcomes, history.weight, own))
 

@@ -36,7 +36,7 @@ Shots = NDArray[np.int64]
 Draw = Callable[[int, Shots], NDArray[np.float64]]  # numbers of an operation for some shots
 
 
-class OutcomeHistory(msgspec.Struct, frozen=True, eq=False):
+class DmtHistory(msgspec.Struct, frozen=True, eq=False):
     """Operators with the bits that were recorded: of some shots, or of a weight."""
 
     operators: DensityOperators
@@ -52,7 +52,7 @@ class OutcomeHistory(msgspec.Struct, frozen=True, eq=False):
         return -float(self.weight if self.shots is None else self.shots.size), self.outcomes
 
 
-class Histories:
+class DmtHistories:
     """Runs one program for one binding, history by history, as `Branching`."""
 
     def __init__(
@@ -80,9 +80,7 @@ class Histories:
         pairs = tuple(pair for maps in self._maps.values() for pair in maps.pairs)
         return Maps(pairs, np.tile(np.eye(4), (self._program.num_qubits, 1, 1)))
 
-    def run(
-        self, first: OutcomeHistory, pool: ThreadPool, ended: Callable[[OutcomeHistory], None]
-    ) -> None:
+    def run(self, first: DmtHistory, pool: ThreadPool, ended: Callable[[DmtHistory], None]) -> None:
         """Run all histories; threads share them once there are several. `ended`: called with each
         at its end, by any thread. Raises TooManyBranches, OutOfMemory and Stopped."""
         waiting, end = [(0, first)], len(self._program.steps)
@@ -102,9 +100,7 @@ class Histories:
 
         pool.run(work, len(waiting), 1)
 
-    def _follow(
-        self, begin: tuple[int, OutcomeHistory], ended: Callable[[OutcomeHistory], None]
-    ) -> None:
+    def _follow(self, begin: tuple[int, DmtHistory], ended: Callable[[DmtHistory], None]) -> None:
         """Run a history and all into which it divides, depth first: few are held at once."""
         stack, end = [begin], len(self._program.steps)
         interpreter = Interpreter(self._program.steps)
@@ -116,7 +112,7 @@ class Histories:
             else:
                 ended(history)
 
-    def _check_room(self, stack: list[tuple[int, OutcomeHistory]]) -> None:
+    def _check_room(self, stack: list[tuple[int, DmtHistory]]) -> None:
         """Raise OutOfMemory where the histories that wait take more than there is."""
         most = self._options.memory_bytes
         held = sum(history.operators.memory_bytes for _, history in stack) if most else 0
@@ -126,7 +122,7 @@ class Histories:
             hint = "a smaller option bond, or fewer measurements before the end"
             raise OutOfMemory(text, hint=hint)
 
-    def execute(self, at: int, item: Any, part: OutcomeHistory) -> Sequence[OutcomeHistory]:
+    def execute(self, at: int, item: Any, part: DmtHistory) -> Sequence[DmtHistory]:
         """Apply gates and channels, or measure, as `Branching`."""
         self._control.check()
         if isinstance(item, Segment):
@@ -142,15 +138,13 @@ class Histories:
             return (part,)
         return self._measured(at, item, part)
 
-    def choose(
-        self, _at: int, item: Branch, part: OutcomeHistory
-    ) -> Sequence[tuple[int, OutcomeHistory]]:
+    def choose(self, _at: int, item: Branch, part: DmtHistory) -> Sequence[tuple[int, DmtHistory]]:
         """Follow a condition, as `Branching`."""
         value = item.expression.evaluate(part.record)
         chosen = msgspec.structs.replace(part, choices=(*part.choices, value))
         return ((item.target(value), chosen),)
 
-    def _measured(self, at: int, step: Measurement, part: OutcomeHistory) -> list[OutcomeHistory]:
+    def _measured(self, at: int, step: Measurement, part: DmtHistory) -> list[DmtHistory]:
         """Divide a history by what is read."""
         true = 0.5 * (1.0 - part.operators.value(0, 1 << step.qubit))  # of 1
         read = float(np.clip(step.confusion[1] @ (1.0 - true, true), 0.0, 1.0))
@@ -169,7 +163,7 @@ class Histories:
             operators = part.operators.copy()
             operators.apply(step.qubit, np.tensordot(step.confusion[bit], _OUTCOMES, 1))
             outcomes = (*part.outcomes, bit)
-            found.append(OutcomeHistory(operators, record, shots, weight, outcomes, part.choices))
+            found.append(DmtHistory(operators, record, shots, weight, outcomes, part.choices))
         if len(found) > 1:
             self._divided += 1
             self._control.expect(self._rest(at), OPERATIONS)
