@@ -29,7 +29,7 @@ from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.components import Subcircuit, active_part
 from simulators.circuit.passes.light_cone import OutputSupport
-from simulators.densitymatrix.dmt.histories import Draw, DmtHistories, DmtHistory, Shots
+from simulators.densitymatrix.dmt.histories import DmtHistories, DmtHistory, Draw, Shots
 from simulators.densitymatrix.dmt.operators import DensityOperators, may_be_cut
 from simulators.densitymatrix.dmt.pair_maps import PairComponent, components
 from simulators.densitymatrix.dmt.regions import (
