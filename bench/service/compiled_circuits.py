@@ -8,6 +8,7 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def compiled_circuits(report: Report, options: Namespace) -> None:
     ratios, memory, refused = [0.0], [0.0], [0.0]
     with simenv.local(workers=1) as client:
         for engine in ("sweep", "dmt", "statevector"):  # starts the worker, loads kernels
-            client.run(_rzz(3, random), device=devices[0], shots=10, engine=engine)
+            client.run(KINDS["rzz"](3, random), device=devices[0], shots=10, engine=engine)
         service, targets = service_process(client), dict[str, Any]()
         for number in range(options.circuits):
             kind = list(KINDS)[number % len(KINDS)]
@@ -135,16 +136,16 @@ def _run(
     (worker,) = client.workers()
     Path(f"/proc/{worker.pid}/clear_refs").write_text(CLEAR_PEAK)
     held = psutil.Process(worker.pid).memory_info().rss
-    begin = time.perf_counter()
+    begin, expected_s = time.perf_counter(), max(choice.seconds, SHORT_S)
     try:
         result = client.run(circuit, run_timeout_s=10 * longest, **how)
     except TaskExpiredError:
         seconds = time.perf_counter() - begin
-        return seconds / choice.seconds, -1.0, f"ended after {seconds:.0f} s"
+        return seconds / expected_s, -1.0, f"ended after {seconds:.0f} s"
     except TaskFailedError as error:
         return 0.0, 0.0, f"FAILED: {str(error)[:300]}"
     grown = memory_bytes(worker.pid) - held - SMALL_BYTES
-    ratio = float(result.timing.run_s) / max(choice.seconds, SHORT_S)
+    ratio = float(result.timing.run_s) / expected_s
     size = max(0.0, grown / max(choice.memory_bytes, 1))
     return ratio, size, f"took {ratio:.2f} of it, {size:.2f} of its memory ({result.engine})"
 
@@ -174,14 +175,6 @@ def _layers(name: str, qubits: int, random: Random) -> QuantumCircuit:
     return measured(qubits, [*gates, *_turns(qubits, random)])
 
 
-def _rzz(qubits: int, random: Random) -> QuantumCircuit:
-    return _layers("rzz", qubits, random)
-
-
-def _swap(qubits: int, random: Random) -> QuantumCircuit:
-    return _layers("swap", qubits, random)
-
-
 def _fourier(qubits: int, random: Random) -> QuantumCircuit:
     """Return an approximate QFT of a random basis state, with cp over at most three qubits."""
     gates = [("x", (int(q),), ()) for q in np.flatnonzero(random.random(qubits) < 0.5)]
@@ -195,14 +188,6 @@ def _regular(layers: int, qubits: int, random: Random) -> QuantumCircuit:
     graph = networkx.random_regular_graph(3, qubits, int(random.integers(2**31)))
     gamma, beta = random.uniform(0.2, 1.2, 2)
     return measured(qubits, qaoa(qubits, graph.edges, layers, gamma, beta))
-
-
-def _qaoa_1(qubits: int, random: Random) -> QuantumCircuit:
-    return _regular(1, qubits, random)
-
-
-def _qaoa_2(qubits: int, random: Random) -> QuantumCircuit:
-    return _regular(2, qubits, random)
 
 
 def _trotter(qubits: int, random: Random) -> QuantumCircuit:
@@ -268,6 +253,7 @@ def _ghz(qubits: int, _random: Random) -> QuantumCircuit:
 
 
 KINDS: dict[str, Callable[[int, Random], QuantumCircuit]] = {
-    "rzz": _rzz, "qft": _fourier, "swap": _swap, "qaoa_1": _qaoa_1, "qaoa_2": _qaoa_2,
+    "rzz": partial(_layers, "rzz"), "qft": _fourier, "swap": partial(_layers, "swap"),
+    "qaoa_1": partial(_regular, 1), "qaoa_2": partial(_regular, 2),
     "trotter": _trotter, "hardware_efficient": _efficient, "lucj": _lucj, "ghz": _ghz,
 }  # fmt: skip

@@ -460,14 +460,13 @@ def _output_bits(circuit: Circuit) -> int:
 
 def _recorded(circuit: Circuit, outputs: tuple[str, ...]) -> tuple[int, int]:
     """Bits of a record at once, of a circuit with hidden bits, and measurements that are recorded
-    before the end; -1 for a circuit that is too long, or narrow and without conditions."""
-    if circuit.ops.size > _MOST_FOLLOWED or (
-        circuit.num_qubits <= SMALL_QUBITS and not circuit.conditions_data  # see `profile`
-        and shown_clbits(circuit) is None
-    ):  # fmt: skip
+    before the end; -1 for a circuit that is too long, or narrow and without hidden bits, whose
+    profile must take little time."""
+    hides = shown_clbits(circuit) is not None
+    if circuit.ops.size > _MOST_FOLLOWED or not (hides or circuit.num_qubits > SMALL_QUBITS):
         return -1, -1
     most, count = recorded_bits(circuit, keep=outputs == ("expectation",))
-    return (-1 if shown_clbits(circuit) is None else most), count
+    return (most if hides else -1), count
 
 
 def _profile(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) -> Profile:

@@ -29,7 +29,7 @@ from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.components import Subcircuit, active_part
 from simulators.circuit.passes.light_cone import OutputSupport
-from simulators.densitymatrix.dmt.histories import DmtHistories, DmtHistory, Draw, Shots
+from simulators.densitymatrix.dmt.histories import DmtHistories, DmtHistory, OutcomeDraw, Shots
 from simulators.densitymatrix.dmt.operators import DensityOperators, may_be_cut
 from simulators.densitymatrix.dmt.pair_maps import PairComponent, components
 from simulators.densitymatrix.dmt.regions import (
@@ -188,7 +188,11 @@ class _Samples(outputs.FinalState):
         )
 
     def _follow(
-        self, keep: bool, shots: Shots | None, draw: Draw, ended: Callable[[DmtHistory], None]
+        self,
+        keep: bool,
+        shots: Shots | None,
+        draw: OutcomeDraw,
+        ended: Callable[[DmtHistory], None],
     ) -> None:
         """Run all histories, and measure their error beside them. `ended`: called with each at its
         end, by any thread. Raises TruncatedState where the error is above the tolerance."""

@@ -33,7 +33,7 @@ for _true, _sign in enumerate((1.0, -1.0)):
     _OUTCOMES[_true, 3, [0, 3]] = 0.5 * _sign, 0.5
 
 Shots = NDArray[np.int64]
-Draw = Callable[[int, Shots], NDArray[np.float64]]  # numbers of an operation for some shots
+OutcomeDraw = Callable[[int, Shots], NDArray[np.float64]]  # numbers of an operation for some shots
 
 
 class DmtHistory(msgspec.Struct, frozen=True, eq=False):
@@ -61,7 +61,7 @@ class DmtHistories:
         params: NDArray[np.float64],
         options: RunOptions,
         control: RunControl,
-        draw: Draw,
+        draw: OutcomeDraw,
     ) -> None:
         """Set up. `options`: with the most histories of values. `draw`: for shots."""
         self._program, self._options = program, options

@@ -153,8 +153,8 @@ def _region(
     kept = ~outside & (rows[:, 1] > 0)
     piece = extract_part(circuit, kept, qubits)
     places = noise.locations
-    acting = inside[places[:, Q0]] & ((places[:, Q1] < 0) | inside[places[:, Q1]])
-    own = noise_of_part(noise, places[acting], piece.operations, qubits, readout=False)
+    within = inside[places[:, Q0]] & ((places[:, Q1] < 0) | inside[places[:, Q1]])
+    own = noise_of_part(noise, places[within], piece.operations, qubits, readout=False)
     new = {q: k for k, q in enumerate(qubits.tolist())}
     local: ZStrings = [(k,) for k in range(qubits.size)]
     local += [(new[p], new[q]) for p in new for q in near[p] if p < q and q in new]
